@@ -1,0 +1,31 @@
+"""What can go wrong, one class per exit code; every message is one line that says what to do."""
+
+
+class OnnxPruneError(Exception):
+    """Base of all errors that onnxprune raises on purpose."""
+
+    exit_code = 1
+
+
+class CheckFailed(OnnxPruneError):
+    """A promise did not hold (verification, `--max-drop`, a strict target); nothing was written."""
+
+    exit_code = 1
+
+
+class UsageError(OnnxPruneError):
+    """The request makes no sense: unknown names, shapes that do not fit, options at odds."""
+
+    exit_code = 2
+
+
+class ModelError(OnnxPruneError):
+    """The input is not a valid model, or onnxprune or onnxruntime cannot handle it."""
+
+    exit_code = 3
+
+
+class FileError(OnnxPruneError):
+    """The file system said no: missing file, no permission, disk full."""
+
+    exit_code = 4
