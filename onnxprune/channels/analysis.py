@@ -1,0 +1,330 @@
+"""From a model to the channels that live and die together: every node is visited once, by its rule."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+
+import onnxprune.channels.ops  # noqa: F401  (registers the rules)
+from onnxprune.channels.boxes import Detour, Value, settle
+from onnxprune.channels.dependencies import INTEGERS, Dependencies, Layer, Node, Source, Use
+from onnxprune.channels.explain import Ties
+from onnxprune.channels.grouping import groups_of
+from onnxprune.channels.labels import Axes, Coupling, LabelError, Labels, fixed, is_fixed
+from onnxprune.channels.op import RULES, Op, Rule, operator
+from onnxprune.channels.roles import Role, Scaling
+from onnxprune.model.static import Statics, attributes_of, find, infer, opset_of, subgraphs
+
+CUTTABLE = frozenset(
+    {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE}
+    | {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
+)
+TAKES_INT32 = frozenset("QLinearConv ConvInteger MatMulInteger DequantizeLinear QGemm Add Cast Mul Sub".split())
+MAKES_CHANNELS = frozenset({"ConstantOfShape", "Expand"})  # their outputs have labels where their inputs have none
+
+
+def analyse(
+    model: onnx.ModelProto,
+    *,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    observed: Mapping[str, tuple[int, ...]] | None = None,
+    heads: bool = True,
+) -> Dependencies:
+    """Find which channels of a network are coupled, and what can be removed.
+
+    Args:
+        model: the network; never changed.
+        input_shapes: concrete shapes of inputs whose sizes are symbolic; the couplings do not depend on them, the
+            multiply-accumulate counts do.
+        observed: shapes of values that inference cannot know, as a run has shown them.
+        heads: attention loses whole heads; otherwise the same share of every head.
+    """
+    shapes = {name: tuple(int(n) for n in shape) for name, shape in (input_shapes or {}).items()}
+    statics = infer(model, shapes)
+    for key, shape in (observed or {}).items():
+        statics.shapes.setdefault(key, shape)
+    walk = Walk(statics, opset_of(model), heads)
+    walk.graph(model.graph, "", [], overridable=_overridable(model))
+    for value in model.graph.output:
+        walk.freeze_value(walk.key(value.name), "is an output of the network")
+    return walk.finish()
+
+
+def _overridable(model: onnx.ModelProto) -> frozenset[str]:
+    """Initializers that a caller may replace at run time: those listed as inputs since IR version 4.
+
+    A file that lists all its weights so has it from its exporter's habit and means nothing by it.
+    """
+    weights = {t.name for t in model.graph.initializer if t.data_type in CUTTABLE}
+    listed = weights & {v.name for v in model.graph.input}
+    return frozenset(listed) if model.ir_version >= 4 and listed != weights else frozenset()
+
+
+@dataclass
+class Walk:
+    """The analysis under way."""
+
+    statics: Statics
+    opset: int
+    heads: bool
+    coupling: Coupling = field(default_factory=Coupling)
+    nodes: list[Node] = field(default_factory=list)
+    values: dict[str, Value | None] = field(default_factory=dict)
+    sources: dict[str, Source] = field(default_factory=dict)
+    alias: dict[str, str] = field(default_factory=dict)  # value -> the source that it is
+    weights: set[str] = field(default_factory=set)  # values made of weights alone
+    quiet: set[str] = field(default_factory=set)  # values whose dead channels are zero
+    uses: list[Use] = field(default_factory=list)
+    roles: list[tuple[Role, Labels]] = field(default_factory=list)
+    layers: list[Layer] = field(default_factory=list)
+    scalings: list[Scaling] = field(default_factory=list)
+    parts: list[Labels] = field(default_factory=list)
+    detours: dict[int, Detour] = field(default_factory=dict)
+    unknown: dict[int, str] = field(default_factory=dict)
+    scope: list[dict[str, str]] = field(default_factory=list)
+    pinned: frozenset[str] = frozenset()
+
+    def key(self, name: str) -> str:
+        return find(self.scope, name)
+
+    # --- graphs --------------------------------------------------------------
+
+    def graph(self, graph: onnx.GraphProto, path: str, outer: list[dict[str, str]], overridable: frozenset[str] = frozenset()) -> None:
+        names = {t.name: path + t.name for t in graph.initializer}
+        names |= {v.name: path + v.name for v in graph.input}
+        before, self.scope = self.scope, [*outer, names]
+        self.pinned |= {path + name for name in overridable}
+        for tensor in graph.initializer:
+            self.source(path + tensor.name, "initializer", tuple(tensor.dims), tensor.data_type, path)
+        for value in graph.input:
+            if path + value.name not in self.sources:
+                shape = self.statics.shapes.get(path + value.name)
+                self.values[path + value.name] = None if shape is None else Value(tuple(fixed(n) for n in shape))
+        for proto in graph.node:
+            inputs = tuple(self.key(name) if name else "" for name in proto.input)
+            names.update({name: path + name for name in proto.output if name})
+            outputs = tuple(path + name if name else "" for name in proto.output)
+            self.nodes.append(Node(proto, path, inputs, outputs))
+            self.coupling.node = len(self.nodes) - 1
+            self.node(self.nodes[-1])
+        self.coupling.node = -1
+        self.scope = before
+
+    def source(self, key: str, kind: str, shape: tuple[int, ...], dtype: int, path: str) -> None:
+        self.sources[key] = Source(key, kind, shape, dtype, path)
+        self.alias[key] = key
+        self.weights.add(key)
+        self.quiet.add(key)
+
+    # --- nodes ---------------------------------------------------------------
+
+    def node(self, node: Node) -> None:
+        proto = node.proto
+        if proto.op_type == "Constant" and operator(proto.domain, "Constant") == "Constant":
+            self.constant(node)
+        elif proto.op_type == "Identity" and node.inputs[0] in self.alias:
+            self.alias[node.outputs[0]] = self.alias[node.inputs[0]]
+            self.weights.add(node.outputs[0])
+            self.quiet.add(node.outputs[0])
+        elif any(True for _ in subgraphs(proto)):
+            self.control_flow(node)
+        else:
+            self.plain(node)
+
+    def constant(self, node: Node) -> None:
+        tensor = next((a.t for a in node.proto.attribute if a.name == "value"), None)
+        if tensor is not None:
+            self.source(node.outputs[0], "constant", tuple(tensor.dims), tensor.data_type, node.path)
+            return
+        shape = self.statics.shapes.get(node.outputs[0])
+        self.values[node.outputs[0]] = None if shape is None else Value(tuple(fixed(n) for n in shape))
+        self.weights.add(node.outputs[0])
+
+    def take(self, node: int, k: int, key: str) -> Value | None:
+        """The value of input k; a tensor of the file gets labels of its own at each use."""
+        if key not in self.alias:
+            return self.values.get(key)
+        source = self.sources[self.alias[key]]
+        dtype, consumer = source.dtype, self.nodes[node].proto.op_type
+        cuttable = dtype in CUTTABLE or (dtype == onnx.TensorProto.INT32 and consumer in TAKES_INT32)
+        if not cuttable or source.key in self.pinned:
+            axes: Axes = tuple(fixed(n) for n in source.shape)
+        else:
+            axes = tuple(self.coupling.label(n) for n in source.shape)
+        if source.key in self.pinned:
+            self.coupling.freeze(*axes, why="may be replaced by the caller at run time")
+        self.uses.append(Use(source.key, node, k, axes))
+        return Value(axes)
+
+    def plain(self, node: Node) -> None:
+        index, proto = len(self.nodes) - 1, node.proto
+        values = [self.take(index, k, key) if key else None for k, key in enumerate(node.inputs)]
+        if all(key in self.weights for key in node.inputs if key):
+            self.weights.update(node.outputs)
+        shapes = [self.statics.shapes.get(key) for key in node.outputs if key]
+        if self.skips(proto, values):
+            out: list[Value | None] = [Value(tuple(fixed(n) for n in s)) if s is not None else None for s in shapes]
+        else:
+            out = self.apply(node, index, values, shapes)
+        self.values.update(zip(filter(None, node.outputs), out, strict=True))
+        if proto.op_type == "ConstantOfShape" and (shape := shapes[0]) is not None and node.inputs[0] in self.weights:
+            dtype = next((a.t.data_type for a in proto.attribute if a.name == "value"), onnx.TensorProto.FLOAT)
+            self.source(node.outputs[0], "fill", shape, dtype, node.path)
+
+    def skips(self, proto: onnx.NodeProto, values: Sequence[Value | None]) -> bool:
+        """Whether no input has labels: then neither have the outputs, whatever the operator does."""
+        if proto.op_type in MAKES_CHANNELS:
+            return False
+        return all(v is not None and v.tangle is None and all(map(is_fixed, v.axes)) for v in values if v is not None)
+
+    def apply(self, node: Node, index: int, values: list[Value | None], shapes: Sequence[tuple[int, ...] | None]) -> list[Value | None]:
+        op = Op(
+            self.coupling,
+            node.inputs,
+            values,
+            shapes,
+            [self.statics.constants.get(key) for key in node.inputs],
+            [key in self.weights for key in node.inputs],
+            [not key or key in self.quiet for key in node.inputs],
+            attributes_of(node.proto),
+            self.opset,
+            self.heads,
+        )
+        rule = RULES.get(operator(node.proto.domain, node.proto.op_type))
+        try:
+            out = self.outputs(op, node, rule)
+        except LabelError as error:
+            self.unknown[index] = str(error)
+            op.freeze_inputs(f"freezes it: {error}")
+            out = [Value(tuple(fixed(n) for n in s)) if s is not None else None for s in shapes]
+        for k, key in enumerate(node.inputs):
+            if key and key not in self.alias:
+                self.values[key] = op.values[k]
+        self.note(op, index)
+        if rule is not None and index not in self.unknown and rule.quiet(op):
+            self.quiet.update(node.outputs)
+        return out
+
+    def outputs(self, op: Op, node: Node, rule: Rule | None) -> list[Value | None]:
+        if rule is None:
+            raise LabelError("the operator is not known to onnxprune")
+        lost = [key for key, value in zip(node.inputs, op.values, strict=True) if key and value is None]
+        if lost:
+            raise LabelError(f"the shape of its input {lost[0]!r} is unknown")
+        return op.outputs(rule)
+
+    def note(self, op: Op, index: int) -> None:
+        self.roles += op.roles
+        self.scalings += op.scalings
+        self.parts += op.parts
+        if op.costs:
+            self.layers.append(Layer(index, tuple(op.costs)))
+        if op.detour is not None:
+            self.detours[index] = op.detour
+
+    # --- control flow --------------------------------------------------------
+
+    def control_flow(self, node: Node) -> None:
+        """Both branches of an If are entered; what other bodies take is frozen, and they are left alone."""
+        index = len(self.nodes) - 1
+        for k, key in enumerate(node.inputs):
+            if key:
+                self.freeze_taken(index, k, key, "hands it to a body")
+        bodies = list(subgraphs(node.proto, node.path))
+        if node.proto.op_type == "If":
+            self.branches(node, bodies)
+            return
+        for body, path in bodies:
+            for name in sorted(captured(body)):
+                self.freeze_taken(index, -1, self.key(name), "captures it in a body")
+        for key in filter(None, node.outputs):
+            shape = self.statics.shapes.get(key)
+            self.values[key] = Value(tuple(fixed(n) for n in shape)) if shape is not None else None
+
+    def branches(self, node: Node, bodies: list[tuple[onnx.GraphProto, str]]) -> None:
+        index, scope = len(self.nodes) - 1, self.scope
+        for body, path in bodies:
+            self.graph(body, path, scope)
+            self.scope = [*scope, {n: path + n for b in body.node for n in b.output} | {t.name: path + t.name for t in body.initializer}]
+            for value in body.output:
+                self.freeze_value(self.key(value.name), "leaves a branch of If")
+            self.scope = scope
+        self.coupling.node = index
+        for key in filter(None, node.outputs):
+            shape = self.statics.shapes.get(key)
+            self.values[key] = Value(tuple(fixed(n) for n in shape)) if shape is not None else None
+
+    def freeze_taken(self, node: int, k: int, key: str, why: str) -> None:
+        if key in self.alias:
+            source = self.sources[self.alias[key]]
+            self.uses.append(Use(source.key, node, k, tuple(fixed(n) for n in source.shape)))
+        self.freeze_value(key, why)
+
+    def freeze_value(self, key: str, why: str) -> None:
+        if key in self.alias:
+            source = self.sources[self.alias[key]]
+            self.uses.append(Use(source.key, -1, -1, tuple(fixed(n) for n in source.shape)))
+            return
+        if (value := self.values.get(key)) is None:
+            return
+        self.coupling.freeze(*(value.axes if value.tangle is None else (*value.axes, value.tangle.labels)), why=why)
+
+    # --- the end -------------------------------------------------------------
+
+    def finish(self) -> Dependencies:
+        self.box_dead_ends()
+        roles = np.zeros(self.coupling.size, np.int64)
+        for role, labels in self.roles:
+            roles[labels] |= int(role)
+        roles[0] = 0
+        self.tie_shared(roles)
+        component = self.coupling.solve()
+        groups = groups_of(self.uses, self.parts, component, roles, self.sources, self.nodes)
+        ties = Ties(*self.coupling.edges(), tuple(self.coupling.causes), self.coupling.size)
+        return Dependencies(
+            nodes=tuple(self.nodes), values=self.values, sources=self.sources, uses=tuple(self.uses),
+            component=component, groups=groups, layers=tuple(self.layers), scalings=tuple(self.scalings),
+            detours=self.detours, roles=roles, ties=ties, statics=self.statics, unknown=self.unknown,
+        )  # fmt: skip
+
+    def box_dead_ends(self) -> None:
+        """Tangled values that no detour goes round have to be boxes."""
+        passed = {key for index in self.detours for key in self.chain(index)}
+        for key, value in self.values.items():
+            if value is not None and value.tangle is not None and key not in passed:
+                self.values[key] = Value(settle(self.coupling, value, (), self.heads))
+
+    def chain(self, index: int) -> list[str]:
+        """Values between the origin of a detour and its end."""
+        made = {key: node for node in self.nodes for key in node.outputs if key}
+        key, origin, passed = self.nodes[index].inputs[0], self.detours[index].origin.value, []
+        while key != origin:
+            passed.append(key)
+            key = made[key].inputs[0]
+        return passed
+
+    def tie_shared(self, roles: np.ndarray) -> None:
+        """One weight that several layers filter with stays one weight; shared biases and tables may be copied."""
+        first: dict[str, Use] = {}
+        for use in self.uses:
+            filters = [x for x in use.axes if not is_fixed(x) and (roles[x] & (Role.WRITE | Role.READ)).any()]
+            if not filters or self.sources[use.source].dtype in INTEGERS:
+                continue
+            if use.source in first:
+                self.coupling.node = use.node
+                for a, b in zip(first[use.source].axes, use.axes, strict=True):
+                    self.coupling.tie(a, b, why="filters with a weight that another layer uses too")
+            first.setdefault(use.source, use)
+
+
+def captured(graph: onnx.GraphProto) -> set[str]:
+    """Names that a body takes from the graphs around it."""
+    own = {v.name for v in graph.input} | {t.name for t in graph.initializer}
+    taken: set[str] = set()
+    for node in graph.node:
+        taken |= {name for name in node.input if name and name not in own}
+        for body, _ in subgraphs(node):
+            taken |= captured(body) - own
+        own |= set(node.output)
+    return taken | {v.name for v in graph.output if v.name not in own}

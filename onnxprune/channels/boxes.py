@@ -1,0 +1,232 @@
+"""Reshape and transpose of labelled values: every axis is split, merged and moved with its labels.
+
+A value can be cut only to a *box* (some positions of each axis).  When an axis of channels is split into several
+factors and its labels vary along more than one of them, the factors are *tangled*.  Tangled factors are kept as one
+labelled array for as long as they only move, so that a channel shuffle is an exact permutation; the first operator
+that needs a box picks the factor that carries the labels and ties the others over (`settle`).
+"""
+
+import math
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onnxprune.channels.labels import Axes, Coupling, LabelError, Labels, fixed, is_fixed
+
+LARGEST_TANGLE = 1 << 22  # labels; beyond that the channels are frozen instead
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The plain axis that a tangle was split from, while the elements have kept their order elsewhere."""
+
+    value: str
+    axis: int
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Tangle:
+    """Factors of one channel axis whose labels vary along more than one of them."""
+
+    dims: tuple[int, ...]  # axes of the value, one for each axis of `labels`
+    labels: np.ndarray  # sizes of those axes
+    order: np.ndarray  # same shape: position of each element on the axis it came from
+    origin: Origin | None
+
+    def axis(self, dim: int) -> int:
+        return self.dims.index(dim)
+
+
+@dataclass(frozen=True)
+class Detour:
+    """A moved and merged tangle in one step: the output is `Gather(origin.value, order, origin.axis)`."""
+
+    origin: Origin
+    order: Labels
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor under analysis: the labels of each axis; those of tangled axes are in the tangle."""
+
+    axes: Axes
+    tangle: Tangle | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(x.size for x in self.axes)
+
+
+def settle(coupling: Coupling, value: Value, avoid: Collection[int] = (), heads: bool = True) -> Axes:
+    """Make a box of a value: one tangled factor carries the labels, and they are tied over the others.
+
+    `avoid` names axes that should not carry.  Of the rest the last but one carries where `heads` is set (whole
+    attention heads), else the last one (a share of every head).
+    """
+    tangle = value.tangle
+    if tangle is None:
+        return value.axes
+    free = [d for d in tangle.dims if d not in avoid] or list(tangle.dims)
+    carrier = free[-2] if heads and len(free) > 1 else free[-1]
+    k = tangle.axis(carrier)
+    edge = _edge(tangle.labels, k)
+    coupling.tie(np.broadcast_to(edge, tangle.labels.shape), tangle.labels)
+    return tuple(
+        edge.ravel() if d == carrier else fixed(value.axes[d].size) if d in tangle.dims else x
+        for d, x in enumerate(value.axes)
+    )
+
+
+def transpose(value: Value, perm: Sequence[int]) -> Value:
+    """Move the axes; a tangle moves along, and forgets its origin when other axes change their order."""
+    axes = tuple(value.axes[k] for k in perm)
+    if (tangle := value.tangle) is None:
+        return Value(axes)
+    where = {old: new for new, old in enumerate(perm)}
+    order = sorted(range(len(tangle.dims)), key=lambda k: where[tangle.dims[k]])
+    others = [k for k in perm if k not in tangle.dims and value.axes[k].size > 1]
+    moved = replace(
+        tangle,
+        dims=tuple(where[tangle.dims[k]] for k in order),
+        labels=tangle.labels.transpose(order),
+        order=tangle.order.transpose(order),
+        origin=tangle.origin if others == sorted(others) else None,
+    )
+    return Value(axes, moved)
+
+
+def reshape(
+    coupling: Coupling, name: str, value: Value, shape: Sequence[int], heads: bool
+) -> tuple[Value, Value, Detour | None]:
+    """Row-major reshape of value `name` to `shape`.
+
+    Gives the value itself (settled where it had to be), the reshaped one, and the detour that stands for the chain
+    of moves where a tangle has come back to the axis that it was split from.
+    """
+    shape = tuple(shape)
+    if math.prod(shape) != math.prod(value.shape) or 0 in shape:
+        raise LabelError(f"it reshapes {value.shape} to {shape}")
+    if value.tangle is not None:
+        pairs = list(blocks(value.shape, shape))
+        avoid = {d for old, new in pairs for d in _torn(value, old, shape[new])}
+        if avoid or not all(_keeps(value, old, shape[new]) or _returns(value, old, new, shape) for old, new in pairs):
+            value = Value(settle(coupling, value, avoid, heads))
+    axes: list[Labels] = []
+    detour, knots = None, [_moved(value, shape)]
+    for old, new in blocks(value.shape, shape):
+        if _keeps(value, old, shape[new]):
+            kept = iter(x for x in value.axes[old] if x.size != 1)
+            axes += [fixed(1) if s == 1 else next(kept) for s in shape[new]]
+        elif _tangled(value, old):
+            assert value.tangle is not None and value.tangle.origin is not None
+            axes += [value.tangle.labels.ravel() if s > 1 else fixed(1) for s in shape[new]]
+            detour = Detour(value.tangle.origin, value.tangle.order.ravel())
+        else:
+            labels, origin = _merge(coupling, name, value, old)
+            parts, knot = _split(coupling, labels, shape[new], new.start, origin)
+            if knot is not None and any(knots):
+                parts, knot = list(settle(coupling, Value(tuple(parts), _shift(knot, -new.start)), (), heads)), None
+            axes += parts
+            knots.append(knot)
+    return value, Value(tuple(axes), next(filter(None, knots), None)), detour
+
+
+def blocks(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[slice, slice]]:
+    """Pair the shortest runs of two shapes that hold equally many elements."""
+    i = j = 0
+    while i < len(old) or j < len(new):
+        a, b = i, j
+        i, j = min(i + 1, len(old)), min(j + 1, len(new))
+        while (p := math.prod(old[a:i])) != (q := math.prod(new[b:j])):
+            i, j = (min(i + 1, len(old)), j) if p < q else (i, min(j + 1, len(new)))
+        yield slice(a, i), slice(b, j)
+
+
+def _tangled(value: Value, old: slice) -> bool:
+    return value.tangle is not None and any(old.start <= d < old.stop for d in value.tangle.dims)
+
+
+def _keeps(value: Value, old: slice, new: tuple[int, ...]) -> bool:
+    """Whether a block keeps its axes, but for axes of length 1 that come and go."""
+    return [s for s in value.shape[old] if s != 1] == [s for s in new if s != 1]
+
+
+def _torn(value: Value, old: slice, new: tuple[int, ...]) -> set[int]:
+    """Tangled axes of a block that a reshape merges with other axes or splits again."""
+    assert value.tangle is not None
+    inside = {d for d in value.tangle.dims if old.start <= d < old.stop}
+    mixed = any(d not in inside and value.shape[d] > 1 for d in range(old.start, old.stop))
+    return inside if not _keeps(value, old, new) and (mixed or inside != set(value.tangle.dims)) else set()
+
+
+def _returns(value: Value, old: slice, new: slice, shape: tuple[int, ...]) -> bool:
+    """Whether a block has no tangled axes, or merges them back into the axis that they were split from."""
+    if not _tangled(value, old):
+        return True
+    assert value.tangle is not None
+    origin = value.tangle.origin
+    wide = [d for d in range(new.start, new.stop) if shape[d] > 1]
+    return origin is not None and origin.shape == shape and wide == [origin.axis]
+
+
+def _moved(value: Value, shape: tuple[int, ...]) -> Tangle | None:
+    """The tangle of a value whose tangled axes a reshape keeps."""
+    tangle = value.tangle
+    if tangle is None:
+        return None
+    where: dict[int, int] = {}
+    for old, new in blocks(value.shape, shape):
+        if _keeps(value, old, shape[new]):
+            wide = [d for d in range(old.start, old.stop) if value.shape[d] != 1]
+            where |= dict(zip(wide, [d for d in range(new.start, new.stop) if shape[d] != 1], strict=True))
+    if not all(d in where for d in tangle.dims):
+        return None
+    return replace(tangle, dims=tuple(where[d] for d in tangle.dims))
+
+
+def _shift(tangle: Tangle, by: int) -> Tangle:
+    return replace(tangle, dims=tuple(d + by for d in tangle.dims))
+
+
+def _merge(coupling: Coupling, name: str, value: Value, old: slice) -> tuple[Labels, Origin | None]:
+    """Labels of the product of some axes, of which at most one may carry them; and where they came from."""
+    axes = value.axes[old]
+    carriers = [k for k, x in enumerate(axes) if not is_fixed(x)]
+    for k in carriers[1:]:
+        coupling.freeze(axes[k], why="merges it with another axis that can shrink")
+    shape = [x.size for x in axes]
+    if not carriers:
+        return fixed(math.prod(shape)), None
+    column = axes[carriers[0]].reshape([-1 if k == carriers[0] else 1 for k in range(len(axes))])
+    alone = sum(s > 1 for s in shape) == 1
+    origin = Origin(name, old.start + carriers[0], value.shape) if alone else None
+    return np.broadcast_to(column, shape).ravel(), origin
+
+
+def _split(
+    coupling: Coupling, labels: Labels, shape: tuple[int, ...], start: int, origin: Origin | None
+) -> tuple[list[Labels], Tangle | None]:
+    """Labels of the factors of an axis that lie at `start`: one carries them, or else they are tangled."""
+    sizes = [fixed(size) for size in shape]
+    wide = [k for k, size in enumerate(shape) if size > 1]
+    if not wide or is_fixed(labels):
+        return sizes, None
+    grid = labels.reshape(shape)
+    for k in wide:
+        edge = _edge(grid, k)
+        if (grid == edge).all():
+            sizes[k] = edge.ravel()
+            return sizes, None
+    if labels.size > LARGEST_TANGLE:
+        coupling.freeze(labels, why="splits it over too many positions")
+        return sizes, None
+    narrow = tuple(shape[k] for k in wide)
+    order = np.arange(labels.size).reshape(narrow)
+    return sizes, Tangle(tuple(start + k for k in wide), labels.reshape(narrow), order, origin)
+
+
+def _edge(grid: np.ndarray, k: int) -> np.ndarray:
+    """The first line of a grid along axis k, with all axes kept."""
+    return grid[tuple(slice(None) if j == k else slice(1) for j in range(grid.ndim))]

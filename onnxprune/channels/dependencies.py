@@ -1,0 +1,206 @@
+"""The outcome of the analysis: labels of every value, components, groups of channels, and reasons."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import onnx
+
+from onnxprune.channels.boxes import Detour, Value
+from onnxprune.channels.explain import Ties
+from onnxprune.channels.labels import Axes, Labels, is_fixed
+from onnxprune.channels.roles import Cost, Role, Scaling
+from onnxprune.model.static import Statics
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node in the order of the analysis, with the keys of what it takes and gives."""
+
+    proto: onnx.NodeProto
+    path: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """How messages call the node: its name, else its first output."""
+        return self.proto.name or next(filter(None, self.outputs), self.proto.op_type)
+
+    def __str__(self) -> str:
+        return f"{self.label} ({self.proto.op_type})"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A tensor that the file holds: an initializer, a Constant node, or a fill by ConstantOfShape."""
+
+    key: str
+    kind: str  # "initializer", "constant" or "fill"
+    shape: tuple[int, ...]
+    dtype: int
+    path: str
+
+
+@dataclass(frozen=True)
+class Use:
+    """One place that takes a source: labels of its own, so that a shared tensor can be cut differently."""
+
+    source: str
+    node: int
+    input: int
+    axes: Axes
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where the channels of a group sit on one axis of one tensor of the file."""
+
+    source: str
+    axis: int
+    positions: np.ndarray  # (channels, repeats)
+    role: Role
+    node: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """Channels that occupy the same slots, and so can be compared and removed one by one."""
+
+    name: str
+    components: np.ndarray  # (channels,)
+    slots: tuple[Slot, ...]
+
+    def __len__(self) -> int:
+        return len(self.components)
+
+    @property
+    def writers(self) -> tuple[Slot, ...]:
+        return tuple(s for s in self.slots if s.role & Role.WRITE)
+
+    @property
+    def readers(self) -> tuple[Slot, ...]:
+        return tuple(s for s in self.slots if s.role & Role.READ)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A node that multiplies by weights, and what it costs."""
+
+    node: int
+    costs: tuple[Cost, ...]
+
+
+@dataclass(frozen=True)
+class Dependencies:
+    """Which positions of which tensors live and die together, in one network."""
+
+    nodes: tuple[Node, ...]
+    values: Mapping[str, Value | None]
+    sources: Mapping[str, Source]
+    uses: tuple[Use, ...]
+    component: Labels  # (labels,), component of each label
+    groups: tuple[Group, ...]
+    layers: tuple[Layer, ...]
+    scalings: tuple[Scaling, ...]
+    detours: Mapping[int, Detour]
+    roles: np.ndarray  # (labels,), Role of each label
+    ties: Ties
+    statics: Statics = field(repr=False)
+    unknown: Mapping[int, str] = field(default_factory=dict)  # nodes that froze all they touch, and why
+
+    # --- what a choice of channels means -------------------------------------
+
+    def group(self, name: str) -> Group:
+        """The group of that name.  Raises KeyError."""
+        return next(g for g in self.groups if g.name == name)
+
+    def dead(self, kept: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Components that go, (components,) bool, when each named group keeps these channels of its own."""
+        dead = np.zeros(int(self.component.max()) + 1, bool)
+        for group in self.groups:
+            if group.name in kept:
+                gone = np.ones(len(group), bool)
+                gone[np.asarray(kept[group.name], np.int64)] = False
+                dead[group.components[gone]] = True
+        return dead
+
+    def live(self, labels: Labels, dead: np.ndarray) -> np.ndarray:
+        """Which positions of an axis stay, (positions,) bool."""
+        return np.ones(labels.size, bool) if is_fixed(labels) else ~dead[self.component[labels]]
+
+    def box(self, key: str, dead: np.ndarray) -> tuple[np.ndarray, ...] | None:
+        """Live positions of each axis of a value; None where its shape is unknown or what is left is no box."""
+        value = self.values.get(key)
+        if value is None:
+            return None
+        live = [self.live(x, dead) for x in value.axes]
+        if (tangle := value.tangle) is not None:
+            grid = self.live(tangle.labels, dead) if not is_fixed(tangle.labels) else np.ones(tangle.labels.shape, bool)
+            for k, dim in enumerate(tangle.dims):
+                live[dim] = grid.any(axis=tuple(j for j in range(grid.ndim) if j != k))
+            if math.prod(int(live[d].sum()) for d in tangle.dims) != int(grid.sum()):
+                return None
+        return tuple(live)
+
+    @cached_property
+    def _makers(self) -> dict[str, Node]:
+        return {key: node for node in self.nodes for key in node.outputs if key}
+
+    def maker(self, key: str) -> Node | None:
+        """The node that makes a value."""
+        return self._makers.get(key)
+
+    # --- what it costs -------------------------------------------------------
+
+    def layer_macs(self, layer: Layer, dead: np.ndarray) -> int:
+        return sum(c.times * math.prod(int(self.live(x, dead).sum()) for x in c.labels) for c in layer.costs)
+
+    def macs(self, dead: np.ndarray | None = None) -> int:
+        """Multiply-accumulates of Conv, ConvTranspose, Gemm, MatMul and their kin at the sampled input shapes."""
+        gone = self.nothing if dead is None else dead
+        return sum(self.layer_macs(layer, gone) for layer in self.layers)
+
+    def params(self, dead: np.ndarray | None = None) -> int:
+        """Elements of all tensors of the file that hold weights, each counted once."""
+        gone = self.nothing if dead is None else dead
+        first = {use.source: use for use in reversed(self.uses)}
+        return sum(
+            math.prod(int(self.live(x, gone).sum()) for x in use.axes)
+            for use in first.values()
+            if self.sources[use.source].dtype not in INTEGERS
+        )
+
+    @property
+    def nothing(self) -> np.ndarray:
+        """No component dead."""
+        return np.zeros(int(self.component.max()) + 1, bool)
+
+    # --- why -----------------------------------------------------------------
+
+    @cached_property
+    def frozen(self) -> int:
+        """The component of all that can never be removed."""
+        return int(self.component[0])
+
+    def frozen_writers(self) -> Iterator[tuple[Use, int, str]]:
+        """Weights whose own channels cannot be removed: the use, its axis, and the reason."""
+        for use in self.uses:
+            for axis, labels in enumerate(use.axes):
+                if labels.size > 1 and not is_fixed(labels) and (self.roles[labels] & Role.WRITE).all():
+                    if (self.component[labels] == self.frozen).all():
+                        yield use, axis, self.reason(labels)
+
+    def reason(self, labels: Labels) -> str:
+        """Why these labels cannot be removed: the node that froze them and its words."""
+        cause = self.ties.freezer(int(labels[0]))
+        if cause is None:
+            return "nothing freezes it"
+        if cause.node < 0:
+            return f"it {cause.why}"
+        return f"{self.nodes[cause.node]} {cause.why or 'ties it to what cannot shrink'}"
+
+
+INTEGERS = (onnx.TensorProto.INT64, onnx.TensorProto.BOOL, onnx.TensorProto.STRING)

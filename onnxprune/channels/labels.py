@@ -1,0 +1,110 @@
+"""Channel labels: one integer per position of every axis; equal labels live and die together.
+
+Label 0 (`FIXED`) never dies.  Operators state equations between labels (`Coupling.tie`); the connected
+components of all equations are the smallest sets of positions that can be removed without breaking a shape.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+Labels = np.ndarray  # int64, one per position of an axis
+Axes = tuple[Labels, ...]  # one per axis of a value
+
+FIXED = 0
+LARGEST_AXIS = 1 << 26  # a longer axis is no channel axis, and its labels would not fit the memory
+
+
+class LabelError(ValueError):
+    """Labels do not fit: a rule and the shapes of a node disagree, or an axis is too long to label."""
+
+
+@lru_cache(maxsize=4096)
+def fixed(size: int) -> Labels:
+    """Labels of an axis that never shrinks, without spending memory on its positions."""
+    if size > LARGEST_AXIS:
+        raise LabelError(f"an axis of {size} positions is too long to label")
+    return np.broadcast_to(np.int64(FIXED), (size,))
+
+
+def is_fixed(labels: Labels) -> bool:
+    """Whether no position of the axis can die, by what the labels say themselves."""
+    return not any(labels.strides) or not labels.any()
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why labels were tied: the node whose rule did it, and a reason where they were frozen."""
+
+    node: int  # position in the order of the analysis; -1 stands for the graph's own inputs and outputs
+    why: str = ""
+
+
+class Coupling:
+    """A growing set of equations between labels."""
+
+    def __init__(self) -> None:
+        self.size = 1
+        self.node = -1
+        self.left: list[Labels] = []
+        self.right: list[Labels] = []
+        self.causes: list[Cause] = []
+
+    def label(self, size: int) -> Labels:
+        """New labels for an axis.  An axis of one position cannot shrink."""
+        return fixed(size) if size <= 1 else self.fresh(size)
+
+    def fresh(self, size: int) -> Labels:
+        """New labels for some positions of an axis that has others too."""
+        if size > LARGEST_AXIS:
+            raise LabelError(f"an axis of {size} positions is too long to label")
+        self.size += size
+        return np.arange(self.size - size, self.size)
+
+    def tie(self, first: Labels, *others: Labels, why: str = "") -> Labels:
+        """State that labels are equal, position by position (arrays broadcast), and return the first."""
+        for other in others:
+            if first is other or (is_fixed(first) and is_fixed(other)):
+                continue
+            if first.ndim == other.ndim == 1 and first.size != other.size:
+                raise LabelError(f"cannot tie {first.size} labels to {other.size}")
+            a, b = np.broadcast_arrays(first, other)
+            self.left.append(a.ravel())
+            self.right.append(b.ravel())
+            self.causes.append(Cause(self.node, why))
+        return first
+
+    def freeze(self, *labels: Labels, why: str) -> None:
+        """State that no position of these axes can die, and why (in words that follow "because it")."""
+        for x in labels:
+            if not is_fixed(x):
+                self.tie(x, fixed(1) if x.ndim == 1 and x.size == 1 else np.zeros_like(x), why=why)
+
+    def broadcast(self, *values: Axes | None) -> Axes:
+        """Axes of a numpy-style broadcast of values; axes of equal length are tied."""
+        given = [reversed(v) for v in values if v is not None]
+        columns = itertools.zip_longest(*given, fillvalue=fixed(1))
+        return tuple(self.join([x for x in column if x.size != 1] or column[:1]) for column in columns)[::-1]
+
+    def join(self, column: Sequence[Labels]) -> Labels:
+        """Tie axes of equal length; the outcome carries labels where any of them does."""
+        lively = next((x for x in column if not is_fixed(x)), column[0])
+        return self.tie(lively, *(x for x in column if x is not lively), why="is combined with a value that cannot shrink")
+
+    def edges(self) -> tuple[Labels, Labels, np.ndarray]:
+        """All equations as (left, right, index of the cause)."""
+        if not self.left:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64)
+        sizes = [x.size for x in self.left]
+        return np.concatenate(self.left), np.concatenate(self.right), np.repeat(np.arange(len(sizes)), sizes)
+
+    def solve(self) -> Labels:
+        """Component of every label: (labels,) int; the component of `FIXED` cannot be removed."""
+        left, right, _ = self.edges()
+        graph = coo_array((np.ones(left.size, bool), (left, right)), (self.size, self.size))
+        return connected_components(graph, directed=False)[1]

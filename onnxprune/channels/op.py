@@ -1,0 +1,239 @@
+"""What a rule sees of a node, and the tables of rules and repairs.
+
+A rule takes the axes of the inputs (positional, in the order of the operator's schema) and the attributes (keyword),
+ties labels through `op`, and returns the axes of the output: a tuple, in which `...` as the last item stands for
+axes that never shrink, or a list of such tuples for several outputs.  Beside a rule stands its repair, where a number
+in the node must follow the cut.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import numpy as np
+
+from onnxprune.channels.boxes import Detour, Value, reshape, settle, transpose
+from onnxprune.channels.labels import Axes, Coupling, LabelError, Labels, fixed, is_fixed
+from onnxprune.channels.roles import Cost, Role, Scaling
+
+Quiet = Callable[["Op"], bool]  # whether the dead channels of the output are zero in the masked network
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An operator's rule, and when the dead channels of its output are exactly zero."""
+
+    apply: Callable[..., Any]
+    quiet: Quiet
+    tangled: bool  # takes values whose channels are not boxes yet
+
+
+RULES: dict[str, Rule] = {}
+REPAIRS: dict[str, Callable[..., None]] = {}
+
+
+def never(_: "Op") -> bool:
+    return False
+
+
+def always(_: "Op") -> bool:
+    return True
+
+
+def every(op: "Op") -> bool:
+    """f(0, 0) = 0."""
+    return all(op.quiet)
+
+
+def some(op: "Op") -> bool:
+    """f(0, y) = 0."""
+    return any(op.quiet)
+
+
+def first(op: "Op") -> bool:
+    """f(0, parameters) = 0."""
+    return bool(op.quiet) and op.quiet[0]
+
+
+def rule(*operators: str, quiet: Quiet = never, tangled: bool = False) -> Callable:
+    """Register the rule of operators, named `Type` or `domain:Type`."""
+
+    def register(fn: Callable) -> Callable:
+        RULES.update(dict.fromkeys(operators, Rule(fn, quiet, tangled)))
+        return fn
+
+    return register
+
+
+def repair(*operators: str) -> Callable:
+    """Register what follows the cut in nodes of these operators."""
+
+    def register(fn: Callable) -> Callable:
+        REPAIRS.update(dict.fromkeys(operators, fn))
+        return fn
+
+    return register
+
+
+def operator(domain: str, op_type: str) -> str:
+    """Name of an operator in the tables."""
+    return op_type if domain in ("", "ai.onnx") else f"{domain}:{op_type}"
+
+
+def on(x: Axes, axis: int, labels: Labels) -> Axes:
+    """The axes `x` with one of them replaced."""
+    axis %= len(x)
+    return (*x[:axis], labels, *x[axis + 1 :])
+
+
+@dataclass
+class Op:
+    """One node under analysis: what a rule may ask and state."""
+
+    coupling: Coupling
+    names: Sequence[str]  # of the inputs, "" where one is left out
+    values: list[Value | None]
+    shapes: Sequence[tuple[int, ...] | None]  # of the outputs
+    constants: Sequence[np.ndarray | None]  # of the inputs, where small and known
+    weights: Sequence[bool]  # whether an input is made of weights alone
+    quiet: Sequence[bool]
+    attributes: Mapping[str, Any]
+    opset: int
+    heads: bool
+    roles: list[tuple[Role, Labels]] = field(default_factory=list)
+    costs: list[Cost] = field(default_factory=list)
+    scalings: list[Scaling] = field(default_factory=list)
+    parts: list[Labels] = field(default_factory=list)
+    detour: Detour | None = None
+
+    # --- what may be asked ---------------------------------------------------
+
+    def axes(self, k: int, avoid: Sequence[int] = ()) -> Axes | None:
+        """The axes of input k as a box."""
+        value = self.values[k]
+        if value is None:
+            return None
+        if value.tangle is not None:
+            self.values[k] = value = Value(settle(self.coupling, value, avoid, self.heads))
+        return value.axes
+
+    def constant(self, k: int) -> np.ndarray | None:
+        """The value of input k where it is known for the shapes of this analysis."""
+        return self.constants[k] if k < len(self.constants) else None
+
+    def ints(self, k: int, attribute: Any = None) -> list[int] | None:
+        """Integers that stand in an attribute or, in later opsets, in input k; None where left out.
+
+        Raises LabelError where they are computed and unknown.
+        """
+        if attribute is not None:
+            return [int(v) for v in np.atleast_1d(attribute)]
+        if k >= len(self.names) or not self.names[k]:
+            return None
+        if (array := self.constant(k)) is None:
+            raise LabelError(f"its input {self.names[k]!r} is computed from data")
+        return [int(v) for v in np.atleast_1d(array)]
+
+    def zero_padded(self) -> bool:
+        """Whether the constant that a Pad fills with is zero."""
+        value = self.attributes.get("value", self.constant(2))
+        left_out = len(self.names) < 3 or not self.names[2]
+        return not np.any(value) if value is not None else left_out
+
+    # --- what may be stated --------------------------------------------------
+
+    def unknown(self, why: str) -> NoReturn:
+        """Give up on this node: all that it touches is frozen, because it ..."""
+        raise LabelError(why)
+
+    def channels(self, size: int) -> Labels:
+        """Labels of an axis that the node makes itself."""
+        return self.coupling.label(size)
+
+    def part(self, labels: Labels) -> Labels:
+        """Positions picked from an axis: at least one of them has to stay."""
+        if labels.size == 1:
+            self.freeze(labels, why="picks it alone")
+        elif not is_fixed(labels):
+            self.parts.append(labels)
+        return labels
+
+    def tie(self, first: Labels, *others: Labels) -> Labels:
+        return self.coupling.tie(first, *others)
+
+    def freeze(self, *labels: Labels, why: str) -> None:
+        self.coupling.freeze(*labels, why=why)
+
+    def broadcast(self, *values: Axes | None) -> Axes:
+        return self.coupling.broadcast(*values)
+
+    def writes(self, labels: Labels) -> None:
+        """These labels of a weight are filters: each position makes one channel."""
+        self.roles.append((Role.WRITE, labels))
+
+    def reads(self, labels: Labels) -> None:
+        """These labels of a weight take channels in: with zeros there the channels do not matter."""
+        self.roles.append((Role.READ, labels))
+
+    def adds(self, *labels: Labels) -> None:
+        """These labels belong to a bias or scale: zero there makes a dead channel zero."""
+        self.roles.extend((Role.ADD, x) for x in labels)
+
+    def follows(self, *labels: Labels) -> None:
+        self.roles.extend((Role.DEPTHWISE, x) for x in labels)
+
+    def macs(self, times: int, *labels: Labels) -> None:
+        """The node costs `times` multiply-accumulates for each combination of these positions."""
+        self.costs.append(Cost(int(times), labels))
+
+    def contract(self, a: Labels, b: Labels, silent: bool) -> None:
+        """Sum over channels of a and b: exact if the dead ones are zero, or frozen."""
+        self.tie(a, b)
+        if not silent:
+            self.freeze(a, why="sums over its channels without weights, and removed ones would count")
+
+    def reshape(self, shape: Sequence[int] | None) -> Value:
+        value = self.values[0]
+        if value is None or shape is None:
+            raise LabelError("the shape of its output is unknown")
+        self.values[0], out, self.detour = reshape(self.coupling, self.names[0], value, shape, self.heads)
+        return out
+
+    def transpose(self, perm: Sequence[int]) -> Value:
+        assert self.values[0] is not None
+        return transpose(self.values[0], perm)
+
+    def freeze_inputs(self, why: str) -> None:
+        """Freeze all that the node touches."""
+        for k, value in enumerate(self.values):
+            if value is None:
+                continue
+            if value.tangle is not None and not is_fixed(value.tangle.labels):
+                self.freeze(value.tangle.labels, why=why)
+                self.values[k] = value = Value(value.axes)
+            self.freeze(*value.axes, why=why)
+
+    def outputs(self, found: Rule) -> list[Value | None]:
+        """Run the rule and complete what it returns by the inferred shapes."""
+        if found.tangled:
+            out = found.apply(self, **self.attributes)
+        else:
+            inputs = [self.axes(k) for k in range(len(self.values))]
+            out = found.apply(self, *inputs, **self.attributes)
+        parts = out if isinstance(out, list) else [out]
+        values = [complete(x, shape) for x, shape in zip(parts, self.shapes, strict=False)]
+        for value, shape in zip(values, self.shapes, strict=False):
+            if value is not None and shape is not None and value.shape != shape:
+                raise LabelError(f"labels of shape {value.shape} for an output of shape {shape}")
+        if None in values or len(values) < len(self.shapes):
+            raise LabelError("the shape of its output is unknown")
+        return values
+
+
+def complete(out: Any, shape: tuple[int, ...] | None) -> Value | None:
+    """A value from what a rule returns: a trailing `...` becomes axes that never shrink; None if the shape is unknown."""
+    if isinstance(out, Value):
+        return out
+    if out and out[-1] is ...:
+        return None if shape is None else Value((*out[:-1], *(fixed(s) for s in shape[len(out) - 1 :])))
+    return Value(tuple(out))

@@ -1,0 +1,136 @@
+"""Operators that mix channels by weights: they write one set of channels and read another."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from onnxprune.channels.labels import Axes, Labels, fixed
+from onnxprune.channels.op import Op, always, repair, rule
+
+
+def _spatial(shape: tuple[int, ...] | None) -> int:
+    return math.prod(shape[2:]) if shape is not None else 1
+
+
+def _batch(x: Axes) -> int:
+    return x[0].size
+
+
+@rule("Conv", "com.microsoft:FusedConv", quiet=always)
+def conv(op: Op, x: Axes, w: Axes, b: Axes | None = None, *_: Axes | None, group: int = 1, **__: Any) -> Axes:
+    op.freeze(*x[2:], *w[2:], why="slides its kernel over it")
+    couple_conv(op, x[1], w, (b,), group)
+    taps = math.prod(k.size for k in w[2:])
+    op.macs(_batch(x) * _spatial(op.shapes[0]) * taps, w[0], w[1])
+    return (x[0], w[0], ...)  # type: ignore[return-value]
+
+
+def couple_conv(op: Op, channels: Labels, w: Axes, follow: tuple[Axes | None, ...], group: int) -> None:
+    """Couplings of a convolution with weights (out, in / group, ...): by index inside every group."""
+    reads, writes = channels.reshape(group, -1), w[0].reshape(group, -1)
+    op.writes(w[0])
+    if reads.shape[1] == 1 < group:  # depthwise: a group is one channel
+        op.tie(reads, writes)
+        op.follows(w[0])
+    else:
+        op.contract(np.broadcast_to(w[1], reads.shape), reads, op.weights[1] or op.quiet[0])
+        op.tie(writes[:1], writes)
+        op.reads(w[1])
+    for b in follow:
+        if b is not None:
+            op.tie(w[0], *b)
+            op.adds(*b)
+
+
+@repair("Conv", "com.microsoft:FusedConv", "ConvInteger", "QLinearConv")
+def repair_conv(edit: Any, group: int = 1, **_: Any) -> None:
+    if group > 1:
+        weight = 3 if edit.node.op_type == "QLinearConv" else 1
+        edit.set_attribute("group", edit.count_in(0, 1) // edit.count_in(weight, 1))
+
+
+@rule("ConvTranspose", quiet=always)
+def conv_transpose(op: Op, x: Axes, w: Axes, b: Axes | None = None, *, group: int = 1, **_: Any) -> Axes:
+    """Weights are (in, out / group, ...): the first axis reads."""
+    op.freeze(*x[2:], *w[2:], why="slides its kernel over it")
+    per_group = w[0].size // group
+    op.writes(w[1])
+    op.reads(w[0])
+    if group > 1 and per_group == 1:  # depthwise, with w[1] outputs for each channel
+        out = np.repeat(x[1], w[1].size)
+        op.freeze(*(w[1:2] if w[1].size > 1 else ()), why="gives every channel the same number of outputs")
+        op.tie(x[1], w[0])
+        op.writes(w[0])
+        op.follows(w[0])
+    else:
+        grid = x[1].reshape(group, -1)
+        op.contract(w[0], x[1], op.weights[1] or op.quiet[0])
+        op.tie(grid[:1], grid)
+        out = np.tile(w[1], group)
+    if b is not None:
+        op.tie(out, *b)
+        op.adds(*b)
+    kernel = math.prod(k.size for k in w[2:])
+    op.macs(_batch(x) * math.prod(a.size for a in x[2:]) * kernel, w[0], w[1])
+    return (x[0], out, ...)  # type: ignore[return-value]
+
+
+@repair("ConvTranspose")
+def repair_conv_transpose(edit: Any, group: int = 1, **_: Any) -> None:
+    if group > 1:
+        edit.set_attribute("group", edit.count_out(0, 1) // edit.count_in(1, 1))
+
+
+@rule("Gemm", quiet=always)
+def gemm(op: Op, a: Axes, b: Axes, c: Axes | None = None, *, transA: int = 0, transB: int = 0, **_: Any) -> Axes:
+    a, b = a[::-1] if transA else a, b[::-1] if transB else b
+    _matrix_product(op, a, b)
+    if c is not None:
+        op.adds(*c)
+    return op.broadcast((a[0], b[1]), c)
+
+
+@rule("MatMul", quiet=always)
+def matmul(op: Op, a: Axes, b: Axes, **_: Any) -> Axes:
+    left, right = (a if len(a) > 1 else (fixed(1), *a)), (b if len(b) > 1 else (*b, fixed(1)))
+    y = _matrix_product(op, left, right)
+    if len(b) == 1:
+        y = y[:-1]
+    return y if len(a) > 1 else (*y[: len(y) - 1 - (len(b) > 1)], *y[len(y) - (len(b) > 1) :])
+
+
+def _matrix_product(op: Op, a: Axes, b: Axes) -> Axes:
+    """(..., m, k) times (..., k, n): the weight among the two reads k and writes its other axis."""
+    op.contract(a[-1], b[-2], any(op.weights[:2]) or any(op.quiet[:2]))
+    batch = op.broadcast(a[:-2], b[:-2])
+    if op.weights[1]:
+        op.writes(b[-1])
+        op.reads(b[-2])
+    elif op.weights[0]:
+        op.writes(a[-2])
+        op.reads(a[-1])
+    op.macs(1, *batch, a[-2], a[-1], b[-1])
+    return (*batch, a[-2], b[-1])
+
+
+@rule("Einsum", quiet=always)
+def einsum(op: Op, *xs: Axes, equation: bytes | str) -> Axes:
+    text = (equation.decode() if isinstance(equation, bytes) else equation).replace(" ", "")
+    if "..." in text or "->" not in text:
+        return op.unknown("has an equation with omitted axes")
+    terms, result = text.split("->")
+    where: dict[str, list[tuple[int, Labels]]] = {}
+    for k, (letters, x) in enumerate(zip(terms.split(","), xs, strict=True)):
+        for letter, labels in zip(letters, x, strict=True):
+            where.setdefault(letter, []).append((k, labels))
+    for letter, places in where.items():
+        op.tie(places[0][1], *(labels for _, labels in places[1:]))
+        kept = letter in result
+        if not kept and not any(op.weights[k] or op.quiet[k] for k, _ in places):
+            op.freeze(places[0][1], why="sums over its channels without weights")
+        for k, labels in places:
+            if op.weights[k]:
+                (op.writes if kept and len(places) == 1 else op.reads)(labels)
+    op.macs(1, *(places[0][1] for places in where.values()))
+    return tuple(where[letter][0][1] for letter in result)

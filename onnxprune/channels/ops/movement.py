@@ -1,0 +1,190 @@
+"""Operators that move elements without changing them: labels move along."""
+
+from typing import Any
+
+import numpy as np
+
+from onnxprune.channels.boxes import Value
+from onnxprune.channels.labels import Axes, fixed
+from onnxprune.channels.op import Op, every, first, on, repair, rule
+
+
+@rule("Reshape", "Flatten", "Squeeze", "Unsqueeze", quiet=first, tangled=True)
+def reshape(op: Op, **_: Any) -> Value:
+    return op.reshape(op.shapes[0])
+
+
+@repair("Reshape")
+def repair_reshape(edit: Any, allowzero: int = 0, **_: Any) -> None:
+    """Sizes that still come out right (0, −1, computed ones) stay as they are."""
+    target = edit.ints(1, "shape")
+    shape = edit.shape_out(0)
+    if target is None:
+        return
+    told = [int(v) for v in target]
+    copied = [0 if allowzero else size for size in edit.shape_in(0)]
+    actual = [copied[k] if v == 0 and not allowzero else v for k, v in enumerate(told)]
+    wrong = [k for k, v in enumerate(actual) if v not in (-1, shape[k])]
+    if wrong:
+        edit.set_ints(1, "shape", {k: shape[k] for k in wrong})
+
+
+@rule("Transpose", quiet=first, tangled=True)
+def transpose(op: Op, *, perm: Any = None) -> Value:
+    value = op.values[0]
+    assert value is not None
+    return op.transpose(list(perm) if perm is not None else range(len(value.axes))[::-1])
+
+
+@rule("Concat", quiet=every)
+def concat(op: Op, *xs: Axes, axis: int = 1, **_: Any) -> Axes:
+    axis %= len(xs[0])
+    for k, x in enumerate(xs):
+        if op.weights[k]:
+            op.adds(*x)
+    columns = zip(*xs, strict=True)
+    return tuple(np.concatenate(x) if k == axis else op.coupling.join(x) for k, x in enumerate(columns))
+
+
+@rule("DepthToSpace", quiet=first)
+def depth_to_space(op: Op, x: Axes, *, blocksize: int, mode: bytes | str = b"DCR") -> Axes:
+    square = blocksize * blocksize
+    if mode in (b"CRD", "CRD"):
+        grid = x[1].reshape(-1, square).T
+    else:
+        grid = x[1].reshape(square, -1)
+    op.freeze(*x[2:], why="interleaves it with channels")
+    op.tie(grid[:1], grid)
+    return (x[0], grid[0], ...)  # type: ignore[return-value]
+
+
+@rule("SpaceToDepth", quiet=first)
+def space_to_depth(op: Op, x: Axes, *, blocksize: int) -> Axes:
+    op.freeze(*x[2:], why="interleaves it with channels")
+    return (x[0], np.tile(x[1], blocksize * blocksize), ...)  # type: ignore[return-value]
+
+
+@rule("Tile", quiet=first)
+def tile(op: Op, x: Axes, *_: Axes | None, **attributes: Any) -> Axes:
+    repeats = op.ints(1, attributes.get("repeats"))
+    assert repeats is not None
+    return tuple(labels if times == 1 else np.tile(labels, times) for labels, times in zip(x, repeats, strict=True))
+
+
+@rule("Expand", quiet=first)
+def expand(op: Op, x: Axes, _: Axes) -> Axes:
+    """An axis that is expanded from one position has channels of its own, all alike."""
+    shape = op.shapes[0]
+    if shape is None:
+        return op.unknown("expands to a shape that is not known")
+    padded = (*(fixed(1) for _ in shape[len(x) :]), *x)
+    return tuple(op.channels(size) if labels.size == 1 < size else labels for labels, size in zip(padded, shape, strict=True))
+
+
+@repair("Expand")
+def repair_expand(edit: Any, **_: Any) -> None:
+    target, shape = edit.ints(1), edit.shape_out(0)
+    if target is not None:
+        off = len(shape) - len(target)
+        edit.set_ints(1, None, {k: shape[off + k] for k, v in enumerate(target) if v not in (1, shape[off + k])})
+
+
+@rule("Resize", "Upsample", quiet=first)
+def resize(op: Op, x: Axes, *_: Axes | None, **__: Any) -> Axes:
+    shape = op.shapes[0]
+    if shape is None:
+        return (x[0], x[1], ...)  # type: ignore[return-value]
+    op.freeze(*(labels for labels, size in zip(x, shape, strict=True) if labels.size != size), why="resizes it")
+    return tuple(labels if labels.size == size else fixed(size) for labels, size in zip(x, shape, strict=True))
+
+
+@repair("Resize")
+def repair_resize(edit: Any, axes: Any = None, **_: Any) -> None:
+    sizes, shape = edit.ints(3), edit.shape_out(0)
+    if sizes is not None and len(sizes):
+        dims = [k % len(shape) for k in axes] if axes else range(len(shape))
+        edit.set_ints(3, None, {k: shape[d] for k, (d, v) in enumerate(zip(dims, sizes, strict=True)) if v != shape[d]})
+
+
+@rule("Pad", quiet=lambda op: op.quiet[0] and op.zero_padded())
+def pad(op: Op, x: Axes, *_: Axes | None, **attributes: Any) -> Axes:
+    """Constant padding of a channel axis makes channels of its own; they can go as well."""
+    before, after = pads_of(op, len(x), attributes)
+    mode = attributes.get("mode", b"constant")
+    out = []
+    for k, labels in enumerate(x):
+        if not before[k] and not after[k]:
+            out.append(labels)
+            continue
+        if before[k] < 0 or after[k] < 0 or mode not in (b"constant", "constant") or not op.zero_padded():
+            op.freeze(labels, why="pads or crops it")
+            out.append(fixed(labels.size + before[k] + after[k]))
+            continue
+        fresh = op.coupling.fresh if labels.any() else fixed
+        out.append(np.concatenate([fresh(before[k]), labels, fresh(after[k])]))
+    return tuple(out)
+
+
+def pads_of(op: Op, rank: int, attributes: Any) -> tuple[list[int], list[int]]:
+    """Amounts added before and after each axis."""
+    given = op.ints(1, attributes.get("pads", attributes.get("paddings")))
+    assert given is not None
+    axes = op.ints(3)
+    dims = range(rank) if axes is None else [k % rank for k in axes]
+    before, after = [0] * rank, [0] * rank
+    for j, k in enumerate(dims):
+        before[k], after[k] = given[j], given[j + len(given) // 2]
+    return before, after
+
+
+@repair("Pad")
+def repair_pad(edit: Any, pads: Any = None, paddings: Any = None, **_: Any) -> None:
+    name = "paddings" if paddings is not None else "pads"
+    given, original = edit.ints(1, name), edit.original(1, pads or paddings)
+    axes = edit.ints(3)
+    if given is None or original is None:
+        return
+    rank = edit.rank_in(0)
+    dims = range(rank) if axes is None else [int(k) % rank for k in axes]
+    half, changed = len(given) // 2, {}
+    for j, k in enumerate(dims):
+        inside = edit.size_in(0, k)
+        live = edit.live_out(0, k)
+        if live.all():
+            continue
+        before = live.size - inside - original[j + half]
+        changed[j] = int(live[:before].sum())
+        changed[j + half] = int(live[before + inside :].sum())
+    edit.set_ints(1, name, {k: v for k, v in changed.items() if v != given[k]})
+
+
+@rule("ReverseSequence", "Reverse")
+def reverse(op: Op, x: Axes, *_: Axes | None, time_axis: int = 0, **__: Any) -> Axes:
+    op.freeze(x[time_axis], why="reverses it")
+    return x
+
+
+@rule("Trilu", quiet=first)
+def trilu(op: Op, x: Axes, *_: Axes | None, **__: Any) -> Axes:
+    op.freeze(*x[-2:], why="keeps a triangle of it")
+    return x
+
+
+@rule("GridSample", quiet=first)
+def grid_sample(op: Op, x: Axes, grid: Axes, **_: Any) -> Axes:
+    op.freeze(*x[2:], *grid[1:], why="samples it")
+    return (x[0], x[1], ...)  # type: ignore[return-value]
+
+
+@rule("Crop", quiet=first)
+def crop(op: Op, x: Axes, **_: Any) -> Axes:
+    """Of early Windows exports: crops height and width."""
+    op.freeze(*x[2:], why="crops it")
+    return on(on(x, 2, _cropped(op, 2)), 3, _cropped(op, 3))
+
+
+def _cropped(op: Op, axis: int) -> Any:
+    shape = op.shapes[0]
+    if shape is None:
+        return op.unknown("crops to a size that is not known")
+    return fixed(shape[axis])

@@ -1,0 +1,79 @@
+"""Normalisation: per-channel parameters follow; statistics over channels freeze them."""
+
+from typing import Any
+
+from onnxprune.channels.labels import Axes
+from onnxprune.channels.op import Op, always, every, first, repair, rule
+
+
+@rule("BatchNormalization", quiet=always)
+def batch_norm(op: Op, x: Axes, *params: Axes, **_: Any) -> list[Axes]:
+    channels = x[1] if len(x) > 1 else x[0]
+    op.tie(channels, *(p[0] for p in params))
+    op.adds(params[0][0], params[1][0])
+    return [x] + [params[2]] * (len(op.shapes) - 1)
+
+
+@rule("InstanceNormalization", quiet=always)
+def instance_norm(op: Op, x: Axes, *params: Axes, **_: Any) -> Axes:
+    op.freeze(*x[2:], why="takes statistics over it")
+    op.tie(x[1], *(p[0] for p in params))
+    op.adds(*(p[0] for p in params))
+    return x
+
+
+@rule("GroupNormalization", quiet=always)
+def group_norm(op: Op, x: Axes, *params: Axes, num_groups: int, **_: Any) -> Axes:
+    """Whole groups go: the statistics of the others stay what they were."""
+    op.freeze(*x[2:], why="takes statistics over it")
+    grid = x[1].reshape(num_groups, -1)
+    op.tie(grid[:, :1], grid)
+    for p in params:
+        op.tie(x[1] if p[0].size == x[1].size else grid[:, 0], p[0])
+        op.adds(p[0])
+    return x
+
+
+@repair("GroupNormalization")
+def repair_group_norm(edit: Any, num_groups: int, **_: Any) -> None:
+    edit.set_attribute("num_groups", edit.count_in(0, 1) * num_groups // edit.size_in(0, 1))
+
+
+@rule("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization", quiet=every)
+@rule("com.microsoft:SimplifiedLayerNormalization", quiet=every)
+def layer_norm(op: Op, x: Axes, *params: Axes | None, axis: int = -1, **_: Any) -> list[Axes]:
+    op.freeze(*x[axis:], why="normalises over its channels")
+    y = op.broadcast(x, *params)
+    return [y, *((..., ) for _ in op.shapes[1:])]  # type: ignore[list-item]
+
+
+@rule("com.microsoft:SkipLayerNormalization", "com.microsoft:SkipSimplifiedLayerNormalization")
+def skip_layer_norm(op: Op, x: Axes, skip: Axes, *params: Axes | None, **_: Any) -> list[Axes]:
+    y = op.broadcast(x, skip, *params)
+    op.freeze(y[-1], why="normalises over its channels")
+    return [y if shape is not None and len(shape) == len(y) else (..., ) for shape in op.shapes]  # type: ignore[misc]
+
+
+@rule("MeanVarianceNormalization", quiet=first)
+def mean_variance(op: Op, x: Axes, *, axes: Any = (0, 2, 3), **_: Any) -> Axes:
+    op.freeze(*(x[k] for k in axes), why="takes statistics over it")
+    return x
+
+
+@rule("LRN", quiet=first)
+def lrn(op: Op, x: Axes, **_: Any) -> Axes:
+    op.freeze(x[1], why="sums over neighbouring channels")
+    return x
+
+
+@rule("LpNormalization")
+def lp_normalization(op: Op, x: Axes, *, axis: int = -1, **_: Any) -> Axes:
+    op.freeze(x[axis], why="normalises over it")
+    return x
+
+
+@rule("Softmax", "LogSoftmax", "Hardmax")
+def softmax(op: Op, x: Axes, *, axis: int | None = None) -> Axes:
+    normalised = x[1 if axis is None else axis :] if op.opset < 13 else (x[-1 if axis is None else axis],)
+    op.freeze(*normalised, why="normalises over it")
+    return x

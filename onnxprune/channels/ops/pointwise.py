@@ -1,0 +1,92 @@
+"""Element-wise operators: channels of broadcast operands are the same channels."""
+
+import numpy as np
+
+from onnxprune.channels.labels import Axes, fixed
+from onnxprune.channels.op import Op, every, first, never, rule, some
+
+ZERO_AT_ZERO = (
+    "Abs Asin Asinh Atan Atanh Cast CastLike Ceil Celu Dropout Elu Erf Floor Gelu HardSwish Identity LeakyRelu Mish Neg "
+    "Relu Round Selu Shrink Sign Sin Sinh Softsign Sqrt Swish Tan Tanh ThresholdedRelu "
+    "com.microsoft:Gelu com.microsoft:QuickGelu com.microsoft:FastGelu com.microsoft:BiasGelu"
+).split()
+NOT_AT_ZERO = (
+    "Acos Acosh Affine And BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cos Cosh Equal Exp Greater GreaterOrEqual "
+    "HardSigmoid IsInf IsNaN Less LessOrEqual Log Mod Not Or ParametricSoftplus Reciprocal ScaledTanh Sigmoid Softplus Xor"
+).split()
+
+
+@rule(*ZERO_AT_ZERO, quiet=first)
+@rule(*NOT_AT_ZERO)
+def pointwise(op: Op, *xs: Axes | None, **_: object) -> Axes | list[Axes]:
+    y = op.broadcast(*xs)
+    return [y] * len(op.shapes)
+
+
+@rule("Add", "Sub", "Sum", "Max", "Min", "Mean", quiet=every)
+@rule("Mul", quiet=some)
+def combine(op: Op, *xs: Axes | None, **attributes: int) -> Axes:
+    if op.opset < 7 and attributes.get("broadcast") and len(xs) == 2 and xs[0] is not None and xs[1] is not None:
+        xs = (xs[0], _aligned(xs[0], xs[1], attributes.get("axis")))
+    for k, x in enumerate(xs):
+        if x is not None and op.weights[k]:
+            op.adds(*x)
+    return op.broadcast(*xs)
+
+
+def _aligned(x: Axes, y: Axes, axis: int | None) -> Axes:
+    """The second operand of the broadcast before opset 7, padded to the end as numpy does it."""
+    start = len(x) - len(y) if axis is None else axis
+    return (*y, *(fixed(1) for _ in range(len(x) - start - len(y))))
+
+
+@rule("Div", quiet=first)
+def divide(op: Op, *xs: Axes | None, **attributes: int) -> Axes:
+    if op.opset < 7 and attributes.get("broadcast") and xs[0] is not None and xs[1] is not None:
+        xs = (xs[0], _aligned(xs[0], xs[1], attributes.get("axis")))
+    return op.broadcast(*xs)
+
+
+def _positive_exponent(op: Op) -> bool:
+    exponent = op.constant(1)
+    return op.quiet[0] and exponent is not None and bool(np.all(exponent > 0))
+
+
+@rule("Pow", quiet=_positive_exponent)
+def power(op: Op, x: Axes, exponent: Axes, **_: object) -> Axes:
+    return op.broadcast(x, exponent)
+
+
+def _zero_inside(op: Op) -> bool:
+    low, high = op.attributes.get("min", op.constant(1)), op.attributes.get("max", op.constant(2))
+    known = all(k >= len(op.names) or not op.names[k] or op.constant(k) is not None for k in (1, 2))
+    inside = (low is None or bool(np.all(low <= 0))) and (high is None or bool(np.all(high >= 0)))
+    return op.quiet[0] and known and inside
+
+
+@rule("Clip", quiet=_zero_inside)
+def clip(op: Op, x: Axes, *bounds: Axes | None, **_: object) -> Axes:
+    return x
+
+
+@rule("PRelu", quiet=first)
+def prelu(op: Op, x: Axes, slope: Axes) -> Axes:
+    if op.opset < 7 and len(slope) == 1 and slope[0].size > 1:
+        op.tie(x[1], slope[0])
+        return x
+    return op.broadcast(x, slope)
+
+
+@rule("Where", quiet=lambda op: op.quiet[1] and op.quiet[2])
+def where(op: Op, condition: Axes, x: Axes, y: Axes) -> Axes:
+    for k, axes in ((1, x), (2, y)):
+        if op.weights[k]:
+            op.adds(*axes)
+    return op.broadcast(condition, x, y)
+
+
+@rule("ImageScaler", quiet=never)
+def image_scaler(op: Op, x: Axes, **_: object) -> Axes:
+    """An operator of early Windows exports: per-channel bias from an attribute, which is not cut."""
+    op.freeze(x[1], why="adds a bias that stands in its attributes")
+    return x

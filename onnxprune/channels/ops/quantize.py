@@ -1,0 +1,68 @@
+"""Quantised networks: scales and zero points of channels follow them; integers are cut without a cast."""
+
+from typing import Any
+
+from onnxprune.channels.labels import Axes
+from onnxprune.channels.op import Op, always, first, rule
+from onnxprune.channels.ops.linear import couple_conv
+from onnxprune.channels.roles import Scaling
+
+
+@rule("QuantizeLinear", "DequantizeLinear", quiet=first)
+@rule("com.microsoft:QuantizeLinear", "com.microsoft:DequantizeLinear", quiet=first)
+def quantize(op: Op, x: Axes, scale: Axes, zero_point: Axes | None = None, *, axis: int = 1, block_size: int = 0, **_: Any) -> Axes:
+    if block_size:
+        op.freeze(*x, why="quantises it in blocks")
+        return x
+    per_channel = len(scale) == 1 and scale[0].size > 1
+    if per_channel:
+        op.tie(x[axis], scale[0], *(zero_point or ()))
+    if op.weights[0]:
+        names = (*op.names, "")
+        op.scalings.append(Scaling(x, names[1], names[2], axis if per_channel else None))
+    return x
+
+
+@rule("DynamicQuantizeLinear")
+def dynamic_quantize(op: Op, x: Axes) -> list[Axes]:
+    """The scale is taken over all elements: it would change with the channels."""
+    op.freeze(*x, why="takes one scale over all of it")
+    return [x, (), ()]
+
+
+@rule("QLinearConv", quiet=always)
+def qlinear_conv(op: Op, x: Axes, xs: Axes, xz: Axes, w: Axes, ws: Axes, wz: Axes, ys: Axes, yz: Axes, b: Axes | None = None, *, group: int = 1, **_: Any) -> Axes:
+    op.freeze(*x[2:], *w[2:], why="slides its kernel over it")
+    weights, op.weights = op.weights, [op.weights[0], op.weights[3]]
+    couple_conv(op, x[1], w, tuple(p for p in (ws, wz, b) if p is not None and p and p[0].size > 1), group)
+    op.weights = weights
+    op.scalings.append(Scaling(w, op.names[4], op.names[5], 0))
+    shape = op.shapes[0]
+    if shape is not None:
+        taps = 1
+        for n in (*shape[2:], *(k.size for k in w[2:])):
+            taps *= n
+        op.macs(x[0].size * taps, w[0], w[1])
+    return (x[0], w[0], ...)  # type: ignore[return-value]
+
+
+@rule("com.microsoft:QLinearAdd", "com.microsoft:QLinearMul")
+def qlinear_pointwise(op: Op, a: Axes, a_scale: Axes, a_zero: Axes, b: Axes, *rest: Axes | None, **_: Any) -> Axes:
+    return op.broadcast(a, b)
+
+
+@rule("com.microsoft:QLinearLeakyRelu", "com.microsoft:QLinearSigmoid")
+def qlinear_unary(op: Op, x: Axes, *_: Axes | None, **__: Any) -> Axes:
+    return x
+
+
+@rule("com.microsoft:QLinearGlobalAveragePool", "com.microsoft:QLinearAveragePool")
+def qlinear_pool(op: Op, x: Axes, *_: Axes | None, channels_last: int = 0, **__: Any) -> Axes:
+    op.freeze(*(x[1:-1] if channels_last else x[2:]), why="pools over it")
+    shape = op.shapes[0]
+    if shape is None:
+        return op.unknown("pools to a size that is not known")
+    from onnxprune.channels.labels import fixed
+
+    channel = len(x) - 1 if channels_last else 1
+    return tuple(labels if k in (0, channel) else fixed(shape[k]) for k, labels in enumerate(x))

@@ -1,0 +1,70 @@
+"""Pools and reductions: spatial axes vanish, channels pass; sums over channels need dead ones to be zero."""
+
+from typing import Any
+
+from onnxprune.channels.labels import Axes, fixed
+from onnxprune.channels.op import Op, first, rule
+
+SUMS = ("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare")
+
+
+@rule("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", quiet=first)
+@rule("MaxRoiPool", "com.microsoft:NhwcMaxPool")
+def pool(op: Op, x: Axes, *_: Axes | None, **__: Any) -> list[Axes]:
+    op.freeze(*x[2:], why="pools over it")
+    return [(x[0], x[1], ...)] * len(op.shapes)  # type: ignore[list-item]
+
+
+@rule("RoiAlign", quiet=first)
+def roi_align(op: Op, x: Axes, rois: Axes, batch: Axes, **_: Any) -> Axes:
+    op.freeze(*x[2:], *rois, *batch, why="takes regions of it")
+    return (rois[0], x[1], ...)  # type: ignore[return-value]
+
+
+@rule(*SUMS, quiet=first)
+def reduce_sum(op: Op, x: Axes, *_: Axes | None, **attributes: Any) -> Axes:
+    """A sum over channels is exact as long as removed ones are zero."""
+    return _reduce(op, x, frozen=not op.quiet[0], **attributes)
+
+
+@rule("ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", quiet=first)
+@rule("ReduceLogSum", "ReduceLogSumExp")
+def reduce(op: Op, x: Axes, *_: Axes | None, **attributes: Any) -> Axes:
+    return _reduce(op, x, frozen=True, **attributes)
+
+
+def _reduce(op: Op, x: Axes, *, frozen: bool, keepdims: int = 1, noop_with_empty_axes: int = 0, axes: Any = None) -> Axes:
+    given = op.ints(1, axes)
+    if given is None:
+        given = [] if noop_with_empty_axes else list(range(len(x)))
+    gone = {k % len(x) for k in given}
+    if frozen:
+        op.freeze(*(x[k] for k in gone), why="reduces over it")
+    return tuple(fixed(1) if k in gone else labels for k, labels in enumerate(x) if keepdims or k not in gone)
+
+
+@rule("ArgMax", "ArgMin")
+def arg_reduce(op: Op, x: Axes, *, axis: int = 0, keepdims: int = 1, **_: Any) -> Axes:
+    axis %= len(x)
+    op.freeze(x[axis], why="gives a position on it")
+    return tuple(fixed(1) if k == axis else labels for k, labels in enumerate(x) if keepdims or k != axis)
+
+
+@rule("CumSum", quiet=first)
+def cumulative_sum(op: Op, x: Axes, axis_input: Axes, **_: Any) -> Axes:
+    axis = op.ints(1)
+    assert axis is not None
+    if not op.quiet[0]:
+        op.freeze(x[axis[0]], why="sums along it")
+    return x
+
+
+@rule("TopK")
+def top_k(op: Op, x: Axes, *_: Axes | None, axis: int = -1, **__: Any) -> list[Axes]:
+    op.freeze(x[axis], why="sorts along it")
+    axis %= len(x)
+    shape = op.shapes[0]
+    if shape is None:
+        return []
+    y = tuple(fixed(shape[k]) if k == axis else labels for k, labels in enumerate(x))
+    return [y, y]

@@ -1,0 +1,115 @@
+"""Operators that pick positions of an axis: Split, Slice, Gather, and what scatters into it."""
+
+from typing import Any
+
+import numpy as np
+
+from onnxprune.channels.labels import Axes, fixed
+from onnxprune.channels.op import Op, first, on, repair, rule
+
+ALL = np.iinfo(np.int64).max
+
+
+@rule("Split", quiet=first)
+def split(op: Op, x: Axes, *_: Axes | None, axis: int = 0, **__: Any) -> list[Axes]:
+    sizes = [shape[axis] if shape is not None else None for shape in op.shapes]
+    if None in sizes:
+        return op.unknown("splits into sizes that are not known")
+    parts = np.split(x[axis], np.cumsum(sizes)[:-1])
+    return [on(x, axis, op.part(part)) for part in parts]
+
+
+@repair("Split")
+def repair_split(edit: Any, axis: int = 0, num_outputs: int | None = None, **_: Any) -> None:
+    counts = [edit.count_out(k, axis) for k in range(len(edit.node.output))]
+    told = edit.ints(1, "split")
+    if told is not None:
+        edit.set_ints(1, "split", {k: v for k, v in enumerate(counts) if v != told[k]})
+    elif len(set(counts)) > 1 or any(not edit.live_out(k, axis).all() for k in range(len(counts))):
+        even = len(set(counts)) == 1
+        if not even:
+            edit.add_ints(1, "split", counts)
+            edit.drop_attribute("num_outputs")
+
+
+@rule("Slice", "DynamicSlice", quiet=first)
+def slice_(op: Op, x: Axes, *_: Axes | None, **attributes: Any) -> Axes:
+    out = list(x)
+    for axis, picked in slices(op.ints, x, attributes):
+        out[axis] = op.part(x[axis][picked])
+    return tuple(out)
+
+
+def slices(ints: Any, x: Any, attributes: Any) -> list[tuple[int, np.ndarray]]:
+    """Positions that a Slice picks, axis by axis, for axes given as sequences of their length."""
+    starts, ends = ints(1, attributes.get("starts")), ints(2, attributes.get("ends"))
+    axes, steps = ints(3, attributes.get("axes")), ints(4)
+    axes = range(len(starts)) if axes is None else axes
+    steps = [1] * len(starts) if steps is None else steps
+    found = []
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        size = len(x[axis])
+        stop = None if step < 0 and end < -size else int(end)
+        found.append((int(axis) % len(x), np.arange(size)[slice(int(start), stop, int(step))]))
+    return found
+
+
+@repair("Slice")
+def repair_slice(edit: Any, **attributes: Any) -> None:
+    """Bounds follow the positions that stay; what is no slice of them any more becomes a Gather behind it."""
+    sizes = [range(n) for n in edit.shape_in(0)]
+    now = slices(edit.now, sizes, attributes)
+    before = slices(edit.original, [range(edit.size_in(0, k)) for k in range(len(sizes))], attributes)
+    for j, ((axis, told), (_, picked)) in enumerate(zip(now, before, strict=True)):
+        wanted = edit.renumber(0, axis)[picked[edit.live_out(0, axis)]]
+        if np.array_equal(told, wanted):
+            continue
+        if np.array_equal(wanted, np.arange(wanted[0], wanted[0] + wanted.size)):
+            edit.set_ints(1, "starts", {j: int(wanted[0])})
+            edit.set_ints(2, "ends", {j: int(wanted[-1]) + 1})
+            step = edit.now(4)
+            if step is not None and step[j] != 1:
+                edit.set_ints(4, None, {j: 1})
+        else:
+            edit.set_ints(1, "starts", {j: 0})
+            edit.set_ints(2, "ends", {j: ALL})
+            if edit.now(4) is not None:
+                edit.set_ints(4, None, {j: 1})
+            edit.then_gather(axis, wanted)
+
+
+@rule("Gather", quiet=first)
+def gather(op: Op, x: Axes, indices: Axes, *, axis: int = 0) -> Axes:
+    axis %= len(x)
+    picks = op.constant(1)
+    if picks is None:
+        if axis != 0 or not op.weights[0]:
+            op.freeze(x[axis], why="picks positions that the data says")
+        else:
+            op.freeze(x[axis], why="is looked up by the data")
+        if op.weights[0] and len(x) > 1:
+            op.writes(x[-1])
+        return (*x[:axis], *indices, *x[axis + 1 :])
+    if picks.ndim != 1:
+        op.freeze(*np.atleast_1d(x[axis][picks]).reshape(1, -1), why="picks it alone")
+        return (*x[:axis], *(fixed(n) for n in picks.shape), *x[axis + 1 :])
+    return on(x, axis, op.part(x[axis][picks]))
+
+
+@repair("Gather")
+def repair_gather(edit: Any, axis: int = 0, **_: Any) -> None:
+    picks = edit.tensor(1)
+    if picks is None or edit.live_in(0, axis).all():
+        return
+    kept = picks[edit.live_out(0, axis)] if picks.ndim == 1 else picks
+    edit.set_tensor(1, edit.renumber(0, axis)[kept])
+
+
+@rule("GatherElements", "GatherND", "ScatterElements", "ScatterND", "Scatter")
+def scatter(op: Op, x: Axes, indices: Axes, updates: Axes | None = None, *, axis: int = 0, batch_dims: int = 0) -> Axes:
+    return op.unknown("picks positions by computed indices")
+
+
+@rule("Compress", "OneHot", "NonMaxSuppression", "NonZero", "Unique")
+def by_data(op: Op, *_: Axes | None, **__: Any) -> Axes:
+    return op.unknown("gives a shape that depends on the data")

@@ -1,0 +1,51 @@
+"""Operators about shapes, and tensors made from nothing."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from onnxprune.channels.labels import Axes
+from onnxprune.channels.op import Op, first, repair, rule
+
+LARGEST_FILL = 1 << 20  # elements of a filled tensor that may have channels
+
+
+@rule("Shape", "Size", "Range", "EyeLike", "RandomNormal", "RandomUniform", "Multinomial")
+def shape(op: Op, *_: Axes | None, **__: Any) -> list[Axes]:
+    """What follows from a shape follows the cut by itself."""
+    return [(...,)] * len(op.shapes)  # type: ignore[list-item]
+
+
+@rule("RandomNormalLike", "RandomUniformLike", "Bernoulli")
+def like(op: Op, x: Axes, **_: Any) -> Axes:
+    op.freeze(*x, why="draws as many random numbers as it has elements")
+    return x
+
+
+def _filled_with_zeros(op: Op) -> bool:
+    value = op.attributes.get("value")
+    return value is None or not np.any(np.frombuffer(value.raw_data, np.uint8))
+
+
+@rule("ConstantOfShape", quiet=_filled_with_zeros)
+def constant_of_shape(op: Op, _: Axes, **__: Any) -> Axes:
+    size = op.shapes[0]
+    if size is None or math.prod(size) > LARGEST_FILL:
+        return (...,)  # type: ignore[return-value]
+    return tuple(op.channels(n) for n in size)
+
+
+@repair("ConstantOfShape")
+def repair_constant_of_shape(edit: Any, **_: Any) -> None:
+    told, size = edit.ints(0), edit.shape_out(0)
+    if told is not None:
+        edit.set_ints(0, None, {k: n for k, n in enumerate(size) if told[k] != n})
+
+
+@rule("OptionalGetElement", "Optional", quiet=first)
+@rule("SequenceAt", "SequenceLength", "SplitToSequence", "ConcatFromSequence", "Loop", "Scan", quiet=lambda op: False)
+def opaque(op: Op, *_: Axes | None, **__: Any) -> Axes:
+    return op.unknown("hides values that cannot be followed")
+
+

@@ -1,0 +1,34 @@
+"""What the positions of weights do for a channel, and what they cost."""
+
+from dataclasses import dataclass
+from enum import IntFlag
+
+from onnxprune.channels.labels import Labels
+
+
+class Role(IntFlag):
+    """What a position of a weight's axis is to the channel that it carries."""
+
+    FOLLOW = 0  # it merely has the channel's length: a variance, a slope
+    WRITE = 1  # a filter: it makes the channel
+    READ = 2  # it takes the channel in
+    ADD = 4  # a bias or a scale: zero there keeps a dead channel at zero
+    DEPTHWISE = 8  # a filter that also reads: one channel in, one (or a few) out
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Multiply-accumulates of a node: `times` for each combination of live positions of these axes."""
+
+    times: int
+    labels: tuple[Labels, ...]
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """A quantised weight's real value is `(weight − zero point) · scale`, along `axis` (None: one for all)."""
+
+    weight: Labels | None
+    scale: str
+    zero_point: str
+    axis: int | None

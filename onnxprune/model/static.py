@@ -1,0 +1,239 @@
+"""Static shapes and small constants of every value, for one concrete choice of input shapes.
+
+Symbolic sizes (batch, height, width) are normal: the analysis fixes them to a sample, since which axis is a channel
+axis does not depend on them.  What follows from such a sample is marked as not fixed and never written into a model.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from onnxprune.model.evaluate import LARGEST, evaluate
+
+Shape = tuple[int, ...]
+SAMPLE = {0: 1}  # size taken for a symbolic axis by its position; the others are spatial
+SPATIAL = 224
+
+
+@dataclass
+class Statics:
+    """Concrete shapes, element types and small known values, by key (the name, behind the path of its graph)."""
+
+    shapes: dict[str, Shape] = field(default_factory=dict)
+    types: dict[str, int] = field(default_factory=dict)
+    constants: dict[str, np.ndarray] = field(default_factory=dict)
+    sampled: set[str] = field(default_factory=set)  # constants that follow from a shape
+
+    def fixed_constant(self, key: str) -> np.ndarray | None:
+        """A value that holds for every input of the model."""
+        return None if key in self.sampled else self.constants.get(key)
+
+
+def infer(model: onnx.ModelProto, input_shapes: Mapping[str, Shape] | None = None) -> Statics:
+    """Shapes and constants of a model and of the bodies inside it.
+
+    Args:
+        model: never changed.
+        input_shapes: concrete shapes of inputs; symbolic axes of others become 1 (the first) or 224.
+    """
+    skeleton = weightless(model)
+    for value in skeleton.graph.input:
+        _make_concrete(value, (input_shapes or {}).get(value.name))
+    try:
+        inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
+    except Exception:  # inference gives up on graphs that runtimes accept; the walk below goes node by node
+        inferred = skeleton
+    statics = Statics()
+    opset = opset_of(model)
+    _read_types(inferred.graph, "", statics)
+    _walk(skeleton.graph, "", statics, opset, [])
+    return statics
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Version of the default operator set."""
+    return max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=1)
+
+
+def subgraphs(node: onnx.NodeProto, path: str = "") -> Iterator[tuple[onnx.GraphProto, str]]:
+    """Bodies of a control-flow node with the path that their values are keyed by."""
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield attribute.g, f"{path}{next(filter(None, node.output), node.name)}.{attribute.name}/"
+
+
+def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
+    """Attributes as Python values, without bodies and references."""
+    return {
+        a.name: onnx.helper.get_attribute_value(a)
+        for a in node.attribute
+        if a.type not in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) and not a.ref_attr_name
+    }
+
+
+def weightless(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy without the data of large tensors and without recorded shapes, which may be stale."""
+    out = onnx.ModelProto(ir_version=model.ir_version)
+    out.opset_import.extend(model.opset_import)
+    out.functions.extend(model.functions)
+    _strip_graph(model.graph, out.graph)
+    return out
+
+
+def _strip_graph(graph: onnx.GraphProto, out: onnx.GraphProto) -> None:
+    out.name = graph.name or "graph"
+    out.input.extend(graph.input)
+    for value in graph.output:  # what is recorded of its shape may be as stale as any other
+        out.output.add(name=value.name).type.tensor_type.elem_type = value.type.tensor_type.elem_type
+    for tensor in graph.initializer:
+        _strip_tensor(tensor, out.initializer.add())
+    for node in graph.node:
+        heavy = any(a.type in (onnx.AttributeProto.TENSOR, onnx.AttributeProto.GRAPH) for a in node.attribute)
+        if not heavy:
+            out.node.append(node)
+            continue
+        copy = out.node.add(op_type=node.op_type, domain=node.domain, name=node.name, input=node.input, output=node.output)
+        for attribute in node.attribute:
+            new = copy.attribute.add(name=attribute.name, type=attribute.type)
+            if attribute.type == onnx.AttributeProto.TENSOR:
+                _strip_tensor(attribute.t, new.t)
+            elif attribute.type == onnx.AttributeProto.GRAPH:
+                _strip_graph(attribute.g, new.g)
+            else:
+                new.CopyFrom(attribute)
+
+
+def _strip_tensor(tensor: onnx.TensorProto, out: onnx.TensorProto) -> None:
+    if int(np.prod(tensor.dims, dtype=np.float64)) <= LARGEST:
+        out.CopyFrom(tensor)
+        return
+    out.name, out.data_type = tensor.name, tensor.data_type
+    out.dims.extend(tensor.dims)
+    out.data_location = onnx.TensorProto.EXTERNAL
+
+
+def _make_concrete(value: onnx.ValueInfoProto, shape: Shape | None) -> None:
+    if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
+        if shape is not None:
+            elem = value.type.tensor_type.elem_type
+            value.type.CopyFrom(onnx.helper.make_tensor_type_proto(elem, shape))
+        return
+    for k, dim in enumerate(value.type.tensor_type.shape.dim):
+        if shape is not None:
+            dim.dim_value = shape[k]
+        elif not dim.HasField("dim_value") or dim.dim_value < 0:
+            dim.dim_value = SAMPLE.get(k, SPATIAL)
+
+
+def _read_types(graph: onnx.GraphProto, path: str, statics: Statics) -> None:
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        _note_type(path + value.name, value.type, statics)
+    for tensor in graph.initializer:
+        statics.shapes[path + tensor.name] = tuple(tensor.dims)
+        statics.types[path + tensor.name] = tensor.data_type
+    for node in graph.node:
+        for body, below in subgraphs(node, path):
+            _read_types(body, below, statics)
+
+
+def _note_type(key: str, type_: onnx.TypeProto, statics: Statics) -> None:
+    if not type_.HasField("tensor_type"):
+        return
+    tensor = type_.tensor_type
+    if tensor.elem_type:
+        statics.types[key] = tensor.elem_type
+    if tensor.HasField("shape") and all(d.HasField("dim_value") and d.dim_value >= 0 for d in tensor.shape.dim):
+        statics.shapes[key] = tuple(d.dim_value for d in tensor.shape.dim)
+
+
+def _walk(graph: onnx.GraphProto, path: str, statics: Statics, opset: int, outer: list[dict[str, str]]) -> None:
+    """Evaluate shape arithmetic and fill the gaps of shape inference, in the order of the nodes."""
+    names: dict[str, str] = {value.name: path + value.name for value in graph.input}
+    scope = [*outer, names]
+    for tensor in graph.initializer:
+        names[tensor.name] = path + tensor.name
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            statics.constants[path + tensor.name] = numpy_helper.to_array(tensor)
+    for node in graph.node:
+        for body, below in subgraphs(node, path):
+            _walk(body, below, statics, opset, scope)
+        names.update({name: path + name for name in node.output if name})
+        keys = [find(scope, name) if name else "" for name in node.input]
+        _evaluate_node(node, keys, path, statics, opset, statics.shapes.get)
+        _infer_node(node, keys, path, statics, opset)
+
+
+def find(scope: list[dict[str, str]], name: str) -> str:
+    """Key of a name in the innermost graph that has it."""
+    return next((names[name] for names in reversed(scope) if name in names), name)
+
+
+def _evaluate_node(
+    node: onnx.NodeProto, keys: list[str], path: str, statics: Statics, opset: int, shape_of: Callable[[str], Shape | None]
+) -> None:
+    attributes: dict[str, Any]
+    constants = statics.constants
+    if node.domain not in ("", "ai.onnx"):
+        return
+    if node.op_type == "Constant":
+        if (value := constant_value(node)) is not None and value.size <= LARGEST:
+            constants[path + node.output[0]] = value
+            statics.shapes.setdefault(path + node.output[0], value.shape)
+        return
+    if node.op_type in ("Shape", "Size"):
+        if (shape := shape_of(keys[0])) is not None:
+            attributes = attributes_of(node)
+            picked = shape[attributes.get("start", 0) : attributes.get("end", len(shape))]
+            value = np.array(picked if node.op_type == "Shape" else np.prod(shape, dtype=np.int64), np.int64)
+            constants[path + node.output[0]] = value
+            statics.sampled.add(path + node.output[0])
+        return
+    if not keys or not all(key in constants or not key for key in keys):
+        return
+    try:
+        out = evaluate(node, [constants.get(key) for key in keys], attributes_of(node), opset)
+    except (ValueError, IndexError, TypeError, KeyError):  # malformed shape arithmetic: onnxruntime will say so
+        return
+    for name, value in zip(node.output, out or (), strict=False):
+        constants[path + name] = value
+        statics.shapes[path + name] = value.shape
+        if any(key in statics.sampled for key in keys):
+            statics.sampled.add(path + name)
+
+
+def constant_value(node: onnx.NodeProto) -> np.ndarray | None:
+    """Value of a Constant node; None where its data was left out or is no tensor."""
+    for a in node.attribute:
+        if a.name == "value" and a.t.data_location != onnx.TensorProto.EXTERNAL:
+            return numpy_helper.to_array(a.t)
+        if a.name in ("value_int", "value_ints"):
+            return np.array(onnx.helper.get_attribute_value(a), np.int64)
+        if a.name in ("value_float", "value_floats"):
+            return np.array(onnx.helper.get_attribute_value(a), np.float32)
+    return None
+
+
+def _infer_node(node: onnx.NodeProto, keys: list[str], path: str, statics: Statics, opset: int) -> None:
+    """Shapes of the outputs of one node where whole-graph inference left them open."""
+    missing = [name for name in node.output if name and path + name not in statics.shapes]
+    if not missing or node.domain not in ("", "ai.onnx") or any(True for _ in subgraphs(node)):
+        return
+    if not all(key in statics.shapes and key in statics.types for key in keys if key):
+        return
+    make = onnx.helper.make_tensor_type_proto
+    types = {n: make(statics.types[k], statics.shapes[k]) for n, k in zip(node.input, keys, strict=True) if n}
+    known = zip(node.input, keys, strict=True)
+    data = {n: numpy_helper.from_array(statics.constants[k]) for n, k in known if k in statics.constants}
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opset, "")
+        imports = [onnx.helper.make_opsetid("", opset)]
+        found = onnx.shape_inference.infer_node_outputs(schema, node, types, data, opset_imports=imports)
+    except (onnx.defs.SchemaError, onnx.shape_inference.InferenceError, ValueError, RuntimeError):
+        return  # the shape stays unknown, and the analysis freezes what it would need it for
+    for name, type_ in found.items():
+        if name in missing:
+            _note_type(path + name, type_, statics)

@@ -1,0 +1,145 @@
+"""What is to be removed, as a value that prints, saves and can be applied again."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxprune.channels.dependencies import Dependencies, Group
+from onnxprune.errors import FileError, UsageError
+from onnxprune.surgery.tensors import versions
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class PlannedGroup:
+    """Channels of one group that stay."""
+
+    name: str
+    channels: int  # before
+    keep: tuple[int, ...]  # sorted
+    members: tuple[str, ...]  # nodes whose weights write these channels
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Kept channels of each group, and the kept positions of each axis of each tensor that follow from them.
+
+    Wherever no compensation ran, a pruned tensor is `numpy.take` of the original along each listed axis.
+    """
+
+    source: Mapping[str, Any]  # sha256 and name of the file that the plan was made for
+    groups: tuple[PlannedGroup, ...]
+    initializers: Mapping[str, Mapping[int, tuple[int, ...]]]  # tensor -> axis -> kept positions
+    copies: Mapping[str, str] = field(default_factory=dict)  # tensors that had to be doubled -> original
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def kept(self) -> dict[str, np.ndarray]:
+        """Kept channels by name of the group."""
+        return {g.name: np.array(g.keep, np.int64) for g in self.groups}
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "version": VERSION,
+            "source": dict(self.source),
+            "groups": [
+                {"name": g.name, "channels": g.channels, "keep": list(g.keep), "members": list(g.members)} for g in self.groups
+            ],
+            "initializers": {
+                name: {str(axis): list(positions) for axis, positions in axes.items()} for name, axes in self.initializers.items()
+            },
+            "copies": dict(self.copies),
+            "options": dict(self.options),
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> "Plan":
+        """Read what `to_json` gave.  Raises UsageError where it is no plan of a known version."""
+        try:
+            if data["version"] != VERSION:
+                raise UsageError(f"the plan has version {data['version']!r}; this onnxprune reads version {VERSION}")
+            groups = tuple(
+                PlannedGroup(str(g["name"]), int(g["channels"]), tuple(map(int, g["keep"])), tuple(map(str, g.get("members", ()))))
+                for g in data["groups"]
+            )
+            tensors = {
+                str(name): {int(axis): tuple(map(int, positions)) for axis, positions in axes.items()}
+                for name, axes in data["initializers"].items()
+            }
+            return cls(dict(data["source"]), groups, tensors, dict(data.get("copies", {})), dict(data.get("options", {})))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UsageError(f"this is no onnxprune plan: {type(error).__name__} {error}") from None
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan as JSON.  Raises FileError."""
+        text = json.dumps(self.to_json(), indent=1) + "\n"
+        try:
+            Path(path).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise FileError(f"cannot write the plan {path}: {error.strerror}") from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Plan":
+        """Read a plan.  Raises FileError where the file cannot be read and UsageError where it is no plan."""
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise FileError(f"cannot read the plan {path}: {error.strerror}") from None
+        except ValueError as error:
+            raise UsageError(f"{path} is not JSON ({error})") from None
+        return cls.from_json(data)
+
+    def __str__(self) -> str:
+        width = max([len(g.name) for g in self.groups], default=0)
+        return "\n".join(f"{g.name:{width}}  {g.channels:5d} → {len(g.keep):5d}" for g in self.groups)
+
+
+def make_plan(
+    deps: Dependencies, kept: Mapping[str, np.ndarray], *, source: Mapping[str, Any], options: Mapping[str, Any] | None = None
+) -> Plan:
+    """The plan that keeps these channels of each group; groups that are not named stay whole.
+
+    Raises:
+        UsageError: a group is unknown, or would lose all its channels.
+    """
+    names = {g.name: g for g in deps.groups}
+    if unknown := sorted(set(kept) - set(names)):
+        raise UsageError(f"no group is named {unknown[0]!r}; `onnxprune inspect` lists them")
+    groups = tuple(_planned(deps, g, kept.get(g.name, np.arange(len(g)))) for g in deps.groups)
+    tensors: dict[str, dict[int, tuple[int, ...]]] = {}
+    copies: dict[str, str] = {}
+    for version in versions(deps, deps.dead(kept)):
+        key = version.source.path + version.name
+        tensors[key] = {axis: tuple(map(int, np.flatnonzero(m))) for axis, m in enumerate(version.live) if not m.all()}
+        if version.copied:
+            copies[key] = version.source.key
+    return Plan(source, groups, tensors, copies, dict(options or {}))
+
+
+def _planned(deps: Dependencies, group: Group, keep: np.ndarray) -> PlannedGroup:
+    positions = np.unique(np.asarray(keep, np.int64))
+    if positions.size == 0 or positions[0] < 0 or positions[-1] >= len(group):
+        raise UsageError(f"group {group.name!r} has channels 0 to {len(group) - 1}, at least one must stay; asked: {list(positions)}")
+    members = dict.fromkeys(deps.nodes[s.node].label for s in group.writers)
+    return PlannedGroup(group.name, len(group), tuple(map(int, positions)), tuple(members))
+
+
+def check_plan(deps: Dependencies, plan: Plan) -> None:
+    """Whether a plan fits a network (perhaps another precision or checkpoint of the one that it was made for).
+
+    Raises UsageError that names the first difference.
+    """
+    sizes = {g.name: len(g) for g in deps.groups}
+    for group in plan.groups:
+        if group.name not in sizes:
+            raise UsageError(f"the plan has a group {group.name!r} that this network has not; was it made for another network?")
+        if sizes[group.name] != group.channels:
+            raise UsageError(f"group {group.name!r} has {sizes[group.name]} channels here and {group.channels} in the plan")
+    made = make_plan(deps, plan.kept, source=plan.source)
+    if {k: dict(v) for k, v in made.initializers.items()} != {k: dict(v) for k, v in plan.initializers.items()}:
+        raise UsageError("the plan cuts other tensors than this network would have to; was it made for another network?")

@@ -1,0 +1,102 @@
+"""What becomes of each tensor of the file: one version for every way in which its uses are cut."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from onnxprune.channels.dependencies import Dependencies, Source, Use
+from onnxprune.channels.labels import is_fixed
+from onnxprune.channels.roles import Role
+
+Live = tuple[np.ndarray, ...]  # of each axis, (positions,) bool
+
+
+@dataclass(frozen=True)
+class Version:
+    """A tensor of the file as some of its uses need it."""
+
+    source: Source
+    name: str  # in its graph; the source's own name for the version that takes its place
+    live: Live  # positions that stay (cut) or that keep their values (mask)
+    uses: tuple[Use, ...]
+
+    @property
+    def copied(self) -> bool:
+        return self.name != self.source.key.removeprefix(self.source.path)
+
+    @property
+    def changed(self) -> bool:
+        return not all(mask.all() for mask in self.live)
+
+
+def versions(deps: Dependencies, dead: np.ndarray, roles: Role | None = None) -> Iterator[Version]:
+    """All tensors that change or have to be copied, in the order of their first use.
+
+    Args:
+        deps: the analysis of the model.
+        dead: (components,) bool, what goes.
+        roles: count only positions with one of these roles as dead (for masking); None for all of them.
+    """
+    by_source: dict[str, list[Use]] = {}
+    for use in deps.uses:
+        by_source.setdefault(use.source, []).append(use)
+    for key, uses in by_source.items():
+        patterns: dict[tuple[bytes, ...], list[Use]] = {}
+        lives: dict[tuple[bytes, ...], Live] = {}
+        for use in uses:
+            live = tuple(_live(deps, labels, dead, roles) for labels in use.axes)
+            pattern = tuple(m.tobytes() for m in live)
+            lives[pattern] = live
+            patterns.setdefault(pattern, []).append(use)
+        source = deps.sources[key]
+        name = key.removeprefix(source.path)
+        bound = [p for p, members in patterns.items() if any(u.input < 0 for u in members)]
+        stays = bound[0] if bound else max(patterns, key=lambda p: len(patterns[p]))
+        copies = 0
+        for pattern, members in patterns.items():
+            copies += pattern != stays
+            version = Version(source, name if pattern == stays else f"{name}.copy{copies}", lives[pattern], tuple(members))
+            if version.changed or version.copied:
+                yield version
+
+
+def _live(deps: Dependencies, labels: np.ndarray, dead: np.ndarray, roles: Role | None) -> np.ndarray:
+    live = deps.live(labels, dead)
+    if roles is None or is_fixed(labels):
+        return live
+    return live | ((deps.roles[labels] & int(roles)) == 0)
+
+
+def cut_array(array: np.ndarray, live: Live) -> np.ndarray:
+    """The live box of an array."""
+    for axis, mask in enumerate(live):
+        if not mask.all():
+            array = array.compress(mask, axis)
+    return np.ascontiguousarray(array)
+
+
+def masked_array(array: np.ndarray, live: Live, zero: np.ndarray | int = 0) -> np.ndarray:
+    """The array with `zero` wherever a position is dead."""
+    array = array.copy()
+    for axis, mask in enumerate(live):
+        if not mask.all():
+            index = (slice(None),) * axis + (~mask,)
+            array[index] = np.broadcast_to(zero, array.shape)[index].astype(array.dtype)
+    return array
+
+
+def read_tensor(tensor: onnx.TensorProto) -> np.ndarray:
+    """The elements of a tensor in their own type."""
+    return numpy_helper.to_array(tensor)
+
+
+def write_tensor(tensor: onnx.TensorProto, array: np.ndarray, like: onnx.TensorProto, name: str) -> None:
+    """Fill an empty tensor with the elements of an array and all else of the tensor that it replaces."""
+    tensor.name, tensor.data_type = name, like.data_type
+    tensor.dims.extend(array.shape)
+    if like.doc_string:
+        tensor.doc_string = like.doc_string
+    tensor.raw_data = array.tobytes()
