@@ -1,0 +1,195 @@
+"""ModelProto to bytes without a second copy of the weights.
+
+`SerializeToString` needs twice the model on top of the message and stops at 2 GiB.  But a message is the sequence of
+its fields, so it can be written in pieces: what is small is serialised, and the elements of large tensors are fetched
+one at a time.  Written inline, the result is byte for byte `SerializeToString(deterministic=True)`.
+https://protobuf.dev/programming-guides/encoding/
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.message import Message  # type: ignore[import-untyped]
+from google.protobuf.unknown_fields import UnknownFieldSet  # type: ignore[import-untyped]
+from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
+
+from onnxprune.errors import ModelError
+from onnxprune.model.decode import BYTES, FIXED, VARINT
+from onnxprune.model.tensors import BITS, TYPED_FIELDS, elements, label, nbytes
+
+CHUNK = 4 << 20  # bytes written at once
+LARGE = 64 << 10  # bytes from which on the elements of a tensor are fetched on their own
+
+# Fields in which large tensors stand, by message.
+HOLDERS: dict[type[Message], tuple[str, ...]] = {
+    ModelProto: ("graph", "functions"),
+    GraphProto: ("node", "initializer"),
+    FunctionProto: ("node",),
+    NodeProto: ("attribute",),
+    AttributeProto: ("t", "tensors", "g", "graphs"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Elements:
+    """The elements of one large tensor, which are fetched only when they are written.
+
+    Args:
+        tensor: holds them.
+        field: `raw_data`, or the typed field that they are in.
+        length: bytes; of a typed field together with its tag.
+        holder: field that the tensor stands in: `initializer`, or `t` and `tensors` of an attribute.
+    """
+
+    tensor: TensorProto
+    field: str
+    length: int
+    holder: str
+
+    def bytes(self) -> bytes:
+        """The elements, row by row, little-endian."""
+        data = self.tensor.raw_data if self.field == "raw_data" else _field(self.tensor, self.field)
+        if len(data) != self.length:
+            raise ModelError(f"{label(self.tensor)} holds {len(data)} bytes where its dims ask for {self.length}")
+        return data
+
+
+Piece = bytes | Elements
+Place = Callable[[Elements], "list[Piece]"]  # the fields that stand for the elements of a large tensor
+
+
+def inline(found: Elements) -> list[Piece]:
+    """Elements within the model, where they are."""
+    return [header(TensorProto, "raw_data", found.length), found] if found.field == "raw_data" else [found]
+
+
+def encode(model: ModelProto, place: Place = inline, large: int = LARGE) -> list[Piece]:
+    """The encoded model as pieces to be written one after the other.
+
+    Args:
+        model: not changed.
+        place: what to write for the elements of tensors with at least `large` bytes.
+        large: bytes.
+    """
+    return _encode(model, place, large, "")
+
+
+def length(pieces: Iterable[Piece]) -> int:
+    """Bytes that the pieces take together."""
+    return sum(p.length if isinstance(p, Elements) else len(p) for p in pieces)
+
+
+def chunks(pieces: Iterable[Piece]) -> Iterator[bytes]:
+    """The pieces as bytes in chunks that are worth a system call; the elements of one tensor at a time."""
+    pending = bytearray()
+    for piece in pieces:
+        if isinstance(piece, Elements):
+            yield bytes(pending)
+            pending.clear()
+            yield piece.bytes()
+        else:
+            pending += piece
+            if len(pending) > CHUNK:
+                yield bytes(pending)
+                pending.clear()
+    yield bytes(pending)
+
+
+def fingerprint(model: ModelProto) -> tuple[str, int]:
+    """sha256 and length of the encoded model."""
+    digest, size = hashlib.sha256(), 0
+    for chunk in chunks(encode(model)):
+        digest.update(chunk)
+        size += len(chunk)
+    return digest.hexdigest(), size
+
+
+def is_large(message: Message, large: int) -> bool:
+    """Whether a message holds a tensor whose elements take at least `large` bytes."""
+    if isinstance(message, TensorProto):
+        # no element is longer than 16 bytes; small tensors are told apart without looking further
+        return message.data_type in BITS and elements(message) >= large // 16 and nbytes(message) >= large
+    if isinstance(message, AttributeProto) and message.type in _PLAIN:
+        return False
+    return any(is_large(child, large) for name in HOLDERS.get(type(message), ()) for child in _children(message, name))
+
+
+_PLAIN = {AttributeProto.INT, AttributeProto.INTS, AttributeProto.FLOAT, AttributeProto.FLOATS, AttributeProto.STRING}
+
+
+def _children(message: Message, name: str) -> Iterable[Any]:
+    value = getattr(message, name)
+    if not isinstance(value, Message):
+        return value
+    return (value,) if message.HasField(name) else ()
+
+
+def _encode(message: Message, place: Place, large: int, holder: str) -> list[Piece]:
+    """The fields of a message in the order of their numbers, unknown ones last, as protobuf writes them."""
+    pieces: list[Piece] = []
+    for field in sorted(message.DESCRIPTOR.fields, key=lambda f: f.number):
+        if isinstance(message, TensorProto) and (field.name == "raw_data" or field.name in TYPED_FIELDS):
+            pieces += _elements(message, field.name, place, holder)
+        elif field.name in HOLDERS.get(type(message), ()):
+            for child in _children(message, field.name):
+                whole = not is_large(child, large)
+                inner = [_serialized(child)] if whole else _encode(child, place, large, field.name)
+                pieces += [header(type(message), field.name, length(inner)), *inner]
+        else:
+            pieces.append(_field(message, field.name))
+    return pieces + [_unknown(u) for u in UnknownFieldSet(message)]
+
+
+def _elements(tensor: TensorProto, name: str, place: Place, holder: str) -> list[Piece]:
+    if name == "raw_data":
+        return place(Elements(tensor, name, nbytes(tensor), holder)) if tensor.HasField(name) else []
+    return place(Elements(tensor, name, len(_field(tensor, name)), holder)) if len(getattr(tensor, name)) else []
+
+
+def _serialized(message: Message) -> bytes:
+    return message.SerializeToString(deterministic=True)
+
+
+def _field(message: Message, name: str) -> bytes:
+    """One field, encoded; nothing if it is not set."""
+    field, value = message.DESCRIPTOR.fields_by_name[name], getattr(message, name)
+    alone = type(message)()
+    if field.default_value == []:
+        getattr(alone, name).MergeFrom(value)
+    elif not message.HasField(name):
+        return b""
+    elif isinstance(value, Message):
+        getattr(alone, name).CopyFrom(value)
+    elif field.cpp_type == field.CPPTYPE_STRING:  # by hand: text that is not UTF-8 is kept and cannot be assigned
+        text = value.encode() if isinstance(value, str) else value
+        return header(type(message), name, len(text)) + text
+    else:
+        setattr(alone, name, value)
+    return _serialized(alone)
+
+
+def header(kind: type[Message], name: str, count: int) -> bytes:
+    """Tag and length of a field with `count` bytes."""
+    return _varint(kind.DESCRIPTOR.fields_by_name[name].number << 3 | BYTES) + _varint(count)
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value >= 0x80:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*encoded, value])
+
+
+def _unknown(field: Any) -> bytes:
+    """A field that this onnx does not know yet."""
+    tag, data = _varint(field.field_number << 3 | field.wire_type), field.data
+    if field.wire_type == BYTES:
+        return tag + _varint(len(data)) + data
+    if field.wire_type == VARINT:
+        return tag + _varint(data)
+    if field.wire_type in FIXED:
+        return tag + data.to_bytes(FIXED[field.wire_type], "little")
+    raise ModelError(f"the model has an unknown field {field.field_number} in a form that protobuf gave up")

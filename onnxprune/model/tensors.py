@@ -1,0 +1,189 @@
+"""Tensors of a model wherever they stand, and how many bytes each one must have."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import onnx
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+
+from onnxprune.errors import ModelError
+
+MAX_RANK = 64  # numpy's limit
+
+# Bits of one element by data type.  Written out by number, so that types that are newer than the oldest supported
+# onnx are known too.
+BITS: dict[int, int] = dict(
+    [
+        *((kind, 64) for kind in (TensorProto.DOUBLE, TensorProto.INT64, TensorProto.UINT64, TensorProto.COMPLEX64)),
+        *((kind, 32) for kind in (TensorProto.FLOAT, TensorProto.INT32, TensorProto.UINT32)),
+        *((kind, 16) for kind in (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.INT16, TensorProto.UINT16)),
+        *((kind, 8) for kind in (TensorProto.INT8, TensorProto.UINT8, TensorProto.BOOL)),
+        (TensorProto.COMPLEX128, 128),
+        *((kind, 8) for kind in (17, 18, 19, 20, 24)),  # float8 in five kinds
+        *((kind, 6) for kind in (27, 28)),  # float6 in two kinds
+        *((kind, 4) for kind in (21, 22, 23)),  # uint4, int4, float4
+        *((kind, 2) for kind in (25, 26)),  # uint2, int2
+    ]
+)
+
+# The typed field that may hold the elements in place of `raw_data`, and elements of the field per element.
+TYPED: dict[int, tuple[str, int]] = {
+    TensorProto.FLOAT: ("float_data", 1),
+    TensorProto.COMPLEX64: ("float_data", 2),
+    TensorProto.DOUBLE: ("double_data", 1),
+    TensorProto.COMPLEX128: ("double_data", 2),
+    TensorProto.INT64: ("int64_data", 1),
+    TensorProto.UINT32: ("uint64_data", 1),
+    TensorProto.UINT64: ("uint64_data", 1),
+    TensorProto.STRING: ("string_data", 1),
+}
+TYPED_FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
+
+_FLOATING = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16, 17, 18, 19, 20}
+_LIKE_NUMPY: dict[int, type[np.floating]] = {
+    TensorProto.FLOAT: np.float32,
+    TensorProto.DOUBLE: np.float64,
+    TensorProto.FLOAT16: np.float16,
+}
+_BLOCK = 1 << 20  # elements looked at in one go
+
+
+def quoted(text: object, limit: int = 80) -> str:
+    """A name from an untrusted file as it may be printed: control characters escaped, and not longer than `limit`."""
+    shown = repr(text)
+    return shown if len(shown) <= limit else f"{shown[: limit - 4]}…'"
+
+
+def plain(text: object, limit: int = 200) -> str:
+    """Other text from an untrusted file: one line, control characters escaped, without quotes around it."""
+    return quoted(text, limit)[1:-1]
+
+
+def label(tensor: TensorProto) -> str:
+    """What to call a tensor in a message."""
+    return f"tensor {quoted(tensor.name)}" if tensor.name else "an unnamed tensor"
+
+
+def elements(tensor: TensorProto) -> int:
+    """Number of elements, from the dims alone.
+
+    Raises:
+        ModelError: a negative size, or more axes than numpy can hold.
+    """
+    dims: Sequence[int] = tensor.dims
+    if any(d < 0 for d in dims):
+        raise ModelError(f"{label(tensor)} has a negative size: {quoted(list(dims))}")
+    if len(dims) > MAX_RANK:
+        raise ModelError(f"{label(tensor)} has {len(dims)} axes, and at most {MAX_RANK} are supported")
+    return math.prod(dims)
+
+
+def nbytes(tensor: TensorProto) -> int:
+    """Bytes that the elements take as `raw_data`, from the dims and the data type alone.
+
+    Raises:
+        ModelError: impossible dims, or a data type that is unknown or has no fixed size.
+    """
+    bits = BITS.get(tensor.data_type)
+    if bits is None:
+        raise ModelError(f"{label(tensor)} has data type {tensor.data_type}, which onnx {onnx.__version__} cannot size")
+    return (elements(tensor) * bits + 7) // 8
+
+
+def is_external(tensor: TensorProto) -> bool:
+    """Whether the elements are kept in another file."""
+    return tensor.data_location == TensorProto.EXTERNAL
+
+
+def tensors(model: ModelProto) -> Iterator[TensorProto]:
+    """Every tensor of a model: initializers and attributes, dense and sparse, in graphs, bodies and functions."""
+    yield from initializers(model.graph)
+    yield from attributes(model)
+
+
+def initializers(graph: GraphProto) -> Iterator[TensorProto]:
+    """Initializers of a graph and of the bodies inside it; a sparse one as its values and its indices."""
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield sparse.values
+        yield sparse.indices
+    for node in graph.node:
+        for body in bodies(node):
+            yield from initializers(body)
+
+
+def attributes(model: ModelProto) -> Iterator[TensorProto]:
+    """Tensors in attributes of nodes, and all those of functions and of the training graphs."""
+    yield from _of_nodes(model.graph.node)
+    for function in model.functions:
+        yield from _of_nodes(function.node, within=True)
+        yield from _of_attributes(function.attribute_proto)
+    for training in model.training_info:
+        for graph in (training.initialization, training.algorithm):
+            yield from initializers(graph)
+            yield from _of_nodes(graph.node)
+
+
+def bodies(node: NodeProto) -> Iterator[GraphProto]:
+    """Graphs that a node holds as attributes: the branches of If, the bodies of Loop and Scan."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def graphs(model: ModelProto) -> Iterator[GraphProto]:
+    """The graph, and the bodies inside it."""
+    pending = [model.graph]
+    while pending:
+        yield (graph := pending.pop())
+        pending += [body for node in graph.node for body in bodies(node)]
+
+
+def nodes(model: ModelProto) -> Iterator[NodeProto]:
+    """Nodes of the graph, of the bodies inside it, and of the functions."""
+    pending = [*model.functions, model.graph]
+    while pending:
+        for node in pending.pop().node:
+            yield node
+            pending += bodies(node)
+
+
+def _of_nodes(nodes: Sequence[NodeProto], *, within: bool = False) -> Iterator[TensorProto]:
+    """Tensors in attributes of nodes and of nodes in their bodies; `within`: the bodies' initializers also."""
+    for node in nodes:
+        yield from _of_attributes(node.attribute)
+        for body in bodies(node):
+            if within:
+                yield from body.initializer
+            yield from _of_nodes(body.node, within=within)
+
+
+def _of_attributes(found: Sequence[AttributeProto]) -> Iterator[TensorProto]:
+    for attribute in found:
+        if attribute.HasField("t"):
+            yield attribute.t
+        yield from attribute.tensors
+        if attribute.HasField("sparse_tensor"):
+            yield attribute.sparse_tensor.values
+            yield attribute.sparse_tensor.indices
+        for sparse in attribute.sparse_tensors:
+            yield sparse.values
+            yield sparse.indices
+
+
+def nonfinite(model: ModelProto) -> tuple[str, ...]:
+    """Names of the initializers that hold NaN or an infinity; such layers can be kept, and not compared."""
+    return tuple(t.name for t in model.graph.initializer if t.data_type in _FLOATING and not _finite(t))
+
+
+def _finite(tensor: TensorProto) -> bool:
+    """Whether all elements are finite, looked at in blocks, so that no second copy of a large weight is made."""
+    dtype = _LIKE_NUMPY.get(tensor.data_type)
+    if dtype is not None and tensor.HasField("raw_data"):
+        values = np.frombuffer(tensor.raw_data, np.dtype(dtype).newbyteorder("<"))
+    else:
+        values = numpy_helper.to_array(tensor).reshape(-1)
+    blocks = (values[start : start + _BLOCK] for start in range(0, values.size, _BLOCK))
+    return all(bool(np.isfinite(block.astype(np.float64)).all()) for block in blocks)
