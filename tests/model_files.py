@@ -99,3 +99,8 @@ def refusal(source: object) -> str:
     assert "\n" not in text
     assert text.isprintable()
     return text
+
+
+def content(directory: Path) -> dict[str, bytes]:
+    """All files in a directory."""
+    return {p.name: p.read_bytes() for p in directory.iterdir() if p.is_file()}

@@ -140,6 +140,7 @@ def test_no_source_is_changed_and_all_sources_agree(tmp_path: Path) -> None:
     assert [n.op_type for n in load(graph).proto.graph.node] == [n.op_type for n in proto.graph.node]
     assert loads[0].path == path
     assert loads[2].path is None
+    assert load(loads[0]) is loads[0]
 
 
 def test_sha256_is_that_of_the_file(tmp_path: Path) -> None:
@@ -188,6 +189,7 @@ def test_reading_and_writing_in_pieces_equals_protobuf(
         assert length(pieces) == len(reference)
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # onnx's own, while it builds its test cases
 def test_every_model_of_the_wheel_loads() -> None:
     from onnx.backend.test.loader import load_model_tests
 

@@ -151,13 +151,12 @@ def opened(file: Path, location: str) -> Iterator[BinaryIO]:
         ModelError: it is no regular file, or has a second name somewhere else.
         FileError: it cannot be opened or read.
     """
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        with os.fdopen(os.open(file, flags), "rb") as stream:
-            status = os.fstat(stream.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ModelError(f"external data at {quoted(location)} is refused: it is not a regular file")
-            if status.st_nlink > 1:
+        found = open_regular(file, getattr(os, "O_NOFOLLOW", 0))
+        if found is None:
+            raise ModelError(f"external data at {quoted(location)} is refused: it is not a regular file")
+        with found as stream:
+            if os.fstat(stream.fileno()).st_nlink > 1:
                 raise ModelError(
                     f"external data at {quoted(location)} is refused: it is a hard link to a file that may lie "
                     "anywhere; replace it by a copy"
@@ -165,6 +164,15 @@ def opened(file: Path, location: str) -> Iterator[BinaryIO]:
             yield stream
     except OSError as error:
         raise FileError(f"cannot read external data at {quoted(location)}: {error.strerror}") from error
+
+
+def open_regular(path: Path, flags: int = 0) -> BinaryIO | None:
+    """A file opened for reading; None if it is a directory, a device or a pipe, for whose writer nobody waits."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | flags)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    return None
 
 
 def _check_total(ranges: Iterable[Range], available: int) -> None:

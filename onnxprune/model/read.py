@@ -7,7 +7,6 @@ memory and as large as it says, names are unique, nodes are in order, and the ve
 import hashlib
 import io
 import os
-import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -51,11 +50,12 @@ class Model:
         return validate.opset(self.proto)
 
 
-def load(source: "str | os.PathLike[str] | bytes | ModelProto | Any") -> Model:
+def load(source: "str | os.PathLike[str] | bytes | ModelProto | Model | Any") -> Model:
     """Read and check a model.
 
     Args:
-        source: path of an .onnx file, its bytes, a `ModelProto` or an `onnx_graphsurgeon.Graph`.  Never changed.
+        source: path of an .onnx file, its bytes, a `ModelProto` or an `onnx_graphsurgeon.Graph`.  Never changed.  A
+            model that was loaded before is returned as it is.
 
     Raises:
         ModelError: it is no valid ONNX model; the message says what it is instead.
@@ -69,6 +69,8 @@ def load(source: "str | os.PathLike[str] | bytes | ModelProto | Any") -> Model:
 
 
 def _load(source: Any) -> Model:
+    if isinstance(source, Model):
+        return source
     if isinstance(source, (str, os.PathLike)):
         return _load_file(Path(source))
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -89,22 +91,22 @@ def _load(source: Any) -> Model:
 
 def _load_file(given: Path) -> Model:
     name = quoted(str(given))
+    if "\0" in str(given):
+        raise FileError(f"cannot read {name}: a path has no null bytes")
     path = given.absolute()  # and not os.path.abspath, which cuts `link/..` short
     try:
-        # without O_NONBLOCK, opening a pipe would wait for its writer
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with os.fdopen(descriptor, "rb", buffering=0) as stream:
+        opened = external.open_regular(path)
+        if opened is None:
+            what = "a directory" if path.is_dir() else "not a regular file"
+            raise FileError(f"{name} is {what}; give the path of an .onnx file")
+        with opened as stream:
             before = os.fstat(stream.fileno())
-            if not stat.S_ISREG(before.st_mode):
-                raise FileError(f"{name} is not a regular file; give the path of an .onnx file")
             proto, digest, size = _parse(stream, before.st_size, name)
             after = os.fstat(stream.fileno())
-    except IsADirectoryError as error:
-        raise FileError(f"{name} is a directory; give the path of the .onnx file") from error
     except FileNotFoundError as error:
         raise FileError(f"there is no file {name}") from error
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        raise FileError(f"cannot read {name}: {getattr(error, 'strerror', None) or error}") from error
+    except OSError as error:
+        raise FileError(f"cannot read {name}: {error.strerror or error}") from error
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise FileError(f"{name} was changed while it was read; run again when its writer is done")
     return _complete(proto, (digest, size), path, name)

@@ -106,7 +106,9 @@ def save(
                 check(made.path)
             made.publish(target)
             _confirm(target)
-    return SavedFile(target, digest, size + outside.size, data, tuple(f for f in before if f != data))
+    return SavedFile(
+        target, digest, size + outside.size, data, tuple(f for f in before if not data or f != data.resolve())
+    )
 
 
 def _may_replace(target: Path, *, force: bool, source: Path | None) -> os.stat_result | None:
