@@ -1,0 +1,1 @@
+"""Running models in onnxruntime: sessions, feeds, calibration data, comparison, latency, activations."""

@@ -1,0 +1,180 @@
+"""Metrics over a data set, for several models in one pass: accuracy with labels, likeness to the original without."""
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.errors import UsageError
+from onnxprune.runtime.batches import Dataset
+from onnxprune.runtime.script import load_function
+from onnxprune.runtime.session import Session
+from onnxprune.runtime.specs import Feed, describe
+
+Labels = np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure of merit, the higher the better.
+
+    `terms(outputs, reference, labels)` gives one row of sums per batch (any number of columns), and
+    `total(sums, samples)` the figure from the sums over all batches. `unit` is `share` (0 to 1), `dB` or empty.
+    """
+
+    name: str
+    terms: Callable[[Feed, Feed | None, Labels], np.ndarray]
+    total: Callable[[np.ndarray, int], float]
+    needs_labels: bool = False
+    needs_reference: bool = False
+    unit: str = "share"
+
+
+def scores(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The class scores (samples, classes) or (samples, classes, ...) among a model's outputs: the first that can be.
+
+    Axes of length 1 after the classes are dropped. Raises `UsageError` when no output has two axes or more
+    than one class.
+    """
+    for array in outputs.values():
+        if array.ndim >= 2 and array.shape[1] > 1:
+            kept = [n for i, n in enumerate(array.shape) if i < 2 or n > 1]
+            return array.reshape(kept)
+    shapes = ", ".join(f"'{n}' {describe(a.shape)}" for n, a in outputs.items())
+    raise UsageError(f"no output looks like class scores ({shapes}); use --metric cosine, snr or script.py:fn")
+
+
+def _hits(outputs: Feed, labels: np.ndarray, k: int) -> np.ndarray:
+    given = scores(outputs)
+    truth = np.asarray(labels).reshape(-1) if given.ndim == 2 else np.asarray(labels)
+    if truth.shape != (given.shape[0], *given.shape[2:]) or truth.dtype.kind not in "iu":
+        want = describe((given.shape[0], *given.shape[2:]))
+        raise UsageError(f"labels are {describe(np.shape(labels))} {truth.dtype}; class numbers {want} are needed")
+    # How many classes score higher, and of the equal ones how many stand before: ties count as argmax has them.
+    own = np.take_along_axis(given, truth.astype(np.int64)[:, None], axis=1)
+    order = np.arange(given.shape[1]).reshape(1, -1, *[1] * (given.ndim - 2))
+    before = (given > own) | ((given == own) & (order < truth[:, None]))
+    hit = (before.sum(axis=1) < k) & ~np.isnan(own[:, 0].astype(np.float64))
+    return np.array([hit.mean() * len(hit)])
+
+
+def _top(k: int) -> Callable[[Feed, Feed | None, Labels], np.ndarray]:
+    def terms(outputs: Feed, reference: Feed | None, labels: Labels) -> np.ndarray:
+        if labels is None:
+            raise UsageError(f"top{k} needs labels, which the data does not have; use --metric agreement")
+        return _hits(outputs, labels, k)
+
+    return terms
+
+
+def _agreement(outputs: Feed, reference: Feed | None, labels: Labels) -> np.ndarray:
+    return _hits(outputs, scores(reference or {}).argmax(axis=1), 1)
+
+
+def _flat(outputs: Mapping[str, np.ndarray], samples: int) -> np.ndarray:
+    """All outputs as rows (samples, ...); outputs without the samples' axis count as one row."""
+    rows = samples if all(a.ndim and len(a) == samples for a in outputs.values()) else 1
+    return np.concatenate([a.reshape(rows, -1).astype(np.float64) for a in outputs.values()], axis=1)
+
+
+def _cosine(outputs: Feed, reference: Feed | None, labels: Labels) -> np.ndarray:
+    samples = _samples(outputs)
+    a, b = _flat(reference or {}, samples), _flat(outputs, samples)
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    dots = np.einsum("ij,ij->i", a, b)
+    same = (a == b).all(axis=1)  # two zero vectors agree
+    cosines = np.minimum(np.where(lengths > 0, dots / np.where(lengths > 0, lengths, 1), same), 1.0)
+    return np.array([cosines.mean() * samples])
+
+
+def _snr(outputs: Feed, reference: Feed | None, labels: Labels) -> np.ndarray:
+    samples = _samples(outputs)
+    a, b = _flat(reference or {}, samples), _flat(outputs, samples)
+    return np.array([np.vdot(a, a), np.vdot(a - b, a - b)])
+
+
+def _decibels(sums: np.ndarray, samples: int) -> float:
+    signal, noise = sums
+    return math.inf if not noise else 10 * math.log10(signal / noise) if signal else -math.inf
+
+
+def _mean(sums: np.ndarray, samples: int) -> float:
+    return float(sums[0] / samples)
+
+
+def _samples(outputs: Mapping[str, np.ndarray]) -> int:
+    return next((len(a) for a in outputs.values() if a.ndim), 1)
+
+
+METRICS = {
+    m.name: m
+    for m in (
+        Metric("top1", _top(1), _mean, needs_labels=True),
+        Metric("top5", _top(5), _mean, needs_labels=True),
+        Metric("agreement", _agreement, _mean, needs_reference=True),
+        Metric("cosine", _cosine, _mean, needs_reference=True, unit=""),
+        Metric("snr", _snr, _decibels, needs_reference=True, unit="dB"),
+    )
+}
+
+
+def find_metric(name: str) -> Metric:
+    """The metric of that name, or the function `fn(outputs, labels)` of `script.py:fn`.
+
+    The function gets the outputs by name and the labels (None without) of one batch, and as a third argument,
+    if it takes one, the original's outputs; it returns one number per sample, or their mean. The figure is the
+    mean over all samples. Naming a script runs it. Raises `UsageError`.
+    """
+    if name in METRICS:
+        return METRICS[name]
+    if ".py" not in name:
+        raise UsageError(f"no metric is called '{name}'; there are {', '.join(METRICS)}, or script.py:fn")
+    function = load_function(name, default="metric")
+    count = len(inspect.signature(function).parameters)
+
+    def terms(outputs: Feed, reference: Feed | None, labels: Labels) -> np.ndarray:
+        given = np.asarray(function(*(outputs, labels, reference)[:count]), np.float64)
+        return np.array([given.mean() * _samples(outputs)])
+
+    return Metric(name, terms, _mean, needs_reference=count > 2, unit="")
+
+
+def record(session: Session, dataset: Dataset) -> list[Feed]:
+    """The outputs of a model for each batch, to score others against without running it again."""
+    return [session.run(batch.feeds) for batch in dataset]
+
+
+def evaluate(
+    sessions: Mapping[str, Session],
+    dataset: Dataset,
+    metrics: Sequence[str | Metric],
+    *,
+    reference: str | Iterable[Feed] | None = None,
+) -> dict[str, dict[str, float]]:
+    """`{session: {metric: figure}}`, every batch run once through every session.
+
+    `reference` is the name of the session that agreement, cosine and snr compare with, or what `record` gave
+    for it over the same data. Raises `UsageError` for metrics that need labels or a reference that is not there.
+    """
+    chosen = [find_metric(m) if isinstance(m, str) else m for m in metrics]
+    for metric in chosen:
+        if metric.needs_labels and not dataset.has_labels:
+            raise UsageError(f"{metric.name} needs labels, which the data does not have; use --metric agreement")
+        if metric.needs_reference and reference is None:
+            raise UsageError(f"{metric.name} compares with the original, which is not given")
+    recorded = iter(reference) if reference is not None and not isinstance(reference, str) else None
+    sums: dict[tuple[str, str], np.ndarray] = {}
+    samples = 0
+    for batch in dataset:
+        outputs = {name: session.run(batch.feeds) for name, session in sessions.items()}
+        base = next(recorded) if recorded else outputs[reference] if isinstance(reference, str) else None
+        samples += batch.size
+        for name, given in outputs.items():
+            for metric in chosen:
+                key = name, metric.name
+                sums[key] = sums.get(key, np.zeros(1)) + metric.terms(given, base, batch.labels)
+    if not samples:
+        raise UsageError("the data is empty")
+    return {n: {m.name: m.total(sums[n, m.name], samples) for m in chosen} for n in sessions}

@@ -1,0 +1,144 @@
+"""How much two runs differ: figures for every output, with NaN and infinity in their places."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onnxprune.runtime.session import Session
+from onnxprune.runtime.specs import Feed, describe
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far the second array is from the first, over all runs.
+
+    `max_abs` is the largest absolute difference, `magnitude` the largest absolute value of the first;
+    `cosine` and `snr_db` compare them as vectors. `flips` counts elements that differ at all, of `size`.
+    `problem` says what makes them incomparable: another shape or type, NaN or infinity elsewhere.
+    """
+
+    name: str
+    max_abs: float = 0.0
+    magnitude: float = 0.0
+    flips: int = 0
+    size: int = 0
+    problem: str | None = None
+    _dot: float = 0.0
+    _first: float = 0.0
+    _second: float = 0.0
+    _error: float = 0.0
+
+    @property
+    def relative(self) -> float:
+        """Largest difference as a share of the largest magnitude; infinite where all of the first is zero."""
+        return self.relative_to(0.0)
+
+    def relative_to(self, floor: float) -> float:
+        """Like `relative`, with a magnitude of at least `floor`."""
+        if self.problem:
+            return math.inf
+        if not self.max_abs:
+            return 0.0
+        scale = max(self.magnitude, floor)
+        return self.max_abs / scale if scale else math.inf
+
+    @property
+    def cosine(self) -> float:
+        """Cosine of the angle between the two as vectors; 1 where both are zero."""
+        if self._first and self._second:
+            return self._dot / math.sqrt(self._first * self._second)
+        return float(self._first == self._second)
+
+    @property
+    def snr_db(self) -> float:
+        """Signal-to-noise ratio in dB, 10·log10(Σ first² / Σ (first − second)²); infinite where they are equal."""
+        if not self._error:
+            return math.inf
+        return 10 * math.log10(self._first / self._error) if self._first else -math.inf
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The differences of all outputs, and the number of runs that they summarise."""
+
+    outputs: tuple[Difference, ...]
+    runs: int
+
+    @property
+    def worst(self) -> Difference | None:
+        """The output with the largest relative difference; None for a model without outputs."""
+        return max(self.outputs, key=lambda d: d.relative, default=None)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What makes outputs incomparable, in words."""
+        return tuple(f"'{d.name}': {d.problem}" for d in self.outputs if d.problem)
+
+
+def difference(name: str, first: np.ndarray, second: np.ndarray) -> Difference:
+    """Compare two arrays. NaN equals NaN and infinity the infinity of the same sign at the same position."""
+    if first.shape != second.shape:
+        return Difference(name, problem=f"shape {describe(first.shape)} became {describe(second.shape)}")
+    if first.dtype != second.dtype:
+        return Difference(name, problem=f"type {first.dtype} became {second.dtype}")
+    if first.dtype.kind in "OUSM":
+        flips = int(np.sum(first != second))
+        return Difference(name, float(flips > 0), 1.0, flips, first.size)
+    a, b = first.astype(np.float64), second.astype(np.float64)
+    finite = np.isfinite(a)
+    if not finite.all() or not np.isfinite(b).all():
+        same = np.array_equal(a[~finite], b[~finite], equal_nan=True) and np.isfinite(b[finite]).all()
+        if not same:
+            return Difference(name, problem="NaN or infinity at other positions")
+        a, b = a[finite], b[finite]
+    gap = np.abs(a - b)
+    return Difference(
+        name,
+        float(gap.max(initial=0)),
+        float(np.abs(a).max(initial=0)),
+        int(np.count_nonzero(gap)),
+        a.size,
+        None,
+        float(np.vdot(a, b)),
+        float(np.vdot(a, a)),
+        float(np.vdot(b, b)),
+        float(np.vdot(gap, gap)),
+    )
+
+
+def merged(one: Difference, two: Difference) -> Difference:
+    """The difference over the runs of both."""
+    return replace(
+        one,
+        max_abs=max(one.max_abs, two.max_abs),
+        magnitude=max(one.magnitude, two.magnitude),
+        flips=one.flips + two.flips,
+        size=one.size + two.size,
+        problem=one.problem or two.problem,
+        _dot=one._dot + two._dot,
+        _first=one._first + two._first,
+        _second=one._second + two._second,
+        _error=one._error + two._error,
+    )
+
+
+def agreement(pairs: Iterable[tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]]) -> Agreement:
+    """Compare pairs of outputs by name, as they come; only the figures are kept."""
+    found: dict[str, Difference] = {}
+    runs = 0
+    for first, second in pairs:
+        runs += 1
+        for name, array in first.items():
+            if name in second:
+                new = difference(name, array, second[name])
+            else:
+                new = Difference(name, problem="missing from the second")
+            found[name] = merged(found[name], new) if name in found else new
+    return Agreement(tuple(found.values()), runs)
+
+
+def compare(first: Session, second: Session, feeds: Iterable[Feed]) -> Agreement:
+    """Run two sessions on the same feeds and compare all outputs of the first by name."""
+    return agreement((first.run(feed), second.run(feed)) for feed in feeds)

@@ -1,0 +1,201 @@
+"""Calibration and test data from files, folders, scripts or Python, in batches that a model takes."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxprune.errors import FileError, UsageError
+from onnxprune.runtime import readers
+from onnxprune.runtime.batches import (
+    Batch,
+    Dataset,
+    Piece,
+    Roles,
+    assign,
+    first_samples,
+    fitted,
+    fixed_batch,
+    piece,
+    regrouped,
+)
+from onnxprune.runtime.fit import Options, read_options
+from onnxprune.runtime.images import SUFFIXES, find_images, read_images
+from onnxprune.runtime.inputs import listing
+from onnxprune.runtime.readers import Arrays, Header, Reader
+from onnxprune.runtime.script import load_function, split_script
+from onnxprune.runtime.specs import Spec, nbytes
+
+# A batch that is not asked for: this many bytes of input, since what a network computes on the way is many
+# times that (VGG-16: 40 times), and no more samples than this.
+COMFORT = 4 << 20
+MOST = 64
+
+
+def open_data(
+    source: Any,
+    specs: Sequence[Spec],
+    *,
+    batch: int | None = None,
+    mean: str | float | Sequence[float] | None = None,
+    std: str | float | Sequence[float] | None = None,
+    resize: str | int | Sequence[int] | None = None,
+    layout: str | None = None,
+    limit: int | None = None,
+) -> Dataset:
+    """Open calibration data for a model with inputs `specs`.
+
+    `source` is a path (npz, npy, a folder of them, a folder of images with a sub-folder per class,
+    `input_*.pb` sets, polygraphy JSON, `script.py[:load_data]`), an iterable of dicts of arrays by input
+    name, an object with `get_next()`, or a function that returns an iterable. `labels` beside the inputs are
+    labels. `mean`, `std`, `resize`, `layout`: see `Options`. `limit`: at most that many samples, evenly
+    spread over the data where its length is known, else the first ones.
+
+    Raises `UsageError` when names, shapes or types do not fit, saying what the model takes and what was
+    found; `FileError` for files.
+    """
+    if not specs:
+        raise UsageError("the model has no inputs, so there is nothing that data could be fed to")
+    options = read_options(mean, std, resize, layout)
+    reader = _reader(source, specs, options)
+    headers = reader.headers or _peek(reader)
+    roles = assign(specs, headers, reader.origin)
+    steps = fitted(roles, headers, options, image=reader.image)  # errors now, not at the first batch
+    fixed, rows = fixed_batch(roles), _spread(reader, limit)
+    samples = None if reader.whole else reader.count if rows is None else len(rows)
+    if samples is not None and samples < (fixed or 1):
+        raise UsageError(f"the model takes batches of {fixed}, but {reader.origin} has {samples} samples")
+
+    def generate(size: int) -> Iterator[Batch]:
+        chunks = reader.chunks(rows, fixed or size)
+        if reader.whole:  # feeds may differ from one to the next
+            pieces = (_own_piece(chunk, specs, options, reader.origin) for chunk in chunks)
+        else:
+            pieces = (piece(chunk, roles, steps) for chunk in chunks)
+        return regrouped(first_samples(pieces, limit), fixed or size, exact=fixed is not None)
+
+    size = fixed or batch or _comfortable(roles, headers)
+    return Dataset(samples, roles.labels is not None, size, _notes(reader, options, roles, headers, fixed), generate)
+
+
+def _own_piece(chunk: Arrays, specs: Sequence[Spec], options: Options, origin: str) -> Piece:
+    headers = {n: Header(a.shape, a.dtype) for n, a in chunk.items()}
+    roles = assign(specs, headers, origin)
+    return piece(chunk, roles, fitted(roles, headers, options, image=False))
+
+
+def _spread(reader: Reader, limit: int | None) -> np.ndarray | None:
+    """`limit` positions evenly over all samples, since data is often sorted by class; None for all of them."""
+    if limit is None or reader.count is None or limit >= reader.count:
+        return None
+    if limit < 1:
+        raise UsageError(f"a limit of {limit} leaves no data")
+    return ((np.arange(limit) + 0.5) * reader.count / limit).astype(np.int64)
+
+
+def _comfortable(roles: Roles, headers: Mapping[str, Header]) -> int:
+    """A batch for `COMFORT` bytes of input; one sample where a state goes with it, whose own size is fixed."""
+    shapes = {s: headers[roles.inputs[s.name]].shape for s in roles.specs}
+    if any(s.name in roles.constant and shape for s, shape in shapes.items()):
+        return 1
+    needed = sum(nbytes(shape[1:], s.dtype) for s, shape in shapes.items())
+    return max(1, min(MOST, COMFORT // max(1, needed)))
+
+
+def _notes(
+    reader: Reader, options: Options, roles: Roles, headers: Mapping[str, Header], fixed: int | None
+) -> tuple[str, ...]:
+    """What the user should know about how the data is used."""
+    extra = sorted(headers.keys() - set(roles.inputs.values()) - {roles.labels})
+    left = (reader.count or 0) % fixed if fixed and not reader.whole else 0
+    notes = (
+        (reader.image and not options.normalises, "images are scaled to 0 to 1; --mean and --std change that"),
+        (bool(extra), f"not used: {', '.join(extra)}"),
+        (bool(left), f"the last {left} samples are left out, as the model takes batches of {fixed}"),
+    )
+    return tuple(text for applies, text in notes if applies)
+
+
+def _reader(source: Any, specs: Sequence[Spec], options: Options) -> Reader:
+    """The reader for what `source` is."""
+    if isinstance(source, (str, Path)):
+        return _path_reader(str(source), specs, options)
+    if hasattr(source, "get_next"):
+        return readers.read_feeds(_Replay(iter(source.get_next, None)), type(source).__name__)
+    if callable(source):
+        return readers.read_feeds(source, getattr(source, "__name__", "the function"))
+    if isinstance(source, Mapping):
+        return readers.read_feeds(lambda: [dict(source)], "the dict")
+    if isinstance(source, Iterable):
+        make = _Replay(source) if iter(source) is source else lambda: source
+        return readers.read_feeds(make, type(source).__name__)
+    raise UsageError(f"data of type {type(source).__name__} is not understood; give a path or an iterable of dicts")
+
+
+class _Replay:
+    """An iterator that can be gone through again, because it keeps what it has given."""
+
+    def __init__(self, source: Iterator[Any]):
+        self.source = source
+        self.kept: list[Any] = []
+
+    def __call__(self) -> Iterator[Any]:
+        yield from self.kept
+        for item in self.source:
+            self.kept.append(item)
+            yield item
+
+
+def _path_reader(text: str, specs: Sequence[Spec], options: Options) -> Reader:
+    path = Path(text)
+    if path.is_dir():
+        return _folder_reader(path, specs, options)
+    if split_script(text, "load_data")[0].suffix == ".py":
+        return readers.read_feeds(load_function(text, default="load_data"), text)
+    if not path.is_file():
+        raise FileError(f"{path} is neither a file nor a folder")
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES:
+        return read_images([path], None, _image_input(specs), options)
+    if suffix == ".pb":
+        return readers.read_protobufs([path.parent], [s.name for s in specs])
+    known = {".npz": readers.read_npz, ".npy": readers.read_npy, ".json": readers.read_json}
+    if suffix not in known:
+        raise UsageError(f"{path} is no kind of data that is known ({FORMS})")
+    return known[suffix](path)
+
+
+FORMS = "npz, npy, json, script.py, a folder of npz, of images or of input_*.pb"
+
+
+def _folder_reader(path: Path, specs: Sequence[Spec], options: Options) -> Reader:
+    """The reader for a folder, by what is in it."""
+    try:
+        content = sorted(path.iterdir())
+        sets = [path] if list(path.glob("input_*.pb")) else [p for p in content if list(p.glob("input_*.pb"))]
+        arrays = [p for suffix in (".npz", ".npy") for p in content if p.suffix == suffix]
+        images, classes = find_images(path) if not sets and not arrays else ([], None)
+    except OSError as error:
+        raise FileError(f"cannot read {path}: {error.strerror or error}") from error
+    if sets:
+        return readers.read_protobufs(sets, [s.name for s in specs])
+    if arrays:
+        return readers.read_folder([p for p in arrays if p.suffix == arrays[0].suffix])
+    if images:
+        return read_images(images, classes, _image_input(specs), options)
+    raise UsageError(f"{path} holds no data that is known ({FORMS})")
+
+
+def _image_input(specs: Sequence[Spec]) -> Spec:
+    if len(specs) != 1:
+        raise UsageError(f"images go with a model of one input; this one has {listing(specs)}")
+    return specs[0]
+
+
+def _peek(reader: Reader) -> dict[str, Header]:
+    """Shapes and types of the first feed."""
+    first = next(reader.chunks(None, 1), None)
+    if first is None:
+        raise UsageError(f"{reader.origin} gives no data")
+    return {name: Header(array.shape, array.dtype) for name, array in first.items()}

@@ -1,0 +1,91 @@
+"""What is installed here and what of it works, as plain data."""
+
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+
+import onnx
+
+import onnxprune
+from onnxprune.errors import OnnxPruneError
+from onnxprune.runtime.engine import engine, reason, repair_hint, usable_cpus, wheels
+from onnxprune.runtime.providers import CPU, failure, listed, relu, short
+
+PACKAGES = ("onnx", "numpy", "scipy", "protobuf", "onnx-graphsurgeon", "click", "rich", "pillow")
+OPTIONAL = {"pillow": "needed for folders of images", "rich": "needed for tables and progress bars"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at: `level` is `ok`, `note` or `problem`; `advice` says what to do about it."""
+
+    subject: str
+    level: str
+    text: str
+    advice: str = ""
+
+
+def diagnose() -> list[Finding]:
+    """Versions, installed onnxruntime wheels, providers that are listed against those that really load, opsets, CPU."""
+    return [
+        Finding("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
+        Finding("onnxprune", "ok", onnxprune.__version__),
+        *map(_package, PACKAGES),
+        *_wheels(),
+        *_runtime(),
+        Finding("cpu", "ok", f"{usable_cpus()} cores may be used"),
+    ]
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding(name, "ok", metadata.version(name))
+    except metadata.PackageNotFoundError:
+        level = "note" if name in OPTIONAL else "problem"
+        return Finding(name, level, "not installed", OPTIONAL.get(name) or f"pip install {name}")
+
+
+def _wheels() -> list[Finding]:
+    found = wheels()
+    text = ", ".join(f"{n} {v}" for n, v in found.items()) or "none installed"
+    if len(found) == 1:
+        return [Finding("onnxruntime wheels", "ok", text)]
+    why = "they are installed over one another and break each other" if found else "nothing can be verified without it"
+    return [Finding("onnxruntime wheels", "problem", f"{text}: {why}" if found else text, repair_hint())]
+
+
+def _runtime() -> list[Finding]:
+    """What the runtime says of itself, and each provider tried with a session of one node."""
+    try:
+        version = str(engine().__version__)
+    except OnnxPruneError as error:
+        return [Finding("onnxruntime", "problem", str(error), repair_hint())]
+    findings = [Finding("onnxruntime", "ok", version), _opsets()]
+    for provider in listed():
+        why = failure(provider)
+        level = "ok" if why is None else "note" if provider != CPU else "problem"
+        text = f"listed, but does not load: {why}" if why else "loads"
+        findings.append(Finding(f"provider {short(provider).lower()}", level, text))
+    return findings
+
+
+def _opsets() -> Finding:
+    """The newest opset that both can handle, found by making sessions."""
+    newest = onnx.defs.onnx_opset_version()
+    for opset in range(newest, 6, -1):
+        try:
+            engine().InferenceSession(relu(opset), _silent(), providers=[CPU])
+        except Exception as error:  # onnxruntime's exception classes have no base of their own
+            last = reason(error)
+            continue
+        text = f"7 to {opset}"
+        if opset < newest:
+            return Finding("opsets", "note", f"{text}; onnx knows {newest} ({last})", "later ones need --no-verify")
+        return Finding("opsets", "ok", text)
+    return Finding("opsets", "problem", "no opset can be run")
+
+
+def _silent() -> object:
+    settings = engine().SessionOptions()
+    settings.log_severity_level = 4
+    return settings

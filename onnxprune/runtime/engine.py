@@ -1,0 +1,143 @@
+"""onnxruntime itself: imported late and guarded, its chatter kept off the terminal, its wheels looked up."""
+
+import contextlib
+import functools
+import importlib
+import io
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from importlib import metadata
+from types import ModuleType
+
+from onnxprune.errors import OnnxPruneError
+
+# Every one of these unpacks into the same folder `onnxruntime`; pip lets several of them lie over one another.
+WHEELS = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-directml",
+    "onnxruntime-openvino",
+    "onnxruntime-rocm",
+    "onnxruntime-migraphx",
+    "onnxruntime-qnn",
+    "onnxruntime-training",
+    "ort-nightly",
+    "ort-nightly-gpu",
+)
+
+
+def wheels() -> dict[str, str]:
+    """The installed distributions that provide `onnxruntime`, by name, with their versions."""
+    found = {}
+    for name in WHEELS:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def repair_hint() -> str:
+    """What to type so that exactly one onnxruntime wheel is installed."""
+    names = sorted(wheels()) or ["onnxruntime"]
+    keep = "onnxruntime-gpu" if "onnxruntime-gpu" in names else names[0]
+    remove = f"pip uninstall -y {' '.join(names)} && " if wheels() else ""
+    return f"{remove}pip install {'--force-reinstall ' if remove else ''}{keep}"
+
+
+def _broken(reason: str) -> OnnxPruneError:
+    names = sorted(wheels())
+    if not names:
+        return OnnxPruneError(f"onnxruntime is not installed ({reason}); install it: {repair_hint()}")
+    why = (
+        f"{' and '.join(names)} are installed over one another, which breaks both"
+        if len(names) > 1
+        else f"the wheel {names[0]} is damaged or does not fit this system"
+    )
+    return OnnxPruneError(f"onnxruntime cannot be imported ({reason}): {why}; repair it: {repair_hint()}")
+
+
+@functools.cache
+def engine() -> ModuleType:
+    """The module `onnxruntime`.
+
+    Raises `OnnxPruneError` in one line when the import fails, or when what is imported is the shell that
+    remains after one of two wheels was uninstalled from under the other.
+    """
+    try:
+        with quiet():  # the library looks for GPUs as it loads, and warns where there are none
+            module = importlib.import_module("onnxruntime")
+    except Exception as error:  # half-overwritten wheels fail as ImportError, AttributeError, OSError, ...
+        raise _broken(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:160]) from error
+    if not hasattr(module, "InferenceSession"):
+        raise _broken("the module has no InferenceSession")
+    return module
+
+
+class Caught:
+    """What was written to standard error while it was kept quiet."""
+
+    text = ""
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[Caught]:
+    """Keep what C++ and Python print away from the terminal; the text of standard error is in `.text` afterwards.
+
+    Log levels do not do: a provider whose libraries are missing reports through the process-wide logger,
+    which belongs to the caller, and Python's fallback prints a banner. File descriptor 2 is therefore turned
+    aside for as long as this lasts, for all threads; it is only held over imports and session creation.
+    """
+    caught = Caught()
+    try:
+        saved = os.dup(2)
+    except OSError:  # standard error is closed: nothing can be printed there
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield caught
+        return
+    with tempfile.TemporaryFile() as sink:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+        os.dup2(sink.fileno(), 2)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                yield caught
+        finally:
+            if sys.stderr is not None:
+                sys.stderr.flush()
+            os.dup2(saved, 2)
+            os.close(saved)
+            sink.seek(0)
+            caught.text = sink.read().decode(errors="replace")
+
+
+def usable_cpus() -> int:
+    """CPU cores that this process may use: its affinity, further limited by a container's CPU quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError), open("/sys/fs/cgroup/cpu.max") as file:
+        quota, period = file.read().split()
+        if quota != "max":
+            cores = min(cores, max(1, round(int(quota) / int(period))))
+    return cores
+
+
+# What onnxruntime puts before a reason: its own name, a status, the file it was asked for, a C++ signature.
+_NOISE = (
+    r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ",
+    r"Load model from .*? failed:",
+    r"Fatal error: ",
+    r"Exception during initialization: ",
+    r"/onnxruntime_src/\S+?:\d+ .*?\) (?=[A-Z])",
+    r"\S+\.(cc|h):\d+ \w+ ",
+    r"Status Message: ",
+)
+
+
+def reason(error: BaseException | str, *, width: int = 240) -> str:
+    """The first line of what onnxruntime says, without its internal addresses, cut to `width` characters."""
+    text = str(error).strip()
+    for pattern in _NOISE:
+        text = re.sub(pattern, "", text)
+    text = " ".join(text.splitlines()[0].split()) if text else "no reason given"
+    return text if len(text) <= width else text[: width - 1] + "…"

@@ -1,0 +1,53 @@
+"""Latency of models side by side: the same feed, in turns, so that a busy machine slows all of them alike."""
+
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from onnxprune.runtime.session import Session
+from onnxprune.runtime.specs import Feed
+
+WARM_UP = 2  # rounds that are not counted: the first ones allocate and page in
+ROUNDS = 500
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Seconds per run: the median, and the span that holds the middle half of the runs (`low` to `high`)."""
+
+    median: float
+    low: float
+    high: float
+    runs: int
+    threads: int
+    provider: str
+
+    def __str__(self) -> str:
+        span = f"{1e3 * self.low:.3g} to {1e3 * self.high:.3g}"
+        threads = f"{self.threads} thread{'s' * (self.threads != 1)}"
+        return f"{1e3 * self.median:.3g} ms ({span}, {self.runs} runs, {self.provider}, {threads})"
+
+
+def measure(sessions: Mapping[str, Session], feed: Feed, *, seconds: float = 2.0) -> dict[str, Latency]:
+    """Time one run of each session on `feed`, in turns A B A B ..., for about `seconds` in all.
+
+    At least one round is counted however long it takes. Sessions made with `optimize=True` are what users
+    will run; those without measure nothing of interest.
+    """
+    times: dict[str, list[float]] = {name: [] for name in sessions}
+    end = time.perf_counter() + seconds
+    for turn in range(WARM_UP + ROUNDS):
+        for name, session in sessions.items():
+            begin = time.perf_counter()
+            session.run(feed)
+            times[name].append(time.perf_counter() - begin)
+        if time.perf_counter() > end and turn:
+            break
+    return {name: _summary(spent, sessions[name]) for name, spent in times.items()}
+
+
+def _summary(spent: list[float], session: Session) -> Latency:
+    counted = spent[WARM_UP:] or spent[-1:]
+    low, _, high = statistics.quantiles(counted, n=4, method="inclusive") if len(counted) > 1 else counted * 3
+    return Latency(statistics.median(counted), low, high, len(counted), session.threads, session.provider)

@@ -1,0 +1,185 @@
+"""Sessions: a model that is ready to run in onnxruntime, with the providers that really load."""
+
+import ctypes
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from onnx import helper
+
+from onnxprune.errors import ModelError, UsageError
+from onnxprune.runtime.engine import engine, quiet, reason, usable_cpus
+from onnxprune.runtime.providers import CPU, choose, configured, short
+from onnxprune.runtime.source import Prepared, Source, Variant, prepare
+from onnxprune.runtime.specs import Feed, Spec, bits, from_argument, nbytes
+
+# Element types that numpy lacks go through OrtValues instead of `run`.
+_NATIVE = frozenset("?bhilqBHILQefd")
+
+# What to do about the reasons that onnxruntime gives; the first phrase that occurs counts.
+ADVICE = (
+    ("is not a registered function/op", "it uses an operator that onnxruntime lacks; --no-verify prunes without it"),
+    ("Missing opset", "it names no opset, as files older than ONNX 1.0 do; export it again"),
+    ("opset", "convert it to an opset that this onnxruntime knows, or upgrade onnxruntime (--no-verify does without)"),
+    ("IR version", "upgrade onnxruntime, or lower the IR version of the file (--no-verify does without)"),
+    ("xternal data", "put the data file beside the model"),
+    ("protobuf parsing failed", "the file is no ONNX model, or was cut off; get it again"),
+    ("No graph was found", "the file is empty; get it again"),
+    ("NOT_IMPLEMENTED", "onnxruntime has no kernel for this element type here; --no-verify prunes without it"),
+    ("Could not find an impl", "onnxruntime has no kernel for this element type here; --no-verify prunes without it"),
+    ("bad allocation", "there is not enough memory; close other programs or use smaller --input-shapes"),
+    ("Failed to allocate", "there is not enough memory; close other programs or use smaller --input-shapes"),
+)
+DEFAULT_ADVICE = "is it valid? python -m onnx.checker shows more"
+
+
+@dataclass(frozen=True)
+class Session:
+    """A model ready to run.
+
+    `inputs` and `outputs` are what it takes and gives, `taps` the outputs that were added to those of the
+    model, `provider` the one that leads, `threads` the number of CPU threads inside an operator.
+    """
+
+    native: Any = field(repr=False)
+    inputs: tuple[Spec, ...]
+    outputs: tuple[Spec, ...]
+    provider: str
+    threads: int
+    optimized: bool
+    taps: tuple[str, ...] = ()
+    _holds: Any = field(default=None, repr=False, compare=False)
+
+    def run(self, feed: Mapping[str, np.ndarray], names: Sequence[str] | None = None) -> Feed:
+        """Outputs by name (all, or those in `names`) for one feed of arrays by input name.
+
+        Raises `ModelError` with onnxruntime's reason when it cannot run the model on these shapes.
+        """
+        names = [o.name for o in self.outputs] if names is None else list(names)
+        odd = any(s.dtype.char not in _NATIVE for s in (*self.inputs, *self.outputs) if s.element not in (0, 8))
+        try:
+            values = _run_bound(self, feed, names) if odd else self.native.run(names, dict(feed))
+        except Exception as error:  # onnxruntime's exception classes have no base of their own
+            shapes = ", ".join(f"'{n}' {list(np.shape(v))}" for n, v in feed.items())
+            raise ModelError(f"onnxruntime cannot run the model on {shapes or 'no inputs'}: {reason(error)}") from error
+        return dict(zip(names, values, strict=True))
+
+
+def make_session(
+    model: Source | Variant,
+    *,
+    providers: str | Sequence[str] = "auto",
+    threads: int | None = None,
+    optimize: bool = False,
+    taps: Iterable[str] = (),
+) -> Session:
+    """Load a model into onnxruntime, quietly.
+
+    `providers`: see `choose`; the session falls back to the next one, and to the CPU in the end. `threads`:
+    as many as this process may use when None. `optimize` turns on onnxruntime's graph optimizations and its
+    repacking of weights, for speed; without them arithmetic follows the graph as written, which is what a
+    comparison needs, and weights in external data are mapped instead of copied. `taps`: names of inner values
+    that become outputs as well.
+
+    Raises `ModelError`, `UsageError` (providers, taps), `FileError`.
+    """
+    variant = model if isinstance(model, Variant) else Variant(model)
+    taps, chosen = tuple(taps), choose(providers)
+    threads = threads or usable_cpus()
+    prepared = prepare(variant, taps)
+    native = _first_that_loads(prepared, chosen, threads, optimize)
+    holds = prepared.holds
+    if holds and os.name == "posix":
+        holds.cleanup()  # mapped files live on without a name, and a killed process leaves none behind
+        holds = None
+    return Session(
+        native=native,
+        inputs=tuple(from_argument(a) for a in native.get_inputs()),
+        outputs=tuple(from_argument(a) for a in native.get_outputs()),
+        provider=short(native.get_providers()[0]),
+        threads=threads,
+        optimized=optimize,
+        taps=taps,
+        _holds=holds,
+    )
+
+
+def _first_that_loads(prepared: Prepared, chosen: Sequence[str], threads: int, optimize: bool) -> Any:
+    """The native session with the first provider that takes the model; the CPU's reason when none does."""
+    for provider in chosen:
+        pair = [provider] if provider == CPU else [provider, CPU]
+        try:
+            with quiet():
+                settings = _settings(prepared, threads, optimize)
+                return engine().InferenceSession(
+                    prepared.model, settings, providers=configured(pair), enable_fallback=0
+                )
+        except Exception as error:  # onnxruntime's exception classes have no base of their own
+            if provider == chosen[-1]:
+                raise refused(error) from error
+    raise UsageError("no execution provider to try")
+
+
+def _settings(prepared: Prepared, threads: int, optimize: bool) -> Any:
+    ort = engine()
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 4  # what matters arrives as an exception
+    settings.intra_op_num_threads = threads
+    settings.inter_op_num_threads = 1
+    if prepared.folder:
+        settings.add_session_config_entry("session.model_external_initializers_file_folder_path", prepared.folder)
+    if prepared.values:
+        arrays = prepared.values.values()
+        settings.add_external_initializers(list(prepared.values), [_ortvalue(a) for a in arrays])
+    # Threads that wait busily after a run would slow down the session that is measured next.
+    settings.add_session_config_entry("session.force_spinning_stop", "1")
+    if not optimize:
+        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        settings.use_deterministic_compute = True
+        settings.enable_cpu_mem_arena = False  # its growth by doubling is what memory limits trip over
+        settings.add_session_config_entry("session.disable_prepacking", "1")  # a second copy of every weight
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return settings
+
+
+def refused(error: BaseException | str) -> ModelError:
+    """onnxruntime's refusal of a model in one line: its reason, shortened, and what to do."""
+    text = str(error)
+    advice = next((todo for phrase, todo in ADVICE if phrase in text), DEFAULT_ADVICE)
+    return ModelError(f"onnxruntime cannot load the model ({reason(error)}): {advice}")
+
+
+def _ortvalue(array: np.ndarray) -> Any:
+    make = engine().OrtValue
+    if array.dtype.char in _NATIVE:
+        return make.ortvalue_from_numpy(array)
+    element = helper.np_dtype_to_tensor_dtype(array.dtype)
+    if bits(array.dtype) < 8:
+        raise ModelError(f"arrays of {array.dtype} cannot be handed to onnxruntime")
+    carrier = array.view(np.uint16 if array.dtype.itemsize == 2 else np.uint8)
+    return make.ortvalue_from_numpy_with_onnx_type(carrier, element)
+
+
+def _run_bound(session: Session, feed: Mapping[str, np.ndarray], names: Sequence[str]) -> list[np.ndarray]:
+    """One run with inputs and outputs bound as OrtValues: the way in and out for bfloat16 and float8."""
+    binding = session.native.io_binding()
+    for name, array in feed.items():
+        binding.bind_ortvalue_input(name, _ortvalue(np.asarray(array)))
+    for name in names:
+        binding.bind_output(name, "cpu")
+    session.native.run_with_iobinding(binding)
+    dtypes = {s.name: s.dtype for s in session.outputs}
+    return [_array(v, dtypes[n]) for n, v in zip(names, binding.get_outputs(), strict=True)]
+
+
+def _array(value: Any, dtype: np.dtype) -> np.ndarray:
+    """A copy of an OrtValue in CPU memory as numpy, for the element types that its own `numpy()` refuses."""
+    if dtype.char in _NATIVE:
+        return value.numpy()
+    if bits(dtype) < 8:
+        raise ModelError(f"outputs of {dtype} cannot be read from onnxruntime")
+    shape = tuple(value.shape())
+    data = ctypes.string_at(value.data_ptr(), nbytes(shape, dtype))
+    return np.frombuffer(data, dtype).reshape(shape)
