@@ -10,7 +10,12 @@ from onnxprune.channels.roles import Role
 
 
 def groups_of(
-    uses: Sequence[Use], parts: Sequence[Labels], component: Labels, roles: np.ndarray, sources: Mapping[str, Source], nodes: Sequence[Node]
+    uses: Sequence[Use],
+    parts: Sequence[Labels],
+    component: Labels,
+    roles: np.ndarray,
+    sources: Mapping[str, Source],
+    nodes: Sequence[Node],
 ) -> tuple[Group, ...]:
     """Groups in the order in which their first weight is used.
 
@@ -60,7 +65,11 @@ def _families(rows: list[Labels], frozen: int) -> list[tuple[np.ndarray, np.ndar
 
 
 def _slots(
-    rows: list[tuple[Labels, Use | None, int]], channels: np.ndarray, occupied: np.ndarray, component: Labels, roles: np.ndarray
+    rows: list[tuple[Labels, Use | None, int]],
+    channels: np.ndarray,
+    occupied: np.ndarray,
+    component: Labels,
+    roles: np.ndarray,
 ) -> tuple[Slot, ...]:
     index = np.full(int(component.max()) + 1, -1, np.int64)
     index[channels] = np.arange(channels.size)

@@ -94,7 +94,9 @@ class Coupling:
     def join(self, column: Sequence[Labels]) -> Labels:
         """Tie axes of equal length; the outcome carries labels where any of them does."""
         lively = next((x for x in column if not is_fixed(x)), column[0])
-        return self.tie(lively, *(x for x in column if x is not lively), why="is combined with a value that cannot shrink")
+        return self.tie(
+            lively, *(x for x in column if x is not lively), why="is combined with a value that cannot shrink"
+        )
 
     def edges(self) -> tuple[Labels, Labels, np.ndarray]:
         """All equations as (left, right, index of the cause)."""

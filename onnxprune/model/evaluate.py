@@ -16,7 +16,9 @@ LARGEST = 4096  # elements; shapes, indices and sizes are shorter, and weights a
 Arrays = Sequence[np.ndarray | None]
 
 
-def evaluate(node: onnx.NodeProto, inputs: Arrays, attributes: Mapping[str, Any], opset: int) -> list[np.ndarray] | None:
+def evaluate(
+    node: onnx.NodeProto, inputs: Arrays, attributes: Mapping[str, Any], opset: int
+) -> list[np.ndarray] | None:
     """Outputs of a node whose inputs are known; None where the operator is no shape arithmetic or the result is large.
 
     Args:
@@ -36,7 +38,10 @@ def evaluate(node: onnx.NodeProto, inputs: Arrays, attributes: Mapping[str, Any]
 
 def _by_reference(node: onnx.NodeProto, inputs: Arrays, opset: int) -> list[np.ndarray] | None:
     feeds = {name: x for name, x in zip(node.input, inputs, strict=True) if name and x is not None}
-    infos = [onnx.helper.make_tensor_value_info(n, onnx.helper.np_dtype_to_tensor_dtype(x.dtype), x.shape) for n, x in feeds.items()]
+    infos = [
+        onnx.helper.make_tensor_value_info(n, onnx.helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
+        for n, x in feeds.items()
+    ]
     outs = [onnx.helper.make_empty_tensor_value_info(n) for n in node.output if n]
     graph = onnx.helper.make_graph([node], "node", infos, outs)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])

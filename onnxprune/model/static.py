@@ -96,7 +96,9 @@ def _strip_graph(graph: onnx.GraphProto, out: onnx.GraphProto) -> None:
         if not heavy:
             out.node.append(node)
             continue
-        copy = out.node.add(op_type=node.op_type, domain=node.domain, name=node.name, input=node.input, output=node.output)
+        copy = out.node.add(
+            op_type=node.op_type, domain=node.domain, name=node.name, input=node.input, output=node.output
+        )
         for attribute in node.attribute:
             new = copy.attribute.add(name=attribute.name, type=attribute.type)
             if attribute.type == onnx.AttributeProto.TENSOR:
@@ -173,7 +175,12 @@ def find(scope: list[dict[str, str]], name: str) -> str:
 
 
 def _evaluate_node(
-    node: onnx.NodeProto, keys: list[str], path: str, statics: Statics, opset: int, shape_of: Callable[[str], Shape | None]
+    node: onnx.NodeProto,
+    keys: list[str],
+    path: str,
+    statics: Statics,
+    opset: int,
+    shape_of: Callable[[str], Shape | None],
 ) -> None:
     attributes: dict[str, Any]
     constants = statics.constants

@@ -65,7 +65,9 @@ def _copy_node(node: onnx.NodeProto, out: onnx.GraphProto, path: str, replaced: 
         out.node.append(node)
         return
     copy = out.node.add()
-    bodies = dict(zip([a.name for a in heavy if a.type == onnx.AttributeProto.GRAPH], subgraphs(node, path), strict=True))
+    bodies = dict(
+        zip([a.name for a in heavy if a.type == onnx.AttributeProto.GRAPH], subgraphs(node, path), strict=True)
+    )
     for field, value in node.ListFields():
         if field.name != "attribute":
             _copy_field(copy, field, value)
@@ -81,7 +83,12 @@ def _copy_node(node: onnx.NodeProto, out: onnx.GraphProto, path: str, replaced: 
 
 
 def _copy_constant(
-    attribute: onnx.AttributeProto, new: onnx.AttributeProto, key: str, out: onnx.GraphProto, replaced: Callable, write: Callable
+    attribute: onnx.AttributeProto,
+    new: onnx.AttributeProto,
+    key: str,
+    out: onnx.GraphProto,
+    replaced: Callable,
+    write: Callable,
 ) -> None:
     found = replaced(key, attribute.t) or []
     own = [array for _, copied, array in found if not copied]

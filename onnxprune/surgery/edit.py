@@ -73,7 +73,11 @@ class Draft:
                     continue
                 sizes = [int(m.sum()) for m in box]
                 a = attributes_of(node.proto)
-                told = sizes[a.get("start", 0) : a.get("end", len(sizes))] if node.proto.op_type == "Shape" else np.prod(sizes)
+                told = (
+                    sizes[a.get("start", 0) : a.get("end", len(sizes))]
+                    if node.proto.op_type == "Shape"
+                    else np.prod(sizes)
+                )
                 values = [np.asarray(told, np.int64)]
             elif any(key in self.restated for key in node.inputs):
                 inputs = [self.known(key) if key else None for key in node.inputs]
@@ -221,7 +225,9 @@ class Edit:
         keep, value = np.ones(shape, dtype), np.zeros(shape, dtype)
         for j, v in changes.items():
             keep.reshape(-1)[j], value.reshape(-1)[j] = 0, v
-        names = [draft.add_initializer(path, f"{label}.{k}.{what}", x) for what, x in (("keep", keep), ("value", value))]
+        names = [
+            draft.add_initializer(path, f"{label}.{k}.{what}", x) for what, x in (("keep", keep), ("value", value))
+        ]
         kept, fixed = draft.fresh_name(f"{label}.{k}.kept"), draft.fresh_name(f"{label}.{k}.fixed")
         draft.before.setdefault(self.index, []).extend(
             [

@@ -48,10 +48,12 @@ class Plan:
             "version": VERSION,
             "source": dict(self.source),
             "groups": [
-                {"name": g.name, "channels": g.channels, "keep": list(g.keep), "members": list(g.members)} for g in self.groups
+                {"name": g.name, "channels": g.channels, "keep": list(g.keep), "members": list(g.members)}
+                for g in self.groups
             ],
             "initializers": {
-                name: {str(axis): list(positions) for axis, positions in axes.items()} for name, axes in self.initializers.items()
+                name: {str(axis): list(positions) for axis, positions in axes.items()}
+                for name, axes in self.initializers.items()
             },
             "copies": dict(self.copies),
             "options": dict(self.options),
@@ -64,14 +66,21 @@ class Plan:
             if data["version"] != VERSION:
                 raise UsageError(f"the plan has version {data['version']!r}; this onnxprune reads version {VERSION}")
             groups = tuple(
-                PlannedGroup(str(g["name"]), int(g["channels"]), tuple(map(int, g["keep"])), tuple(map(str, g.get("members", ()))))
+                PlannedGroup(
+                    str(g["name"]),
+                    int(g["channels"]),
+                    tuple(map(int, g["keep"])),
+                    tuple(map(str, g.get("members", ()))),
+                )
                 for g in data["groups"]
             )
             tensors = {
                 str(name): {int(axis): tuple(map(int, positions)) for axis, positions in axes.items()}
                 for name, axes in data["initializers"].items()
             }
-            return cls(dict(data["source"]), groups, tensors, dict(data.get("copies", {})), dict(data.get("options", {})))
+            return cls(
+                dict(data["source"]), groups, tensors, dict(data.get("copies", {})), dict(data.get("options", {}))
+            )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UsageError(f"this is no onnxprune plan: {type(error).__name__} {error}") from None
 
@@ -100,7 +109,11 @@ class Plan:
 
 
 def make_plan(
-    deps: Dependencies, kept: Mapping[str, np.ndarray], *, source: Mapping[str, Any], options: Mapping[str, Any] | None = None
+    deps: Dependencies,
+    kept: Mapping[str, np.ndarray],
+    *,
+    source: Mapping[str, Any],
+    options: Mapping[str, Any] | None = None,
 ) -> Plan:
     """The plan that keeps these channels of each group; groups that are not named stay whole.
 
@@ -124,7 +137,9 @@ def make_plan(
 def _planned(deps: Dependencies, group: Group, keep: np.ndarray) -> PlannedGroup:
     positions = np.unique(np.asarray(keep, np.int64))
     if positions.size == 0 or positions[0] < 0 or positions[-1] >= len(group):
-        raise UsageError(f"group {group.name!r} has channels 0 to {len(group) - 1}, at least one must stay; asked: {list(positions)}")
+        raise UsageError(
+            f"group {group.name!r} has channels 0 to {len(group) - 1}, at least one must stay; asked: {list(positions)}"
+        )
     members = dict.fromkeys(deps.nodes[s.node].label for s in group.writers)
     return PlannedGroup(group.name, len(group), tuple(map(int, positions)), tuple(members))
 
@@ -137,9 +152,15 @@ def check_plan(deps: Dependencies, plan: Plan) -> None:
     sizes = {g.name: len(g) for g in deps.groups}
     for group in plan.groups:
         if group.name not in sizes:
-            raise UsageError(f"the plan has a group {group.name!r} that this network has not; was it made for another network?")
+            raise UsageError(
+                f"the plan has a group {group.name!r} that this network has not; was it made for another network?"
+            )
         if sizes[group.name] != group.channels:
-            raise UsageError(f"group {group.name!r} has {sizes[group.name]} channels here and {group.channels} in the plan")
+            raise UsageError(
+                f"group {group.name!r} has {sizes[group.name]} channels here and {group.channels} in the plan"
+            )
     made = make_plan(deps, plan.kept, source=plan.source)
     if {k: dict(v) for k, v in made.initializers.items()} != {k: dict(v) for k, v in plan.initializers.items()}:
-        raise UsageError("the plan cuts other tensors than this network would have to; was it made for another network?")
+        raise UsageError(
+            "the plan cuts other tensors than this network would have to; was it made for another network?"
+        )

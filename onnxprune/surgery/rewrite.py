@@ -95,13 +95,19 @@ def _with_tensors(model: onnx.ModelProto, plans: list[Version], change: Callable
         if found is None:
             return None
         array = read_tensor(tensor)
-        return [(v.name, v.copied, change(array, v.live, v) if change is not cut_array else cut_array(array, v.live)) for v in found]
+        return [
+            (v.name, v.copied, change(array, v.live, v) if change is not cut_array else cut_array(array, v.live))
+            for v in found
+        ]
 
     return copy_model(model, replaced, write_tensor)
 
 
 def _rewire(
-    proto: onnx.NodeProto, index: int, uses: Mapping[tuple[int, int], Version], renamed: Mapping[str, str] = MappingProxyType({})
+    proto: onnx.NodeProto,
+    index: int,
+    uses: Mapping[tuple[int, int], Version],
+    renamed: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Let a node take its own version of a shared tensor."""
     for k in range(len(proto.input)):
@@ -131,7 +137,9 @@ def _materialise(out: onnx.ModelProto, plans: list[Version], nodes: dict, deps: 
     for version in plans:
         if version.source.kind == "fill":
             node = made[version.source.key]
-            value = next((read_tensor(a.t).ravel()[0] for a in node.proto.attribute if a.name == "value"), np.float32(0))
+            value = next(
+                (read_tensor(a.t).ravel()[0] for a in node.proto.attribute if a.name == "value"), np.float32(0)
+            )
             array = masked_array(np.full(version.source.shape, value), version.live)
             renamed[version.name] = f"{version.name}.masked"
             out.graph.initializer.append(numpy_helper.from_array(array, renamed[version.name]))

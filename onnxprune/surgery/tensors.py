@@ -58,7 +58,9 @@ def versions(deps: Dependencies, dead: np.ndarray, roles: Role | None = None) ->
         copies = 0
         for pattern, members in patterns.items():
             copies += pattern != stays
-            version = Version(source, name if pattern == stays else f"{name}.copy{copies}", lives[pattern], tuple(members))
+            version = Version(
+                source, name if pattern == stays else f"{name}.copy{copies}", lives[pattern], tuple(members)
+            )
             if version.changed or version.copied:
                 yield version
 

@@ -44,14 +44,14 @@ def repair_group_norm(edit: Any, num_groups: int, **_: Any) -> None:
 def layer_norm(op: Op, x: Axes, *params: Axes | None, axis: int = -1, **_: Any) -> list[Axes]:
     op.freeze(*x[axis:], why="normalises over its channels")
     y = op.broadcast(x, *params)
-    return [y, *((..., ) for _ in op.shapes[1:])]  # type: ignore[list-item]
+    return [y, *((...,) for _ in op.shapes[1:])]  # type: ignore[list-item]
 
 
 @rule("com.microsoft:SkipLayerNormalization", "com.microsoft:SkipSimplifiedLayerNormalization")
 def skip_layer_norm(op: Op, x: Axes, skip: Axes, *params: Axes | None, **_: Any) -> list[Axes]:
     y = op.broadcast(x, skip, *params)
     op.freeze(y[-1], why="normalises over its channels")
-    return [y if shape is not None and len(shape) == len(y) else (..., ) for shape in op.shapes]  # type: ignore[misc]
+    return [y if shape is not None and len(shape) == len(y) else (...,) for shape in op.shapes]  # type: ignore[misc]
 
 
 @rule("MeanVarianceNormalization", quiet=first)

@@ -10,7 +10,9 @@ from onnxprune.channels.roles import Scaling
 
 @rule("QuantizeLinear", "DequantizeLinear", quiet=first)
 @rule("com.microsoft:QuantizeLinear", "com.microsoft:DequantizeLinear", quiet=first)
-def quantize(op: Op, x: Axes, scale: Axes, zero_point: Axes | None = None, *, axis: int = 1, block_size: int = 0, **_: Any) -> Axes:
+def quantize(
+    op: Op, x: Axes, scale: Axes, zero_point: Axes | None = None, *, axis: int = 1, block_size: int = 0, **_: Any
+) -> Axes:
     if block_size:
         op.freeze(*x, why="quantises it in blocks")
         return x
@@ -31,7 +33,21 @@ def dynamic_quantize(op: Op, x: Axes) -> list[Axes]:
 
 
 @rule("QLinearConv", quiet=always)
-def qlinear_conv(op: Op, x: Axes, xs: Axes, xz: Axes, w: Axes, ws: Axes, wz: Axes, ys: Axes, yz: Axes, b: Axes | None = None, *, group: int = 1, **_: Any) -> Axes:
+def qlinear_conv(
+    op: Op,
+    x: Axes,
+    xs: Axes,
+    xz: Axes,
+    w: Axes,
+    ws: Axes,
+    wz: Axes,
+    ys: Axes,
+    yz: Axes,
+    b: Axes | None = None,
+    *,
+    group: int = 1,
+    **_: Any,
+) -> Axes:
     op.freeze(*x[2:], *w[2:], why="slides its kernel over it")
     weights, op.weights = op.weights, [op.weights[0], op.weights[3]]
     couple_conv(op, x[1], w, tuple(p for p in (ws, wz, b) if p is not None and p and p[0].size > 1), group)

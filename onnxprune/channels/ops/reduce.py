@@ -33,7 +33,9 @@ def reduce(op: Op, x: Axes, *_: Axes | None, **attributes: Any) -> Axes:
     return _reduce(op, x, frozen=True, **attributes)
 
 
-def _reduce(op: Op, x: Axes, *, frozen: bool, keepdims: int = 1, noop_with_empty_axes: int = 0, axes: Any = None) -> Axes:
+def _reduce(
+    op: Op, x: Axes, *, frozen: bool, keepdims: int = 1, noop_with_empty_axes: int = 0, axes: Any = None
+) -> Axes:
     given = op.ints(1, axes)
     if given is None:
         given = [] if noop_with_empty_axes else list(range(len(x)))

@@ -47,5 +47,3 @@ def repair_constant_of_shape(edit: Any, **_: Any) -> None:
 @rule("SequenceAt", "SequenceLength", "SplitToSequence", "ConcatFromSequence", "Loop", "Scan", quiet=lambda op: False)
 def opaque(op: Op, *_: Axes | None, **__: Any) -> Axes:
     return op.unknown("hides values that cannot be followed")
-
-
