@@ -1,0 +1,36 @@
+"""A plan once more, on another precision or checkpoint of the same network."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from onnxprune.pipeline.choose import Choice, Progress, silent
+from onnxprune.pipeline.prune import Result, finish, no_budget, start
+from onnxprune.pipeline.request import Request
+from onnxprune.surgery.plan import Plan, check_plan
+
+
+def apply(
+    source: Any, plan: Plan | str | os.PathLike[str], output: str | os.PathLike[str] | None = None, *, progress: Progress = silent, **options: Any
+) -> Result:
+    """Repeat a plan: the same channels of the same groups go.
+
+    Args:
+        source: path, bytes, `ModelProto` or `onnx_graphsurgeon.Graph`; never changed.
+        plan: what an earlier run gave, or the file that it was saved to.
+        output: path to write to; None keeps the outcome in memory.
+        options: fields of `Request` but for the budgets.
+
+    Raises:
+        UsageError: the plan does not fit this network.
+        CheckFailed, ModelError, FileError: as for `prune`.
+    """
+    no_budget(options)
+    plan = plan if isinstance(plan, Plan) else Plan.load(Path(plan))
+    told = {k: v for k, v in plan.options.items() if k in ("heads", "method", "seed")}
+    run = start(source, Request.of({**told, "ratio": 0.0, **options}), progress)
+    check_plan(run.deps, plan)
+    kept = {g.name: plan.kept[g.name] for g in plan.groups if len(g.keep) < g.channels}
+    if plan.source.get("sha256") != run.model.sha256:
+        run.warnings.append("the plan was made for another file; its channels are cut from this one by name")
+    return finish(run, Choice(kept, {}, {}), output)

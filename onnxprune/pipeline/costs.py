@@ -1,0 +1,41 @@
+"""Cost functions of a network over the kept channels of its groups, from the labels of its layers and tensors."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+
+from onnxprune.budget.cost import Costs, Term
+from onnxprune.channels.dependencies import INTEGERS, Dependencies
+from onnxprune.channels.labels import Labels, is_fixed
+
+
+def costs_of(deps: Dependencies, size: int) -> Costs:
+    """Costs "macs" (multiply-accumulates), "params" (elements) and "size" (bytes of a file that now has `size`)."""
+    owner = np.full(int(deps.component.max()) + 1, -1, np.int64)
+    for g, group in enumerate(deps.groups):
+        owner[group.components] = g
+    widths = [len(g) for g in deps.groups]
+
+    def axis(labels: Labels) -> tuple[float, tuple[tuple[int, float], ...]]:
+        if is_fixed(labels):
+            return labels.size, ()
+        found, counts = np.unique(owner[deps.component[labels]], return_counts=True)
+        fixed = sum(int(n) for g, n in zip(found, counts, strict=True) if g < 0)
+        return fixed, tuple((int(g), int(n) / widths[g]) for g, n in zip(found, counts, strict=True) if g >= 0)
+
+    def term(times: float, axes: Sequence[Labels]) -> Term:
+        return Term(times, tuple(axis(x) for x in axes))
+
+    macs = tuple(term(c.times, c.labels) for layer in deps.layers for c in layer.costs)
+    first = {use.source: use for use in reversed(deps.uses)}
+    weights = [use for use in first.values() if deps.sources[use.source].dtype not in INTEGERS]
+    params = tuple(term(1, use.axes) for use in weights)
+    sizes = [onnx.helper.tensor_dtype_to_np_dtype(deps.sources[use.source].dtype).itemsize for use in weights]
+    held = [k for k, use in enumerate(weights) if deps.sources[use.source].kind != "fill"]
+    stored = tuple(term(sizes[k], weights[k].axes) for k in held)
+    rest = size - sum(sizes[k] * int(np.prod(deps.sources[weights[k].source].shape, dtype=np.int64)) for k in held)
+    return Costs(
+        {g.name: len(g) for g in deps.groups},
+        {"macs": macs, "params": params, "size": (*stored, Term(max(0, rest), ()))},
+    )

@@ -1,0 +1,77 @@
+"""The weights of a network as the criteria see them: one `Filters` for each group of channels."""
+
+from collections.abc import Mapping
+from functools import cached_property
+
+import numpy as np
+import onnx
+
+from onnxprune.channels.dependencies import Dependencies, Group, Slot
+from onnxprune.channels.roles import Role
+from onnxprune.criteria.filters import Filters
+from onnxprune.surgery.copying import graphs_of
+from onnxprune.surgery.tensors import read_tensor
+
+CONVOLUTIONS = ("Conv", "ConvTranspose", "QLinearConv", "ConvInteger")
+
+
+class Weights:
+    """Tensors of a model by key, read when they are asked for."""
+
+    def __init__(self, model: onnx.ModelProto, deps: Dependencies) -> None:
+        self.model, self.deps = model, deps
+
+    @cached_property
+    def _tensors(self) -> Mapping[str, onnx.TensorProto]:
+        found: dict[str, onnx.TensorProto] = {}
+        for graph, path in graphs_of(self.model.graph):
+            found |= {path + t.name: t for t in graph.initializer}
+            for node in graph.node:
+                found |= {path + node.output[0]: a.t for a in node.attribute if node.op_type == "Constant" and a.name == "value"}
+        return found
+
+    def read(self, key: str) -> np.ndarray:
+        """Elements of a tensor of the file, quantised ones as the real numbers that they stand for."""
+        if (source := self.deps.sources[key]).kind == "fill":
+            return np.zeros(source.shape, np.float32)
+        array = read_tensor(self._tensors[key])
+        if array.dtype in (np.int8, np.uint8) and (scaling := self._scaling(key)) is not None:
+            return scaling.astype(np.float32)
+        return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
+
+    def _scaling(self, key: str) -> np.ndarray | None:
+        """Real values of a quantised weight."""
+        use = next((u for u in self.deps.uses if u.source == key), None)
+        found = next((s for s in self.deps.scalings if use is not None and s.weight is use.axes), None)
+        if found is None or found.scale not in self._tensors:
+            return None
+        rank = len(use.axes) if use else 0
+        scale = read_tensor(self._tensors[found.scale])
+        zero = read_tensor(self._tensors[found.zero_point]) if found.zero_point in self._tensors else np.zeros((), np.int32)
+        if found.axis is not None:
+            shape = [-1 if k == found.axis % rank else 1 for k in range(rank)]
+            scale, zero = scale.reshape(shape), (zero.reshape(shape) if zero.ndim else zero)
+        return (read_tensor(self._tensors[key]).astype(np.float32) - zero.astype(np.float32)) * scale
+
+    def filters(self, group: Group) -> Filters:
+        """All weights that write the channels of a group, and the scales of its BatchNormalizations."""
+        weights = tuple(self._rows(slot) for slot in group.writers)
+        scales = tuple(self._rows(slot).reshape(len(group)) for slot in group.slots if self._is_scale(slot))
+        return Filters(weights, scales)
+
+    def _rows(self, slot: Slot) -> np.ndarray:
+        """A tensor with the channels of a slot first: (channels, inputs, *kernel)."""
+        array = np.moveaxis(self.read(slot.source), slot.axis, 0)
+        channels, repeats = slot.positions.shape
+        picks = slot.positions.ravel()
+        if not np.array_equal(picks, np.arange(array.shape[0])):
+            array = array[picks]
+        if self.deps.nodes[slot.node].proto.op_type in CONVOLUTIONS and array.ndim > 2:
+            return array.reshape(channels, repeats * array.shape[1], *array.shape[2:])
+        return array.reshape(channels, -1)
+
+    def _is_scale(self, slot: Slot) -> bool:
+        node = self.deps.nodes[slot.node]
+        if node.proto.op_type != "BatchNormalization" or not slot.role & Role.ADD or slot.positions.shape[1] != 1:
+            return False
+        return any(u.source == slot.source and u.node == slot.node and u.input == 1 for u in self.deps.uses)

@@ -1,0 +1,198 @@
+"""The main job: a model in, a smaller model that is proven to be the same without the removed channels out."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnxprune import __version__
+from onnxprune.channels.analysis import analyse
+from onnxprune.channels.dependencies import Dependencies
+from onnxprune.errors import CheckFailed, UsageError
+from onnxprune.model import Model, load, save
+from onnxprune.model.external import ExternalStyle
+from onnxprune.pipeline.choose import Choice, Progress, choose, silent
+from onnxprune.pipeline.filters import Weights
+from onnxprune.pipeline.report import make_report
+from onnxprune.pipeline.request import Request
+from onnxprune.report.summary import Report
+from onnxprune.runtime.data import Dataset, open_data
+from onnxprune.runtime.inputs import parse_input_shapes, random_inputs, resolve_shapes
+from onnxprune.runtime.specs import Feed, model_inputs
+from onnxprune.runtime.verify import Proof, prove
+from onnxprune.surgery.plan import Plan, make_plan
+from onnxprune.surgery.rewrite import cut, mask
+
+RANDOM_FEEDS = 2  # runs on random input that the proof compares
+DATA_FEEDS = 2  # batches of the user's data that it compares as well
+
+
+@dataclass(frozen=True)
+class Result:
+    """A pruned model, the plan that made it, and the report; the user's own model is unchanged."""
+
+    model: onnx.ModelProto
+    plan: Plan
+    report: Report
+
+
+@dataclass
+class Run:
+    """A run under way: what the stages share, and how long each takes."""
+
+    model: Model
+    request: Request
+    progress: Progress
+    shapes: Mapping[str, tuple[int, ...]]
+    deps: Dependencies
+    data: Dataset | None
+    seconds: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    proof: Proof | None = None
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage and tell of it."""
+        self.progress(name, 0, 0)
+        begun = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begun
+
+    def feeds(self) -> list[Feed]:
+        """What the proof runs on: seeded random inputs, and the first batches of the user's data."""
+        found = random_inputs(model_inputs(self.model.proto), self.shapes, seed=self.request.seed, count=RANDOM_FEEDS)
+        if self.data is not None:
+            found += [batch.feeds for batch, _ in zip(self.data, range(DATA_FEEDS), strict=False)]
+        return found
+
+
+def prune(source: Any, output: str | os.PathLike[str] | None = None, *, progress: Progress = silent, **options: Any) -> Result:
+    """Remove channels from a network, prove that the surgery is exact, and write the outcome.
+
+    Args:
+        source: path, bytes, `ModelProto` or `onnx_graphsurgeon.Graph`; never changed.
+        output: path to write to; None keeps the outcome in memory.
+        progress: called with (what is done, how far, of how much; 0 of 0 where that is not known).
+        options: fields of `Request`.
+
+    Raises:
+        UsageError: the options make no sense for this model.
+        ModelError: the model is invalid, or onnxruntime cannot run it.
+        CheckFailed: the pruned model is not the masked original, or a strict budget was missed; nothing is written.
+        FileError: the file system refused.
+    """
+    request = Request.of(options)
+    run = start(source, request, progress)
+    weights = Weights(run.model.proto, run.deps)
+    with run.stage("choose channels"):
+        choice = choose(run.deps, weights, request, run.model.size, progress)
+    _check_strict(run, choice)
+    return finish(run, choice, output)
+
+
+def start(source: Any, request: Request, progress: Progress) -> Run:
+    """Load and analyse."""
+    begun = time.perf_counter()
+    progress("load", 0, 0)
+    model = load(source)
+    loaded = time.perf_counter()
+    specs = model_inputs(model.proto)
+    given = request.input_shapes
+    hints = {k: tuple(v) for k, v in given.items()} if isinstance(given, Mapping) else parse_input_shapes(given, specs)
+    progress("analyse", 0, 0)
+    shapes = resolve_shapes(model.proto, hints) if request.verify or request.measure else hints
+    resolved = time.perf_counter()
+    deps = analyse(model.proto, input_shapes=shapes, heads=request.heads == "whole")
+    analysed = time.perf_counter()
+    data = _open_data(request, model)
+    seconds = {"load": loaded - begun, "find input shapes": resolved - loaded, "analyse": analysed - resolved}
+    return Run(model, request, progress, shapes, deps, data, seconds, list(model.warnings))
+
+
+def _open_data(request: Request, model: Model) -> Dataset | None:
+    if request.data is None:
+        return None
+    reading = {name: getattr(request, name) for name in ("mean", "std", "resize", "layout", "limit")}
+    return open_data(request.data, model_inputs(model.proto), **reading)
+
+
+def _check_strict(run: Run, choice: Choice) -> None:
+    if choice.stopped_by:
+        run.warnings.append(choice.stopped_by)
+    if run.request.strict and choice.stopped_by:
+        raise CheckFailed(choice.stopped_by)
+    if run.request.strict and not choice.kept:
+        raise CheckFailed("nothing can be cut; `onnxprune inspect` says why")
+
+
+def finish(run: Run, choice: Choice, output: str | os.PathLike[str] | None) -> Result:
+    """Plan, rewrite, verify, save and report."""
+    origin = {"sha256": run.model.sha256, "name": run.model.path.name if run.model.path else None}
+    with run.stage("plan"):
+        plan = make_plan(run.deps, choice.kept, source=origin, options=run.request.told())
+    dead = run.deps.dead(choice.kept)
+    with run.stage("rewrite"):
+        pruned = cut(run.model.proto, run.deps, dead) if choice.kept else _copy(run.model.proto)
+        if choice.kept:
+            _sign(pruned, plan)
+    saved = None
+    if output is None or run.request.dry_run:
+        verify_against(run, dead, pruned)
+    else:
+        with run.stage("save"):
+            style = run.model.external or (ExternalStyle() if run.request.save_as_external_data else None)
+            target = Path(output)
+            saved = save(
+                pruned, target, style=style, force=run.request.force, source=run.model.path,
+                check=lambda path: verify_against(run, dead, path),
+            )  # fmt: skip
+        run.seconds["save"] -= run.seconds.get("verify", 0.0)
+    report = make_report(run, choice, plan, dead, pruned, saved)
+    return Result(pruned, plan, report)
+
+
+def verify_against(run: Run, dead: np.ndarray, pruned: onnx.ModelProto | Path) -> None:
+    """Prove masked = pruned.  Raises CheckFailed."""
+    if not run.request.verify:
+        return
+    with run.stage("verify"):
+        masked = mask(run.model.proto, run.deps, dead) if dead.any() else run.model.proto
+        run.proof = prove(masked, pruned, run.feeds()).require()
+
+
+def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
+def _sign(pruned: onnx.ModelProto, plan: Plan) -> None:
+    """Provenance under one prefix of the metadata; what an earlier run left there is replaced."""
+    kept = [p for p in pruned.metadata_props if not p.key.startswith("onnxprune.")]
+    holder = onnx.ModelProto()
+    holder.metadata_props.extend(kept)
+    del pruned.metadata_props[:]
+    pruned.metadata_props.extend(holder.metadata_props)
+    text = json.dumps(plan.to_json(), sort_keys=True)
+    facts = {
+        "onnxprune.version": __version__,
+        "onnxprune.source": str(plan.source["sha256"]),
+        "onnxprune.options": json.dumps(plan.options, sort_keys=True),
+        "onnxprune.plan": hashlib.sha256(text.encode()).hexdigest(),
+    }
+    for key, value in facts.items():
+        pruned.metadata_props.add(key=key, value=value)
+
+
+def no_budget(options: Mapping[str, Any]) -> None:
+    """A plan brings its own channels.  Raises UsageError."""
+    if given := [name for name in ("ratio", "target", "threshold") if options.get(name) is not None]:
+        raise UsageError(f"{given[0]} cannot be given together with a plan")

@@ -1,0 +1,106 @@
+"""What a user asks for: one place for every option and its default."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from onnxprune.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """Options of a run; the command line has the same under the same names, in kebab case.
+
+    Exactly one budget is given: `ratio`, `target`, `threshold` (or none of them with `ratio_for`).
+
+    ratio: share of each group's channels to remove, 0 ≤ ratio < 1.
+    target: "macs=0.5", "params=0.5" or "size=0.5": the share to keep.
+    threshold: remove only channels that are at least this similar to one that stays.
+    method: how channels are compared and ranked; a name of `onnxprune.criteria`.
+    method_options: hyper-parameters of the method.
+    compensate: how the channels that stay take over from those that go.
+    allocation: how a budget is shared among the groups.
+    round_to: multiple of which kept counts are; None chooses by width (8 from 64 channels on, 4 from 32).
+    max_ratio: no group loses more than this share.
+    ratio_for: share to remove by pattern (fnmatch) of node or weight names.
+    exclude, include: patterns of groups that stay whole, or of the only ones that may be cut.
+    heads: "whole" removes whole attention heads, "dims" the same share of every head.
+    data: calibration or test data in any form that `onnxprune.runtime.data` reads; mean, std, resize, layout and
+        limit say how it is read.
+    metric: figures of merit to report on the data; by default top1 with labels, agreement without.
+    input_shapes: concrete shapes of inputs, by name; "name:1x3x224x224" on the command line.
+    providers, threads: of onnxruntime, for measuring; verification runs on the CPU.
+    verify: prove masked = pruned before anything is written.
+    measure: time the models in onnxruntime.
+    strict: it is a failure when nothing can be cut or a target is missed.
+    seed: of all that is drawn.
+    force, save_as_external_data, dry_run: of the writing.
+    """
+
+    ratio: float | None = None
+    target: str | None = None
+    threshold: float | None = None
+    method: str = "ncc"
+    method_options: Mapping[str, Any] = field(default_factory=dict)
+    compensate: str = "none"
+    allocation: str = "uniform"
+    round_to: int | None = None
+    max_ratio: float = 1.0
+    ratio_for: Mapping[str, float] = field(default_factory=dict)
+    exclude: Sequence[str] = ()
+    include: Sequence[str] = ()
+    heads: str = "whole"
+    data: Any = None
+    mean: Any = None
+    std: Any = None
+    resize: Any = None
+    layout: str | None = None
+    limit: int | None = None
+    metric: Sequence[str] = ()
+    input_shapes: Mapping[str, Sequence[int]] | Sequence[str] = field(default_factory=dict)
+    providers: str | Sequence[str] = "auto"
+    threads: int | None = None
+    verify: bool = True
+    measure: bool = True
+    strict: bool = False
+    seed: int = 0
+    force: bool = False
+    save_as_external_data: bool = False
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        budgets = [name for name in ("ratio", "target", "threshold") if getattr(self, name) is not None]
+        if len(budgets) > 1:
+            raise UsageError(f"{budgets[0]} and {budgets[1]} are two budgets; give one")
+        if not budgets and not self.ratio_for:
+            raise UsageError("say how much to remove: ratio=0.5, target='macs=0.5' or threshold=0.9")
+        if self.threshold is not None and not -1 <= self.threshold <= 1:
+            raise UsageError(f"a similarity threshold lies between -1 and 1, not {self.threshold}")
+        if self.heads not in ("whole", "dims"):
+            raise UsageError(f"heads are cut 'whole' or in 'dims', not {self.heads!r}")
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> "Request":
+        """A request from keyword options.  Raises UsageError for a name that is no option."""
+        names = {f.name for f in fields(cls)}
+        if unknown := sorted(set(options) - names):
+            raise UsageError(f"there is no option {unknown[0]!r}; there are {', '.join(sorted(names))}")
+        return cls(**options)
+
+    def target_share(self) -> tuple[str, float] | None:
+        """(kind, share to keep).  Raises UsageError."""
+        if self.target is None:
+            return None
+        kind, _, share = self.target.partition("=")
+        try:
+            return kind.strip().lower(), float(share)
+        except ValueError:
+            raise UsageError(f"a target looks like macs=0.5 (keep half of the MACs), not {self.target!r}") from None
+
+    def told(self) -> dict[str, Any]:
+        """Options that decide which channels stay, as JSON values, for the plan."""
+        names = ("ratio", "target", "threshold", "method", "method_options", "compensate", "allocation", "round_to")
+        names += ("max_ratio", "ratio_for", "exclude", "include", "heads", "seed")
+        values = {name: getattr(self, name) for name in names}
+        plain = {k: dict(v) if isinstance(v, Mapping) else list(v) if isinstance(v, (tuple, list)) else v for k, v in values.items()}
+        return {k: v for k, v in plain.items() if v not in (None, [], {})}

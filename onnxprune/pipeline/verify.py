@@ -1,0 +1,35 @@
+"""Proving an earlier result again: is the pruned file the original without what the plan removed?"""
+
+import os
+from typing import Any
+
+from onnxprune.model import load
+from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.prune import start
+from onnxprune.pipeline.choose import silent
+from onnxprune.runtime.verify import Proof, prove
+from onnxprune.surgery.plan import Plan, check_plan
+from onnxprune.surgery.rewrite import mask
+
+
+def verify(source: Any, pruned: Any, plan: Plan | str | os.PathLike[str], **options: Any) -> Proof:
+    """Compare a pruned model with the masked original on random inputs, and on `data` where that is given.
+
+    Args:
+        source: the original.
+        pruned: the model to be proven.
+        plan: what was removed.
+        options: fields of `Request` about inputs and data.
+
+    Raises:
+        CheckFailed: they differ.
+        UsageError: the plan does not fit the original.
+        ModelError, FileError: one of the models cannot be read or run.
+    """
+    plan = plan if isinstance(plan, Plan) else Plan.load(plan)
+    heads = {"heads": plan.options["heads"]} if "heads" in plan.options else {}
+    run = start(source, Request.of({"ratio": 0.0, **heads, **options}), silent)
+    check_plan(run.deps, plan)
+    return prove(mask(run.model.proto, run.deps, run.deps.dead(plan.kept)), load(pruned).proto, run.feeds()).require()
+
+

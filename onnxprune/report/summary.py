@@ -1,0 +1,104 @@
+"""What a run found and did, as plain values: the terminal, JSON and HTML reports are drawn from these."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a model is and costs."""
+
+    params: int
+    macs: int
+    bytes: int
+    latency: float | None = None  # seconds per run, median of alternating runs
+    activations: int | None = None  # bytes of the largest set of values that live at once
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """One group: what was asked of it and what became of it."""
+
+    name: str
+    members: tuple[str, ...]  # nodes whose weights write its channels
+    channels: int
+    kept: int
+    asked: float | None  # share of its channels that was asked to go; None under a target or threshold
+    note: str = ""  # why it was left whole, where it was
+
+    @property
+    def removed(self) -> float:
+        return 1 - self.kept / self.channels
+
+
+@dataclass(frozen=True)
+class FrozenRow:
+    """A layer whose own channels cannot be removed, and why."""
+
+    layer: str
+    channels: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """A figure of merit on the user's data, before and after."""
+
+    name: str
+    before: float
+    after: float
+    unit: str
+    samples: int | None
+
+
+@dataclass(frozen=True)
+class DriftRow:
+    """How far an output moved on random input: that of noise, which says nothing about accuracy."""
+
+    output: str
+    relative: float  # largest difference as a share of the largest magnitude
+    cosine: float
+    snr: float  # dB
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a user may want to know of a run."""
+
+    source: str
+    output: str | None
+    options: Mapping[str, Any]
+    asked: str
+    got: str
+    before: Figures
+    after: Figures
+    groups: tuple[GroupRow, ...]
+    frozen: tuple[FrozenRow, ...]
+    proof: str | None  # None: not verified
+    proof_error: float | None = None
+    drift: tuple[DriftRow, ...] = ()
+    metrics: tuple[MetricRow, ...] = ()
+    latency_note: str = ""
+    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    next_commands: tuple[str, ...] = ()
+    sha256: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def changed(self) -> bool:
+        """Whether any channel was removed."""
+        return any(g.kept < g.channels for g in self.groups)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON values; times and latencies are in seconds, sizes in bytes."""
+        data = asdict(self)
+        data["proof"] = {"verified": self.proof is not None, "result": self.proof, "error": self.proof_error}
+        del data["proof_error"]
+        return data
+
+    def __str__(self) -> str:
+        from onnxprune.report.terminal import plain
+
+        return plain(self)
