@@ -1,0 +1,228 @@
+"""MSVFP: a search over all layers of a network that thins, step by step, the one whose trial loses least.
+
+D. Ghimire, S.-H. Kim, "Magnitude and similarity based variable rate filter pruning for efficient convolution neural
+networks", Applied Sciences 13(1):316, 2023, doi 10.3390/app13010316.
+
+Published: the loop below with its numbers. While the reduction of the cost is below half the target, a layer gives up
+its filters of the smallest L2 norm, after that those with the smallest sum of distances to the layer's others; a trial
+removes 10 % of a layer's current filters, layers that have lost 70 % are left alone, and whenever the cost has fallen
+by more than 3 % since the last time the network is trained for a short while. Ours: a step removes at least one filter
+and leaves what `least` asks for; the last step hands back what it took beyond the target; with "cosine" and "ncc" the
+filters of the largest similarity to the others go; layers whose trial saves nothing are not tried; `trials="lazy"`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import numpy as np
+
+from onnxprune.criteria.filters import Filters, Floats, Indices, rounded
+from onnxprune.criteria.options import option
+from onnxprune.criteria.ranking import Ranking, ranking
+from onnxprune.criteria.similarity import similarity, squared_distances
+
+Kept = dict[str, Indices]
+Redundant = Literal["euclidean", "cosine", "ncc"]
+
+
+@dataclass(frozen=True)
+class Msvfp:
+    """Hyper-parameters of the search; called on a single group, it does what the search would do to it alone.
+
+    A single group that has to reach a count needs no trials: half of what goes goes by L2 norm, the rest by
+    similarity, a share of the current filters at a time.
+    """
+
+    step: float = option(
+        0.1, "share of a layer's current filters that one step removes", low=1e-3, high=1.0, published=True
+    )
+    cap: float = option(0.7, "removed share from which on a layer is left alone", low=0.0, high=1.0, published=True)
+    switch: float = option(0.5, "share of the target at which similarity takes over", low=0.0, high=1.0, published=True)
+    similarity: Redundant = option(  # noqa: RUF009 - a field, made elsewhere
+        "euclidean", "how near filters are to the others", choices=("euclidean", "cosine", "ncc"), published=True
+    )
+    retrain_every: float = option(0.03, "fall of the cost after which to retrain", low=0.0, high=1.0, published=True)
+    images: int = option(10000, "labelled images that the loss is measured on", low=1, published=True)
+    trials: Literal["all", "lazy"] = option(
+        "all", "every layer at every step, or only while an older trial promises less loss", choices=("all", "lazy")
+    )
+
+    def __call__(self, filters: Filters, evidence: Floats | None = None) -> Ranking:
+        layer = Layer.of(filters, self.similarity)
+        by_norm = ranking(np.sqrt(filters.energies))
+
+        def pick(count: int) -> Indices:
+            kept, goal = np.arange(filters.channels), filters.channels - count
+            while len(kept) > count:
+                redundant = len(kept) <= filters.channels - self.switch * goal
+                number = min(self.share(len(kept)), len(kept) - count)
+                kept = np.setdiff1d(kept, layer.first_to_go(kept, number, redundant))
+            return kept
+
+        return Ranking(by_norm.order, by_norm.losses, pick)
+
+    def share(self, current: int) -> int:
+        """How many of so many filters a step removes: their share rounded half up, at least one."""
+        return max(1, int(current * self.step + 0.5))
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """What the criteria need to know of a group: norms `(channels,)` and distances `(channels, channels)`."""
+
+    norms: Floats
+    distance: Callable[[], Floats]
+
+    @staticmethod
+    def of(filters: Filters, measure: Redundant) -> "Layer":
+        """Norms at once, distances when they are first asked for."""
+
+        @cache
+        def distance() -> Floats:
+            if measure == "euclidean":
+                return np.sqrt(squared_distances(filters))
+            return 1 - similarity(filters, measure)
+
+        return Layer(np.sqrt(filters.energies), distance)
+
+    def first_to_go(self, kept: Indices, number: int, redundant: bool) -> Indices:
+        """The most redundant, or else the weakest, of the kept channels in the order they go; of equals the later."""
+        worth = self.distance()[np.ix_(kept, kept)].sum(axis=1) if redundant else self.norms[kept]
+        return kept[np.lexsort((-kept, rounded(worth, 9)))[:number]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One real pruning: what left which group by which criterion, and the loss and cost that remain."""
+
+    group: str
+    criterion: Literal["magnitude", "similarity"]
+    removed: Indices
+    loss: float
+    cost: float
+    trials: int  # losses that were measured to choose the group
+    retrained: bool
+
+
+@dataclass(frozen=True)
+class Result:
+    """Kept channels of each group, how they came about, and whether the target was reached."""
+
+    kept: Kept
+    steps: tuple[Step, ...]
+    reached: bool
+
+
+@dataclass
+class _Network:
+    """The groups between two steps."""
+
+    layers: dict[str, Layer]
+    kept: Kept
+    options: Msvfp
+    cost: Callable[[Kept], float]
+    loss: Callable[[Kept], float]
+
+    def without(self, name: str, removed: Indices) -> Kept:
+        """The kept channels of all groups if these of one were gone."""
+        return {**self.kept, name: np.setdiff1d(self.kept[name], removed)}
+
+    def removable(self, redundant: bool, least: Mapping[str, int]) -> dict[str, Indices]:
+        """What a trial would remove from each group that may lose some and thereby saves something."""
+        found, now = {}, self.cost(self.kept)
+        for name, layer in self.layers.items():
+            current, total = len(self.kept[name]), len(layer.norms)
+            number = min(self.options.share(current), current - max(1, least.get(name, 1)))
+            if number < 1 or 1 - current / total >= self.options.cap:
+                continue
+            removed = layer.first_to_go(self.kept[name], number, redundant)
+            if self.cost(self.without(name, removed)) < now:
+                found[name] = removed
+        return found
+
+    def trial(self, name: str, removed: Indices) -> float:
+        """The loss without these channels; a loss that is not a number counts as infinite."""
+        value = float(self.loss(self.without(name, removed)))
+        return value if value == value else np.inf
+
+    def enough(self, name: str, removed: Indices, target: float) -> Indices:
+        """As few of these channels, first ones first, as reach the target; all of them where they do not."""
+        reach = (n for n in range(1, len(removed)) if self.cost(self.without(name, removed[:n])) <= target)
+        return removed[: next(reach, len(removed))]
+
+
+def _choose(
+    network: _Network, removable: Mapping[str, Indices], base: float, rises: dict[str, float]
+) -> tuple[str, float, int]:
+    """The group whose trial loses least, its loss, and how many trials that took.
+
+    `rises` holds by how much each group's last trial raised the loss. A lazy search takes them for a lower bound, as
+    the loss of one more removal rarely falls while the network shrinks, and tries groups only while an older rise is
+    below the best new one.
+    """
+    lazy = network.options.trials == "lazy"
+    waiting = sorted(removable, key=lambda name: rises.get(name, -np.inf)) if lazy else list(removable)
+    best, least, trials = waiting[0], np.inf, 0
+    for name in waiting:
+        if lazy and trials and base + rises.get(name, -np.inf) >= least:
+            break
+        loss = network.trial(name, removable[name])
+        rises[name] = loss - base
+        trials += 1
+        if loss < least:
+            best, least = name, loss
+    return best, least, trials
+
+
+def search(
+    groups: Mapping[str, Filters],
+    target: float,
+    cost: Callable[[Kept], float],
+    loss: Callable[[Kept], float],
+    options: Msvfp | None = None,
+    *,
+    retrain: Callable[[Kept], Mapping[str, Filters] | None] | None = None,
+    least: Mapping[str, int] | None = None,
+    progress: Callable[[Step], None] | None = None,
+) -> Result:
+    """Remove channels until the cost is at most `target`, in the unit of `cost` (MACs, say).
+
+    groups: the filters of each group, by name.
+    cost: of the network that keeps these channels; it need not be a sum over groups.
+    loss: of the network that keeps these channels, on a fixed set of data (mean cross-entropy, say).
+    retrain: called with the kept channels whenever the cost has fallen enough; it may give the changed filters, with
+        all channels in their old places, those that are gone included.
+    least: channels that a group has to keep; 1 where it is not named.
+
+    Where no group may be thinned any further the search ends early, and `reached` is false.
+    """
+    options = options or Msvfp()
+    layers = {name: Layer.of(filters, options.similarity) for name, filters in groups.items()}
+    network = _Network(layers, {name: np.arange(f.channels) for name, f in groups.items()}, options, cost, loss)
+    full = trained = now = float(cost(network.kept))
+    base = float(loss(network.kept))
+    rises: dict[str, float] = {}
+    steps: list[Step] = []
+    while now > target:
+        redundant = full - now >= options.switch * (full - target)
+        removable = network.removable(redundant, least or {})
+        if not removable:
+            break
+        name, base, trials = _choose(network, removable, base, rises)
+        removed = network.enough(name, removable[name], target)
+        if len(removed) < len(removable[name]):
+            base = network.trial(name, removed)
+        network.kept = network.without(name, removed)
+        now = float(cost(network.kept))
+        retrained = retrain is not None and trained - now > options.retrain_every * full
+        steps.append(Step(name, "similarity" if redundant else "magnitude", removed, base, now, trials, retrained))
+        if progress:
+            progress(steps[-1])
+        if retrain and retrained:
+            for which, filters in (retrain(dict(network.kept)) or {}).items():
+                layers[which] = Layer.of(filters, options.similarity)
+            trained, base = now, float(loss(network.kept))
+            rises.clear()
+    return Result(network.kept, tuple(steps), now <= target)

@@ -1,0 +1,99 @@
+"""What a method makes of a group: which channels to keep at any count, and what each one's removal costs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onnxprune.criteria.cluster import Tree
+from onnxprune.criteria.filters import Filters, Floats, Indices, rounded
+from onnxprune.errors import UsageError
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """A group's channels as one method sees them.
+
+    order: all channels, the first to leave first: `(channels,)`.
+    losses: the modelled loss of each removal in that order, as a share of the group's total: `(channels,)`. Scores
+        lose their squares, similar filters what the filter that stands for them cannot express. They sum to at most 1
+        and compare across groups; what they leave out is how much the readers of a channel make of it.
+    pick: from a count to the channels that stay. Methods that cluster anew for every count need not follow `order`.
+    duplicates: from a least similarity to the channels that stay; None where the method has no such measure.
+    """
+
+    order: Indices
+    losses: Floats
+    pick: Callable[[int], Indices]
+    duplicates: Callable[[float], Indices] | None = None
+
+    def keep(self, count: int) -> Indices:
+        """The `count` channels to keep, sorted. Raises `UsageError` unless 1 ≤ count ≤ channels."""
+        channels = len(self.order)
+        if not 1 <= count <= channels:
+            raise UsageError(f"cannot keep {count} of {channels} channels: 1 to {channels} can stay")
+        return np.arange(channels) if count == channels else np.sort(self.pick(count))
+
+    @property
+    def curve(self) -> Floats:
+        """Modelled loss after removing 0, 1, 2 ... all channels in `order`: `(channels + 1,)`, never falling."""
+        return np.concatenate([[0.0], np.cumsum(self.losses)])
+
+
+def ranking(score: Floats, loss: Floats | None = None) -> Ranking:
+    """Rank by score, `(channels,)`, the lowest first to leave; of equals the later one leaves.
+
+    A removal loses `loss`, by default its squared score, relative to the sum over the group.
+    """
+    score = np.asarray(score, np.float64)
+    loss = score**2 if loss is None else loss
+    order = np.lexsort((-np.arange(len(score)), rounded(score)))
+    total = float(loss.sum())
+    losses = loss[order] / total if total > 0 else np.zeros(len(score))
+    return Ranking(order, losses, pick=lambda count: order[len(order) - count :])
+
+
+def tree_order(tree: Tree, energies: Floats, residual: Callable[[float, float], float]) -> tuple[Indices, Floats]:
+    """Order and losses of removals along a tree: at each merge the weaker of the two clusters' strongest leaves.
+
+    `residual(height, energy)` is the share of a filter's energy that one at this distance cannot express.
+    """
+    champion = np.arange(tree.leaves + len(tree.pairs))
+    order, losses = [], []
+    for merge, (pair, height) in enumerate(zip(tree.pairs, tree.heights, strict=True)):
+        first, second = sorted(champion[pair])
+        winner, loser = (first, second) if energies[first] >= energies[second] else (second, first)
+        champion[tree.leaves + merge] = winner
+        order.append(loser)
+        losses.append(residual(float(height), float(energies[loser])) * energies[loser])
+    last = champion[-1]
+    total = float(energies.sum())
+    all_losses = np.array([*losses, energies[last]])
+    return np.array([*order, last], np.int64), all_losses / total if total > 0 else np.zeros(tree.leaves)
+
+
+def dead_first(filters: Filters, inner: Callable[[Filters, Indices], Ranking]) -> Ranking:
+    """A ranking of the filters that are not all zero; those that are leave before any other, at no loss.
+
+    What is left of such a channel is a constant (its bias). Unless every filter is zero, `inner` sees no zero ones:
+    it is given the others and their indices.
+    """
+    alive, dead = np.flatnonzero(filters.energies > 0), np.flatnonzero(filters.energies == 0)
+    if not len(alive):
+        return replace(ranking(np.zeros(filters.channels)), duplicates=lambda _: np.array([0]))
+    if not len(dead):
+        return inner(filters, alive)
+    rest = inner(filters.take(alive), alive)
+
+    def pick(count: int) -> Indices:
+        if count <= len(alive):
+            return alive[rest.keep(count)]
+        return np.concatenate([alive, dead[: count - len(alive)]])
+
+    duplicates = rest.duplicates
+    return Ranking(
+        np.concatenate([dead[::-1], alive[rest.order]]),
+        np.concatenate([np.zeros(len(dead)), rest.losses]),
+        pick,
+        None if duplicates is None else lambda least: alive[duplicates(least)],
+    )

@@ -1,0 +1,236 @@
+"""How alike the filters of a group are: normalised cross-correlation, cosine and distance, from Gram matrices.
+
+The filters are scaled and rounded to integers that are small enough for every sum of products to be exact in the
+floating-point type of the matrix product. So the order of summation does not matter, and the result has the same
+bytes with any number of threads and any BLAS. Rounding moves a cosine by about 1e-8 where the product runs in float64
+and by about 1e-4/√blocks where it runs in float32 (wide layers of thousands of filters); equal filters keep a cosine
+of exactly 1.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import blas
+
+from onnxprune.criteria.filters import COLUMNS, Filters, Floats, Indices, tiles
+
+Measure = Literal["ncc", "cosine"]
+Lag = Literal["zero", "spatial"]
+Shift = tuple[int, ...]
+
+DOUBLE_WORK = 1 << 31  # products (channels² · weights) up to which float64 costs too little to save
+BLOCKS = 12  # of a float32 product: more would be more accurate, and slower to add up
+FLAT = 1e-12  # a filter with less than this share of its energy around its mean is constant
+
+
+@dataclass(frozen=True)
+class Integers:
+    """Filters minus their means, scaled row by row so that products of their rounded values are summed exactly.
+
+    float64 holds integers to 2⁵³ and float32 to 2²⁴. A sum of products of two rows is at most the product of their
+    norms (Cauchy-Schwarz), and so is every partial sum: norms up to 2²⁶ and 2¹² are safe. In float32 the bound holds
+    for one block of columns, and blocks are added up in float64.
+    """
+
+    filters: Filters
+    mean: Floats  # (channels,)
+    scale: Floats  # (channels,), 0 for a row that has nothing left
+    single: bool  # products in float32
+    columns: int  # of a block
+
+    def blocks(self) -> Iterator[NDArray]:
+        """The integers as floats, `(channels, some inputs, *kernel)` at a time."""
+        for block in self.filters.blocks(self.columns):
+            result = np.empty(block.shape, np.float32 if self.single else np.float64)
+            column = (-1, *[1] * (block.ndim - 1))
+            for rows in tiles(block):
+                tile = block[rows] - self.mean[rows].reshape(column)
+                tile *= self.scale[rows].reshape(column)
+                np.rint(tile, out=result[rows], casting="same_kind")
+            yield result
+
+
+def integers(filters: Filters, centred: bool) -> Integers:
+    """Scale the filters for exact Gram matrices; `centred` takes each filter's own mean away first."""
+    width = filters.width
+    single = filters.channels**2 * width > DOUBLE_WORK
+    columns = max(512, -(-width // BLOCKS)) if single else COLUMNS
+    mean = filters.totals / width if centred else np.zeros(filters.channels)
+    energies = filters.reduce(lambda tile, rows: _energy(tile, mean[rows]), columns)
+    bound = energies.max(axis=1) if single else energies.sum(axis=1)
+    gone = energies.sum(axis=1) <= FLAT * filters.energies  # of a constant filter only rounding errors are left
+    widest = max(block[0].size for block in filters.blocks(columns)) if single else width
+    norm = 2.0 ** (12 if single else 26) - np.sqrt(widest) / 2 - 1  # rounding adds up to a half in each column
+    scale = np.divide(norm, np.sqrt(bound), out=np.zeros(filters.channels), where=~gone)
+    return Integers(filters, mean, scale, single, columns)
+
+
+def _energy(tile: Floats, mean: Floats) -> Floats:
+    tile -= mean[:, None]
+    return np.einsum("ij,ij->i", tile, tile)
+
+
+def gram(rows: Integers) -> Floats:
+    """Products of all filters with all: `(channels, channels)`, exact."""
+    channels = rows.filters.channels
+    lower = np.zeros((channels, channels))
+    multiply = blas.ssyrk if rows.single else blas.dsyrk
+    for block in rows.blocks():
+        lower += multiply(1.0, block.reshape(channels, -1).T, trans=1).T  # the upper triangle of the transpose
+    for start in range(0, channels, 256):
+        stop = start + 256
+        corner = np.tril(lower[start:stop, start:stop])
+        lower[start:stop, start:stop] = corner + np.tril(corner, -1).T
+        lower[start:stop, stop:] = lower[stop:, start:stop].T
+    return lower
+
+
+def shifted_gram(rows: Integers, shift: Shift) -> Floats:
+    """Products of all filters with all filters moved by `shift` positions of the kernel: `(channels, channels)`."""
+    channels = rows.filters.channels
+    total = np.zeros((channels, channels))
+    for block in rows.blocks():
+        left, right = _overlap(block, shift)
+        if left.size:
+            total += left.reshape(channels, -1) @ right.reshape(channels, -1).T
+    return total
+
+
+def _overlap(block: NDArray, shift: Shift) -> tuple[NDArray, NDArray]:
+    """The part of each kernel that lies on the same kernel moved by `shift`, and the part that it lies on.
+
+    Nothing where the kernel is too small. Kernels of fewer axes than the shift are taken as 1 along the first ones.
+    """
+    kernel = (1,) * (len(shift) - block.ndim + 2) + block.shape[2:]
+    block = block.reshape(*block.shape[:2], *kernel)
+    here = [slice(max(0, -step), max(0, size - max(0, step))) for step, size in zip(shift, kernel, strict=True)]
+    there = [slice(max(0, step), max(0, size - max(0, -step))) for step, size in zip(shift, kernel, strict=True)]
+    return block[:, :, *here], block[:, :, *there]
+
+
+def shifts(filters: Filters) -> list[Shift]:
+    """Half of the shifts at which some writer's kernel overlaps itself; the other half are their negatives."""
+    rank = max(weight.ndim for weight in filters.weights) - 2
+    kernels = [(1,) * (rank - weight.ndim + 2) + weight.shape[2:] for weight in filters.weights]
+    reach = [max(kernel[axis] for kernel in kernels) - 1 for axis in range(rank)]
+    return [shift for shift in product(*(range(-r, r + 1) for r in reach)) if shift > (0,) * rank]
+
+
+def cosines(filters: Filters) -> Floats:
+    """Cosine of each pair of filters: `(channels, channels)`, symmetric, 1 on the diagonal.
+
+    An all-zero filter is 0 times any other, a scaled copy: its cosine with all is 1.
+    """
+    result = _normalised(gram(integers(filters, centred=False)))
+    return _with_zeros(result, filters)
+
+
+def correlations(filters: Filters, lag: Lag = "zero", absolute: bool = False) -> Floats:
+    """Normalised cross-correlation of each pair of filters over inputs and kernel: `(channels, channels)`.
+
+    `NCC(i, j) = Σ (Fᵢ−mᵢ)(Fⱼ−mⱼ) / (‖Fᵢ−mᵢ‖ ‖Fⱼ−mⱼ‖)`, m a filter's mean over all its weights. With lag "spatial",
+    the largest over all shifts of one filter's kernel against the other's, zeros beyond the edge; all writers of a
+    coupled group shift together, and one whose kernel is too small for a shift adds nothing to it. Each shift is one
+    matrix product: 13 for a 3×3 kernel. `absolute` takes the magnitude.
+
+    Where the formula divides by zero: constant filters of the same sign are scaled copies and get 1, of opposite
+    signs −1; with a filter that varies they have 0. An all-zero filter is 0 times any other and gets 1 with all.
+    """
+    rows = integers(filters, centred=True)
+    best = gram(rows)
+    energies = best.diagonal().copy()
+    np.abs(best, out=best, where=absolute)
+    for shift in shifts(filters) if lag == "spatial" else []:
+        moved = shifted_gram(rows, shift)
+        np.abs(moved, out=moved, where=absolute)
+        np.maximum(best, moved, out=best)
+        np.maximum(best, moved.T, out=best)
+    result = _normalised(best, energies)
+    flat = np.flatnonzero(rows.scale == 0)
+    if flat.size:
+        signs = np.sign(filters.totals[flat])
+        result[np.ix_(flat, flat)] = np.abs(np.outer(signs, signs)) if absolute else np.outer(signs, signs)
+    return _with_zeros(result, filters)
+
+
+def _normalised(products: Floats, energies: Floats | None = None) -> Floats:
+    """Products divided by both norms, in place; `√(e·e)` is exactly e, which makes equal filters exactly 1."""
+    energies = products.diagonal().copy() if energies is None else energies
+    energies = np.where(energies > 0, energies, 1.0)
+    for rows in tiles(products):
+        products[rows] /= np.sqrt(energies[rows, None] * energies)
+    return products
+
+
+def _with_zeros(similarity: Floats, filters: Filters) -> Floats:
+    zero = filters.energies == 0
+    similarity[zero, :] = 1.0
+    similarity[:, zero] = 1.0
+    return similarity
+
+
+def similarity(filters: Filters, measure: Measure = "ncc", lag: Lag = "zero", absolute: bool = False) -> Floats:
+    """Cosine or normalised cross-correlation of each pair of filters: `(channels, channels)`."""
+    if measure == "ncc":
+        return correlations(filters, lag, absolute)
+    result = cosines(filters)
+    return np.abs(result, out=result) if absolute else result
+
+
+def pair_similarity(
+    filters: Filters, left: Indices, right: Indices, measure: Measure, lag: Lag = "zero", absolute: bool = False
+) -> Floats:
+    """The same measures pair by pair in float64, without the rounding of the Gram matrices: `(pairs,)`."""
+    step = max(1, (1 << 21) // filters.width)
+    lags = [s for shift in shifts(filters) for s in (shift, tuple(-x for x in shift))] if lag == "spatial" else []
+    parts = [np.ones(0)]
+    for start in range(0, len(left), step):
+        pair = slice(start, start + step)
+        a, b = (filters.take(side[pair]) for side in (left, right))
+        parts.append(_pairs(a, b, measure == "ncc", lags if measure == "ncc" else [], absolute))
+    return np.concatenate(parts)
+
+
+def _pairs(a: Filters, b: Filters, centred: bool, lags: list[Shift], absolute: bool) -> Floats:
+    """Row by row similarity of two equally many filters: `(channels,)`."""
+    x, y = ([_minus_mean(w, f, centred) for w in f.weights] for f in (a, b))
+    energy_x, energy_y = (sum((w**2).reshape(len(w), -1).sum(axis=1) for w in side) for side in (x, y))
+    flat_x, flat_y = energy_x <= FLAT * a.energies, energy_y <= FLAT * b.energies
+    best = np.full(a.channels, -np.inf)
+    for shift in [(0,) * (max(w.ndim for w in x) - 2), *lags]:
+        products = np.zeros(a.channels)
+        for v, w in zip(x, y, strict=True):
+            here, there = _overlap(v, shift)[0], _overlap(w, shift)[1]
+            products += (here * there).reshape(a.channels, -1).sum(axis=1)
+        best = np.maximum(best, np.abs(products) if absolute else products)
+    norm = np.sqrt(energy_x * energy_y)
+    result = np.divide(best, norm, out=np.zeros(a.channels), where=~(flat_x | flat_y))
+    signs = np.sign(a.totals * b.totals)
+    result = np.where(flat_x & flat_y, np.abs(signs) if absolute else signs, result)
+    return np.where((a.energies == 0) | (b.energies == 0), 1.0, result)
+
+
+def _minus_mean(weight: NDArray, filters: Filters, centred: bool) -> Floats:
+    mean = filters.totals / filters.width if centred else np.zeros(filters.channels)
+    return weight.astype(np.float64) - mean.reshape(-1, *[1] * (weight.ndim - 1))
+
+
+def squared_distances(filters: Filters) -> Floats:
+    """Squared Euclidean distance of each pair of filters: `(channels, channels)`, 0 between equal filters."""
+    result = cosines(filters)
+    energies = filters.energies
+    for rows in tiles(result):
+        result[rows] *= -2 * np.sqrt(energies[rows, None] * energies)
+        result[rows] += energies[rows, None] + energies
+    return np.maximum(result, 0, out=result)
+
+
+def nearest(similarity: Floats, kept: Indices) -> Indices:
+    """For each channel the kept one that it is most similar to, itself where it is kept: `(channels,)`."""
+    owner = kept[np.argmax(similarity[:, kept], axis=1)]
+    owner[kept] = kept
+    return owner
