@@ -150,17 +150,17 @@ def _proposals(specs: Sequence[Spec], hints: Mapping[str, Shape]) -> Iterator[di
     unnamed = [key for key in free if key not in batch]
     seen = set()
     for chosen in itertools.chain(
-        (known | dict.fromkeys(free, size) | channel | guess for size in SIZES),
-        (known | dict.fromkeys(free, size) | dict.fromkeys(batch, 1) for size in SIZES),
+        (dict.fromkeys(free, size) | channel | guess for size in SIZES),
+        (dict.fromkeys(free, size) | dict.fromkeys(batch, 1) for size in SIZES),
         (
-            known | dict.fromkeys(free, size) | dict.fromkeys((*ones, *batch), 1)
+            dict.fromkeys(free, size) | dict.fromkeys((*ones, *batch), 1)
             for size in SIZES
             for n in range(1, min(len(unnamed), 4))
             for ones in itertools.combinations(unnamed, n)
         ),
-        (known | dict.fromkeys(free, 224) | channel | guess | dict.fromkeys(batch, n) for n in BATCHES),
+        (dict.fromkeys(free, 224) | channel | guess | dict.fromkeys(batch, n) for n in BATCHES),
     ):
-        shapes = {s.name: hints.get(s.name) or _filled(s, chosen) for s in specs}
+        shapes = {s.name: hints.get(s.name) or _filled(s, chosen | known) for s in specs}
         mark = tuple(shapes.values())
         if mark not in seen and all(math.prod(shapes[s.name]) <= LARGEST for s in specs if s.name not in hints):
             seen.add(mark)

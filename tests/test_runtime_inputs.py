@@ -1,0 +1,184 @@
+"""Shapes that users write, shapes that are found, and random feeds."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from runtime_models import SHARED, build, conv_net, needs_models
+
+from onnxprune.errors import ModelError, UsageError
+from onnxprune.runtime.inputs import parse_input_shapes, random_inputs, resolve_shapes
+from onnxprune.runtime.session import make_session
+from onnxprune.runtime.specs import Spec, describe, fits, from_value_info, model_inputs
+
+ONE = [Spec("serving_default:0", 1, ("N", None, None, 3))]
+TWO = [Spec("a", 1, ("N", 3, "H", "W")), Spec("a:b", 1, ("N", 7)), Spec("sr", 7, ())]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "serving_default:0:1x20x30x3",
+        "serving_default:0:1,20,30,3",
+        "serving_default:0:[1,20,30,3]",
+        "serving_default:0:[1, 20, 30, 3]",
+        "serving_default:0:1×20×30×3",
+        "serving_default:0:1X20X30X3",
+        "serving_default:0:(1, 20, 30, 3,)",
+        "serving_default:0=1x20x30x3",
+        "1x20x30x3",
+        " [1,20,30,3] ",
+    ],
+)
+def test_all_spellings_of_a_shape(text):
+    assert parse_input_shapes([text], ONE) == {"serving_default:0": (1, 20, 30, 3)}
+
+
+def test_names_with_colons_and_scalars():
+    given = parse_input_shapes(["a:b:2x7", "a:1x3x5x6", "sr:[]"], TWO)
+    assert given == {"a:b": (2, 7), "a": (1, 3, 5, 6), "sr": ()}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("c:1x3", "'a' [N, 3, H, W]"),
+        ("1x3x5x6", "names no input"),
+        ("a:1x4x5x6", "does not fit input 'a', which is [N, 3, H, W]"),
+        ("a:1x3x5", "does not fit"),
+        ("a:1x3xHxW", "cannot read the sizes"),
+        ("a:1x-3x5x6", "--input-shapes a:1x3x224x224"),
+        ("a:", "does not fit"),
+    ],
+)
+def test_shapes_that_are_refused(text, says):
+    with pytest.raises(UsageError) as caught:
+        parse_input_shapes([text], TWO)
+    assert says in str(caught.value)
+
+
+def test_inputs_that_are_weights_are_none():
+    model = conv_net()
+    model.graph.input.append(helper.make_tensor_value_info("w1", 1, [6, 3, 3, 3]))
+    assert [s.name for s in model_inputs(model)] == ["x"]
+    assert from_value_info(onnx.ValueInfoProto(name="odd")).shape is None
+
+
+def test_fixed_shapes_stay_and_a_free_batch_is_one():
+    assert resolve_shapes(conv_net(batch=5)) == {"x": (5, 3, 8, 8)}
+    assert resolve_shapes(conv_net()) == {"x": (1, 3, 8, 8)}
+    assert resolve_shapes(conv_net(), {"x": (4, 3, 8, 8)}) == {"x": (4, 3, 8, 8)}
+    assert resolve_shapes(make_session(conv_net())) == {"x": (1, 3, 8, 8)}
+
+
+def reshaping(inputs, target, name="x"):
+    """A model that runs only where its input has as many elements as `target`."""
+    nodes = [helper.make_node("Reshape", [name, "to"], ["y"])]
+    return build(nodes, inputs, [("y", 1, None)], {"to": np.array(target, np.int64)})
+
+
+def test_free_sizes_are_found_by_running():
+    assert resolve_shapes(reshaping([("x", 1, ["N", 3, "H", "W"])], [1, 3 * 640 * 640])) == {"x": (1, 3, 640, 640)}
+    assert resolve_shapes(reshaping([("x", 1, ["N", "C", "H", "W"])], [1, 3, 96, 96])) == {"x": (1, 3, 96, 96)}
+    assert resolve_shapes(reshaping([("x", 1, ["batch", "samples"])], [16000])) == {"x": (1, 16000)}
+    assert resolve_shapes(reshaping([("x", 1, ["batch", "batch", 5])], [5])) == {"x": (1, 1, 5)}
+
+
+def test_a_batch_that_the_graph_fixes_is_found():
+    assert resolve_shapes(reshaping([("x", 1, ["N", 3, 4, 4])], [8, 48])) == {"x": (8, 3, 4, 4)}
+
+
+def test_equal_names_get_equal_sizes_and_question_marks_do_not():
+    add = helper.make_node("Add", ["a", "b"], ["y"])
+    io = [("a", 1, ["N", "T"]), ("b", 1, ["N", "T"])], [("y", 1, None)]
+    found = resolve_shapes(build([add], *io))
+    assert found["a"] == found["b"] == (1, 224)
+    model = build(
+        [helper.make_node("Concat", ["a", "b"], ["y"], axis=1)],
+        [("a", 1, ["?", "?"]), ("b", 1, ["?", 9])],
+        [("y", 1, None)],
+    )
+    assert resolve_shapes(model)["a"][0] == resolve_shapes(model)["b"][0]
+
+
+def test_hints_settle_what_shares_their_names():
+    add = helper.make_node("Add", ["a", "b"], ["y"])
+    model = build([add], [("a", 1, ["N", "T"]), ("b", 1, ["N", "T"])], [("y", 1, None)])
+    assert resolve_shapes(model, {"a": (2, 7)}) == {"a": (2, 7), "b": (2, 7)}
+
+
+def test_when_nothing_runs_the_inputs_are_named():
+    model = reshaping([("x", 1, ["N", 3, "H", "W"])], [1, 3 * 1009 * 1013])
+    with pytest.raises(UsageError) as caught:
+        resolve_shapes(model)
+    assert "'x' [N, 3, H, W] float32" in str(caught.value)
+    assert "--input-shapes x:1x3x224x224" in str(caught.value)
+    assert resolve_shapes(model, {"x": (1, 3, 1009, 1013)}) == {"x": (1, 3, 1009, 1013)}
+    with pytest.raises(UsageError, match="'z' is no input"):
+        resolve_shapes(model, {"z": (1,)})
+
+
+def test_random_inputs_are_seeded_and_of_their_type():
+    names = {"f": TensorProto.FLOAT, "h": TensorProto.FLOAT16, "b": TensorProto.BFLOAT16, "d": TensorProto.DOUBLE}
+    names |= {"i8": TensorProto.INT8, "u8": TensorProto.UINT8, "ids": TensorProto.INT64, "m": TensorProto.BOOL}
+    specs = [Spec(n, e, (4, 50)) for n, e in names.items()] + [Spec("sr", TensorProto.INT64, ())]
+    shapes = {s.name: s.shape for s in specs}
+    one, two = random_inputs(specs, shapes, seed=3, count=2)
+    again = random_inputs(specs, shapes, seed=3, count=2)
+    for name, array in one.items():
+        assert array.dtype == next(s.dtype for s in specs if s.name == name)
+        np.testing.assert_array_equal(array, again[0][name])
+    assert not np.array_equal(one["f"], two["f"])
+    assert not np.array_equal(one["f"], random_inputs(specs, shapes, seed=4)[0]["f"])
+    assert abs(float(one["f"].std()) - 1) < 0.2
+    assert set(np.unique(one["ids"])) == {0, 1}
+    assert one["i8"].min() < -100 < 100 < one["i8"].max()
+    assert one["u8"].max() > 200
+    assert one["sr"].shape == ()
+    assert one["sr"] == 16000
+
+
+def test_strings_and_sequences_are_refused():
+    with pytest.raises(ModelError, match="'t' holds"):
+        random_inputs([Spec("t", TensorProto.STRING, (1,))], {"t": (1,)})
+    sequence = onnx.ValueInfoProto(
+        name="s", type=helper.make_sequence_type_proto(helper.make_tensor_type_proto(1, [1]))
+    )
+    with pytest.raises(ModelError, match="'s' is a sequence"):
+        random_inputs([from_value_info(sequence)], {"s": ()})
+
+
+def test_shapes_are_described_and_compared():
+    assert describe(("N", 3, None)) == "[N, 3, ?]"
+    assert fits((9, 3, 4), Spec("x", 1, ("N", 3, None)))
+    assert not fits((9, 4, 4), Spec("x", 1, ("N", 3, None)))
+    assert fits((9, 3), Spec("x", 1, (1, 3)), skip_first=True)
+    assert not fits((9, 3, 1), Spec("x", 1, (1, 3)), skip_first=True)
+
+
+# What ../shared/models/README.md says that these need; all others run without a hint, and so do these.
+HINTS = {
+    "silero_vad": ["input:1x512", "state:2x1x128", "sr:[]"],
+    "silero_model_micro": ["input:1x16000"],
+    "openwakeword_embedding": ["input_1:1x76x32x1"],
+    "basic_pitch_nmp": ["1x43844x1"],
+    "ppocr_v3_det": ["x:1x3x320x320"],
+    "retinaface_mbnet025": ["[1,3,320,320]"],
+    "yunet_n_dynamic": ["input:1,3,320,320"],
+    "fns_candy_winml": ["inputImage:1x3x720x720"],
+}
+SLOW = {"fns_candy_winml"}  # 1.2 s a run
+
+
+@needs_models
+def test_every_network_runs_without_and_with_hints():
+    files = sorted((SHARED / "models").glob("*.onnx"))
+    assert len(files) >= 40
+    for path in files:
+        session = make_session(path, providers="cpu")
+        shapes = resolve_shapes(session)
+        if path.stem not in SLOW:
+            assert session.run(random_inputs(session.inputs, shapes)[0])
+        if path.stem in HINTS:
+            hints = parse_input_shapes(HINTS[path.stem], session.inputs)
+            assert resolve_shapes(session, hints) == hints
