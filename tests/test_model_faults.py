@@ -101,6 +101,30 @@ save(wide(), sys.argv[1], style={style})
     assert content(tmp_path) == before
 
 
+@pytest.mark.parametrize("style", [None, OUTSIDE])
+def test_everything_is_on_the_disk_before_it_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, style: ExternalStyle | None
+) -> None:
+    with failing(monkeypatch, None, 0, tmp_path) as calls:
+        save(wide(), tmp_path / "m.onnx", style=style)
+    order = [name for name in calls if name in ("write", "fsync", "replace")]
+    steps = [name for i, name in enumerate(order) if order[i - 1 : i] != [name]]
+    assert steps == ["write", "fsync", "replace", "fsync"] * (2 if style else 1)
+
+
+def test_what_stands_where_a_temporary_was_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    trap = tmp_path / f"{PREFIX}trap{SUFFIX}"
+    trap.symlink_to(victim)
+    names = iter(["trap", "trap", "free"])
+    monkeypatch.setattr("secrets.token_hex", lambda _: next(names))
+    save(add(), tmp_path / "m.onnx")
+    assert victim.read_bytes() == b"precious"
+    assert trap.is_symlink()
+    assert load(tmp_path / "m.onnx").proto == add()
+
+
 def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: real(fd, bytes(data)[: max(1, len(data) // 3)]))

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_files import add, model, node, refusal, weight, wheel_models, wide
@@ -187,6 +188,13 @@ def test_reading_and_writing_in_pieces_equals_protobuf(
         pieces = encode(found, large=large)
         assert b"".join(chunks(pieces)) == reference
         assert length(pieces) == len(reference)
+
+
+def test_a_field_that_reaches_out_of_its_graph_is_refused() -> None:
+    data = b"\x08\x08" + b"\x3a\x02" + b"\x12\x05" + b"hello"  # a graph of two bytes with a name of five
+    with pytest.raises(DecodeError):
+        onnx.ModelProto().ParseFromString(data)
+    assert "5 bytes are announced" in refusal(data)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # onnx's own, while it builds its test cases

@@ -47,15 +47,21 @@ class Temporary:
 
     def __init__(self, target: Path) -> None:
         self.target = target
-        self.path = target.parent / f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}"
+        self.path = self._name()
         self.descriptor = -1
         self.identity: os.stat_result | None = None
 
+    def _name(self) -> Path:
+        return self.target.parent / f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}"
+
     def create(self) -> None:
-        """Make the file; nothing may be there, and a link in its place is not followed."""
+        """Make the file, under a name where nothing is yet, not even a link."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
         with reported(self.target):
-            self.descriptor = os.open(self.path, flags, 0o666)  # less the umask, as for any new file
+            while self.descriptor < 0:
+                with suppress(FileExistsError):
+                    self.path = self._name()
+                    self.descriptor = os.open(self.path, flags, 0o666)  # less the umask, as for any new file
             self.identity = os.fstat(self.descriptor)
         if fcntl:
             with suppress(OSError):  # some network file systems have no locks
