@@ -98,7 +98,7 @@ class Walk:
         for tensor in graph.initializer:
             self.source(path + tensor.name, "initializer", tuple(tensor.dims), tensor.data_type, path)
         for value in graph.input:
-            if path + value.name not in self.sources:
+            if path + value.name not in self.sources and path + value.name not in self.values:
                 shape = self.statics.shapes.get(path + value.name)
                 self.values[path + value.name] = None if shape is None else Value(tuple(fixed(n) for n in shape))
         for proto in graph.node:
