@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxprune.errors import UsageError
 from onnxprune.runtime.batches import Dataset
-from onnxprune.runtime.script import load_function
+from onnxprune.runtime.script import blaming, load_function
 from onnxprune.runtime.session import Session
 from onnxprune.runtime.specs import Feed, describe
 
@@ -135,7 +135,8 @@ def find_metric(name: str) -> Metric:
     count = len(inspect.signature(function).parameters)
 
     def terms(outputs: Feed, reference: Feed | None, labels: Labels) -> np.ndarray:
-        given = np.asarray(function(*(outputs, labels, reference)[:count]), np.float64)
+        with blaming(name):
+            given = np.asarray(function(*(outputs, labels, reference)[:count]), np.float64)
         return np.array([given.mean() * _samples(outputs)])
 
     return Metric(name, terms, _mean, needs_reference=count > 2, unit="")

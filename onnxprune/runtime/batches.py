@@ -73,16 +73,14 @@ def _with_constants(roles: Roles, headers: Mapping[str, Header]) -> Roles:
     """Mark the arrays that are the same for all samples, and check that the others count alike.
 
     Constant are scalars, arrays that fit an input whose first axis is fixed to something else than a batch of
-    one (a state, a cache), and those that fit as they are while others are longer.
+    one (a state, a cache), and those of length one while others are longer.
     """
     shapes = {s.name: headers[roles.inputs[s.name]].shape for s in roles.specs}
     free = {s.name for s in roles.specs if shapes[s.name] and (s.batch in (None, 1) or not fits(shapes[s.name], s))}
     counted = free or {n for n, shape in shapes.items() if shape}
     rows = max((shapes[n][0] for n in counted), default=1)
     constant = {s.name for s in roles.specs if s.name not in counted}
-    constant |= {
-        s.name for s in roles.specs if s.name in free and shapes[s.name][0] != rows and fits(shapes[s.name], s)
-    }
+    constant |= {s.name for s in roles.specs if s.name in free and shapes[s.name][0] == 1 != rows}
     for name in sorted(counted - constant):
         if shapes[name][0] != rows:
             longest = next(n for n in sorted(counted) if shapes[n][0] == rows)

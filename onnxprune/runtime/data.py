@@ -1,6 +1,7 @@
 """Calibration and test data from files, folders, scripts or Python, in batches that a model takes."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from onnxprune.runtime.fit import Options, read_options
 from onnxprune.runtime.images import SUFFIXES, find_images, read_images
 from onnxprune.runtime.inputs import listing
 from onnxprune.runtime.readers import Arrays, Header, Reader
-from onnxprune.runtime.script import load_function, split_script
+from onnxprune.runtime.script import blaming, load_function, split_script
 from onnxprune.runtime.specs import Spec, nbytes
 
 # A batch that is not asked for: this many bytes of input, since what a network computes on the way is many
@@ -152,7 +153,7 @@ def _path_reader(text: str, specs: Sequence[Spec], options: Options) -> Reader:
     if path.is_dir():
         return _folder_reader(path, specs, options)
     if split_script(text, "load_data")[0].suffix == ".py":
-        return readers.read_feeds(load_function(text, default="load_data"), text)
+        return readers.read_feeds(partial(_from_script, text, load_function(text, default="load_data")), text)
     if not path.is_file():
         raise FileError(f"{path} is neither a file nor a folder")
     suffix = path.suffix.lower()
@@ -164,6 +165,11 @@ def _path_reader(text: str, specs: Sequence[Spec], options: Options) -> Reader:
     if suffix not in known:
         raise UsageError(f"{path} is no kind of data that is known ({FORMS})")
     return known[suffix](path)
+
+
+def _from_script(name: str, function: Callable[[], Iterable[Any]]) -> Iterator[Any]:
+    with blaming(name):
+        yield from function()
 
 
 FORMS = "npz, npy, json, script.py, a folder of npz, of images or of input_*.pb"

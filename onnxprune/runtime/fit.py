@@ -8,13 +8,13 @@ import numpy as np
 
 from onnxprune.errors import UsageError
 from onnxprune.runtime.readers import Header
-from onnxprune.runtime.specs import Spec, describe, fits
+from onnxprune.runtime.specs import Dim, Spec, describe, fits
 
 Step = Callable[[np.ndarray], np.ndarray]
 
 LAYOUTS = ("nchw", "nhwc")
 FLAGS = ("rgb", "bgr", "raw")
-CHANNELS = (1, 3, 4)  # what an axis of colours may measure
+CHANNELS = ((1, 3), (4,))  # what an axis of colours may measure, the likely lengths first
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,19 @@ def channel_axis(spec: Spec, options: Options) -> int:
         raise UsageError(f"input {spec} takes no images: they need four axes, like [N, 3, 224, 224]")
     if options.layout:
         return 1 if options.layout == "nchw" else 3
-    likely = [axis for axis in (1, 3) if shape[axis] in CHANNELS]
-    if len(likely) != 1:
+    axis = _colours(shape)
+    if axis is None:
         raise UsageError(f"cannot tell the channels of input {spec}; add --layout nchw or --layout nhwc")
-    return likely[0]
+    return axis
+
+
+def _colours(shape: Sequence[Dim]) -> int | None:
+    """Axis 1 or 3 of four, whichever alone has the length of an axis of colours (4 only where no other will do)."""
+    for lengths in CHANNELS:
+        axes = [axis for axis in (1, 3) if len(shape) == 4 and shape[axis] in lengths]
+        if axes:
+            return axes[0] if len(axes) == 1 else None
+    return None
 
 
 def fitting(spec: Spec, name: str, header: Header, options: Options, *, image: bool = False) -> Step:
@@ -132,9 +141,7 @@ def _arranged(spec: Spec, header: Header, options: Options, *, free: bool) -> St
     """The function that brings the axes into the model's order, or None."""
     shape = header.shape
     orders: list[tuple[int, ...]] = [(0, 3, 1, 2), (0, 2, 3, 1)]
-    last = len(shape) == 4 and shape[-1] in CHANNELS and shape[1] not in CHANNELS
-    first = len(shape) == 4 and shape[1] in CHANNELS and shape[-1] not in CHANNELS
-    wrong = (options.layout == "nchw" and last) or (options.layout == "nhwc" and first)
+    wrong = bool(options.layout) and _colours(shape) == {"nchw": 3, "nhwc": 1}[options.layout]
     if fits(shape, spec, skip_first=True) and not wrong:
         return lambda a: a
     if len(shape) == 4 and free:

@@ -1,12 +1,13 @@
 """Functions from a user's own Python file, named as `script.py:function`; naming one runs the file."""
 
+import contextlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from onnxprune.errors import FileError, UsageError
+from onnxprune.errors import FileError, OnnxPruneError, UsageError
 
 
 def split_script(text: str, default: str) -> tuple[Path, str]:
@@ -31,12 +32,22 @@ def load_function(text: str, *, default: str) -> Callable[..., Any]:
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.absolute().parent))
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's code raises
-        raise UsageError(f"{path} failed with {type(error).__name__}: {error}") from error
+        with blaming(str(path)):
+            spec.loader.exec_module(module)
     finally:
         sys.path.remove(str(path.absolute().parent))
     function = getattr(module, name, None)
     if not callable(function):
         raise UsageError(f"{path} has no function '{name}'")
     return function
+
+
+@contextlib.contextmanager
+def blaming(script: str) -> Iterator[None]:
+    """Report what the user's own code raises as a `UsageError` that names the script, in one line."""
+    try:
+        yield
+    except OnnxPruneError:
+        raise
+    except Exception as error:  # whatever the user's code raises
+        raise UsageError(f"{script} failed with {type(error).__name__}: {error}") from error
