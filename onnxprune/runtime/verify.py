@@ -37,10 +37,11 @@ QUANTIZED = 3e-2
 # Outputs behind a threshold or a rounding may differ outright in this share of their elements (or in one).
 FLIPPED = 0.01
 
-# A change of the input by one unit in the last place goes through as many layers as the rounding of the first
+# A change of the input by a few units in the last place goes through as many layers as the rounding of the first
 # one does. Networks that amplify it (instance norms on noise, recurrence) get that much more room, up to a
 # limit beyond which the comparison would prove nothing.
-NOISE_FACTOR = 32
+NUDGE = 4
+NOISE_FACTOR = 8
 NOISE_LIMIT = 5e-2
 
 _ULP = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
@@ -146,12 +147,12 @@ def _defined(model: Variant, names: Sequence[str]) -> list[str]:
 
 
 def nudged(feed: Feed) -> Feed:
-    """The feed with its floats moved by up to one unit in the last place, at random (seeded)."""
+    """The feed with its floats moved by up to `NUDGE` units in the last place, at random (seeded)."""
     generator = np.random.default_rng(1)
     moved = dict(feed)
     for name, array in feed.items():
         if array.dtype.name in _ULP:
-            step = generator.integers(-1, 2, array.shape) * _ULP[array.dtype.name]
+            step = generator.integers(-NUDGE, NUDGE + 1, array.shape) * _ULP[array.dtype.name]
             moved[name] = (array.astype(np.float64) * (1 + step)).astype(array.dtype)
     return moved
 
