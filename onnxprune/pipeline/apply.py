@@ -11,7 +11,12 @@ from onnxprune.surgery.plan import Plan, check_plan
 
 
 def apply(
-    source: Any, plan: Plan | str | os.PathLike[str], output: str | os.PathLike[str] | None = None, *, progress: Progress = silent, **options: Any
+    source: Any,
+    plan: Plan | str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    *,
+    progress: Progress = silent,
+    **options: Any,
 ) -> Result:
     """Repeat a plan: the same channels of the same groups go.
 

@@ -99,7 +99,9 @@ def _matching(deps: Dependencies, pattern: str, option: str) -> list[str]:
 
 
 def _ratios(deps: Dependencies, request: Request) -> dict[str, float]:
-    return {name: ratio for pattern, ratio in request.ratio_for.items() for name in _matching(deps, pattern, "ratio_for")}
+    return {
+        name: ratio for pattern, ratio in request.ratio_for.items() for name in _matching(deps, pattern, "ratio_for")
+    }
 
 
 def _whole(deps: Dependencies, request: Request) -> dict[str, str]:

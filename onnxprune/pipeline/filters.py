@@ -27,7 +27,11 @@ class Weights:
         for graph, path in graphs_of(self.model.graph):
             found |= {path + t.name: t for t in graph.initializer}
             for node in graph.node:
-                found |= {path + node.output[0]: a.t for a in node.attribute if node.op_type == "Constant" and a.name == "value"}
+                found |= {
+                    path + node.output[0]: a.t
+                    for a in node.attribute
+                    if node.op_type == "Constant" and a.name == "value"
+                }
         return found
 
     def read(self, key: str) -> np.ndarray:
@@ -47,7 +51,11 @@ class Weights:
             return None
         rank = len(use.axes) if use else 0
         scale = read_tensor(self._tensors[found.scale])
-        zero = read_tensor(self._tensors[found.zero_point]) if found.zero_point in self._tensors else np.zeros((), np.int32)
+        zero = (
+            read_tensor(self._tensors[found.zero_point])
+            if found.zero_point in self._tensors
+            else np.zeros((), np.int32)
+        )
         if found.axis is not None:
             shape = [-1 if k == found.axis % rank else 1 for k in range(rank)]
             scale, zero = scale.reshape(shape), (zero.reshape(shape) if zero.ndim else zero)

@@ -1,43 +1,111 @@
 """What the surgery cost and saved: drift, accuracy, latency, memory."""
 
+from __future__ import annotations
+
+import math
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache, partial
+from platform import machine, processor
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.channels.labels import is_fixed
+from onnxprune.errors import ModelError
 from onnxprune.pipeline.request import Request
 from onnxprune.report.summary import DriftRow, MetricRow
 from onnxprune.runtime.accuracy import evaluate, find_metric
 from onnxprune.runtime.compare import compare
 from onnxprune.runtime.data import Dataset
-from onnxprune.runtime.latency import Latency, measure
+from onnxprune.runtime.inputs import random_inputs
+from onnxprune.runtime.latency import measure
 from onnxprune.runtime.session import Session, make_session
-from onnxprune.runtime.specs import Feed
+from onnxprune.runtime.specs import Feed, model_inputs
+
+if TYPE_CHECKING:
+    from onnxprune.pipeline.prune import Run
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What running both models has shown; nothing where it was not asked for or did not work."""
+
+    latency: tuple[float | None, float | None] = (None, None)  # seconds per run, before and after
+    latency_note: str = ""
+    drift: tuple[DriftRow, ...] = ()
+    metrics: tuple[MetricRow, ...] = ()
+    problem: str = ""  # why time and drift could not be measured
+
+
+def measurements(run: Run, pruned: onnx.ModelProto) -> Measurements:
+    """Latency and drift where wanted, and figures of merit where there is data.
+
+    A pruned model that cannot be timed is still a pruned model: that is a `problem`, no error.
+
+    Raises:
+        UsageError: providers or metrics do not fit.
+        ModelError: the models cannot be run on the data.
+    """
+    wanted, data = run.request.measure, run.data
+    if not wanted and data is None:
+        return Measurements()
+    try:
+        sessions = sessions_of(run.model.proto, pruned, run.request)
+        timed = _timed(run, sessions) if wanted else Measurements()
+    except ModelError as error:
+        if data is not None:
+            raise
+        return Measurements(problem=f"latency and drift were not measured: {error}")
+    rows = () if data is None else metrics(sessions, data, tuple(run.request.metric))
+    return Measurements(timed.latency, timed.latency_note, timed.drift, rows)
+
+
+def _timed(run: Run, sessions: dict[str, Session]) -> Measurements:
+    feeds = random_inputs(model_inputs(run.model.proto), run.shapes, seed=run.request.seed)
+    times = measure(sessions, feeds[0])
+    before, after = times["before"], times["after"]
+    threads = f"{after.threads} thread{'s' * (after.threads != 1)}"
+    how = f"median of {after.runs} alternating runs in onnxruntime, {after.provider}, {threads}, {cpu_name()}"
+    return Measurements((before.median, after.median), how, drift(sessions, feeds))
+
+
+@cache
+def cpu_name() -> str:
+    """What this machine's processor calls itself."""
+    with suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return " ".join(line.partition(":")[2].split())
+    return processor() or machine()
 
 
 def sessions_of(before: onnx.ModelProto, after: onnx.ModelProto, request: Request) -> dict[str, Session]:
     """Both models as users will run them."""
-    load = {"providers": request.providers, "threads": request.threads, "optimize": True}
-    return {"before": make_session(before, **load), "after": make_session(after, **load)}
-
-
-def latencies(sessions: dict[str, Session], feed: Feed) -> dict[str, Latency]:
-    return measure(sessions, feed)
+    load = partial(make_session, providers=request.providers, threads=request.threads, optimize=True)
+    return {"before": load(before), "after": load(after)}
 
 
 def drift(sessions: dict[str, Session], feeds: Sequence[Feed]) -> tuple[DriftRow, ...]:
     """How far each output moves on these inputs."""
     found = compare(sessions["before"], sessions["after"], feeds)
-    return tuple(DriftRow(d.name, d.relative, d.cosine, d.snr_db) for d in found.outputs)
+    unlike = (math.inf, math.nan, -math.inf)
+    return tuple(
+        DriftRow(d.name, *(unlike if d.problem else (d.relative, d.cosine, d.snr_db)), d.problem or "")
+        for d in found.outputs
+    )
 
 
 def metrics(sessions: dict[str, Session], dataset: Dataset, names: Sequence[str]) -> tuple[MetricRow, ...]:
     """Figures of merit before and after; top1 and agreement with labels, agreement alone without."""
     chosen = [find_metric(name) for name in names or (("top1", "agreement") if dataset.has_labels else ("agreement",))]
     found = evaluate(sessions, dataset, chosen, reference="before")
-    return tuple(MetricRow(m.name, found["before"][m.name], found["after"][m.name], m.unit, dataset.samples) for m in chosen)
+    return tuple(
+        MetricRow(m.name, found["before"][m.name], found["after"][m.name], m.unit, dataset.samples) for m in chosen
+    )
 
 
 def peak_activations(deps: Dependencies, dead: np.ndarray) -> int:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,12 +21,13 @@ from onnxprune.model import Model, load, save
 from onnxprune.model.external import ExternalStyle
 from onnxprune.pipeline.choose import Choice, Progress, choose, silent
 from onnxprune.pipeline.filters import Weights
+from onnxprune.pipeline.measure import Measurements, measurements
 from onnxprune.pipeline.report import make_report
 from onnxprune.pipeline.request import Request
 from onnxprune.report.summary import Report
 from onnxprune.runtime.data import Dataset, open_data
 from onnxprune.runtime.inputs import parse_input_shapes, random_inputs, resolve_shapes
-from onnxprune.runtime.specs import Feed, model_inputs
+from onnxprune.runtime.specs import Feed, Spec, model_inputs
 from onnxprune.runtime.verify import Proof, prove
 from onnxprune.surgery.plan import Plan, make_plan
 from onnxprune.surgery.rewrite import cut, mask
@@ -56,7 +57,9 @@ class Run:
     data: Dataset | None
     seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     proof: Proof | None = None
+    measured: Measurements = field(default_factory=Measurements)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -74,7 +77,9 @@ class Run:
         return found
 
 
-def prune(source: Any, output: str | os.PathLike[str] | None = None, *, progress: Progress = silent, **options: Any) -> Result:
+def prune(
+    source: Any, output: str | os.PathLike[str] | None = None, *, progress: Progress = silent, **options: Any
+) -> Result:
     """Remove channels from a network, prove that the surgery is exact, and write the outcome.
 
     Args:
@@ -114,7 +119,19 @@ def start(source: Any, request: Request, progress: Progress) -> Run:
     analysed = time.perf_counter()
     data = _open_data(request, model)
     seconds = {"load": loaded - begun, "find input shapes": resolved - loaded, "analyse": analysed - resolved}
-    return Run(model, request, progress, shapes, deps, data, seconds, list(model.warnings))
+    notes = [*_assumed(specs, hints, deps), *(data.notes if data else ())]
+    return Run(model, request, progress, shapes, deps, data, seconds, list(model.warnings), notes)
+
+
+def _assumed(specs: Sequence[Spec], hints: Mapping[str, tuple[int, ...]], deps: Dependencies) -> list[str]:
+    """What was taken for the sizes that the model leaves open, and that the user did not give."""
+    open_sizes = [s for s in specs if s.name not in hints and any(not isinstance(d, int) for d in s.shape or (None,))]
+    taken = [(s, deps.statics.shapes.get(s.name)) for s in open_sizes]
+    return [
+        f"input {spec} was taken as {spec.name}:{'x'.join(map(str, shape)) or '[]'}; --input-shapes sets other sizes"
+        for spec, shape in taken
+        if shape is not None
+    ]
 
 
 def _open_data(request: Request, model: Model) -> Dataset | None:
@@ -145,18 +162,33 @@ def finish(run: Run, choice: Choice, output: str | os.PathLike[str] | None) -> R
             _sign(pruned, plan)
     saved = None
     if output is None or run.request.dry_run:
-        verify_against(run, dead, pruned)
+        examine(run, dead, pruned, pruned)
     else:
         with run.stage("save"):
             style = run.model.external or (ExternalStyle() if run.request.save_as_external_data else None)
             target = Path(output)
             saved = save(
                 pruned, target, style=style, force=run.request.force, source=run.model.path,
-                check=lambda path: verify_against(run, dead, path),
+                check=lambda path: examine(run, dead, path, pruned),
             )  # fmt: skip
-        run.seconds["save"] -= run.seconds.get("verify", 0.0)
+        run.seconds["save"] -= run.seconds.get("verify", 0.0) + run.seconds.get("measure", 0.0)
     report = make_report(run, choice, plan, dead, pruned, saved)
     return Result(pruned, plan, report)
+
+
+def examine(run: Run, dead: np.ndarray, written: onnx.ModelProto | Path, pruned: onnx.ModelProto) -> None:
+    """Verify and measure, before anything is put in place: an error here leaves what was there.
+
+    Raises:
+        CheckFailed: the pruned model is not the masked original.
+        UsageError, ModelError: providers, metrics or data do not fit.
+    """
+    verify_against(run, dead, written)
+    if run.request.measure or run.data is not None:
+        with run.stage("measure"):
+            run.measured = measurements(run, pruned)
+        if run.measured.problem:
+            run.warnings.append(run.measured.problem)
 
 
 def verify_against(run: Run, dead: np.ndarray, pruned: onnx.ModelProto | Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,10 +11,9 @@ import onnx
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.model.write import SavedFile
-from onnxprune.pipeline import measure
 from onnxprune.pipeline.choose import Choice
+from onnxprune.pipeline.measure import peak_activations
 from onnxprune.report.summary import Figures, FrozenRow, GroupRow, Report
-from onnxprune.runtime.inputs import random_inputs
 from onnxprune.runtime.specs import model_inputs
 from onnxprune.surgery.plan import Plan
 
@@ -23,14 +24,14 @@ if TYPE_CHECKING:
 def make_report(
     run: Run, choice: Choice, plan: Plan, dead: np.ndarray, pruned: onnx.ModelProto, saved: SavedFile | None
 ) -> Report:
-    """Measure both models and put everything together."""
-    deps, request = run.deps, run.request
+    """Put together what the stages found."""
+    deps, request, measured = run.deps, run.request, run.measured
     after_bytes = saved.size if saved else pruned.ByteSize()
     figures = [
-        Figures(deps.params(d), deps.macs(d), size, activations=measure.peak_activations(deps, d))
-        for d, size in ((deps.nothing, run.model.size), (dead, after_bytes))
+        Figures(deps.params(d), deps.macs(d), size, latency, peak_activations(deps, d))
+        for d, size, latency in zip((deps.nothing, dead), (run.model.size, after_bytes), measured.latency, strict=True)
     ]
-    report = Report(
+    return Report(
         source=str(run.model.path or "a model from memory"),
         output=str(saved.path) if saved else None,
         options=request.told(),
@@ -42,33 +43,16 @@ def make_report(
         frozen=frozen_rows(deps),
         proof=None if run.proof is None else str(run.proof),
         proof_error=None if run.proof is None else run.proof.error,
+        drift=measured.drift,
+        metrics=measured.metrics,
+        latency_note=measured.latency_note,
         input_shapes=run.shapes,
+        warnings=tuple(run.warnings),
+        notes=tuple(run.notes),
+        seconds=dict(run.seconds),
         sha256={"source": run.model.sha256} | ({"output": saved.sha256} if saved else {}),
         next_commands=_next(run, saved),
     )
-    return _with_measurements(run, report, pruned)
-
-
-def _with_measurements(run: Run, report: Report, pruned: onnx.ModelProto) -> Report:
-    from dataclasses import replace
-
-    request = run.request
-    if not (request.measure or run.data is not None):
-        return replace(report, warnings=tuple(run.warnings), seconds=dict(run.seconds))
-    with run.stage("measure"):
-        sessions = measure.sessions_of(run.model.proto, pruned, request)
-        found: dict[str, object] = {}
-        if request.measure:
-            feeds = random_inputs(model_inputs(run.model.proto), run.shapes, seed=request.seed)
-            times = measure.latencies(sessions, feeds[0])
-            found["before"] = replace(report.before, latency=times["before"].median)
-            found["after"] = replace(report.after, latency=times["after"].median)
-            threads = f"{times['after'].threads} thread{'s' * (times['after'].threads != 1)}"
-            found["latency_note"] = f"onnxruntime, {times['after'].provider}, {threads}, {times['after'].runs} alternating runs"
-            found["drift"] = measure.drift(sessions, feeds)
-        if run.data is not None:
-            found["metrics"] = measure.metrics(sessions, run.data, tuple(request.metric))
-    return replace(report, warnings=tuple(run.warnings), seconds=dict(run.seconds), **found)  # type: ignore[arg-type]
 
 
 def group_rows(deps: Dependencies, choice: Choice, plan: Plan) -> tuple[GroupRow, ...]:
@@ -81,7 +65,7 @@ def group_rows(deps: Dependencies, choice: Choice, plan: Plan) -> tuple[GroupRow
 
 def frozen_rows(deps: Dependencies) -> tuple[FrozenRow, ...]:
     """A row for each layer whose own channels cannot be removed."""
-    rows = {}
+    rows: dict[str, FrozenRow] = {}
     for use, axis, reason in deps.frozen_writers():
         rows.setdefault(deps.nodes[use.node].label, FrozenRow(deps.nodes[use.node].label, use.axes[axis].size, reason))
     return tuple(rows.values())
@@ -108,9 +92,13 @@ def _got(before: Figures, after: Figures) -> str:
 def _next(run: Run, saved: SavedFile | None) -> tuple[str, ...]:
     if saved is None:
         return ()
-    dynamic = [s for s in model_inputs(run.model.proto) if not all(isinstance(d, int) for d in s.shape or ())]
-    shapes = ",".join(f"{s.name}:{'x'.join(map(str, run.shapes[s.name]))}" for s in dynamic if s.name in run.shapes)
-    return (
-        f"trtexec --onnx={saved.path.name} --fp16" + (f" --shapes={shapes}" if shapes else ""),
-        f"polygraphy run {saved.path.name} --trt --onnxrt",
-    )
+    inputs = [s for s in model_inputs(run.model.proto) if not all(isinstance(d, int) for d in s.shape or (None,))]
+    sizes = {s.name: [str(d) for d in run.shapes[s.name]] for s in inputs if s.name in run.shapes}
+    here = saved.path.is_relative_to(Path.cwd())
+    path = str(saved.path.relative_to(Path.cwd()) if here else saved.path)
+    trtexec = ["trtexec", f"--onnx={path}", "--fp16"]
+    polygraphy = ["polygraphy", "run", path, "--trt", "--onnxrt"]
+    if sizes:
+        trtexec.append("--shapes=" + ",".join(f"{n}:{'x'.join(d)}" for n, d in sizes.items()))
+        polygraphy += ["--input-shapes", *(f"{n}:[{','.join(d)}]" for n, d in sizes.items())]
+    return shlex.join(trtexec), shlex.join(polygraphy)

@@ -102,5 +102,8 @@ class Request:
         names = ("ratio", "target", "threshold", "method", "method_options", "compensate", "allocation", "round_to")
         names += ("max_ratio", "ratio_for", "exclude", "include", "heads", "seed")
         values = {name: getattr(self, name) for name in names}
-        plain = {k: dict(v) if isinstance(v, Mapping) else list(v) if isinstance(v, (tuple, list)) else v for k, v in values.items()}
+        plain = {
+            k: dict(v) if isinstance(v, Mapping) else list(v) if isinstance(v, (tuple, list)) else v
+            for k, v in values.items()
+        }
         return {k: v for k, v in plain.items() if v not in (None, [], {})}

@@ -1,24 +1,28 @@
 """Proving an earlier result again: is the pruned file the original without what the plan removed?"""
 
 import os
+from pathlib import Path
 from typing import Any
 
 from onnxprune.model import load
-from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.choose import Progress, silent
 from onnxprune.pipeline.prune import start
-from onnxprune.pipeline.choose import silent
+from onnxprune.pipeline.request import Request
 from onnxprune.runtime.verify import Proof, prove
 from onnxprune.surgery.plan import Plan, check_plan
 from onnxprune.surgery.rewrite import mask
 
 
-def verify(source: Any, pruned: Any, plan: Plan | str | os.PathLike[str], **options: Any) -> Proof:
+def verify(
+    source: Any, pruned: Any, plan: Plan | str | os.PathLike[str], *, progress: Progress = silent, **options: Any
+) -> Proof:
     """Compare a pruned model with the masked original on random inputs, and on `data` where that is given.
 
     Args:
         source: the original.
         pruned: the model to be proven.
         plan: what was removed.
+        progress: called with (what is done, how far, of how much; 0 of 0 where that is not known).
         options: fields of `Request` about inputs and data.
 
     Raises:
@@ -26,10 +30,10 @@ def verify(source: Any, pruned: Any, plan: Plan | str | os.PathLike[str], **opti
         UsageError: the plan does not fit the original.
         ModelError, FileError: one of the models cannot be read or run.
     """
-    plan = plan if isinstance(plan, Plan) else Plan.load(plan)
+    plan = plan if isinstance(plan, Plan) else Plan.load(Path(plan))
+    model = load(pruned)
     heads = {"heads": plan.options["heads"]} if "heads" in plan.options else {}
-    run = start(source, Request.of({"ratio": 0.0, **heads, **options}), silent)
+    run = start(source, Request.of({"ratio": 0.0, **heads, **options}), progress)
     check_plan(run.deps, plan)
-    return prove(mask(run.model.proto, run.deps, run.deps.dead(plan.kept)), load(pruned).proto, run.feeds()).require()
-
-
+    progress("verify", 0, 0)
+    return prove(mask(run.model.proto, run.deps, run.deps.dead(plan.kept)), model.proto, run.feeds()).require()

@@ -60,6 +60,7 @@ class DriftRow:
     relative: float  # largest difference as a share of the largest magnitude
     cosine: float
     snr: float  # dB
+    problem: str = ""  # what makes the outputs incomparable, where something does
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class Report:
     latency_note: str = ""
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what was assumed of inputs and data
     seconds: Mapping[str, float] = field(default_factory=dict)
     next_commands: tuple[str, ...] = ()
     sha256: Mapping[str, str] = field(default_factory=dict)
