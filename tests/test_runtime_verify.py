@@ -336,3 +336,33 @@ def test_quantized_graphs_are_known():
     assert found.rounds
     assert "c2" in found.names
     assert not find_taps(conv_net()).quantized
+
+
+def branched(squeeze):
+    """`out` comes from an If whose branches both end in the same operator on `logits`."""
+    branches = []
+    for name in ("yes", "no"):
+        node = helper.make_node(squeeze, ["logits"], [name])
+        branches.append(helper.make_graph([node], name, [], [helper.make_empty_tensor_value_info(name)]))
+    node = helper.make_node("If", ["true"], ["out"], then_branch=branches[0], else_branch=branches[1])
+    model = conv_net(tail=[node])
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "true"))
+    return model
+
+
+def test_branches_are_walked():
+    found = find_taps(branched("Sigmoid"))
+    assert (found.names, found.bounded) == (("logits",), {"out"})
+    assert find_taps(branched("Floor")).decided == {"out"}
+    assert find_taps(branched("Neg")).names == ()
+
+
+def test_local_functions_are_walked():
+    body = [helper.make_node("Sigmoid", ["a"], ["b"])]
+    model = conv_net(tail=[helper.make_node("Squeezing", ["logits"], ["out"], domain="own")])
+    opsets = [helper.make_opsetid("", 17)]
+    model.functions.append(helper.make_function("own", "Squeezing", ["a"], ["b"], body, opsets))
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    assert find_taps(model).bounded == {"out"}
+    masked, pruned = masked_and_pruned(model, DEAD)
+    assert prove(masked, pruned, feeds(masked)).passed

@@ -4,7 +4,7 @@ A Softmax that is sure of itself gives the same numbers for very different logit
 The values that such operators take, between the last weighted layer and the outputs, are compared as well.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import onnx
@@ -23,10 +23,11 @@ DECIDING = {
 # Zero or constant over a wide range: may answer all zeros to random input.
 CUTTING = {"Relu", "Clip", "ThresholdedRelu", "HardSwish", "Min", "Max"}
 
-# The values only change place on the way through these.
+# The values only change place on the way through these, or are averaged, which leaves their range as it is.
 MOVING = {
     *("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Concat", "Split", "Slice", "Gather"),
-    *("Expand", "Pad", "Tile", "DepthToSpace", "SpaceToDepth", "Cast", "Dropout", "DequantizeLinear"),
+    *("Expand", "Pad", "Tile", "DepthToSpace", "SpaceToDepth", "Cast", "Dropout", "DequantizeLinear", "Resize"),
+    *("ReduceMean", "ReduceMax", "ReduceMin", "AveragePool", "GlobalAveragePool", "MaxPool", "GlobalMaxPool"),
 }
 
 # Layers with weights end the way back: what lies before them is not judged through the outputs' nodes.
@@ -57,58 +58,80 @@ class Taps:
     rounds: bool = False
 
 
+@dataclass(frozen=True)
+class _Scope:
+    """What a name means in a graph: the node that gives it (of an outer graph, too), and what depends on no input."""
+
+    producer: dict[str, onnx.NodeProto]
+    fixed: set[str]
+
+    def inside(self, graph: onnx.GraphProto) -> "_Scope":
+        """The scope of a branch, which sees the values around it."""
+        return _Scope(self.producer | _producers(graph.node), self.fixed | _fixed(graph, self.fixed))
+
+
 def find_taps(model: onnx.ModelProto) -> Taps:
     """Walk back from each output of `model` to its last weighted layers, and note what lies between."""
     graph = model.graph
-    producer = {name: node for node in graph.node for name in node.output if name}
-    fixed = _fixed(graph)
+    scope = _Scope(_producers(graph.node), _fixed(graph))
+    bodies = {(f.domain, f.name): f for f in model.functions}
     outputs = {o.name for o in graph.output}
     names: dict[str, None] = {}
-    bounded, decided = set(), set()
-    for output in graph.output:
-        for node, direct in _trail(output.name, producer, fixed):
-            deciding = node.op_type in DECIDING or _truncates(node)
-            if deciding:
-                decided.add(output.name)
-            if direct and node.op_type in BOUNDED:
-                bounded.add(output.name)
-            if deciding or node.op_type in BOUNDED or (direct and node.op_type in CUTTING):
-                names |= dict.fromkeys(i for i in node.input if i in producer and i not in fixed and i not in outputs)
-    for name in names:
-        for node, direct in _trail(name, producer, fixed):
-            if direct and node.op_type in BOUNDED:
-                bounded.add(name)
-            if node.op_type in DECIDING or _truncates(node):
-                decided.add(name)
-    quantized = any(node.op_type in QUANTIZING for node in graph.node)
+    for name in outputs:
+        for node, direct in _trail(name, scope, bodies):
+            if _decides(node) or node.op_type in BOUNDED or (direct and node.op_type in CUTTING):
+                names |= {i: None for i in node.input if i in scope.producer and i not in scope.fixed | outputs}
+    trails = {name: list(_trail(name, scope, bodies)) for name in [*outputs, *names]}
     codes = {node.output[0] for node in graph.node if node.op_type == "QuantizeLinear"}
-    rounds = any(node.op_type == "DequantizeLinear" and node.input[0] in codes for node in graph.node)
-    return Taps(tuple(names), frozenset(bounded), frozenset(decided), quantized, rounds)
+    return Taps(
+        tuple(n for node in graph.node for n in node.output if n in names),
+        frozenset(n for n, trail in trails.items() if any(d and node.op_type in BOUNDED for node, d in trail)),
+        frozenset(n for n, trail in trails.items() if any(_decides(node) for node, _ in trail)),
+        any(node.op_type in QUANTIZING for node in graph.node),
+        any(node.op_type == "DequantizeLinear" and node.input[0] in codes for node in graph.node),
+    )
 
 
-def _trail(name: str, producer: dict[str, onnx.NodeProto], fixed: set[str]) -> Iterable[tuple[onnx.NodeProto, bool]]:
-    """The nodes on the ways back from `name` to weighted layers; with each, whether only `MOVING` ones follow it."""
-    todo, seen = [(name, True)], set()
+def _producers(nodes: Iterable[onnx.NodeProto]) -> dict[str, onnx.NodeProto]:
+    return {name: node for node in nodes for name in node.output if name}
+
+
+def _trail(
+    name: str, scope: _Scope, bodies: Mapping[tuple[str, str], onnx.FunctionProto]
+) -> Iterator[tuple[onnx.NodeProto, bool]]:
+    """The nodes on the ways back from `name` to weighted layers; with each, whether only `MOVING` ones follow it.
+
+    The branches of an If and the bodies of local functions are walked as well, from the output in question.
+    """
+    todo, seen = [(name, True, scope)], set()
     while todo:
-        value, direct = todo.pop()
-        node = producer.get(value)
-        if node is None or value in fixed or (value, direct) in seen or node.op_type in WEIGHTED:
+        value, direct, at = todo.pop()
+        node = at.producer.get(value)
+        if node is None or value in at.fixed or (value, direct, id(at)) in seen:
             continue
-        seen.add((value, direct))
-        yield node, direct
-        follows = direct and node.op_type in MOVING and not _truncates(node)
-        todo += [(i, follows) for i in node.input if i]
+        seen.add((value, direct, id(at)))
+        position = list(node.output).index(value)
+        body = bodies.get((node.domain, node.op_type))
+        if node.op_type == "If":
+            branches = [a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
+            todo += [(g.output[position].name, direct, at.inside(g)) for g in branches]
+        elif body is not None:
+            todo.append((body.output[position], direct, _Scope(_producers(body.node), set())))
+        elif node.op_type not in WEIGHTED:
+            yield node, direct
+            todo += [(i, direct and node.op_type in MOVING and not _decides(node), at) for i in node.input if i]
 
 
-def _fixed(graph: onnx.GraphProto) -> set[str]:
+def _fixed(graph: onnx.GraphProto, known: Iterable[str] = ()) -> set[str]:
     """Values that depend on weights and shapes alone, such as the target of a Reshape: nothing to compare there."""
-    fixed = {t.name for t in graph.initializer}
+    fixed = {t.name for t in graph.initializer} | set(known)
     for node in graph.node:
-        if node.op_type in ("Shape", "Size") or all(i in fixed for i in node.input if i):
+        if node.op_type in ("Shape", "Size") or (node.op_type != "If" and all(i in fixed for i in node.input if i)):
             fixed.update(node.output)
     return fixed
 
 
-def _truncates(node: onnx.NodeProto) -> bool:
-    """Whether a node is a Cast to something that is no float."""
-    return node.op_type == "Cast" and helper.get_node_attr_value(node, "to") not in _FLOATS
+def _decides(node: onnx.NodeProto) -> bool:
+    """Whether a node rounds or chooses; a Cast does when it goes to something that is no float."""
+    cast = node.op_type == "Cast" and helper.get_node_attr_value(node, "to") not in _FLOATS
+    return cast or node.op_type in DECIDING

@@ -41,6 +41,7 @@ FLIPPED = 0.01
 # one does. Networks that amplify it (instance norms on noise, recurrence) get that much more room, up to a
 # limit beyond which the comparison would prove nothing.
 NUDGE = 4
+NUDGED = 3  # feeds that this is measured on: an output of one number may stay the same by chance
 NOISE_FACTOR = 8
 NOISE_LIMIT = 5e-2
 
@@ -121,7 +122,7 @@ def _checks(
     first = load(one, taps=taps.names)
     signature = _signature(first)
     expected = [first.run(feed) for feed in feeds]
-    noise = agreement((e, first.run(nudged(f))) for e, f in zip(expected[:1], feeds[:1], strict=True))
+    noise = agreement((e, first.run(nudged(f))) for e, f in zip(expected[:NUDGED], feeds[:NUDGED], strict=True))
     del first
     engine().set_seed(1)
     second = load(two, taps=_defined(two, taps.names))
