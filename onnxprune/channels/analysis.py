@@ -80,6 +80,7 @@ class Walk:
     layers: list[Layer] = field(default_factory=list)
     scalings: list[Scaling] = field(default_factory=list)
     parts: list[Labels] = field(default_factory=list)
+    demands: list[Labels] = field(default_factory=list)  # labels whose dead positions have to be zero
     detours: dict[int, Detour] = field(default_factory=dict)
     unknown: dict[int, str] = field(default_factory=dict)
     scope: list[dict[str, str]] = field(default_factory=list)
@@ -115,7 +116,6 @@ class Walk:
         self.sources[key] = Source(key, kind, shape, dtype, path)
         self.alias[key] = key
         self.weights.add(key)
-        self.quiet.add(key)
 
     # --- nodes ---------------------------------------------------------------
 
@@ -126,7 +126,6 @@ class Walk:
         elif proto.op_type == "Identity" and node.inputs[0] in self.alias:
             self.alias[node.outputs[0]] = self.alias[node.inputs[0]]
             self.weights.add(node.outputs[0])
-            self.quiet.add(node.outputs[0])
         elif any(True for _ in subgraphs(proto)):
             self.control_flow(node)
         else:
@@ -160,11 +159,11 @@ class Walk:
     def plain(self, node: Node) -> None:
         index, proto = len(self.nodes) - 1, node.proto
         values = [self.take(index, k, key) if key else None for k, key in enumerate(node.inputs)]
-        if all(key in self.weights for key in node.inputs if key):
-            self.weights.update(node.outputs)
         shapes = [self.statics.shapes.get(key) for key in node.outputs if key]
         if self.skips(proto, values):
             out: list[Value | None] = [Value(tuple(fixed(n) for n in s)) if s is not None else None for s in shapes]
+            if all(key in self.weights for key in node.inputs if key):
+                self.weights.update(node.outputs)
         else:
             out = self.apply(node, index, values, shapes)
         self.values.update(zip(filter(None, node.outputs), out, strict=True))
@@ -185,7 +184,7 @@ class Walk:
             values,
             shapes,
             [self.statics.constants.get(key) for key in node.inputs],
-            [key in self.weights for key in node.inputs],
+            [not key or key in self.weights for key in node.inputs],
             [not key or key in self.quiet for key in node.inputs],
             attributes_of(node.proto),
             self.opset,
@@ -204,6 +203,8 @@ class Walk:
         self.note(op, index)
         if rule is not None and index not in self.unknown and rule.quiet(op):
             self.quiet.update(node.outputs)
+            if all(op.weights):
+                self.weights.update(node.outputs)
         return out
 
     def outputs(self, op: Op, node: Node, rule: Rule | None) -> list[Value | None]:
@@ -218,6 +219,7 @@ class Walk:
         self.roles += op.roles
         self.scalings += op.scalings
         self.parts += op.parts
+        self.demands += op.demands
         if op.costs:
             self.layers.append(Layer(index, tuple(op.costs)))
         if op.detour is not None:
@@ -280,13 +282,25 @@ class Walk:
         roles[0] = 0
         self.tie_shared(roles)
         component = self.coupling.solve()
+        zeroed = self.zeroed(roles, component)
         groups = groups_of(self.uses, self.parts, component, roles, self.sources, self.nodes)
         ties = Ties(*self.coupling.edges(), tuple(self.coupling.causes), self.coupling.size)
         return Dependencies(
             nodes=tuple(self.nodes), values=self.values, sources=self.sources, uses=tuple(self.uses),
             component=component, groups=groups, layers=tuple(self.layers), scalings=tuple(self.scalings),
-            detours=self.detours, roles=roles, ties=ties, statics=self.statics, unknown=self.unknown,
+            detours=self.detours, roles=roles, zeroed=zeroed, ties=ties, statics=self.statics, unknown=self.unknown,
         )  # fmt: skip
+
+    def zeroed(self, roles: np.ndarray, component: Labels) -> np.ndarray:
+        """Positions of weights that are zero in the masked network once they are dead, (labels,) bool.
+
+        Those that read always; those that write, shift or scale only where something relies on silent channels.
+        """
+        demanded = np.zeros(int(component.max()) + 1, bool)
+        for labels in self.demands:
+            demanded[component[labels]] = True
+        makes = (roles & int(Role.WRITE | Role.ADD)) != 0
+        return ((roles & int(Role.READ)) != 0) | (makes & demanded[component])
 
     def box_dead_ends(self) -> None:
         """Tangled values that no detour goes round have to be boxes."""

@@ -107,6 +107,7 @@ class Dependencies:
     scalings: tuple[Scaling, ...]
     detours: Mapping[int, Detour]
     roles: np.ndarray  # (labels,), Role of each label
+    zeroed: np.ndarray  # (labels,) bool, weights that masking sets to zero where they are dead
     ties: Ties
     statics: Statics = field(repr=False)
     unknown: Mapping[int, str] = field(default_factory=dict)  # nodes that froze all they touch, and why

@@ -36,25 +36,6 @@ def never(_: "Op") -> bool:
     return False
 
 
-def always(_: "Op") -> bool:
-    return True
-
-
-def every(op: "Op") -> bool:
-    """f(0, 0) = 0."""
-    return all(op.quiet)
-
-
-def some(op: "Op") -> bool:
-    """f(0, y) = 0."""
-    return any(op.quiet)
-
-
-def first(op: "Op") -> bool:
-    """f(0, parameters) = 0."""
-    return bool(op.quiet) and op.quiet[0]
-
-
 def rule(*operators: str, quiet: Quiet = never, tangled: bool = False) -> Callable:
     """Register the rule of operators, named `Type` or `domain:Type`."""
 
@@ -95,8 +76,8 @@ class Op:
     values: list[Value | None]
     shapes: Sequence[tuple[int, ...] | None]  # of the outputs
     constants: Sequence[np.ndarray | None]  # of the inputs, where small and known
-    weights: Sequence[bool]  # whether an input is made of weights alone
-    quiet: Sequence[bool]
+    weights: Sequence[bool]  # whether an input is made of weights alone, so that masking them can make it zero
+    quiet: Sequence[bool]  # whether the dead positions of an input are zero in the masked network
     attributes: Mapping[str, Any]
     opset: int
     heads: bool
@@ -104,6 +85,9 @@ class Op:
     costs: list[Cost] = field(default_factory=list)
     scalings: list[Scaling] = field(default_factory=list)
     parts: list[Labels] = field(default_factory=list)
+    demands: list[Labels] = field(default_factory=list)
+    operands: tuple[Axes | None, ...] = ()  # of a broadcast, filled up to the rank of the output
+    results: list[Value] = field(default_factory=list)
     detour: Detour | None = None
 
     # --- what may be asked ---------------------------------------------------
@@ -133,6 +117,18 @@ class Op:
         if (array := self.constant(k)) is None:
             raise LabelError(f"its input {self.names[k]!r} is computed from data")
         return [int(v) for v in np.atleast_1d(array)]
+
+    def silent(self, k: int) -> bool:
+        """Whether the dead positions of input k are zero; a tensor of the file is made to be so by this question."""
+        if k >= len(self.names) or not self.names[k] or self.quiet[k]:
+            return True
+        value = self.values[k]
+        if value is not None and value.tangle is None and all(map(is_fixed, value.axes)):
+            return True  # nothing dies there
+        if value is None or not self.weights[k]:
+            return False
+        self.adds(*value.axes)
+        return True
 
     def zero_padded(self) -> bool:
         """Whether the constant that a Pad fills with is zero."""
@@ -165,7 +161,9 @@ class Op:
         self.coupling.freeze(*labels, why=why)
 
     def broadcast(self, *values: Axes | None) -> Axes:
-        return self.coupling.broadcast(*values)
+        out = self.coupling.broadcast(*values)
+        self.operands = tuple(None if v is None else (*(fixed(1) for _ in out[len(v) :]), *v) for v in values)
+        return out
 
     def writes(self, labels: Labels) -> None:
         """These labels of a weight are filters: each position makes one channel."""
@@ -186,10 +184,17 @@ class Op:
         """The node costs `times` multiply-accumulates for each combination of these positions."""
         self.costs.append(Cost(int(times), labels))
 
+    def demand(self, labels: Labels) -> None:
+        """Dead positions of these labels have to be zero, unless a weight that reads them is zero there itself."""
+        if not any(w and not q for w, q in zip(self.weights[:2], self.quiet[:2], strict=True)):
+            self.demands.append(labels)
+
     def contract(self, a: Labels, b: Labels, silent: bool) -> None:
         """Sum over channels of a and b: exact if the dead ones are zero, or frozen."""
         self.tie(a, b)
-        if not silent:
+        if silent:
+            self.demand(a)
+        else:
             self.freeze(a, why="sums over its channels without weights, and removed ones would count")
 
     def reshape(self, shape: Sequence[int] | None) -> Value:
@@ -227,6 +232,7 @@ class Op:
                 raise LabelError(f"labels of shape {value.shape} for an output of shape {shape}")
         if None in values or len(values) < len(self.shapes):
             raise LabelError("the shape of its output is unknown")
+        self.results = [value for value in values if value is not None]
         return values
 
 

@@ -13,13 +13,11 @@ from onnx import helper, numpy_helper
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.channels.op import REPAIRS, operator
-from onnxprune.channels.roles import Role
 from onnxprune.model.static import opset_of, subgraphs
 from onnxprune.surgery.copying import Replaced, copy_model, graphs_of
 from onnxprune.surgery.edit import Draft, Edit
 from onnxprune.surgery.tensors import Version, cut_array, masked_array, read_tensor, versions, write_tensor
 
-MASKED = Role.WRITE | Role.READ | Role.ADD
 
 
 def cut(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.ModelProto:
@@ -62,12 +60,13 @@ def cut(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.Mo
 
 
 def mask(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.ModelProto:
-    """A copy of the model in which the dead components are zero in all weights that write, read or shift them.
+    """A copy of the model in which all weights that read a dead component are zero, so that it does not matter.
 
-    What it gives is by definition what the pruned model must give; it needs none of the repairs.
+    Where something else than a weight sums over channels, the weights that write, scale and shift them are zero too.
+    What the masked model gives is by definition what the pruned model must give; it needs none of the repairs.
     """
     zeros = _zero_points(model, deps)
-    plans = list(versions(deps, dead, MASKED))
+    plans = list(versions(deps, dead, masked=True))
 
     def masked(array: np.ndarray, live: tuple[np.ndarray, ...], version: Version) -> np.ndarray:
         return masked_array(array, live, zeros.get(version.source.key, 0))

@@ -9,7 +9,6 @@ from onnx import numpy_helper
 
 from onnxprune.channels.dependencies import Dependencies, Source, Use
 from onnxprune.channels.labels import is_fixed
-from onnxprune.channels.roles import Role
 
 Live = tuple[np.ndarray, ...]  # of each axis, (positions,) bool
 
@@ -32,13 +31,13 @@ class Version:
         return not all(mask.all() for mask in self.live)
 
 
-def versions(deps: Dependencies, dead: np.ndarray, roles: Role | None = None) -> Iterator[Version]:
+def versions(deps: Dependencies, dead: np.ndarray, *, masked: bool = False) -> Iterator[Version]:
     """All tensors that change or have to be copied, in the order of their first use.
 
     Args:
         deps: the analysis of the model.
         dead: (components,) bool, what goes.
-        roles: count only positions with one of these roles as dead (for masking); None for all of them.
+        masked: count only positions as dead that masking sets to zero.
     """
     by_source: dict[str, list[Use]] = {}
     for use in deps.uses:
@@ -47,7 +46,7 @@ def versions(deps: Dependencies, dead: np.ndarray, roles: Role | None = None) ->
         patterns: dict[tuple[bytes, ...], list[Use]] = {}
         lives: dict[tuple[bytes, ...], Live] = {}
         for use in uses:
-            live = tuple(_live(deps, labels, dead, roles) for labels in use.axes)
+            live = tuple(_live(deps, labels, dead, masked) for labels in use.axes)
             pattern = tuple(m.tobytes() for m in live)
             lives[pattern] = live
             patterns.setdefault(pattern, []).append(use)
@@ -65,11 +64,9 @@ def versions(deps: Dependencies, dead: np.ndarray, roles: Role | None = None) ->
                 yield version
 
 
-def _live(deps: Dependencies, labels: np.ndarray, dead: np.ndarray, roles: Role | None) -> np.ndarray:
+def _live(deps: Dependencies, labels: np.ndarray, dead: np.ndarray, masked: bool) -> np.ndarray:
     live = deps.live(labels, dead)
-    if roles is None or is_fixed(labels):
-        return live
-    return live | ((deps.roles[labels] & int(roles)) == 0)
+    return live if not masked or is_fixed(labels) else live | ~deps.zeroed[labels]
 
 
 def cut_array(array: np.ndarray, live: Live) -> np.ndarray:

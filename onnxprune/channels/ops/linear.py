@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from onnxprune.channels.labels import Axes, Labels, fixed
-from onnxprune.channels.op import Op, always, repair, rule
+from onnxprune.channels.op import Op, repair, rule
+from onnxprune.channels.promises import made
 
 
 def _spatial(shape: tuple[int, ...] | None) -> int:
@@ -17,7 +18,7 @@ def _batch(x: Axes) -> int:
     return x[0].size
 
 
-@rule("Conv", "com.microsoft:FusedConv", quiet=always)
+@rule("Conv", "com.microsoft:FusedConv", quiet=made(2))
 def conv(op: Op, x: Axes, w: Axes, b: Axes | None = None, *_: Axes | None, group: int = 1, **__: Any) -> Axes:
     op.freeze(*x[2:], *w[2:], why="slides its kernel over it")
     couple_conv(op, x[1], w, (b,), group)
@@ -50,7 +51,7 @@ def repair_conv(edit: Any, group: int = 1, **_: Any) -> None:
         edit.set_attribute("group", edit.count_in(0, 1) // edit.count_in(weight, 1))
 
 
-@rule("ConvTranspose", quiet=always)
+@rule("ConvTranspose", quiet=made(2))
 def conv_transpose(op: Op, x: Axes, w: Axes, b: Axes | None = None, *, group: int = 1, **_: Any) -> Axes:
     """Weights are (in, out / group, ...): the first axis reads."""
     op.freeze(*x[2:], *w[2:], why="slides its kernel over it")
@@ -82,16 +83,14 @@ def repair_conv_transpose(edit: Any, group: int = 1, **_: Any) -> None:
         edit.set_attribute("group", edit.count_out(0, 1) // edit.count_in(1, 1))
 
 
-@rule("Gemm", quiet=always)
+@rule("Gemm", quiet=made(2))
 def gemm(op: Op, a: Axes, b: Axes, c: Axes | None = None, *, transA: int = 0, transB: int = 0, **_: Any) -> Axes:
     a, b = a[::-1] if transA else a, b[::-1] if transB else b
     _matrix_product(op, a, b)
-    if c is not None:
-        op.adds(*c)
     return op.broadcast((a[0], b[1]), c)
 
 
-@rule("MatMul", quiet=always)
+@rule("MatMul", quiet=made())
 def matmul(op: Op, a: Axes, b: Axes, **_: Any) -> Axes:
     left, right = (a if len(a) > 1 else (fixed(1), *a)), (b if len(b) > 1 else (*b, fixed(1)))
     y = _matrix_product(op, left, right)
@@ -114,7 +113,7 @@ def _matrix_product(op: Op, a: Axes, b: Axes) -> Axes:
     return (*batch, a[-2], b[-1])
 
 
-@rule("Einsum", quiet=always)
+@rule("Einsum", quiet=made())
 def einsum(op: Op, *xs: Axes, equation: bytes | str) -> Axes:
     text = (equation.decode() if isinstance(equation, bytes) else equation).replace(" ", "")
     if "..." in text or "->" not in text:
@@ -127,8 +126,8 @@ def einsum(op: Op, *xs: Axes, equation: bytes | str) -> Axes:
     for letter, places in where.items():
         op.tie(places[0][1], *(labels for _, labels in places[1:]))
         kept = letter in result
-        if not kept and not any(op.weights[k] or op.quiet[k] for k, _ in places):
-            op.freeze(places[0][1], why="sums over its channels without weights")
+        if not kept:
+            op.contract(places[0][1], places[0][1], any(op.weights[k] or op.quiet[k] for k, _ in places))
         for k, labels in places:
             if op.weights[k]:
                 (op.writes if kept and len(places) == 1 else op.reads)(labels)

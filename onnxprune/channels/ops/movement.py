@@ -6,7 +6,8 @@ import numpy as np
 
 from onnxprune.channels.boxes import Value
 from onnxprune.channels.labels import Axes, fixed
-from onnxprune.channels.op import Op, every, first, on, repair, rule
+from onnxprune.channels.op import Op, on, repair, rule
+from onnxprune.channels.promises import every, first
 
 
 @rule("Reshape", "Flatten", "Squeeze", "Unsqueeze", quiet=first, tangled=True)
@@ -39,9 +40,6 @@ def transpose(op: Op, *, perm: Any = None) -> Value:
 @rule("Concat", quiet=every)
 def concat(op: Op, *xs: Axes, axis: int = 1, **_: Any) -> Axes:
     axis %= len(xs[0])
-    for k, x in enumerate(xs):
-        if op.weights[k]:
-            op.adds(*x)
     columns = zip(*xs, strict=True)
     return tuple(np.concatenate(x) if k == axis else op.coupling.join(x) for k, x in enumerate(columns))
 
@@ -106,7 +104,7 @@ def repair_resize(edit: Any, axes: Any = None, **_: Any) -> None:
         edit.set_ints(3, None, {k: shape[d] for k, (d, v) in enumerate(zip(dims, sizes, strict=True)) if v != shape[d]})
 
 
-@rule("Pad", quiet=lambda op: op.quiet[0] and op.zero_padded())
+@rule("Pad", quiet=lambda op: op.zero_padded() and op.silent(0))
 def pad(op: Op, x: Axes, *_: Axes | None, **attributes: Any) -> Axes:
     """Constant padding of a channel axis makes channels of its own; they can go as well."""
     before, after = pads_of(op, len(x), attributes)

@@ -3,26 +3,25 @@
 from typing import Any
 
 from onnxprune.channels.labels import Axes
-from onnxprune.channels.op import Op, always, every, first, repair, rule
+from onnxprune.channels.op import Op, repair, rule
+from onnxprune.channels.promises import every, first, scaled
 
 
-@rule("BatchNormalization", quiet=always)
+@rule("BatchNormalization", quiet=scaled(1, 2))
 def batch_norm(op: Op, x: Axes, *params: Axes, **_: Any) -> list[Axes]:
     channels = x[1] if len(x) > 1 else x[0]
     op.tie(channels, *(p[0] for p in params))
-    op.adds(params[0][0], params[1][0])
     return [x] + [params[2]] * (len(op.shapes) - 1)
 
 
-@rule("InstanceNormalization", quiet=always)
+@rule("InstanceNormalization", quiet=scaled(1, 2))
 def instance_norm(op: Op, x: Axes, *params: Axes, **_: Any) -> Axes:
     op.freeze(*x[2:], why="takes statistics over it")
     op.tie(x[1], *(p[0] for p in params))
-    op.adds(*(p[0] for p in params))
     return x
 
 
-@rule("GroupNormalization", quiet=always)
+@rule("GroupNormalization", quiet=scaled(1, 2))
 def group_norm(op: Op, x: Axes, *params: Axes, num_groups: int, **_: Any) -> Axes:
     """Whole groups go: the statistics of the others stay what they were."""
     op.freeze(*x[2:], why="takes statistics over it")
@@ -30,7 +29,6 @@ def group_norm(op: Op, x: Axes, *params: Axes, num_groups: int, **_: Any) -> Axe
     op.tie(grid[:, :1], grid)
     for p in params:
         op.tie(x[1] if p[0].size == x[1].size else grid[:, 0], p[0])
-        op.adds(p[0])
     return x
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 
 from onnxprune.channels.labels import Axes, fixed
-from onnxprune.channels.op import Op, every, first, never, rule, some
+from onnxprune.channels.op import Op, rule
+from onnxprune.channels.promises import every, first, only, some
 
 ZERO_AT_ZERO = (
     "Abs Asin Asinh Atan Atanh Cast CastLike Ceil Celu Dropout Elu Erf Floor Gelu HardSwish Identity LeakyRelu Mish Neg "
@@ -28,9 +29,6 @@ def pointwise(op: Op, *xs: Axes | None, **_: object) -> Axes | list[Axes]:
 def combine(op: Op, *xs: Axes | None, **attributes: int) -> Axes:
     if op.opset < 7 and attributes.get("broadcast") and len(xs) == 2 and xs[0] is not None and xs[1] is not None:
         xs = (xs[0], _aligned(xs[0], xs[1], attributes.get("axis")))
-    for k, x in enumerate(xs):
-        if x is not None and op.weights[k]:
-            op.adds(*x)
     return op.broadcast(*xs)
 
 
@@ -40,7 +38,12 @@ def _aligned(x: Axes, y: Axes, axis: int | None) -> Axes:
     return (*y, *(fixed(1) for _ in range(len(x) - start - len(y))))
 
 
-@rule("Div", quiet=first)
+def _nonzero_divisor(op: Op) -> bool:
+    """0 / y = 0, but 0 / 0 is none."""
+    return not op.quiet[1] and first(op)
+
+
+@rule("Div", quiet=_nonzero_divisor)
 def divide(op: Op, *xs: Axes | None, **attributes: int) -> Axes:
     if op.opset < 7 and attributes.get("broadcast") and xs[0] is not None and xs[1] is not None:
         xs = (xs[0], _aligned(xs[0], xs[1], attributes.get("axis")))
@@ -49,7 +52,7 @@ def divide(op: Op, *xs: Axes | None, **attributes: int) -> Axes:
 
 def _positive_exponent(op: Op) -> bool:
     exponent = op.constant(1)
-    return op.quiet[0] and exponent is not None and bool(np.all(exponent > 0))
+    return exponent is not None and bool(np.all(exponent > 0)) and first(op)
 
 
 @rule("Pow", quiet=_positive_exponent)
@@ -61,7 +64,7 @@ def _zero_inside(op: Op) -> bool:
     low, high = op.attributes.get("min", op.constant(1)), op.attributes.get("max", op.constant(2))
     known = all(k >= len(op.names) or not op.names[k] or op.constant(k) is not None for k in (1, 2))
     inside = (low is None or bool(np.all(low <= 0))) and (high is None or bool(np.all(high >= 0)))
-    return op.quiet[0] and known and inside
+    return known and inside and first(op)
 
 
 @rule("Clip", quiet=_zero_inside)
@@ -77,15 +80,12 @@ def prelu(op: Op, x: Axes, slope: Axes) -> Axes:
     return op.broadcast(x, slope)
 
 
-@rule("Where", quiet=lambda op: op.quiet[1] and op.quiet[2])
+@rule("Where", quiet=only(1, 2))
 def where(op: Op, condition: Axes, x: Axes, y: Axes) -> Axes:
-    for k, axes in ((1, x), (2, y)):
-        if op.weights[k]:
-            op.adds(*axes)
     return op.broadcast(condition, x, y)
 
 
-@rule("ImageScaler", quiet=never)
+@rule("ImageScaler")
 def image_scaler(op: Op, x: Axes, **_: object) -> Axes:
     """An operator of early Windows exports: per-channel bias from an attribute, which is not cut."""
     op.freeze(x[1], why="adds a bias that stands in its attributes")

@@ -3,7 +3,8 @@
 from typing import Any
 
 from onnxprune.channels.labels import Axes
-from onnxprune.channels.op import Op, always, first, rule
+from onnxprune.channels.op import Op, rule
+from onnxprune.channels.promises import first, made
 from onnxprune.channels.ops.linear import couple_conv
 from onnxprune.channels.roles import Scaling
 
@@ -32,7 +33,7 @@ def dynamic_quantize(op: Op, x: Axes) -> list[Axes]:
     return [x, (), ()]
 
 
-@rule("QLinearConv", quiet=always)
+@rule("QLinearConv", quiet=made(8))
 def qlinear_conv(
     op: Op,
     x: Axes,

@@ -3,7 +3,8 @@
 from typing import Any
 
 from onnxprune.channels.labels import Axes, fixed
-from onnxprune.channels.op import Op, first, rule
+from onnxprune.channels.op import Op, rule
+from onnxprune.channels.promises import first
 
 SUMS = ("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare")
 
@@ -40,8 +41,8 @@ def _reduce(
     if given is None:
         given = [] if noop_with_empty_axes else list(range(len(x)))
     gone = {k % len(x) for k in given}
-    if frozen:
-        op.freeze(*(x[k] for k in gone), why="reduces over it")
+    for k in gone:
+        op.contract(x[k], x[k], silent=not frozen)
     return tuple(fixed(1) if k in gone else labels for k, labels in enumerate(x) if keepdims or k not in gone)
 
 
@@ -56,8 +57,7 @@ def arg_reduce(op: Op, x: Axes, *, axis: int = 0, keepdims: int = 1, **_: Any) -
 def cumulative_sum(op: Op, x: Axes, axis_input: Axes, **_: Any) -> Axes:
     axis = op.ints(1)
     assert axis is not None
-    if not op.quiet[0]:
-        op.freeze(x[axis[0]], why="sums along it")
+    op.contract(x[axis[0]], x[axis[0]], op.quiet[0])
     return x
 
 

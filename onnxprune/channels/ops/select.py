@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from onnxprune.channels.labels import Axes, fixed
-from onnxprune.channels.op import Op, first, on, repair, rule
+from onnxprune.channels.op import Op, on, repair, rule
+from onnxprune.channels.promises import first
 
 ALL = np.iinfo(np.int64).max
 

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from onnxprune.channels.labels import Axes
-from onnxprune.channels.op import Op, first, repair, rule
+from onnxprune.channels.op import Op, repair, rule
+from onnxprune.channels.promises import first
 
 LARGEST_FILL = 1 << 20  # elements of a filled tensor that may have channels
 

@@ -1,0 +1,100 @@
+"""When the dead positions of an operator's output are zero in the masked network.
+
+Sums over channels that no weight weighs (a ReduceSum, a product of two activations) stay right only if the removed
+channels add nothing.  A rule says with one of these functions whether its operator keeps dead positions at zero; a
+tensor of the file keeps the promise by being masked itself.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from onnxprune.channels.labels import Labels, is_fixed
+from onnxprune.channels.op import Op
+
+Promise = Callable[[Op], bool]
+
+
+def every(op: Op) -> bool:
+    """f(0, 0) = 0: sums, and what only moves elements."""
+    inputs = range(len(op.names))
+    return all(_reaches(op, k) for k in inputs) and all([op.silent(k) for k in inputs])
+
+
+def some(op: Op) -> bool:
+    """f(0, y) = 0 = f(x, 0): products, of which one factor has to vanish."""
+    known = [k for k in range(len(op.names)) if _reaches(op, k)]
+    return any(op.quiet[k] for k in known) or any(op.silent(k) for k in known)
+
+
+def first(op: Op) -> bool:
+    """f(0, parameters) = 0."""
+    return bool(op.names) and _reaches(op, 0) and op.silent(0)
+
+
+def only(*inputs: int) -> Promise:
+    """f(0, 0, ...) = 0 for these inputs, whatever the others hold."""
+
+    def promise(op: Op) -> bool:
+        return all(_reaches(op, k) for k in inputs) and all([op.silent(k) for k in inputs])
+
+    return promise
+
+
+def made(*parameters: int, axis: int = 1) -> Promise:
+    """The operator makes its channels by weights, which are zero where these are dead.
+
+    Args:
+        parameters: inputs that are added to them, such as a bias, which have to be zero there too.
+        axis: the axis of the output that the parameters lie along.
+    """
+
+    def promise(op: Op) -> bool:
+        given = [k for k in parameters if k < len(op.names) and op.names[k]]
+        lively = _lively(op)
+        if given and not all(j == axis and _spans(op, k, x) for k in given for j, x in lively):
+            return False
+        loud = [k for k in range(len(op.names)) if not (op.weights[k] or op.quiet[k])]
+        return not any(_common(op, k, x).any() for k in loud for _, x in lively) and all([op.silent(k) for k in given])
+
+    return promise
+
+
+def scaled(*parameters: int, axis: int = 1) -> Promise:
+    """Scale and shift make the channels of this axis zero, whatever comes in; no other axis can shrink."""
+
+    def promise(op: Op) -> bool:
+        return all(j == axis for j, _ in _lively(op)) and all([op.silent(k) for k in parameters])
+
+    return promise
+
+
+def _lively(op: Op) -> list[tuple[int, Labels]]:
+    """Axes of the outputs that can shrink."""
+    return [(j, x) for value in op.results for j, x in enumerate(value.axes) if not is_fixed(x)]
+
+
+def _spans(op: Op, k: int, labels: Labels) -> bool:
+    value = op.values[k]
+    return value is not None and bool(value.axes) and value.axes[-1].size == labels.size
+
+
+def _reaches(op: Op, k: int) -> bool:
+    """Whether input k has each of the output's axes that can shrink, so that zeros of it are zeros of the output."""
+    if not op.names[k]:
+        return True
+    if op.operands:
+        operand = op.operands[k] if k < len(op.operands) else None
+        return operand is None or all(operand[j].size == x.size for j, x in _lively(op))
+    return all(_common(op, k, x).all() for _, x in _lively(op))
+
+
+def _common(op: Op, k: int, labels: Labels) -> np.ndarray:
+    """Which of these labels an axis of input k has, (positions,) bool."""
+    value = op.values[k]
+    if value is None:
+        return np.zeros(labels.size, bool)
+    if any(x is labels for x in value.axes):
+        return np.ones(labels.size, bool)
+    own = [x for x in value.axes if not is_fixed(x)] + ([value.tangle.labels.ravel()] if value.tangle else [])
+    return np.isin(labels, np.concatenate(own)) if own else np.zeros(labels.size, bool)
