@@ -95,7 +95,7 @@ class Coupling:
         """Tie axes of equal length; the outcome carries labels where any of them does."""
         lively = next((x for x in column if not is_fixed(x)), column[0])
         return self.tie(
-            lively, *(x for x in column if x is not lively), why="is combined with a value that cannot shrink"
+            lively, *(x for x in column if x is not lively), why="combines it with a value that cannot shrink"
         )
 
     def edges(self) -> tuple[Labels, Labels, np.ndarray]:

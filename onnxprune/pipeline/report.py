@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
-from onnxprune.channels.dependencies import Dependencies
+from onnxprune.channels.dependencies import INTEGERS, Dependencies
 from onnxprune.model.write import SavedFile
 from onnxprune.pipeline.choose import Choice
 from onnxprune.pipeline.measure import peak_activations
@@ -68,6 +68,10 @@ def frozen_rows(deps: Dependencies) -> tuple[FrozenRow, ...]:
     rows: dict[str, FrozenRow] = {}
     for use, axis, reason in deps.frozen_writers():
         rows.setdefault(deps.nodes[use.node].label, FrozenRow(deps.nodes[use.node].label, use.axes[axis].size, reason))
+    for use in deps.uses:
+        if use.node in deps.unknown and len(use.axes) > 1 and deps.sources[use.source].dtype not in INTEGERS:
+            label = deps.nodes[use.node].label
+            rows.setdefault(label, FrozenRow(label, None, deps.unknown[use.node]))
     return tuple(rows.values())
 
 

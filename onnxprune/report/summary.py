@@ -37,7 +37,7 @@ class FrozenRow:
     """A layer whose own channels cannot be removed, and why."""
 
     layer: str
-    channels: int
+    channels: int | None  # None where the analysis could not tell
     reason: str
 
 

@@ -1,0 +1,103 @@
+"""A look at a network: its groups and what they cost, what is frozen and why, which operators are not known."""
+
+import re
+from typing import Any
+
+import numpy as np
+
+from onnxprune.channels.dependencies import Dependencies
+from onnxprune.channels.labels import is_fixed
+from onnxprune.channels.roles import Role
+from onnxprune.errors import ModelError, OnnxPruneError
+from onnxprune.pipeline.choose import Progress, silent
+from onnxprune.pipeline.measure import peak_activations
+from onnxprune.pipeline.prune import Run, start
+from onnxprune.pipeline.report import frozen_rows
+from onnxprune.pipeline.request import Request
+from onnxprune.report.inspection import GroupShare, Inspection, UnknownRow
+from onnxprune.report.summary import Figures
+from onnxprune.runtime.specs import model_inputs, model_outputs
+
+
+def inspect(source: Any, *, progress: Progress = silent, **options: Any) -> Inspection:
+    """What can be removed from a network, and what cannot.
+
+    Args:
+        source: path, bytes, `ModelProto` or `onnx_graphsurgeon.Graph`; never changed.
+        progress: called with (what is done, how far, of how much; 0 of 0 where that is not known).
+        options: `input_shapes` and `heads`, as in `Request`.
+
+    Raises:
+        ModelError: the model is invalid.
+        UsageError: input shapes that do not fit.
+        FileError: the file cannot be read.
+    """
+    run = analysed(source, progress, **options)
+    deps, proto = run.deps, run.model.proto
+    taken = {s.name: deps.statics.shapes[s.name] for s in model_inputs(proto) if s.name in deps.statics.shapes}
+    return Inspection(
+        source=str(run.model.path or "a model from memory"),
+        sha256=run.model.sha256,
+        opset=run.model.opset,
+        ir_version=proto.ir_version,
+        nodes=len(deps.nodes),
+        inputs=tuple(map(str, model_inputs(proto))),
+        outputs=tuple(map(str, model_outputs(proto))),
+        figures=Figures(deps.params(), deps.macs(), run.model.size, activations=peak_activations(deps, deps.nothing)),
+        groups=group_shares(deps),
+        frozen=frozen_rows(deps),
+        unknown=unknown_rows(deps),
+        input_shapes=taken,
+        warnings=tuple(run.warnings),
+        notes=tuple(run.notes),
+    )
+
+
+def analysed(source: Any, progress: Progress = silent, **options: Any) -> Run:
+    """Load and analyse, with input sizes that the model runs with; with usual ones where it cannot be run here."""
+    try:
+        return start(source, Request.of({"ratio": 0.0, **options}), progress)
+    except ModelError as error:
+        try:
+            run = start(source, Request.of({"ratio": 0.0, "verify": False, "measure": False, **options}), progress)
+        except OnnxPruneError:
+            raise error from None
+        run.warnings.append(str(error))
+        return run
+
+
+def group_shares(deps: Dependencies) -> tuple[GroupShare, ...]:
+    """A row for each group, in the order of the network; the MACs of a layer go to the groups that it writes."""
+    owner = np.full(int(deps.component.max()) + 1, -1, np.int64)
+    for g, group in enumerate(deps.groups):
+        owner[group.components] = g
+    macs = {layer.node: deps.layer_macs(layer, deps.nothing) for layer in deps.layers}
+    written: dict[int, np.ndarray] = {}  # node -> channels that it writes of each group, and others last
+    for use in deps.uses:
+        for labels in use.axes:
+            if not is_fixed(labels) and (deps.roles[labels] & Role.WRITE).all():
+                counts = np.bincount(
+                    owner[deps.component[labels]] % (len(deps.groups) + 1), minlength=len(deps.groups) + 1
+                )
+                written[use.node] = written.get(use.node, 0) + counts
+    total = sum(macs.values())
+    return tuple(
+        GroupShare(
+            group.name,
+            len(group),
+            tuple(dict.fromkeys(deps.nodes[n].label for n, counts in written.items() if counts[g])),
+            sum(macs.get(n, 0) * counts[g] / counts.sum() for n, counts in written.items()) / total if total else 0.0,
+        )
+        for g, group in enumerate(deps.groups)
+    )
+
+
+def unknown_rows(deps: Dependencies) -> tuple[UnknownRow, ...]:
+    """Operators that froze what they touch since no rule covers them there."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for index, reason in deps.unknown.items():
+        proto = deps.nodes[index].proto
+        operator = f"{proto.domain}::{proto.op_type}" if proto.domain not in ("", "ai.onnx") else proto.op_type
+        alike = re.sub(r"'[^']*'", "…", reason)  # the same words about other values
+        found.setdefault((operator, alike), []).append(deps.nodes[index].label)
+    return tuple(UnknownRow(operator, tuple(nodes), reason) for (operator, reason), nodes in found.items())

@@ -1,0 +1,50 @@
+"""What can be removed from a network and what cannot, as plain values."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from onnxprune.report.summary import Figures, FrozenRow
+
+
+@dataclass(frozen=True)
+class GroupShare:
+    """Channels that are removed together, and what the layers that make them cost."""
+
+    name: str
+    channels: int
+    members: tuple[str, ...]  # nodes whose weights write the channels
+    macs: float  # share of the network's multiply-accumulates that these nodes do for these channels
+
+
+@dataclass(frozen=True)
+class UnknownRow:
+    """Nodes of one operator that freeze all that they touch, for one reason."""
+
+    operator: str
+    nodes: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """One network as the analysis sees it; nothing was changed or written."""
+
+    source: str
+    sha256: str
+    opset: int
+    ir_version: int
+    nodes: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    figures: Figures
+    groups: tuple[GroupShare, ...]
+    frozen: tuple[FrozenRow, ...]
+    unknown: tuple[UnknownRow, ...]
+    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON values; sizes in bytes."""
+        return asdict(self)
