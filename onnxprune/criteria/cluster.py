@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.cluster.hierarchy import linkage
-from scipy.linalg import eigh
+from scipy.linalg import eigh, eigh_tridiagonal, lapack
 from scipy.sparse import csr_array
-from scipy.spatial.distance import squareform
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from onnxprune.criteria.filters import Floats, Indices, rounded
@@ -37,15 +36,15 @@ class Tree:
 
 
 def agglomerate(distance: Floats, link: str) -> Tree:
-    """Agglomerative clustering of `(channels, channels)` distances; link is "complete", "average" or "single".
+    """Agglomerative clustering by distances `(pairs,)`; link is "complete", "average" or "single".
 
-    Under complete linkage, a merge's height is the largest distance between any two members.
+    Pairs are ordered (0, 1), (0, 2) ... (1, 2) ... Under complete linkage, the height of a merge is the largest
+    distance between any two of its members.
     """
-    leaves = len(distance)
-    if leaves == 1:
+    if not len(distance):
         return Tree(1, np.empty((0, 2), np.int64), np.empty(0))
-    merges = linkage(squareform(distance, checks=False), link)
-    return Tree(leaves, merges[:, :2].astype(np.int64), merges[:, 2])
+    merges = linkage(distance, link)
+    return Tree(len(merges) + 1, merges[:, :2].astype(np.int64), merges[:, 2])
 
 
 def best_of(labels: Indices, score: Floats) -> Indices:
@@ -182,13 +181,8 @@ def _embedding(affinity: Floats, dimensions: int) -> Floats:
     if few == 0:
         return np.eye(points)
     leading = few == dimensions
-    first = points - few if leading else 0
     with threadpool_limits(limits=1, user_api="blas"):
-        if 3 * few > points:  # the divide-and-conquer solver gives all vectors in less time than the other so many
-            vectors = eigh(_normalised(affinity).T, driver="evd", overwrite_a=True)[1][:, first : first + few]
-        else:
-            window = (first, first + few - 1)
-            vectors = eigh(_normalised(affinity).T, subset_by_index=window, overwrite_a=True)[1]
+        vectors = _eigenvectors(_normalised(affinity), points - few if leading else 0, few)
         projection = vectors @ vectors.T
     if not leading:
         projection = np.eye(points) - projection
@@ -197,6 +191,19 @@ def _embedding(affinity: Floats, dimensions: int) -> Floats:
     projection /= length
     projection /= length[:, None]
     return projection
+
+
+def _eigenvectors(matrix: Floats, first: int, few: int) -> Floats:
+    """The eigenvectors of the `few` eigenvalues from the `first` smallest on, of a symmetric matrix that is used up.
+
+    `scipy.linalg.eigh` step by step, but only the wanted vectors of the tridiagonal matrix are turned back: for half
+    of 2,048 vectors 0.8 seconds where it takes 1.0 for all (driver "evd") and 1.5 for the half (`subset_by_index`).
+    """
+    work = int(lapack.dsytrd_lwork(len(matrix), lower=1)[0])
+    reflectors, diagonal, beside, tau, _ = lapack.dsytrd(matrix.T, lower=1, lwork=work, overwrite_a=1)
+    vectors = np.asfortranarray(eigh_tridiagonal(diagonal, beside)[1][:, first : first + few])
+    vectors[1:] = lapack.dormqr("L", "N", reflectors[1:, :-1], tau, vectors[1:], lwork=64 * few)[0]
+    return vectors
 
 
 def eigengap(affinity: Floats, most: int) -> int:

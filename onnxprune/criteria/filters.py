@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from onnxprune.errors import ModelError, UsageError
 
-COLUMNS = 2048  # of a filter matrix at a time; a 4096-filter block in float32 is 32 MiB
+COLUMNS = 1024  # of a filter matrix at a time, or more where that makes too many blocks
+BLOCKS = 12  # at most, for one writer
 TILE = 1 << 17  # elements that are worked on at once: 1 MiB in float64, which stays in cache
 
 Floats = NDArray[np.float64]
@@ -56,39 +57,37 @@ class Filters:
         """The filters of these channels, in this order (a copy of their weights)."""
         return Filters(tuple(w[channels] for w in self.weights), tuple(s[channels] for s in self.scales))
 
-    def blocks(self, columns: int = COLUMNS) -> Iterator[NDArray]:
-        """Views `(channels, some inputs, *kernel)`, about `columns` weights wide, one writer after the other."""
+    def blocks(self) -> Iterator[NDArray]:
+        """Views `(channels, some inputs, *kernel)`, some hundreds of weights wide, one writer after the other."""
+        columns = max(COLUMNS, 64 * -(-self.width // (64 * BLOCKS)))
         for weight in self.weights:
             inputs = max(1, columns // weight[0, 0].size)
             for start in range(0, weight.shape[1], inputs):
                 yield weight[:, start : start + inputs]
 
-    def reduce(self, function: Callable[[Floats, slice], Floats], columns: int = COLUMNS) -> Floats:
-        """`function` of each row of each block: `(channels, blocks)`.
+    def reduce(self, *functions: Callable[[Floats], Floats]) -> Floats:
+        """Each function of each row of each block: `(functions, channels, blocks)`.
 
-        It is given tiles `(rows, columns)` in float64 with the slice of channels that they are, and gives `(rows,)`.
-        Rows are reduced one by one and without BLAS: the result does not depend on threads or on other channels.
+        A function is given tiles `(rows, columns)` in float64 and gives `(rows,)`. Rows are reduced one by one and
+        without BLAS: the result does not depend on threads or on other channels.
         """
-        return np.stack([self._reduce_block(block, function) for block in self.blocks(columns)], axis=1)
-
-    @staticmethod
-    def _reduce_block(block: NDArray, function: Callable[[Floats, slice], Floats]) -> Floats:
-        result = np.empty(block.shape[0])
-        for rows in tiles(block):
-            tile = block[rows]
-            result[rows] = function(tile.reshape(tile.shape[0], -1).astype(np.float64), rows)
-        return result
+        return np.stack([_reduce_block(block, functions) for block in self.blocks()], axis=2)
 
     @cached_property
+    def moments(self) -> Floats:
+        """Sum and sum of squares of the weights of each row of each block: `(2, channels, blocks)`."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self.reduce(lambda tile: tile.sum(axis=1), lambda tile: np.einsum("ij,ij->i", tile, tile))
+
+    @property
     def totals(self) -> Floats:
         """The sum of each filter's weights: `(channels,)`."""
-        return self.reduce(lambda tile, _: tile.sum(axis=1)).sum(axis=1)
+        return self.moments[0].sum(axis=1)
 
     @cached_property
     def energies(self) -> Floats:
         """The squared L2 norm of each filter: `(channels,)`. Raises `ModelError` for NaN or infinite weights."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            energies = self.reduce(lambda tile, _: np.einsum("ij,ij->i", tile, tile)).sum(axis=1)
+        energies = self.moments[1].sum(axis=1)
         if not np.isfinite(energies).all():
             bad = int(np.flatnonzero(~np.isfinite(energies))[0])
             raise ModelError(f"filter {bad} holds NaN or infinite weights and cannot be compared: leave its group out")
@@ -98,6 +97,15 @@ class Filters:
     def canonical(self) -> Indices:
         """An order of the channels that depends on their weights alone, so that seeded draws follow a permutation."""
         return np.lexsort((self.totals, self.energies))
+
+
+def _reduce_block(block: NDArray, functions: tuple[Callable[[Floats], Floats], ...]) -> Floats:
+    result = np.empty((len(functions), block.shape[0]))
+    for rows in tiles(block):
+        tile = block[rows].astype(np.float64, order="C")
+        for k, function in enumerate(functions):
+            result[k, rows] = function(tile.reshape(len(tile), -1))
+    return result
 
 
 def tiles(block: NDArray) -> Iterator[slice]:

@@ -21,7 +21,7 @@ import numpy as np
 from onnxprune.criteria.filters import Filters, Floats, Indices, rounded
 from onnxprune.criteria.options import option
 from onnxprune.criteria.ranking import Ranking, ranking
-from onnxprune.criteria.similarity import similarity, squared_distances
+from onnxprune.criteria.similarity import similarity, square, squared_distances
 
 Kept = dict[str, Indices]
 Redundant = Literal["euclidean", "cosine", "ncc"]
@@ -82,8 +82,8 @@ class Layer:
         @cache
         def distance() -> Floats:
             if measure == "euclidean":
-                return np.sqrt(squared_distances(filters))
-            return 1 - similarity(filters, measure)
+                return square(np.sqrt(squared_distances(filters)), 0.0)
+            return square(1 - similarity(filters, measure), 0.0)
 
         return Layer(np.sqrt(filters.energies), distance)
 

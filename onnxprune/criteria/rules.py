@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.criteria import cluster, score, structure
+from onnxprune.criteria.eigen import EigenEnergy
 from onnxprune.criteria.filters import Filters, Floats, Indices
 from onnxprune.criteria.options import option
 from onnxprune.criteria.ranking import Ranking, ranking, tree_order
-from onnxprune.criteria.similarity import Lag, Measure, pair_similarity, similarity, squared_distances
+from onnxprune.criteria.similarity import Lag, Measure, pair_similarity, similarity, square, squared_distances
 from onnxprune.errors import UsageError
 
 LINKAGES = ("complete", "average", "single")
@@ -43,7 +44,8 @@ class Ncc:
         np.subtract(1.0, distance, out=distance)
         np.maximum(distance, 0.0, out=distance)
         tree = cluster.agglomerate(distance, self.linkage)
-        choose = score.representative(self.representative, filters.energies, distance)
+        matrix = square(distance, 0.0) if self.representative == "medoid" else distance
+        choose = score.representative(self.representative, filters.energies, matrix)
         order, losses = tree_order(tree, filters.energies, lambda height, _: 1 - max(0.0, 1 - height) ** 2)
 
         def duplicates(least: float) -> Indices:
@@ -79,12 +81,16 @@ class Cshe:
     restarts: int = option(4, "starts of k-means, of which the best counts", low=1)
     seed: int = option(0, "of the starts", low=0)
 
+    def gather(self) -> EigenEnergy:
+        """What takes in feature maps, as they leave the activation, and gives the evidence as its `importance`."""
+        return EigenEnergy(self.q)
+
     def __call__(self, filters: Filters, evidence: Floats | None = None) -> Ranking:
         if evidence is None:
             raise UsageError("'cshe' needs the importance of each channel's feature maps: give calibration images")
         importance = np.asarray(evidence, np.float64)
         norms = np.sqrt(filters.energies)
-        gram = similarity(filters, "cosine") * (norms[:, None] * norms)
+        gram = square(similarity(filters, "cosine"), 1.0) * (norms[:, None] * norms)
         shuffled = np.ascontiguousarray(gram[np.ix_(filters.canonical, filters.canonical)])
         by_importance = ranking(importance, loss=np.maximum(importance, 0))
 
@@ -131,7 +137,7 @@ class Apssf:
 
     def __call__(self, filters: Filters, evidence: Floats | None = None) -> Ranking:
         distance = structure.structural_distances(filters, self.alpha, self.beta)
-        tree = cluster.agglomerate(distance, self.linkage)
+        tree, distance = cluster.agglomerate(distance, self.linkage), square(distance, 0.0)
         energies = filters.energies
         unrelated = 2 * (self.alpha**2 + self.beta**2)  # squared distance of filters that have nothing in common
         order, losses = tree_order(tree, energies, lambda height, _: min(1.0, height**2 / unrelated))
@@ -165,8 +171,8 @@ class Spectral:
     seed: int = option(0, "of the starts", low=0)
 
     def __call__(self, filters: Filters, evidence: Floats | None = None) -> Ranking:
-        squares = squared_distances(filters)
-        tree = cluster.agglomerate(np.sqrt(squares), "complete")
+        distances = squared_distances(filters)
+        tree, squares = cluster.agglomerate(np.sqrt(distances), "complete"), square(distances, 0.0)
         order, losses = tree_order(tree, filters.energies, lambda height, energy: min(1.0, height**2 / energy))
         first = np.unique(np.argmax(squares == 0, axis=1))  # of equal filters
         canonical = filters.canonical[np.isin(filters.canonical, first)]

@@ -7,13 +7,13 @@ import numpy as np
 
 from onnxprune.criteria.cluster import best_of, within
 from onnxprune.criteria.filters import Filters, Floats, Indices, rounded
-from onnxprune.criteria.similarity import squared_distances
+from onnxprune.criteria.similarity import square, squared_distances
 from onnxprune.errors import UsageError
 
 
 def l1(filters: Filters) -> Floats:
     """Sum of absolute weights over all writers: `(channels,)`."""
-    return filters.reduce(lambda tile, _: np.abs(tile).sum(axis=1)).sum(axis=1)
+    return filters.reduce(lambda tile: np.abs(tile).sum(axis=1))[0].sum(axis=1)
 
 
 def l2(filters: Filters) -> Floats:
@@ -23,7 +23,7 @@ def l2(filters: Filters) -> Floats:
 
 def fpgm(filters: Filters) -> Floats:
     """Sum of Euclidean distances to all other filters of the group: `(channels,)`."""
-    return np.sqrt(squared_distances(filters)).sum(axis=1)
+    return square(np.sqrt(squared_distances(filters)), 0.0).sum(axis=1)
 
 
 def bn(filters: Filters) -> Floats:

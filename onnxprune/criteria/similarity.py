@@ -7,7 +7,7 @@ and by about 1e-4/√blocks where it runs in float32 (wide layers of thousands o
 of exactly 1.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Literal
@@ -15,15 +15,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import blas
+from scipy.spatial.distance import squareform
 
-from onnxprune.criteria.filters import COLUMNS, Filters, Floats, Indices, tiles
+from onnxprune.criteria.filters import Filters, Floats, Indices, tiles
 
 Measure = Literal["ncc", "cosine"]
 Lag = Literal["zero", "spatial"]
 Shift = tuple[int, ...]
 
-DOUBLE_WORK = 1 << 31  # products (channels² · weights) up to which float64 costs too little to save
-BLOCKS = 12  # of a float32 product: more would be more accurate, and slower to add up
+DOUBLE_WORK = 1 << 29  # products (channels² · weights) up to which float64 costs too little to save
 FLAT = 1e-12  # a filter with less than this share of its energy around its mean is constant
 
 
@@ -39,13 +39,13 @@ class Integers:
     filters: Filters
     mean: Floats  # (channels,)
     scale: Floats  # (channels,), 0 for a row that has nothing left
-    single: bool  # products in float32
-    columns: int  # of a block
+    dtype: type  # np.float32 or np.float64
 
     def blocks(self) -> Iterator[NDArray]:
-        """The integers as floats, `(channels, some inputs, *kernel)` at a time."""
-        for block in self.filters.blocks(self.columns):
-            result = np.empty(block.shape, np.float32 if self.single else np.float64)
+        """The integers as floats, `(channels, some inputs, *kernel)` at a time, in the same memory every time."""
+        memory: NDArray = np.empty(max(block.size for block in self.filters.blocks()), self.dtype)
+        for block in self.filters.blocks():
+            result = memory[: block.size].reshape(block.shape)
             column = (-1, *[1] * (block.ndim - 1))
             for rows in tiles(block):
                 tile = block[rows] - self.mean[rows].reshape(column)
@@ -57,36 +57,29 @@ class Integers:
 def integers(filters: Filters, centred: bool) -> Integers:
     """Scale the filters for exact Gram matrices; `centred` takes each filter's own mean away first."""
     width = filters.width
-    single = filters.channels**2 * width > DOUBLE_WORK
-    columns = max(512, -(-width // BLOCKS)) if single else COLUMNS
+    sums, energies = filters.moments
     mean = filters.totals / width if centred else np.zeros(filters.channels)
-    energies = filters.reduce(lambda tile, rows: _energy(tile, mean[rows]), columns)
-    bound = energies.max(axis=1) if single else energies.sum(axis=1)
+    widths = np.array([block[0].size for block in filters.blocks()])
+    energies = energies - (2 * sums - mean[:, None] * widths) * mean[:, None]  # around the mean, of each block
     gone = energies.sum(axis=1) <= FLAT * filters.energies  # of a constant filter only rounding errors are left
-    widest = max(block[0].size for block in filters.blocks(columns)) if single else width
+    single = filters.channels**2 * width > DOUBLE_WORK
+    bound = energies.max(axis=1) if single else energies.sum(axis=1)
+    widest = int(widths.max()) if single else width
     norm = 2.0 ** (12 if single else 26) - np.sqrt(widest) / 2 - 1  # rounding adds up to a half in each column
-    scale = np.divide(norm, np.sqrt(bound), out=np.zeros(filters.channels), where=~gone)
-    return Integers(filters, mean, scale, single, columns)
-
-
-def _energy(tile: Floats, mean: Floats) -> Floats:
-    tile -= mean[:, None]
-    return np.einsum("ij,ij->i", tile, tile)
+    scale = np.divide(norm, np.sqrt(np.where(gone, 1, bound)), out=np.zeros(filters.channels), where=~gone)
+    return Integers(filters, mean, scale, np.float32 if single else np.float64)
 
 
 def gram(rows: Integers) -> Floats:
-    """Products of all filters with all: `(channels, channels)`, exact."""
+    """Products of all filters with all: the upper triangle of `(channels, channels)`, zeros below; exact."""
     channels = rows.filters.channels
-    lower = np.zeros((channels, channels))
-    multiply = blas.ssyrk if rows.single else blas.dsyrk
+    total = np.zeros((channels, channels))
+    multiply = blas.ssyrk if rows.dtype is np.float32 else blas.dsyrk
+    memory: NDArray = np.zeros((channels, channels), rows.dtype, order="F")
     for block in rows.blocks():
-        lower += multiply(1.0, block.reshape(channels, -1).T, trans=1).T  # the upper triangle of the transpose
-    for start in range(0, channels, 256):
-        stop = start + 256
-        corner = np.tril(lower[start:stop, start:stop])
-        lower[start:stop, start:stop] = corner + np.tril(corner, -1).T
-        lower[start:stop, stop:] = lower[stop:, start:stop].T
-    return lower
+        lower = multiply(1.0, block.reshape(channels, -1).T, trans=1, lower=1, c=memory, overwrite_c=1)
+        total += lower.T
+    return total
 
 
 def shifted_gram(rows: Integers, shift: Shift) -> Floats:
@@ -121,16 +114,16 @@ def shifts(filters: Filters) -> list[Shift]:
 
 
 def cosines(filters: Filters) -> Floats:
-    """Cosine of each pair of filters: `(channels, channels)`, symmetric, 1 on the diagonal.
+    """Cosine of each pair of filters: `(pairs,)`, in the order of `square`.
 
     An all-zero filter is 0 times any other, a scaled copy: its cosine with all is 1.
     """
-    result = _normalised(gram(integers(filters, centred=False)))
-    return _with_zeros(result, filters)
+    products = gram(integers(filters, centred=False))
+    return condense(products, _Ratio(products.diagonal().copy(), filters.energies == 0))
 
 
 def correlations(filters: Filters, lag: Lag = "zero", absolute: bool = False) -> Floats:
-    """Normalised cross-correlation of each pair of filters over inputs and kernel: `(channels, channels)`.
+    """Normalised cross-correlation of each pair of filters over inputs and kernel: `(pairs,)`, ordered as in `square`.
 
     `NCC(i, j) = Σ (Fᵢ−mᵢ)(Fⱼ−mⱼ) / (‖Fᵢ−mᵢ‖ ‖Fⱼ−mⱼ‖)`, m a filter's mean over all its weights. With lag "spatial",
     the largest over all shifts of one filter's kernel against the other's, zeros beyond the edge; all writers of a
@@ -149,36 +142,75 @@ def correlations(filters: Filters, lag: Lag = "zero", absolute: bool = False) ->
         np.abs(moved, out=moved, where=absolute)
         np.maximum(best, moved, out=best)
         np.maximum(best, moved.T, out=best)
-    result = _normalised(best, energies)
-    flat = np.flatnonzero(rows.scale == 0)
-    if flat.size:
-        signs = np.sign(filters.totals[flat])
-        result[np.ix_(flat, flat)] = np.abs(np.outer(signs, signs)) if absolute else np.outer(signs, signs)
-    return _with_zeros(result, filters)
+    signs = np.where(rows.scale == 0, np.sign(filters.totals), 0.0)
+    return condense(best, _Ratio(energies, filters.energies == 0, np.abs(signs) if absolute else signs))
 
 
-def _normalised(products: Floats, energies: Floats | None = None) -> Floats:
-    """Products divided by both norms, in place; `√(e·e)` is exactly e, which makes equal filters exactly 1."""
-    energies = products.diagonal().copy() if energies is None else energies
-    energies = np.where(energies > 0, energies, 1.0)
-    for rows in tiles(products):
-        products[rows] /= np.sqrt(energies[rows, None] * energies)
-    return products
+@dataclass(frozen=True)
+class _Ratio:
+    """Products divided by both norms; `√(e·e)` is exactly e, which makes equal filters exactly 1."""
+
+    energies: Floats
+    zero: NDArray[np.bool_]
+    flat: Floats | None = None  # signs of constant filters, 0 for the others
+
+    def __call__(self, products: Floats, rows: slice, columns: slice) -> Floats:
+        outer = self.energies[rows, None] * self.energies[columns]
+        np.sqrt(outer, out=outer)
+        result = np.divide(products, outer, out=np.zeros_like(outer), where=outer > 0)
+        if self.flat is not None and self.flat.any():
+            result += np.outer(self.flat[rows], self.flat[columns])  # where the products are 0
+        if self.zero.any():
+            result[self.zero[rows, None] | self.zero[columns]] = 1.0
+        return result
 
 
-def _with_zeros(similarity: Floats, filters: Filters) -> Floats:
-    zero = filters.energies == 0
-    similarity[zero, :] = 1.0
-    similarity[:, zero] = 1.0
-    return similarity
+def condense(matrix: Floats, function: Callable[[Floats, slice, slice], Floats]) -> Floats:
+    """`function` of the upper triangle of `(channels, channels)`: `(pairs,)`, row by row without the diagonal.
+
+    It is given tiles of the matrix with the rows and the columns that they are.
+    """
+    channels = len(matrix)
+    result = np.empty(channels * (channels - 1) // 2)
+    filled = 0
+    for rows in tiles(matrix):
+        columns = slice(rows.start, channels)
+        tile = function(matrix[rows, columns], rows, columns)
+        values = tile[np.arange(columns.stop - columns.start) > np.arange(len(tile))[:, None]]
+        result[filled : filled + len(values)] = values
+        filled += len(values)
+    return result
+
+
+def square(pairs: Floats, diagonal: float) -> Floats:
+    """The symmetric `(channels, channels)` matrix of pairs (0, 1), (0, 2) ... (1, 2) ... and a diagonal."""
+    if not len(pairs):
+        return np.full((1, 1), diagonal)
+    matrix = squareform(pairs, checks=False)
+    np.fill_diagonal(matrix, diagonal)
+    return matrix
 
 
 def similarity(filters: Filters, measure: Measure = "ncc", lag: Lag = "zero", absolute: bool = False) -> Floats:
-    """Cosine or normalised cross-correlation of each pair of filters: `(channels, channels)`."""
+    """Cosine or normalised cross-correlation of each pair of filters: `(pairs,)`, in the order of `square`."""
     if measure == "ncc":
         return correlations(filters, lag, absolute)
     result = cosines(filters)
     return np.abs(result, out=result) if absolute else result
+
+
+def squared_distances(filters: Filters) -> Floats:
+    """Squared Euclidean distance of each pair of filters: `(pairs,)`, 0 between equal filters."""
+    products = gram(integers(filters, centred=False))
+    ratio, energies = _Ratio(products.diagonal().copy(), filters.energies == 0), filters.energies
+
+    def distance(tile: Floats, rows: slice, columns: slice) -> Floats:
+        result = ratio(tile, rows, columns)
+        result *= -2 * np.sqrt(energies[rows, None] * energies[columns])
+        result += energies[rows, None] + energies[columns]
+        return np.maximum(result, 0, out=result)
+
+    return condense(products, distance)
 
 
 def pair_similarity(
@@ -219,18 +251,9 @@ def _minus_mean(weight: NDArray, filters: Filters, centred: bool) -> Floats:
     return weight.astype(np.float64) - mean.reshape(-1, *[1] * (weight.ndim - 1))
 
 
-def squared_distances(filters: Filters) -> Floats:
-    """Squared Euclidean distance of each pair of filters: `(channels, channels)`, 0 between equal filters."""
-    result = cosines(filters)
-    energies = filters.energies
-    for rows in tiles(result):
-        result[rows] *= -2 * np.sqrt(energies[rows, None] * energies)
-        result[rows] += energies[rows, None] + energies
-    return np.maximum(result, 0, out=result)
-
-
-def nearest(similarity: Floats, kept: Indices) -> Indices:
-    """For each channel the kept one that it is most similar to, itself where it is kept: `(channels,)`."""
-    owner = kept[np.argmax(similarity[:, kept], axis=1)]
-    owner[kept] = kept
-    return owner
+def nearest(filters: Filters, kept: Indices, measure: Measure = "cosine") -> tuple[Indices, Floats]:
+    """For each channel the kept one that it is most like (itself where it is kept) and how much: `(channels,)` each."""
+    like = square(similarity(filters, measure), 1.0)[:, kept]
+    owner = np.argmax(like, axis=1)
+    owner[kept] = np.arange(len(kept))
+    return kept[owner], like[np.arange(len(like)), owner]

@@ -13,13 +13,13 @@ from onnxprune.criteria.similarity import squared_distances
 
 
 def structural_distances(filters: Filters, alpha: float, beta: float) -> Floats:
-    """Euclidean distance of `[α S, β R]` of each pair of filters: `(channels, channels)`.
+    """Euclidean distance of `[α S, β R]` of each pair of filters: `(pairs,)`.
 
     S is the spatial superposition, the filter summed over its inputs (one value per kernel position), R the channel
     profile, summed over the kernel (one value per input); of a coupled group, those of all its writers. S and R are
     scaled so that their squared norms average 1 over the group.
     """
-    result = np.zeros((filters.channels, filters.channels))
+    result = np.zeros(filters.channels * (filters.channels - 1) // 2)
     for weight, part in ((alpha, _superposition), (beta, _profile)):
         reduced = Filters(tuple(part(w) for w in filters.weights))
         energy = float(reduced.energies.mean())
