@@ -17,6 +17,7 @@ from onnxprune.errors import FileError, ModelError, OnnxPruneError, UsageError
 from onnxprune.runtime import engine as engine_module
 from onnxprune.runtime import providers, source
 from onnxprune.runtime.engine import engine, quiet, reason, usable_cpus
+from onnxprune.runtime.outline import outline
 from onnxprune.runtime.providers import CPU, choose, match
 from onnxprune.runtime.session import make_session
 from onnxprune.runtime.source import Variant
@@ -98,6 +99,56 @@ def test_large_models_go_through_a_file_that_is_gone_afterwards(spilling, tmp_pa
     zeroed = weight(masked_and_pruned(model, [0])[0], "w2")
     given = make_session(Variant(model, {"w2": zeroed}), providers="cpu").run({"x": X})
     np.testing.assert_array_equal(given["logits"], run(masked_and_pruned(model, [0])[0])["logits"])
+
+
+def test_large_files_are_outlined_instead_of_parsed(spilling, tmp_path, monkeypatch):
+    masked, _ = masked_and_pruned(conv_net(), [0, 3])
+    onnx.save(masked, tmp_path / "m.onnx")
+    expected, whole = run(masked, taps=["r1"]), run(conv_net())
+    monkeypatch.setattr(source, "as_proto", None)
+    found = run(tmp_path / "m.onnx", taps=["r1"])
+    assert all(np.array_equal(found[n], expected[n]) for n in ("logits", "r1"))
+    given = run(Variant(tmp_path / "m.onnx", {"w2": weight(conv_net(), "w2")}))
+    assert np.array_equal(given["logits"], whole["logits"])
+
+
+@pytest.mark.parametrize("least", [1, 64, 400, 10**9])
+def test_an_outline_is_the_model_without_its_large_weights(least, tmp_path):
+    model = conv_net()
+    model.metadata_props.add(key="names", value="0: ä, 1: b")
+    model.graph.initializer[1].ClearField("raw_data")
+    model.graph.initializer[1].float_data.extend([1.5] * 6)
+    content = model.SerializeToString()
+    (tmp_path / "m.onnx").write_bytes(content)
+    found = outline(tmp_path / "m.onnx", least=least)
+    large = {t.name: t.raw_data for t in model.graph.initializer if len(t.raw_data) >= least}
+    assert {n: content[a : a + size] for n, (a, size) in found.spans.items()} == large
+    for tensor in model.graph.initializer:
+        if tensor.name in large:
+            tensor.ClearField("raw_data")
+    assert found.model == model
+
+
+def test_what_is_no_model_has_no_outline(tmp_path):
+    content = conv_net().SerializeToString()
+    (tmp_path / "whole").write_bytes(content)
+    assert outline(tmp_path / "whole", least=64) is not None
+    for i, bad in enumerate((b"PK\3\4 a zip file", content[: len(content) // 2], b"\x3f" * 9, b"\x3a" + b"\xff" * 20)):
+        (tmp_path / str(i)).write_bytes(bad)
+        assert outline(tmp_path / str(i), least=64) is None
+
+
+@needs_models
+def test_outlines_of_real_networks(tmp_path):
+    for path in sorted((SHARED / "models").glob("*.onnx"))[::5]:
+        model = onnx.load(path)
+        found = outline(path, least=1000)
+        content = path.read_bytes()
+        for tensor in found.model.graph.initializer:
+            if tensor.name in found.spans:
+                start, size = found.spans[tensor.name]
+                tensor.raw_data = content[start : start + size]
+        assert found.model == model
 
 
 def test_spilled_weights_of_every_kind_arrive(spilling):

@@ -19,6 +19,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from onnxprune.errors import FileError, ModelError, UsageError
+from onnxprune.runtime.outline import outline
 from onnxprune.runtime.specs import bits
 
 Source = Path | str | bytes | onnx.ModelProto
@@ -76,14 +77,42 @@ def prepare(variant: Variant, taps: Iterable[str] = ()) -> Prepared:
         return Prepared(str(source))
     if isinstance(source, bytes) and plain:
         return Prepared(source, folder)
-    model = as_proto(source)
+    model, spans = _without_weights(source)
     external = {t.name: t for t in model.graph.initializer if t.data_location == TensorProto.EXTERNAL}
     outside = {name: _checked(values.pop(name), external[name]) for name in sorted(values.keys() & external.keys())}
     spill = not external and inline_bytes(model) >= SPILL_MODEL
     copy = edited(model, taps, values, weights=not spill)
     if variant.unrounded:
         _pass_rounding(copy.graph)
-    return _spill(copy, model, values) if spill else Prepared(_serialise(copy), folder, outside)
+    if not spill:
+        return Prepared(_serialise(copy), folder, outside)
+    return _spill(copy, model, values, spans)
+
+
+def nodes_of(source: Source) -> onnx.ModelProto:
+    """The model for its nodes, inputs and outputs; the weights of a large file are left where they are."""
+    return _without_weights(source)[0]
+
+
+def _without_weights(source: Source) -> tuple[onnx.ModelProto, "Spans | None"]:
+    """The model, and where the weights that it comes without are: in none but large files."""
+    if not isinstance(source, (str, Path)):
+        return as_proto(source), None
+    try:
+        found = outline(Path(source), least=SPILL_TENSOR) if os.path.getsize(source) >= SPILL_MODEL else None
+    except OSError as error:
+        raise FileError(f"cannot read {source}: {error.strerror or error}") from error
+    if found is None or any(t.name not in found.spans and _spills(t) for t in found.model.graph.initializer):
+        return as_proto(source), None
+    return found.model, Spans(Path(source), found.spans)
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Places of weights in a file: name → (start, length)."""
+
+    path: Path
+    places: Mapping[str, tuple[int, int]]
 
 
 def as_proto(source: Source) -> onnx.ModelProto:
@@ -210,14 +239,16 @@ def _spills(tensor: TensorProto) -> bool:
     )
 
 
-def _spill(skeleton: onnx.ModelProto, model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> Prepared:
+def _spill(
+    skeleton: onnx.ModelProto, model: onnx.ModelProto, values: Mapping[str, np.ndarray], spans: Spans | None
+) -> Prepared:
     """Write the large weights of `model` to a temporary data file that `skeleton` refers to, one at a time."""
     holds = tempfile.TemporaryDirectory(prefix="onnxprune-", ignore_cleanup_errors=True)
     path = os.path.join(holds.name, "model.onnx")
     try:
         with open(os.path.join(holds.name, "weights"), "wb") as file:
             for tensor in filter(_spills, model.graph.initializer):
-                _write(file, skeleton.graph.initializer.add(), tensor, values.get(tensor.name))
+                _write(file, skeleton.graph.initializer.add(), tensor, values.get(tensor.name), spans)
         Path(path).write_bytes(_serialise(skeleton))
     except OSError as error:
         holds.cleanup()
@@ -226,11 +257,15 @@ def _spill(skeleton: onnx.ModelProto, model: onnx.ModelProto, values: Mapping[st
     return Prepared(path, holds=holds)
 
 
-def _write(file: BinaryIO, reference: TensorProto, tensor: TensorProto, value: np.ndarray | None) -> None:
+def _write(
+    file: BinaryIO, reference: TensorProto, tensor: TensorProto, value: np.ndarray | None, spans: Spans | None
+) -> None:
     """Append the data of `tensor`, or `value` in its place, at the next page, and make `reference` point there."""
     start = -(-file.tell() // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
     file.seek(start)
-    if value is None:
+    if value is None and spans is not None:
+        length = _copy(file, spans.path, *spans.places[tensor.name])
+    elif value is None:
         length = file.write(tensor.raw_data or numpy_helper.to_array(tensor).tobytes())
     elif bits(value.dtype) < 8:
         length = file.write(_tensor(value, tensor).raw_data)  # two or more elements to a byte
@@ -241,3 +276,16 @@ def _write(file: BinaryIO, reference: TensorProto, tensor: TensorProto, value: n
     for key, number in (("location", "weights"), ("offset", start), ("length", length)):
         entry = reference.external_data.add()
         entry.key, entry.value = key, str(number)
+
+
+def _copy(file: BinaryIO, path: Path, start: int, length: int) -> int:
+    """Append that part of another file, a few megabytes at a time."""
+    with open(path, "rb") as source:
+        source.seek(start)
+        left = length
+        while left:
+            part = source.read(min(left, 4 << 20))
+            if not part:
+                raise FileError(f"{path} is cut off; get it again")
+            left -= file.write(part)
+    return length

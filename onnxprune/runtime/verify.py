@@ -18,7 +18,7 @@ from onnxprune.errors import CheckFailed, ModelError
 from onnxprune.runtime.compare import Difference, agreement
 from onnxprune.runtime.engine import engine
 from onnxprune.runtime.session import Session, make_session
-from onnxprune.runtime.source import Source, Variant, as_proto
+from onnxprune.runtime.source import Source, Variant, nodes_of
 from onnxprune.runtime.specs import Feed, Spec
 from onnxprune.runtime.taps import Taps, find_taps
 
@@ -98,7 +98,7 @@ def prove(
     `ModelError` when onnxruntime refuses one of them.
     """
     one, two = _variant(masked), _variant(pruned)
-    taps = find_taps(as_proto(one.source))
+    taps = find_taps(nodes_of(one.source))
     load = partial(make_session, providers=providers, threads=threads)
     checks = _checks(one, two, feeds, taps, load, partial(_judge, taps=taps, tolerance=tolerance))
     if taps.rounds and tolerance is None:
@@ -143,7 +143,7 @@ def _defined(model: Variant, names: Sequence[str]) -> list[str]:
     """Those of `names` that a node of the model gives; the model is not read where there are none."""
     if not names:
         return []
-    have = {name for node in as_proto(model.source).graph.node for name in node.output}
+    have = {name for node in nodes_of(model.source).graph.node for name in node.output}
     return [n for n in names if n in have]
 
 
