@@ -200,11 +200,11 @@ class Walk:
         for k, key in enumerate(node.inputs):
             if key and key not in self.alias:
                 self.values[key] = op.values[k]
-        self.note(op, index)
         if rule is not None and index not in self.unknown and rule.quiet(op):
             self.quiet.update(node.outputs)
             if all(op.weights):
                 self.weights.update(node.outputs)
+        self.note(op, index)
         return out
 
     def outputs(self, op: Op, node: Node, rule: Rule | None) -> list[Value | None]:

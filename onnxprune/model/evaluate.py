@@ -13,27 +13,32 @@ from onnx.reference import ReferenceEvaluator
 
 LARGEST = 4096  # elements; shapes, indices and sizes are shorter, and weights are not computed here
 
-Arrays = Sequence[np.ndarray | None]
+Arrays = Sequence[Any]  # the value of each input, None where it is left out
 
 
 def evaluate(
     node: onnx.NodeProto, inputs: Arrays, attributes: Mapping[str, Any], opset: int
 ) -> list[np.ndarray] | None:
-    """Outputs of a node whose inputs are known; None where the operator is no shape arithmetic or the result is large.
+    """Outputs of a node whose inputs are known.
+
+    None where the operator is no shape arithmetic, the node makes no sense, or the result is large.
 
     Args:
         node: a node of the default domain.
-        inputs: value of each input, None where it is left out.
+        inputs: the value of each input, None where it is left out.
         attributes: the attributes of the node as Python values.
         opset: version of the default domain.
     """
-    if (fn := DIRECT.get(node.op_type)) is not None:
+    try:
+        if not _small(node.op_type, inputs):
+            return None
+        if (fn := DIRECT.get(node.op_type)) is None:
+            return _by_reference(node, inputs, opset) if node.op_type in BY_REFERENCE else None
         with np.errstate(all="ignore"):
             out = fn(inputs, attributes)
-        return None if out is None or out.size > LARGEST else [out]
-    if node.op_type not in BY_REFERENCE or not _small(node.op_type, inputs):
-        return None
-    return _by_reference(node, inputs, opset)
+    except (ValueError, IndexError, TypeError, KeyError, AttributeError, ArithmeticError, MemoryError):
+        return None  # malformed: the runtime will say so, the analysis only has to be careful
+    return None if out is None or out.size > LARGEST else [np.asarray(out)]
 
 
 def _by_reference(node: onnx.NodeProto, inputs: Arrays, opset: int) -> list[np.ndarray] | None:
@@ -54,12 +59,16 @@ def _by_reference(node: onnx.NodeProto, inputs: Arrays, opset: int) -> list[np.n
 
 def _small(op_type: str, inputs: Arrays) -> bool:
     """Whether the result of an operator that can blow up its inputs stays below the cap."""
-    if op_type in ("Expand", "Tile") and inputs[0] is not None and inputs[1] is not None:
+    if op_type in ("Expand", "Tile"):
         return inputs[0].size * math.prod(max(1, abs(int(v))) for v in inputs[1].ravel()) <= LARGEST
+    if op_type == "Pad":
+        return inputs[0].size + sum(abs(int(v)) for v in inputs[1].ravel()) <= LARGEST and inputs[0].ndim == 1
     if op_type == "Range":
-        start, limit, delta = (float(np.asarray(x).ravel()[0]) for x in inputs[:3] if x is not None)
+        start, limit, delta = (float(np.asarray(x).ravel()[0]) for x in inputs[:3])
         return delta != 0 and abs(limit - start) <= LARGEST * abs(delta)
-    return True
+    if op_type == "Gather":
+        return inputs[0].size * inputs[1].size <= LARGEST * max(1, inputs[0].shape[0] if inputs[0].ndim else 1)
+    return math.prod(np.broadcast_shapes(*(x.shape for x in inputs))) <= LARGEST if op_type in BROADCAST else True
 
 
 def _axes(x: Arrays, a: Mapping[str, Any]) -> tuple[int, ...] | None:
@@ -163,6 +172,8 @@ DIRECT: dict[str, Callable[[Arrays, Mapping[str, Any]], np.ndarray | None]] = {
     "Unsqueeze": _unsqueeze,
     "Where": _pointwise(np.where),
 }
+
+BROADCAST = frozenset("Add And Div Equal Greater Less Max Min Mul Or Pow Sub Where Xor Mod GreaterOrEqual LessOrEqual".split())
 
 BY_REFERENCE = frozenset(
     "Abs And CumSum Expand Flatten GatherND GreaterOrEqual LessOrEqual Mod NonZero Or Pad Pow Range Round ScatterElements "

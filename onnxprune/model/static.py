@@ -201,10 +201,7 @@ def _evaluate_node(
         return
     if not keys or not all(key in constants or not key for key in keys):
         return
-    try:
-        out = evaluate(node, [constants.get(key) for key in keys], attributes_of(node), opset)
-    except (ValueError, IndexError, TypeError, KeyError):  # malformed shape arithmetic: onnxruntime will say so
-        return
+    out = evaluate(node, [constants.get(key) for key in keys], attributes_of(node), opset)
     for name, value in zip(node.output, out or (), strict=False):
         constants[path + name] = value
         statics.shapes[path + name] = value.shape

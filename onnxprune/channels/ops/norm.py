@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from onnxprune.channels.labels import Axes
+from onnxprune.channels.labels import Axes, fixed
 from onnxprune.channels.op import Op, repair, rule
 from onnxprune.channels.promises import every, first, scaled
 
@@ -41,8 +41,8 @@ def repair_group_norm(edit: Any, num_groups: int, **_: Any) -> None:
 @rule("com.microsoft:SimplifiedLayerNormalization", quiet=every)
 def layer_norm(op: Op, x: Axes, *params: Axes | None, axis: int = -1, **_: Any) -> list[Axes]:
     op.freeze(*x[axis:], why="normalises over its channels")
-    y = op.broadcast(x, *params)
-    return [y, *((...,) for _ in op.shapes[1:])]  # type: ignore[list-item]
+    statistics = (*x[:axis], *(fixed(1) for _ in x[axis:]))
+    return [op.broadcast(x, *params), *[statistics] * (len(op.shapes) - 1)]
 
 
 @rule("com.microsoft:SkipLayerNormalization", "com.microsoft:SkipSimplifiedLayerNormalization")

@@ -7,7 +7,7 @@ from onnxprune.channels.op import Op, rule
 from onnxprune.channels.promises import every, first, only, some
 
 ZERO_AT_ZERO = (
-    "Abs Asin Asinh Atan Atanh Cast CastLike Ceil Celu Dropout Elu Erf Floor Gelu HardSwish Identity LeakyRelu Mish Neg "
+    "Abs Asin Asinh Atan Atanh Cast Ceil Celu Dropout Elu Erf Floor Gelu HardSwish Identity LeakyRelu Mish Neg "
     "Relu Round Selu Shrink Sign Sin Sinh Softsign Sqrt Swish Tan Tanh ThresholdedRelu "
     "com.microsoft:Gelu com.microsoft:QuickGelu com.microsoft:FastGelu com.microsoft:BiasGelu"
 ).split()
@@ -22,6 +22,11 @@ NOT_AT_ZERO = (
 def pointwise(op: Op, *xs: Axes | None, **_: object) -> Axes | list[Axes]:
     y = op.broadcast(*xs)
     return [y] * len(op.shapes)
+
+
+@rule("CastLike", quiet=first)
+def cast_like(op: Op, x: Axes, _: Axes, **__: object) -> Axes:
+    return x
 
 
 @rule("Add", "Sub", "Sum", "Max", "Min", "Mean", quiet=every)
