@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 
 from onnxprune.criteria.cluster import _eigenvectors as eigenvectors
+from onnxprune.criteria.cluster import _embedding as embedding
 from onnxprune.criteria.cluster import agglomerate, apportion, eigengap, kmeans, repair, spectral, within
 
 
@@ -124,3 +125,13 @@ def test_eigenvectors_span_what_they_should(size: int) -> None:
     for first, few in ((0, 1), (size - 1, 1), (0, size), (size // 2, size - size // 2)):
         found, expected = eigenvectors(matrix.copy(), first, few), vectors[:, first : first + few]
         np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-8)
+
+
+@pytest.mark.parametrize("dimensions", [1, 3, 7, 10, 15, 19, 20])
+def test_the_embedding_has_the_products_of_the_scaled_eigenvector_rows(dimensions: int) -> None:
+    affinity = gaussian(np.random.default_rng(0).random((20, 3)) * 4)
+    degree = affinity.sum(axis=1)
+    laplacian = np.eye(20) - affinity / np.sqrt(np.outer(degree, degree))
+    rows = np.linalg.eigh(laplacian)[1][:, :dimensions]
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    np.testing.assert_allclose(embedding(affinity, dimensions), rows @ rows.T, atol=1e-8)

@@ -70,6 +70,15 @@ def test_products_in_float32_are_exact_and_close() -> None:
     assert error.std() < 1e-4
 
 
+def test_rounding_up_everywhere_stays_exact() -> None:
+    """1,000 columns of one magnitude would scale to 129.53 each, and 130 in each of them is too long a row."""
+    signs = np.sign(np.random.default_rng(0).standard_normal((300, 240, 5, 5))).astype(np.float32)
+    rows = integers(Filters((signs,)), centred=False)
+    assert rows.dtype is np.float32
+    longest = max((block.astype(np.int64).reshape(300, -1) ** 2).sum(axis=1).max() for block in rows.blocks())
+    assert 0.98 * (1 << 24) < longest <= 1 << 24
+
+
 def test_copies_are_exactly_alike_in_float32_too() -> None:
     filters = single()
     assert (square(correlations(filters), 1)[np.arange(10), np.arange(200, 210)] == 1).all()

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import pdist
 
 from onnxprune.criteria import Filters, method
+from onnxprune.criteria.cluster import agglomerate
 from onnxprune.criteria.similarity import correlations
-from onnxprune.criteria.structure import structural_distances
+from onnxprune.criteria.structure import quotas, structural_distances, thin
 from onnxprune.errors import UsageError
 
 
@@ -98,6 +100,23 @@ def test_apssf_deletes_a_share_of_each_cluster() -> None:
     assert method("apssf").select(filters, 2).tolist() == [3, 7]
 
 
+def test_apssf_looks_again_after_every_deletion() -> None:
+    distance = np.array([[0.0, 5, 4, 2], [5, 0, 1, 2], [4, 1, 0, 5], [2, 2, 5, 0]])
+    # Sums 11, 8, 10, 9: 1 goes. Of the others 6, 9, 7: 0 goes, though its first sum was the largest.
+    assert thin(np.arange(4), distance, np.ones(4), 2).tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_apssf_quotas_add_up(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    tree = agglomerate(pdist(generator.random((37, 2))), "average")
+    for count in range(1, 37):
+        for rate in (*generator.uniform(1 - count / 37, 1, 3), 1 - count / 37, 1.0):
+            labels, quota = quotas(tree, rate, count)
+            assert quota.sum() == 37 - count
+            assert (quota < np.bincount(labels)).all()
+
+
 def test_spectral_keeps_the_filter_nearest_the_mean_of_its_group() -> None:
     # Means 1.0 and 5.13.
     filters = Filters((np.array([[0.9], [1.0], [1.1], [5.0], [5.1], [5.3]]),))
@@ -106,10 +125,13 @@ def test_spectral_keeps_the_filter_nearest_the_mean_of_its_group() -> None:
 
 
 def test_spectral_eigengap_keeps_a_share_of_each_group() -> None:
-    # Far apart for σ = 0.5: two blocks, so the gap is after 2 eigenvalues; three seats over 4 and 2 are 2 and 1.
-    filters = Filters((np.array([[1.0], [1.1], [1.2], [1.3], [9.0], [9.1]]),))
-    kept = method("spectral", clusters="eigengap", sigma=0.5).select(filters, 3)
-    assert [int((kept < 4).sum()), int((kept >= 4).sum())] == [2, 1]
+    # Far apart for σ = 0.5: two blocks, so the gap is after 2 eigenvalues; three seats over 4 and 2 are 2 and 1. Merged
+    # pair by pair, of which the smaller norm leaves: 1 (at .1), 9 (at .1), 1.3 (at .15), then 1.1.
+    filters = Filters((np.array([[1.0], [1.1], [1.3], [1.45], [9.0], [9.1]]),))
+    assert method("spectral", clusters="eigengap", sigma=0.5).select(filters, 3).tolist() == [1, 3, 5]
+    order = [4, 2, 0, 5, 3, 1]
+    turned = method("spectral", clusters="eigengap", sigma=0.5).select(filters.take(np.array(order)), 3)
+    assert sorted(np.array(order)[turned]) == [1, 3, 5]
 
 
 def test_msvfp_takes_the_weak_and_then_the_redundant() -> None:

@@ -166,7 +166,7 @@ def _choose(
     waiting = sorted(removable, key=lambda name: rises.get(name, -np.inf)) if lazy else list(removable)
     best, least, trials = waiting[0], np.inf, 0
     for name in waiting:
-        if lazy and trials and base + rises.get(name, -np.inf) >= least:
+        if lazy and base + rises.get(name, -np.inf) >= least:
             break
         loss = network.trial(name, removable[name])
         rises[name] = loss - base

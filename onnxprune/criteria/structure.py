@@ -41,29 +41,24 @@ def _profile(weight: NDArray) -> NDArray:
 
 def deletions(size: int, rate: float) -> int:
     """How many of a cluster of this size are deleted: its share, rounded half up, never all."""
-    return min(int(np.floor(rate * size + 0.5)), size - 1)
+    return min(int(np.floor(rate * size + 0.5 + 1e-9)), size - 1)
 
 
 def quotas(tree: Tree, rate: float, count: int) -> tuple[Indices, Indices]:
-    """Labels at the smallest distance threshold whose clusters give up enough, and how many each gives up.
+    """Labels at the smallest distance threshold whose clusters leave `count` filters, and how many each gives up.
 
-    The threshold rises merge by merge until the deletions of all clusters leave at most `count` filters; what the last
-    merge brought too much is handed back to the cluster that it made.
+    The threshold rises merge by merge. A merge adds one deletion at most, so that the number is met exactly, and at
+    the latest when all are one cluster: the rate must be at least that of the whole.
     """
-    wanted, given, merges = tree.leaves - count, 0, 0
+    given, merges = 0, 0
     sizes = [1] * tree.leaves
-    while given < wanted:
+    while given < tree.leaves - count:
         parts = [sizes[part] for part in tree.pairs[merges]]
         sizes.append(sum(parts))
         given += deletions(sizes[-1], rate) - sum(deletions(part, rate) for part in parts)
         merges += 1
     labels = tree.cut(tree.leaves - merges)
-    quota = np.array([deletions(int(size), rate) for size in np.bincount(labels)])
-    member = int(tree.pairs[merges - 1].min())
-    while member >= tree.leaves:
-        member = int(tree.pairs[member - tree.leaves].min())
-    quota[labels[member]] -= given - wanted
-    return labels, quota
+    return labels, np.array([deletions(int(size), rate) for size in np.bincount(labels)])
 
 
 def thin(members: Indices, distance: Floats, energies: Floats, quota: int) -> Indices:
