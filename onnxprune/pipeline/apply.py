@@ -38,4 +38,4 @@ def apply(
     kept = {g.name: plan.kept[g.name] for g in plan.groups if len(g.keep) < g.channels}
     if plan.source.get("sha256") != run.model.sha256:
         run.warnings.append("the plan was made for another file; its channels are cut from this one by name")
-    return finish(run, Choice(kept, {}, {}), output)
+    return finish(run, Choice(kept, {}, {}, origin="remove what the plan removes"), output)

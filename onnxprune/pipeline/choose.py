@@ -30,6 +30,7 @@ class Choice:
     asked: Mapping[str, float | None]
     notes: Mapping[str, str]
     stopped_by: str = ""
+    origin: str = ""  # where the channels come from, when not from the request
 
 
 def choose(deps: Dependencies, weights: Weights, request: Request, size: int, progress: Progress = silent) -> Choice:

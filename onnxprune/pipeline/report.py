@@ -35,7 +35,7 @@ def make_report(
         source=str(run.model.path or "a model from memory"),
         output=str(saved.path) if saved else None,
         options=request.told(),
-        asked=_asked(run),
+        asked=_asked(run, choice),
         got=_got(figures[0], figures[1]),
         before=figures[0],
         after=figures[1],
@@ -75,15 +75,20 @@ def frozen_rows(deps: Dependencies) -> tuple[FrozenRow, ...]:
     return tuple(rows.values())
 
 
-def _asked(run: Run) -> str:
+def _asked(run: Run, choice: Choice) -> str:
     request = run.request
+    if choice.origin:
+        return choice.origin
     if request.target is not None:
-        return f"keep {request.target}"
-    if request.threshold is not None:
-        return f"remove what is at least {request.threshold:g} similar to what stays"
-    if request.ratio is None:
-        return "remove channels of some layers"
-    return f"remove {request.ratio:.0%} of the channels of each group"
+        what = f"keep {request.target}"
+    elif request.threshold is not None:
+        what = f"remove what is at least {request.threshold:g} similar to what stays"
+    elif request.ratio is not None:
+        what = f"remove {100 * request.ratio:g}% of the channels of each group"
+    else:
+        what = "remove nothing"
+    others = "".join(f", {100 * ratio:g}% of {pattern}" for pattern, ratio in request.ratio_for.items())
+    return f"{what}{others}; method {request.method}"
 
 
 def _got(before: Figures, after: Figures) -> str:

@@ -1,0 +1,31 @@
+"""JSON that every reader takes: no NaN, no infinity, no numpy."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def jsonable(value: Any) -> Any:
+    """The value in JSON's own types; numbers that are not finite, for which JSON has no word, become null."""
+    if isinstance(value, Mapping):
+        return {str(k): jsonable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [jsonable(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return jsonable(value.tolist())
+    if isinstance(value, np.generic):
+        return jsonable(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return str(value) if isinstance(value, Path) else repr(value)
+
+
+def dumps(value: Any) -> str:
+    """Indented JSON text in ASCII, so that it survives every pipe."""
+    return json.dumps(jsonable(value), indent=2, allow_nan=False)

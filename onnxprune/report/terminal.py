@@ -1,0 +1,157 @@
+"""The reports in a terminal: tables that fit its width, colour only where it is wanted, and all of it as plain text."""
+
+import io
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from onnxprune.report import words
+from onnxprune.report.summary import FrozenRow, GroupRow, Report
+
+FEW = 8  # reasons that are shown where nothing could be removed and no details were asked for
+
+
+def plain(report: Report, *, details: bool = False, width: int = 80) -> str:
+    """The report as text without colours, for a pipe, a log or `print`."""
+    return text_of(rendered(report, details=details), width)
+
+
+def text_of(renderable: RenderableType, width: int = 80) -> str:
+    """Any of these renderables as text without colours and without blanks at the ends of lines."""
+    stream = io.StringIO()
+    Console(file=stream, width=width, color_system=None, force_terminal=False, legacy_windows=False).print(renderable)
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+
+
+def rendered(report: Report, *, details: bool = False) -> RenderableType:
+    """The report for a rich console; `details` adds all groups, all reasons and the time of each stage."""
+    parts: list[RenderableType] = [_title(report), Text(), figures_table(report)]
+    if report.metrics:
+        parts += [Text(), _merits(report)]
+    if report.changed:
+        parts += [Text(), _facts(report, details)]
+    else:
+        parts += [Text(), Text(_nothing(report), style="bold"), Text(), _facts(report, details)]
+    if details and report.groups:
+        parts += [Text(), groups_table(report.groups)]
+    if report.frozen and (details or not report.changed):
+        parts += [Text(), frozen_table(report.frozen, None if details else FEW)]
+    parts += messages(report.warnings)
+    if report.next_commands:
+        parts += [Text(), Text("next", style="bold"), *(Text(f"  {words.clean(c)}") for c in report.next_commands)]
+    return Group(*parts)
+
+
+def messages(warnings: Sequence[str]) -> list[RenderableType]:
+    """Warnings, one paragraph each."""
+    return [Text.assemble(("\nwarning: ", "yellow bold"), words.clean(w)) for w in warnings]
+
+
+def facts(rows: Iterable[tuple[str, str | Text]]) -> Table:
+    """Names and what is to be said of them, folded behind the names."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, said in rows:
+        table.add_row(name, said if isinstance(said, Text) else Text(said))
+    return table
+
+
+def table_of(title: str, columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str | Text]]) -> Table:
+    """A table with its title on the left; `columns` are headings and whether they hold numbers."""
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False
+    )
+    for heading, numbers in columns:
+        table.add_column(
+            heading, justify="right" if numbers else "left", no_wrap=numbers or not heading, overflow="fold"
+        )
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    return table
+
+
+def frozen_table(rows: Sequence[FrozenRow], most: int | None = None) -> RenderableType:
+    """Layers that cannot be cut by what froze them; the most frequent reasons where there are more than `most`."""
+    reasons = words.by_reason(rows)
+    chosen = list(reasons.items())[:most]
+    names = None if most is None else 1
+    table = table_of(
+        f"{words.plural(len(rows), 'layer')} cannot be cut, and why",
+        [("layer", False), ("channels", True), ("reason", False)],
+        [
+            (
+                words.listed((r.layer for r in found), names or len(found)),
+                words.widths(found[:names]),
+                words.clean(reason),
+            )
+            for reason, found in chosen
+        ],
+    )
+    rest = len(reasons) - len(chosen)
+    return Group(table, Text(f"and {words.plural(rest, 'other reason')} (-v shows all)")) if rest > 0 else table
+
+
+def groups_table(groups: Sequence[GroupRow]) -> Table:
+    """A line for each group: what it was and what it became."""
+    return table_of(
+        "groups",
+        [("group", False), ("channels", True), ("kept", True), ("removed", True), ("asked", True), ("of", False)],
+        [
+            (
+                words.clean(g.name),
+                f"{g.channels:,}",
+                f"{g.kept:,}",
+                f"{g.removed:.0%}" if g.removed else "",
+                "" if g.asked is None else f"{g.asked:.0%}",
+                words.clean(g.note) or (f"{len(g.members)} layers" if len(g.members) > 1 else ""),
+            )
+            for g in groups
+        ],
+    )
+
+
+def _title(report: Report) -> Text:
+    if report.output is None:
+        end = "  (nothing written)"
+        return Text.assemble((words.shown(report.source), "bold"), end)
+    return Text.assemble((words.shown(report.source), "bold"), " → ", (words.shown(report.output), "bold"))
+
+
+def _nothing(report: Report) -> str:
+    copy = "; a faithful copy was written" if report.output else ""
+    return f"nothing was removed: {words.untouched(report)}{copy}"
+
+
+def figures_table(report: Report) -> Table:
+    """What the model cost and costs."""
+    columns = [("", False), ("before", True), ("after", True), ("left", True), ("factor", True)]
+    rows = [
+        (name, before, after, words.left(b, a), words.factor(b, a))
+        for name, b, a, before, after in words.figures(report)
+    ]
+    return table_of("", columns, rows)
+
+
+def _merits(report: Report) -> Table:
+    columns = [("", False), ("before", True), ("after", True), ("change", True)]
+    rows = []
+    for m in report.metrics:
+        change = Text(words.merit_change(m), style="red" if m.after < m.before else "green")
+        rows.append((words.clean(m.name), words.merit(m.before, m.unit), words.merit(m.after, m.unit), change))
+    return table_of(words.whose_data(report), columns, rows)
+
+
+def _facts(report: Report, details: bool) -> Table:
+    proof = "green" if report.proof else "yellow"
+    said = words.facts(report, details=details)
+    return facts((name, Text(text, style=proof if name == "proof" else "")) for name, text in said)
+
+
+def indented(renderable: RenderableType) -> Padding:
+    """Two blanks in front."""
+    return Padding(renderable, (0, 0, 0, 2))

@@ -1,0 +1,200 @@
+"""Figures and names as people read them, the same in the terminal and in HTML."""
+
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from onnxprune.report.summary import DriftRow, FrozenRow, MetricRow, Report
+
+MINUS = "−"
+NOISE = "on random input, which says nothing about accuracy"
+
+
+def clean(text: object) -> str:
+    """Text from an untrusted file as it may be shown: control characters, which a terminal would obey, are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def count(number: int) -> str:
+    """171162 → 171,162; from ten million on 11.2 M."""
+    return f"{number:,}" if abs(number) < 10_000_000 else si(number)
+
+
+def si(number: float) -> str:
+    """3370624 → 3.37 M."""
+    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= factor:
+            return f"{_three(number / factor)} {prefix}"
+    return f"{number:g}"
+
+
+def size(count_of_bytes: int) -> str:
+    """686952 → 671 KiB."""
+    for factor, unit in ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if count_of_bytes >= factor:
+            return f"{_three(count_of_bytes / factor)} {unit}"
+    return f"{count_of_bytes} bytes"
+
+
+def duration(seconds: float) -> str:
+    """0.0123 → 12.3 ms."""
+    for factor, unit in ((1.0, "s"), (1e-3, "ms")):
+        if seconds >= factor:
+            return f"{_three(seconds / factor)} {unit}"
+    return f"{_three(seconds * 1e6)} µs"
+
+
+def _three(number: float) -> str:
+    """Three significant digits, and never an exponent."""
+    whole = abs(number)
+    return f"{number:.0f}" if whole >= 99.95 else f"{number:.1f}" if whole >= 9.995 else f"{number:.2f}"
+
+
+def left(before: float | None, after: float | None) -> str:
+    """What is left, as a share."""
+    return f"{after / before:.1%}" if before and after is not None else ""
+
+
+def factor(before: float | None, after: float | None) -> str:
+    """How many times smaller or faster."""
+    return f"{before / after:.2f}×" if before and after else ""
+
+
+def merit(value: float, unit: str) -> str:
+    """A figure of merit in its unit."""
+    if not math.isfinite(value):
+        return clean(value)
+    return f"{value:.2%}" if unit == "share" else f"{value:.2f} {unit}".rstrip()
+
+
+def merit_change(row: MetricRow) -> str:
+    """What a figure of merit gained or lost; shares in points of a hundred."""
+    gap = row.after - row.before
+    if not math.isfinite(gap):
+        return ""
+    text = f"{abs(gap) * 100:.2f} points" if row.unit == "share" else f"{abs(gap):.2f} {row.unit}".rstrip()
+    return f"{MINUS if gap < 0 else '+'}{text}" if float(text.split()[0]) else "unchanged"
+
+
+def drift(row: DriftRow) -> str:
+    """How far one output moved."""
+    if row.problem:
+        return f"{clean(row.output)}: {clean(row.problem)}"
+    if not row.relative:
+        return f"{clean(row.output)}: none, bit for bit the same"
+    noise = f", signal to noise {row.snr:.1f} dB" if math.isfinite(row.snr) else ""
+    return f"{clean(row.output)}: cosine {row.cosine:.4f}{noise}"
+
+
+def worst(rows: Sequence[DriftRow]) -> DriftRow:
+    """The output that moved furthest."""
+    return max(rows, key=lambda r: (bool(r.problem), -r.cosine if math.isfinite(r.cosine) else math.inf, r.relative))
+
+
+def shown(path: str) -> str:
+    """A path as short as it may be from here."""
+    try:
+        near = os.path.relpath(path)
+    except (ValueError, OSError):  # another drive, or a working directory that is gone
+        return clean(path)
+    return clean(near if Path(path).is_absolute() and not near.startswith("..") else path)
+
+
+def plural(number: int, noun: str) -> str:
+    """1 layer, 2 layers."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def listed(names: Iterable[str], most: int) -> str:
+    """Names in a row, and how many more there are."""
+    names = [clean(n) for n in names]
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def by_reason(rows: Iterable[FrozenRow]) -> dict[str, list[FrozenRow]]:
+    """Frozen layers by what froze them, the most frequent reason first; the same words about other values are one."""
+    found: dict[str, list[FrozenRow]] = {}
+    for row in rows:
+        found.setdefault(re.sub(r"'[^']*'", "…", row.reason), []).append(row)
+    ordered = sorted(found.items(), key=lambda item: -len(item[1]))
+    return {
+        members[0].reason if len({r.reason for r in members}) == 1 else alike: members for alike, members in ordered
+    }
+
+
+def channels(report: Report) -> str:
+    """What became of the groups, in one line."""
+    cut = [g for g in report.groups if g.kept < g.channels]
+    gone = sum(g.channels - g.kept for g in cut)
+    total = sum(g.channels for g in report.groups)
+    groups = f"{len(cut)} of {plural(len(report.groups), 'group')} cut, {gone:,} of {plural(total, 'channel')} removed"
+    frozen = f"; {plural(len(report.frozen), 'layer')} cannot be cut" if report.frozen else ""
+    return groups + frozen
+
+
+def untouched(report: Report) -> str:
+    """Why nothing was removed, in one line."""
+    if report.groups:
+        names = plural(len(report.groups), "group")
+        return f"what was asked leaves all channels of the {names} that could be cut"
+    return "no layer of this network has channels that can be removed"
+
+
+def widths(rows: Iterable[FrozenRow]) -> str:
+    """Numbers of channels of these layers, each once; a question mark where the analysis could not tell."""
+    return ", ".join(dict.fromkeys("?" if r.channels is None else f"{r.channels:,}" for r in rows))
+
+
+def whose_data(report: Report) -> str:
+    """What the figures of merit were measured on."""
+    samples = next((m.samples for m in report.metrics), None)
+    return f"on {plural(samples, 'sample')} of the data" if samples else "on the data"
+
+
+def figures(report: Report) -> list[tuple[str, float, float, str, str]]:
+    """What the model cost and costs: name, before, after, and both as text; without what was not measured."""
+    b, a = report.before, report.after
+    rows: list[tuple[str, float | None, float | None, Callable[[Any], str]]] = [
+        ("parameters", b.params, a.params, count),
+        ("MACs", b.macs, a.macs, si),
+        ("file size", b.bytes, a.bytes, size),
+        ("peak activations", b.activations, a.activations, size),
+        ("latency", b.latency, a.latency, duration),
+    ]
+    return [(name, x, y, show(x), show(y)) for name, x, y, show in rows if x is not None and y is not None]
+
+
+def facts(report: Report, *, details: bool = False) -> list[tuple[str, str]]:
+    """What was asked, done, proven and assumed, each under a name."""
+    rows = [("asked", clean(report.asked))]
+    if report.changed:
+        rows.append(("got", clean(report.got)))
+    if report.groups:
+        rows.append(("channels", channels(report) + ("" if details else " (-v lists them)")))
+    rows.append(("proof", proof(report)))
+    if report.drift:
+        rows.append(("drift", f"{_drifts(report.drift, details)}; {NOISE}"))
+    if report.latency_note:
+        rows.append(("latency", clean(report.latency_note)))
+    rows += [("note", clean(n)) for n in report.notes]
+    if details:
+        rows.append(("time", ", ".join(f"{name} {duration(s)}" for name, s in report.seconds.items())))
+    return rows
+
+
+def proof(report: Report) -> str:
+    """What the verification showed."""
+    if report.proof is None:
+        return "not verified"
+    whose = "masked original and pruned model are" if report.changed else "original and copy are"
+    return f"{whose} {clean(report.proof)}"
+
+
+def _drifts(rows: Sequence[DriftRow], details: bool) -> str:
+    if details or len(rows) == 1:
+        return "; ".join(map(drift, rows))
+    return f"worst of {len(rows)} outputs, {drift(worst(rows))}"
