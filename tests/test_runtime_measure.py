@@ -11,7 +11,7 @@ from runtime_models import SHARED, build, conv_net, masked_and_pruned, needs_dat
 from onnxprune.errors import FileError, OnnxPruneError, UsageError
 from onnxprune.runtime import doctor, providers
 from onnxprune.runtime.accuracy import METRICS, evaluate, find_metric, record, scores
-from onnxprune.runtime.capture import activations, capture, fitting, tapped
+from onnxprune.runtime.capture import THREADS, activations, capture, fitting, tapped
 from onnxprune.runtime.data import open_data
 from onnxprune.runtime.latency import measure
 from onnxprune.runtime.session import make_session
@@ -218,6 +218,17 @@ def test_capture_keeps_no_activations():
     expected = 800 * 64 * 64 * np.maximum(weight(model, "b1"), 0)
     np.testing.assert_allclose(moments, expected, rtol=1e-4)
     assert peak < 16 << 20
+
+
+def test_the_machine_does_not_show_in_what_is_captured(monkeypatch):
+    """Sums are split among threads: their number is part of the result, so it is not that of the cores here."""
+    found = []
+    for cores in (1, 16):
+        monkeypatch.setattr("onnxprune.runtime.session.usable_cpus", lambda cores=cores: cores)
+        assert tapped(conv_net(), ["r1"]).threads == THREADS
+        dataset = open_data({"x": X}, SPECS)
+        found.append(np.concatenate([v["c2"] for _, v in activations(conv_net(), ["c2"], dataset)]))
+    np.testing.assert_array_equal(*found)
 
 
 def test_capturing_what_is_not_there():

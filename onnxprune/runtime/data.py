@@ -62,28 +62,31 @@ def open_data(
     reader = _reader(source, specs, options)
     headers = reader.headers or _peek(reader)
     roles = assign(specs, headers, reader.origin)
-    steps = fitted(roles, headers, options, image=reader.image)  # errors now, not at the first batch
     fixed, rows = fixed_batch(roles), _spread(reader, limit)
     samples = None if reader.whole else reader.count if rows is None else len(rows)
     if samples is not None and samples < (fixed or 1):
         raise UsageError(f"the model takes batches of {fixed}, but {reader.origin} has {samples} samples")
+    to_piece = _pieces(reader, roles, headers, options)
 
     def generate(size: int) -> Iterator[Batch]:
-        chunks = reader.chunks(rows, fixed or size)
-        if reader.whole:  # feeds may differ from one to the next
-            pieces = (_own_piece(chunk, specs, options, reader.origin) for chunk in chunks)
-        else:
-            pieces = (piece(chunk, roles, steps) for chunk in chunks)
-        return regrouped(first_samples(pieces, limit), fixed or size, exact=fixed is not None)
+        found = first_samples(map(to_piece, reader.chunks(rows, fixed or size)), limit)
+        return regrouped(found, fixed or size, exact=fixed is not None)
 
     size = fixed or batch or _comfortable(roles, headers)
     return Dataset(samples, roles.labels is not None, size, _notes(reader, options, roles, headers, fixed), generate)
 
 
-def _own_piece(chunk: Arrays, specs: Sequence[Spec], options: Options, origin: str) -> Piece:
-    headers = {n: Header(a.shape, a.dtype) for n, a in chunk.items()}
-    roles = assign(specs, headers, origin)
-    return piece(chunk, roles, fitted(roles, headers, options, image=False))
+def _pieces(reader: Reader, roles: Roles, headers: Mapping[str, Header], options: Options) -> Callable[[Arrays], Piece]:
+    """The function that makes what the reader gives fit; what cannot fit is refused now, not at the first batch."""
+    steps = fitted(roles, headers, options, image=reader.image)
+
+    def own(chunk: Arrays) -> Piece:
+        found = {n: Header(a.shape, a.dtype) for n, a in chunk.items()}
+        parts = assign(roles.specs, found, reader.origin)
+        return piece(chunk, parts, fitted(parts, found, options, image=False))
+
+    # Feeds of their own may differ in shape from one to the next.
+    return own if reader.whole else partial(piece, roles=roles, steps=steps)
 
 
 def _spread(reader: Reader, limit: int | None) -> np.ndarray | None:

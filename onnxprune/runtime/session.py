@@ -1,5 +1,6 @@
 """Sessions: a model that is ready to run in onnxruntime, with the providers that really load."""
 
+import contextlib
 import ctypes
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -111,7 +112,8 @@ def _first_that_loads(prepared: Prepared, chosen: Sequence[str], threads: int, o
     for provider in chosen:
         pair = [provider] if provider == CPU else [provider, CPU]
         try:
-            with quiet():
+            # The CPU speaks through the session's own log alone; and progress bars go to standard error.
+            with quiet() if provider != CPU else contextlib.nullcontext():
                 settings = _settings(prepared, threads, optimize)
                 return engine().InferenceSession(
                     prepared.model, settings, providers=configured(pair), enable_fallback=0
