@@ -189,6 +189,7 @@ class Walk:
             attributes_of(node.proto),
             self.opset,
             self.heads,
+            [bool(key) for key in node.outputs],
         )
         rule = RULES.get(operator(node.proto.domain, node.proto.op_type))
         try:

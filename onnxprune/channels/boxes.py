@@ -34,6 +34,8 @@ class Tangle:
     labels: np.ndarray  # sizes of those axes
     order: np.ndarray  # same shape: position of each element on the axis it came from
     origin: Origin | None
+    root: int  # the node that split the axis
+    factors: tuple[int, ...]  # which factor of the axis each of `dims` is
 
     def axis(self, dim: int) -> int:
         return self.dims.index(dim)
@@ -63,14 +65,16 @@ def settle(coupling: Coupling, value: Value, avoid: Collection[int] = (), heads:
     """Make a box of a value: one tangled factor carries the labels, and they are tied over the others.
 
     `avoid` names axes that should not carry.  Of the rest the last but one carries where `heads` is set (whole
-    attention heads), else the last one (a share of every head).
+    attention heads), else the last one (a share of every head); a factor that carries elsewhere does so here too.
     """
     tangle = value.tangle
     if tangle is None:
         return value.axes
     free = [d for d in tangle.dims if d not in avoid] or list(tangle.dims)
-    carrier = free[-2] if heads and len(free) > 1 else free[-1]
+    before = [d for d in free if tangle.factors[tangle.axis(d)] == coupling.carriers.get(tangle.root)]
+    carrier = before[0] if before else free[-2] if heads and len(free) > 1 else free[-1]
     k = tangle.axis(carrier)
+    coupling.carriers.setdefault(tangle.root, tangle.factors[k])
     edge = _edge(tangle.labels, k)
     coupling.tie(np.broadcast_to(edge, tangle.labels.shape), tangle.labels)
     return tuple(
@@ -92,6 +96,7 @@ def transpose(value: Value, perm: Sequence[int]) -> Value:
         dims=tuple(where[tangle.dims[k]] for k in order),
         labels=tangle.labels.transpose(order),
         order=tangle.order.transpose(order),
+        factors=tuple(tangle.factors[k] for k in order),
         origin=tangle.origin if others == sorted(others) else None,
     )
     return Value(axes, moved)
@@ -224,7 +229,8 @@ def _split(
         return sizes, None
     narrow = tuple(shape[k] for k in wide)
     order = np.arange(labels.size).reshape(narrow)
-    return sizes, Tangle(tuple(start + k for k in wide), labels.reshape(narrow), order, origin)
+    dims, factors = tuple(start + k for k in wide), tuple(range(len(wide)))
+    return sizes, Tangle(dims, labels.reshape(narrow), order, origin, coupling.node, factors)
 
 
 def _edge(grid: np.ndarray, k: int) -> np.ndarray:

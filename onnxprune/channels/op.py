@@ -81,6 +81,7 @@ class Op:
     attributes: Mapping[str, Any]
     opset: int
     heads: bool
+    given: Sequence[bool] = ()  # which outputs the node has; a rule that knows them all may give them all
     roles: list[tuple[Role, Labels]] = field(default_factory=list)
     costs: list[Cost] = field(default_factory=list)
     scalings: list[Scaling] = field(default_factory=list)
@@ -226,6 +227,8 @@ class Op:
             inputs = [self.axes(k) for k in range(len(self.values))]
             out = found.apply(self, *inputs, **self.attributes)
         parts = out if isinstance(out, list) else [out]
+        if len(parts) == len(self.given):
+            parts = [part for part, given in zip(parts, self.given, strict=True) if given]
         values = [complete(x, shape) for x, shape in zip(parts, self.shapes, strict=False)]
         for value, shape in zip(values, self.shapes, strict=False):
             if value is not None and shape is not None and value.shape != shape:

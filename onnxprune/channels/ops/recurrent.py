@@ -1,1 +1,104 @@
-"""Recurrent layers."""
+"""Recurrent layers: a hidden unit is one row of every gate, one column of the recurrent weights, one of each state."""
+
+from typing import Any
+
+import numpy as np
+
+from onnxprune.channels.labels import Axes, Labels, fixed
+from onnxprune.channels.op import Op, repair, rule
+
+QUIET = {  # activations after which a unit without weights stays at zero, by position among those of one direction
+    "LSTM": ({"Sigmoid", "HardSigmoid"}, {"Tanh", "Relu", "Softsign"}, {"Tanh", "Relu", "Softsign"}),
+    "GRU": ({"Sigmoid", "HardSigmoid"}, {"Tanh", "Relu", "Softsign"}),
+    "RNN": ({"Tanh", "Relu", "Softsign"},),
+}
+
+
+def _quiet(kind: str, *parameters: int) -> Any:
+    """Weights, biases and first states of zero keep a unit at zero, unless its activation lifts it."""
+
+    def promise(op: Op) -> bool:
+        given = op.attributes.get("activations", ())
+        names = [name.decode() if isinstance(name, bytes) else name for name in given]
+        calm = all(name in QUIET[kind][k % len(QUIET[kind])] for k, name in enumerate(names))
+        return calm and all([op.silent(k) for k in parameters if k < len(op.names)])
+
+    return promise
+
+
+@rule("LSTM", quiet=_quiet("LSTM", 1, 2, 3, 5, 6, 7))
+def lstm(op: Op, *inputs: Axes | None, layout: int = 0, **_: Any) -> list[Axes]:
+    return _recurrent(op, 4, layout, *inputs)
+
+
+@rule("GRU", quiet=_quiet("GRU", 1, 2, 3, 5))
+def gru(op: Op, *inputs: Axes | None, layout: int = 0, **_: Any) -> list[Axes]:
+    return _recurrent(op, 3, layout, *inputs)[:2]
+
+
+@rule("RNN", quiet=_quiet("RNN", 1, 2, 3, 5))
+def rnn(op: Op, *inputs: Axes | None, layout: int = 0, **_: Any) -> list[Axes]:
+    return _recurrent(op, 1, layout, *inputs)[:2]
+
+
+def _recurrent(
+    op: Op,
+    gates: int,
+    layout: int,
+    x: Axes,
+    w: Axes,
+    r: Axes,
+    b: Axes | None = None,
+    lengths: Axes | None = None,
+    h: Axes | None = None,
+    c: Axes | None = None,
+    p: Axes | None = None,
+) -> list[Axes]:
+    """Weights (directions, gates · units, features), recurrent weights (directions, gates · units, units).
+
+    Units are tied over gates, and over directions, since both have one `hidden_size`.
+    """
+    op.freeze(w[0], r[0], why="has a direction for each position")
+    op.contract(w[2], x[2], op.weights[1] or op.quiet[0])
+    units = r[2]
+    for labels in (w[1], r[1]):
+        op.tie(np.broadcast_to(units, (gates, units.size)), labels.reshape(gates, -1))
+        op.writes(labels)
+    op.reads(w[2])
+    op.reads(r[2])
+    for k, parameters in ((3, b), (7, p)):
+        if parameters is not None:
+            grid = parameters[1].reshape(-1, units.size)
+            op.freeze(parameters[0], why="has a direction for each position")
+            op.tie(np.broadcast_to(units, grid.shape), grid)
+    states = [state for state in (h, c) if state is not None]
+    for state in states:
+        op.tie(units, state[2])
+    direction, batch = fixed(w[0].size), x[0] if layout else x[1]
+    if batch.size > 1:
+        op.freeze(batch, *(state[0] if layout else state[1] for state in states), why="keeps a state for each sample")
+    _freeze_steps(op, x, layout, lengths, states)
+    op.macs(x[0].size * x[1].size * w[0].size, w[1], w[2])
+    op.macs(x[0].size * x[1].size * r[0].size, r[1], r[2])
+    return _outputs(x, units, direction, layout)
+
+
+def _freeze_steps(op: Op, x: Axes, layout: int, lengths: Axes | None, states: list[Axes]) -> None:
+    op.freeze(x[1] if layout else x[0], why="goes along it step by step")
+    op.freeze(*(state[1] if layout else state[0] for state in states), why="has a direction for each position")
+    op.freeze(*(lengths or ()), why="stops at it")
+
+
+def _outputs(x: Axes, units: Labels, direction: Labels, layout: int) -> list[Axes]:
+    """All steps, the last hidden state, the last cell state."""
+    if layout:
+        last: Axes = (fixed(x[0].size), direction, units)
+        return [(fixed(x[0].size), fixed(x[1].size), direction, units), last, last]
+    last = (direction, fixed(x[1].size), units)
+    return [(fixed(x[0].size), direction, fixed(x[1].size), units), last, last]
+
+
+@repair("LSTM", "GRU", "RNN")
+def repair_recurrent(edit: Any, hidden_size: int | None = None, **_: Any) -> None:
+    if hidden_size is not None:
+        edit.set_attribute("hidden_size", edit.count_in(2, 2))
