@@ -12,6 +12,7 @@ from onnxprune.criteria.filters import Filters
 from onnxprune.surgery.copying import graphs_of
 from onnxprune.surgery.tensors import read_tensor
 
+REMEMBERED = 4 << 20  # weights of one group up to which its filters are kept for the next one who asks
 CONVOLUTIONS = ("Conv", "ConvTranspose", "QLinearConv", "ConvInteger")
 
 
@@ -20,6 +21,7 @@ class Weights:
 
     def __init__(self, model: onnx.ModelProto, deps: Dependencies) -> None:
         self.model, self.deps = model, deps
+        self._filters: dict[str, Filters] = {}
 
     @cached_property
     def _tensors(self) -> Mapping[str, onnx.TensorProto]:
@@ -63,9 +65,14 @@ class Weights:
 
     def filters(self, group: Group) -> Filters:
         """All weights that write the channels of a group, and the scales of its BatchNormalizations."""
+        if group.name in self._filters:
+            return self._filters[group.name]
         weights = tuple(self._rows(slot) for slot in group.writers)
         scales = tuple(self._rows(slot).reshape(len(group)) for slot in group.slots if self._is_scale(slot))
-        return Filters(weights, scales)
+        filters = Filters(weights, scales)
+        if filters.channels * filters.width <= REMEMBERED:
+            self._filters[group.name] = filters
+        return filters
 
     def _rows(self, slot: Slot) -> np.ndarray:
         """A tensor with the channels of a slot first: (channels, inputs, *kernel)."""
@@ -82,4 +89,9 @@ class Weights:
         node = self.deps.nodes[slot.node]
         if node.proto.op_type != "BatchNormalization" or not slot.role & Role.ADD or slot.positions.shape[1] != 1:
             return False
-        return any(u.source == slot.source and u.node == slot.node and u.input == 1 for u in self.deps.uses)
+        return (slot.source, slot.node) in self._scales
+
+    @cached_property
+    def _scales(self) -> frozenset[tuple[str, int]]:
+        """Tensors that are the second input of a node, with that node: γ, if it is a BatchNormalization."""
+        return frozenset((u.source, u.node) for u in self.deps.uses if u.input == 1)
