@@ -1,0 +1,1 @@
+"""Recovery without training: what a removed channel did is taken over by those that stay."""

@@ -1,0 +1,167 @@
+"""The layers that can be solved for: where their weights and biases stand."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from onnxprune.channels.dependencies import Dependencies, Use
+from onnxprune.model.static import attributes_of
+from onnxprune.surgery.recovery.network import Network
+from onnxprune.surgery.recovery.patches import Linear, linear_conv, linear_conv_transpose, linear_product
+
+FLOATS = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE})
+LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+OTHERS = frozenset(
+    {"QLinearConv", "ConvInteger", "MatMulInteger", "QLinearMatMul", "QGemm", "LSTM", "GRU", "RNN", "Einsum", "FusedConv"}
+)
+
+
+@dataclass(frozen=True)
+class Bias:
+    """A tensor of the file that is added to a layer's output, once per channel."""
+
+    key: str
+    node: int  # that takes it
+    place: int  # among the inputs of that node
+    gain: np.ndarray  # (outputs,): the unit of the bias in units of the layer's output
+    inside: bool  # whether it is part of the layer's output, or added to it later
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer whose weights can be solved for."""
+
+    node: int  # among the nodes of the main graph
+    label: str
+    weight: str  # key of the tensor
+    x: str
+    y: str
+    bias: Bias | None
+    linear: Linear
+    live: np.ndarray  # bool, of the weight's shape: what stays
+
+
+@dataclass(frozen=True)
+class Finder:
+    """Looks at the nodes of a network, each with the uses of its tensors."""
+
+    network: Network
+    deps: Dependencies
+    dead: np.ndarray
+
+    def __post_init__(self) -> None:
+        index = {node.outputs: k for k, node in enumerate(self.deps.nodes) if not node.path}
+        node_of = [index.get(tuple(node.output), -2) for node in self.network.nodes]
+        uses = {(u.node, u.input): u for u in self.deps.uses}
+        object.__setattr__(self, "_node_of", node_of)
+        object.__setattr__(self, "_uses", uses)
+        object.__setattr__(self, "_count", Counter(u.source for u in self.deps.uses))
+
+    _node_of = _uses = _count = None  # type: ignore[var-annotated]
+
+    def use(self, k: int, place: int) -> Use | None:
+        """The tensor of the file that node k takes there."""
+        return self._uses.get((self._node_of[k], place))  # type: ignore[union-attr,index]
+
+    def alone(self, use: Use | None) -> bool:
+        """Whether a tensor of the file holds floats and serves one place."""
+        if use is None or self._count[use.source] != 1:  # type: ignore[index]
+            return False
+        source = self.deps.sources[use.source]
+        return source.dtype in FLOATS and source.kind != "fill" and not source.path
+
+    def obstacle(self, k: int) -> str | None:
+        """Why the weights of a node cannot be solved for; None where they can."""
+        node = self.network.nodes[k]
+        if node.op_type in OTHERS:
+            return f"its operator {node.op_type} is not solved for"
+        attributes, use = attributes_of(node), self.use(k, 1)
+        if use is None:
+            maker = self.network.maker.get(node.input[1])
+            if maker is None or maker not in self.network.constant:
+                return "it has no weights of its own"
+            kind = self.network.nodes[maker].op_type
+            return "its weights are quantised" if kind == "DequantizeLinear" else f"its weights are computed by {kind}"
+        if not self.alone(use):
+            return "its weights serve other layers too, or are no floats"
+        if node.op_type == "Gemm" and attributes.get("transA", 0):
+            return "it takes its input transposed"
+        if node.op_type == "MatMul" and len(use.axes) != 2:
+            return "its weights are a stack of matrices"
+        return None
+
+    def layer(self, k: int) -> Layer:
+        node = self.network.nodes[k]
+        use = self.use(k, 1)
+        assert use is not None
+        live = np.ones(tuple(x.size for x in use.axes), bool)
+        for axis, labels in enumerate(use.axes):
+            kept = self.deps.live(labels, self.dead)
+            live &= kept.reshape([-1 if a == axis else 1 for a in range(live.ndim)])
+        linear = linear_of(node, live.shape)
+        bias = self.bias(k, linear, linear.to_matrix(live).shape[0] * linear.to_matrix(live).shape[1])
+        label = node.name or node.output[0]
+        return Layer(k, label, use.source, node.input[0], node.output[0], bias, linear, live)
+
+    def bias(self, k: int, linear: Linear, outputs: int) -> Bias | None:
+        """What is added to the output of a node: its own bias, that of a BatchNormalization behind it, or an Add's."""
+        node, network = self.network.nodes[k], self.network
+        if node.op_type != "MatMul" and len(node.input) > 2 and node.input[2]:
+            use = self.use(k, 2)
+            scale = attributes_of(node).get("beta", 1.0) if node.op_type == "Gemm" else 1.0
+            if self.alone(use) and use is not None and _per_channel(use, outputs, 1) and scale:
+                return Bias(use.source, k, 2, np.full(outputs, float(scale)), True)
+        after = network.follow(node.output[0])
+        if after is None:
+            return None
+        then = network.nodes[after]
+        if then.op_type == "BatchNormalization" and linear.axis == 1 and self.alone(use := self.use(after, 2)):
+            folded = folded_norm(network, after)
+            assert use is not None
+            if folded is None:
+                return None
+            gain = np.divide(1.0, folded[0], out=np.zeros(outputs), where=folded[0] != 0)
+            return Bias(use.source, after, 2, gain, False)
+        if then.op_type == "Add":
+            place = 1 - list(then.input).index(node.output[0])
+            use = self.use(after, place)
+            trailing = 1 if linear.axis == -1 else len(self.deps.statics.shapes.get(node.output[0], ())) - 1
+            if self.alone(use) and use is not None and _per_channel(use, outputs, trailing):
+                return Bias(use.source, after, place, np.ones(outputs), False)
+        return None
+
+
+def _per_channel(use: Use, outputs: int, trailing: int) -> bool:
+    """Whether a tensor has one element per channel, `trailing` axes from the end on."""
+    shape = tuple(x.size for x in use.axes)
+    return len(shape) >= trailing and shape[-trailing] == outputs and all(
+        s == 1 for k, s in enumerate(shape) if k != len(shape) - trailing
+    )
+
+
+def linear_of(node: onnx.NodeProto, shape: tuple[int, ...]) -> Linear:
+    """The matrix product that a node is, for weights of this shape."""
+    attributes = attributes_of(node)
+    make = {
+        "Conv": lambda: linear_conv(shape, attributes),
+        "ConvTranspose": lambda: linear_conv_transpose(shape, attributes),
+        "Gemm": lambda: linear_product(bool(attributes.get("transB", 0)), attributes.get("alpha", 1.0)),
+        "MatMul": lambda: linear_product(False),
+    }
+    return make[node.op_type]()
+
+
+def folded_norm(network: Network, k: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """A BatchNormalization at inference as (factor, summand) per channel; None where its numbers are computed."""
+    node = network.nodes[k]
+    attributes = attributes_of(node)
+    if attributes.get("training_mode", 0) or attributes.get("spatial", 1) == 0:
+        return None
+    found = [network.tensor(n) for n in node.input[1:5]]
+    if any(f is None for f in found):
+        return None
+    gamma, beta, mean, variance = (np.asarray(f, np.float64) for f in found)
+    factor = gamma / np.sqrt(variance + attributes.get("epsilon", 1e-5))
+    return factor, beta - mean * factor

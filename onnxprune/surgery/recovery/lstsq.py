@@ -1,0 +1,192 @@
+"""Layer after layer, the weights that stay are solved for what the original network gave."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+
+from onnxprune.channels.dependencies import Dependencies
+from onnxprune.surgery.recovery.layers import LINEAR, OTHERS, Finder, Layer
+from onnxprune.surgery.recovery.network import Network, changed_nodes
+from onnxprune.surgery.recovery.runner import Runner
+from onnxprune.surgery.recovery.solve import Goal, fit
+from onnxprune.surgery.recovery.targets import Affine, Path, Walker
+from onnxprune.surgery.rewrite import mask
+
+Feeds = Sequence[Mapping[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Lstsq:
+    """Options of the layer-wise least squares.
+
+    ridge: pull toward the weights that stand, as a share of the mean variance of a layer's input.
+    rounds: how often the aim of a layer is renewed where an activation behind it is flat on one side.
+    budget: bytes for the input patches of one layer; rows are sampled to fit.
+    seed: of that sampling.
+    """
+
+    ridge: float = 1e-3
+    rounds: int = 8
+    budget: int = 256 << 20
+    seed: int = 0
+
+
+@dataclass
+class Work:
+    """The two networks under way: the original one, and the one that loses channels."""
+
+    finder: Finder
+    original: Runner
+    pruned: Runner
+    options: Lstsq
+    values: dict[str, np.ndarray]  # solved tensors by key
+    unsolved: set[int]
+    errors: dict[str, float] = field(default_factory=dict)  # what remains at each layer, as a share of its variance
+
+    def ready(self, name: str) -> bool:
+        """Whether a value of the pruned network depends on nothing that is still to be solved."""
+        return not (self.pruned.network.needs([name], self.pruned.done) & self.unsolved)
+
+    def step(self, layer: Layer) -> None:
+        """Solve for one layer."""
+        shapes = self.finder.deps.statics.shapes
+        path = Walker(self.finder.network, self.ready, layer.linear.axis, shapes).path(layer.y)
+        added = [s for s in path.steps if not isinstance(s, Affine) and not self.finder.network.is_constant(s.value)]
+        pins = [(self.original, path.end), (self.pruned, layer.x), *((self.pruned, s.value) for s in added)]
+        for runner, name in pins:
+            runner.pin(name)
+            runner.get(name)
+        self._solve(layer, path)
+        self.unsolved.discard(layer.node)
+        for runner, name in pins:
+            runner.unpin(name)
+
+    def _solve(self, layer: Layer, path: Path) -> None:
+        lm = layer.linear.to_matrix(layer.live.astype(np.float32)) != 0  # (groups, outputs, features)
+        outs = lm.any(axis=2).ravel()
+        gauge = self._gauge(layer, path)
+        outs &= np.abs(gauge) > 1e-9
+        columns, goal = self._samples(layer, path, lm, outs)
+        weight = self._array(layer.weight)
+        filters = layer.linear.to_matrix(weight.astype(np.float64)).copy()
+        bias, base = self._bias(layer, outs.size)
+        groups, per = filters.shape[:2]
+        picked = np.cumsum(outs) - 1
+        live = [g for g in range(groups) if lm[g].any()]
+        for at, g in enumerate(live):
+            rows = np.flatnonzero(outs[g * per : (g + 1) * per])
+            if not rows.size:
+                continue
+            some = picked[g * per + rows]
+            feats = np.flatnonzero(lm[g, rows[0]])
+            part = Goal(goal.wanted[some], goal.factor[some], None if goal.offset is None else goal.offset[some], goal.low, goal.high)
+            solved, shift = fit(
+                columns[at], part, filters[g][np.ix_(rows, feats)], base[g * per + rows],
+                ridge=self.options.ridge, rounds=self.options.rounds, intercept=layer.bias is not None,
+            )  # fmt: skip
+            filters[g][np.ix_(rows, feats)] = solved
+            bias[g * per + rows] = shift
+        self._store(layer, filters, weight, bias, base)
+
+    def _gauge(self, layer: Layer, path: Path) -> np.ndarray:
+        outputs = layer.linear.to_matrix(layer.live.astype(np.float32)).shape
+        factor = np.ones(outputs[0] * outputs[1])
+        for s in path.steps:
+            if isinstance(s, Affine):
+                factor = factor * s.factor
+        return factor
+
+    def _samples(self, layer: Layer, path: Path, lm: np.ndarray, outs: np.ndarray) -> tuple[list[np.ndarray], Goal]:
+        """Columns of each living group, and the goal, over sampled rows of all batches."""
+        x, end = self.pruned.value(layer.x), self.original.value(path.end)
+        linear, rng = layer.linear, np.random.default_rng(self.options.seed)
+        live = [g for g in range(lm.shape[0]) if lm[g].any()]
+        feats = [np.flatnonzero(lm[g].any(axis=0)) for g in live]
+        width = 4 * (max(lm.shape[2], 1) * len(lm) + 4 * int(outs.sum()))
+        total = sum(linear.positions(e.shape) for e in end)
+        share = min(1.0, self.options.budget / width / total)
+        columns: list[list[np.ndarray]] = [[] for _ in live]
+        wanted, offsets = [], []
+        for b, value in enumerate(end):
+            count = linear.positions(value.shape)
+            rows = np.arange(count)
+            if share < 1:
+                rows = np.sort(rng.choice(count, max(1, round(count * share)), replace=False))
+            found = linear.columns(x[b], value.shape, rows)
+            for c, g, f in zip(columns, live, feats, strict=True):
+                c.append(found[g] if f.size == found.shape[1] else found[g][f])
+            wanted.append(linear.outputs(value, rows)[outs])
+            offsets.append(self._offset(layer, path, b, value.shape, rows, outs))
+        goal = np.concatenate(wanted, axis=1)
+        offset = None if offsets[0] is None else np.concatenate([o for o in offsets if o is not None], axis=1)
+        factor = self._gauge(layer, path)[outs].astype(np.float32)
+        return [np.concatenate(c, axis=1) for c in columns], Goal(goal, factor, offset, path.low, path.high)
+
+    def _offset(self, layer: Layer, path: Path, b: int, shape: Sequence[int], rows: np.ndarray, outs: np.ndarray) -> np.ndarray | None:
+        """What the steps behind the layer add to its output, (outputs, rows)."""
+        total: np.ndarray | None = None
+        for s in path.steps:
+            if isinstance(s, Affine):
+                total = s.summand[outs][:, None] + (0 if total is None else total * s.factor[outs][:, None])
+                continue
+            fixed = self.finder.network.tensor(s.value) if self.finder.network.is_constant(s.value) else None
+            other = self.pruned.value(s.value)[b] if fixed is None else fixed
+            term = s.sign * layer.linear.outputs(np.broadcast_to(other, shape), rows)[outs]
+            total = term if total is None else total + term
+        return None if total is None else np.broadcast_to(total, (int(outs.sum()), rows.size)).astype(np.float32)
+
+    def _array(self, key: str) -> np.ndarray:
+        if key not in self.values:
+            source = self.finder.deps.sources[key]
+            found = self.finder.network.tensor(source.key)
+            assert found is not None
+            return found
+        return self.values[key]
+
+    def _bias(self, layer: Layer, outputs: int) -> tuple[np.ndarray, np.ndarray]:
+        """What the layer adds in units of its own output, as (to be solved, now)."""
+        base = np.zeros(outputs)
+        if layer.bias is not None and layer.bias.inside:
+            base = layer.bias.gain * self._array(layer.bias.key).astype(np.float64).ravel()
+        return base.copy(), base
+
+    def _store(self, layer: Layer, filters: np.ndarray, weight: np.ndarray, bias: np.ndarray, base: np.ndarray) -> None:
+        new = np.ascontiguousarray(layer.linear.from_matrix(filters, weight.shape)) * layer.live
+        self._put(layer.weight, layer.node, 1, new.astype(weight.dtype))
+        if layer.bias is not None:
+            old, gain = self._array(layer.bias.key), layer.bias.gain
+            change = np.divide(bias - base, gain, out=np.zeros_like(base), where=gain != 0)
+            self._put(layer.bias.key, layer.bias.node, layer.bias.place, (old + change.reshape(old.shape)).astype(old.dtype))
+
+    def _put(self, key: str, node: int, place: int, array: np.ndarray) -> None:
+        self.values[key] = array
+        name = self.pruned.network.nodes[node].input[place]
+        self.pruned.replaced[name] = array
+
+
+def lstsq(
+    model: onnx.ModelProto, deps: Dependencies, kept: Mapping[str, np.ndarray], feeds: Feeds, options: Lstsq
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """New values of tensors by key, in the layout of the model, and why layers were left alone, by label."""
+    dead = deps.dead(kept)
+    network, masked = Network(model), Network(mask(model, deps, dead))
+    changed = changed_nodes(network, deps, dead)
+    finder = Finder(network, deps, dead)
+    layers, alone = [], {}
+    values = {n for k in changed for n in network.nodes[k].output}
+    for k in sorted(changed):
+        node = network.nodes[k]
+        if node.op_type not in LINEAR | OTHERS or not values & set(network.inputs[k]):
+            continue
+        if reason := finder.obstacle(k):
+            alone[node.name or node.output[0]] = reason
+        else:
+            layers.append(finder.layer(k))
+    original = Runner(network, feeds)
+    pruned = Runner(masked, feeds, original, changed)
+    work = Work(finder, original, pruned, options, {}, {layer.node for layer in layers})
+    for layer in layers:
+        work.step(layer)
+    return work.values, alone

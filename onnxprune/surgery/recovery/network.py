@@ -1,0 +1,120 @@
+"""The main graph of a model as a set of nodes: who makes a value, who takes it, what is constant, what changes."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from onnxprune.channels.dependencies import Dependencies
+from onnxprune.model.static import subgraphs
+
+RANDOM = frozenset(("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"))
+
+
+@dataclass(frozen=True)
+class Network:
+    """Nodes of the main graph in their order, and the values between them."""
+
+    model: onnx.ModelProto
+
+    @cached_property
+    def nodes(self) -> list[onnx.NodeProto]:
+        return list(self.model.graph.node)
+
+    @cached_property
+    def inputs(self) -> list[list[str]]:
+        """Values that each node takes, those that its bodies capture included."""
+        return [taken(node) for node in self.nodes]
+
+    @cached_property
+    def tensors(self) -> dict[str, onnx.TensorProto]:
+        return {t.name: t for t in self.model.graph.initializer}
+
+    @cached_property
+    def maker(self) -> dict[str, int]:
+        return {name: k for k, node in enumerate(self.nodes) for name in node.output if name}
+
+    @cached_property
+    def consumers(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for k, names in enumerate(self.inputs):
+            for name in names:
+                found.setdefault(name, []).append(k)
+        return found
+
+    @cached_property
+    def outputs(self) -> frozenset[str]:
+        return frozenset(v.name for v in self.model.graph.output)
+
+    @cached_property
+    def constant(self) -> frozenset[int]:
+        """Nodes whose outputs depend on weights alone."""
+        fixed, found = set(self.tensors), set()
+        for k, node in enumerate(self.nodes):
+            if node.op_type not in RANDOM and all(n in fixed for n in self.inputs[k]):
+                found.add(k)
+                fixed.update(node.output)
+        return frozenset(found)
+
+    def is_constant(self, name: str) -> bool:
+        k = self.maker.get(name)
+        return name in self.tensors if k is None else k in self.constant
+
+    def tensor(self, name: str) -> np.ndarray | None:
+        """A value that stands in the file, perhaps behind Identity; None where it is computed."""
+        if (k := self.maker.get(name)) is None:
+            return numpy_helper.to_array(self.tensors[name]) if name in self.tensors else None
+        node = self.nodes[k]
+        if node.op_type == "Identity":
+            return self.tensor(node.input[0])
+        value = next((a.t for a in node.attribute if a.name == "value"), None) if node.op_type == "Constant" else None
+        return numpy_helper.to_array(value) if value is not None else None
+
+    def follow(self, name: str) -> int | None:
+        """The one node that takes a value; None where there are several, or where it is an output."""
+        found = self.consumers.get(name, [])
+        return found[0] if len(found) == 1 and name not in self.outputs else None
+
+    def needs(self, names: Iterable[str], done: Iterable[int] = ()) -> set[int]:
+        """Nodes that these values depend on, without constants and what lies behind nodes that are done."""
+        todo, found, passed = list(names), set(), set(done) | self.constant
+        while todo:
+            k = self.maker.get(todo.pop())
+            if k is not None and k not in found and k not in passed:
+                found.add(k)
+                todo += self.inputs[k]
+        return found
+
+
+def taken(node: onnx.NodeProto) -> list[str]:
+    """All values that a node takes, those that its bodies capture included."""
+    names = [n for n in node.input if n]
+    for body, _ in subgraphs(node):
+        inner = {v.name for v in body.input} | {t.name for t in body.initializer}
+        for below in body.node:
+            names += [n for n in taken(below) if n not in inner]
+            inner.update(below.output)
+        names += [v.name for v in body.output if v.name not in inner]
+    return list(dict.fromkeys(names))
+
+
+def changed_nodes(network: Network, deps: Dependencies, dead: np.ndarray) -> frozenset[int]:
+    """Nodes of the main graph whose outputs differ once the dead components are gone."""
+    cut = {u.node for u in deps.uses if u.node >= 0 and not all(deps.live(x, dead).all() for x in u.axes)}
+    touched = {deps.nodes[k].outputs for k in cut if not deps.nodes[k].path}
+    inside = {deps.nodes[k].path for k in cut if deps.nodes[k].path}
+    found: set[int] = set()
+    values: set[str] = set()
+    for k, node in enumerate(network.nodes):
+        bodies = any(path == p or p.startswith(path) for _, path in subgraphs(node) for p in inside)
+        if tuple(node.output) in touched or bodies or any(n in values for n in network.inputs[k]):
+            found.add(k)
+            values.update(filter(None, node.output))
+    return frozenset(found - network.constant)
+
+
+def names_of(network: Network, nodes: Sequence[int]) -> list[str]:
+    return [network.nodes[k].name or next(iter(network.nodes[k].output), "") for k in nodes]

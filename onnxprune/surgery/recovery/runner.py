@@ -1,0 +1,126 @@
+"""Run a network piece by piece over a few samples: every node once, and only what is still needed is held."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from onnxprune.runtime.session import make_session
+from onnxprune.surgery.recovery.network import Network
+
+Batches = list[np.ndarray]
+
+
+class Runner:
+    """A network under way: its values for each batch of samples, as far as nodes to come need them.
+
+    A runner with a `lender` runs only its `own` nodes and takes all other values from the lender, which runs the
+    same graph with other weights.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        feeds: Sequence[Mapping[str, np.ndarray]],
+        lender: "Runner | None" = None,
+        own: frozenset[int] = frozenset(),
+    ) -> None:
+        self.network, self.lender = network, lender
+        self.own = own if lender else frozenset(range(len(network.nodes)))
+        self.batches = len(feeds)
+        self.held: dict[str, Batches] = {} if lender else {name: [f[name] for f in feeds] for name in feeds[0]}
+        self.replaced: dict[str, np.ndarray] = {}
+        self.pinned: dict[str, int] = {}
+        self.done: set[int] = set()
+        self.borrowers: list[Runner] = []
+        self.peak = 0
+        if lender:
+            lender.borrowers.append(self)
+
+    def get(self, name: str) -> Batches:
+        """A value for all batches; the nodes that it needs are run first."""
+        foreign = self.network.needs([name], self.done | (set(range(len(self.network.nodes))) - self.own))
+        nodes = sorted(foreign)
+        leaves = {n for k in nodes for n in self.network.inputs[k]} | {name}
+        if self.lender:
+            for leaf in sorted(n for n in leaves if self.borrows(n)):
+                self.lender.get(leaf)
+        if nodes:
+            self._run(nodes, name)
+        return self.value(name)
+
+    def borrows(self, name: str) -> bool:
+        """Whether the value is the lender's."""
+        k = self.network.maker.get(name)
+        return self.lender is not None and not self.network.is_constant(name) and (k is None or k not in self.own)
+
+    def value(self, name: str) -> Batches:
+        return self.lender.value(name) if self.lender and self.borrows(name) else self.held[name]
+
+    def pin(self, name: str) -> None:
+        """Hold a value until it is unpinned as often."""
+        owner = self.lender if self.lender and self.borrows(name) else self
+        owner.pinned[name] = owner.pinned.get(name, 0) + 1
+
+    def unpin(self, name: str) -> None:
+        owner = self.lender if self.lender and self.borrows(name) else self
+        owner.pinned[name] -= 1
+        owner.sweep()
+
+    def sweep(self, asked: str = "") -> None:
+        """Let go of values that nobody needs any more."""
+        for name in [n for n in self.held if n != asked and not self._wanted(n)]:
+            del self.held[name]
+
+    def _wanted(self, name: str) -> bool:
+        if self.pinned.get(name):
+            return True
+        if any(k in self.own and k not in self.done for k in self.network.consumers.get(name, ())):
+            return True
+        return any(b.borrows(name) and b._wanted(name) for b in self.borrowers)
+
+    def _run(self, nodes: list[int], asked: str) -> None:
+        network = self.network
+        made = {n for k in nodes for n in network.nodes[k].output if n}
+        self.done.update(nodes)
+        keep = sorted(n for n in made if n == asked or self._wanted(n))
+        entering = {n for k in nodes for n in network.inputs[k] if n not in made and n not in self.replaced}
+        values = {n: self.value(n) for n in sorted(entering) if not network.is_constant(n)}
+        piece = self._piece(nodes, values, keep)
+        session = make_session(piece, providers="cpu", optimize=True)
+        out: dict[str, Batches] = {n: [] for n in keep}
+        for b in range(self.batches):
+            for name, array in session.run({n: v[b] for n, v in values.items()}).items():
+                out[name].append(array)
+        self.held.update(out)
+        self.peak = max(self.peak, sum(a.nbytes for batches in self.held.values() for a in batches))
+        self.sweep(asked)
+        if self.lender:
+            self.lender.sweep()
+
+    def _piece(self, nodes: Iterable[int], values: Mapping[str, Batches], keep: Sequence[str]) -> onnx.ModelProto:
+        """A model of these nodes and the constants that they take."""
+        network, chosen, tensors = self.network, set(nodes), {}
+        todo = [n for k in chosen for n in network.inputs[k]]
+        while todo:
+            name = todo.pop()
+            if name in self.replaced:
+                tensors[name] = numpy_helper.from_array(self.replaced[name], name)
+            elif (k := network.maker.get(name)) is None:
+                if name in network.tensors and name not in values:
+                    tensors[name] = network.tensors[name]
+            elif k in network.constant and k not in chosen:
+                chosen.add(k)
+                todo += network.inputs[k]
+        piece = onnx.ModelProto(ir_version=max(network.model.ir_version, 4))
+        piece.graph.name = "piece"
+        piece.graph.node.extend(network.nodes[k] for k in sorted(chosen))
+        piece.graph.initializer.extend(tensors.values())
+        for name, arrays in values.items():
+            element = helper.np_dtype_to_tensor_dtype(arrays[0].dtype)
+            piece.graph.input.append(helper.make_tensor_value_info(name, element, None))
+        piece.graph.output.extend(onnx.ValueInfoProto(name=n) for n in keep)
+        piece.opset_import.extend(network.model.opset_import)
+        piece.functions.extend(network.model.functions)
+        return piece

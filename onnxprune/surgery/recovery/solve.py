@@ -1,0 +1,78 @@
+"""Ridge regression of a layer's output on its input patches, one small system per group of channels."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+CHUNK = 1 << 14  # rows that are multiplied in single precision before the sum goes on in double
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What `factor · y + offset` should be, (outputs, rows), and the range in which it matters exactly."""
+
+    wanted: np.ndarray
+    factor: np.ndarray  # (outputs,)
+    offset: np.ndarray | None  # (outputs, rows)
+    low: float = -np.inf
+    high: float = np.inf
+
+    def aims(self, y: np.ndarray) -> np.ndarray:
+        """What y should be given what it is now: beyond the flat ends of an activation any value does."""
+        end = y * self.factor[:, None]
+        if self.offset is not None:
+            end += self.offset
+        aim = self.wanted
+        if np.isfinite(self.low):
+            aim = np.where(self.wanted <= self.low, np.minimum(end, self.low), aim)
+        if np.isfinite(self.high):
+            aim = np.where(self.wanted >= self.high, np.maximum(end, self.high), aim)
+        return self.invert(aim)
+
+    def invert(self, end: np.ndarray) -> np.ndarray:
+        rest = end if self.offset is None else end - self.offset
+        return rest / self.factor[:, None]
+
+
+def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a · bᵀ of (n, rows) and (m, rows) in single precision by chunks, summed in double."""
+    total = np.zeros((a.shape[0], b.shape[0]))
+    for start in range(0, a.shape[1], CHUNK):
+        total += a[:, start : start + CHUNK] @ b[:, start : start + CHUNK].T
+    return total
+
+
+def fit(
+    columns: np.ndarray, goal: Goal, prior: np.ndarray, bias: np.ndarray, *, ridge: float, rounds: int, intercept: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """Filters and biases that come nearest to the goal.
+
+    Args:
+        columns: (features, rows), float32.
+        goal: for (outputs, rows).
+        prior: (outputs, features), what the filters are drawn to.
+        bias: (outputs,), what the layer adds now.
+        ridge: strength of that pull, as a share of the mean variance of the features.
+        rounds: how often the aim is renewed where an activation follows that is flat on one side.
+    """
+    mean = columns.mean(axis=1, dtype=np.float64) if intercept else np.zeros(len(columns))
+    columns = columns - mean[:, None].astype(np.float32)
+    gram = product(columns, columns)
+    scale = float(np.trace(gram)) / max(len(gram), 1)
+    if scale <= 0:
+        return prior, bias
+    factor = cho_factor(gram + ridge * scale * np.eye(len(gram)), lower=True)
+    weights, shift = prior.astype(np.float64), bias.astype(np.float64) + prior @ mean
+    flat = np.isfinite(goal.low) or np.isfinite(goal.high)
+    aim = goal.invert(goal.wanted)
+    pull = ridge * scale * prior
+    for again in range(rounds if flat else 1):
+        if again or flat:
+            now = weights.astype(np.float32) @ columns + shift[:, None].astype(np.float32)
+            aim = goal.aims(now)
+        if intercept:
+            shift = aim.mean(axis=1, dtype=np.float64)
+        centred = aim - shift[:, None].astype(np.float32)
+        weights = cho_solve(factor, (product(centred, columns) + pull).T).T
+    return weights, shift - weights @ mean
