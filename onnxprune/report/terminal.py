@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -61,18 +60,16 @@ def facts(rows: Iterable[tuple[str, str | Text]]) -> Table:
     return table
 
 
-def table_of(title: str, columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str | Text]]) -> Table:
-    """A table with its title on the left; `columns` are headings and whether they hold numbers."""
-    table = Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False
-    )
+def table_of(title: str, columns: Sequence[tuple[str, bool]], rows: Iterable[Sequence[str | Text]]) -> RenderableType:
+    """A table under its title, which may be wider; `columns` are headings and whether they hold numbers."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for heading, numbers in columns:
         table.add_column(
             heading, justify="right" if numbers else "left", no_wrap=numbers or not heading, overflow="fold"
         )
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
-    return table
+    return Group(Text(title, style="bold"), table) if title else table
 
 
 def frozen_table(rows: Sequence[FrozenRow], most: int | None = None) -> RenderableType:
@@ -96,7 +93,7 @@ def frozen_table(rows: Sequence[FrozenRow], most: int | None = None) -> Renderab
     return Group(table, Text(f"and {words.plural(rest, 'other reason')} (-v shows all)")) if rest > 0 else table
 
 
-def groups_table(groups: Sequence[GroupRow]) -> Table:
+def groups_table(groups: Sequence[GroupRow]) -> RenderableType:
     """A line for each group: what it was and what it became."""
     return table_of(
         "groups",
@@ -127,7 +124,7 @@ def _nothing(report: Report) -> str:
     return f"nothing was removed: {words.untouched(report)}{copy}"
 
 
-def figures_table(report: Report) -> Table:
+def figures_table(report: Report) -> RenderableType:
     """What the model cost and costs."""
     columns = [("", False), ("before", True), ("after", True), ("left", True), ("factor", True)]
     rows = [
@@ -137,7 +134,7 @@ def figures_table(report: Report) -> Table:
     return table_of("", columns, rows)
 
 
-def _merits(report: Report) -> Table:
+def _merits(report: Report) -> RenderableType:
     columns = [("", False), ("before", True), ("after", True), ("change", True)]
     rows = []
     for m in report.metrics:
@@ -150,8 +147,3 @@ def _facts(report: Report, details: bool) -> Table:
     proof = "green" if report.proof else "yellow"
     said = words.facts(report, details=details)
     return facts((name, Text(text, style=proof if name == "proof" else "")) for name, text in said)
-
-
-def indented(renderable: RenderableType) -> Padding:
-    """Two blanks in front."""
-    return Padding(renderable, (0, 0, 0, 2))

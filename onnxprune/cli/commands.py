@@ -1,0 +1,200 @@
+"""The commands: each reads its options, calls the function of the same name in Python, and shows what came out."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+import onnxprune
+from onnxprune.channels.explain import explain
+from onnxprune.cli.layout import Main, MainJob, Sectioned
+from onnxprune.cli.screen import Screen
+from onnxprune.cli.table import APPLY, LOOK, PRUNE, VERIFY, options, request_options
+from onnxprune.criteria.methods import METHODS
+from onnxprune.errors import UsageError
+from onnxprune.pipeline import Result
+from onnxprune.pipeline.inspection import analysed, inspect
+from onnxprune.report import files, lists
+from onnxprune.report.terminal import rendered
+from onnxprune.runtime.doctor import diagnose
+
+HELP = {"help_option_names": ["-h", "--help"]}
+Given = dict[str, Any]
+
+
+@click.group(cls=Main, context_settings=HELP)
+@click.version_option(onnxprune.__version__, "-V", "--version", message="onnxprune %(version)s")
+def cli() -> None:
+    """Remove whole channels from an ONNX model, and prove that nothing else changed.
+
+    No data and no training code are needed.  The output is the input with fewer channels: the same inputs, outputs
+    and names.  It is compared with the masked original in onnxruntime before it is put in place.
+    """
+
+
+def _screen(context: click.Context, given: Given) -> Screen:
+    screen = context.obj
+    screen.json, screen.quiet, screen.verbose = given["json"], given["quiet"], given["verbose"]
+    return screen
+
+
+@cli.command("prune", cls=MainJob, hidden=True, context_settings=HELP)
+@click.argument("source", metavar="IN.onnx")
+@click.argument("output", metavar="OUT.onnx", required=False)
+@options(PRUNE)
+@click.pass_context
+def prune_command(context: click.Context, source: str, output: str | None, **given: Any) -> None:
+    """The main job."""
+    screen = _screen(context, given)
+    _mistaken_command(source)
+    asked = request_options(given)
+    if not {"ratio", "target", "threshold", "ratio_for"} & asked.keys():
+        raise UsageError("say how much to remove: --ratio 0.5, --target macs=0.5 or --threshold 0.9")
+    _check_files(source, output, given)
+    with screen.progress() as progress:
+        result = onnxprune.prune(source, output, progress=progress, **asked)
+    _deliver(screen, result, given)
+
+
+@cli.command("apply", cls=Sectioned, context_settings=HELP)
+@click.argument("source", metavar="IN.onnx")
+@click.argument("output", metavar="OUT.onnx", required=False)
+@click.option("--plan", required=True, metavar="PLAN.json", help="What an earlier run wrote with --plan-out.")
+@options(APPLY)
+@click.pass_context
+def apply_command(context: click.Context, source: str, output: str | None, plan: str, **given: Any) -> None:
+    """Repeat a plan on another version of the network.
+
+    Another precision or checkpoint will do, as long as its groups have the same names and widths.
+    """
+    screen = _screen(context, given)
+    _check_files(source, output, given, plan)
+    with screen.progress() as progress:
+        result = onnxprune.apply(source, plan, output, progress=progress, **request_options(given))
+    _deliver(screen, result, given)
+
+
+@cli.command("verify", cls=Sectioned, context_settings=HELP)
+@click.argument("source", metavar="IN.onnx")
+@click.argument("pruned", metavar="OUT.onnx")
+@click.option("--plan", required=True, metavar="PLAN.json", help="What the run wrote with --plan-out.")
+@options(VERIFY)
+@click.pass_context
+def verify_command(context: click.Context, source: str, pruned: str, plan: str, **given: Any) -> None:
+    """Prove an earlier result again.
+
+    Is OUT the original without the channels that the plan removes?
+    """
+    screen = _screen(context, given)
+    with screen.progress() as progress:
+        proof = onnxprune.verify(source, pruned, plan, progress=progress, **request_options(given))
+    screen.give({"verified": proof.passed, "result": str(proof), **asdict(proof)})
+    screen.show(f"masked original and pruned model are {proof}")
+
+
+@cli.command("inspect", cls=Sectioned, context_settings=HELP)
+@click.argument("source", metavar="IN.onnx")
+@options(LOOK)
+@click.pass_context
+def inspect_command(context: click.Context, source: str, **given: Any) -> None:
+    """Show what can be cut and what cannot.
+
+    Groups of channels that go together, their share of the MACs, what is frozen and why.
+    """
+    screen = _screen(context, given)
+    with screen.progress() as progress:
+        found = inspect(source, progress=progress, **request_options(given))
+    screen.give(found.to_json())
+    screen.show(lists.inspection(found, details=screen.verbose))
+
+
+@cli.command("explain", cls=Sectioned, context_settings=HELP)
+@click.argument("source", metavar="IN.onnx")
+@click.argument("node")
+@click.argument("other", metavar="[NODE]", required=False)
+@options(LOOK)
+@click.pass_context
+def explain_command(context: click.Context, source: str, node: str, other: str | None, **given: Any) -> None:
+    """Show what freezes or couples layers.
+
+    NODE is the name of a node, of one of its outputs, or of a weight that it uses.  With two of them, why they are
+    coupled.
+    """
+    screen = _screen(context, given)
+    with screen.progress() as progress:
+        run = analysed(source, progress, **request_options(given))
+    found = explain(run.deps, node, other)
+    screen.give(asdict(found))
+    screen.show(lists.explanation(found))
+
+
+@cli.command("methods", cls=Sectioned, context_settings=HELP)
+@click.option("--json", is_flag=True, help="Print JSON.")
+@click.option("-v", "--verbose", is_flag=True, help="Print what can be set for each method, too.")
+@click.pass_context
+def methods_command(context: click.Context, json: bool, verbose: bool) -> None:
+    """List the methods, their needs and sources."""
+    screen = _screen(context, {"json": json, "quiet": False, "verbose": verbose})
+    screen.give(
+        {
+            m.name: {
+                "summary": m.summary,
+                "needs": m.needs,
+                "source": m.source,
+                "options": [asdict(o) for o in m.options],
+            }
+            for m in METHODS.values()
+        }
+    )
+    screen.show(lists.methods(verbose))
+
+
+@cli.command("doctor", cls=Sectioned, context_settings=HELP)
+@click.option("--json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def doctor_command(context: click.Context, json: bool) -> int:
+    """Show what is installed and what of it works.
+
+    Versions, execution providers that really load, and clashes of onnxruntime wheels.  Exit code 1 where there is a
+    problem.
+    """
+    screen = _screen(context, {"json": json, "quiet": False, "verbose": False})
+    found = diagnose()
+    screen.give([asdict(f) for f in found])
+    screen.show(lists.findings(found))
+    return int(any(f.level == "problem" for f in found))
+
+
+def _mistaken_command(source: str) -> None:
+    """Raise UsageError where a first word that is no file looks like a command with a typing error."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(source, cli.commands, 1, 0.7)
+    if near and not Path(source).exists():
+        raise UsageError(f"there is no command and no file {source!r}; did you mean `onnxprune {near[0]}`?")
+
+
+def _check_files(source: str, output: str | None, given: Given, plan: str | None = None) -> None:
+    """Before any work: is there an output, can the other files be written, and are they all different?"""
+    if output is None and not given["dry_run"]:
+        raise UsageError("say where to write the pruned model: OUT.onnx after IN.onnx, or --dry-run")
+    taken = {name: path for name, path in (("IN.onnx", source), ("OUT.onnx", output), ("--plan", plan)) if path}
+    for name in ("plan_out", "report"):
+        if given[name] is not None:
+            option = "--" + name.replace("_", "-")
+            files.check_target(given[name], (".html", ".htm", ".json") if name == "report" else None, option)
+            for other, path in taken.items():
+                if files.same(path, given[name]):
+                    raise UsageError(f"{option} would overwrite {other}, {path!r}; choose another name")
+            taken[option] = given[name]
+
+
+def _deliver(screen: Screen, result: Result, given: Given) -> None:
+    """Write the files besides the model, and show the report."""
+    if given["plan_out"] is not None:
+        files.write(given["plan_out"], files.plan_text(result.plan.to_json()))
+    if given["report"] is not None:
+        files.write_report(given["report"], result.report)
+    screen.give(result.report.to_json())
+    screen.show(rendered(result.report, details=screen.verbose))

@@ -1,0 +1,98 @@
+"""From the arguments to the exit code: every failure is one line, and a trace is for bugs only, under -v."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+
+import click
+
+from onnxprune.cli.commands import cli
+from onnxprune.cli.screen import Screen
+from onnxprune.errors import FileError, OnnxPruneError, UsageError
+
+INTERRUPTED = 130  # what shells say of a process that Ctrl-C ended
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; gives the exit code.
+
+    0 done; 1 a check failed, or a bug; 2 usage; 3 the model is invalid or not supported; 4 files; 130 Ctrl-C.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    screen = Screen(json="--json" in given, verbose=bool({"-v", "--verbose"} & set(given)))
+    try:
+        try:
+            code = _run(given, screen)
+        except BrokenPipeError:
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            code = _failed(error, screen)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader has seen enough, as in `| head`
+        _drop_output()
+        return 0
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OSError as error:  # standard output goes to a full disk
+        _drop_output()
+        with suppress(OSError):
+            Screen().fail(f"cannot write to standard output: {error.strerror or error}", FileError.exit_code)
+        return FileError.exit_code
+
+
+def _run(given: list[str], screen: Screen) -> int:
+    if not given:
+        given = ["--help"]
+        missing = True
+    else:
+        missing = False
+    try:
+        with cli.make_context("onnxprune", given, obj=screen) as context:
+            code = cli.invoke(context)
+    except click.exceptions.Exit as done:
+        code = done.exit_code
+    return UsageError.exit_code if missing else int(code or 0)
+
+
+def _failed(error: BaseException, screen: Screen) -> int:
+    """Tell of a failure; gives its exit code."""
+    message, code = _explained(error)
+    screen.fail(message, code)
+    if screen.verbose and code == 1 and not isinstance(error, OnnxPruneError):
+        traceback.print_exception(error)
+    return code
+
+
+def _explained(error: BaseException) -> tuple[str, int]:
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        return "interrupted", INTERRUPTED
+    if isinstance(error, OnnxPruneError):
+        return str(error), error.exit_code
+    if isinstance(error, click.ClickException):
+        return error.format_message().rstrip(".") + _hint(error), UsageError.exit_code
+    if isinstance(error, MemoryError):
+        return "there is not enough memory: close other programs, or give smaller --input-shapes", 1
+    if isinstance(error, OSError):
+        where = f" {error.filename!r}" if error.filename else ""
+        return f"the system refuses{where}: {error.strerror or error}", FileError.exit_code
+    first = (str(error).splitlines() or [""])[0]
+    report = "this is a bug in onnxprune; please report it with what the same command says under -v"
+    return f"{type(error).__name__}: {first}: {report}", 1
+
+
+def _hint(error: click.ClickException) -> str:
+    """Where to read on, unless the message says it all."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context is None or type(error) is click.BadParameter:
+        return ""
+    return f" (`{context.command_path.removesuffix(' prune')} --help` says what there is)"
+
+
+def _drop_output() -> None:
+    """Send what is still in the buffers of standard output nowhere, so that Python does not complain at its end."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

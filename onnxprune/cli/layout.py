@@ -1,0 +1,92 @@
+"""Help in sections, and the main job without a name: a first word that is no command is the input model."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from onnxprune.cli.table import FLAGS
+
+EXAMPLES = (
+    ("onnxprune net.onnx small.onnx --ratio 0.5", "half of the channels, no data needed"),
+    ("onnxprune net.onnx small.onnx --target macs=0.5 --data val.npz", "half of the MACs, accuracy told"),
+    ("onnxprune inspect net.onnx", "what can be cut, what not, and why"),
+)
+CODES = (
+    ("0", "done"),
+    ("1", "a check failed; nothing was written"),
+    ("2", "the command makes no sense"),
+    ("3", "the model is invalid or not supported"),
+    ("4", "a file cannot be read or written"),
+    ("130", "interrupted"),
+)
+COLUMN = 24  # width of what stands before the descriptions
+
+
+class Sectioned(click.Command):
+    """A command whose options stand in sections, in the order of the table."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_options(self, ctx, formatter)
+
+
+class MainJob(Sectioned):
+    """The command without a name."""
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_usage("onnxprune", "IN.onnx OUT.onnx [OPTIONS]")
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        parent = ctx.parent or ctx
+        parent.command.format_help(parent, formatter)
+
+
+class Main(click.Group):
+    """The commands, and the main job as the default one."""
+
+    default = "prune"
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = {name for p in self.get_params(ctx) for name in p.opts}
+        if args and args[0] not in own and args[0] not in self.commands:
+            args = [self.default, *args]
+        return super().parse_args(ctx, args)
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write_usage("onnxprune", "IN.onnx OUT.onnx [OPTIONS]")
+        formatter.write_usage("onnxprune", "COMMAND ...", prefix="       ")
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Examples"):
+            for command, meaning in EXAMPLES:
+                formatter.write_text(command)
+                with formatter.indentation():
+                    formatter.write_text(meaning)
+        with formatter.section("Commands"):
+            rows = [(n, c.get_short_help_str(100)) for n, c in self.commands.items() if not c.hidden]
+            write_rows(formatter, rows)
+        write_options(self.commands[self.default], ctx, formatter, self.params)
+        with formatter.section("Exit codes"):
+            write_rows(formatter, CODES)
+
+
+def write_options(
+    command: click.Command, ctx: click.Context, formatter: click.HelpFormatter, more: Sequence[click.Parameter] = ()
+) -> None:
+    """The options of a command under the headings of the table; those without one come last, with `more`."""
+    section = {f.name: f.section for f in FLAGS}
+    found: dict[str, list[tuple[str, str]]] = {}
+    others: list[tuple[str, str]] = []
+    for parameter in (*more, *command.get_params(ctx)):
+        record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+        if record:
+            heading = section.get(str(parameter.name))
+            (found.setdefault(heading, []) if heading else others).append(record)
+    for heading, rows in [*found.items(), ("Other options", others)]:
+        with formatter.section(heading):
+            write_rows(formatter, rows)
+
+
+def write_rows(formatter: click.HelpFormatter, rows: Sequence[tuple[str, Any]]) -> None:
+    """Two columns that start at the same place in every section."""
+    formatter.write_dl([(first.ljust(COLUMN), second) for first, second in rows], col_max=COLUMN)

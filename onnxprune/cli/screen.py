@@ -1,0 +1,137 @@
+"""Where the words go: reports to standard output, all else to standard error, progress to a terminal only."""
+
+import os
+import sys
+import threading
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, TextIO
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from onnxprune.report.jsonable import dumps
+from onnxprune.report.terminal import text_of
+from onnxprune.report.words import clean
+
+PATIENCE = 2.0  # seconds before progress is shown
+ASCII = {"→": "->", "×": "x", "−": "-", "µ": "u", "…": "...", "─": "-", "≥": ">=", "≤": "<=", "·": "*"}
+
+
+@dataclass
+class Screen:
+    """How much is said, and in which form."""
+
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+
+    def show(self, renderable: RenderableType) -> None:
+        """A report, in colours on a terminal; plain and without blanks at the ends of lines elsewhere."""
+        if self.quiet or self.json:
+            return
+        console = Console(highlight=False, markup=False, emoji=False)
+        if console.is_terminal and _speaks_unicode(sys.stdout):
+            console.print(renderable)
+        else:
+            _write(sys.stdout, text_of(renderable, console.width))
+
+    def give(self, value: Any) -> None:
+        """The outcome for a program, with --json."""
+        if self.json:
+            _write(sys.stdout, dumps(value))
+
+    def fail(self, message: str, code: int) -> None:
+        """One line on standard error; with --json, the same as an object on standard output."""
+        self.give({"error": {"message": message, "exit_code": code}})
+        if sys.stderr is None:
+            return
+        console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+        if console.is_terminal and _speaks_unicode(sys.stderr):
+            console.print(Text.assemble(("Error: ", "bold red"), clean(message)), soft_wrap=True)
+        else:
+            _write(sys.stderr, f"Error: {clean(message)}")
+
+    def progress(self) -> "Bar":
+        """A progress to hand to a job, as a context manager."""
+        return Bar(not self.quiet and sys.stderr is not None and sys.stderr.isatty())
+
+
+def _speaks_unicode(stream: TextIO) -> bool:
+    return (getattr(stream, "encoding", None) or "utf-8").lower().startswith("utf")
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    """Text and the end of its line; what the stream's encoding lacks is spelt in ASCII."""
+    if stream is None:  # closed by whoever started the program
+        return
+    if not _speaks_unicode(stream):
+        for sign, spelling in ASCII.items():
+            text = text.replace(sign, spelling)
+        encoding = stream.encoding
+        text = text.encode(encoding, "replace").decode(encoding)
+    stream.write(text + "\n")
+
+
+@dataclass
+class Bar:
+    """Progress on a terminal once a job has taken two seconds; gone when the job is done."""
+
+    wanted: bool
+    now: tuple[str, int, int] = ("", 0, 0)
+    progress: Progress | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    timer: threading.Timer | None = None
+    stream: TextIO | None = None
+
+    def __call__(self, what: str, done: int, of: int) -> None:
+        """What is done, how far, of how much; 0 of 0 where that is not known."""
+        with self.lock:
+            self.now = (what, done, of)
+            self._update()
+
+    def __enter__(self) -> "Bar":
+        if self.wanted:
+            self.timer = threading.Timer(PATIENCE, self._start)
+            self.timer.daemon = True
+            self.timer.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.timer:
+            self.timer.cancel()
+        with self.lock:
+            self.wanted = False
+            if self.progress:
+                self.progress.stop()
+            if self.stream:
+                self.stream.close()
+
+    def _start(self) -> None:
+        with self.lock:
+            if not self.wanted:
+                return
+            # A descriptor of its own: standard error is turned aside while onnxruntime makes sessions.
+            self.stream = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding, errors="replace")
+            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+            console = Console(file=self.stream, markup=False, emoji=False)
+            self.progress = Progress(
+                *columns,
+                TimeElapsedColumn(),
+                console=console,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self.progress.add_task("", total=None)
+            self.progress.start()
+            self._update()
+
+    def _update(self) -> None:
+        if self.progress:
+            what, done, of = self.now
+            task = self.progress.task_ids[0]
+            self.progress.update(task, description=clean(what), completed=done, total=of or None)
