@@ -125,7 +125,7 @@ def start(source: Any, request: Request, progress: Progress) -> Run:
 
 def _assumed(specs: Sequence[Spec], hints: Mapping[str, tuple[int, ...]], deps: Dependencies) -> list[str]:
     """What was taken for the sizes that the model leaves open, and that the user did not give."""
-    open_sizes = [s for s in specs if s.name not in hints and any(not isinstance(d, int) for d in (None,) if s.shape is None else s.shape)]
+    open_sizes = [s for s in specs if s.name not in hints and not s.closed]
     taken = [(s, deps.statics.shapes.get(s.name)) for s in open_sizes]
     return [
         f"input {spec} was taken as {spec.name}:{'x'.join(map(str, shape)) or '[]'}; --input-shapes sets other sizes"

@@ -101,7 +101,7 @@ def _got(before: Figures, after: Figures) -> str:
 def _next(run: Run, saved: SavedFile | None) -> tuple[str, ...]:
     if saved is None:
         return ()
-    inputs = [s for s in model_inputs(run.model.proto) if not all(isinstance(d, int) for d in (None,) if s.shape is None else s.shape)]
+    inputs = [s for s in model_inputs(run.model.proto) if not s.closed]
     sizes = {s.name: [str(d) for d in run.shapes[s.name]] for s in inputs if s.name in run.shapes}
     here = saved.path.is_relative_to(Path.cwd())
     path = str(saved.path.relative_to(Path.cwd()) if here else saved.path)

@@ -73,15 +73,11 @@ def listing(specs: Sequence[Spec]) -> str:
 
 def example(specs: Sequence[Spec]) -> str:
     """An `--input-shapes` that fits the model's first open input, to show in errors."""
-    spec = next((s for s in specs if s.shape is None or not _closed(s)), specs[0] if specs else None)
+    spec = next((s for s in specs if s.shape is None or not s.closed), specs[0] if specs else None)
     if spec is None or spec.shape is None:
         return f"--input-shapes {spec.name if spec else 'NAME'}:1x3x224x224"
     dims = [d if isinstance(d, int) else 224 if i else 1 for i, d in enumerate(spec.shape)]
     return f"--input-shapes {spec.name}:{'x'.join(map(str, dims)) or '[]'}"
-
-
-def _closed(spec: Spec) -> bool:
-    return spec.shape is not None and all(isinstance(d, int) for d in spec.shape)
 
 
 def resolve_shapes(model: Source | Variant | Session, hints: Mapping[str, Shape] | None = None) -> dict[str, Shape]:
@@ -93,14 +89,14 @@ def resolve_shapes(model: Source | Variant | Session, hints: Mapping[str, Shape]
 
     Raises `UsageError` that names the inputs and shows an `--input-shapes` when nothing runs.
     """
-    if isinstance(model, onnx.ModelProto) and all(map(_closed, model_inputs(model))):
+    if isinstance(model, onnx.ModelProto) and all(s.closed for s in model_inputs(model)):
         return next(_proposals(model_inputs(model), hints or {}))
     session = model if isinstance(model, Session) else make_session(model, providers="cpu")
     hints = dict(hints or {})
     strange = hints.keys() - {s.name for s in session.inputs}
     if strange:
         raise UsageError(f"'{min(strange)}' is no input of the model; it has {listing(session.inputs)}")
-    if all(s.name in hints or _closed(s) for s in session.inputs):
+    if all(s.name in hints or s.closed for s in session.inputs):
         return next(_proposals(session.inputs, hints))
     begun, said = time.monotonic(), None
     for shapes in _proposals(session.inputs, hints):

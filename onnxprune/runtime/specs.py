@@ -55,6 +55,11 @@ class Spec:
         """The fixed size of the first axis, or None where it is free."""
         return self.shape[0] if self.shape and isinstance(self.shape[0], int) else None
 
+    @property
+    def closed(self) -> bool:
+        """Whether the rank and all sizes are fixed."""
+        return self.shape is not None and all(isinstance(d, int) for d in self.shape)
+
     def __str__(self) -> str:
         return f"'{self.name}' {describe(self.shape)} {self.dtype.name if self.element else self.kind}"
 
