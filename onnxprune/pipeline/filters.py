@@ -29,11 +29,8 @@ class Weights:
         for graph, path in graphs_of(self.model.graph):
             found |= {path + t.name: t for t in graph.initializer}
             for node in graph.node:
-                found |= {
-                    path + node.output[0]: a.t
-                    for a in node.attribute
-                    if node.op_type == "Constant" and a.name == "value"
-                }
+                values = [a.t for a in node.attribute if node.op_type == "Constant" and a.name == "value"]
+                found.update((path + node.output[0], value) for value in values)
         return found
 
     def read(self, key: str) -> np.ndarray:

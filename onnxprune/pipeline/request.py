@@ -99,7 +99,16 @@ class Request:
 
     def told(self) -> dict[str, Any]:
         """Options that decide which channels stay, as JSON values, for the plan."""
-        names = ("ratio", "target", "threshold", "method", "method_options", "compensate", "allocation", "round_to")
+        names: tuple[str, ...] = (
+            "ratio",
+            "target",
+            "threshold",
+            "method",
+            "method_options",
+            "compensate",
+            "allocation",
+            "round_to",
+        )
         names += ("max_ratio", "ratio_for", "exclude", "include", "heads", "seed")
         values = {name: getattr(self, name) for name in names}
         plain = {
