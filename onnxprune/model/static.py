@@ -12,11 +12,21 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from onnxprune.model import contrib
 from onnxprune.model.evaluate import LARGEST, evaluate
 
 Shape = tuple[int, ...]
 SAMPLE = {0: 1}  # size taken for a symbolic axis by its position; the others are spatial
 SPATIAL = 224
+LONGEST = 1 << 26  # positions of an axis; the shape of a value with a longer one counts as unknown
+EIGHT_BIT = frozenset({onnx.TensorProto.INT8, onnx.TensorProto.UINT8})
+UNINFERABLE = (
+    onnx.defs.SchemaError,
+    onnx.shape_inference.InferenceError,
+    onnx.checker.ValidationError,
+    ValueError,
+    RuntimeError,
+)
 
 
 @dataclass
@@ -85,7 +95,7 @@ def weightless(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _strip_graph(graph: onnx.GraphProto, out: onnx.GraphProto) -> None:
-    out.name = graph.name or "graph"
+    out.name = "graph"
     out.input.extend(graph.input)
     for value in graph.output:  # what is recorded of its shape may be as stale as any other
         out.output.add(name=value.name).type.tensor_type.elem_type = value.type.tensor_type.elem_type
@@ -148,7 +158,7 @@ def _note_type(key: str, type_: onnx.TypeProto, statics: Statics) -> None:
     tensor = type_.tensor_type
     if tensor.elem_type:
         statics.types[key] = tensor.elem_type
-    if tensor.HasField("shape") and all(d.HasField("dim_value") and d.dim_value >= 0 for d in tensor.shape.dim):
+    if tensor.HasField("shape") and all(d.HasField("dim_value") and 0 <= d.dim_value <= LONGEST for d in tensor.shape.dim):
         statics.shapes[key] = tuple(d.dim_value for d in tensor.shape.dim)
 
 
@@ -224,20 +234,61 @@ def constant_value(node: onnx.NodeProto) -> np.ndarray | None:
 def _infer_node(node: onnx.NodeProto, keys: list[str], path: str, statics: Statics, opset: int) -> None:
     """Shapes of the outputs of one node where whole-graph inference left them open."""
     missing = [name for name in node.output if name and path + name not in statics.shapes]
-    if not missing or node.domain not in ("", "ai.onnx") or any(True for _ in subgraphs(node)):
+    if not missing or any(True for _ in subgraphs(node)):
         return
-    if not all(key in statics.shapes and key in statics.types for key in keys if key):
+    if node.domain in ("", "ai.onnx"):
+        _infer_standard(node, dict(zip(node.input, keys, strict=True)), path, statics, opset)
+    if any(path + name not in statics.shapes for name in missing):
+        _infer_contrib(node, keys, path, statics, opset)
+
+
+def _infer_contrib(node: onnx.NodeProto, keys: list[str], path: str, statics: Statics, opset: int) -> None:
+    """Shapes of operators that onnx's inference does not know."""
+    dtype = contrib.type_of(node, [statics.types.get(key) for key in keys])
+    if (copy := contrib.stand_in(node, opset)) is not None:
+        last = contrib.channels_last(node)
+        _infer_standard(copy, dict(zip(node.input, keys, strict=True)), path, statics, opset, EIGHT_BIT, last)
+    else:
+        found = contrib.shapes_of(node, [statics.shapes.get(key) for key in keys], attributes_of(node))
+        for name, shape in zip(node.output, found, strict=False):
+            if name and shape is not None:
+                statics.shapes[path + name] = shape
+    if dtype is not None:
+        statics.types.update({path + name: dtype for name in node.output if name and path + name in statics.shapes})
+
+
+def _infer_standard(
+    node: onnx.NodeProto,
+    keys: Mapping[str, str],
+    path: str,
+    statics: Statics,
+    opset: int,
+    floats: frozenset[int] = frozenset(),
+    channels_last: bool = False,
+) -> None:
+    """Shapes by the operator's own inference, from those of its inputs; its channels may be at the end.
+
+    Inputs whose type is among `floats` are taken for float, which the standard operator wants.
+    """
+    keys = {name: keys[name] for name in node.input if name}
+    if not all(key in statics.shapes and key in statics.types for key in keys.values()):
         return
+    shapes = {name: statics.shapes[key] for name, key in keys.items()}
+    if channels_last:
+        x = shapes[node.input[0]]
+        shapes[node.input[0]] = (x[0], x[-1], *x[1:-1])
     make = onnx.helper.make_tensor_type_proto
-    types = {n: make(statics.types[k], statics.shapes[k]) for n, k in zip(node.input, keys, strict=True) if n}
-    known = zip(node.input, keys, strict=True)
-    data = {n: numpy_helper.from_array(statics.constants[k]) for n, k in known if k in statics.constants}
+    given = {n: onnx.TensorProto.FLOAT if statics.types[k] in floats else statics.types[k] for n, k in keys.items()}
+    types = {name: make(given[name], shapes[name]) for name in keys}
+    data = {n: numpy_helper.from_array(statics.constants[k]) for n, k in keys.items() if k in statics.constants}
     try:
         schema = onnx.defs.get_schema(node.op_type, opset, "")
         imports = [onnx.helper.make_opsetid("", opset)]
         found = onnx.shape_inference.infer_node_outputs(schema, node, types, data, opset_imports=imports)
-    except (onnx.defs.SchemaError, onnx.shape_inference.InferenceError, ValueError, RuntimeError):
+    except UNINFERABLE:
         return  # the shape stays unknown, and the analysis freezes what it would need it for
     for name, type_ in found.items():
-        if name in missing:
+        if path + name not in statics.shapes:
             _note_type(path + name, type_, statics)
+            if channels_last and (y := statics.shapes.get(path + name)) is not None:
+                statics.shapes[path + name] = (y[0], *y[2:], y[1])
