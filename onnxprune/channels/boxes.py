@@ -125,7 +125,8 @@ def reshape(
             kept = iter(x for x in value.axes[old] if x.size != 1)
             axes += [fixed(1) if s == 1 else next(kept) for s in shape[new]]
         elif _tangled(value, old):
-            assert value.tangle is not None and value.tangle.origin is not None
+            assert value.tangle is not None
+            assert value.tangle.origin is not None
             axes += [value.tangle.labels.ravel() if s > 1 else fixed(1) for s in shape[new]]
             detour = Detour(value.tangle.origin, value.tangle.order.ravel())
         else:

@@ -89,6 +89,7 @@ class Op:
     demands: list[Labels] = field(default_factory=list)
     operands: tuple[Axes | None, ...] = ()  # of a broadcast, filled up to the rank of the output
     results: list[Value] = field(default_factory=list)
+    factors: tuple[int, int] = (0, 1)  # the inputs that a product multiplies
     detour: Detour | None = None
 
     # --- what may be asked ---------------------------------------------------
@@ -187,7 +188,8 @@ class Op:
 
     def demand(self, labels: Labels) -> None:
         """Dead positions of these labels have to be zero, unless a weight that reads them is zero there itself."""
-        if not any(w and not q for w, q in zip(self.weights[:2], self.quiet[:2], strict=True)):
+        factors = [k for k in self.factors if k < len(self.names)]
+        if not any(self.weights[k] and not self.quiet[k] for k in factors):
             self.demands.append(labels)
 
     def contract(self, a: Labels, b: Labels, silent: bool) -> None:

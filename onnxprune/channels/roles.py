@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import IntFlag
 
-from onnxprune.channels.labels import Labels
+from onnxprune.channels.labels import Axes, Labels
 
 
 class Role(IntFlag):
@@ -28,7 +28,7 @@ class Cost:
 class Scaling:
     """A quantised weight's real value is `(weight − zero point) · scale`, along `axis` (None: one for all)."""
 
-    weight: Labels | None
+    weight: Axes | None
     scale: str
     zero_point: str
     axis: int | None

@@ -1,5 +1,16 @@
 """One function per operator: what it does to channel labels, and beside it what must follow a cut."""
 
-from onnxprune.channels.ops import linear, movement, norm, pointwise, quantize, recurrent, reduce, select, shape
+from onnxprune.channels.ops import (
+    integer,
+    linear,
+    movement,
+    norm,
+    pointwise,
+    quantize,
+    recurrent,
+    reduce,
+    select,
+    shape,
+)
 
-__all__ = ["linear", "movement", "norm", "pointwise", "quantize", "recurrent", "reduce", "select", "shape"]
+__all__ = ["integer", "linear", "movement", "norm", "pointwise", "quantize", "recurrent", "reduce", "select", "shape"]

@@ -18,30 +18,43 @@ def _batch(x: Axes) -> int:
     return x[0].size
 
 
-@rule("Conv", "com.microsoft:FusedConv", quiet=made(2))
-def conv(op: Op, x: Axes, w: Axes, b: Axes | None = None, *_: Axes | None, group: int = 1, **__: Any) -> Axes:
-    op.freeze(*x[2:], *w[2:], why="slides its kernel over it")
-    couple_conv(op, x[1], w, (b,), group)
-    taps = math.prod(k.size for k in w[2:])
-    op.macs(_batch(x) * _spatial(op.shapes[0]) * taps, w[0], w[1])
-    return (x[0], w[0], ...)  # type: ignore[return-value]
+@rule("Conv", quiet=made(2))
+def conv(op: Op, x: Axes, w: Axes, b: Axes | None = None, *, group: int = 1, **_: Any) -> Axes:
+    return convolve(op, x, w, (b,), group)
 
 
-def couple_conv(op: Op, channels: Labels, w: Axes, follow: tuple[Axes | None, ...], group: int) -> None:
+@rule("com.microsoft:FusedConv")
+def fused_conv(
+    op: Op, x: Axes, w: Axes, b: Axes | None = None, z: Axes | None = None, *, group: int = 1, **_: Any
+) -> Axes:
+    """A convolution, an addition and an activation in one."""
+    y = convolve(op, x, w, (b,), group)
+    if z is not None:
+        op.tie(y[1], z[1])
+        op.freeze(*z[2:], why="adds it to a map of fixed size")
+    return y
+
+
+def convolve(op: Op, x: Axes, w: Axes, follow: tuple[Axes | None, ...], group: int) -> Axes:
     """Couplings of a convolution with weights (out, in / group, ...): by index inside every group."""
-    reads, writes = channels.reshape(group, -1), w[0].reshape(group, -1)
+    op.freeze(*x[2:], *w[2:], why="slides its kernel over it")
+    reads, writes = x[1].reshape(group, -1), w[0].reshape(group, -1)
     op.writes(w[0])
     if reads.shape[1] == 1 < group:  # depthwise: a group is one channel
         op.tie(reads, writes)
         op.follows(w[0])
     else:
-        op.contract(np.broadcast_to(w[1], reads.shape), reads, op.weights[1] or op.quiet[0])
+        weight, data = op.factors[1], op.factors[0]
+        op.contract(np.broadcast_to(w[1], reads.shape), reads, op.weights[weight] or op.quiet[data])
         op.tie(writes[:1], writes)
         op.reads(w[1])
     for b in follow:
         if b is not None:
             op.tie(w[0], *b)
             op.adds(*b)
+    taps = math.prod(k.size for k in w[2:])
+    op.macs(_batch(x) * _spatial(op.shapes[0]) * taps, w[0], w[1])
+    return (x[0], w[0], ...)  # type: ignore[return-value]
 
 
 @repair("Conv", "com.microsoft:FusedConv", "ConvInteger", "QLinearConv")
@@ -84,33 +97,45 @@ def repair_conv_transpose(edit: Any, group: int = 1, **_: Any) -> None:
 
 
 @rule("Gemm", quiet=made(2))
+@rule("com.microsoft:FusedGemm")
 def gemm(op: Op, a: Axes, b: Axes, c: Axes | None = None, *, transA: int = 0, transB: int = 0, **_: Any) -> Axes:
     a, b = a[::-1] if transA else a, b[::-1] if transB else b
-    _matrix_product(op, a, b)
+    matrix_product(op, a, b)
     return op.broadcast((a[0], b[1]), c)
 
 
 @rule("MatMul", quiet=made())
 def matmul(op: Op, a: Axes, b: Axes, **_: Any) -> Axes:
     left, right = (a if len(a) > 1 else (fixed(1), *a)), (b if len(b) > 1 else (*b, fixed(1)))
-    y = _matrix_product(op, left, right)
+    y = matrix_product(op, left, right)
     if len(b) == 1:
         y = y[:-1]
     return y if len(a) > 1 else (*y[: len(y) - 1 - (len(b) > 1)], *y[len(y) - (len(b) > 1) :])
 
 
-def _matrix_product(op: Op, a: Axes, b: Axes) -> Axes:
+def matrix_product(op: Op, a: Axes, b: Axes) -> Axes:
     """(..., m, k) times (..., k, n): the weight among the two reads k and writes its other axis."""
-    op.contract(a[-1], b[-2], any(op.weights[:2]) or any(op.quiet[:2]))
+    left, right = op.factors
+    op.contract(a[-1], b[-2], any(op.weights[k] or op.quiet[k] for k in op.factors))
     batch = op.broadcast(a[:-2], b[:-2])
-    if op.weights[1]:
+    if op.weights[right]:
         op.writes(b[-1])
         op.reads(b[-2])
-    elif op.weights[0]:
+    elif op.weights[left]:
         op.writes(a[-2])
         op.reads(a[-1])
     op.macs(1, *batch, a[-2], a[-1], b[-1])
     return (*batch, a[-2], b[-1])
+
+
+@rule("com.microsoft:FusedMatMul", "com.microsoft:TransposeMatMul", quiet=made())
+def fused_matmul(
+    op: Op, a: Axes, b: Axes, *, transA: int = 0, transB: int = 0, transBatchA: int = 0, transBatchB: int = 0, **_: Any
+) -> Axes:
+    if transBatchA or transBatchB or min(len(a), len(b)) < 2:
+        return op.unknown("moves its batch axes")
+    left = (*a[:-2], a[-1], a[-2]) if transA else a
+    return matrix_product(op, left, (*b[:-2], b[-1], b[-2]) if transB else b)
 
 
 @rule("Einsum", quiet=made())

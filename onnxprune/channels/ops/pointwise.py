@@ -9,7 +9,7 @@ from onnxprune.channels.promises import every, first, only, some
 ZERO_AT_ZERO = (
     "Abs Asin Asinh Atan Atanh Cast Ceil Celu Dropout Elu Erf Floor Gelu HardSwish Identity LeakyRelu Mish Neg "
     "Relu Round Selu Shrink Sign Sin Sinh Softsign Sqrt Swish Tan Tanh ThresholdedRelu "
-    "com.microsoft:Gelu com.microsoft:QuickGelu com.microsoft:FastGelu com.microsoft:BiasGelu"
+    "com.microsoft:Gelu com.microsoft:QuickGelu"
 ).split()
 NOT_AT_ZERO = (
     "Acos Acosh Affine And BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cos Cosh Equal Exp Greater GreaterOrEqual "
@@ -18,6 +18,7 @@ NOT_AT_ZERO = (
 
 
 @rule(*ZERO_AT_ZERO, quiet=first)
+@rule("com.microsoft:FastGelu", "com.microsoft:BiasGelu", "com.microsoft:BiasAdd", quiet=every)  # of a sum
 @rule(*NOT_AT_ZERO)
 def pointwise(op: Op, *xs: Axes | None, **_: object) -> Axes | list[Axes]:
     y = op.broadcast(*xs)

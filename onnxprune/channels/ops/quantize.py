@@ -4,8 +4,8 @@ from typing import Any
 
 from onnxprune.channels.labels import Axes
 from onnxprune.channels.op import Op, rule
+from onnxprune.channels.ops.linear import convolve
 from onnxprune.channels.promises import first, made
-from onnxprune.channels.ops.linear import couple_conv
 from onnxprune.channels.roles import Scaling
 
 
@@ -26,13 +26,6 @@ def quantize(
     return x
 
 
-@rule("DynamicQuantizeLinear")
-def dynamic_quantize(op: Op, x: Axes) -> list[Axes]:
-    """The scale is taken over all elements: it would change with the channels."""
-    op.freeze(*x, why="takes one scale over all of it")
-    return [x, (), ()]
-
-
 @rule("QLinearConv", quiet=made(8))
 def qlinear_conv(
     op: Op,
@@ -49,18 +42,9 @@ def qlinear_conv(
     group: int = 1,
     **_: Any,
 ) -> Axes:
-    op.freeze(*x[2:], *w[2:], why="slides its kernel over it")
-    weights, op.weights = op.weights, [op.weights[0], op.weights[3]]
-    couple_conv(op, x[1], w, tuple(p for p in (ws, wz, b) if p is not None and p and p[0].size > 1), group)
-    op.weights = weights
+    op.factors = (0, 3)
     op.scalings.append(Scaling(w, op.names[4], op.names[5], 0))
-    shape = op.shapes[0]
-    if shape is not None:
-        taps = 1
-        for n in (*shape[2:], *(k.size for k in w[2:])):
-            taps *= n
-        op.macs(x[0].size * taps, w[0], w[1])
-    return (x[0], w[0], ...)  # type: ignore[return-value]
+    return convolve(op, x, w, tuple(p for p in (ws, wz, b) if p and p[0].size > 1), group)
 
 
 @rule("com.microsoft:QLinearAdd", "com.microsoft:QLinearMul")

@@ -21,23 +21,24 @@ def _quiet(kind: str, *parameters: int) -> Any:
         given = op.attributes.get("activations", ())
         names = [name.decode() if isinstance(name, bytes) else name for name in given]
         calm = all(name in QUIET[kind][k % len(QUIET[kind])] for k, name in enumerate(names))
-        return calm and all([op.silent(k) for k in parameters if k < len(op.names)])
+        asked = [op.silent(k) for k in parameters if k < len(op.names)]  # each of them, for what the question does
+        return calm and all(asked)
 
     return promise
 
 
 @rule("LSTM", quiet=_quiet("LSTM", 1, 2, 3, 5, 6, 7))
-def lstm(op: Op, *inputs: Axes | None, layout: int = 0, **_: Any) -> list[Axes]:
+def lstm(op: Op, *inputs: Any, layout: int = 0, **_: Any) -> list[Axes]:
     return _recurrent(op, 4, layout, *inputs)
 
 
 @rule("GRU", quiet=_quiet("GRU", 1, 2, 3, 5))
-def gru(op: Op, *inputs: Axes | None, layout: int = 0, **_: Any) -> list[Axes]:
+def gru(op: Op, *inputs: Any, layout: int = 0, **_: Any) -> list[Axes]:
     return _recurrent(op, 3, layout, *inputs)[:2]
 
 
 @rule("RNN", quiet=_quiet("RNN", 1, 2, 3, 5))
-def rnn(op: Op, *inputs: Axes | None, layout: int = 0, **_: Any) -> list[Axes]:
+def rnn(op: Op, *inputs: Any, layout: int = 0, **_: Any) -> list[Axes]:
     return _recurrent(op, 1, layout, *inputs)[:2]
 
 
@@ -66,7 +67,7 @@ def _recurrent(
         op.writes(labels)
     op.reads(w[2])
     op.reads(r[2])
-    for k, parameters in ((3, b), (7, p)):
+    for parameters in (b, p):
         if parameters is not None:
             grid = parameters[1].reshape(-1, units.size)
             op.freeze(parameters[0], why="has a direction for each position")
