@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from onnxprune.report.jsonable import dumps
@@ -33,7 +33,7 @@ class Screen:
             return
         console = Console(highlight=False, markup=False, emoji=False)
         if console.is_terminal and _speaks_unicode(sys.stdout):
-            console.print(renderable)
+            console.print(renderable, crop=False)
         else:
             _write(sys.stdout, text_of(renderable, console.width))
 
@@ -116,7 +116,7 @@ class Bar:
                 return
             # A descriptor of its own: standard error is turned aside while onnxruntime makes sessions.
             self.stream = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding, errors="replace")
-            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[far]}"))
             console = Console(file=self.stream, markup=False, emoji=False)
             self.progress = Progress(
                 *columns,
@@ -126,7 +126,8 @@ class Bar:
                 redirect_stdout=False,
                 redirect_stderr=False,
             )
-            self.progress.add_task("", total=None)
+            self.progress.add_task("", total=None, far="")
+            self.progress.tasks[0].start_time = self.progress.get_time() - PATIENCE
             self.progress.start()
             self._update()
 
@@ -134,4 +135,5 @@ class Bar:
         if self.progress:
             what, done, of = self.now
             task = self.progress.task_ids[0]
-            self.progress.update(task, description=clean(what), completed=done, total=of or None)
+            far = f"{done}/{of}" if of else ""
+            self.progress.update(task, description=clean(what), completed=done, total=of or None, far=far)

@@ -2,9 +2,10 @@
 
 import io
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -22,13 +23,14 @@ def plain(report: Report, *, details: bool = False, width: int = 80) -> str:
 def text_of(renderable: RenderableType, width: int = 80) -> str:
     """Any of these renderables as text without colours and without blanks at the ends of lines."""
     stream = io.StringIO()
-    Console(file=stream, width=width, color_system=None, force_terminal=False, legacy_windows=False).print(renderable)
+    console = Console(file=stream, width=width, color_system=None, force_terminal=False, legacy_windows=False)
+    console.print(renderable, crop=False, highlight=False, markup=False)
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
 
 
 def rendered(report: Report, *, details: bool = False) -> RenderableType:
     """The report for a rich console; `details` adds all groups, all reasons and the time of each stage."""
-    parts: list[RenderableType] = [_title(report), Text(), figures_table(report)]
+    parts: list[RenderableType] = [_title(report), Text(), FiguresTable(report)]
     if report.metrics:
         parts += [Text(), _merits(report)]
     if report.changed:
@@ -41,7 +43,7 @@ def rendered(report: Report, *, details: bool = False) -> RenderableType:
         parts += [Text(), frozen_table(report.frozen, None if details else FEW)]
     parts += messages(report.warnings)
     if report.next_commands:
-        parts += [Text(), Text("next", style="bold"), *(Text(f"  {words.clean(c)}") for c in report.next_commands)]
+        parts += [Text(), Text("next", style="bold"), *map(_command, report.next_commands)]
     return Group(*parts)
 
 
@@ -65,7 +67,7 @@ def table_of(title: str, columns: Sequence[tuple[str, bool]], rows: Iterable[Seq
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for heading, numbers in columns:
         table.add_column(
-            heading, justify="right" if numbers else "left", no_wrap=numbers or not heading, overflow="fold"
+            heading, justify="right" if numbers else "left", no_wrap=numbers, overflow="ellipsis" if numbers else "fold"
         )
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
@@ -112,6 +114,11 @@ def groups_table(groups: Sequence[GroupRow]) -> RenderableType:
     )
 
 
+def _command(text: str) -> Text:
+    """A line to copy, and so in one piece whatever the width."""
+    return Text(f"  {words.clean(text)}", no_wrap=True, overflow="ignore")
+
+
 def _title(report: Report) -> Text:
     if report.output is None:
         end = "  (nothing written)"
@@ -124,14 +131,20 @@ def _nothing(report: Report) -> str:
     return f"nothing was removed: {words.untouched(report)}{copy}"
 
 
-def figures_table(report: Report) -> RenderableType:
-    """What the model cost and costs."""
-    columns = [("", False), ("before", True), ("after", True), ("left", True), ("factor", True)]
-    rows = [
-        (name, before, after, words.left(b, a), words.factor(b, a))
-        for name, b, a, before, after in words.figures(report)
-    ]
-    return table_of("", columns, rows)
+@dataclass(frozen=True)
+class FiguresTable:
+    """What the model cost and costs; a narrow terminal gets fewer columns, and no number is ever cut off."""
+
+    report: Report
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        columns = [("", False), ("before", True), ("after", True), ("left", True), ("factor", True)]
+        columns = columns[: 5 if options.max_width >= 56 else 4 if options.max_width >= 44 else 3]
+        rows = [
+            (name, before, after, words.left(b, a), words.factor(b, a))[: len(columns)]
+            for name, b, a, before, after in words.figures(self.report)
+        ]
+        yield table_of("", columns, rows)
 
 
 def _merits(report: Report) -> RenderableType:
