@@ -2,16 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import onnx
 
 import onnxprune.channels.ops  # noqa: F401  (registers the rules)
+from onnxprune.channels.arithmetic import Arithmetic, Origins, Place
 from onnxprune.channels.boxes import Detour, Value, settle
 from onnxprune.channels.dependencies import INTEGERS, Dependencies, Layer, Node, Source, Use
 from onnxprune.channels.explain import Ties
 from onnxprune.channels.grouping import groups_of
-from onnxprune.channels.labels import Axes, Coupling, LabelError, Labels, fixed, is_fixed
+from onnxprune.channels.labels import LARGEST_AXIS, Axes, Coupling, LabelError, Labels, fixed, is_fixed
 from onnxprune.channels.op import RULES, Op, Rule, operator
 from onnxprune.channels.roles import Role, Scaling
 from onnxprune.model.static import Statics, attributes_of, find, infer, opset_of, subgraphs
@@ -83,8 +85,13 @@ class Walk:
     demands: list[Labels] = field(default_factory=list)  # labels whose dead positions have to be zero
     detours: dict[int, Detour] = field(default_factory=dict)
     unknown: dict[int, str] = field(default_factory=dict)
+    told: set[tuple[int, int]] = field(default_factory=set)  # inputs whose computed sizes must stay what they are
     scope: list[dict[str, str]] = field(default_factory=list)
     pinned: frozenset[str] = frozenset()
+
+    @cached_property
+    def arithmetic(self) -> Arithmetic:
+        return Arithmetic(self.statics, self.opset)
 
     def key(self, name: str) -> str:
         return find(self.scope, name)
@@ -107,6 +114,7 @@ class Walk:
             names.update({name: path + name for name in proto.output if name})
             outputs = tuple(path + name if name else "" for name in proto.output)
             self.nodes.append(Node(proto, path, inputs, outputs))
+            self.arithmetic.makers.update(dict.fromkeys(filter(None, outputs), self.nodes[-1]))
             self.coupling.node = len(self.nodes) - 1
             self.node(self.nodes[-1])
         self.coupling.node = -1
@@ -123,7 +131,7 @@ class Walk:
         proto = node.proto
         if proto.op_type == "Constant" and operator(proto.domain, "Constant") == "Constant":
             self.constant(node)
-        elif proto.op_type == "Identity" and node.inputs[0] in self.alias:
+        elif proto.op_type == "Identity" and len(node.inputs) == len(node.outputs) == 1 and node.inputs[0] in self.alias:
             self.alias[node.outputs[0]] = self.alias[node.inputs[0]]
             self.weights.add(node.outputs[0])
         elif any(True for _ in subgraphs(proto)):
@@ -132,7 +140,7 @@ class Walk:
             self.plain(node)
 
     def constant(self, node: Node) -> None:
-        tensor = next((a.t for a in node.proto.attribute if a.name == "value"), None)
+        tensor = next((a.t for a in node.proto.attribute if a.name == "value" and a.HasField("t")), None)
         if tensor is not None:
             self.source(node.outputs[0], "constant", tuple(tensor.dims), tensor.data_type, node.path)
             return
@@ -147,7 +155,8 @@ class Walk:
         source = self.sources[self.alias[key]]
         dtype, consumer = source.dtype, self.nodes[node].proto.op_type
         cuttable = dtype in CUTTABLE or (dtype == onnx.TensorProto.INT32 and consumer in TAKES_INT32)
-        if not cuttable or source.key in self.pinned:
+        cuttable = cuttable and max(source.shape, default=0) <= LARGEST_AXIS
+        if not cuttable or source.key in self.pinned or consumer in ("Shape", "Size"):
             axes: Axes = tuple(fixed(n) for n in source.shape)
         else:
             axes = tuple(self.coupling.label(n) for n in source.shape)
@@ -159,6 +168,8 @@ class Walk:
     def plain(self, node: Node) -> None:
         index, proto = len(self.nodes) - 1, node.proto
         values = [self.take(index, k, key) if key else None for k, key in enumerate(node.inputs)]
+        for k, where in self.arithmetic.escapes(node, [value is not None and has_labels(value) for value in values]):
+            self.keep_told(index, k, where)
         shapes = [self.statics.shapes.get(key) for key in node.outputs if key]
         if self.skips(proto, values):
             out: list[Value | None] = [Value(tuple(fixed(n) for n in s)) if s is not None else None for s in shapes]
@@ -168,14 +179,39 @@ class Walk:
             out = self.apply(node, index, values, shapes)
         self.values.update(zip(filter(None, node.outputs), out, strict=True))
         if proto.op_type == "ConstantOfShape" and (shape := shapes[0]) is not None and node.inputs[0] in self.weights:
-            dtype = next((a.t.data_type for a in proto.attribute if a.name == "value"), onnx.TensorProto.FLOAT)
+            dtype = next((a.t.data_type for a in proto.attribute if a.name == "value" and a.HasField("t")), onnx.TensorProto.FLOAT)
             self.source(node.outputs[0], "fill", shape, dtype, node.path)
+
+    def counts(self, proto: onnx.NodeProto) -> bool:
+        """Whether a node gives small integers: sizes or indices, not channels."""
+        known = self.statics.constants.get(self.key(proto.output[0]))
+        return known is not None and known.dtype.kind in "iub" and known.dtype.itemsize != 1
+
+    def keep_told(self, node: int, k: int, where: Origins) -> None:
+        """Sizes of channels that end in the data stay what they were; next to symbolic sizes the channels do."""
+        can_shrink = {place: not is_fixed(x) for places in where.flat for place in places for x in self.axes_at(place)}
+        if not any(can_shrink.values()):
+            return
+        if node >= 0 and all(can_shrink.get(place) for places in where.flat for place in places):
+            self.told.add((node, k))
+            return
+        for place in filter(can_shrink.get, can_shrink):
+            self.coupling.freeze(*self.axes_at(place), why="computes with its size")
+
+    def axes_at(self, place: Place) -> list[Labels]:
+        """The labels of an axis of a value."""
+        key, axis = place
+        value = self.values.get(key)
+        if value is None:
+            return []
+        tangled = value.tangle is not None and axis in value.tangle.dims
+        return [value.tangle.labels.ravel() if tangled else value.axes[axis]]
 
     def skips(self, proto: onnx.NodeProto, values: Sequence[Value | None]) -> bool:
         """Whether no input has labels: then neither have the outputs, whatever the operator does."""
-        if proto.op_type in MAKES_CHANNELS:
+        if proto.op_type in MAKES_CHANNELS and not self.counts(proto):
             return False
-        return all(v is not None and v.tangle is None and all(map(is_fixed, v.axes)) for v in values if v is not None)
+        return not any(value is not None and has_labels(value) for value in values)
 
     def apply(self, node: Node, index: int, values: list[Value | None], shapes: Sequence[tuple[int, ...] | None]) -> list[Value | None]:
         op = Op(
@@ -201,7 +237,7 @@ class Walk:
         for k, key in enumerate(node.inputs):
             if key and key not in self.alias:
                 self.values[key] = op.values[k]
-        if rule is not None and index not in self.unknown and rule.quiet(op):
+        if rule is not None and index not in self.unknown and op.promises(rule):
             self.quiet.update(node.outputs)
             if all(op.weights):
                 self.weights.update(node.outputs)
@@ -265,11 +301,14 @@ class Walk:
         self.freeze_value(key, why)
 
     def freeze_value(self, key: str, why: str) -> None:
+        value = self.values.get(key)
+        if key in self.statics.sampled and not (value is not None and has_labels(value)):
+            self.keep_told(-1, -1, self.arithmetic.origins(key))
         if key in self.alias:
             source = self.sources[self.alias[key]]
             self.uses.append(Use(source.key, -1, -1, tuple(fixed(n) for n in source.shape)))
             return
-        if (value := self.values.get(key)) is None:
+        if value is None:
             return
         self.coupling.freeze(*(value.axes if value.tangle is None else (*value.axes, value.tangle.labels)), why=why)
 
@@ -289,7 +328,7 @@ class Walk:
         return Dependencies(
             nodes=tuple(self.nodes), values=self.values, sources=self.sources, uses=tuple(self.uses),
             component=component, groups=groups, layers=tuple(self.layers), scalings=tuple(self.scalings),
-            detours=self.detours, roles=roles, zeroed=zeroed, ties=ties, statics=self.statics, unknown=self.unknown,
+            detours=self.detours, told=frozenset(self.told), roles=roles, zeroed=zeroed, ties=ties, statics=self.statics, unknown=self.unknown,
         )  # fmt: skip
 
     def zeroed(self, roles: np.ndarray, component: Labels) -> np.ndarray:
@@ -331,6 +370,11 @@ class Walk:
                 for a, b in zip(first[use.source].axes, use.axes, strict=True):
                     self.coupling.tie(a, b, why="filters with a weight that another layer uses too")
             first.setdefault(use.source, use)
+
+
+def has_labels(value: Value) -> bool:
+    """Whether any position of a value may die."""
+    return value.tangle is not None or not all(map(is_fixed, value.axes))
 
 
 def captured(graph: onnx.GraphProto) -> set[str]:

@@ -106,6 +106,7 @@ class Dependencies:
     layers: tuple[Layer, ...]
     scalings: tuple[Scaling, ...]
     detours: Mapping[int, Detour]
+    told: frozenset[tuple[int, int]]  # (node, input) whose computed sizes must stay what they are
     roles: np.ndarray  # (labels,), Role of each label
     zeroed: np.ndarray  # (labels,) bool, weights that masking sets to zero where they are dead
     ties: Ties
@@ -130,7 +131,7 @@ class Dependencies:
 
     def live(self, labels: Labels, dead: np.ndarray) -> np.ndarray:
         """Which positions of an axis stay, (positions,) bool."""
-        return np.ones(labels.size, bool) if is_fixed(labels) else ~dead[self.component[labels]]
+        return np.broadcast_to(np.True_, labels.shape) if is_fixed(labels) else ~dead[self.component[labels]]
 
     def box(self, key: str, dead: np.ndarray) -> tuple[np.ndarray, ...] | None:
         """Live positions of each axis of a value; None where its shape is unknown or what is left is no box."""

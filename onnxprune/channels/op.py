@@ -28,6 +28,9 @@ class Rule:
     tangled: bool  # takes values whose channels are not boxes yet
 
 
+# What a rule runs into when a node has inputs, attributes or shapes that its operator does not allow.
+MALFORMED = (TypeError, ValueError, IndexError, KeyError, AttributeError, ArithmeticError, MemoryError)
+
 RULES: dict[str, Rule] = {}
 REPAIRS: dict[str, Callable[..., None]] = {}
 
@@ -223,11 +226,11 @@ class Op:
 
     def outputs(self, found: Rule) -> list[Value | None]:
         """Run the rule and complete what it returns by the inferred shapes."""
-        if found.tangled:
-            out = found.apply(self, **self.attributes)
-        else:
-            inputs = [self.axes(k) for k in range(len(self.values))]
+        try:
+            inputs = [] if found.tangled else [self.axes(k) for k in range(len(self.values))]
             out = found.apply(self, *inputs, **self.attributes)
+        except MALFORMED as error:
+            raise LabelError(f"its inputs and attributes do not suit the operator ({type(error).__name__})") from error
         parts = out if isinstance(out, list) else [out]
         if len(parts) == len(self.given):
             parts = [part for part, given in zip(parts, self.given, strict=True) if given]
@@ -239,6 +242,10 @@ class Op:
             raise LabelError("the shape of its output is unknown")
         self.results = [value for value in values if value is not None]
         return values
+
+    def promises(self, found: Rule) -> bool:
+        """Whether the dead positions of the outputs are zero; what comes of no elements at all may be anything."""
+        return not any(value is not None and 0 in value.shape for value in self.values) and found.quiet(self)
 
 
 def complete(out: Any, shape: tuple[int, ...] | None) -> Value | None:

@@ -55,7 +55,10 @@ def made(*parameters: int, axis: int = 1) -> Promise:
         if given and not all(j == axis and _spans(op, k, x) for k in given for j, x in lively):
             return False
         loud = [k for k in range(len(op.names)) if not (op.weights[k] or op.quiet[k])]
-        return not any(_common(op, k, x).any() for k in loud for _, x in lively) and all([op.silent(k) for k in given])
+        if any(_common(op, k, x).any() for k in loud for _, x in lively):
+            return False
+        op.adds(*(x for _, x in lively))
+        return all([op.silent(k) for k in given])
 
     return promise
 

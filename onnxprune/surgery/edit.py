@@ -9,6 +9,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnxprune.channels.dependencies import Dependencies, Node
+from onnxprune.channels.labels import is_fixed
 from onnxprune.errors import ModelError
 from onnxprune.model.evaluate import evaluate
 from onnxprune.model.static import attributes_of
@@ -65,7 +66,7 @@ class Draft:
         statics = self.deps.statics
         for node in self.deps.nodes:
             outputs = [key for key in node.outputs if key in statics.sampled]
-            if not outputs:
+            if not outputs or any(map(self._has_channels, outputs)):
                 continue
             if node.proto.op_type in ("Shape", "Size"):
                 box = self.box(node.inputs[0]) or self._source_box(node)
@@ -87,6 +88,10 @@ class Draft:
             for key, value in zip(outputs, values, strict=False):
                 if not np.array_equal(value, statics.constants[key]):
                     self.restated[key] = value
+
+    def _has_channels(self, key: str) -> bool:
+        value = self.deps.values.get(key)
+        return value is not None and not all(map(is_fixed, value.axes))
 
     def _source_box(self, node: Node) -> tuple[np.ndarray, ...] | None:
         index = next(k for k, other in enumerate(self.deps.nodes) if other is node)

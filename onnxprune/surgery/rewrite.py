@@ -43,6 +43,7 @@ def cut(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.Mo
     for index, node in enumerate(deps.nodes):
         proto = nodes[node.path, tuple(node.proto.output)]
         _rewire(proto, index, uses)
+        _keep_told(draft, index, proto)
         _fill(draft, index, proto, fills.get(node.outputs[0] if node.outputs else "", []))
         if any(draft.box(key) is None and deps.values.get(key) is not None for key in node.outputs):
             continue  # inside a shuffle that is replaced as a whole
@@ -113,6 +114,15 @@ def _rewire(
         version = uses.get((index, k))
         if version is not None and (version.copied or version.name in renamed):
             proto.input[k] = renamed.get(version.name, version.name)
+
+
+def _keep_told(draft: Draft, index: int, proto: onnx.NodeProto) -> None:
+    """Sizes that a node computes with stay those of the original."""
+    node = draft.deps.nodes[index]
+    for k, key in enumerate(node.inputs):
+        if (index, k) in draft.deps.told and key in draft.restated:
+            original = draft.deps.statics.constants[key]
+            proto.input[k] = draft.add_initializer(node.path, f"{node.label}.{k}", original)
 
 
 def _fill(draft: Draft, index: int, proto: onnx.NodeProto, found: list[Version]) -> None:

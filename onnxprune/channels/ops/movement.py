@@ -76,20 +76,28 @@ def expand(op: Op, x: Axes, _: Axes) -> Axes:
     if shape is None:
         return op.unknown("expands to a shape that is not known")
     padded = (*(fixed(1) for _ in shape[len(x) :]), *x)
-    return tuple(op.channels(size) if labels.size == 1 < size else labels for labels, size in zip(padded, shape, strict=True))
+    return tuple(
+        op.channels(size) if labels.size == 1 < size else labels for labels, size in zip(padded, shape, strict=True)
+    )
 
 
 @repair("Expand")
 def repair_expand(edit: Any, **_: Any) -> None:
-    target, shape = edit.ints(1), edit.shape_out(0)
+    target, shape, given = edit.ints(1), edit.shape_out(0), edit.shape_in(0)
     if target is not None:
         off = len(shape) - len(target)
-        edit.set_ints(1, None, {k: shape[off + k] for k, v in enumerate(target) if v not in (1, shape[off + k])})
+        given = (*(1 for _ in shape[len(given) :]), *given)
+        become = [max(v, given[off + k]) if 1 in (v, given[off + k]) else v for k, v in enumerate(target)]
+        edit.set_ints(1, None, {k: shape[off + k] for k, v in enumerate(become) if v != shape[off + k]})
 
 
 @rule("Resize", "Upsample", quiet=first)
-def resize(op: Op, x: Axes, *_: Axes | None, **__: Any) -> Axes:
+def resize(op: Op, x: Axes, *told: Axes | None, axes: Any = None, **attributes: Any) -> Axes:
     shape = op.shapes[0]
+    op.freeze(*(labels for value in told if value for labels in value), why="resizes by it")
+    region = attributes.get("coordinate_transformation_mode") == b"tf_crop_and_resize"
+    if region or attributes.get("keep_aspect_ratio_policy", b"stretch") != b"stretch":
+        op.freeze(*(x[k] for k in (range(len(x)) if axes is None else axes)), why="resizes a region of it")
     if shape is None:
         return (x[0], x[1], ...)  # type: ignore[return-value]
     op.freeze(*(labels for labels, size in zip(x, shape, strict=True) if labels.size != size), why="resizes it")

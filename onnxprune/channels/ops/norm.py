@@ -8,9 +8,11 @@ from onnxprune.channels.promises import every, first, scaled
 
 
 @rule("BatchNormalization", quiet=scaled(1, 2))
-def batch_norm(op: Op, x: Axes, *params: Axes, **_: Any) -> list[Axes]:
+def batch_norm(op: Op, x: Axes, *params: Axes, training_mode: int = 0, **_: Any) -> list[Axes]:
     channels = x[1] if len(x) > 1 else x[0]
     op.tie(channels, *(p[0] for p in params))
+    if training_mode:
+        op.freeze(x[0], *x[2:], why="takes statistics over it")
     return [x] + [params[2]] * (len(op.shapes) - 1)
 
 
@@ -52,7 +54,7 @@ def skip_layer_norm(op: Op, x: Axes, skip: Axes, *params: Axes | None, **_: Any)
     return [y if shape is not None and len(shape) == len(y) else (...,) for shape in op.shapes]  # type: ignore[misc]
 
 
-@rule("MeanVarianceNormalization", quiet=first)
+@rule("MeanVarianceNormalization")
 def mean_variance(op: Op, x: Axes, *, axes: Any = (0, 2, 3), **_: Any) -> Axes:
     op.freeze(*(x[k] for k in axes), why="takes statistics over it")
     return x

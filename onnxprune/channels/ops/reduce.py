@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from onnxprune.channels.labels import Axes, fixed
+from onnxprune.channels.labels import Axes, fixed, is_fixed
 from onnxprune.channels.op import Op, rule
 from onnxprune.channels.promises import first
 
@@ -53,7 +53,13 @@ def arg_reduce(op: Op, x: Axes, *, axis: int = 0, keepdims: int = 1, **_: Any) -
     return tuple(fixed(1) if k == axis else labels for k, labels in enumerate(x) if keepdims or k != axis)
 
 
-@rule("CumSum", quiet=first)
+def _sums_along_fixed(op: Op) -> bool:
+    """A running sum goes on over dead positions."""
+    axis, x = op.constant(1), op.values[0]
+    return axis is not None and x is not None and is_fixed(x.axes[int(axis.ravel()[0])]) and first(op)
+
+
+@rule("CumSum", quiet=_sums_along_fixed)
 def cumulative_sum(op: Op, x: Axes, axis_input: Axes, **_: Any) -> Axes:
     axis = op.ints(1)
     assert axis is not None

@@ -61,22 +61,20 @@ def repair_slice(edit: Any, **attributes: Any) -> None:
     sizes = [range(n) for n in edit.shape_in(0)]
     now = slices(edit.now, sizes, attributes)
     before = slices(edit.original, [range(edit.size_in(0, k)) for k in range(len(sizes))], attributes)
+    starts, ends, steps, given = {}, {}, {}, edit.now(4)
     for j, ((axis, told), (_, picked)) in enumerate(zip(now, before, strict=True)):
         wanted = edit.renumber(0, axis)[picked[edit.live_out(0, axis)]]
         if np.array_equal(told, wanted):
             continue
-        if np.array_equal(wanted, np.arange(wanted[0], wanted[0] + wanted.size)):
-            edit.set_ints(1, "starts", {j: int(wanted[0])})
-            edit.set_ints(2, "ends", {j: int(wanted[-1]) + 1})
-            step = edit.now(4)
-            if step is not None and step[j] != 1:
-                edit.set_ints(4, None, {j: 1})
-        else:
-            edit.set_ints(1, "starts", {j: 0})
-            edit.set_ints(2, "ends", {j: ALL})
-            if edit.now(4) is not None:
-                edit.set_ints(4, None, {j: 1})
+        run = np.array_equal(wanted, np.arange(wanted[0], wanted[0] + wanted.size))
+        starts[j], ends[j] = (int(wanted[0]), int(wanted[-1]) + 1) if run else (0, ALL)
+        if given is not None and given[j] != 1:
+            steps[j] = 1
+        if not run:
             edit.then_gather(axis, wanted)
+    edit.set_ints(1, "starts", starts)
+    edit.set_ints(2, "ends", ends)
+    edit.set_ints(4, None, steps)
 
 
 @rule("Gather", quiet=first)

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import numpy as np
+from onnx import numpy_helper
 
 from onnxprune.channels.labels import Axes
 from onnxprune.channels.op import Op, repair, rule
@@ -26,7 +27,7 @@ def like(op: Op, x: Axes, **_: Any) -> Axes:
 
 def _filled_with_zeros(op: Op) -> bool:
     value = op.attributes.get("value")
-    return value is None or not np.any(np.frombuffer(value.raw_data, np.uint8))
+    return value is None or not np.any(numpy_helper.to_array(value))
 
 
 @rule("ConstantOfShape", quiet=_filled_with_zeros)

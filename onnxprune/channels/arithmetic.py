@@ -1,0 +1,106 @@
+"""Where computed sizes come from: which axes a small known integer was read from, element by element.
+
+Exporters compute targets of Reshape from Shape nodes; these follow a cut by themselves.  But a size may also end in
+the data: `q / sqrt(Shape(q)[-1])` would change its meaning with the channels.  There the original number is written
+into the model, or, where it depends on a symbolic size too, the axis is frozen.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+
+from onnxprune.channels.dependencies import Node
+from onnxprune.model.evaluate import BROADCAST, evaluate
+from onnxprune.model.static import Statics, attributes_of
+
+Place = tuple[str, int]  # a value and one of its axes
+Origins = np.ndarray  # of frozenset[Place], one for each element
+
+NOWHERE: frozenset[Place] = frozenset()
+FOLLOWED = {  # inputs whose numbers follow the cut, at run time or by the operator's repair
+    "ConstantOfShape": {0},
+    "Expand": {1},
+    "Pad": {1},
+    "Reshape": {1},
+    "Resize": {2, 3},
+    "Slice": {1, 2, 3, 4},
+    "Split": {1},
+    "Upsample": {1},
+}
+MOVES = frozenset("Cast Expand Flatten Gather Identity Reshape Slice Squeeze Tile Transpose Unsqueeze".split())
+UNARY = frozenset("Abs Ceil Floor Neg Not Reciprocal Round Sign Sqrt".split())
+FILLS = frozenset({"ConstantOfShape", "Constant"})
+
+
+@dataclass
+class Arithmetic:
+    """The shape arithmetic of a network."""
+
+    statics: Statics
+    opset: int
+    makers: dict[str, Node] = field(default_factory=dict)  # of values known so far
+    found: dict[str, Origins] = field(default_factory=dict)
+
+    def origins(self, key: str) -> Origins:
+        """For each element of a known constant, the axes whose sizes it was computed from, in the constant's shape."""
+        if key not in self.found:
+            self.found[key] = self._origins(key)
+        return self.found[key]
+
+    def _origins(self, key: str) -> Origins:
+        shape, node = self.statics.constants[key].shape, self.makers.get(key)
+        if node is None or key not in self.statics.sampled or node.proto.op_type in FILLS:
+            return _alike(NOWHERE, shape)
+        if node.proto.op_type in ("Shape", "Size"):
+            return _of_shape(node, len(self.statics.shapes[node.inputs[0]]))
+        inputs = [self.origins(k) for k in node.inputs if k]
+        if node.proto.op_type in MOVES:
+            index = np.arange(inputs[0].size).reshape(inputs[0].shape)
+            told = [index, *(self.statics.constants[k] if k else None for k in node.inputs[1:])]
+            moved = evaluate(node.proto, told, {**attributes_of(node.proto), "to": onnx.TensorProto.INT64}, self.opset)
+            if moved is not None:
+                return _array([inputs[0].flat[k] for k in moved[0].flat], moved[0].shape)
+        if node.proto.op_type == "Concat" and all(x.ndim == 1 for x in inputs):
+            return np.concatenate(inputs)
+        return _merged(inputs, shape, node.proto.op_type in BROADCAST | UNARY)
+
+    def escapes(self, node: Node, labelled: Sequence[bool]) -> Iterator[tuple[int, Origins]]:
+        """Inputs of a node that take computed sizes as data, with what they were computed from.
+
+        `labelled` says which inputs have channels: they are no sizes, even where they are small and known.
+        """
+        if not any(labelled) and all(key in self.statics.constants for key in node.outputs if key):
+            return  # arithmetic itself
+        for k, key in enumerate(node.inputs):
+            if key in self.statics.sampled and not labelled[k] and k not in FOLLOWED.get(node.proto.op_type, ()):
+                yield k, self.origins(key)
+
+
+def _array(places: list[frozenset[Place]], shape: tuple[int, ...]) -> Origins:
+    out = np.empty(len(places), object)
+    out[:] = places
+    return out.reshape(shape)
+
+
+def _alike(places: frozenset[Place], shape: tuple[int, ...]) -> Origins:
+    return _array([places] * math.prod(shape), shape)
+
+
+def _of_shape(node: Node, rank: int) -> Origins:
+    """Elements of Shape are the axes themselves; Size depends on all of them."""
+    axes = [frozenset({(node.inputs[0], axis)}) for axis in range(rank)]
+    if node.proto.op_type == "Size":
+        return _alike(NOWHERE.union(*axes), ())
+    a = attributes_of(node.proto)
+    return _array(axes, (rank,))[a.get("start", 0) : a.get("end", rank)]
+
+
+def _merged(inputs: list[Origins], shape: tuple[int, ...], elementwise: bool) -> Origins:
+    """Element by element, or everything depends on everything."""
+    if not elementwise:
+        return _alike(NOWHERE.union(*(places for x in inputs for places in x.flat)), shape)
+    spread = [np.broadcast_to(x, shape).ravel() for x in inputs]
+    return _array([NOWHERE.union(*at) for at in zip(*spread, strict=True)], shape)
