@@ -14,7 +14,18 @@ from onnxprune.surgery.recovery.patches import Linear, linear_conv, linear_conv_
 FLOATS = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE})
 LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 OTHERS = frozenset(
-    {"QLinearConv", "ConvInteger", "MatMulInteger", "QLinearMatMul", "QGemm", "LSTM", "GRU", "RNN", "Einsum", "FusedConv"}
+    {
+        "QLinearConv",
+        "ConvInteger",
+        "MatMulInteger",
+        "QLinearMatMul",
+        "QGemm",
+        "LSTM",
+        "GRU",
+        "RNN",
+        "Einsum",
+        "FusedConv",
+    }
 )
 
 
@@ -136,8 +147,10 @@ class Finder:
 def _per_channel(use: Use, outputs: int, trailing: int) -> bool:
     """Whether a tensor has one element per channel, `trailing` axes from the end on."""
     shape = tuple(x.size for x in use.axes)
-    return len(shape) >= trailing and shape[-trailing] == outputs and all(
-        s == 1 for k, s in enumerate(shape) if k != len(shape) - trailing
+    return (
+        len(shape) >= trailing
+        and shape[-trailing] == outputs
+        and all(s == 1 for k, s in enumerate(shape) if k != len(shape) - trailing)
     )
 
 

@@ -81,7 +81,13 @@ class Work:
                 continue
             some = picked[g * per + rows]
             feats = np.flatnonzero(lm[g, rows[0]])
-            part = Goal(goal.wanted[some], goal.factor[some], None if goal.offset is None else goal.offset[some], goal.low, goal.high)
+            part = Goal(
+                goal.wanted[some],
+                goal.factor[some],
+                None if goal.offset is None else goal.offset[some],
+                goal.low,
+                goal.high,
+            )
             solved, shift = fit(
                 columns[at], part, filters[g][np.ix_(rows, feats)], base[g * per + rows],
                 ridge=self.options.ridge, rounds=self.options.rounds, intercept=layer.bias is not None,
@@ -124,7 +130,9 @@ class Work:
         factor = self._gauge(layer, path)[outs].astype(np.float32)
         return [np.concatenate(c, axis=1) for c in columns], Goal(goal, factor, offset, path.low, path.high)
 
-    def _offset(self, layer: Layer, path: Path, b: int, shape: Sequence[int], rows: np.ndarray, outs: np.ndarray) -> np.ndarray | None:
+    def _offset(
+        self, layer: Layer, path: Path, b: int, shape: Sequence[int], rows: np.ndarray, outs: np.ndarray
+    ) -> np.ndarray | None:
         """What the steps behind the layer add to its output, (outputs, rows)."""
         total: np.ndarray | None = None
         for s in path.steps:
@@ -158,7 +166,9 @@ class Work:
         if layer.bias is not None:
             old, gain = self._array(layer.bias.key), layer.bias.gain
             change = np.divide(bias - base, gain, out=np.zeros_like(base), where=gain != 0)
-            self._put(layer.bias.key, layer.bias.node, layer.bias.place, (old + change.reshape(old.shape)).astype(old.dtype))
+            self._put(
+                layer.bias.key, layer.bias.node, layer.bias.place, (old + change.reshape(old.shape)).astype(old.dtype)
+            )
 
     def _put(self, key: str, node: int, place: int, array: np.ndarray) -> None:
         self.values[key] = array

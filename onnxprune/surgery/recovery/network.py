@@ -11,7 +11,9 @@ from onnx import numpy_helper
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.model.static import subgraphs
 
-RANDOM = frozenset(("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"))
+RANDOM = frozenset(
+    ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
+)
 
 
 @dataclass(frozen=True)

@@ -74,10 +74,15 @@ def linear_conv_transpose(weight: Sequence[int], attributes: dict[str, Any]) -> 
         return np.ascontiguousarray(parted).reshape(shape)
 
     def columns(x: Array, out: Sequence[int], rows: Array) -> Array:
-        spread = np.zeros((*x.shape[:2], *((n - 1) * s + 1 for n, s in zip(x.shape[2:], strides, strict=True))), x.dtype)
+        spread = np.zeros(
+            (*x.shape[:2], *((n - 1) * s + 1 for n, s in zip(x.shape[2:], strides, strict=True))), x.dtype
+        )
         spread[(slice(None), slice(None), *(slice(None, None, s) for s in strides))] = x
         reach = [(k - 1) * d for k, d in zip(kernel, dilations, strict=True)]
-        begin = [r - p for r, p in zip(reach, _transposed_begins(attributes, x.shape[2:], out[2:], strides, reach), strict=True)]
+        begin = [
+            r - p
+            for r, p in zip(reach, _transposed_begins(attributes, x.shape[2:], out[2:], strides, reach), strict=True)
+        ]
         sizes = [o + r for o, r in zip(out[2:], reach, strict=True)]
         ones = (1,) * len(kernel)
         return _gather(_padded(spread, begin, sizes), out[2:], ones, dilations, kernel, rows, groups)
@@ -139,7 +144,13 @@ def _padded(x: Array, begin: Sequence[int], sizes: Sequence[int]) -> Array:
 
 
 def _gather(
-    x: Array, out: Sequence[int], strides: Sequence[int], dilations: Sequence[int], kernel: Sequence[int], rows: Array, groups: int
+    x: Array,
+    out: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    kernel: Sequence[int],
+    rows: Array,
+    groups: int,
 ) -> Array:
     """Columns `(groups, channels / groups · taps, rows)` of a padded channel-major value."""
     channels, sizes = x.shape[0], x.shape[2:]

@@ -44,7 +44,14 @@ def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def fit(
-    columns: np.ndarray, goal: Goal, prior: np.ndarray, bias: np.ndarray, *, ridge: float, rounds: int, intercept: bool = True
+    columns: np.ndarray,
+    goal: Goal,
+    prior: np.ndarray,
+    bias: np.ndarray,
+    *,
+    ridge: float,
+    rounds: int,
+    intercept: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Filters and biases that come nearest to the goal.
 

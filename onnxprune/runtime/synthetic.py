@@ -1,0 +1,195 @@
+"""Drawn inputs for calibration without data: dead leaves for images, coloured noise for everything else.
+
+Dead leaves are images of overlapping shapes whose sizes follow a power law, which gives them the scale invariance,
+the edges and the occlusions of photographs (Lee, Mumford and Huang, IJCV 41, 2001, doi 10.1023/A:1011109015675).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.runtime.specs import Feed, Spec
+
+CHANNELS = (1, 3, 4)
+LEAVES = 48  # on the fullest images
+LAW = 1.0  # radii r are drawn with density r^-(LAW + 1)
+SMALLEST = 8  # pixels of a side under which an input is no image
+
+
+@dataclass(frozen=True)
+class Scale:
+    """From images in [0, 1] to what a model takes: `(image − mean) / std`, clipped to [low, high] where given.
+
+    mean, std: one number or one per channel. The default gives zero mean and unit variance for these images.
+    """
+
+    mean: tuple[float, ...] = (0.46,)
+    std: tuple[float, ...] = (0.25,)
+    low: float | None = None
+    high: float | None = None
+
+    @classmethod
+    def of_range(cls, low: float, high: float) -> "Scale":
+        """Black is `low` and white is `high`."""
+        return cls((-low / (high - low),), (1 / (high - low),), low, high)
+
+    def apply(self, images: np.ndarray) -> np.ndarray:
+        """Scale `(samples, channels, height, width)`."""
+        mean, std = (np.array(v, np.float32).reshape(1, -1, 1, 1) for v in (self.mean, self.std))
+        scaled = (images - mean) / std
+        return scaled if self.low is None else np.clip(scaled, self.low, self.high)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where an input has its channels, its rows and its columns; None for an input that is no image."""
+
+    channel: int
+    rows: int
+    columns: int
+
+    @classmethod
+    def of(cls, shape: Sequence[int]) -> "Layout | None":
+        """The layout of a batch of images: four axes, 1, 3 or 4 channels first or last, at least 8 pixels a side."""
+        if len(shape) != 4:
+            return None
+        for channel, rows, columns in ((1, 2, 3), (3, 1, 2)):
+            if shape[channel] in CHANNELS and min(shape[rows], shape[columns]) >= SMALLEST:
+                return cls(channel, rows, columns)
+        return None
+
+
+def synthetic_feeds(
+    specs: Sequence[Spec],
+    shapes: Mapping[str, Sequence[int]],
+    *,
+    count: int,
+    batch: int = 32,
+    scale: Scale | Mapping[str, Scale] | None = None,
+    seed: int = 0,
+) -> tuple[list[Feed], list[str]]:
+    """Feeds for `count` samples in all, and names of inputs that are no images and got noise instead.
+
+    Args:
+        specs: inputs of the model.
+        shapes: a shape under which the model runs, by input; a free first axis is replaced by `batch`.
+        scale: of the images; one for each input where a mapping.
+    """
+    generator = np.random.default_rng(seed)
+    free = all(s.shape is not None and len(s.shape) > 0 and not isinstance(s.shape[0], int) for s in specs)
+    size = min(batch, count) if free else 1
+    feeds, noisy = [], [s.name for s in specs if Layout.of(shapes[s.name]) is None]
+    per_feed = size if free else max([shapes[s.name][0] for s in specs if len(shapes[s.name])] or [1])
+    for _ in range(-(-count // per_feed)):
+        feed = {}
+        for spec in specs:
+            shape = tuple(shapes[spec.name])
+            shape = (size, *shape[1:]) if free else shape
+            own = scale.get(spec.name) if isinstance(scale, Mapping) else scale
+            feed[spec.name] = _drawn(spec, shape, own or Scale(), generator)
+        feeds.append(feed)
+    return feeds, noisy
+
+
+def _drawn(spec: Spec, shape: tuple[int, ...], scale: Scale, generator: np.random.Generator) -> np.ndarray:
+    layout = Layout.of(shape)
+    if layout is None:
+        return _other(spec, shape, generator)
+    images = dead_leaves(shape[0], shape[layout.channel], (shape[layout.rows], shape[layout.columns]), generator)
+    scaled = scale.apply(images)
+    if layout.channel == 3:
+        scaled = scaled.transpose(0, 2, 3, 1)
+    if spec.dtype.kind in "iu":
+        info = np.iinfo(spec.dtype)
+        scaled = np.clip(np.rint(scaled), info.min, info.max)
+    return np.ascontiguousarray(scaled.astype(spec.dtype))
+
+
+def _other(spec: Spec, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+    """Noise with a 1/f spectrum along the longest axis, of unit variance; integers are small counts."""
+    if spec.dtype.kind in "iub":
+        return generator.integers(0, 2, shape).astype(spec.dtype)
+    noise = generator.standard_normal(shape)
+    if shape and max(shape) >= 32:
+        axis = int(np.argmax(shape))
+        spectrum = np.fft.rfft(noise, axis=axis)
+        fall = 1 / np.sqrt(np.maximum(np.arange(spectrum.shape[axis]), 1))
+        noise = np.fft.irfft(
+            spectrum * fall.reshape([-1 if k == axis else 1 for k in range(len(shape))]), shape[axis], axis
+        )
+        noise /= max(float(noise.std()), 1e-12)
+    return np.asarray(noise.astype(spec.dtype))
+
+
+def dead_leaves(count: int, channels: int, size: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
+    """Images `(count, channels, height, width)` in [0, 1], float32."""
+    height, width = size
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    images = np.broadcast_to(
+        _colours(count, channels, generator)[:, :, None, None], (count, channels, height, width)
+    ).copy()
+    tint = _colours(count, channels, generator)
+    crowd = generator.uniform(0.15, 1, count)  # some images are full of leaves, others nearly empty
+    most, least = (max(size) / s for s in (1.6, 20))
+    for _ in range(LEAVES):
+        part = generator.random(count)
+        radius = (most**-LAW + part * (least**-LAW - most**-LAW)) ** (-1 / LAW)
+        radius *= generator.random(count) < crowd
+        images = _laid(images, (y, x), radius.astype(np.float32), tint, generator)
+    images += _pink(images.shape, generator) * generator.gamma(2, 0.012, (count, 1, 1, 1)).astype(np.float32)
+    return np.clip(_contrasted(images, generator), 0, 1).astype(np.float32)
+
+
+def _laid(
+    images: np.ndarray,
+    grid: tuple[np.ndarray, np.ndarray],
+    radius: np.ndarray,
+    tint: np.ndarray,
+    generator: np.random.Generator,
+) -> np.ndarray:
+    """One more leaf on every image: an ellipse or a rectangle, turned, with a soft gradient and soft edges."""
+    count, channels, height, width = images.shape
+    turn, shape = generator.uniform(0, np.pi, count), generator.random(count) < 0.6
+    stretch = np.exp(generator.uniform(-0.7, 0.7, count))
+    dy = grid[0] - generator.uniform(0, height, (count, 1, 1)).astype(np.float32)
+    dx = grid[1] - generator.uniform(0, width, (count, 1, 1)).astype(np.float32)
+    cos, sin = (f(turn).astype(np.float32)[:, None, None] for f in (np.cos, np.sin))
+    r, s = np.maximum(radius, 1e-6)[:, None, None], stretch.astype(np.float32)[:, None, None]
+    u, v = (cos * dx + sin * dy) / (r * s), (cos * dy - sin * dx) * s / r
+    distance = np.where(shape[:, None, None], np.sqrt(u * u + v * v), np.maximum(np.abs(u), np.abs(v)))
+    cover = np.clip(((1 - distance) * r + 0.5) * (r > 0.1), 0, 1)[:, None]
+    colour = 0.7 * _colours(count, channels, generator) + 0.3 * tint
+    slope = generator.normal(0, 0.10, (count, 1, 1, 1)).astype(np.float32)
+    leaf = colour[:, :, None, None] + slope * np.clip(u, -1.5, 1.5)[:, None]
+    images += cover * (leaf - images)
+    return images
+
+
+def _colours(count: int, channels: int, generator: np.random.Generator) -> np.ndarray:
+    """Colours `(count, channels)`: brightness varies most, then warm against cold, green against purple least."""
+    bright = generator.beta(1.4, 1.6, (count, 1))
+    if channels == 1:
+        return bright.astype(np.float32)
+    warm, green = generator.normal(0, 0.10, (count, 1)), generator.normal(0, 0.045, (count, 1))
+    colours = bright + np.concatenate([warm - green, green, -warm - green, *[0 * warm] * (channels - 3)], axis=1)
+    return colours[:, :channels].astype(np.float32)
+
+
+def _pink(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+    """Noise of unit variance whose amplitude falls as 1/√f, nearly grey."""
+    height, width = shape[2:]
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    frequency[0, 0] = 1
+    spectrum = np.fft.rfft2(generator.standard_normal((shape[0], 1, height, width))) / np.sqrt(frequency)
+    noise = np.fft.irfft2(spectrum, (height, width))
+    return (noise / max(float(noise.std()), 1e-12)).astype(np.float32)
+
+
+def _contrasted(images: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Each image with a brightness and a contrast of its own, as exposures differ."""
+    count = len(images)
+    gain = generator.uniform(0.7, 1.25, (count, 1, 1, 1)).astype(np.float32)
+    shift = generator.normal(0, 0.10, (count, 1, 1, 1)).astype(np.float32)
+    mean = images.mean(axis=(1, 2, 3), keepdims=True)
+    return (images - mean) * gain + mean + shift - 0.02

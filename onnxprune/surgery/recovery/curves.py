@@ -1,0 +1,220 @@
+"""What it costs to remove channels of each group when the readers are re-solved: the base of choice and allocation."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from onnxprune.channels.dependencies import Dependencies, Group, Slot
+from onnxprune.runtime.session import make_session
+from onnxprune.surgery.recovery.eliminate import Reader, elimination, solved
+from onnxprune.surgery.recovery.layers import LINEAR, Finder, Layer
+from onnxprune.surgery.recovery.network import Network
+from onnxprune.surgery.recovery.runner import Runner
+from onnxprune.surgery.recovery.solve import product
+from onnxprune.surgery.recovery.values import with_values
+from onnxprune.surgery.rewrite import mask
+
+Feeds = Sequence[Mapping[str, np.ndarray]]
+SATURATING = frozenset({"Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid", "Tanh"})
+WIDEST = 1200  # features of a reader up to which all their covariances are used
+ROWS = 1 << 16  # positions that a reader's covariances are taken over
+MULTIPLICATIONS = 1e12  # of all trial runs together
+PROBE = 0.5  # share of a group that a trial run leaves out
+
+
+@dataclass(frozen=True)
+class Curve:
+    """order: channels, first to leave first; loss: (channels,) drift of the outputs when 0, 1, ... have left."""
+
+    order: np.ndarray
+    loss: np.ndarray
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a layer sees: covariances of its features (variances where too wide) and means, per group of channels."""
+
+    layer: Layer
+    grams: tuple[np.ndarray, ...]
+    means: tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True)
+class Port:
+    """The part of a layer that reads the channels of one group."""
+
+    layer: Layer
+    part: int
+    reader: Reader
+
+
+def repair_curves(
+    model: onnx.ModelProto,
+    deps: Dependencies,
+    names: Sequence[str],
+    feeds: Feeds,
+    *,
+    ridge: float = 1e-3,
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> dict[str, Curve]:
+    """For each named group the order of its channels and the loss; groups without a solvable reader are left out.
+
+    The loss is a covariance-based error at the readers, scaled by one trial run of the network per group, in which
+    half of its channels are out and its readers are re-solved: mean squared drift of the outputs per unit of their
+    variance.
+    """
+    network = Network(model)
+    finder = Finder(network, deps, deps.nothing)
+    groups = [g for g in deps.groups if g.name in set(names)]
+    seen = _seen(finder, {s.source for g in groups for s in g.readers}, feeds, seed)
+    drift = Drift(network, feeds, deps.macs() * len(groups))
+    curves = {}
+    for k, group in enumerate(groups):
+        progress(f"measuring {group.name}", k, len(groups))
+        ports = [p for s in group.readers if s.source in seen for p in ports_of(finder, group, s, seen[s.source])]
+        if not ports or len(group) < 2:
+            continue
+        found = elimination([p.reader for p in ports], ridge=ridge)
+        count = max(1, int(len(group) * PROBE))
+        values = repaired(network, deps, ports, found.order[:count], ridge)
+        trial = mask(with_values(model, values), deps, deps.dead({group.name: found.order[count:]}))
+        unit = drift(trial) / found.loss[count] if found.loss[count] > 0 else 0.0
+        curves[group.name] = Curve(found.order, found.loss * unit)
+    return curves
+
+
+def repaired(
+    network: Network, deps: Dependencies, ports: Sequence[Port], gone: np.ndarray, ridge: float
+) -> dict[str, np.ndarray]:
+    """New values of the readers' weights and biases, by key, when channels are gone."""
+    values: dict[str, np.ndarray] = {}
+    for port in ports:
+        layer, reader = port.layer, port.reader
+        old = _value(network, values, layer.weight)
+        filters = layer.linear.to_matrix(old.astype(np.float64)).copy()
+        new = solved(reader, gone, ridge)
+        moved = (filters[port.part] - new) @ reader.mean
+        filters[port.part] = new
+        values[layer.weight] = np.ascontiguousarray(layer.linear.from_matrix(filters, old.shape)).astype(old.dtype)
+        if layer.bias is not None:
+            bias, per = _value(network, values, layer.bias.key), filters.shape[1]
+            some = slice(port.part * per, (port.part + 1) * per)
+            change, gain = np.zeros(bias.size), layer.bias.gain[some]
+            change[some] = np.divide(moved, gain, out=np.zeros_like(moved), where=gain != 0)
+            values[layer.bias.key] = (bias + change.reshape(bias.shape)).astype(bias.dtype)
+    return values
+
+
+def _value(network: Network, values: Mapping[str, np.ndarray], key: str) -> np.ndarray:
+    found = values[key] if key in values else network.tensor(key)
+    assert found is not None
+    return found
+
+
+def _seen(finder: Finder, weights: set[str], feeds: Feeds, seed: int) -> dict[str, Seen]:
+    """Covariances of the input of every layer whose weights are named."""
+    network, runner = finder.network, Runner(finder.network, feeds)
+    found: dict[str, Seen] = {}
+    for k, node in enumerate(network.nodes):
+        if node.op_type not in LINEAR or finder.obstacle(k) is not None:
+            continue
+        layer = finder.layer(k)
+        if layer.weight in weights:
+            runner.pin(layer.x)
+            runner.pin(layer.y)
+            outputs, x = runner.get(layer.y), runner.get(layer.x)
+            found[layer.weight] = _moments(layer, x, [y.shape for y in outputs], np.random.default_rng(seed))
+            runner.unpin(layer.x)
+            runner.unpin(layer.y)
+    return found
+
+
+def _moments(layer: Layer, x: list[np.ndarray], shapes: list[tuple[int, ...]], rng: np.random.Generator) -> Seen:
+    features = layer.linear.to_matrix(layer.live.astype(np.float32)).shape
+    tied = features[2] > WIDEST
+    total = sum(layer.linear.positions(s) for s in shapes)
+    grams = [np.zeros((features[2], features[2])) for _ in range(features[0])] if not tied else []
+    sums = [np.zeros(features[2]) for _ in range(features[0])]
+    squares, rows_seen = [np.zeros(features[2]) for _ in range(features[0])], 0
+    for array, shape in zip(x, shapes, strict=True):
+        count = layer.linear.positions(shape)
+        some = max(1, min(count, round(ROWS * count / total)))
+        rows = np.sort(rng.choice(count, some, replace=False)) if some < count else np.arange(count)
+        rows_seen += rows.size
+        for g, c in enumerate(layer.linear.columns(array, shape, rows)):
+            sums[g] += c.sum(axis=1, dtype=np.float64)
+            squares[g] += np.einsum("fr,fr->f", c, c, dtype=np.float64)
+            if not tied:
+                grams[g] += product(c, c)
+    means = tuple(s / rows_seen for s in sums)
+    if tied:  # too wide for all covariances: the variances alone
+        found = tuple(np.maximum(q / rows_seen - m * m, 0) for q, m in zip(squares, means, strict=True))
+    else:
+        found = tuple((g / rows_seen - np.outer(m, m)).astype(np.float32) for g, m in zip(grams, means, strict=True))
+    return Seen(layer, found, means)
+
+
+def ports_of(finder: Finder, group: Group, slot: Slot, seen: Seen) -> list[Port]:
+    """The parts of a layer that read a group through a slot."""
+    layer, shape = seen.layer, seen.layer.live.shape
+    weights = finder.network.tensor(layer.weight)
+    assert weights is not None
+    index = np.arange(shape[slot.axis]).reshape([-1 if a == slot.axis else 1 for a in range(len(shape))])
+    unit = layer.linear.to_matrix(np.ones(shape))
+    where = np.rint(layer.linear.to_matrix(np.broadcast_to(index, shape).astype(np.float64)) / unit).astype(int)
+    channel = np.full(shape[slot.axis], -1)
+    channel[slot.positions] = np.arange(len(group))[:, None]
+    filters, found = layer.linear.to_matrix(weights.astype(np.float64)), []
+    for part, (gram, mean) in enumerate(zip(seen.grams, seen.means, strict=True)):
+        owner = channel[where[part, 0]]
+        inside = np.flatnonzero(owner >= 0)
+        if inside.size:
+            features = inside[np.argsort(owner[inside], kind="stable")].reshape(len(group), -1)
+            found.append(Port(layer, part, Reader(gram, mean, filters[part], features)))
+    return found
+
+
+class Drift:
+    """How far the outputs of other weights are from the original ones: mean squared error per unit of variance."""
+
+    def __init__(self, network: Network, feeds: Feeds, multiplications: float) -> None:
+        self.network = network
+        names = [v.name for v in network.model.graph.output]
+        self.names = [self._before(n) for n in names]
+        self.feeds = _some(feeds, MULTIPLICATIONS / max(multiplications, 1))
+        self.wanted = self._run(network.model)
+
+    def _before(self, name: str) -> str:
+        """An output, or what a saturating function at the end makes it of."""
+        k = self.network.maker.get(name)
+        node = self.network.nodes[k] if k is not None else None
+        return node.input[0] if node is not None and node.op_type in SATURATING else name
+
+    def _run(self, model: onnx.ModelProto) -> list[list[np.ndarray]]:
+        outputs = {v.name for v in model.graph.output}
+        session = make_session(model, providers="cpu", optimize=True, taps=[n for n in self.names if n not in outputs])
+        runs = [session.run(feed, self.names) for feed in self.feeds]
+        return [[run[n].astype(np.float64) for n in self.names] for run in runs]
+
+    def __call__(self, model: onnx.ModelProto) -> float:
+        total = 0.0
+        found = self._run(model)
+        for k in range(len(self.names)):
+            pairs = [(w[k].ravel(), f[k].ravel()) for w, f in zip(self.wanted, found, strict=True)]
+            if any(w.shape != f.shape for w, f in pairs):
+                continue  # as many rows as a threshold lets through, say
+            wanted, got = (np.concatenate(side) for side in zip(*pairs, strict=True))
+            total += float(np.mean((wanted - got) ** 2) / max(float(wanted.var()), 1e-12))
+        return total
+
+
+def _some(feeds: Feeds, samples: float) -> Feeds:
+    """The first feeds, or a part of the first one, that hold about so many samples (at least 8, at most 128)."""
+    wanted = int(min(128, max(8, samples)))
+    size = max((len(a) for a in feeds[0].values() if a.ndim), default=1)
+    if size <= wanted:
+        return feeds[: max(1, wanted // max(size, 1))]
+    return [{n: a[:wanted] if a.ndim and len(a) == size else a for n, a in feeds[0].items()}]

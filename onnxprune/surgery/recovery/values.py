@@ -1,0 +1,69 @@
+"""A model with other values in some of its tensors, and biases of their own for layers that lack one."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from onnxprune.channels.dependencies import Dependencies
+from onnxprune.surgery.copying import Replaced, copy_model
+from onnxprune.surgery.recovery.layers import Finder, Layer
+from onnxprune.surgery.recovery.network import Network, changed_nodes
+from onnxprune.surgery.tensors import write_tensor
+
+BIASED = frozenset({"Conv", "ConvTranspose", "Gemm"})
+
+
+def with_values(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+    """A copy of the model in which tensors, by key, have other elements of the same shape and type."""
+
+    def replaced(key: str, _: onnx.TensorProto) -> Replaced:
+        return [(key, False, values[key])] if key in values else None
+
+    return copy_model(model, replaced, write_tensor)
+
+
+def with_biases(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.ModelProto:
+    """A copy in which every layer that will be re-solved has a bias of its own; it computes the same.
+
+    A Conv, ConvTranspose or Gemm without a bias, and without a BatchNormalization or an Add of a constant behind it
+    that could hold one, gets zeros; one that shares its bias with other layers gets a copy of it.  The outcome has to
+    be analysed again: its groups have the same names and channels.
+    """
+    network = Network(model)
+    finder = Finder(network, deps, dead)
+    out = onnx.ModelProto()
+    out.CopyFrom(model)
+    names = set(network.maker) | set(network.tensors) | {v.name for v in model.graph.input}
+    for k in sorted(changed_nodes(network, deps, dead)):
+        node = out.graph.node[k]
+        if node.op_type not in BIASED or finder.obstacle(k) is not None:
+            continue
+        layer = finder.layer(k)
+        made = _bias_for(network, layer) if layer.bias is None else None
+        if made is None:
+            continue
+        name = next(n for n in (f"{layer.label}.bias{i or ''}" for i in range(len(names) + 1)) if n not in names)
+        names.add(name)
+        tensor = numpy_helper.from_array(made, name)
+        out.graph.initializer.append(tensor)
+        if out.ir_version < 4:  # such files list every tensor as an input too
+            out.graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims))
+        inputs = [*node.input[:2], name]
+        del node.input[:]
+        node.input.extend(inputs)
+    return out
+
+
+def _bias_for(network: Network, layer: Layer) -> np.ndarray | None:
+    """Zeros, or a copy of a bias that other layers use too; None where it is no bias per channel."""
+    node = network.nodes[layer.node]
+    weight = network.tensor(layer.weight)
+    assert weight is not None
+    outputs = int(np.prod(layer.linear.to_matrix(weight).shape[:2]))
+    if len(node.input) < 3 or not node.input[2]:
+        return np.zeros(outputs, weight.dtype)
+    bias = network.tensor(node.input[2])
+    fits = bias is not None and bias.dtype == weight.dtype and bias.size == outputs == bias.shape[-1]
+    return bias if fits else None
