@@ -87,7 +87,7 @@ def repair_expand(edit: Any, **_: Any) -> None:
     if target is not None:
         off = len(shape) - len(target)
         given = (*(1 for _ in shape[len(given) :]), *given)
-        become = [max(v, given[off + k]) if 1 in (v, given[off + k]) else v for k, v in enumerate(target)]
+        become = [given[off + k] if v == 1 else v for k, v in enumerate(target)]
         edit.set_ints(1, None, {k: shape[off + k] for k, v in enumerate(become) if v != shape[off + k]})
 
 

@@ -67,6 +67,8 @@ def _recurrent(
         op.writes(labels)
     op.reads(w[2])
     op.reads(r[2])
+    if not (op.weights[2] or op.quiet[2]):
+        op.freeze(units, why="takes its recurrent weights from data")
     for parameters in (b, p):
         if parameters is not None:
             grid = parameters[1].reshape(-1, units.size)

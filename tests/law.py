@@ -1,0 +1,171 @@
+"""The law *cut commutes*: what is live of op(masked inputs) equals op(cut inputs).
+
+A small model is analysed with labels on every axis of its data inputs (a network's own inputs never shrink, but an
+operator in the middle of a network sees inputs that do).  Random components are killed; the cut model, fed with cut
+inputs, must give the live part of what the masked model gives for the whole inputs.  An input is *quiet* where its
+dead positions are zero and *loud* where they hold anything at all: whatever happens upstream of the operator.  And
+where a rule promises a quiet output, the dead positions of what the masked model gives must be exactly zero.
+
+The two together are an induction over the nodes of any network: they prove its rules and repairs for all of them.
+"""
+
+import functools
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import ModelProto, numpy_helper
+
+from onnxprune.channels.analysis import Walk
+from onnxprune.channels.boxes import Value
+from onnxprune.channels.dependencies import Dependencies
+from onnxprune.channels.labels import is_fixed
+from onnxprune.channels.roles import Role
+from onnxprune.model.static import infer, opset_of
+from onnxprune.surgery import cut, mask
+
+Feeds = Mapping[str, np.ndarray]
+
+ort.set_default_logger_severity(4)
+
+
+def session(model: ModelProto) -> ort.InferenceSession:
+    """An onnxruntime session that runs the graph as it is written, on one thread."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def run(model: ModelProto, feeds: Feeds) -> list[np.ndarray]:
+    """Outputs of a model in onnxruntime."""
+    return [np.asarray(x) for x in session(model).run(None, {name: np.asarray(x) for name, x in feeds.items()})]
+
+
+def is_float(array: np.ndarray) -> bool:
+    return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
+
+
+def opened(model: ModelProto, weights: Feeds) -> ModelProto:
+    """A copy in which some inputs are initializers, and whose outputs may have any shape."""
+    out = ModelProto()
+    out.CopyFrom(model)
+    out.ir_version = max(out.ir_version, 4)
+    for value in list(out.graph.input):
+        if value.name in weights:
+            out.graph.input.remove(value)
+            out.graph.initializer.append(numpy_helper.from_array(weights[value.name], value.name))
+    for value in out.graph.output:
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.ClearField("shape")
+    return out
+
+
+def labelled(model: ModelProto, data: Feeds, quiet: Collection[str]) -> tuple[Dependencies, frozenset[str]]:
+    """Analysis of a model with labels on every axis of its data inputs, and the values that are promised quiet."""
+    walk = Walk(infer(model, {name: x.shape for name, x in data.items()}), opset_of(model), heads=True)
+    for name, array in data.items():
+        if is_float(array) or array.dtype in (np.int8, np.uint8):
+            walk.values[name] = Value(tuple(walk.coupling.label(n) for n in array.shape))
+    walk.quiet |= set(quiet)
+    walk.graph(model.graph, "", [])
+    deps = walk.finish()
+    return deps, frozenset(walk.quiet)
+
+
+def boxes(deps: Dependencies, names: Sequence[str], dead: np.ndarray) -> dict[str, tuple[np.ndarray, ...]]:
+    """Live positions of each axis of some values; those whose shape is unknown are left out."""
+    found = {name: deps.box(name, dead) for name in names}
+    return {name: box for name, box in found.items() if box is not None}
+
+
+def lottery(deps: Dependencies, rng: np.random.Generator, share: float = 0.4) -> np.ndarray:
+    """Random dead components, (components,) bool, so that no axis and no picked part loses all its positions."""
+    dead = rng.random(deps.nothing.size) < share
+    dead[deps.frozen] = False
+    rows = [x for use in deps.uses for x in use.axes]
+    rows += [x for value in deps.values.values() if value is not None for x in value.axes]
+    for labels in rows:
+        if labels.size and not is_fixed(labels) and dead[deps.component[labels]].all():
+            dead[deps.component[labels[rng.integers(labels.size)]]] = False
+    return dead
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One choice of dead components: the whole inputs, the masked and the cut model, and what each gives."""
+
+    deps: Dependencies
+    dead: np.ndarray
+    masked: list[np.ndarray]
+    pruned: list[np.ndarray]
+
+    @property
+    def removed(self) -> int:
+        return int(self.dead.sum())
+
+
+def check_law(
+    model: ModelProto, data: Feeds, weights: Feeds, *, silent: bool, seed: int, tolerance: float = 1e-4
+) -> Trial:
+    """Assert the law for one random choice of dead components.
+
+    Args:
+        model: its inputs are `data` and `weights`.
+        data: inputs that come from other operators, whose axes carry labels.
+        weights: inputs that become tensors of the file.
+        silent: whether dead positions of the data are zero; otherwise they hold large random numbers.
+        seed: of the choice.
+        tolerance: relative to the largest number of an output.
+    """
+    rng = np.random.default_rng(seed)
+    model = opened(model, weights)
+    deps, quiet = labelled(model, data, data if silent else ())
+    dead = lottery(deps, rng)
+    live = boxes(deps, list(data), dead)
+    whole = {name: disturbed(x, live.get(name), silent, rng) for name, x in data.items()}
+    small = {name: x[np.ix_(*live[name])] if name in live else x for name, x in data.items()}
+    outputs = [v.name for v in model.graph.output]
+    masked, pruned = run(mask(model, deps, dead), whole), run(cut(model, deps, dead), small)
+    zeroed = run(mask(model, silenced(deps), dead), whole) if quiet & set(outputs) else masked
+    for name, a, b, z in zip(outputs, masked, pruned, zeroed, strict=True):
+        if a.dtype.kind in "OSU" or name in deps.statics.sampled:
+            continue  # text has no channels; a network whose output is a size is frozen
+        box = deps.box(name, dead) or tuple(np.ones(n, bool) for n in a.shape)
+        agree(name, a[np.ix_(*box)], b, tolerance)
+        if name in quiet and is_float(b):
+            agree(name, z[np.ix_(*box)], b, tolerance)
+            assert not np.any(z[dead_positions(box)]), f"{name} is promised to be zero where it is dead"
+    return Trial(deps, dead, masked, pruned)
+
+
+def silenced(deps: Dependencies) -> Dependencies:
+    """The same, as if something relied on every dead channel being zero."""
+    return replace(deps, zeroed=(deps.roles & int(Role.WRITE | Role.READ | Role.ADD)) != 0)
+
+
+def dead_positions(box: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Where an array with these live positions of each axis is dead, bool of its shape."""
+    return ~functools.reduce(np.logical_and.outer, box, np.ones((), bool))
+
+
+def disturbed(array: np.ndarray, live: tuple[np.ndarray, ...] | None, silent: bool, rng: np.random.Generator) -> np.ndarray:
+    """The array with zeros, or with large numbers, at its dead positions."""
+    if live is None or not array.ndim:
+        return array
+    gone = dead_positions(live)
+    noise = np.zeros(array.shape) if silent else rng.uniform(5, 50, array.shape) * rng.choice([-1, 1], array.shape)
+    return np.where(gone, noise, array).astype(array.dtype)
+
+
+def agree(name: str, a: np.ndarray, b: np.ndarray, tolerance: float) -> None:
+    """Assert that two outputs are the same up to rounding."""
+    assert a.shape == b.shape, f"{name} has shape {b.shape} where {a.shape} is live"
+    assert a.dtype == b.dtype
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    tolerance *= 30 if a.dtype.itemsize == 2 else 1
+    scale = max(1.0, float(np.max(np.abs(x), initial=0, where=np.isfinite(x))))
+    np.testing.assert_allclose(y, x, rtol=tolerance, atol=tolerance * scale, err_msg=name)
