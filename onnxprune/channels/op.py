@@ -227,14 +227,11 @@ class Op:
     def outputs(self, found: Rule) -> list[Value | None]:
         """Run the rule and complete what it returns by the inferred shapes."""
         try:
-            inputs = [] if found.tangled else [self.axes(k) for k in range(len(self.values))]
-            out = found.apply(self, *inputs, **self.attributes)
+            values = self.completed(found)
+        except LabelError:
+            raise
         except MALFORMED as error:
             raise LabelError(f"its inputs and attributes do not suit the operator ({type(error).__name__})") from error
-        parts = out if isinstance(out, list) else [out]
-        if len(parts) == len(self.given):
-            parts = [part for part, given in zip(parts, self.given, strict=True) if given]
-        values = [complete(x, shape) for x, shape in zip(parts, self.shapes, strict=False)]
         for value, shape in zip(values, self.shapes, strict=False):
             if value is not None and shape is not None and value.shape != shape:
                 raise LabelError(f"labels of shape {value.shape} for an output of shape {shape}")
@@ -242,6 +239,15 @@ class Op:
             raise LabelError("the shape of its output is unknown")
         self.results = [value for value in values if value is not None]
         return values
+
+    def completed(self, found: Rule) -> list[Value | None]:
+        """What the rule gives for the outputs that are there; None where a shape is unknown."""
+        inputs = [] if found.tangled else [self.axes(k) for k in range(len(self.values))]
+        out = found.apply(self, *inputs, **self.attributes)
+        parts = out if isinstance(out, list) else [out]
+        if len(parts) == len(self.given):
+            parts = [part for part, given in zip(parts, self.given, strict=True) if given]
+        return [complete(x, shape) for x, shape in zip(parts, self.shapes, strict=False)]
 
     def promises(self, found: Rule) -> bool:
         """Whether the dead positions of the outputs are zero; what comes of no elements at all may be anything."""

@@ -57,7 +57,8 @@ def type_of(node: onnx.NodeProto, types: Sequence[int | None]) -> int | None:
     """Element type of the outputs, from those of the inputs."""
     if node.op_type in FLOATS or (node.op_type == "QGemm" and len(node.input) < 8):
         return int(onnx.TensorProto.FLOAT)
-    return types[2 if node.op_type == "QLinearConcat" else 0]
+    k = 2 if node.op_type == "QLinearConcat" else 0
+    return types[k] if k < len(types) else None
 
 
 def shapes_of(

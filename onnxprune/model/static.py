@@ -14,6 +14,7 @@ from onnx import numpy_helper
 
 from onnxprune.model import contrib
 from onnxprune.model.evaluate import LARGEST, evaluate
+from onnxprune.model.sound import without_unsound
 
 Shape = tuple[int, ...]
 SAMPLE = {0: 1}  # size taken for a symbolic axis by its position; the others are spatial
@@ -54,7 +55,7 @@ def infer(model: onnx.ModelProto, input_shapes: Mapping[str, Shape] | None = Non
     for value in skeleton.graph.input:
         _make_concrete(value, (input_shapes or {}).get(value.name))
     try:
-        inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(without_unsound(skeleton), data_prop=True)
     except Exception:  # inference gives up on graphs that runtimes accept; the walk below goes node by node
         inferred = skeleton
     statics = Statics()
@@ -158,7 +159,9 @@ def _note_type(key: str, type_: onnx.TypeProto, statics: Statics) -> None:
     tensor = type_.tensor_type
     if tensor.elem_type:
         statics.types[key] = tensor.elem_type
-    if tensor.HasField("shape") and all(d.HasField("dim_value") and 0 <= d.dim_value <= LONGEST for d in tensor.shape.dim):
+    if tensor.HasField("shape") and all(
+        d.HasField("dim_value") and 0 <= d.dim_value <= LONGEST for d in tensor.shape.dim
+    ):
         statics.shapes[key] = tuple(d.dim_value for d in tensor.shape.dim)
 
 
@@ -202,7 +205,7 @@ def _evaluate_node(
             statics.shapes.setdefault(path + node.output[0], value.shape)
         return
     if node.op_type in ("Shape", "Size"):
-        if (shape := shape_of(keys[0])) is not None:
+        if keys and (shape := shape_of(keys[0])) is not None:
             attributes = attributes_of(node)
             picked = shape[attributes.get("start", 0) : attributes.get("end", len(shape))]
             value = np.array(picked if node.op_type == "Shape" else np.prod(shape, dtype=np.int64), np.int64)
@@ -222,7 +225,7 @@ def _evaluate_node(
 def constant_value(node: onnx.NodeProto) -> np.ndarray | None:
     """Value of a Constant node; None where its data was left out or is no tensor."""
     for a in node.attribute:
-        if a.name == "value" and a.t.data_location != onnx.TensorProto.EXTERNAL:
+        if a.name == "value" and a.HasField("t") and a.t.data_location != onnx.TensorProto.EXTERNAL:
             return numpy_helper.to_array(a.t)
         if a.name in ("value_int", "value_ints"):
             return np.array(onnx.helper.get_attribute_value(a), np.int64)

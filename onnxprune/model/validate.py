@@ -110,12 +110,17 @@ def check_text(model: ModelProto) -> None:
         ModelError: a name is not UTF-8.
     """
     texts: list[object] = [o.domain for o in model.opset_import]
+    texts += [text for p in model.metadata_props for text in (p.key, p.value)]
+    texts += [text for f in model.functions for text in (f.name, f.domain, *f.input, *f.output, *f.attribute)]
     texts += [t.name for t in tensors(model)]
     for graph in graphs(model):
         texts += [v.name for part in (graph.input, graph.output, graph.value_info) for v in part]
-        texts += [d.dim_param for v in graph.input for d in v.type.tensor_type.shape.dim]
+        texts.append(graph.name)
+        values = (*graph.input, *graph.output, *graph.value_info)
+        texts += [d.dim_param for v in values for d in v.type.tensor_type.shape.dim]
     for node in nodes(model):
-        texts += [node.name, node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute)]
+        texts += [node.name, node.op_type, node.domain, *node.input, *node.output]
+        texts += [text for a in node.attribute for text in (a.name, a.ref_attr_name)]
     for text in texts:
         if not isinstance(text, str):
             raise ModelError(f"a name in it is not valid UTF-8: {quoted(text)}; the file is damaged")

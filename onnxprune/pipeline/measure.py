@@ -16,6 +16,7 @@ import onnx
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.channels.labels import is_fixed
 from onnxprune.errors import ModelError
+from onnxprune.model.tensors import BITS
 from onnxprune.pipeline.request import Request
 from onnxprune.report.summary import DriftRow, MetricRow
 from onnxprune.runtime.accuracy import evaluate, find_metric
@@ -134,4 +135,4 @@ def _bytes(deps: Dependencies, key: str, dead: np.ndarray) -> int:
     for labels in value.axes:
         size *= labels.size if is_fixed(labels) else int(deps.live(labels, dead).sum())
     dtype = deps.statics.types.get(key, onnx.TensorProto.FLOAT)
-    return size * onnx.helper.tensor_dtype_to_np_dtype(dtype).itemsize
+    return size * BITS.get(dtype, 32) // 8

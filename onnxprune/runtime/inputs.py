@@ -31,6 +31,7 @@ SAMPLE_RATE = 16000
 # Time that the search for shapes may take before it asks for --input-shapes.
 PATIENCE = 30.0
 LARGEST = 1 << 23  # elements of one input: more than a 1,600 × 1,600 colour image is no guess any more
+MOST = 1 << 31  # elements of one input whose sizes are given
 
 _DIMS = re.compile(r"[\[(]?\s*(\d+(\s*[x×X*,\s]\s*\d+)*)?\s*,?\s*[\])]?")
 
@@ -158,7 +159,8 @@ def _proposals(specs: Sequence[Spec], hints: Mapping[str, Shape]) -> Iterator[di
     ):
         shapes = {s.name: hints.get(s.name) or _filled(s, chosen | known) for s in specs}
         mark = tuple(shapes.values())
-        if mark not in seen and all(math.prod(shapes[s.name]) <= LARGEST for s in specs if s.name not in hints):
+        guessed = [s for s in specs if s.name not in hints and not s.closed]
+        if mark not in seen and all(math.prod(shapes[s.name]) <= LARGEST for s in guessed):
             seen.add(mark)
             yield shapes
 
@@ -187,6 +189,10 @@ def random_inputs(specs: Sequence[Spec], shapes: Mapping[str, Shape], *, seed: i
 
 def _random(spec: Spec, shape: Shape, generator: np.random.Generator) -> np.ndarray:
     dtype = spec.dtype
+    if math.prod(shape) > MOST:
+        raise UsageError(
+            f"input '{spec.name}' has {math.prod(shape)} elements in shape {describe(shape)}; too many to make up"
+        )
     kind = "f" if dtype.kind == "V" or "float" in dtype.name else dtype.kind
     if kind == "f":
         return np.asarray(generator.standard_normal(shape, dtype=np.float32)).astype(dtype)

@@ -48,7 +48,10 @@ class Spec:
         """The numpy element type; bfloat16, float8 and int4 are those of ml_dtypes."""
         if not self.element:
             raise ModelError(f"'{self.name}' is a {self.kind}, not a tensor; such inputs and outputs are not supported")
-        return np.dtype(helper.tensor_dtype_to_np_dtype(self.element))
+        try:
+            return np.dtype(helper.tensor_dtype_to_np_dtype(self.element))
+        except KeyError:
+            raise ModelError(f"'{self.name}' has data type {self.element}, which this onnx does not know") from None
 
     @property
     def batch(self) -> int | None:

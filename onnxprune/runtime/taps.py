@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 # Flat at one end or both, with values of at most about 1: their error is a share of that range, not of the value.
 BOUNDED = {"Sigmoid", "HardSigmoid", "Tanh", "Softmax", "LogSoftmax", "Softsign", "Erf"}
@@ -114,8 +114,9 @@ def _trail(
         body = bodies.get((node.domain, node.op_type))
         if node.op_type == "If":
             branches = [a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
-            todo += [(g.output[position].name, direct, at.inside(g)) for g in branches]
-        elif body is not None:
+            whole = [g for g in branches if position < len(g.output)]
+            todo += [(g.output[position].name, direct, at.inside(g)) for g in whole]
+        elif body is not None and position < len(body.output):
             todo.append((body.output[position], direct, _Scope(_producers(body.node), set())))
         elif node.op_type not in WEIGHTED:
             yield node, direct
@@ -133,5 +134,5 @@ def _fixed(graph: onnx.GraphProto, known: Iterable[str] = ()) -> set[str]:
 
 def _decides(node: onnx.NodeProto) -> bool:
     """Whether a node rounds or chooses; a Cast does when it goes to something that is no float."""
-    cast = node.op_type == "Cast" and helper.get_node_attr_value(node, "to") not in _FLOATS
+    cast = node.op_type == "Cast" and any(a.name == "to" and a.i not in _FLOATS for a in node.attribute)
     return cast or node.op_type in DECIDING

@@ -126,7 +126,13 @@ def change_order(graph: onnx.GraphProto, draw: Random) -> None:
 def random_attribute(draw: Random, name: str, kind: int | None = None) -> AttributeProto:
     """An attribute of any value; `kind`: of this type."""
     number = lambda: _size_of(draw) if draw.random() < 0.3 else draw.randrange(-3, 6)  # noqa: E731
-    kinds = (AttributeProto.INT, AttributeProto.INTS, AttributeProto.FLOAT, AttributeProto.FLOATS, AttributeProto.STRING)
+    kinds = (
+        AttributeProto.INT,
+        AttributeProto.INTS,
+        AttributeProto.FLOAT,
+        AttributeProto.FLOATS,
+        AttributeProto.STRING,
+    )
     kind = draw.choice(kinds) if kind is None else kind
     attribute = AttributeProto(name=name, type=kind)
     if kind == AttributeProto.INT:

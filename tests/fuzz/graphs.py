@@ -10,7 +10,9 @@ import onnx
 from fuzz.damage import random_attribute
 from onnx import TensorProto, helper, numpy_helper
 
-UNARY = tuple("Relu Sigmoid Tanh LeakyRelu Elu HardSwish Abs Neg Exp Erf Softplus Identity Dropout Floor HardSigmoid Not".split())
+UNARY = tuple(
+    "Relu Sigmoid Tanh LeakyRelu Elu HardSwish Abs Neg Exp Erf Softplus Identity Dropout Floor HardSigmoid Not".split()
+)
 BINARY = tuple("Add Sub Mul Div Max Min Pow Mean Sum PRelu Greater".split())
 Shape = tuple[int, ...]
 
@@ -61,10 +63,16 @@ class Net:
         self.weights.append(numpy_helper.from_array(np.array(values, np.int64), name))
         return name
 
-    def add(self, op: str, inputs: list[str], shape: Shape, outputs: int = 1, domain: str = "", **attributes: object) -> None:
+    def add(
+        self, op: str, inputs: list[str], shape: Shape, outputs: int = 1, domain: str = "", **attributes: object
+    ) -> None:
         """A node, and its first output among the values."""
         made = [self.name("v") for _ in range(outputs)]
-        self.nodes.append(helper.make_node(op, inputs, made, domain=domain, name=self.name("n") * (self.draw.random() < 0.7), **attributes))
+        self.nodes.append(
+            helper.make_node(
+                op, inputs, made, domain=domain, name=self.name("n") * (self.draw.random() < 0.7), **attributes
+            )
+        )
         self.values.append((made[0], shape))
 
 
@@ -133,7 +141,12 @@ def unary(net: Net, x: str, s: Shape) -> None:
 @part
 def softmax(net: Net, x: str, s: Shape) -> None:
     if s:
-        net.add(net.draw.choice(("Softmax", "LogSoftmax", "LpNormalization")), [x], s, axis=net.draw.randrange(-len(s), len(s)))
+        net.add(
+            net.draw.choice(("Softmax", "LogSoftmax", "LpNormalization")),
+            [x],
+            s,
+            axis=net.draw.randrange(-len(s), len(s)),
+        )
 
 
 @part
@@ -152,7 +165,9 @@ def concat(net: Net, x: str, s: Shape) -> None:
     if not s:
         return
     axis = net.draw.randrange(len(s))
-    fits = [(n, t) for n, t in net.values if len(t) == len(s) and t[:axis] == s[:axis] and t[axis + 1 :] == s[axis + 1 :]]
+    fits = [
+        (n, t) for n, t in net.values if len(t) == len(s) and t[:axis] == s[:axis] and t[axis + 1 :] == s[axis + 1 :]
+    ]
     chosen = [(x, s), *(net.draw.choice(fits) for _ in range(net.draw.randrange(1, 3)))]
     total = sum(t[axis] for _, t in chosen)
     if total <= 64:
@@ -245,7 +260,7 @@ def reshape(net: Net, x: str, s: Shape) -> None:
 def transpose(net: Net, x: str, s: Shape) -> None:
     perm = list(range(len(s)))
     net.draw.shuffle(perm)
-    net.add("Transpose", [x], tuple(s[p] for p in perm), perm=perm)
+    net.add("Transpose", [x], tuple(s[p] for p in perm), **({"perm": perm} if perm else {}))
 
 
 @part
@@ -360,8 +375,12 @@ def wild(net: Net, x: str, s: Shape) -> None:
         return
     draw, schema = net.draw, net.draw.choice(SCHEMAS)
     least, most = schema.min_input, min(schema.max_input, schema.min_input + 3)
-    inputs = [draw.choice((x, *(n for n, _ in net.values[-6:]), "")) for _ in range(draw.randint(least, max(least, most)))]
-    node = helper.make_node(schema.name, inputs, [net.name("v") for _ in range(max(1, schema.min_output))], domain=schema.domain)
+    inputs = [
+        draw.choice((x, *(n for n, _ in net.values[-6:]), "")) for _ in range(draw.randint(least, max(least, most)))
+    ]
+    node = helper.make_node(
+        schema.name, inputs, [net.name("v") for _ in range(max(1, schema.min_output))], domain=schema.domain
+    )
     for name, wanted in schema.attributes.items():
         if wanted.required or draw.random() < 0.3:
             known = draw.random() < 0.9 and int(wanted.type) if int(wanted.type) in (1, 2, 3, 4, 6, 7) else None
@@ -370,7 +389,9 @@ def wild(net: Net, x: str, s: Shape) -> None:
     net.values.append((node.output[0], s))
 
 
-SCHEMAS = [schema for schema in onnx.defs.get_all_schemas() if not schema.deprecated and "training" not in schema.domain]
+SCHEMAS = [
+    schema for schema in onnx.defs.get_all_schemas() if not schema.deprecated and "training" not in schema.domain
+]
 
 
 def network(draw: Random, length: int | None = None) -> onnx.ModelProto:

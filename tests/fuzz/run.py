@@ -49,6 +49,8 @@ def watch(kind: str, seed: str, first: int, count: int) -> tuple[int, collection
             done = outcome is not None
             if done and outcome.startswith("FINDING"):
                 findings.setdefault(outcome[8:], []).append(at)
+            if outcome == "CheckFailed":  # nothing was written; yet a cut that does not hold should not be planned
+                findings.setdefault("the proof failed", []).append(at)
             if done:
                 outcomes[outcome.split()[0]] += 1
         if not done:
@@ -88,7 +90,9 @@ def main() -> None:
         size = min(BATCH, options.first + options.count - start)
         _, outcomes, findings = watch(options.kind, options.seed, start, size)
         total += outcomes
-        print(f"{options.kind} {sum(total.values())} inputs, {time.monotonic() - begun:.0f} s: {dict(total)}", flush=True)
+        print(
+            f"{options.kind} {sum(total.values())} inputs, {time.monotonic() - begun:.0f} s: {dict(total)}", flush=True
+        )
         for what, numbers in findings.items():
             print(f"  {len(numbers)}x {what}  (--one {numbers[0]})", flush=True)
 
