@@ -1,6 +1,17 @@
 """How many channels each group keeps: costs in, counts out."""
 
-from onnxprune.budget.allocate import Allocation, Budget, allocate
-from onnxprune.budget.cost import Costs
+from onnxprune.budget.allocate import Allocation, Budget, allocate, allocator_of, hand_back, step_of
+from onnxprune.budget.cost import CHANNELS, Costs
+from onnxprune.budget.order import ALLOCATORS
 
-__all__ = ["Allocation", "Budget", "Costs", "allocate"]
+__all__ = [
+    "ALLOCATORS",
+    "CHANNELS",
+    "Allocation",
+    "Budget",
+    "Costs",
+    "allocate",
+    "allocator_of",
+    "hand_back",
+    "step_of",
+]

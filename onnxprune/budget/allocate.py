@@ -1,11 +1,12 @@
 """From a budget to the number of channels that each group keeps."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from onnxprune.budget.cost import Costs
+from onnxprune.budget.cost import CHANNELS, Costs
+from onnxprune.budget.order import ALLOCATORS, Allocator, Choices, Losses, Step
 from onnxprune.errors import UsageError
 
 KINDS = ("macs", "params", "size")
@@ -15,7 +16,8 @@ KINDS = ("macs", "params", "size")
 class Budget:
     """What is asked for: a share of channels to remove, or a share of a cost to keep.
 
-    ratio: share of each group's channels to remove, 0 ≤ ratio < 1.
+    ratio: share of each group's channels to remove, 0 ≤ ratio < 1; under an allocation other than "uniform" the share
+        of all groups' channels together.
     target: (kind, share to keep), a kind of cost of `Costs`.
     ratio_for: share to remove for single groups; those are not changed to meet a target.
     max_ratio: no group loses more than this share.
@@ -32,7 +34,7 @@ class Budget:
         for name, value in (("ratio", self.ratio), *(("ratio for " + g, r) for g, r in self.ratio_for.items())):
             if value is not None and not 0 <= value < 1:
                 raise UsageError(f"{name} is the share of channels to remove, at least 0 and below 1, not {value}")
-        if self.target is not None and self.target[0] not in KINDS:
+        if self.target is not None and self.target[0] not in (*KINDS, CHANNELS):
             raise UsageError(f"a target is one of {', '.join(k + '=' for k in KINDS)}, not {self.target[0]!r}")
         if self.target is not None and not 0 < self.target[1] <= 1:
             raise UsageError(f"a target is the share to keep, above 0 and at most 1, not {self.target[1]}")
@@ -40,6 +42,19 @@ class Budget:
             raise UsageError(f"the largest ratio lies between 0 and 1, not {self.max_ratio}")
         if self.round_to is not None and self.round_to < 1:
             raise UsageError(f"channel counts are rounded to 1 or more, not {self.round_to}")
+
+    def as_target(self) -> "Budget":
+        """The same budget as a share of a cost to keep: a ratio is taken over the channels of all groups together."""
+        return self if self.target else replace(self, ratio=None, target=(CHANNELS, 1 - (self.ratio or 0.0)))
+
+    def counts(self, group: str, channels: int) -> tuple[int, ...]:
+        """What a group may keep, from all of its channels down; one entry where it is not free to change."""
+        if group in self.ratio_for:
+            return (keep_of(channels, self.ratio_for[group], self),)
+        step = step_of(channels, self.round_to)
+        floor = max(1, min(step, channels), int(np.ceil(channels * (1 - self.max_ratio) - 1e-9)))
+        first = (channels - 1) // step * step
+        return channels, *(keep for keep in range(first, floor - 1, -step) if keep > 0)
 
 
 @dataclass(frozen=True)
@@ -50,21 +65,49 @@ class Allocation:
     stopped_by: str = ""
 
 
-def allocate(costs: Costs, budget: Budget, pressure: Mapping[str, float] | None = None) -> Allocation:
-    """Meet a budget by removing channels from all groups in step.
+def allocate(costs: Costs, budget: Budget, allocation: str = "uniform", losses: Losses | None = None) -> Allocation:
+    """Share a budget out among the groups.
 
     Args:
         costs: cost functions over the groups that may be pruned and the others.
         budget: what is asked for; groups that must stay whole have a `ratio_for` of 0.
-        pressure: relative share that each group loses (1 for all: the same ratio everywhere).
+        allocation: a name of `ALLOCATORS`.
+        losses: for each group, what it loses when its first 0, 1, 2 ... channels go: (channels + 1,).
 
-    A target is met from the safe side: the first step that would still exceed it is not the last one taken.
+    A target is met from the safe side: as soon as it is met, groups get channels back for as long as it stays met, so
+    that what is left lies within one step of the finest group below it.
+
+    Raises UsageError for an allocation that does not exist, or one that wants losses and has none.
     """
-    names = list(costs.groups)
-    if budget.target is None:
-        ratios = {g: budget.ratio_for.get(g, budget.ratio or 0.0) for g in names}
+    allocator = allocator_of(allocation)
+    if allocator.losses and losses is None:
+        raise UsageError(f"allocation {allocation!r} needs the losses of each group")
+    if budget.target is None and not allocator.losses:
+        ratios = {g: budget.ratio_for.get(g, budget.ratio or 0.0) for g in costs.groups}
         return Allocation({g: keep_of(n, ratios[g], budget) for g, n in costs.groups.items()})
-    return _meet(costs, budget, pressure or dict.fromkeys(names, 1.0))
+    budget = budget.as_target()
+    choices = [budget.counts(g, n) for g, n in costs.groups.items()]
+    assert budget.target is not None
+    kind, share = budget.target
+    start = np.array([c[0] for c in choices], np.int64)
+    steps = list(allocator.order(costs, kind, choices, losses or {}))
+    kept, met = _descend(costs, kind, share, start, steps)
+    if not met:
+        left = costs.share(kind, kept)
+        stopped = f"{kind} can only go down to {left:.1%}: the rest is frozen, excluded or at its largest ratio"
+        return Allocation(_named(costs, kept), stopped)
+    kept = hand_back(costs, kind, share, kept, choices)
+    if costs.total(kind, kept) < _limit(costs, kind, share) - _finest(costs, kind, kept, choices):
+        finer, met = _descend(costs, kind, share, start, steps, choices)
+        kept = hand_back(costs, kind, share, finer, choices) if met else kept
+    return Allocation(_named(costs, kept))
+
+
+def allocator_of(name: str) -> Allocator:
+    """The allocator of that name.  Raises UsageError."""
+    if name not in ALLOCATORS:
+        raise UsageError(f"there is no allocation {name!r}; there are {', '.join(ALLOCATORS)}")
+    return ALLOCATORS[name]
 
 
 def step_of(channels: int, round_to: int | None) -> int:
@@ -91,42 +134,58 @@ def keep_of(channels: int, ratio: float, budget: Budget) -> int:
     return max(1, min(step, channels), min(keep, channels))
 
 
-def _meet(costs: Costs, budget: Budget, pressure: Mapping[str, float]) -> Allocation:
-    """Take steps in the order of the ratio at which they fall due, until the target is met."""
-    assert budget.target is not None
-    kind, share = budget.target
-    names = list(costs.groups)
-    start = {g: keep_of(n, budget.ratio_for[g], budget) if g in budget.ratio_for else n for g, n in costs.groups.items()}
-    steps: list[tuple[float, int, int]] = []
-    for k, g in enumerate(names):
-        if g not in budget.ratio_for:
-            steps += [(r / max(pressure[g], 1e-9), k, keep) for r, keep in _steps(costs.groups[g], budget)]
-    steps.sort()
+def hand_back(costs: Costs, kind: str, share: float, kept: np.ndarray, choices: Choices) -> np.ndarray:
+    """Give channels back as long as the cost stays at most `share`: to the group that has lost the largest share first.
 
-    def counts(taken: int) -> np.ndarray:
-        kept = np.array([start[g] for g in names], np.int64)
-        for _, k, keep in steps[:taken]:
-            kept[k] = keep
-        return kept
-
-    low, high = 0, len(steps)
-    if costs.share(kind, counts(high)) > share:
-        left = costs.share(kind, counts(high))
-        stopped = f"{kind} can only go down to {left:.1%}: the rest is frozen, excluded or at its largest ratio"
-        return Allocation(_named(names, counts(high)), stopped)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if costs.share(kind, counts(middle)) <= share else (middle + 1, high)
-    return Allocation(_named(names, counts(low)))
+    Args:
+        kept: (groups,) counts that meet the share; left as they are.
+        choices: for each group, the counts that it may keep, from all channels down.
+    """
+    kept, limit, now = kept.copy(), _limit(costs, kind, share), costs.total(kind, kept)
+    more = {g: sorted(c) for g, c in enumerate(choices)}  # ascending
+    while True:
+        fits = []
+        for g, counts in more.items():
+            above = next((c for c in counts if c > kept[g]), None)
+            if above is not None and now + (change := costs.change(kind, kept, g, above)) <= limit:
+                fits.append((kept[g] / counts[-1], g, above, change))
+        if not fits:
+            return kept
+        _, g, above, change = min(fits)
+        kept[g], now = above, now + change
 
 
-def _steps(channels: int, budget: Budget) -> list[tuple[float, int]]:
-    """Ratios at which a group loses its next channels, and what it keeps then."""
-    step = step_of(channels, budget.round_to)
-    floor = max(1, min(step, channels), int(np.ceil(channels * (1 - budget.max_ratio) - 1e-9)))
-    first = (channels - 1) // step * step
-    return [(1 - keep / channels, keep) for keep in range(first, floor - 1, -step) if keep > 0]
+def _descend(
+    costs: Costs, kind: str, share: float, start: np.ndarray, steps: Sequence[Step], choices: Choices = ()
+) -> tuple[np.ndarray, bool]:
+    """Take steps until the target is met; whether it was.
+
+    With `choices`, a group whose step would lead further below the target than the finest step of any group keeps what
+    it has by then, and the others go on.
+    """
+    limit, kept, now = _limit(costs, kind, share), start.copy(), costs.total(kind, start)
+    passed: set[int] = set()
+    for group, count in steps:
+        if now <= limit:
+            break
+        after = now + costs.change(kind, kept, group, count)
+        if choices and after < limit and after < limit - _finest(costs, kind, kept, choices):
+            passed.add(group)
+        if group not in passed:
+            kept[group], now = count, after
+    return kept, now <= limit
 
 
-def _named(names: list[str], counts: np.ndarray) -> dict[str, int]:
-    return {g: int(n) for g, n in zip(names, counts, strict=True)}
+def _finest(costs: Costs, kind: str, kept: np.ndarray, choices: Choices) -> float:
+    """The least that the cost can fall by one step of a group."""
+    below = ((g, next((c for c in counts if c < kept[g]), None)) for g, counts in enumerate(choices))
+    falls = (-costs.change(kind, kept, g, count) for g, count in below if count is not None)
+    return min((fall for fall in falls if fall > 0), default=0.0)
+
+
+def _limit(costs: Costs, kind: str, share: float) -> float:
+    return share * costs.total(kind) * (1 + 1e-12)
+
+
+def _named(costs: Costs, counts: np.ndarray) -> dict[str, int]:
+    return {g: int(n) for g, n in zip(costs.groups, counts, strict=True)}

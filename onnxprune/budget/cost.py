@@ -5,8 +5,13 @@ Channels of a group occupy the same slots, so a cost depends on their number alo
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+
+CHANNELS = "channels"  # the cost that counts the channels of all groups
+
+Counts = Sequence[int] | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -14,7 +19,16 @@ class Term:
     """A product over axes: `times · Π (fixed_k + Σ_g repeats_kg · kept_g)`."""
 
     times: float
-    axes: tuple[tuple[float, tuple[tuple[int, float], ...]], ...]  # (fixed positions, ((group, repeats), ...)) of each axis
+    axes: tuple[
+        tuple[float, tuple[tuple[int, float], ...]], ...
+    ]  # (fixed positions, ((group, repeats), ...)) of each axis
+
+    def value(self, kept: Counts) -> float:
+        """The product when the groups keep so many channels."""
+        product = self.times
+        for fixed, parts in self.axes:
+            product *= fixed + sum(repeats * int(kept[g]) for g, repeats in parts)
+        return product
 
 
 @dataclass(frozen=True)
@@ -22,28 +36,44 @@ class Costs:
     """Cost functions of a network over the kept channels of its groups.
 
     groups: channels of each group before pruning, by name.
-    terms: for each kind of cost ("macs", "params", "size"), the products that add up to it.
+    terms: for each kind of cost ("macs", "params", "size"), the products that add up to it; "channels", the number of
+        channels of all groups together, is there without being given.
     """
 
     groups: Mapping[str, int]
     terms: Mapping[str, tuple[Term, ...]]
 
-    def total(self, kind: str, kept: Sequence[int] | np.ndarray | None = None) -> float:
+    def total(self, kind: str, kept: Counts | None = None) -> float:
         """The cost when the groups keep so many channels: (groups,) counts in the order of `groups`; None for all."""
         counts = list(self.groups.values()) if kept is None else kept
-        return sum(
-            term.times * _product([fixed + sum(r * int(counts[g]) for g, r in parts) for fixed, parts in term.axes])
-            for term in self.terms[kind]
-        )
+        return sum(term.value(counts) for term in self._terms(kind))
 
-    def share(self, kind: str, kept: Sequence[int] | np.ndarray) -> float:
+    def share(self, kind: str, kept: Counts) -> float:
         """What is left of the cost, from 0 to 1."""
         whole = self.total(kind)
         return self.total(kind, kept) / whole if whole else 1.0
 
+    def change(self, kind: str, kept: np.ndarray, group: int, count: int) -> float:
+        """By how much the cost grows when one group keeps `count` channels instead; negative where it falls."""
+        before, after = kept, kept.copy()
+        after[group] = count
+        return sum(term.value(after) - term.value(before) for term in self._touching[kind][group])
 
-def _product(factors: Sequence[float]) -> float:
-    product = 1.0
-    for factor in factors:
-        product *= factor
-    return product
+    def _terms(self, kind: str) -> tuple[Term, ...]:
+        return self._all[kind]
+
+    @cached_property
+    def _all(self) -> Mapping[str, tuple[Term, ...]]:
+        each = tuple((k, 1.0) for k in range(len(self.groups)))
+        return {CHANNELS: (Term(1, ((0, each),)),), **self.terms}
+
+    @cached_property
+    def _touching(self) -> Mapping[str, list[list[Term]]]:
+        """Of each kind, for each group, the terms that depend on it."""
+        found: dict[str, list[list[Term]]] = {}
+        for kind, terms in self._all.items():
+            found[kind] = [[] for _ in self.groups]
+            for term in terms:
+                for group in {g for _, parts in term.axes for g, _ in parts}:
+                    found[kind][group].append(term)
+        return found
