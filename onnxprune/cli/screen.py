@@ -11,6 +11,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from onnxprune.errors import FileError
 from onnxprune.report.jsonable import dumps
 from onnxprune.report.terminal import text_of
 from onnxprune.report.words import clean
@@ -71,7 +72,12 @@ def _write(stream: TextIO | None, text: str) -> None:
             text = text.replace(sign, spelling)
         encoding = stream.encoding
         text = text.encode(encoding, "replace").decode(encoding)
-    stream.write(text + "\n")
+    try:
+        stream.write(text + "\n")
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise FileError(f"cannot write to {stream.name}: {error.strerror or error}") from None
 
 
 @dataclass

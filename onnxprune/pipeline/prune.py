@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import onnx
 from onnxprune import __version__
 from onnxprune.channels.analysis import analyse
 from onnxprune.channels.dependencies import Dependencies
-from onnxprune.errors import CheckFailed, UsageError
+from onnxprune.errors import CheckFailed, ModelError, UsageError
 from onnxprune.model import Model, load, save
 from onnxprune.model.external import ExternalStyle
 from onnxprune.pipeline.choose import Choice, Progress, choose, silent
@@ -113,14 +113,28 @@ def start(source: Any, request: Request, progress: Progress) -> Run:
     given = request.input_shapes
     hints = {k: tuple(v) for k, v in given.items()} if isinstance(given, Mapping) else parse_input_shapes(given, specs)
     progress("analyse", 0, 0)
-    shapes = resolve_shapes(model.proto, hints) if request.verify or request.measure else hints
+    request, shapes, problems = _sizes(request, model, hints)
     resolved = time.perf_counter()
     deps = analyse(model.proto, input_shapes=shapes, heads=request.heads == "whole")
     analysed = time.perf_counter()
     data = _open_data(request, model)
     seconds = {"load": loaded - begun, "find input shapes": resolved - loaded, "analyse": analysed - resolved}
     notes = [*_assumed(specs, hints, deps), *(data.notes if data else ())]
-    return Run(model, request, progress, shapes, deps, data, seconds, list(model.warnings), notes)
+    return Run(model, request, progress, shapes, deps, data, seconds, [*model.warnings, *problems], notes)
+
+
+def _sizes(
+    request: Request, model: Model, hints: Mapping[str, tuple[int, ...]]
+) -> tuple[Request, Mapping[str, tuple[int, ...]], list[str]]:
+    """Input sizes to run the model with; where it need not be verified and cannot be run, it is not measured either."""
+    if not (request.verify or request.measure):
+        return request, hints, []
+    try:
+        return request, resolve_shapes(model.proto, hints), []
+    except ModelError as error:
+        if request.verify:
+            raise
+        return replace(request, measure=False), hints, [f"latency and drift were not measured: {error}"]
 
 
 def _assumed(specs: Sequence[Spec], hints: Mapping[str, tuple[int, ...]], deps: Dependencies) -> list[str]:
