@@ -66,7 +66,7 @@ def mask(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.M
     Where something else than a weight sums over channels, the weights that write, scale and shift them are zero too.
     What the masked model gives is by definition what the pruned model must give; it needs none of the repairs.
     """
-    zeros = _zero_points(model, deps)
+    zeros = zero_points(model, deps)
     plans = list(versions(deps, dead, masked=True))
 
     def masked(array: np.ndarray, live: tuple[np.ndarray, ...], version: Version) -> np.ndarray:
@@ -155,7 +155,7 @@ def _materialise(out: onnx.ModelProto, plans: list[Version], nodes: dict, deps: 
     return renamed
 
 
-def _zero_points(model: onnx.ModelProto, deps: Dependencies) -> dict[str, np.ndarray]:
+def zero_points(model: onnx.ModelProto, deps: Dependencies) -> dict[str, np.ndarray]:
     """What zero is in quantised weights, shaped to broadcast over them, by key of the weight."""
     tensors = {t.name: t for t in model.graph.initializer}
     found: dict[str, np.ndarray] = {}
