@@ -8,7 +8,7 @@ import onnx
 
 from onnxprune.channels.dependencies import Dependencies, Group, Slot
 from onnxprune.runtime.session import make_session
-from onnxprune.surgery.recovery.eliminate import Reader, elimination, solved
+from onnxprune.surgery.recovery.eliminate import Order, Reader, elimination, solved
 from onnxprune.surgery.recovery.layers import LINEAR, Finder, Layer
 from onnxprune.surgery.recovery.network import Network
 from onnxprune.surgery.recovery.runner import Runner
@@ -21,12 +21,12 @@ SATURATING = frozenset({"Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid", "Tanh
 WIDEST = 1200  # features of a reader up to which all their covariances are used
 ROWS = 1 << 16  # positions that a reader's covariances are taken over
 MULTIPLICATIONS = 1e12  # of all trial runs together
-PROBE = 0.5  # share of a group that a trial run leaves out
+PROBES = (0.25, 0.5)  # shares of a group that trial runs leave out
 
 
 @dataclass(frozen=True)
 class Curve:
-    """order: channels, first to leave first; loss: (channels,) drift of the outputs when 0, 1, ... have left."""
+    """order: channels, first to leave first; loss: (channels + 1,) drift of the outputs when 0, 1, ... have left."""
 
     order: np.ndarray
     loss: np.ndarray
@@ -62,15 +62,14 @@ def repair_curves(
 ) -> dict[str, Curve]:
     """For each named group the order of its channels and the loss; groups without a solvable reader are left out.
 
-    The loss is a covariance-based error at the readers, scaled by one trial run of the network per group, in which
-    half of its channels are out and its readers are re-solved: mean squared drift of the outputs per unit of their
-    variance.
+    The loss is a covariance-based error at the readers, scaled by trial runs of the network, in which a part of the
+    group is out and its readers are re-solved: mean squared drift of the outputs per unit of their variance.
     """
     network = Network(model)
     finder = Finder(network, deps, deps.nothing)
     groups = [g for g in deps.groups if g.name in set(names)]
     seen = _seen(finder, {s.source for g in groups for s in g.readers}, feeds, seed)
-    drift = Drift(network, feeds, deps.macs() * len(groups))
+    drift = Drift(network, feeds, deps.macs() * len(groups) * len(PROBES))
     curves = {}
     for k, group in enumerate(groups):
         progress(f"measuring {group.name}", k, len(groups))
@@ -78,17 +77,32 @@ def repair_curves(
         if not ports or len(group) < 2:
             continue
         found = elimination([p.reader for p in ports], ridge=ridge)
-        count = max(1, int(len(group) * PROBE))
-        values = repaired(network, deps, ports, found.order[:count], ridge)
-        trial = mask(with_values(model, values), deps, deps.dead({group.name: found.order[count:]}))
-        unit = drift(trial) / found.loss[count] if found.loss[count] > 0 else 0.0
-        curves[group.name] = Curve(found.order, found.loss * unit)
+        curves[group.name] = Curve(found.order, _scaled(model, deps, group, ports, found, drift, ridge))
     return curves
 
 
-def repaired(
-    network: Network, deps: Dependencies, ports: Sequence[Port], gone: np.ndarray, ridge: float
-) -> dict[str, np.ndarray]:
+def _scaled(
+    model: onnx.ModelProto,
+    deps: Dependencies,
+    group: Group,
+    ports: Sequence[Port],
+    found: Order,
+    drift: "Drift",
+    ridge: float,
+) -> np.ndarray:
+    """The loss at the readers in units of drift at the outputs, by trial runs; a saturated drift falls behind it."""
+    counts = sorted({max(1, int(len(group) * share)) for share in PROBES})
+    units = []
+    for count in counts:
+        values = repaired(drift.network, ports, found.order[:count], ridge)
+        trial = mask(with_values(model, values), deps, deps.dead({group.name: found.order[count:]}))
+        units.append(drift(trial) / max(found.loss[count], 1e-30))
+    unit = np.exp(np.interp(np.arange(len(group) + 1), counts, np.log(np.maximum(units, 1e-30))))
+    last = 2 * found.loss[-1]  # no group loses all its channels
+    return np.maximum.accumulate(np.append(found.loss, last) * unit)
+
+
+def repaired(network: Network, ports: Sequence[Port], gone: np.ndarray, ridge: float) -> dict[str, np.ndarray]:
     """New values of the readers' weights and biases, by key, when channels are gone."""
     values: dict[str, np.ndarray] = {}
     for port in ports:
@@ -100,12 +114,19 @@ def repaired(
         filters[port.part] = new
         values[layer.weight] = np.ascontiguousarray(layer.linear.from_matrix(filters, old.shape)).astype(old.dtype)
         if layer.bias is not None:
-            bias, per = _value(network, values, layer.bias.key), filters.shape[1]
-            some = slice(port.part * per, (port.part + 1) * per)
-            change, gain = np.zeros(bias.size), layer.bias.gain[some]
-            change[some] = np.divide(moved, gain, out=np.zeros_like(moved), where=gain != 0)
-            values[layer.bias.key] = (bias + change.reshape(bias.shape)).astype(bias.dtype)
+            values[layer.bias.key] = repaired_bias(network, values, layer, port.part, moved)
     return values
+
+
+def repaired_bias(
+    network: Network, values: Mapping[str, np.ndarray], layer: Layer, part: int, moved: np.ndarray
+) -> np.ndarray:
+    """The tensor of a layer's bias after `moved`, (outputs of one group of channels,), is added to its output."""
+    assert layer.bias is not None
+    bias, some = _value(network, values, layer.bias.key), slice(part * moved.size, (part + 1) * moved.size)
+    change, gain = np.zeros(bias.size), layer.bias.gain[some]
+    change[some] = np.divide(moved, gain, out=np.zeros_like(moved), where=gain != 0)
+    return (bias + change.reshape(bias.shape)).astype(bias.dtype)
 
 
 def _value(network: Network, values: Mapping[str, np.ndarray], key: str) -> np.ndarray:

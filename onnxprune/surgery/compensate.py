@@ -1,0 +1,146 @@
+"""Compensations by name: what those channels that stay take over from those that go."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnxprune.channels.dependencies import Dependencies
+from onnxprune.errors import UsageError
+from onnxprune.surgery.recovery.closed import closed
+from onnxprune.surgery.recovery.lstsq import Lstsq, lstsq
+from onnxprune.surgery.recovery.values import with_biases, with_values
+
+Feeds = Sequence[Mapping[str, np.ndarray]]
+Values = tuple[dict[str, np.ndarray], dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Compensation:
+    """A way to compensate: `solve(model, deps, kept, feeds, options)` gives new values and what was left alone."""
+
+    name: str
+    solve: Callable[[onnx.ModelProto, Dependencies, Mapping[str, np.ndarray], Feeds, Mapping[str, Any]], Values]
+    needs_samples: bool
+    summary: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Compensated:
+    """The user's network in its full layout with compensated weights, and its analysis.
+
+    Cut it and mask it in place of the original: the proof that both agree stays what it is, and how far it is from
+    the user's own network is the drift.
+    """
+
+    model: onnx.ModelProto
+    deps: Dependencies
+    changed: tuple[str, ...] = ()  # keys of tensors with new values
+    alone: Mapping[str, str] = None  # type: ignore[assignment]  # layers or groups that were left alone, and why
+
+
+def compensate(
+    name: str,
+    model: onnx.ModelProto,
+    deps: Dependencies,
+    kept: Mapping[str, np.ndarray],
+    *,
+    analyse: Callable[[onnx.ModelProto], Dependencies],
+    feeds: Feeds | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Compensated:
+    """Give those channels that stay the work of those that go.
+
+    Args:
+        name: one of `COMPENSATIONS`.
+        model: never changed.
+        deps: its analysis.
+        kept: channels that stay, by group; groups that are not named stay whole.
+        analyse: how `deps` was made: layers without a bias get one, and the outcome is analysed again.
+        feeds: calibration samples in batches, real or synthetic, for those that need them.
+        options: of the compensation.
+
+    Raises:
+        UsageError: the name is unknown, samples are missing, or an option is.
+    """
+    row = COMPENSATIONS.get(name)
+    if row is None:
+        raise UsageError(f"no compensation is called {name!r}; there are {', '.join(COMPENSATIONS)}")
+    if row.needs_samples and not feeds:
+        raise UsageError(f"compensation {name!r} needs samples; give --data, or let it draw synthetic ones")
+    dead = deps.dead(kept)
+    if name == "none" or not dead.any():
+        return Compensated(model, deps, (), {})
+    prepared = with_biases(model, deps, dead)
+    again = analyse(prepared)
+    values, alone = row.solve(prepared, again, kept, feeds or (), options or {})
+    bad = [key for key, array in values.items() if not np.isfinite(array).all()]
+    for key in bad:
+        alone[key] = "its solution is not finite; the weights stay as they were"
+        del values[key]
+    return Compensated(with_values(prepared, values), again, tuple(values), alone)
+
+
+def _none(*_: Any) -> Values:
+    return {}, {}
+
+
+def _closed(rule: str) -> Callable[..., Values]:
+    def solve(
+        model: onnx.ModelProto, deps: Dependencies, kept: Mapping[str, np.ndarray], _: Feeds, options: Mapping[str, Any]
+    ) -> Values:
+        if options:
+            raise UsageError(f"compensation {rule!r} has no option {next(iter(options))!r}")
+        return closed(model, deps, kept, rule)
+
+    return solve
+
+
+def _lstsq(
+    model: onnx.ModelProto, deps: Dependencies, kept: Mapping[str, np.ndarray], feeds: Feeds, options: Mapping[str, Any]
+) -> Values:
+    try:
+        chosen = replace(Lstsq(), **options)
+    except TypeError:
+        known = ", ".join(Lstsq.__dataclass_fields__)
+        raise UsageError(f"compensation 'lstsq' has the options {known}, not {', '.join(options)}") from None
+    return lstsq(model, deps, kept, feeds, chosen)
+
+
+COMPENSATIONS: dict[str, Compensation] = {
+    row.name: row
+    for row in (
+        Compensation("none", _none, False, "removed channels are not made up for", "none"),
+        Compensation(
+            "merge",
+            _closed("merge"),
+            False,
+            "each removed filter as a scaled copy of the most parallel one",
+            "Kim et al., NeurIPS 2020",
+        ),
+        Compensation(
+            "ridge",
+            _closed("ridge"),
+            False,
+            "each removed filter as a ridge combination of all kept ones",
+            "arXiv 2502.08474",
+        ),
+        Compensation(
+            "fold",
+            _closed("fold"),
+            False,
+            "kept filters become the mean of their cluster, readers the sum",
+            "Wang et al., ICLR 2025, arXiv 2502.10216",
+        ),
+        Compensation(
+            "lstsq",
+            _lstsq,
+            True,
+            "layer after layer solved for the original network's values, on real or synthetic samples",
+            "after He et al., ICCV 2017, arXiv 1707.06168; on the pruned network's own inputs and residual sums",
+        ),
+    )
+}

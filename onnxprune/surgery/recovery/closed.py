@@ -1,0 +1,263 @@
+"""Recovery from the weights alone: a removed channel as a mix of those that stay.
+
+Every rule here gives a matrix T, (removed, kept): removed ≈ T · kept, activation by activation.  It holds exactly where
+the filters (with their biases) are such a mix with a single, positive weight and the activations are positively
+homogeneous (Relu, LeakyRelu, PRelu with one slope, none); elsewhere it is an approximation.  The readers then take
+`W_kept += W_removed · T`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+from scipy.stats import norm
+
+from onnxprune.channels.dependencies import Dependencies, Group
+from onnxprune.channels.roles import Role
+from onnxprune.surgery.recovery.curves import Port, Seen, ports_of, repaired_bias
+from onnxprune.surgery.recovery.layers import LINEAR, Finder, Layer, folded_norm
+from onnxprune.surgery.recovery.network import Network
+
+HOMOGENEOUS = frozenset(
+    {"Relu", "LeakyRelu", "PRelu", "Identity", "Dropout", "MaxPool", "AveragePool", "GlobalAveragePool"}
+)
+
+
+@dataclass(frozen=True)
+class Writer:
+    """The filters with which one layer writes a group, BatchNormalization folded in.
+
+    rows: (channels, features); bias, factor: (channels,), of the normalisation; index: rows among the layer's outputs.
+    """
+
+    layer: Layer
+    rows: np.ndarray
+    bias: np.ndarray
+    factor: np.ndarray
+    index: np.ndarray
+    depthwise: bool
+    moments: (
+        tuple[np.ndarray, np.ndarray] | None
+    )  # mean and deviation of what it gives, where a BatchNormalization tells
+
+
+def writers_of(finder: Finder, layers: Mapping[str, Layer], group: Group) -> list[Writer] | None:
+    """All layers that write a group; None where one of them is of another kind."""
+    found = []
+    for slot in group.writers:
+        layer = layers.get(slot.source)
+        weight = finder.network.tensor(slot.source) if layer is not None else None
+        if layer is None or weight is None or slot.positions.shape[1] != 1:
+            return None
+        shape = weight.shape
+        filters = layer.linear.to_matrix(weight.astype(np.float64))
+        rows = filters.reshape(-1, filters.shape[2])
+        if len(rows) != shape[slot.axis]:
+            return None  # grouped and transposed: its positions repeat
+        index = slot.positions[:, 0]
+        bias = np.zeros(len(rows))
+        if layer.bias is not None:
+            own = finder.network.tensor(layer.bias.key)
+            assert own is not None
+            bias = np.where(layer.bias.inside, layer.bias.gain, 1.0) * own.astype(np.float64).ravel()
+        factor, moments = np.ones(len(rows)), None
+        after = finder.network.follow(layer.y)
+        if after is not None and finder.network.nodes[after].op_type == "BatchNormalization":
+            folded = folded_norm(finder.network, after)
+            if folded is None:
+                return None
+            inside = bias if layer.bias is not None and layer.bias.inside else 0 * bias
+            factor, bias = folded[0], folded[1] + folded[0] * inside
+            gamma, beta = (finder.network.tensor(finder.network.nodes[after].input[k]) for k in (1, 2))
+            assert gamma is not None
+            assert beta is not None
+            moments = beta.astype(np.float64)[index], np.abs(gamma.astype(np.float64))[index]
+        effective = rows * factor[:, None]
+        found.append(
+            Writer(
+                layer, effective[index], bias[index], factor[index], index, bool(slot.role & Role.DEPTHWISE), moments
+            )
+        )
+    return found or None
+
+
+def joined(writers: Sequence[Writer]) -> np.ndarray:
+    """Filters with their biases as the last columns, (channels, features), without depthwise ones."""
+    return np.concatenate([np.column_stack([w.rows, w.bias]) for w in writers if not w.depthwise], axis=1)
+
+
+def carried(mix: np.ndarray, writers: Sequence[Writer], gone: np.ndarray, stay: np.ndarray) -> np.ndarray:
+    """The mix behind depthwise layers: each entry times the ratio of the two depthwise filters."""
+    for w in writers:
+        if w.depthwise:
+            energy = np.maximum((w.rows[stay] ** 2).sum(axis=1), 1e-12)
+            mix = mix * ((w.rows[gone] @ w.rows[stay].T) / energy)
+    return mix
+
+
+def merge(filters: np.ndarray, gone: np.ndarray, stay: np.ndarray) -> np.ndarray:
+    """Each removed channel as a scaled copy of the most parallel kept one (Kim et al., NeurIPS 2020)."""
+    length = np.maximum(np.linalg.norm(filters, axis=1), 1e-12)
+    cosine = (filters[gone] @ filters[stay].T) / length[gone][:, None] / length[stay]
+    best = cosine.argmax(axis=1)
+    mix = np.zeros(cosine.shape)
+    rows = np.arange(len(gone))
+    mix[rows, best] = np.where(cosine[rows, best] > 0, length[gone] / length[stay][best], 0.0)
+    return mix
+
+
+def ridge(filters: np.ndarray, gone: np.ndarray, stay: np.ndarray, *, strength: float = 1e-4) -> np.ndarray:
+    """Each removed filter as a ridge combination of all kept ones (Kim et al., arXiv 2502.08474)."""
+    kept = filters[stay]
+    system = kept @ kept.T
+    system[np.diag_indices_from(system)] += strength * max(float(np.trace(system)) / len(stay), 1e-12)
+    return np.linalg.solve(system, kept @ filters[gone].T).T
+
+
+MIXES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
+    "merge": merge,
+    "fold": merge,
+    "ridge": ridge,
+}
+
+
+def closed(
+    model: onnx.ModelProto, deps: Dependencies, kept: Mapping[str, np.ndarray], rule: str
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """New values of tensors by key, and why groups were left alone, by name."""
+    network = Network(model)
+    finder = Finder(network, deps, deps.nothing)
+    nodes = [k for k, n in enumerate(network.nodes) if n.op_type in LINEAR and finder.obstacle(k) is None]
+    layers = {layer.weight: layer for layer in map(finder.layer, nodes)}
+    values: dict[str, np.ndarray] = {}
+    alone: dict[str, str] = {}
+    for group in deps.groups:
+        stay = kept.get(group.name, np.arange(len(group)))
+        gone = np.setdiff1d(np.arange(len(group)), stay)
+        if not gone.size:
+            continue
+        writers = writers_of(finder, layers, group)
+        if writers is None or all(w.depthwise for w in writers):
+            alone[group.name] = "not all that writes it are layers with filters of their own"
+            continue
+        filters = joined(writers)
+        mix = MIXES[rule](filters, gone, stay)
+        means = _means(network, writers)
+        for slot in group.readers:
+            if slot.source not in layers:
+                alone[deps.nodes[slot.node].label] = "its weights are shared, quantised or computed"
+                continue
+            for port in _ports(finder, group, slot, layers[slot.source], means):
+                through = carried(mix, writers, gone, stay)
+                values.update(_taken_over(network, values, port, through, gone, stay, means is not None))
+        if rule == "fold":
+            _fold(network, values, writers, mix, gone, stay)
+    return values, alone
+
+
+def _ports(finder: Finder, group: Group, slot, layer: Layer, means: np.ndarray | None) -> list[Port]:  # type: ignore[no-untyped-def]
+    parts, _, features = layer.linear.to_matrix(layer.live.astype(np.float32)).shape
+    nothing = tuple(np.zeros(features) for _ in range(parts))
+    ports = ports_of(finder, group, slot, Seen(layer, nothing, nothing))
+    if means is None:
+        return ports
+    out = []
+    for port in ports:
+        known = np.zeros(features)
+        known[port.reader.features] = means[:, None]
+        out.append(replace(port, reader=replace(port.reader, mean=known)))
+    return out
+
+
+def _taken_over(
+    network: Network,
+    values: Mapping[str, np.ndarray],
+    port: Port,
+    mix: np.ndarray,
+    gone: np.ndarray,
+    stay: np.ndarray,
+    shift: bool,
+) -> dict[str, np.ndarray]:
+    """A reader that takes the removed channels' work from the kept ones, and the mean that is lost into its bias."""
+    layer, f = port.layer, port.reader.features
+    old = values[layer.weight] if layer.weight in values else network.tensor(layer.weight)
+    assert old is not None
+    filters = layer.linear.to_matrix(old.astype(np.float64)).copy()
+    before = filters[port.part].copy()
+    after = before.copy()
+    after[:, f[stay]] += np.einsum("opf,pk->okf", before[:, f[gone]], mix)
+    after[:, f[gone]] = 0
+    filters[port.part] = after
+    out = {layer.weight: np.ascontiguousarray(layer.linear.from_matrix(filters, old.shape)).astype(old.dtype)}
+    if shift and layer.bias is not None:
+        moved = (before - after) @ port.reader.mean
+        out[layer.bias.key] = repaired_bias(network, values, layer, port.part, moved)
+    return out
+
+
+def _means(network: Network, writers: Sequence[Writer]) -> np.ndarray | None:
+    """Mean of each channel behind BatchNormalization and Relu, as if it were normal before: (channels,).
+
+    E[max(0, X)] = μ Φ(μ/σ) + σ φ(μ/σ) for X ~ N(μ, σ²), with the β and γ of the normalisation.
+    """
+    if len(writers) != 1 or writers[0].moments is None:
+        return None
+    after = network.follow(writers[0].layer.y)
+    assert after is not None
+    then = [network.nodes[k] for k in network.consumers.get(network.nodes[after].output[0], ())]
+    if [n.op_type for n in then] != ["Relu"]:
+        return None
+    mean, deviation = writers[0].moments
+    ratio = mean / np.maximum(deviation, 1e-12)
+    return mean * norm.cdf(ratio) + deviation * norm.pdf(ratio)
+
+
+def _fold(
+    network: Network,
+    values: dict[str, np.ndarray],
+    writers: Sequence[Writer],
+    mix: np.ndarray,
+    gone: np.ndarray,
+    stay: np.ndarray,
+) -> None:
+    """Kept filters become the mean of their cluster, each member scaled to the size of the kept one.
+
+    (Wang et al., ICLR 2025, arXiv 2502.10216, here on scaled filters.)
+    """
+    owner, scale = mix.argmax(axis=1), mix.max(axis=1)
+    member = scale > 0
+    count = 1 + np.bincount(owner[member], minlength=len(stay))
+    for w in writers:
+        if w.depthwise:
+            continue
+        total = np.column_stack([w.rows, w.bias])[stay]
+        parts = np.column_stack([w.rows, w.bias])[gone][member] / scale[member][:, None]
+        single = total.copy()
+        np.add.at(total, owner[member], parts)
+        mean = total / count[:, None]
+        length = np.linalg.norm(mean[:, :-1], axis=1)
+        mean *= (np.linalg.norm(single[:, :-1], axis=1) / np.maximum(length, 1e-12))[
+            :, None
+        ]  # averaging shrinks filters
+        _write(network, values, w, mean, stay)
+
+
+def _write(network: Network, values: dict[str, np.ndarray], w: Writer, new: np.ndarray, stay: np.ndarray) -> None:
+    layer = w.layer
+    old = values[layer.weight] if layer.weight in values else network.tensor(layer.weight)
+    assert old is not None
+    filters = layer.linear.to_matrix(old.astype(np.float64)).copy()
+    rows = filters.reshape(-1, filters.shape[2])
+    change = new[:, :-1] - w.rows[stay]
+    factor = np.where(np.abs(w.factor[stay]) > 1e-12, w.factor[stay], np.inf)
+    rows[w.index[stay]] += change / factor[:, None]
+    values[layer.weight] = np.ascontiguousarray(layer.linear.from_matrix(filters, old.shape)).astype(old.dtype)
+    if layer.bias is not None:
+        bias = values[layer.bias.key] if layer.bias.key in values else network.tensor(layer.bias.key)
+        assert bias is not None
+        flat = bias.astype(np.float64).ravel().copy()
+        moved = new[:, -1] - w.bias[stay]
+        unit = factor * layer.bias.gain[w.index[stay]]
+        flat[w.index[stay]] += np.divide(moved, unit, out=np.zeros_like(moved), where=unit != 0)
+        values[layer.bias.key] = flat.reshape(bias.shape).astype(bias.dtype)
