@@ -33,6 +33,14 @@ class Weights:
                 found.update((path + node.output[0], value) for value in values)
         return found
 
+    def raw(self, key: str) -> np.ndarray:
+        """Elements of a tensor of the file in their own type."""
+        if (source := self.deps.sources[key]).kind != "fill":
+            return read_tensor(self._tensors[key])
+        maker = self.deps.maker(key)
+        values = [read_tensor(a.t).ravel()[0] for a in maker.proto.attribute if a.name == "value"] if maker else []
+        return np.full(source.shape, values[0] if values else np.float32(0))
+
     def read(self, key: str) -> np.ndarray:
         """Elements of a tensor of the file, quantised ones as the real numbers that they stand for."""
         if (source := self.deps.sources[key]).kind == "fill":

@@ -1,0 +1,77 @@
+"""How much a network loses by what is tried on it: mean losses over samples."""
+
+import numpy as np
+
+from onnxprune.errors import UsageError
+from onnxprune.pipeline.trials import Loss, Trials
+from onnxprune.runtime.accuracy import find_metric, scores
+from onnxprune.runtime.specs import Feed
+
+SURE = 1e-3  # how far sums of probabilities may be from one
+
+
+def task_loss(trials: Trials) -> tuple[Loss, str]:
+    """The loss that tells how well a network does its task, and what it is.
+
+    Cross-entropy with the labels; without labels, with what the original itself predicts; where no output looks like
+    class scores, the squared error of all outputs relative to the original's.  Raises UsageError for labels that do
+    not fit the outputs.
+    """
+    run, batch = trials.runner({}), next(iter(trials.batches))
+    outputs = run(batch.feeds)
+    if trials.has_labels:
+        find_metric("top1").terms(outputs, outputs, batch.labels)  # the labels fit, or it says why not
+        return _with_labels(probable(outputs)), "cross-entropy with the labels"
+    return likeness(outputs)
+
+
+def likeness(outputs: Feed) -> tuple[Loss, str]:
+    """A loss that compares with the original network, from its outputs, and what it is."""
+    try:
+        return _with_predictions(probable(outputs)), "cross-entropy with the original's own predictions"
+    except UsageError:
+        return _relative_error, "squared error relative to the original's outputs"
+
+
+def probable(outputs: Feed) -> bool:
+    """Whether the class scores are probabilities (they add up to one).  Raises UsageError without class scores."""
+    given = scores(outputs)
+    return bool((given >= 0).all() and np.allclose(given.sum(axis=1), 1, atol=SURE))
+
+
+def log_probabilities(outputs: Feed, probabilities: bool) -> np.ndarray:
+    """Logarithms of the class probabilities (samples, classes, ...)."""
+    given = scores(outputs).astype(np.float64)
+    if probabilities:
+        return np.log(np.maximum(given, 1e-12))
+    shifted = given - given.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def _with_labels(probabilities: bool) -> Loss:
+    def loss(outputs: Feed, reference: Feed, labels: np.ndarray | None) -> tuple[float, int]:
+        given = log_probabilities(outputs, probabilities)
+        truth = np.asarray(labels).reshape(given.shape[0], *given.shape[2:]).astype(np.int64)
+        if truth.min() < 0 or truth.max() >= given.shape[1]:
+            raise UsageError(f"labels go from {truth.min()} to {truth.max()}; the model has {given.shape[1]} classes")
+        own = np.take_along_axis(given, truth[:, None], axis=1)
+        return -float(own.sum()), own.size
+
+    return loss
+
+
+def _with_predictions(probabilities: bool) -> Loss:
+    def loss(outputs: Feed, reference: Feed, labels: np.ndarray | None) -> tuple[float, int]:
+        given, target = (log_probabilities(x, probabilities) for x in (outputs, reference))
+        return -float((np.exp(target) * given).sum()), given.size // given.shape[1]
+
+    return loss
+
+
+def _relative_error(outputs: Feed, reference: Feed, labels: np.ndarray | None) -> tuple[float, int]:
+    error = energy = 0.0
+    for name, value in reference.items():
+        if value.dtype.kind == "f" and value.shape == outputs[name].shape:
+            old, new = value.astype(np.float64), outputs[name].astype(np.float64)
+            error, energy = error + float(np.sum((new - old) ** 2)), energy + float(np.sum(old**2))
+    return error / energy if energy else error, 1

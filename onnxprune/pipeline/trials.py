@@ -1,0 +1,228 @@
+"""What a network would give without some channels, tried out by masking in one session.
+
+The weights that masking changes are inputs of the session, so a trial sets numbers and builds no model.  The masked
+network gives what the pruned one would give.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from onnxprune.channels.dependencies import Dependencies, Use
+from onnxprune.channels.labels import is_fixed
+from onnxprune.errors import ModelError
+from onnxprune.model.static import subgraphs
+from onnxprune.pipeline.filters import Weights
+from onnxprune.pipeline.request import Request
+from onnxprune.runtime.accuracy import Metric
+from onnxprune.runtime.batches import Batch, Dataset
+from onnxprune.runtime.capture import THREADS
+from onnxprune.runtime.data import open_data
+from onnxprune.runtime.session import Session, make_session
+from onnxprune.runtime.source import edited
+from onnxprune.runtime.specs import Feed, model_inputs
+from onnxprune.surgery.rewrite import mask, zero_points
+from onnxprune.surgery.tensors import masked_array
+
+HELD = 256 << 20  # bytes of samples, and of outputs to compare with, that stay in memory between trials
+
+Kept = Mapping[str, np.ndarray]
+Loss = Callable[[Feed, Feed, np.ndarray | None], tuple[float, int]]  # of (outputs, original's, labels): sum and number
+
+
+@dataclass
+class Lab:
+    """A network with data to try things out on.
+
+    model, weights: the network; both are replaced when it is trained on the way.
+    data: all samples; None where the user gave none.
+    remarks: what the user should be told.
+    """
+
+    model: onnx.ModelProto
+    deps: Dependencies
+    weights: Weights
+    request: Request
+    data: Dataset | None = None
+    remarks: list[str] = field(default_factory=list)
+
+    def samples(self, most: int) -> Dataset:
+        """At most so many samples: evenly spread over files, the first ones of iterables."""
+        assert self.data is not None
+        known, source = self.data.samples, self.request.data
+        if known is not None and known <= most:
+            return self.data
+        if isinstance(source, (str, Path)):
+            reading = {name: getattr(self.request, name) for name in ("mean", "std", "resize", "layout")}
+            return open_data(source, model_inputs(self.model), **reading, limit=min(most, self.request.limit or most))
+        return first(self.data, most)
+
+
+def first(dataset: Dataset, most: int) -> Dataset:
+    """The first batches of a data set, up to so many samples (rounded up to a whole batch)."""
+
+    def some(size: int) -> Iterator[Batch]:
+        seen = 0
+        for batch in dataset.batched(min(size, most)):
+            yield batch
+            seen += batch.size
+            if seen >= most:
+                return
+
+    return replace(dataset, samples=None, _open=some)
+
+
+def held(dataset: Dataset) -> Iterable[Batch]:
+    """The batches in memory, or the data set itself where they do not fit."""
+    batches, size = [], 0
+    for batch in dataset:
+        batches.append(batch)
+        size += sum(a.nbytes for a in batch.feeds.values())
+        if size > HELD:
+            return dataset
+    return batches
+
+
+@dataclass(frozen=True)
+class Fed:
+    """A weight of a node that is fed anew for every trial."""
+
+    name: str  # of the session's input
+    use: Use
+    full: np.ndarray
+    zero: np.ndarray | int
+
+
+class Trials:
+    """Runs of the masked original on a fixed set of samples.
+
+    Where a weight that masking changes cannot be fed (it belongs to a body of its own, or an operator wants it
+    constant), every trial makes a session of the masked model instead.
+
+    Raises ModelError where the model cannot be run on the samples, and UsageError for samples that do not fit.
+    """
+
+    def __init__(self, lab: Lab, samples: Dataset) -> None:
+        self.lab, self.has_labels = lab, samples.has_labels
+        self.batches = held(samples)
+        self._fed = fed_weights(lab)
+        self._arrays: dict[str, tuple[tuple[bytes, ...], np.ndarray]] = {}
+        if self._fed is not None:
+            try:
+                self.runner({})(next(iter(self.batches)).feeds)
+            except ModelError:
+                self._fed = None
+
+    @cached_property
+    def _session(self) -> Session:
+        return self._load(with_inputs(self.lab.model, self.lab.deps, self._fed or ()))
+
+    def _load(self, model: onnx.ModelProto) -> Session:
+        return make_session(model, providers=self.lab.request.providers, threads=THREADS, optimize=True)
+
+    def runner(self, kept: Kept) -> Callable[[Feed], Feed]:
+        """What gives the outputs for a feed when the groups keep these channels; groups not named keep all."""
+        dead = self.lab.deps.dead(kept)
+        if self._fed is None:
+            return self._load(mask(self.lab.model, self.lab.deps, dead) if dead.any() else self.lab.model).run
+        values = {f.name: self._masked(f, dead) for f in self._fed}
+        return lambda feed: self._session.run({**feed, **values})
+
+    def _masked(self, fed: Fed, dead: np.ndarray) -> np.ndarray:
+        deps = self.lab.deps
+        live = tuple(np.broadcast_to(deps.live(x, dead) | ~zeroed(deps, x), x.shape) for x in fed.use.axes)
+        key = tuple(m.tobytes() for m in live)
+        if fed.name not in self._arrays or self._arrays[fed.name][0] != key:
+            changed = not all(m.all() for m in live)
+            self._arrays[fed.name] = key, masked_array(fed.full, live, fed.zero) if changed else fed.full
+        return self._arrays[fed.name][1]
+
+    @cached_property
+    def _recorded(self) -> list[Feed] | None:
+        """The original's outputs for each batch; None where they do not fit into memory."""
+        run, found, size = self.runner({}), [], 0
+        for batch in self.batches:
+            found.append(run(batch.feeds))
+            size += sum(a.nbytes for a in found[-1].values())
+            if size > HELD:
+                return None
+        return found
+
+    def references(self) -> Iterator[Feed]:
+        """The original's outputs, batch by batch."""
+        if self._recorded is not None:
+            yield from self._recorded
+            return
+        run = self.runner({})
+        for batch in self.batches:
+            yield run(batch.feeds)
+
+    def mean(self, kept: Kept, loss: Loss) -> float:
+        """The mean of a loss over the samples when the groups keep these channels."""
+        run, total, number = self.runner(kept), 0.0, 0
+        for batch, reference in zip(self.batches, self.references(), strict=True):
+            value, count = loss(run(batch.feeds), reference, batch.labels)
+            total, number = total + value, number + count
+        return total / max(number, 1)
+
+    def figure(self, kept: Kept, metric: Metric) -> float:
+        """A figure of merit over the samples when the groups keep these channels."""
+        run, sums, samples = self.runner(kept), np.zeros(1), 0
+        for batch, reference in zip(self.batches, self.references(), strict=True):
+            sums = sums + metric.terms(run(batch.feeds), reference, batch.labels)
+            samples += batch.size
+        return metric.total(sums, samples)
+
+
+def zeroed(deps: Dependencies, labels: np.ndarray) -> np.ndarray:
+    """Which positions of an axis masking sets to zero where they are dead."""
+    return np.broadcast_to(np.False_, labels.shape) if is_fixed(labels) else deps.zeroed[labels]
+
+
+def fed_weights(lab: Lab) -> list[Fed] | None:
+    """The weights that masking changes, use by use; None where one of them cannot be an input of the graph."""
+    deps = lab.deps
+    removable = np.zeros(int(deps.component.max()) + 1, bool)
+    for group in deps.groups:
+        removable[group.components] = True
+    zeros, arrays, found = zero_points(lab.model, deps), dict[str, np.ndarray](), []
+    for k, use in enumerate(deps.uses):
+        if not any((removable[deps.component[x]] & zeroed(deps, x)).any() for x in use.axes if not is_fixed(x)):
+            continue
+        if use.input < 0 or deps.nodes[use.node].path:
+            return None
+        if use.source not in arrays:
+            arrays[use.source] = lab.weights.raw(use.source)
+        found.append(Fed(f"onnxprune.{k}.{use.source}", use, arrays[use.source], zeros.get(use.source, 0)))
+    return found
+
+
+def with_inputs(model: onnx.ModelProto, deps: Dependencies, fed: Iterable[Fed]) -> onnx.ModelProto:
+    """A copy of the model that takes these weights as inputs; those that nobody else uses are left out."""
+    out = edited(model, (), {})
+    nodes = {tuple(node.output): node for node in out.graph.node}
+    sources = set()
+    for f in fed:
+        nodes[tuple(deps.nodes[f.use.node].proto.output)].input[f.use.input] = f.name
+        element = helper.np_dtype_to_tensor_dtype(f.full.dtype)
+        out.graph.input.append(helper.make_tensor_value_info(f.name, element, f.full.shape))
+        sources.add(f.use.source)
+    idle = sources - _used(out.graph)
+    for field_ in (out.graph.initializer, out.graph.input):
+        for k in [k for k, item in enumerate(field_) if item.name in idle][::-1]:
+            del field_[k]
+    return out
+
+
+def _used(graph: onnx.GraphProto) -> set[str]:
+    found = {o.name for o in graph.output}
+    for node in graph.node:
+        found.update(node.input)
+        for body, _ in subgraphs(node):
+            found |= _used(body)
+    return found
