@@ -30,7 +30,7 @@ def analyse(
     model: onnx.ModelProto,
     *,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
-    observed: Mapping[str, tuple[int, ...]] | None = None,
+    observed: Mapping[str, np.ndarray] | None = None,
     heads: bool = True,
 ) -> Dependencies:
     """Find which channels of a network are coupled, and what can be removed.
@@ -39,13 +39,11 @@ def analyse(
         model: the network; never changed.
         input_shapes: concrete shapes of inputs whose sizes are symbolic; the couplings do not depend on them, the
             multiply-accumulate counts do.
-        observed: shapes of values that inference cannot know, as a run has shown them.
+        observed: arrays of the shape and type of values that inference cannot know, as a run has shown them.
         heads: attention loses whole heads; otherwise the same share of every head.
     """
     shapes = {name: tuple(int(n) for n in shape) for name, shape in (input_shapes or {}).items()}
-    statics = infer(model, shapes)
-    for key, shape in (observed or {}).items():
-        statics.shapes.setdefault(key, shape)
+    statics = infer(model, shapes, observed)
     walk = Walk(statics, opset_of(model), heads)
     walk.graph(model.graph, "", [], overridable=_overridable(model))
     for value in model.graph.output:

@@ -44,12 +44,17 @@ class Statics:
         return None if key in self.sampled else self.constants.get(key)
 
 
-def infer(model: onnx.ModelProto, input_shapes: Mapping[str, Shape] | None = None) -> Statics:
+def infer(
+    model: onnx.ModelProto,
+    input_shapes: Mapping[str, Shape] | None = None,
+    observed: Mapping[str, np.ndarray] | None = None,
+) -> Statics:
     """Shapes and constants of a model and of the bodies inside it.
 
     Args:
         model: never changed.
         input_shapes: concrete shapes of inputs; symbolic axes of others become 1 (the first) or 224.
+        observed: arrays of the shape and type of values that inference cannot know, as a run has shown them.
     """
     skeleton = weightless(model)
     for value in skeleton.graph.input:
@@ -61,6 +66,9 @@ def infer(model: onnx.ModelProto, input_shapes: Mapping[str, Shape] | None = Non
     statics = Statics()
     opset = opset_of(model)
     _read_types(inferred.graph, "", statics)
+    for key, array in (observed or {}).items():
+        statics.shapes.setdefault(key, array.shape)
+        statics.types.setdefault(key, onnx.helper.np_dtype_to_tensor_dtype(array.dtype))
     _walk(skeleton.graph, "", statics, opset, [])
     return statics
 

@@ -27,6 +27,7 @@ from onnxprune.pipeline.request import Request
 from onnxprune.report.summary import Report
 from onnxprune.runtime.data import Dataset, open_data
 from onnxprune.runtime.inputs import parse_input_shapes, random_inputs, resolve_shapes
+from onnxprune.runtime.observe import missing_shapes, observe
 from onnxprune.runtime.specs import Feed, Spec, model_inputs
 from onnxprune.runtime.verify import Proof, prove
 from onnxprune.surgery.plan import Plan, make_plan
@@ -115,12 +116,23 @@ def start(source: Any, request: Request, progress: Progress) -> Run:
     progress("analyse", 0, 0)
     request, shapes, problems = _sizes(request, model, hints)
     resolved = time.perf_counter()
-    deps = analyse(model.proto, input_shapes=shapes, heads=request.heads == "whole")
+    deps = _analyse(model, request, shapes)
     analysed = time.perf_counter()
     data = _open_data(request, model)
     seconds = {"load": loaded - begun, "find input shapes": resolved - loaded, "analyse": analysed - resolved}
-    notes = [*_assumed(specs, hints, deps), *(data.notes if data else ())]
+    notes = [*_assumed(specs, hints, deps), *(f"data: {n}" for n in (data.notes if data else ()))]
     return Run(model, request, progress, shapes, deps, data, seconds, [*model.warnings, *problems], notes)
+
+
+def _analyse(model: Model, request: Request, shapes: Mapping[str, tuple[int, ...]]) -> Dependencies:
+    """Analyse; where nodes were given up for shapes that cannot be inferred, once more with those that a run shows."""
+    heads = request.heads == "whole"
+    deps = analyse(model.proto, input_shapes=shapes, heads=heads)
+    missing = missing_shapes(model.proto, deps.statics.shapes)
+    if not (deps.unknown and missing and (request.verify or request.measure)):
+        return deps
+    feed = random_inputs(model_inputs(model.proto), shapes, seed=request.seed)[0]
+    return analyse(model.proto, input_shapes=shapes, observed=observe(model.proto, missing, feed), heads=heads)
 
 
 def _sizes(
