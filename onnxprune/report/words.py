@@ -67,7 +67,7 @@ def merit(value: float, unit: str) -> str:
     """A figure of merit in its unit."""
     if not math.isfinite(value):
         return clean(value)
-    return f"{value:.2%}" if unit == "share" else f"{value:.2f} {unit}".rstrip()
+    return f"{value:.2%}" if unit == "share" else clean(f"{value:.2f} {unit}").rstrip()
 
 
 def merit_change(row: MetricRow) -> str:
@@ -75,7 +75,7 @@ def merit_change(row: MetricRow) -> str:
     gap = row.after - row.before
     if not math.isfinite(gap):
         return ""
-    text = f"{abs(gap) * 100:.2f} points" if row.unit == "share" else f"{abs(gap):.2f} {row.unit}".rstrip()
+    text = f"{abs(gap) * 100:.2f} points" if row.unit == "share" else clean(f"{abs(gap):.2f} {row.unit}").rstrip()
     return f"{MINUS if gap < 0 else '+'}{text}" if float(text.split()[0]) else "unchanged"
 
 

@@ -1,0 +1,314 @@
+"""Reports as text, HTML and JSON: figures as people read them, any width, and names that mean harm."""
+
+import json
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from cli_runs import DIGITS, Runner
+from rich.console import Console
+
+import onnxprune
+from onnxprune.errors import FileError, UsageError
+from onnxprune.report import DriftRow, Figures, FrozenRow, GroupRow, MetricRow, Report, files, words
+from onnxprune.report.html import html
+from onnxprune.report.jsonable import dumps, jsonable
+from onnxprune.report.terminal import plain, rendered
+
+EVIL = "<script>alert('x')</script>[red]\x1b[31m\r\n\u202e&amp;\"'"
+
+REPORT = Report(
+    source="/nets/net.onnx",
+    output="/nets/small.onnx",
+    options={"ratio": 0.5, "method": "ncc"},
+    asked="remove 50% of the channels of each group; method ncc",
+    got="25.2% of the parameters and 25.2% of the MACs left",
+    before=Figures(23_456_789, 4_111_222_333, 97 << 20, 0.0123, 9_633_792),
+    after=Figures(5_864_197, 1_027_805_583, 24 << 20, 0.0041, 4_816_896),
+    groups=(
+        GroupRow("conv1.weight", ("/conv1/Conv",), 64, 32, 0.5),
+        GroupRow("conv2.weight", ("/conv2/Conv", "/skip/Conv"), 128, 128, None, "excluded by 'conv2*'"),
+    ),
+    frozen=(FrozenRow("/fc/Gemm", 10, "it is an output of the network"), FrozenRow("/odd", None, "is not known")),
+    proof="equal up to rounding: largest relative difference 1.7e-07 at 'logits' (3e-05 allowed), 4 runs",
+    proof_error=1.7e-7,
+    drift=(DriftRow("logits", 0.5, 0.91, 7.5), DriftRow("aux", 0.25, 0.97, 12.0)),
+    metrics=(MetricRow("top1", 0.761, 0.745, "share", 500), MetricRow("snr", math.inf, 12.5, "dB", 500)),
+    latency_note="median of 50 alternating runs in onnxruntime, CPU, 2 threads",
+    input_shapes={"image": (1, 3, 224, 224)},
+    warnings=("one weight is not finite",),
+    notes=("data: not used: spare",),
+    seconds={"load": 0.1, "verify": 2.5},
+    next_commands=("trtexec --onnx=small.onnx --fp16" + " --shapes=image:1x3x224x224" * 4,),
+    sha256={"source": "a" * 64, "output": "b" * 64},
+)
+NOTHING = replace(
+    REPORT,
+    groups=(),
+    after=replace(REPORT.before),
+    frozen=tuple(FrozenRow(f"/layer{k}", 8, f"reason {k % 12} of '{k}'") for k in range(24)),
+)
+
+
+# --- figures -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("made", "text"),
+    [
+        (words.count(171_162), "171,162"),
+        (words.count(23_456_789), "23.5 M"),
+        (words.si(0), "0"),
+        (words.si(999), "999"),
+        (words.si(999_999), "1000 k"),
+        (words.si(3_370_624), "3.37 M"),
+        (words.si(4.1e9), "4.10 G"),
+        (words.size(171), "171 bytes"),
+        (words.size(686_952), "671 KiB"),
+        (words.size(3 << 30), "3.00 GiB"),
+        (words.duration(12.3e-6), "12.3 µs"),
+        (words.duration(0.0123), "12.3 ms"),
+        (words.duration(100.4), "100 s"),
+        (words.left(200, 50), "25.0%"),
+        (words.left(0, 0), ""),
+        (words.factor(200, 50), "4.00×"),
+        (words.factor(200, 0), ""),
+        (words.merit(0.745, "share"), "74.50%"),
+        (words.merit(math.inf, "dB"), "inf"),
+        (words.merit_change(MetricRow("top1", 0.761, 0.745, "share", 1)), "−1.60 points"),
+        (words.merit_change(MetricRow("top1", 0.7, 0.75, "share", 1)), "+5.00 points"),
+        (words.merit_change(MetricRow("top1", 0.7, 0.7, "share", 1)), "unchanged"),
+        (words.merit_change(MetricRow("snr", math.inf, 3.0, "dB", 1)), ""),
+        (words.drift(DriftRow("y", 0.0, 1.0, math.inf)), "y: none, bit for bit the same"),
+        (words.drift(DriftRow("y", math.inf, math.nan, -math.inf, "shape changed")), "y: shape changed"),
+        (words.plural(1, "layer"), "1 layer"),
+        (words.plural(2000, "layer"), "2,000 layers"),
+        (words.listed(["a", "b", "c"], 2), "a, b and 1 more"),
+        (words.clean("a\x1b[31m\nb\u202e"), "a\\x1b[31m\\nb\\u202e"),
+    ],
+)
+def test_words(made: str, text: str) -> None:
+    assert made == text
+
+
+def test_the_output_that_moved_furthest_is_named() -> None:
+    unlike = DriftRow("odd", math.inf, math.nan, -math.inf, "shape changed")
+    assert words.worst(REPORT.drift).output == "logits"
+    assert words.worst((*REPORT.drift, unlike)).output == "odd"
+
+
+def test_frozen_layers_are_gathered_by_reason() -> None:
+    rows = [
+        FrozenRow("a", 1, "input 'p' is unknown"),
+        FrozenRow("b", 1, "r"),
+        FrozenRow("c", 2, "input 'q' is unknown"),
+    ]
+    found = words.by_reason(rows)
+    assert {reason: [r.layer for r in members] for reason, members in found.items()} == {
+        "input … is unknown": ["a", "c"],
+        "r": ["b"],
+    }
+
+
+# --- text --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [30, 44, 60, 80, 160])
+@pytest.mark.parametrize("report", [REPORT, NOTHING], ids=["pruned", "nothing"])
+@pytest.mark.parametrize("details", [False, True])
+def test_text_fits_any_width_and_cuts_off_no_number(width: int, report: Report, details: bool) -> None:
+    text = plain(report, width=width, details=details)
+    for line in text.splitlines():
+        assert len(line) <= width or line.startswith("  trtexec")
+        assert line == line.rstrip()
+    assert "23.5 M" in text
+    assert report.next_commands[0] in text
+    if width >= 44:
+        assert "…" not in text.replace("of …", "").replace("of\n…", "")
+
+
+def test_printing_a_report_gives_the_table() -> None:
+    text = str(REPORT)
+    assert text == plain(REPORT)
+    assert "/nets/net.onnx → /nets/small.onnx" in text
+    squeezed = " ".join(text.split())
+    assert "on 500 samples of the data" in squeezed
+    assert "1 of 2 groups cut, 32 of 192 channels removed; 2 layers cannot be cut" in squeezed
+    assert "masked original and pruned model are equal up to rounding" in squeezed
+    assert "worst of 2 outputs, logits: cosine 0.9100" in squeezed
+    assert "says nothing about accuracy" in squeezed
+    assert "warning: one weight is not finite" in squeezed
+    assert "data: not used: spare" in squeezed
+    assert "excluded" not in squeezed
+    assert "excluded by 'conv2*'" in " ".join(plain(REPORT, details=True).split())
+
+
+def test_nothing_removed_says_why() -> None:
+    text = " ".join(plain(NOTHING).split())
+    assert "nothing was removed: no layer of this network has channels that can be removed" in text
+    assert "a faithful copy was written" in text
+    assert "24 layers cannot be cut, and why" in text
+    assert "reason 3 of …" in text
+    assert "and 4 other reasons (-v shows all)" in text
+    assert "other reasons" not in plain(NOTHING, details=True)
+    written = " ".join(plain(replace(NOTHING, output=None)).split())
+    assert "faithful copy" not in written
+    assert "nothing written" in written
+
+
+def test_not_verified_is_said() -> None:
+    assert "not verified" in plain(replace(REPORT, proof=None, proof_error=None))
+
+
+def test_a_ratio_too_small_is_not_blamed_on_the_network() -> None:
+    whole = replace(REPORT, groups=tuple(replace(g, kept=g.channels) for g in REPORT.groups))
+    assert "what was asked leaves all channels of the 2 groups that could be cut" in " ".join(plain(whole).split())
+
+
+def test_colour_on_a_terminal_and_none_where_it_is_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    console = Console(force_terminal=True, color_system="standard", width=80)
+    with console.capture() as coloured:
+        console.print(rendered(REPORT))
+    assert "\x1b[3" in coloured.get()
+    monkeypatch.setenv("NO_COLOR", "1")
+    console = Console(force_terminal=True, color_system="standard", width=80)
+    with console.capture() as bare:
+        console.print(rendered(REPORT))
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]", bare.get())
+
+
+# --- names that mean harm ----------------------------------------------------
+
+EVIL_REPORT = replace(
+    REPORT,
+    source=EVIL,
+    asked=EVIL,
+    got=EVIL,
+    groups=(GroupRow(EVIL, (EVIL, EVIL), 8, 4, 0.5, EVIL),),
+    frozen=(FrozenRow(EVIL, 3, EVIL),),
+    proof=EVIL,
+    drift=(DriftRow(EVIL, 1.0, 0.5, 1.0), DriftRow(EVIL, math.inf, math.nan, -math.inf, EVIL)),
+    metrics=(MetricRow(EVIL, 0.5, 0.25, EVIL, 5),),
+    latency_note=EVIL,
+    warnings=(EVIL,),
+    notes=(EVIL,),
+    next_commands=(EVIL,),
+    sha256={EVIL: EVIL},
+)
+
+
+@pytest.mark.parametrize("details", [False, True])
+def test_a_terminal_gets_no_control_characters(details: bool) -> None:
+    text = plain(EVIL_REPORT, details=details, width=200)
+    assert not set(text) & set("\x1b\r\u202e")
+    assert "[red]" in text  # no markup of rich's either
+    assert "<script>" in text
+
+
+class Page(HTMLParser):
+    """Tags and attributes of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.words: list[str] = []
+        self.addresses: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [str(v) for k, v in attrs if k in ("src", "href")]
+        assert not any(k.startswith("on") for k, _ in attrs)
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+@pytest.mark.parametrize("report", [REPORT, NOTHING, EVIL_REPORT], ids=["pruned", "nothing", "evil"])
+def test_html_stands_alone_and_escapes_everything(report: Report) -> None:
+    page = Page(html(report))
+    assert "script" not in page.tags
+    assert not page.addresses
+    assert page.tags.count("table") == html(report).count("</table>")
+    assert not set(html(report)) & set("\x1b\r\u202e")
+    assert "http" not in "".join(page.words)
+
+
+def test_html_says_it_all() -> None:
+    said = " ".join(" ".join(Page(html(REPORT)).words).split())
+    for word in ("conv1.weight", "/skip/Conv", "excluded by 'conv2*'", "/fc/Gemm", "it is an output of the network"):
+        assert word in said
+    for word in ("23.5 M", "74.50%", "−1.60 points", "equal up to rounding", "trtexec", "a" * 64, "2.50 s", "12.3 ms"):
+        assert word in said
+    assert 'style="width:50.00%"' in html(REPORT)
+
+
+def test_hostile_names_in_a_model_end_to_end(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = onnx.load(DIGITS)
+    for node in model.graph.node:
+        node.name = f"{EVIL}{node.name}"
+    onnx.save(model, "in.onnx")
+    run = Runner(capsys)
+    outcome = run("in.onnx", "out.onnx", "--ratio", 0.5, "--no-measure", "-v", "--report", "report.html")
+    looked = run("inspect", "in.onnx", "-v")
+    explained = run("explain", "in.onnx", "fc2.weight")
+    missed = run("explain", "in.onnx", "Gemm")
+    assert [x.code for x in (outcome, looked, explained, missed)] == [0, 0, 0, 2]
+    for shown in (outcome, looked, explained, missed):
+        assert not set(shown.out + shown.err) & set("\x1b\r\u202e")
+    assert "script" not in Page((tmp_path / "report.html").read_text("utf-8")).tags
+
+
+# --- JSON and files ----------------------------------------------------------
+
+
+def test_json_of_anything() -> None:
+    given = {"a": np.float32(0.5), "b": np.arange(2), "c": (math.nan, math.inf), "d": Path("x"), 5: None, "e": {1}}
+    assert jsonable(given) == {"a": 0.5, "b": [0, 1], "c": [None, None], "d": "x", "5": None, "e": [1]}
+    assert json.loads(dumps(REPORT.to_json()))["metrics"][1]["before"] is None
+    assert dumps(EVIL_REPORT.to_json()).isascii()
+
+
+def test_python_and_command_line_give_the_same_report(tmp_path: Path) -> None:
+    report = onnxprune.prune(DIGITS, tmp_path / "out.onnx", ratio=0.5, measure=False).report
+    found = json.loads(dumps(report.to_json()))
+    assert found["groups"][0]["members"] == ["/conv1/Conv"]
+    assert found["input_shapes"] == {"image": [1, 1, 8, 8]}
+    assert "parameters" in str(report)
+
+
+def test_files_are_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "report.json"
+    target.write_text("before")
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.write", full)
+        with pytest.raises(FileError, match="No space left"):
+            files.write_report(str(target), REPORT)
+    assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
+    assert target.read_text() == "before"
+    files.write_report(str(target), REPORT)
+    assert json.loads(target.read_text())["got"] == REPORT.got
+
+
+def test_targets_are_checked_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="ends with"):
+        files.check_target(str(tmp_path / "report.txt"), (".json",), "--report")
+    with pytest.raises(FileError, match="no directory"):
+        files.check_target(str(tmp_path / "a" / "b.json"), None, "--plan-out")
+    with pytest.raises(FileError, match="null"):
+        files.check_target("a\0b", None, "--plan-out")
+    assert files.same(str(tmp_path / "x"), str(tmp_path) + "/./x")
+    assert not files.same(str(tmp_path / "x"), str(tmp_path / "y"))
