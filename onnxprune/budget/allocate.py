@@ -43,9 +43,15 @@ class Budget:
         if self.round_to is not None and self.round_to < 1:
             raise UsageError(f"channel counts are rounded to 1 or more, not {self.round_to}")
 
-    def as_target(self) -> "Budget":
-        """The same budget as a share of a cost to keep: a ratio is taken over the channels of all groups together."""
-        return self if self.target else replace(self, ratio=None, target=(CHANNELS, 1 - (self.ratio or 0.0)))
+    def as_target(self, costs: Costs) -> "Budget":
+        """The same budget as a share of a cost to keep: a ratio is over the channels of all free groups."""
+        if self.target is not None:
+            return self
+        kept = sum(
+            keep_of(n, self.ratio_for[g], self) if g in self.ratio_for else n * (1 - (self.ratio or 0.0))
+            for g, n in costs.groups.items()
+        )
+        return replace(self, ratio=None, target=(CHANNELS, kept / max(1, sum(costs.groups.values()))))
 
     def counts(self, group: str, channels: int) -> tuple[int, ...]:
         """What a group may keep, from all of its channels down; one entry where it is not free to change."""
@@ -85,7 +91,7 @@ def allocate(costs: Costs, budget: Budget, allocation: str = "uniform", losses: 
     if budget.target is None and not allocator.losses:
         ratios = {g: budget.ratio_for.get(g, budget.ratio or 0.0) for g in costs.groups}
         return Allocation({g: keep_of(n, ratios[g], budget) for g, n in costs.groups.items()})
-    budget = budget.as_target()
+    budget = budget.as_target(costs)
     choices = [budget.counts(g, n) for g, n in costs.groups.items()]
     assert budget.target is not None
     kind, share = budget.target

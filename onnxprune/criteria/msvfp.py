@@ -7,12 +7,14 @@ Published: the loop below with its numbers. While the reduction of the cost is b
 its filters of the smallest L2 norm, after that those with the smallest sum of distances to the layer's others; a trial
 removes 10 % of a layer's current filters, layers that have lost 70 % are left alone, and whenever the cost has fallen
 by more than 3 % since the last time the network is trained for a short while. Ours: a step removes at least one filter
-and leaves what `least` asks for; the last step hands back what it took beyond the target; with "cosine" and "ncc" the
-filters of the largest similarity to the others go; layers whose trial saves nothing are not tried; `trials="lazy"`.
+and leaves what `least` and `multiple` ask for; the last step hands back what it took beyond the target, and where even
+one channel of a wide layer leads further below it than one of another layer, the others may go on; with "cosine" and
+"ncc" the filters of the largest similarity to the others go; layers whose trial saves nothing are not tried;
+`trials="lazy"`.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Literal
 
@@ -124,18 +126,27 @@ class _Network:
     options: Msvfp
     cost: Callable[[Kept], float]
     loss: Callable[[Kept], float]
+    least: Mapping[str, int]
+    multiple: Mapping[str, int]
+    passed: set[str] = field(default_factory=set)  # groups too coarse for what is left to save
+
+    def number(self, name: str) -> int:
+        """How many filters of a group the next step removes; 0 where it has to keep what it has."""
+        current, multiple = len(self.kept[name]), self.multiple.get(name, 1)
+        least = max(1, self.least.get(name, 1))
+        left = max(least, (current - self.options.share(current)) // multiple * multiple)
+        return max(0, current - left)
 
     def without(self, name: str, removed: Indices) -> Kept:
         """The kept channels of all groups if these of one were gone."""
         return {**self.kept, name: np.setdiff1d(self.kept[name], removed)}
 
-    def removable(self, redundant: bool, least: Mapping[str, int]) -> dict[str, Indices]:
+    def removable(self, redundant: bool) -> dict[str, Indices]:
         """What a trial would remove from each group that may lose some and thereby saves something."""
         found, now = {}, self.cost(self.kept)
         for name, layer in self.layers.items():
-            current, total = len(self.kept[name]), len(layer.norms)
-            number = min(self.options.share(current), current - max(1, least.get(name, 1)))
-            if number < 1 or 1 - current / total >= self.options.cap:
+            gone, number = 1 - len(self.kept[name]) / len(layer.norms), self.number(name)
+            if number < 1 or gone >= self.options.cap or name in self.passed:
                 continue
             removed = layer.first_to_go(self.kept[name], number, redundant)
             if self.cost(self.without(name, removed)) < now:
@@ -149,8 +160,19 @@ class _Network:
 
     def enough(self, name: str, removed: Indices, target: float) -> Indices:
         """As few of these channels, first ones first, as reach the target; all of them where they do not."""
-        reach = (n for n in range(1, len(removed)) if self.cost(self.without(name, removed[:n])) <= target)
+        reach = (n for n in self._units(name, len(removed)) if self.cost(self.without(name, removed[:n])) <= target)
         return removed[: next(reach, len(removed))]
+
+    def _units(self, name: str, most: int) -> list[int]:
+        """The numbers of filters that may go in one step so that a whole multiple stays."""
+        current, multiple = len(self.kept[name]), self.multiple.get(name, 1)
+        return [n for n in range(1, most) if (current - n) % multiple == 0]
+
+    def finest(self, removable: Mapping[str, Indices]) -> float:
+        """The least that the cost can fall by one unit of one of these groups."""
+        now = self.cost(self.kept)
+        units = ((name, next(iter(self._units(name, len(r))), len(r)), r) for name, r in removable.items())
+        return min(now - self.cost(self.without(name, removed[:n])) for name, n, removed in units)
 
 
 def _choose(
@@ -185,6 +207,8 @@ def search(
     *,
     retrain: Callable[[Kept], Mapping[str, Filters] | None] | None = None,
     least: Mapping[str, int] | None = None,
+    multiple: Mapping[str, int] | None = None,
+    fine: bool = False,
     progress: Callable[[Step], None] | None = None,
 ) -> Result:
     """Remove channels until the cost is at most `target`, in the unit of `cost` (MACs, say).
@@ -195,23 +219,32 @@ def search(
     retrain: called with the kept channels whenever the cost has fallen enough; it may give the changed filters, with
         all channels in their old places, those that are gone included.
     least: channels that a group has to keep; 1 where it is not named.
+    multiple: of which the numbers of channels that a group keeps are; 1 where it is not named.
+    fine: end within one step of the finest group; else the last step may lead as far as one of its own group does.
 
     Where no group may be thinned any further the search ends early, and `reached` is false.
     """
     options = options or Msvfp()
     layers = {name: Layer.of(filters, options.similarity) for name, filters in groups.items()}
-    network = _Network(layers, {name: np.arange(f.channels) for name, f in groups.items()}, options, cost, loss)
+    full_set = {name: np.arange(f.channels) for name, f in groups.items()}
+    network = _Network(layers, full_set, options, cost, loss, least or {}, multiple or {})
     full = trained = now = float(cost(network.kept))
     base = float(loss(network.kept))
     rises: dict[str, float] = {}
     steps: list[Step] = []
     while now > target:
         redundant = full - now >= options.switch * (full - target)
-        removable = network.removable(redundant, least or {})
+        removable = network.removable(redundant)
+        if not removable and network.passed:
+            network.passed, fine = set(), False
+            continue
         if not removable:
             break
         name, base, trials = _choose(network, removable, base, rises)
         removed = network.enough(name, removable[name], target)
+        if fine and network.cost(network.without(name, removed)) < target - network.finest(removable):
+            network.passed.add(name)
+            continue
         if len(removed) < len(removable[name]):
             base = network.trial(name, removed)
         network.kept = network.without(name, removed)

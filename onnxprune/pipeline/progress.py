@@ -1,0 +1,9 @@
+"""How long work tells how far it is."""
+
+from collections.abc import Callable
+
+Progress = Callable[[str, int, int], None]  # what is done, how far, of how much; 0 of 0 where that is not known
+
+
+def silent(what: str, done: int, of: int) -> None:
+    """A progress that shows nothing."""
