@@ -107,7 +107,7 @@ def merge(filters: np.ndarray, gone: np.ndarray, stay: np.ndarray) -> np.ndarray
     return mix
 
 
-def ridge(filters: np.ndarray, gone: np.ndarray, stay: np.ndarray, *, strength: float = 1e-4) -> np.ndarray:
+def ridge(filters: np.ndarray, gone: np.ndarray, stay: np.ndarray, *, strength: float = 1e-5) -> np.ndarray:
     """Each removed filter as a ridge combination of all kept ones (Kim et al., arXiv 2502.08474)."""
     kept = filters[stay]
     system = kept @ kept.T

@@ -1,9 +1,10 @@
 """Ridge regression of a layer's output on its input patches, one small system per group of channels."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 CHUNK = 1 << 14  # rows that are multiplied in single precision before the sum goes on in double
 
@@ -43,6 +44,15 @@ def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return total
 
 
+def _factored(gram: np.ndarray, ridge: float, scale: float) -> tuple[Any, float]:
+    """Cholesky factor of `gram + ridge · scale`, and the ridge that rounding errors in the sums asked for."""
+    while True:
+        try:
+            return cho_factor(gram + ridge * scale * np.eye(len(gram)), lower=True), ridge
+        except LinAlgError:
+            ridge = max(10 * ridge, 1e-8)
+
+
 def fit(
     columns: np.ndarray,
     goal: Goal,
@@ -69,7 +79,7 @@ def fit(
     scale = float(np.trace(gram)) / max(len(gram), 1)
     if scale <= 0:
         return prior, bias
-    factor = cho_factor(gram + ridge * scale * np.eye(len(gram)), lower=True)
+    factor, ridge = _factored(gram, ridge, scale)
     weights, shift = prior.astype(np.float64), bias.astype(np.float64) + prior @ mean
     flat = np.isfinite(goal.low) or np.isfinite(goal.high)
     aim = goal.invert(goal.wanted)

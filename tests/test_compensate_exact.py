@@ -1,0 +1,232 @@
+"""Compensation where the outcome is known: what is redundant leaves without a trace."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from onnxprune.channels import analyse
+from onnxprune.runtime.session import make_session
+from onnxprune.surgery.compensate import COMPENSATIONS, compensate
+from onnxprune.surgery.recovery.curves import repair_curves
+from onnxprune.surgery.rewrite import cut, mask
+
+RECOVERING = ["merge", "ridge", "fold", "lstsq"]
+HALF = 4  # channels that are no copies, in each planted layer
+
+
+class Net:
+    """A small graph under construction; weights are seeded."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.nodes: list[onnx.NodeProto] = []
+        self.tensors: list[onnx.TensorProto] = []
+
+    def tensor(self, name: str, array: np.ndarray) -> str:
+        self.tensors.append(numpy_helper.from_array(np.asarray(array, np.float32), name))
+        return name
+
+    def op(self, kind: str, *inputs: str, out: str, **attributes: object) -> str:
+        self.nodes.append(helper.make_node(kind, list(inputs), [out], name=out, **attributes))
+        return out
+
+    def planted(
+        self, outputs: int, inputs: int, kernel: tuple[int, ...], scales: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Filters and biases of which the second half is the first half times `scales`."""
+        first = self.rng.normal(size=(outputs // 2, inputs, *kernel))
+        bias = self.rng.normal(size=outputs // 2) * 0.3
+        spread = scales.reshape(-1, *[1] * (first.ndim - 1))
+        return np.concatenate([first, spread * first]), np.concatenate([bias, scales * bias])
+
+    def model(self, x: tuple[int, ...], out: str) -> onnx.ModelProto:
+        graph = helper.make_graph(
+            self.nodes, "net",
+            [helper.make_tensor_value_info("x", 1, ["n", *x])],
+            [helper.make_tensor_value_info(out, 1, None)], self.tensors,
+        )  # fmt: skip
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+ONES, SCALED = np.ones(HALF), np.array([0.5, 2.0, 1.5, 0.25])
+
+
+def plain(scales: np.ndarray) -> onnx.ModelProto:
+    net = Net()
+    w, b = net.planted(8, 3, (3, 3), scales)
+    net.op("Conv", "x", net.tensor("w1", w), net.tensor("b1", b), out="c1", pads=[1] * 4)
+    net.op("Relu", "c1", out="r1")
+    net.op("Conv", "r1", net.tensor("w2", net.rng.normal(size=(5, 8, 3, 3))), out="y", pads=[1] * 4)
+    return net.model((3, 9, 9), "y")
+
+
+def normalised(scales: np.ndarray) -> onnx.ModelProto:
+    """BatchNormalization unfused: copies differ in the size of the filter, which γ, mean and variance undo or keep."""
+    net = Net(1)
+    w, _ = net.planted(8, 3, (3, 3), scales)
+    gamma, beta, mean = net.rng.uniform(0.5, 1.5, HALF), net.rng.normal(size=HALF), net.rng.normal(size=HALF)
+    var = net.rng.uniform(0.5, 2, HALF)
+    net.op("Conv", "x", net.tensor("w1", w), out="c1", pads=[1] * 4)
+    both = [
+        np.concatenate([gamma, gamma * scales]),
+        np.concatenate([beta, beta * scales]),
+        np.concatenate([mean, mean * scales]),
+        np.concatenate([var, (var + 1e-5) * scales**2 - 1e-5]),
+    ]
+    names = [net.tensor(n, a) for n, a in zip(["g", "be", "m", "v"], both, strict=True)]
+    net.op("BatchNormalization", "c1", *names, out="bn", epsilon=1e-5)
+    net.op("Relu", "bn", out="r1")
+    net.op("Conv", "r1", net.tensor("w2", net.rng.normal(size=(5, 8, 1, 1))), out="y")
+    return net.model((3, 9, 9), "y")
+
+
+def flattened(scales: np.ndarray) -> onnx.ModelProto:
+    net = Net(2)
+    w, b = net.planted(8, 3, (3, 3), scales)
+    net.op("Conv", "x", net.tensor("w1", w), net.tensor("b1", b), out="c1")
+    net.op("Relu", "c1", out="r1")
+    net.op("MaxPool", "r1", out="p1", kernel_shape=[2, 2], strides=[2, 2])
+    net.op("Flatten", "p1", out="f")
+    net.op(
+        "Gemm", "f", net.tensor("w2", net.rng.normal(size=(6, 8 * 9))), net.tensor("b2", np.zeros(6)), out="y", transB=1
+    )
+    return net.model((3, 8, 8), "y")
+
+
+def concatenated(scales: np.ndarray) -> onnx.ModelProto:
+    net = Net(3)
+    for k in "ab":
+        w, b = net.planted(8, 3, (3, 3), scales)
+        net.op("Conv", "x", net.tensor("w" + k, w), net.tensor("b" + k, b), out="c" + k, pads=[1] * 4)
+        net.op("Relu", "c" + k, out="r" + k)
+    net.op("Concat", "ra", "rb", out="cat", axis=1)
+    net.op("Conv", "cat", net.tensor("w2", net.rng.normal(size=(5, 16, 3, 3))), out="y")
+    return net.model((3, 9, 9), "y")
+
+
+def depthwise(scales: np.ndarray) -> onnx.ModelProto:
+    net = Net(4)
+    w, b = net.planted(8, 3, (1, 1), scales)
+    net.op("Conv", "x", net.tensor("w1", w), net.tensor("b1", b), out="c1")
+    net.op("Relu", "c1", out="r1")
+    half = net.rng.normal(size=(HALF, 1, 3, 3))
+    net.op("Conv", "r1", net.tensor("wd", np.concatenate([half, half])), out="d", group=8, pads=[1] * 4)
+    net.op("Relu", "d", out="rd")
+    net.op("Conv", "rd", net.tensor("w2", net.rng.normal(size=(5, 8, 1, 1))), out="y")
+    return net.model((3, 9, 9), "y")
+
+
+def mlp(scales: np.ndarray) -> onnx.ModelProto:
+    net = Net(5)
+    w, b = net.planted(8, 12, (), scales)
+    net.op("MatMul", "x", net.tensor("w1", w.T), out="m1")
+    net.op("Add", "m1", net.tensor("b1", b), out="a1")
+    net.op("Relu", "a1", out="r1")
+    net.op("MatMul", "r1", net.tensor("w2", net.rng.normal(size=(8, 5))), out="y")
+    return net.model((12,), "y")
+
+
+def upsampled(scales: np.ndarray) -> onnx.ModelProto:
+    net = Net(6)
+    w, b = net.planted(8, 3, (3, 3), scales)
+    net.op("Conv", "x", net.tensor("w1", w), net.tensor("b1", b), out="c1", pads=[1] * 4)
+    net.op("Relu", "c1", out="r1")
+    weights = net.tensor("w2", net.rng.normal(size=(8, 5, 4, 4)))
+    net.op("ConvTranspose", "r1", weights, out="y", strides=[2, 2], pads=[1] * 4)
+    return net.model((3, 6, 6), "y")
+
+
+NETS = {f.__name__: f for f in (plain, normalised, flattened, concatenated, depthwise, mlp, upsampled)}
+
+
+def feeds_of(model: onnx.ModelProto, count: int = 256, batch: int = 64, seed: int = 5) -> list[dict[str, np.ndarray]]:
+    shape = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim][1:]
+    rng = np.random.default_rng(seed)
+    return [{"x": rng.normal(size=(batch, *shape)).astype(np.float32)} for _ in range(count // batch)]
+
+
+def error(model: onnx.ModelProto, other: onnx.ModelProto) -> float:
+    """Largest difference of the outputs as a share of the largest output."""
+    feed = feeds_of(model, 16, 16, seed=9)[0]
+    a, b = (make_session(m, providers="cpu", threads=1).run(feed)["y"] for m in (model, other))
+    return float(np.abs(a - b).max() / np.abs(a).max())
+
+
+def without_copies(model: onnx.ModelProto, name: str, **options: object) -> tuple[float, float, float]:
+    """Errors of the compensated network and of the plain cut, and of the cut against the mask."""
+    deps = analyse(model)
+    kept = {g.name: np.arange(HALF) for g in deps.groups if len(g) == 8}
+    assert kept
+    done = compensate(name, model, deps, kept, analyse=analyse, feeds=feeds_of(model), options=options)
+    dead = done.deps.dead(kept)
+    small = cut(done.model, done.deps, dead)
+    plain_cut = cut(model, deps, deps.dead(kept))
+    return error(model, small), error(model, plain_cut), error(mask(done.model, done.deps, dead), small)
+
+
+@pytest.mark.parametrize("scales", [ONES, SCALED], ids=["copies", "scaled"])
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("name", RECOVERING)
+def test_planted_copies_leave_without_a_trace(name: str, net: str, scales: np.ndarray) -> None:
+    options = {"ridge": 1e-7} if name == "lstsq" else {}
+    after, plain_cut, surgery = without_copies(NETS[net](scales), name, **options)
+    assert plain_cut > 0.1
+    assert surgery < 1e-5
+    assert after < 2e-3
+
+
+def test_least_squares_finds_what_channels_of_other_shapes_can_give() -> None:
+    """A linear network of rank 4 in 8 channels: any 4 of them can do all, though no two filters are alike."""
+    net = Net(7)
+    basis = net.rng.normal(size=(4, 3, 1, 1))
+    mix = net.rng.normal(size=(8, 4))
+    net.op("Conv", "x", net.tensor("w1", np.tensordot(mix, basis, 1)), out="c1")
+    net.op("Conv", "c1", net.tensor("w2", net.rng.normal(size=(5, 8, 3, 3))), out="y")
+    model = net.model((3, 9, 9), "y")
+    after, plain_cut, _ = without_copies(model, "lstsq", ridge=1e-8)
+    assert plain_cut > 0.1
+    assert after < 1e-3
+
+
+def test_the_stream_makes_up_for_what_a_block_lost() -> None:
+    """The layer behind an Add is the only one that can repair; the target is the sum."""
+    net = Net(8)
+    w, b = net.planted(8, 4, (3, 3), ONES)
+    net.op("Conv", "x", net.tensor("w0", net.rng.normal(size=(4, 3, 1, 1))), out="s")
+    net.op("Conv", "s", net.tensor("w1", w), net.tensor("b1", b), out="c1", pads=[1] * 4)
+    net.op("Relu", "c1", out="r1")
+    net.op("Conv", "r1", net.tensor("w2", net.rng.normal(size=(4, 8, 3, 3))), out="c2", pads=[1] * 4)
+    net.op("Add", "c2", "s", out="y")
+    after, plain_cut, surgery = without_copies(net.model((3, 9, 9), "y"), "lstsq", ridge=1e-7)
+    assert plain_cut > 0.1
+    assert surgery < 1e-5
+    assert after < 2e-3
+
+
+def test_only_what_a_removed_channel_touches_changes() -> None:
+    model = plain(ONES)
+    deps = analyse(model)
+    name = next(g.name for g in deps.groups)
+    done = compensate("lstsq", model, deps, {name: np.arange(4)}, analyse=analyse, feeds=feeds_of(model))
+    before = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    after = {t.name: numpy_helper.to_array(t) for t in done.model.graph.initializer}
+    assert np.array_equal(before["w1"], after["w1"])
+    assert np.array_equal(before["b1"], after["b1"])
+    assert not np.array_equal(before["w2"], after["w2"])
+    assert set(after) - set(before) == {"y.bias"}
+
+
+def test_copies_leave_first_and_cost_nothing() -> None:
+    model = plain(ONES)
+    deps = analyse(model)
+    (curve,) = repair_curves(model, deps, [g.name for g in deps.groups], feeds_of(model)).values()
+    assert sorted(c % HALF for c in curve.order[:HALF]) == [0, 1, 2, 3]
+    assert curve.loss.shape == (9,)
+    assert curve.loss[0] == 0
+    assert curve.loss[HALF] < 0.01 * curve.loss[7]
+    assert (np.diff(curve.loss) >= 0).all()
+
+
+def test_every_row_of_the_table_is_tested() -> None:
+    assert set(COMPENSATIONS) == {"none", *RECOVERING}
