@@ -1,6 +1,8 @@
 """The command line: its options, what it prints and writes, and every network that is at hand."""
 
 import json
+import os
+import time
 from dataclasses import fields
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 from cli_runs import DIGITS, MIXED, MODELS, SAMPLE, SHARED, Runner, finished, process
 
 import onnxprune
+from onnxprune.cli import screen
 from onnxprune.cli.commands import cli
 from onnxprune.cli.table import FLAGS, OWN, PRUNE, RENAMED, flags_of, request_options
 from onnxprune.criteria.methods import METHODS
@@ -367,3 +370,35 @@ def test_networks_that_are_not_supported_are_refused_in_one_line(run: Runner, th
         assert outcome.err.startswith("Error: ")
         assert outcome.err.count("\n") == 1
         assert not list(there.iterdir())
+
+
+# --- progress ----------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals of POSIX")
+@pytest.mark.parametrize(("patience", "shown"), [(0.01, True), (30.0, False)])
+def test_progress_on_a_terminal_for_what_takes_long(
+    monkeypatch: pytest.MonkeyPatch, patience: float, shown: bool
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(screen, "PATIENCE", patience)
+    ours, theirs = os.openpty()
+    with os.fdopen(theirs, "w") as terminal, monkeypatch.context() as patch:
+        patch.setattr("sys.stderr", terminal)
+        with screen.Screen().progress() as progress:
+            progress("comparing the filters of \x1b[31mconv1", 3, 7)
+            time.sleep(0.5)
+        terminal.write("end")
+        terminal.flush()
+        text = os.read(ours, 1 << 20).decode()
+    os.close(ours)
+    assert ("3/7" in text) is shown
+    assert ("comparing the filters of \\x1b[31mconv1" in text) is shown
+    assert text.endswith("end")
+    if not shown:
+        assert text == "end"
+
+
+def test_no_progress_without_a_terminal_or_when_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not screen.Screen().progress().wanted
+    assert not screen.Screen(quiet=True).progress().wanted

@@ -99,7 +99,15 @@ def groups_table(groups: Sequence[GroupRow]) -> RenderableType:
     """A line for each group: what it was and what it became."""
     return table_of(
         "groups",
-        [("group", False), ("channels", True), ("kept", True), ("removed", True), ("asked", True), ("of", False)],
+        [
+            ("group", False),
+            ("channels", True),
+            ("kept", True),
+            ("removed", True),
+            ("asked", True),
+            ("layers", True),
+            ("note", False),
+        ],
         [
             (
                 words.clean(g.name),
@@ -107,7 +115,8 @@ def groups_table(groups: Sequence[GroupRow]) -> RenderableType:
                 f"{g.kept:,}",
                 f"{g.removed:.0%}" if g.removed else "",
                 "" if g.asked is None else f"{g.asked:.0%}",
-                words.clean(g.note) or (f"{len(g.members)} layers" if len(g.members) > 1 else ""),
+                f"{len(g.members)}",
+                words.clean(g.note),
             )
             for g in groups
         ],
