@@ -12,11 +12,14 @@ The two together are an induction over the nodes of any network: they prove its 
 import functools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 import onnx
 import onnxruntime as ort
+from legacy import run_legacy
 from onnx import ModelProto, numpy_helper
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidGraph, NotImplemented
 
 from onnxprune.channels.analysis import Walk
 from onnxprune.channels.boxes import Value
@@ -41,7 +44,16 @@ def session(model: ModelProto) -> ort.InferenceSession:
 
 
 def run(model: ModelProto, feeds: Feeds) -> list[np.ndarray]:
-    """Outputs of a model in onnxruntime."""
+    """Outputs of a model in onnxruntime, or in numpy where it is too old for that."""
+    try:
+        return _run(model, feeds)
+    except (NotImplemented, InvalidGraph):
+        if opset_of(model) >= 7:
+            raise
+        return run_legacy(model, feeds)
+
+
+def _run(model: ModelProto, feeds: Feeds) -> list[np.ndarray]:
     return [np.asarray(x) for x in session(model).run(None, {name: np.asarray(x) for name, x in feeds.items()})]
 
 
@@ -68,7 +80,7 @@ def labelled(model: ModelProto, data: Feeds, quiet: Collection[str]) -> tuple[De
     """Analysis of a model with labels on every axis of its data inputs, and the values that are promised quiet."""
     walk = Walk(infer(model, {name: x.shape for name, x in data.items()}), opset_of(model), heads=True)
     for name, array in data.items():
-        if is_float(array) or array.dtype in (np.int8, np.uint8):
+        if is_float(array) or array.dtype in (np.int8, np.uint8, np.bool_):
             walk.values[name] = Value(tuple(walk.coupling.label(n) for n in array.shape))
     walk.quiet |= set(quiet)
     walk.graph(model.graph, "", [])
@@ -109,7 +121,14 @@ class Trial:
 
 
 def check_law(
-    model: ModelProto, data: Feeds, weights: Feeds, *, silent: bool, seed: int, tolerance: float = 1e-4
+    model: ModelProto,
+    data: Feeds,
+    weights: Feeds,
+    *,
+    silent: bool,
+    seed: int,
+    tolerance: float = 1e-4,
+    zeros: Mapping[str, int] = MappingProxyType({}),
 ) -> Trial:
     """Assert the law for one random choice of dead components.
 
@@ -119,6 +138,7 @@ def check_law(
         weights: inputs that become tensors of the file.
         silent: whether dead positions of the data are zero; otherwise they hold large random numbers.
         seed: of the choice.
+        zeros: what stands for nothing in quantised data, where it is not 0.
         tolerance: relative to the largest number of an output.
     """
     rng = np.random.default_rng(seed)
@@ -126,7 +146,7 @@ def check_law(
     deps, quiet = labelled(model, data, data if silent else ())
     dead = lottery(deps, rng)
     live = boxes(deps, list(data), dead)
-    whole = {name: disturbed(x, live.get(name), silent, rng) for name, x in data.items()}
+    whole = {name: disturbed(x, live.get(name), silent, rng, zeros.get(name, 0)) for name, x in data.items()}
     small = {name: x[np.ix_(*live[name])] if name in live else x for name, x in data.items()}
     outputs = [v.name for v in model.graph.output]
     masked, pruned = run(mask(model, deps, dead), whole), run(cut(model, deps, dead), small)
@@ -152,11 +172,16 @@ def dead_positions(box: tuple[np.ndarray, ...]) -> np.ndarray:
     return ~functools.reduce(np.logical_and.outer, box, np.ones((), bool))
 
 
-def disturbed(array: np.ndarray, live: tuple[np.ndarray, ...] | None, silent: bool, rng: np.random.Generator) -> np.ndarray:
+def disturbed(array: np.ndarray, live: tuple[np.ndarray, ...] | None, silent: bool, rng: np.random.Generator, zero: int = 0) -> np.ndarray:
     """The array with zeros, or with large numbers, at its dead positions."""
     if live is None or not array.ndim:
         return array
     gone = dead_positions(live)
+    if array.dtype.kind == "b":
+        return np.where(gone, not silent and rng.random(array.shape) < 0.5, array)
+    if array.dtype.kind in "iu":
+        noise = np.full(array.shape, zero) if silent else rng.integers(1, 100, array.shape)
+        return np.where(gone, noise, array).astype(array.dtype)
     noise = np.zeros(array.shape) if silent else rng.uniform(5, 50, array.shape) * rng.choice([-1, 1], array.shape)
     return np.where(gone, noise, array).astype(array.dtype)
 

@@ -1,5 +1,6 @@
 """Shapes of operators that onnx's own inference does not know: of onnxruntime, and of early Windows exports."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -142,8 +143,24 @@ def _packed_columns(x: Sequence[Any], a: Mapping[str, Any]) -> list[Shape | None
     return [(*x[0][:-1], a["N"])]
 
 
+def _reshape(x: Sequence[Any], a: Mapping[str, Any]) -> list[Shape | None]:
+    """Before opset 5 the target is an attribute."""
+    told = [x[0][k] if size == 0 else size for k, size in enumerate(a.get("shape", ()))]
+    rest = math.prod(size for size in told if size != -1)
+    return [tuple(math.prod(x[0]) // rest if size == -1 else size for size in told)] if told and rest else []
+
+
+def _split(x: Sequence[Any], a: Mapping[str, Any]) -> list[Shape | None]:
+    """Before opset 2 sizes may be left to the operator, which is of no use here."""
+    axis = a.get("axis", 0) % len(x[0])
+    return [tuple(size if k == axis else n for k, n in enumerate(x[0])) for size in a.get("split", ())]
+
+
 SHAPES: dict[str, Callable[[Sequence[Any], Mapping[str, Any]], list[Shape | None]]] = {
     "Crop": _crop,
+    "Pow": lambda x, _: [x[0]],
+    "Reshape": _reshape,
+    "Split": _split,
     "com.microsoft:Attention": _attention,
     "com.microsoft:BiasSplitGelu": _half,
     "com.microsoft:EmbedLayerNormalization": _embed,

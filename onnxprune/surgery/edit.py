@@ -58,7 +58,7 @@ class Draft:
 
     def add_initializer(self, path: str, stem: str, array: np.ndarray) -> str:
         name = self.fresh_name(stem)
-        self.initializers.setdefault(path, []).append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        self.initializers.setdefault(path, []).append(numpy_helper.from_array(np.asarray(array, order="C"), name))
         return name
 
     def restate(self) -> None:
@@ -172,13 +172,18 @@ class Edit:
             attribute = self.draft.deps.statics.constants.get(key)
         return None if attribute is None else [int(v) for v in np.atleast_1d(attribute)]
 
+    def attribute(self, name: str) -> Any:
+        """Value of an attribute; None where left out."""
+        found = next((a for a in self.node.attribute if a.name == name), None)
+        return None if found is None else helper.get_attribute_value(found)
+
     def _attribute(self, name: str) -> np.ndarray | None:
         found = next((a for a in self.node.attribute if a.name == name), None)
         return None if found is None else np.asarray(helper.get_attribute_value(found))
 
     # --- what may be changed -------------------------------------------------
 
-    def set_attribute(self, name: str, value: int | list[int]) -> None:
+    def set_attribute(self, name: str, value: int | float | list[int]) -> None:
         self.drop_attribute(name)
         self.node.attribute.append(helper.make_attribute(name, value))
 

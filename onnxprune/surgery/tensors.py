@@ -74,7 +74,7 @@ def cut_array(array: np.ndarray, live: Live) -> np.ndarray:
     for axis, mask in enumerate(live):
         if not mask.all():
             array = array.compress(mask, axis)
-    return np.ascontiguousarray(array)
+    return np.asarray(array, order="C")
 
 
 def masked_array(array: np.ndarray, live: Live, zero: np.ndarray | int = 0) -> np.ndarray:

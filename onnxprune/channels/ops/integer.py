@@ -49,7 +49,7 @@ def qlinear_matmul(
     return _product(op, a, b, (0, 3), 4, 5, b_scale, b_zero)
 
 
-@rule("com.microsoft:MatMulIntegerToFloat", quiet=made())
+@rule("com.microsoft:MatMulIntegerToFloat", quiet=made(6))
 def matmul_integer_to_float(
     op: Op, a: Axes, b: Axes, a_scale: Axes, b_scale: Axes, a_zero: Axes | None = None, b_zero: Axes | None = None,
     bias: Axes | None = None,

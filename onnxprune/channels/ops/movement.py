@@ -30,6 +30,13 @@ def repair_reshape(edit: Any, allowzero: int = 0, **_: Any) -> None:
         edit.set_ints(1, "shape", {k: shape[k] for k in wrong})
 
 
+@repair("Squeeze")
+def repair_squeeze(edit: Any, axes: Any = None, **_: Any) -> None:
+    """Which axes go must be said where another one has come down to one position."""
+    if edit.now(1, axes) is None and 1 in edit.shape_out(0):
+        edit.add_ints(1, "axes", [k for k in range(edit.rank_in(0)) if edit.size_in(0, k) == 1])
+
+
 @rule("Transpose", quiet=first, tangled=True)
 def transpose(op: Op, *, perm: Any = None) -> Value:
     value = op.values[0]
@@ -65,6 +72,8 @@ def space_to_depth(op: Op, x: Axes, *, blocksize: int) -> Axes:
 @rule("Tile", quiet=first)
 def tile(op: Op, x: Axes, *_: Axes | None, **attributes: Any) -> Axes:
     repeats = op.ints(1, attributes.get("repeats"))
+    if op.opset < 6 and (axis := op.ints(2)) is not None and repeats is not None:  # one axis, then
+        repeats = [repeats[0] if k == axis[0] % len(x) else 1 for k in range(len(x))]
     assert repeats is not None
     return tuple(labels if times == 1 else np.tile(labels, times) for labels, times in zip(x, repeats, strict=True))
 
@@ -165,8 +174,8 @@ def repair_pad(edit: Any, pads: Any = None, paddings: Any = None, **_: Any) -> N
 
 
 @rule("ReverseSequence", "Reverse")
-def reverse(op: Op, x: Axes, *_: Axes | None, time_axis: int = 0, **__: Any) -> Axes:
-    op.freeze(x[time_axis], why="reverses it")
+def reverse(op: Op, x: Axes, *_: Axes | None, time_axis: int = 0, batch_axis: int = 1, **__: Any) -> Axes:
+    op.freeze(x[time_axis], x[batch_axis], why="reverses it")
     return x
 
 

@@ -62,8 +62,8 @@ def _positive_exponent(op: Op) -> bool:
 
 
 @rule("Pow", quiet=_positive_exponent)
-def power(op: Op, x: Axes, exponent: Axes, **_: object) -> Axes:
-    return op.broadcast(x, exponent)
+def power(op: Op, *xs: Axes | None, **attributes: int) -> Axes:
+    return divide(op, *xs, **attributes)
 
 
 def _zero_inside(op: Op) -> bool:

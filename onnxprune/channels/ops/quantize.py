@@ -15,7 +15,7 @@ def quantize(
     op: Op, x: Axes, scale: Axes, zero_point: Axes | None = None, *, axis: int = 1, block_size: int = 0, **_: Any
 ) -> Axes:
     if block_size:
-        op.freeze(*x, why="quantises it in blocks")
+        op.freeze(*x, *scale, *(zero_point or ()), why="quantises it in blocks")
         return x
     per_channel = len(scale) == 1 and scale[0].size > 1
     if per_channel:

@@ -10,16 +10,24 @@ SUMS = ("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare")
 
 
 @rule("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", quiet=first)
-@rule("MaxRoiPool", "com.microsoft:NhwcMaxPool")
+@rule("com.microsoft:NhwcMaxPool")
 def pool(op: Op, x: Axes, *_: Axes | None, **__: Any) -> list[Axes]:
     op.freeze(*x[2:], why="pools over it")
+    if len(op.shapes) > 1:
+        op.freeze(*x[:2], why="gives positions among all its elements")
     return [(x[0], x[1], ...)] * len(op.shapes)  # type: ignore[list-item]
+
+
+@rule("MaxRoiPool", quiet=first)
+def roi_pool(op: Op, x: Axes, rois: Axes, **_: Any) -> Axes:
+    op.freeze(x[0], *x[2:], *rois, why="takes regions of it")
+    return (fixed(rois[0].size), x[1], ...)  # type: ignore[return-value]
 
 
 @rule("RoiAlign", quiet=first)
 def roi_align(op: Op, x: Axes, rois: Axes, batch: Axes, **_: Any) -> Axes:
-    op.freeze(*x[2:], *rois, *batch, why="takes regions of it")
-    return (rois[0], x[1], ...)  # type: ignore[return-value]
+    op.freeze(x[0], *x[2:], *rois, *batch, why="takes regions of it")
+    return (fixed(rois[0].size), x[1], ...)  # type: ignore[return-value]
 
 
 @rule(*SUMS, quiet=first)

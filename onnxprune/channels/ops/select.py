@@ -55,7 +55,7 @@ def slices(ints: Any, x: Any, attributes: Any) -> list[tuple[int, np.ndarray]]:
     return found
 
 
-@repair("Slice")
+@repair("Slice", "DynamicSlice")
 def repair_slice(edit: Any, **attributes: Any) -> None:
     """Bounds follow the positions that stay; what is no slice of them any more becomes a Gather behind it."""
     sizes = [range(n) for n in edit.shape_in(0)]

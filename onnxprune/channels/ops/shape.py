@@ -13,15 +13,15 @@ from onnxprune.channels.promises import first
 LARGEST_FILL = 1 << 20  # elements of a filled tensor that may have channels
 
 
-@rule("Shape", "Size", "Range", "EyeLike", "RandomNormal", "RandomUniform", "Multinomial")
+@rule("Shape", "Size", "Range", "RandomNormal", "RandomUniform", "Multinomial")
 def shape(op: Op, *_: Axes | None, **__: Any) -> list[Axes]:
     """What follows from a shape follows the cut by itself."""
     return [(...,)] * len(op.shapes)  # type: ignore[list-item]
 
 
-@rule("RandomNormalLike", "RandomUniformLike", "Bernoulli")
+@rule("EyeLike", "RandomNormalLike", "RandomUniformLike", "Bernoulli")
 def like(op: Op, x: Axes, **_: Any) -> Axes:
-    op.freeze(*x, why="draws as many random numbers as it has elements")
+    op.freeze(*x, why="makes numbers by its shape")
     return x
 
 

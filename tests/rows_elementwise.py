@@ -1,0 +1,142 @@
+"""Rows of element-wise operators, normalisation, pooling and reductions."""
+
+import numpy as np
+from rows import I, P, Row, W, X, row
+
+IMAGE = (2, 6, 3, 4)
+POSITIVE = X((2, 6, 4), low=0.1, high=2.0)
+SMALL = X((2, 6, 4), low=-0.9, high=0.9)
+LARGE = X((2, 6, 4), low=1.1, high=3.0)
+FLAGS = X((2, 6, 4), "?")
+WHOLE = X((2, 6, 4), "i1", 1, 9)
+
+UNARY = (
+    "Abs Atan Asinh Ceil Celu Cos Cosh Dropout Elu Erf Exp Floor HardSigmoid HardSwish Identity LeakyRelu Neg Relu Round "
+    "Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Tan Tanh ThresholdedRelu"
+).split()
+ELEMENTWISE = [
+    *(row(op, (2, 6, 4), free=12) for op in UNARY),
+    *(row(op, SMALL, free=12, _loud=False) for op in ("Acos", "Asin", "Atanh")),
+    *(row(op, POSITIVE, free=12, _loud=False) for op in ("Log", "Sqrt", "Reciprocal")),
+    row("Acosh", LARGE, free=12, _loud=False),
+    row("Gelu", (2, 6, 4), free=12, opset=20),
+    row("Mish", (2, 6, 4), free=12, opset=18),
+    row("Swish", (2, 6, 4), free=12, opset=24),
+    *(row(f"com.microsoft:{op}", (2, 6, 4), free=12) for op in ("Gelu", "QuickGelu")),
+    row("com.microsoft:FastGelu", (2, 6, 4), W(4), free=12),
+    row("com.microsoft:FastGelu", (2, 6, 4), free=12),
+    row("com.microsoft:BiasGelu", (2, 6, 4), W(4), free=12),
+    row("Affine", (2, 6, 4), free=12, opset=1, alpha=2.0, beta=1.0),
+    row("Cast", (2, 6, 4), free=12, to=11),
+    row("CastLike", (2, 6, 4), W(1, dtype="f8"), free=12),
+    row("CastLike", (2, 6, 4), (2, 6), free=20),
+    row("IsNaN", (2, 6, 4), free=12),
+    row("IsInf", (2, 6, 4), free=12),
+    row("Not", FLAGS, free=12),
+    *(row(op, FLAGS, FLAGS, free=12) for op in ("And", "Or", "Xor")),
+    *(row(op, (2, 6, 4), (6, 1), free=12) for op in ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")),
+    row("BitShift", X((2, 6, 4), "u1", 0, 9), X((6, 1), "u1", 0, 3), free=12, direction="LEFT", _loud=False),
+    *(row(op, WHOLE, WHOLE, free=12, opset=18) for op in ("BitwiseAnd", "BitwiseOr", "BitwiseXor")),
+    row("BitwiseNot", WHOLE, free=12, opset=18),
+    row("Mod", (2, 6, 4), X((6, 1), low=1, high=2), free=12, fmod=1, _loud=False),
+    *(row(op, (2, 6, 4), (2, 6, 4), free=12) for op in ("Add", "Sub", "Mul", "Max", "Min", "Sum", "Mean")),
+    *(row(op, (2, 6, 4), W(6, 1), free=12) for op in ("Add", "Sub", "Mul", "Max", "Min", "Sum", "Mean")),
+    *(row(op, W(4), (2, 6, 4), free=12) for op in ("Add", "Sub", "Mul")),
+    *(row(op, (2, 6, 4), W(), free=12) for op in ("Add", "Sub", "Mul", "Max")),
+    *(row(op, (2, 1, 4), W(6, 1), free=12) for op in ("Add", "Mul")),
+    *(row(op, (2, 6, 1), (1, 6, 4), free=12) for op in ("Add", "Mul", "Max")),
+    row("Add", (2, 6, 4), np.float32(2), free=12, opset=7),
+    row("Sum", (2, 6, 4), W(4), (6, 1), free=12, opset=8),
+    row("Div", (2, 6, 4), P(6, 1), free=12),
+    row("Div", (2, 6, 4), X((2, 6, 4), low=1, high=2), free=12, _loud=False),
+    row("Div", P(6, 1), X((2, 6, 4), low=1, high=2), free=12, _loud=False),
+    row("Pow", POSITIVE, W(6, 1), free=12, _loud=False),
+    row("Pow", (2, 6, 4), np.float32(2), free=12),
+    row("Pow", (2, 6, 4), np.float32(0), free=12, opset=7),
+    row("Clip", (2, 6, 4), np.float32(-1), np.float32(1), free=12),
+    row("Clip", (2, 6, 4), np.float32(0.5), free=12),
+    row("Clip", (2, 6, 4), free=12, opset=6, min=-1.0, max=1.0),
+    row("Clip", (2, 6, 4), free=12, opset=6, min=0.5, max=1.0),
+    row("Clip", (2, 6, 4), free=12, opset=1, min=0.5, max=1.0),
+    row("PRelu", IMAGE, W(6, 1, 1), free=15),
+    row("PRelu", IMAGE, W(1), free=15),
+    row("PRelu", IMAGE, W(6), free=15, opset=6),
+    row("PRelu", IMAGE, W(1), free=15, opset=1),
+    row("Where", X((6, 1), "?"), (2, 6, 4), (2, 6, 4), free=12),
+    row("Where", X((2, 1, 4), "?"), W(6, 1), (2, 6, 4), free=12),
+    row("ThresholdedRelu", IMAGE, free=15, opset=1),
+    row("ImageScaler", IMAGE, free=9, opset=1, scale=2.0, bias=[1.0] * 6),
+    *(row(op, IMAGE, W(6), free=15, opset=6, broadcast=1, axis=1) for op in ("Add", "Sub", "Mul", "Div")),
+    row("Add", IMAGE, W(3, 4), free=15, opset=6, broadcast=1),
+    row("Mul", IMAGE, IMAGE, free=15, opset=1),
+    row("Add", IMAGE, W(6), free=15, opset=1, broadcast=1, axis=1),
+    row("Pow", X(IMAGE, low=0.1), W(6), free=15, opset=1, broadcast=1, axis=1),
+    row("Dropout", IMAGE, free=15, opset=1, is_test=1),
+    row("Relu", IMAGE, free=15, opset=6),
+    row("Dropout", IMAGE, np.float32(0.5), np.bool_(False), free=15, outputs=2),
+]  # fmt: skip
+
+PARAMETERS = (W(6), W(6), W(6), P(6))
+NORMS = [
+    row("BatchNormalization", IMAGE, *PARAMETERS, free=15),
+    row("BatchNormalization", (5, 6), *PARAMETERS, free=11, opset=9),
+    row("BatchNormalization", IMAGE, *PARAMETERS, free=15, opset=7),
+    row("BatchNormalization", IMAGE, *PARAMETERS, free=15, opset=6, is_test=1),
+    row("BatchNormalization", IMAGE, *PARAMETERS, free=15, opset=1, is_test=1, consumed_inputs=[0, 0, 0, 1, 1]),
+    row("BatchNormalization", IMAGE, *PARAMETERS, free=6, opset=15, training_mode=1, outputs=3),
+    row("BatchNormalization", IMAGE, (6,), (6,), (6,), X((6,), low=0.5), free=15, _loud=False),
+    row("InstanceNormalization", IMAGE, W(6), W(6), free=8),
+    row("InstanceNormalization", (2, 6, 5), W(6), W(6), free=8, opset=6),
+    row("GroupNormalization", IMAGE, W(6), W(6), free=5, opset=21, num_groups=3),
+    row("GroupNormalization", IMAGE, W(3), W(3), free=5, opset=18, num_groups=3, _tolerance=1e-3),
+    row("LayerNormalization", (2, 6, 4), W(4), W(4), free=8, outputs=3),
+    row("LayerNormalization", (2, 6, 4), W(6, 4), free=2, axis=1, outputs=3),
+    row("LayerNormalization", (2, 6, 4), W(4), free=8, axis=2),
+    row("RMSNormalization", (2, 6, 4), W(4), free=8, opset=23),
+    row("SimplifiedLayerNormalization", (2, 6, 4), W(4), free=8),
+    row("com.microsoft:SkipLayerNormalization", (2, 6, 4), (2, 6, 4), W(4), W(4), W(4), free=8),
+    row("com.microsoft:SkipSimplifiedLayerNormalization", (2, 6, 4), (2, 6, 4), W(4), free=8),
+    row("MeanVarianceNormalization", IMAGE, free=6, opset=9),
+    row("MeanVarianceNormalization", IMAGE, free=8, opset=13, axes=[2, 3]),
+    row("LRN", IMAGE, free=9, size=3),
+    row("LpNormalization", (2, 6, 4), free=8, p=2),
+    row("LpNormalization", (2, 6, 4), free=6, axis=1, p=1),
+    row("Softmax", (2, 6, 4), free=8),
+    row("Softmax", (2, 6, 4), free=6, axis=1),
+    row("Softmax", (2, 6, 4), free=2, opset=11),
+    row("Softmax", (2, 6, 4), free=8, opset=11, axis=2),
+    row("LogSoftmax", (2, 6, 4), free=6, axis=-2),
+    row("LogSoftmax", (2, 6, 4), free=0, opset=9, axis=0),
+    row("Hardmax", (2, 6, 4), free=8, opset=13),
+]  # fmt: skip
+
+POOLS = [
+    row("MaxPool", IMAGE, free=8, kernel_shape=[2, 2]),
+    row("MaxPool", (2, 6, 9), free=8, kernel_shape=[2], strides=[2], opset=8),
+    row("MaxPool", IMAGE, free=0, kernel_shape=[2, 2], outputs=2),
+    row("AveragePool", IMAGE, free=8, kernel_shape=[2, 2], pads=[1, 1, 1, 1], count_include_pad=1),
+    row("LpPool", IMAGE, free=8, kernel_shape=[2, 2], p=2),
+    *(row(op, IMAGE, free=8) for op in ("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")),
+    row("MaxRoiPool", (1, 6, 5, 5), X((2, 5), weight=True, low=0, high=1), free=6, pooled_shape=[2, 2]),
+    row("RoiAlign", (1, 6, 5, 5), np.array([[0, 0, 3, 3], [1, 1, 4, 2]], "f4"), I(0, 0), free=6, output_height=2, output_width=2),
+    *(row(op, POSITIVE, free=6, axes=[1], keepdims=0) for op in ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd")),
+    *(row(op, POSITIVE, free=6, axes=[-2]) for op in ("ReduceLogSum", "ReduceLogSumExp")),
+    *(row(op, (2, 6, 4), free=12, axes=[1], _loud=False) for op in ("ReduceL1", "ReduceL2", "ReduceSumSquare")),
+    row("ReduceSum", (2, 6, 4), I(1), free=12, _loud=False),
+    row("ReduceSum", (2, 6, 4), I(-1), free=12, keepdims=0, _loud=False),
+    row("ReduceSum", (2, 6, 4), free=12, opset=11, axes=[0, 2], _loud=False),
+    row("ReduceSum", (2, 6, 4), free=12, noop_with_empty_axes=1),
+    row("ReduceMean", (2, 6, 4), I(1), free=6, opset=18),
+    row("ReduceMean", (2, 6, 4), free=0, opset=13),
+    row("ReduceMax", (2, 6, 4), I(), free=12, opset=20, noop_with_empty_axes=1),
+    row("ReduceMean", W(2, 6, 4), free=6, axes=[1]),
+    row("ReduceSum", W(2, 6, 4), I(1), free=6),
+    row("ArgMax", (2, 6, 4), free=6, axis=1),
+    row("ArgMin", (2, 6, 4), free=10, keepdims=0, opset=12),
+    row("CumSum", (2, 6, 4), np.int64(1), free=12, _loud=False),
+    row("CumSum", (2, 6, 4), np.int64(-1), free=12, reverse=1, exclusive=1, _loud=False),
+    row("TopK", (2, 6, 4), I(2), free=6, axis=1, outputs=2),
+    row("TopK", (2, 6, 4), free=8, opset=1, k=2, outputs=2),
+]  # fmt: skip
+
+ROWS: list[Row] = ELEMENTWISE + NORMS + POOLS

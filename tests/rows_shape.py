@@ -1,0 +1,150 @@
+"""Rows of operators that move, pick, pad and resize, of quantisation, and of those that are refused."""
+
+import numpy as np
+from onnx import TensorProto, helper
+from rows import I, P, Row, W, X, row
+
+IMAGE = (2, 6, 3, 4)
+S, Z = np.float32(0.05), np.uint8(3)
+U = X((2, 6, 3, 4), "u1", 0, 9, zero=3)
+FAR = np.iinfo(np.int64).max
+
+MOVES = [
+    row("Reshape", IMAGE, I(2, 72), free=8),
+    row("Reshape", IMAGE, I(0, -1), free=8),
+    row("Reshape", IMAGE, I(2, 6, 12), free=11),
+    row("Reshape", IMAGE, I(0, 0, -1), free=11, opset=5),
+    row("Reshape", IMAGE, I(2, 2, 3, 12), free=7),
+    row("Reshape", (2, 5, 12), I(2, 5, 3, 4), free=10),
+    row("Reshape", (2, 12, 4), I(24, 4), free=6),
+    row("Reshape", (2, 12, 1), I(2, 3, 1, 4), free=5),
+    row("Reshape", (2, 12), free=5, opset=1, shape=[2, 3, 4]),
+    row("Reshape", (2, 6, 4), free=12, opset=4, shape=[0, -1, 1, 4]),
+    row("Reshape", (2, 6), I(2, 6), free=8, allowzero=1),
+    row("Reshape", W(2, 6, 4), I(2, 24), free=8),
+    row("Flatten", IMAGE, free=8),
+    row("Flatten", IMAGE, free=5, axis=2),
+    row("Flatten", IMAGE, free=6, axis=-1, opset=11),
+    row("Flatten", (2, 6), free=2, axis=0, opset=9),
+    row("Squeeze", (2, 1, 6, 1), I(1), free=8),
+    row("Squeeze", (2, 1, 6, 1), I(-1), free=8),
+    row("Squeeze", (2, 1, 6, 1), free=8),
+    row("Squeeze", (2, 1, 6, 1), free=8, opset=1, axes=[1, 3]),
+    row("Unsqueeze", (2, 6), I(0, -1), free=8),
+    row("Unsqueeze", (2, 6), free=8, opset=1, axes=[1]),
+    row("Transpose", (2, 6, 4), free=12, perm=[2, 0, 1]),
+    row("Transpose", (2, 6, 4), free=12, opset=1),
+    row("Concat", (2, 3, 4), (2, 5, 4), free=14, axis=1),
+    row("Concat", (2, 3, 4), W(2, 5, 4), (2, 1, 4), free=14, axis=-2),
+    row("Concat", (2, 3), (2, 5), free=10, axis=1, opset=4),
+    row("Concat", (2, 3), (2, 5), free=10, opset=1),
+    row("DepthToSpace", (1, 8, 2, 3), free=2, blocksize=2),
+    row("DepthToSpace", (1, 8, 2, 3), free=2, blocksize=2, mode="CRD"),
+    row("DepthToSpace", (1, 8, 2, 3), free=2, blocksize=2, opset=1),
+    row("SpaceToDepth", (1, 3, 4, 4), free=3, blocksize=2),
+    row("Tile", (2, 3, 4), I(1, 2, 1), free=9),
+    row("Tile", (2, 3, 4), np.float32(2), np.float32(1), free=9, opset=1),
+    row("Expand", (2, 1, 4), I(2, 6, 4), free=12),
+    row("Expand", (6, 1), I(2, 1, 4), free=12),
+    row("Expand", (2, 6, 4), I(1, 1), free=12),
+    row("Resize", IMAGE, None, np.array([1, 1, 2, 2], "f4"), free=8, opset=13),
+    row("Resize", IMAGE, None, None, I(2, 6, 6, 4), free=12, opset=13, mode="linear"),
+    row("Resize", IMAGE, None, None, I(6, 4), free=12, opset=18, mode="nearest", axes=[2, 3]),
+    row("Resize", IMAGE, None, None, I(6, 6), free=8, opset=18, axes=[2, 3], keep_aspect_ratio_policy="not_larger"),
+    row("Resize", IMAGE, np.array([1, 1, 2, 2], "f4"), free=8, opset=10),
+    row("Resize", IMAGE, None, np.array([1, 2, 1, 1], "f4"), free=9, opset=13),
+    row("Upsample", IMAGE, np.array([1, 1, 2, 2], "f4"), free=8, opset=9),
+    row("Upsample", IMAGE, free=8, opset=7, scales=[1.0, 1.0, 2.0, 2.0]),
+    row("Pad", IMAGE, I(0, 0, 1, 1, 0, 0, 1, 1), free=19),
+    row("Pad", IMAGE, I(0, 1, 0, 0, 0, 2, 0, 0), free=18),
+    row("Pad", IMAGE, I(0, 1, 0, 0, 0, 2, 0, 0), np.float32(1), free=9),
+    row("Pad", IMAGE, I(0, 1, 0, 0, 0, 2, 0, 0), np.float32(0), free=18),
+    row("Pad", IMAGE, I(0, 0, 1, 1, 0, 0, 1, 1), free=8, mode="reflect"),
+    row("Pad", IMAGE, I(0, -1, 0, 0, 0, 0, 0, 0), free=9),
+    row("Pad", IMAGE, I(1, 1), None, I(1), free=17, opset=18),
+    row("Pad", IMAGE, free=18, opset=2, pads=[0, 1, 0, 0, 0, 2, 0, 0]),
+    row("Pad", IMAGE, free=18, opset=1, paddings=[0, 1, 0, 0, 0, 2, 0, 0]),
+    row("Trilu", (2, 4, 4), free=2),
+    row("ReverseSequence", (4, 3, 5), I(4, 2, 1), free=5, batch_axis=1, time_axis=0),
+    row("GridSample", (1, 6, 4, 4), X((1, 3, 3, 2), low=-1, high=1), free=6),
+    row("Crop", (1, 6, 5, 5), free=6, opset=1, border=[1, 1, 1, 1]),
+]  # fmt: skip
+
+PICKS = [
+    row("Split", (2, 8, 4), I(3, 5), free=14, axis=1, outputs=2),
+    row("Split", (2, 8, 4), free=14, axis=1, outputs=2),
+    row("Split", (2, 8, 4), free=14, axis=-2, outputs=4, opset=11),
+    row("Split", (2, 8, 4), free=14, axis=1, outputs=2, opset=2, split=[3, 5]),
+    row("Split", (2, 7, 4), free=13, axis=1, outputs=2, opset=18, num_outputs=2),
+    row("Split", (2, 8, 4), I(1, 7), free=13, axis=1, outputs=2),
+    row("Split", (2, 8), free=10, outputs=2, axis=1, opset=1, split=[3, 5]),
+    row("Slice", (2, 8, 4), I(1), I(5), I(1), free=14),
+    row("Slice", (2, 8, 4), I(1, 0), I(FAR, 3), I(1, 2), I(2, 1), free=14),
+    row("Slice", (2, 8, 4), I(-1), I(-FAR), I(1), I(-1), free=14),
+    row("Slice", (2, 8, 4), I(-3), I(FAR), I(-2), free=14),
+    row("Slice", (2, 8, 4), I(7, 3), I(-9, 0), I(1, 2), I(-2, -1), free=14),
+    row("Slice", (2, 8, 4), free=14, opset=1, starts=[1, 0], ends=[6, 3], axes=[1, 2]),
+    row("Slice", (2, 8, 4), free=14, opset=9, starts=[0, 2], ends=[2, 6]),
+    row("Slice", (2, 8, 4), I(3), I(4), I(1), free=13),
+    row("DynamicSlice", (2, 8, 4), I(1), I(5), I(1), free=14, opset=1),
+    row("Gather", (2, 6, 4), I(5, 0, 3, 3), free=12, axis=1),
+    row("Gather", (2, 6, 4), np.int64(2), free=11, axis=1),
+    row("Gather", (2, 6, 4), I(-1), free=11, axis=1),
+    row("Gather", (2, 6, 4), np.array([[0, 1], [2, 5]]), free=8, axis=1),
+    row("Gather", W(9, 6), X((2, 3), "i8", 0, 9), free=6),
+    row("Gather", (2, 6, 4), X((3,), "i8", 0, 4), free=8, axis=2),
+    row("Gather", W(9, 6), X((2, 3), "i4", 0, 6), free=9, axis=1),
+]  # fmt: skip
+
+FILL = helper.make_tensor("value", TensorProto.FLOAT, [1], [0.5])
+MADE = [
+    row("ConstantOfShape", I(2, 6), free=8, value=FILL),
+    row("ConstantOfShape", I(2, 6), free=8),
+    row("ConstantOfShape", I(2, 6), free=0, value=helper.make_tensor("value", TensorProto.INT64, [1], [1])),
+    row("Shape", (2, 6), free=8),
+    row("Size", (2, 6), free=8),
+    row("Range", np.int64(0), np.int64(5), np.int64(1), free=0),
+    row("EyeLike", W(4, 4), free=0),
+    row("OneHot", X((3,), "i8", 0, 4), np.int64(4), np.array([0, 1], "f4"), free=0, _refused="depends on the data"),
+]
+
+QUANTISED = [
+    row("QuantizeLinear", IMAGE, S, Z, free=15),
+    row("QuantizeLinear", IMAGE, P(6), np.zeros(6, "u1"), free=15),
+    row("QuantizeLinear", IMAGE, P(6), free=15, axis=-3),
+    row("QuantizeLinear", (2, 6), np.full((1, 6), 0.1, "f4"), np.zeros((1, 6), "u1"), free=6, opset=21, block_size=2, axis=0),
+    row("DequantizeLinear", U, S, Z, free=15),
+    row("DequantizeLinear", U, P(6), np.full(6, 3, "u1"), free=15),
+    row("DequantizeLinear", X((6, 4), "i1", -9, 9, weight=True), P(6), np.zeros(6, "i1"), free=10, axis=0),
+    row("com.microsoft:QuantizeLinear", IMAGE, S, Z, free=15),
+    row("com.microsoft:DequantizeLinear", U, S, Z, free=15),
+    row("DynamicQuantizeLinear", IMAGE, free=15, outputs=3, _loud=False),
+    *(row(f"com.microsoft:{op}", U, S, Z, U, S, Z, S, Z, free=15) for op in ("QLinearAdd", "QLinearMul")),
+    row("com.microsoft:QLinearAdd", U, S, Z, X((6, 1, 1), "u1", 0, 9, weight=True), S, Z, S, Z, free=15),
+    row("com.microsoft:QLinearLeakyRelu", U, S, Z, S, Z, free=15, alpha=0.1),
+    row("com.microsoft:QLinearSigmoid", U, S, Z, S, Z, free=15),
+    row("com.microsoft:QLinearSoftmax", U, S, Z, S, Z, free=11, _attributes={"opset": 13}),
+    row("com.microsoft:QLinearConcat", S, Z, U, S, Z, U, S, Z, free=21, axis=1),
+    row("com.microsoft:QLinearGlobalAveragePool", U, S, Z, S, Z, free=8),
+    row("com.microsoft:QLinearAveragePool", U, S, Z, S, Z, free=8, kernel_shape=[2, 2]),
+    row("com.microsoft:QLinearWhere", X((6, 1, 1), "?"), U, S, Z, U, S, Z, S, Z, free=15),
+]  # fmt: skip
+
+DATA = "picks positions by computed indices"
+REFUSED = [
+    row("GatherElements", (2, 6), X((2, 6), "i8", 0, 2), free=0, _refused=DATA),
+    row("GatherND", (2, 6), X((3, 1), "i8", 0, 2), free=0, _refused=DATA),
+    row("ScatterElements", (2, 6), X((1, 6), "i8", 0, 2), (1, 6), free=0, _refused=DATA),
+    row("Scatter", (2, 6), X((1, 6), "i8", 0, 2), (1, 6), free=0, opset=9, _refused=DATA),
+    row("ScatterND", (2, 6), I(1).reshape(1, 1), (1, 6), free=0, _refused=DATA),
+    row("Compress", (2, 6), np.array([True, False]), free=0, axis=0, _refused="depends on the data"),
+    row("NonZero", (2, 6), free=0, _refused="depends on the data"),
+    row("Unique", (7,), free=0, _refused="depends on the data"),
+    row("NonMaxSuppression", (1, 6, 4), (1, 1, 6), free=0, opset=11, _refused="depends on the data"),
+    row("Det", (3, 4, 4), free=0, _refused="not known to onnxprune"),
+    row("com.microsoft:CDist", (5, 6), (4, 6), free=0, metric="euclidean", _refused="not known to onnxprune"),
+    row("Tile", (2, 6), X((2,), "i8", 1, 2), free=0, _refused="is computed from data"),
+    row("Slice", (2, 6), X((1,), "i8", 0, 1), I(4), I(1), free=0, _refused="is computed from data"),
+]  # fmt: skip
+
+ROWS: list[Row] = MOVES + PICKS + MADE + QUANTISED + REFUSED
