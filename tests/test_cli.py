@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 import time
 from dataclasses import fields
 from pathlib import Path
@@ -383,20 +384,30 @@ def test_progress_on_a_terminal_for_what_takes_long(
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(screen, "PATIENCE", patience)
     ours, theirs = os.openpty()
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.extend(iter(lambda: _read(ours), b"")))
+    reader.start()
     with os.fdopen(theirs, "w") as terminal, monkeypatch.context() as patch:
         patch.setattr("sys.stderr", terminal)
         with screen.Screen().progress() as progress:
             progress("comparing the filters of \x1b[31mconv1", 3, 7)
             time.sleep(0.5)
         terminal.write("end")
-        terminal.flush()
-        text = os.read(ours, 1 << 20).decode()
+    reader.join(10)
     os.close(ours)
+    text = b"".join(read).decode()
     assert ("3/7" in text) is shown
     assert ("comparing the filters of \\x1b[31mconv1" in text) is shown
     assert text.endswith("end")
     if not shown:
         assert text == "end"
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # how Linux says that the other end is closed
+        return b""
 
 
 def test_no_progress_without_a_terminal_or_when_quiet(capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,17 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(given: list[str], screen: Screen) -> int:
-    if not given:
-        given = ["--help"]
-        missing = True
-    else:
-        missing = False
     try:
-        with cli.make_context("onnxprune", given, obj=screen) as context:
+        with cli.make_context("onnxprune", given or ["--help"], obj=screen) as context:
             code = cli.invoke(context)
     except click.exceptions.Exit as done:
         code = done.exit_code
-    return UsageError.exit_code if missing else int(code or 0)
+    return int(code or 0) if given else UsageError.exit_code
 
 
 def _failed(error: BaseException, screen: Screen) -> int:

@@ -96,27 +96,17 @@ def frozen_table(rows: Sequence[FrozenRow], most: int | None = None) -> Renderab
 
 
 def groups_table(groups: Sequence[GroupRow]) -> RenderableType:
-    """A line for each group: what it was and what it became."""
+    """A line for each group: what it was and what it became, and below it why it was left whole."""
     return table_of(
         "groups",
-        [
-            ("group", False),
-            ("channels", True),
-            ("kept", True),
-            ("removed", True),
-            ("asked", True),
-            ("layers", True),
-            ("note", False),
-        ],
+        [("group", False), ("channels", True), ("kept", True), ("removed", True), ("asked", True)],
         [
             (
-                words.clean(g.name),
+                Text.assemble(words.clean(g.name), (f"\n  {words.clean(g.note)}" if g.note else "", "dim")),
                 f"{g.channels:,}",
                 f"{g.kept:,}",
                 f"{g.removed:.0%}" if g.removed else "",
                 "" if g.asked is None else f"{g.asked:.0%}",
-                f"{len(g.members)}",
-                words.clean(g.note),
             )
             for g in groups
         ],
@@ -130,8 +120,7 @@ def _command(text: str) -> Text:
 
 def _title(report: Report) -> Text:
     if report.output is None:
-        end = "  (nothing written)"
-        return Text.assemble((words.shown(report.source), "bold"), end)
+        return Text.assemble((words.shown(report.source), "bold"), "  (nothing written)")
     return Text.assemble((words.shown(report.source), "bold"), " → ", (words.shown(report.output), "bold"))
 
 
