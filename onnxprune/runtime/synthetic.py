@@ -125,7 +125,7 @@ def _other(spec: Spec, shape: tuple[int, ...], generator: np.random.Generator) -
 def dead_leaves(count: int, channels: int, size: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
     """Images `(count, channels, height, width)` in [0, 1], float32."""
     height, width = size
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    y, x = (axis.astype(np.float32) for axis in np.indices(size))
     images = np.broadcast_to(
         _colours(count, channels, generator)[:, :, None, None], (count, channels, height, width)
     ).copy()
@@ -150,14 +150,16 @@ def _laid(
 ) -> np.ndarray:
     """One more leaf on every image: an ellipse or a rectangle, turned, with a soft gradient and soft edges."""
     count, channels, height, width = images.shape
-    turn, shape = generator.uniform(0, np.pi, count), generator.random(count) < 0.6
+    turn = generator.uniform(0, np.pi, count)
+    round_ = np.asarray(generator.random(count) < 0.6)[:, None, None]
     stretch = np.exp(generator.uniform(-0.7, 0.7, count))
     dy = grid[0] - generator.uniform(0, height, (count, 1, 1)).astype(np.float32)
     dx = grid[1] - generator.uniform(0, width, (count, 1, 1)).astype(np.float32)
     cos, sin = (f(turn).astype(np.float32)[:, None, None] for f in (np.cos, np.sin))
     r, s = np.maximum(radius, 1e-6)[:, None, None], stretch.astype(np.float32)[:, None, None]
-    u, v = (cos * dx + sin * dy) / (r * s), (cos * dy - sin * dx) * s / r
-    distance = np.where(shape[:, None, None], np.sqrt(u * u + v * v), np.maximum(np.abs(u), np.abs(v)))
+    u: np.ndarray = (cos * dx + sin * dy) / (r * s)
+    v: np.ndarray = (cos * dy - sin * dx) * s / r
+    distance = np.where(round_, np.sqrt(u * u + v * v), np.maximum(np.abs(u), np.abs(v)))
     cover = np.clip(((1 - distance) * r + 0.5) * (r > 0.1), 0, 1)[:, None]
     colour = 0.7 * _colours(count, channels, generator) + 0.3 * tint
     slope = generator.normal(0, 0.10, (count, 1, 1, 1)).astype(np.float32)
@@ -168,7 +170,7 @@ def _laid(
 
 def _colours(count: int, channels: int, generator: np.random.Generator) -> np.ndarray:
     """Colours `(count, channels)`: brightness varies most, then warm against cold, green against purple least."""
-    bright = generator.beta(1.4, 1.6, (count, 1))
+    bright = np.asarray(generator.beta(1.4, 1.6, (count, 1)))
     if channels == 1:
         return bright.astype(np.float32)
     warm, green = generator.normal(0, 0.10, (count, 1)), generator.normal(0, 0.045, (count, 1))

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx
@@ -62,23 +63,28 @@ class Finder:
     deps: Dependencies
     dead: np.ndarray
 
-    def __post_init__(self) -> None:
-        index = {node.outputs: k for k, node in enumerate(self.deps.nodes) if not node.path}
-        node_of = [index.get(tuple(node.output), -2) for node in self.network.nodes]
-        uses = {(u.node, u.input): u for u in self.deps.uses}
-        object.__setattr__(self, "_node_of", node_of)
-        object.__setattr__(self, "_uses", uses)
-        object.__setattr__(self, "_count", Counter(u.source for u in self.deps.uses))
+    @cached_property
+    def index(self) -> list[int]:
+        """The number that the analysis gives each node of the network."""
+        found = {node.outputs: k for k, node in enumerate(self.deps.nodes) if not node.path}
+        return [found.get(tuple(node.output), -2) for node in self.network.nodes]
 
-    _node_of = _uses = _count = None  # type: ignore[var-annotated]
+    @cached_property
+    def uses(self) -> dict[tuple[int, int], Use]:
+        return {(u.node, u.input): u for u in self.deps.uses}
+
+    @cached_property
+    def count(self) -> Counter[str]:
+        """How many places take each tensor of the file."""
+        return Counter(u.source for u in self.deps.uses)
 
     def use(self, k: int, place: int) -> Use | None:
         """The tensor of the file that node k takes there."""
-        return self._uses.get((self._node_of[k], place))  # type: ignore[union-attr,index]
+        return self.uses.get((self.index[k], place))
 
     def alone(self, use: Use | None) -> bool:
         """Whether a tensor of the file holds floats and serves one place."""
-        if use is None or self._count[use.source] != 1:  # type: ignore[index]
+        if use is None or self.count[use.source] != 1:
             return False
         source = self.deps.sources[use.source]
         return source.dtype in FLOATS and source.kind != "fill" and not source.path
