@@ -176,13 +176,13 @@ class Walk:
         else:
             out = self.apply(node, index, values, shapes)
         self.values.update(zip(filter(None, node.outputs), out, strict=True))
-        if proto.op_type == "ConstantOfShape" and (shape := shapes[0]) is not None and node.inputs[0] in self.weights:
+        if proto.op_type == "ConstantOfShape" and (shape := next(iter(shapes), None)) is not None and node.inputs[0] in self.weights:
             dtype = next((a.t.data_type for a in proto.attribute if a.name == "value" and a.HasField("t")), onnx.TensorProto.FLOAT)
             self.source(node.outputs[0], "fill", shape, dtype, node.path)
 
     def counts(self, proto: onnx.NodeProto) -> bool:
         """Whether a node gives small integers: sizes or indices, not channels."""
-        known = self.statics.constants.get(self.key(proto.output[0]))
+        known = self.statics.constants.get(self.key(proto.output[0])) if proto.output else None
         return known is not None and known.dtype.kind in "iub" and known.dtype.itemsize != 1
 
     def keep_told(self, node: int, k: int, where: Origins) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from onnxprune.channels.boxes import Detour, Value, reshape, settle, transpose
 from onnxprune.channels.labels import Axes, Coupling, LabelError, Labels, fixed, is_fixed
 from onnxprune.channels.roles import Cost, Role, Scaling
+from onnxprune.model.evaluate import MALFORMED
 
 Quiet = Callable[["Op"], bool]  # whether the dead channels of the output are zero in the masked network
 
@@ -27,9 +28,6 @@ class Rule:
     quiet: Quiet
     tangled: bool  # takes values whose channels are not boxes yet
 
-
-# What a rule runs into when a node has inputs, attributes or shapes that its operator does not allow.
-MALFORMED = (TypeError, ValueError, IndexError, KeyError, AttributeError, ArithmeticError, MemoryError)
 
 RULES: dict[str, Rule] = {}
 REPAIRS: dict[str, Callable[..., None]] = {}

@@ -11,6 +11,8 @@ import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
 
+# What a malformed node leads to: inputs or attributes that are missing, or of the wrong type, rank or size.
+MALFORMED = (ValueError, IndexError, TypeError, KeyError, AttributeError, ArithmeticError, MemoryError)
 LARGEST = 4096  # elements; shapes, indices and sizes are shorter, and weights are not computed here
 
 Arrays = Sequence[Any]  # the value of each input, None where it is left out
@@ -36,7 +38,7 @@ def evaluate(
             return _by_reference(node, inputs, opset) if node.op_type in BY_REFERENCE else None
         with np.errstate(all="ignore"):
             out = fn(inputs, attributes)
-    except (ValueError, IndexError, TypeError, KeyError, AttributeError, ArithmeticError, MemoryError):
+    except MALFORMED:
         return None  # malformed: the runtime will say so, the analysis only has to be careful
     return None if out is None or out.size > LARGEST else [np.asarray(out)]
 

@@ -5,6 +5,7 @@ axis does not depend on them.  What follows from such a sample is marked as not 
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,7 @@ import onnx
 from onnx import numpy_helper
 
 from onnxprune.model import contrib
-from onnxprune.model.evaluate import LARGEST, evaluate
+from onnxprune.model.evaluate import LARGEST, MALFORMED, evaluate
 from onnxprune.model.sound import without_unsound
 
 Shape = tuple[int, ...]
@@ -148,6 +149,8 @@ def _make_concrete(value: onnx.ValueInfoProto, shape: Shape | None) -> None:
             dim.dim_value = shape[k]
         elif not dim.HasField("dim_value") or dim.dim_value < 0:
             dim.dim_value = SAMPLE.get(k, SPATIAL)
+        if dim.dim_value > LONGEST:  # onnx's inference goes through such an axis position by position
+            dim.Clear()
 
 
 def _read_types(graph: onnx.GraphProto, path: str, statics: Statics) -> None:
@@ -186,7 +189,8 @@ def _walk(graph: onnx.GraphProto, path: str, statics: Statics, opset: int, outer
             _walk(body, below, statics, opset, scope)
         names.update({name: path + name for name in node.output if name})
         keys = [find(scope, name) if name else "" for name in node.input]
-        _evaluate_node(node, keys, path, statics, opset, statics.shapes.get)
+        with suppress(*MALFORMED):  # a value that stays unknown only makes the analysis more careful
+            _evaluate_node(node, keys, path, statics, opset, statics.shapes.get)
         _infer_node(node, keys, path, statics, opset)
 
 

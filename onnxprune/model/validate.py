@@ -109,18 +109,20 @@ def check_text(model: ModelProto) -> None:
     Raises:
         ModelError: a name is not UTF-8.
     """
-    texts: list[object] = [o.domain for o in model.opset_import]
+    texts: list[object] = [model.doc_string, model.producer_name, model.producer_version, model.domain]
+    texts += [o.domain for o in model.opset_import]
     texts += [text for p in model.metadata_props for text in (p.key, p.value)]
     texts += [text for f in model.functions for text in (f.name, f.domain, *f.input, *f.output, *f.attribute)]
-    texts += [t.name for t in tensors(model)]
+    texts += [text for t in tensors(model) for text in (t.name, t.doc_string)]
     for graph in graphs(model):
         texts += [v.name for part in (graph.input, graph.output, graph.value_info) for v in part]
-        texts.append(graph.name)
+        texts += [graph.name, graph.doc_string]
         values = (*graph.input, *graph.output, *graph.value_info)
-        texts += [d.dim_param for v in values for d in v.type.tensor_type.shape.dim]
+        texts += [text for v in values for text in (v.doc_string, v.type.denotation)]
+        texts += [text for v in values for d in v.type.tensor_type.shape.dim for text in (d.dim_param, d.denotation)]
     for node in nodes(model):
-        texts += [node.name, node.op_type, node.domain, *node.input, *node.output]
-        texts += [text for a in node.attribute for text in (a.name, a.ref_attr_name)]
+        texts += [node.name, node.op_type, node.domain, node.doc_string, *node.input, *node.output]
+        texts += [text for a in node.attribute for text in (a.name, a.ref_attr_name, a.doc_string)]
     for text in texts:
         if not isinstance(text, str):
             raise ModelError(f"a name in it is not valid UTF-8: {quoted(text)}; the file is damaged")

@@ -13,11 +13,13 @@ from onnx import helper, numpy_helper
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.channels.op import REPAIRS, operator
+from onnxprune.errors import ModelError
+from onnxprune.model.evaluate import MALFORMED
 from onnxprune.model.static import opset_of, subgraphs
+from onnxprune.model.tensors import quoted
 from onnxprune.surgery.copying import Replaced, copy_model, graphs_of
 from onnxprune.surgery.edit import Draft, Edit
 from onnxprune.surgery.tensors import Version, cut_array, masked_array, read_tensor, versions, write_tensor
-
 
 
 def cut(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.ModelProto:
@@ -49,11 +51,17 @@ def cut(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.Mo
             continue  # inside a shuffle that is replaced as a whole
         if index in deps.detours and draft.box(node.inputs[0]) is None:
             _detour(draft, index, proto)
+        elif index in deps.unknown:
+            continue  # all that it takes is whole
         elif (fn := REPAIRS.get(operator(proto.domain, proto.op_type))) and _touched(draft, index, live):
             inputs = {k: live[index, k] for k in range(len(node.inputs)) if (index, k) in live}
             inputs |= {u.input: tuple(np.ones(x.size, bool) for x in u.axes) for u in _whole(deps, index, inputs)}
             attributes = {a.name: helper.get_attribute_value(a) for a in proto.attribute if a.type != a.GRAPH}
-            fn(Edit(draft, index, node, proto, inputs), **attributes)
+            try:
+                fn(Edit(draft, index, node, proto, inputs), **attributes)
+            except MALFORMED as error:
+                what = "has inputs or attributes that do not suit its operator, and cannot follow the cut"
+                raise ModelError(f"node {quoted(str(node))} {what} ({type(error).__name__})") from error
     _place(out, draft, nodes)
     _drop_unused(out, model)
     _refresh_shapes(out, draft)
