@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(given: list[str], screen: Screen) -> int:
     try:
-        with cli.make_context("onnxprune", given or ["--help"], obj=screen) as context:
+        with cli.make_context("onnxprune", list(given) or ["--help"], obj=screen) as context:
             code = cli.invoke(context)
     except click.exceptions.Exit as done:
         code = done.exit_code
