@@ -4,13 +4,14 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from patterns import convolutions, moves, sequences  # noqa: F401  (register the patterns)
+from patterns import convolutions, fused, moves, quantized, sequences  # noqa: F401  (register the patterns)
 from patterns.builder import PATTERNS, Pattern
 
 from onnxprune.channels import Dependencies, Group, analyse
 from onnxprune.surgery import cut, mask
 
 NAMES = sorted(PATTERNS)
+WEIGHTS = (onnx.TensorProto.FLOAT, onnx.TensorProto.INT8, onnx.TensorProto.INT32)
 
 
 def run(model: onnx.ModelProto, pattern: Pattern, seed: int = 0) -> list[np.ndarray]:
@@ -19,8 +20,9 @@ def run(model: onnx.ModelProto, pattern: Pattern, seed: int = 0) -> list[np.ndar
     options.log_severity_level, options.intra_op_num_threads = 4, 1
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(seed)
-    if pattern.kind == onnx.TensorProto.INT64:
-        return session.run(None, {"x": rng.integers(0, 9, pattern.run)})
+    if pattern.kind != onnx.TensorProto.FLOAT:
+        kind = onnx.helper.tensor_dtype_to_np_dtype(pattern.kind)
+        return session.run(None, {"x": rng.integers(0, 9, pattern.run).astype(kind)})
     return session.run(None, {"x": rng.standard_normal(pattern.run).astype(np.float32)})
 
 
@@ -47,11 +49,7 @@ def weakest(model: onnx.ModelProto, deps: Dependencies) -> np.ndarray:
 def elements(model: onnx.ModelProto) -> int:
     """Elements of all weights that are used."""
     used = {name for node in model.graph.node for name in node.input}
-    return sum(
-        int(np.prod(t.dims))
-        for t in model.graph.initializer
-        if t.name in used and t.data_type == onnx.TensorProto.FLOAT
-    )
+    return sum(int(np.prod(t.dims)) for t in model.graph.initializer if t.name in used and t.data_type in WEIGHTS)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -78,7 +76,7 @@ def test_masked_equals_pruned(name: str, seed: int) -> None:
     model = pattern.model(2)
     rng = np.random.default_rng(seed)
     for tensor in model.graph.initializer:  # nothing is dead here but what is masked
-        if not tensor.name.startswith(("const", "ints")):
+        if tensor.data_type == onnx.TensorProto.FLOAT and not tensor.name.startswith("const"):
             array = onnx.numpy_helper.to_array(tensor)
             tensor.CopyFrom(
                 onnx.numpy_helper.from_array(

@@ -103,9 +103,12 @@ def _multi_head(x: Sequence[Any], _: Mapping[str, Any]) -> list[Shape | None]:
 
 
 def _grouped_query(x: Sequence[Any], a: Mapping[str, Any]) -> list[Shape | None]:
-    query, heads = x[0], a["num_heads"]
-    packed = len(x) < 2 or x[1] is None
-    return [(*query[:2], query[2] * heads // (heads + 2 * a["kv_num_heads"]) if packed else query[2])]
+    (batch, tokens, features), heads, shared = x[0], a["num_heads"], a["kv_num_heads"]
+    if len(x) < 2 or x[1] is None:  # packed: queries, keys and values
+        return [(batch, tokens, features * heads // (heads + 2 * shared))]
+    earlier = len(x) > 3 and x[3] is not None
+    present = None if earlier else (batch, shared, x[1][1], features // heads)
+    return [x[0], present, present]
 
 
 def _embed(x: Sequence[Any], _: Mapping[str, Any]) -> list[Shape | None]:
