@@ -26,8 +26,8 @@ def run(model: onnx.ModelProto, pattern: Pattern, seed: int = 0) -> list[np.ndar
     return session.run(None, {"x": rng.standard_normal(pattern.run).astype(np.float32)})
 
 
-def analysed(model: onnx.ModelProto, pattern: Pattern) -> Dependencies:
-    return analyse(model, input_shapes={"x": pattern.run})
+def analysed(model: onnx.ModelProto, pattern: Pattern, heads: bool = True) -> Dependencies:
+    return analyse(model, input_shapes={"x": pattern.run}, heads=heads)
 
 
 def norms(model: onnx.ModelProto, group: Group) -> np.ndarray:
@@ -70,8 +70,8 @@ def test_dead_channels_go_and_nothing_else_changes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("seed", [0, 1])
-def test_masked_equals_pruned(name: str, seed: int) -> None:
+@pytest.mark.parametrize(("seed", "heads"), [(0, True), (1, True), (2, False)])
+def test_masked_equals_pruned(name: str, seed: int, heads: bool) -> None:
     pattern = PATTERNS[name]
     model = pattern.model(2)
     rng = np.random.default_rng(seed)
@@ -83,7 +83,7 @@ def test_masked_equals_pruned(name: str, seed: int) -> None:
                     (array + rng.uniform(0.05, 0.3, array.shape)).astype(np.float32), tensor.name
                 )
             )
-    deps = analysed(model, pattern)
+    deps = analysed(model, pattern, heads)
     dead = deps.nothing
     for group in deps.groups:
         dead[rng.choice(group.components, rng.integers(0, len(group)), replace=False)] = True
