@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 from legacy import run_legacy
 from onnx import ModelProto, numpy_helper
@@ -76,9 +75,11 @@ def opened(model: ModelProto, weights: Feeds) -> ModelProto:
     return out
 
 
-def labelled(model: ModelProto, data: Feeds, quiet: Collection[str]) -> tuple[Dependencies, frozenset[str]]:
+def labelled(
+    model: ModelProto, data: Feeds, quiet: Collection[str], heads: bool
+) -> tuple[Dependencies, frozenset[str]]:
     """Analysis of a model with labels on every axis of its data inputs, and the values that are promised quiet."""
-    walk = Walk(infer(model, {name: x.shape for name, x in data.items()}), opset_of(model), heads=True)
+    walk = Walk(infer(model, {name: x.shape for name, x in data.items()}), opset_of(model), heads)
     for name, array in data.items():
         if is_float(array) or array.dtype in (np.int8, np.uint8, np.bool_):
             walk.values[name] = Value(tuple(walk.coupling.label(n) for n in array.shape))
@@ -129,6 +130,7 @@ def check_law(
     seed: int,
     tolerance: float = 1e-4,
     zeros: Mapping[str, int] = MappingProxyType({}),
+    heads: bool = True,
 ) -> Trial:
     """Assert the law for one random choice of dead components.
 
@@ -138,12 +140,13 @@ def check_law(
         weights: inputs that become tensors of the file.
         silent: whether dead positions of the data are zero; otherwise they hold large random numbers.
         seed: of the choice.
+        heads: attention loses whole heads.
         zeros: what stands for nothing in quantised data, where it is not 0.
         tolerance: relative to the largest number of an output.
     """
     rng = np.random.default_rng(seed)
     model = opened(model, weights)
-    deps, quiet = labelled(model, data, data if silent else ())
+    deps, quiet = labelled(model, data, data if silent else (), heads)
     dead = lottery(deps, rng)
     live = boxes(deps, list(data), dead)
     whole = {name: disturbed(x, live.get(name), silent, rng, zeros.get(name, 0)) for name, x in data.items()}
@@ -172,7 +175,9 @@ def dead_positions(box: tuple[np.ndarray, ...]) -> np.ndarray:
     return ~functools.reduce(np.logical_and.outer, box, np.ones((), bool))
 
 
-def disturbed(array: np.ndarray, live: tuple[np.ndarray, ...] | None, silent: bool, rng: np.random.Generator, zero: int = 0) -> np.ndarray:
+def disturbed(
+    array: np.ndarray, live: tuple[np.ndarray, ...] | None, silent: bool, rng: np.random.Generator, zero: int = 0
+) -> np.ndarray:
     """The array with zeros, or with large numbers, at its dead positions."""
     if live is None or not array.ndim:
         return array

@@ -54,7 +54,9 @@ class Row:
     opset: int = 17
     outputs: int = 1
     refused: str = ""  # part of the reason, where the operator freezes all it touches
-    loud: bool = True  # also with garbage where the inputs are dead
+    silent: bool = True  # with zeros where the inputs are dead
+    loud: bool = True  # with garbage there
+    heads: bool = True  # attention loses whole heads
     tolerance: float = 1e-4
 
     @property

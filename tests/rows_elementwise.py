@@ -11,8 +11,8 @@ FLAGS = X((2, 6, 4), "?")
 WHOLE = X((2, 6, 4), "i1", 1, 9)
 
 UNARY = (
-    "Abs Atan Asinh Ceil Celu Cos Cosh Dropout Elu Erf Exp Floor HardSigmoid HardSwish Identity LeakyRelu Neg Relu Round "
-    "Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Tan Tanh ThresholdedRelu"
+    "Abs Atan Asinh Ceil Celu Cos Cosh Dropout Elu Erf Exp Floor HardSigmoid HardSwish Identity LeakyRelu Neg Relu "
+    "Round Selu Shrink Sigmoid Sign Sin Sinh Softplus Softsign Tan Tanh ThresholdedRelu"
 ).split()
 ELEMENTWISE = [
     *(row(op, (2, 6, 4), free=12) for op in UNARY),
@@ -118,7 +118,7 @@ POOLS = [
     row("LpPool", IMAGE, free=8, kernel_shape=[2, 2], p=2),
     *(row(op, IMAGE, free=8) for op in ("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")),
     row("MaxRoiPool", (1, 6, 5, 5), X((2, 5), weight=True, low=0, high=1), free=6, pooled_shape=[2, 2]),
-    row("RoiAlign", (1, 6, 5, 5), np.array([[0, 0, 3, 3], [1, 1, 4, 2]], "f4"), I(0, 0), free=6, output_height=2, output_width=2),
+    row("RoiAlign", (1, 6, 5, 5), np.array([[0, 0, 3, 3], [1, 1, 4, 2]], "f4"), I(0, 0), free=6, output_height=2),
     *(row(op, POSITIVE, free=6, axes=[1], keepdims=0) for op in ("ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd")),
     *(row(op, POSITIVE, free=6, axes=[-2]) for op in ("ReduceLogSum", "ReduceLogSumExp")),
     *(row(op, (2, 6, 4), free=12, axes=[1], _loud=False) for op in ("ReduceL1", "ReduceL2", "ReduceSumSquare")),

@@ -26,6 +26,7 @@ CONVOLUTIONS = [
     row("com.microsoft:FusedConv", (1, 4, 5, 5), W(6, 4, 3, 3), W(6), free=10, activation="Relu"),
     row("com.microsoft:FusedConv", (1, 4, 5, 5), W(6, 4, 3, 3), W(6), (1, 6, 3, 3), free=10, activation="Relu"),
     row("com.microsoft:FusedConv", (1, 6, 5, 5), W(8, 3, 3, 3), W(8), free=7, group=2, activation="Relu"),
+    row("com.microsoft:FusedConv", (1, 4, 5, 5), W(8, 1, 3, 3), free=4, group=4, activation="Relu"),
     row("ConvTranspose", (2, 4, 5, 5), W(4, 6, 3, 3), W(6), free=12),
     row("ConvTranspose", (1, 4, 5), W(4, 6, 3), free=10, strides=[2], output_padding=[1]),
     row("ConvTranspose", (1, 4, 3, 3, 3), W(4, 6, 2, 2, 2), W(6), free=10),
@@ -39,6 +40,7 @@ CONVOLUTIONS = [
         X((6,), "i4", -9, 9, weight=True), free=12, _loud=False,
     ),
     row("QLinearConv", U, S, Z, WU, S, Z, S, Z, free=12),
+    row("QLinearConv", U, S, Z, X((4, 1, 3, 3), "u1", 0, 9, weight=True), S, Z, S, Z, free=6, group=4),
     row("QLinearConv", U, S, Z, X((8, 2, 3, 3), "u1", 0, 9, weight=True), S, Z, S, Z, free=8, group=2),
 ]  # fmt: skip
 
@@ -84,7 +86,10 @@ MATRICES = [
         "com.microsoft:MatMulIntegerToFloat", X((3, 8), "u1", 0, 9, zero=3), X((8, 5), "u1", 0, 9, weight=True), S, S,
         Z, Z, W(5), free=16,
     ),
-    row("com.microsoft:DynamicQuantizeMatMul", (3, 8), X((8, 5), "u1", 0, 9, weight=True), S, Z, W(5), free=16, _loud=False),
+    row(
+        "com.microsoft:DynamicQuantizeMatMul", (3, 8), X((8, 5), "u1", 0, 9, weight=True), S, Z, W(5), free=16,
+        _loud=False,
+    ),
     row(
         "com.microsoft:QGemm", X((3, 8), "u1", 0, 9, zero=3), S, Z, X((8, 5), "i1", -9, 9, weight=True),
         scales(0.1, 0.2, 0.3, 0.1, 0.2), I(0, 0, 0, 0, 0, dtype="i1"), X((5,), "i4", -9, 9, weight=True), S, Z, free=16,
@@ -102,4 +107,4 @@ RECURRENT = [
     row("RNN", (3, 2, 4), W(1, 5, 4), W(1, 5, 5), W(1, 10), free=9, hidden_size=5, outputs=2),
 ]  # fmt: skip
 
-LINEAR: list[Row] = CONVOLUTIONS + MATRICES + RECURRENT
+ROWS: list[Row] = CONVOLUTIONS + MATRICES + RECURRENT

@@ -112,7 +112,7 @@ QUANTISED = [
     row("QuantizeLinear", IMAGE, S, Z, free=15),
     row("QuantizeLinear", IMAGE, P(6), np.zeros(6, "u1"), free=15),
     row("QuantizeLinear", IMAGE, P(6), free=15, axis=-3),
-    row("QuantizeLinear", (2, 6), np.full((1, 6), 0.1, "f4"), np.zeros((1, 6), "u1"), free=6, opset=21, block_size=2, axis=0),
+    row("QuantizeLinear", (2, 6), P(1, 6), np.zeros((1, 6), "u1"), free=0, opset=21, block_size=2, axis=0),
     row("DequantizeLinear", U, S, Z, free=15),
     row("DequantizeLinear", U, P(6), np.full(6, 3, "u1"), free=15),
     row("DequantizeLinear", X((6, 4), "i1", -9, 9, weight=True), P(6), np.zeros(6, "i1"), free=10, axis=0),

@@ -235,6 +235,7 @@ def fused_rotary(op: Op, x: Axes, positions: Axes, cos: Axes, sin: Axes, *, num_
 def _rotate(op: Op, x: Axes, tables: list[Axes | None], heads: int) -> Axes:
     """Pairs of features turn by an angle of their own: heads may go, features may not."""
     op.freeze(*(labels for axes in tables if axes for labels in axes), why="turns features by it")
+    op.freeze(x[0], why="has a position for each token of each sample")
     if len(x) == 4:
         op.freeze(x[2], x[3], why="turns pairs of its features")
     else:
