@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
+from scipy.linalg import cho_factor, cho_solve
 from scipy.stats import norm
 
 from onnxprune.channels.dependencies import Dependencies, Group
@@ -19,9 +20,7 @@ from onnxprune.surgery.recovery.curves import Port, Seen, ports_of, repaired_bia
 from onnxprune.surgery.recovery.layers import LINEAR, Finder, Layer, folded_norm
 from onnxprune.surgery.recovery.network import Network
 
-HOMOGENEOUS = frozenset(
-    {"Relu", "LeakyRelu", "PRelu", "Identity", "Dropout", "MaxPool", "AveragePool", "GlobalAveragePool"}
-)
+COPY = 1e-3  # relative distance up to which a filter is a scaled copy of another
 
 
 @dataclass(frozen=True)
@@ -107,12 +106,20 @@ def merge(filters: np.ndarray, gone: np.ndarray, stay: np.ndarray) -> np.ndarray
     return mix
 
 
-def ridge(filters: np.ndarray, gone: np.ndarray, stay: np.ndarray, *, strength: float = 1e-5) -> np.ndarray:
-    """Each removed filter as a ridge combination of all kept ones (Kim et al., arXiv 2502.08474)."""
+def ridge(filters: np.ndarray, gone: np.ndarray, stay: np.ndarray, *, strength: float = 1e-2) -> np.ndarray:
+    """Each removed filter as a ridge combination of all kept ones (arXiv 2502.08474), scaled copies as such.
+
+    A strong ridge keeps large terms of opposite signs out, which cancel in the filters and not behind an activation.
+    """
     kept = filters[stay]
     system = kept @ kept.T
     system[np.diag_indices_from(system)] += strength * max(float(np.trace(system)) / len(stay), 1e-12)
-    return np.linalg.solve(system, kept @ filters[gone].T).T
+    mix = merge(filters, gone, stay)
+    length = np.linalg.norm(filters[gone], axis=1)
+    apart = np.linalg.norm(filters[gone] - mix @ kept, axis=1) > COPY * length
+    mix[apart] = 0
+    rest = filters[gone] - mix @ kept
+    return mix + cho_solve(cho_factor(system, lower=True), kept @ rest.T).T
 
 
 MIXES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
@@ -227,20 +234,21 @@ def _fold(
     """
     owner, scale = mix.argmax(axis=1), mix.max(axis=1)
     member = scale > 0
-    count = 1 + np.bincount(owner[member], minlength=len(stay))
+    owner, scale, gone = owner[member], scale[member][:, None], gone[member]
+    filters = joined(writers)
+    alike = (filters[gone] * filters[stay][owner]).sum(axis=1)
+    alike /= np.maximum(np.linalg.norm(filters[gone], axis=1) * np.linalg.norm(filters[stay][owner], axis=1), 1e-12)
+    share = (alike**4)[:, None]  # what is hardly alike would spoil the mean
     for w in writers:
         if w.depthwise:
             continue
-        total = np.column_stack([w.rows, w.bias])[stay]
-        parts = np.column_stack([w.rows, w.bias])[gone][member] / scale[member][:, None]
-        single = total.copy()
-        np.add.at(total, owner[member], parts)
-        mean = total / count[:, None]
-        length = np.linalg.norm(mean[:, :-1], axis=1)
-        mean *= (np.linalg.norm(single[:, :-1], axis=1) / np.maximum(length, 1e-12))[
-            :, None
-        ]  # averaging shrinks filters
-        _write(network, values, w, mean, stay)
+        each = np.column_stack([w.rows, w.bias])
+        total, weight = each[stay].copy(), np.ones((len(stay), 1))
+        np.add.at(total, owner, share * each[gone] / scale)
+        np.add.at(weight, owner, share)
+        mean = total / weight
+        before, after = (np.linalg.norm(f[:, :-1], axis=1, keepdims=True) for f in (each[stay], mean))
+        _write(network, values, w, mean * before / np.maximum(after, 1e-12), stay)  # averaging shrinks filters
 
 
 def _write(network: Network, values: dict[str, np.ndarray], w: Writer, new: np.ndarray, stay: np.ndarray) -> None:
