@@ -20,11 +20,12 @@ from legacy import run_legacy
 from onnx import ModelProto, numpy_helper
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidGraph, NotImplemented
 
-from onnxprune.channels.analysis import Walk
 from onnxprune.channels.boxes import Value
+from onnxprune.channels.conclude import conclude
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.channels.labels import is_fixed
 from onnxprune.channels.roles import Role
+from onnxprune.channels.walk import Walk
 from onnxprune.model.static import infer, opset_of
 from onnxprune.surgery import cut, mask
 
@@ -85,7 +86,7 @@ def labelled(
             walk.values[name] = Value(tuple(walk.coupling.label(n) for n in array.shape))
     walk.quiet |= set(quiet)
     walk.graph(model.graph, "", [])
-    deps = walk.finish()
+    deps = conclude(walk)
     return deps, frozenset(walk.quiet)
 
 

@@ -191,9 +191,10 @@ class Dependencies:
         """Weights whose own channels cannot be removed: the use, its axis, and the reason."""
         for use in self.uses:
             for axis, labels in enumerate(use.axes):
-                if labels.size > 1 and not is_fixed(labels) and (self.roles[labels] & Role.WRITE).all():
-                    if (self.component[labels] == self.frozen).all():
-                        yield use, axis, self.reason(labels)
+                if labels.size <= 1 or is_fixed(labels) or not (self.roles[labels] & Role.WRITE).all():
+                    continue
+                if (self.component[labels] == self.frozen).all():
+                    yield use, axis, self.reason(labels)
 
     def reason(self, labels: Labels) -> str:
         """Why these labels cannot be removed: the node that froze them and its words."""

@@ -54,10 +54,7 @@ def concat(op: Op, *xs: Axes, axis: int = 1, **_: Any) -> Axes:
 @rule("DepthToSpace", quiet=first)
 def depth_to_space(op: Op, x: Axes, *, blocksize: int, mode: bytes | str = b"DCR") -> Axes:
     square = blocksize * blocksize
-    if mode in (b"CRD", "CRD"):
-        grid = x[1].reshape(-1, square).T
-    else:
-        grid = x[1].reshape(square, -1)
+    grid = x[1].reshape(-1, square).T if mode in (b"CRD", "CRD") else x[1].reshape(square, -1)
     op.freeze(*x[2:], why="interleaves it with channels")
     op.tie(grid[:1], grid)
     return (x[0], grid[0], ...)  # type: ignore[return-value]

@@ -1,0 +1,75 @@
+"""The end of the analysis: components of all equations, groups of channels, and what masking sets to zero."""
+
+import numpy as np
+
+from onnxprune.channels.boxes import Value, settle
+from onnxprune.channels.dependencies import INTEGERS, Dependencies, Use
+from onnxprune.channels.explain import Ties
+from onnxprune.channels.grouping import groups_of
+from onnxprune.channels.labels import Labels, is_fixed
+from onnxprune.channels.roles import Role
+from onnxprune.channels.walk import Walk
+
+
+def conclude(walk: Walk) -> Dependencies:
+    """Solve what a finished walk has stated."""
+    _box_dead_ends(walk)
+    roles = np.zeros(walk.coupling.size, np.int64)
+    for role, labels in walk.roles:
+        roles[labels] |= int(role)
+    roles[0] = 0
+    _tie_shared(walk, roles)
+    component = walk.coupling.solve()
+    zeroed = _zeroed(walk, roles, component)
+    groups = groups_of(walk.uses, walk.parts, component, roles, walk.sources, walk.nodes)
+    ties = Ties(*walk.coupling.edges(), tuple(walk.coupling.causes), walk.coupling.size)
+    return Dependencies(
+        nodes=tuple(walk.nodes), values=walk.values, sources=walk.sources, uses=tuple(walk.uses),
+        component=component, groups=groups, layers=tuple(walk.layers), scalings=tuple(walk.scalings),
+        detours=walk.detours, told=frozenset(walk.told), roles=roles, zeroed=zeroed, ties=ties,
+        statics=walk.statics, unknown=walk.unknown,
+    )  # fmt: skip
+
+
+def _zeroed(walk: Walk, roles: np.ndarray, component: Labels) -> np.ndarray:
+    """Positions of weights that are zero in the masked network once they are dead, (labels,) bool.
+
+    Those that read always; those that write, shift or scale only where something relies on silent channels.
+    """
+    demanded = np.zeros(int(component.max()) + 1, bool)
+    for labels in walk.demands:
+        demanded[component[labels]] = True
+    makes = (roles & int(Role.WRITE | Role.ADD)) != 0
+    return ((roles & int(Role.READ)) != 0) | (makes & demanded[component])
+
+
+def _box_dead_ends(walk: Walk) -> None:
+    """Tangled values that no detour goes round have to be boxes."""
+    passed = {key for index in walk.detours for key in _chain(walk, index)}
+    for key, value in walk.values.items():
+        if value is not None and value.tangle is not None and key not in passed:
+            walk.values[key] = Value(settle(walk.coupling, value, (), walk.heads))
+
+
+def _chain(walk: Walk, index: int) -> list[str]:
+    """Values between the origin of a detour and its end."""
+    made = {key: node for node in walk.nodes for key in node.outputs if key}
+    key, origin, passed = walk.nodes[index].inputs[0], walk.detours[index].origin.value, []
+    while key != origin:
+        passed.append(key)
+        key = made[key].inputs[0]
+    return passed
+
+
+def _tie_shared(walk: Walk, roles: np.ndarray) -> None:
+    """One weight that several layers filter with stays one weight; shared biases and tables may be copied."""
+    first: dict[str, Use] = {}
+    for use in walk.uses:
+        filters = [x for x in use.axes if not is_fixed(x) and (roles[x] & (Role.WRITE | Role.READ)).any()]
+        if not filters or walk.sources[use.source].dtype in INTEGERS:
+            continue
+        if use.source in first:
+            walk.coupling.node = use.node
+            for a, b in zip(first[use.source].axes, use.axes, strict=True):
+                walk.coupling.tie(a, b, why="filters with a weight that another layer uses too")
+        first.setdefault(use.source, use)

@@ -1,0 +1,202 @@
+"""Control flow: bodies of If, Loop and Scan are walked with the labels of what they take from around them.
+
+What a branch gives is tied to what the other one gives, and what a loop carries has the same labels in every round.
+Other bodies are left alone, and what they capture is frozen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import onnx
+
+from onnxprune.channels.boxes import Value, settle
+from onnxprune.channels.dependencies import Node, Use
+from onnxprune.channels.labels import Axes, fixed
+from onnxprune.model.static import attributes_of, find, subgraphs
+
+if TYPE_CHECKING:
+    from onnxprune.channels.walk import Walk
+
+
+def enter(walk: Walk, node: Node) -> None:
+    """Visit a node that has bodies."""
+    known = BODIES.get(node.proto.op_type) if node.proto.domain in ("", "ai.onnx") else None
+    if known is None or (node.proto.op_type == "Scan" and walk.opset < 9):
+        _leave_alone(walk, node)
+    else:
+        known(walk, node)
+
+
+def _leave_alone(walk: Walk, node: Node) -> None:
+    index = len(walk.nodes) - 1
+    for k, key in enumerate(node.inputs):
+        if key:
+            freeze_taken(walk, index, k, key, "hands it to a body")
+    for body, _ in subgraphs(node.proto, node.path):
+        for name in sorted(captured(body)):
+            freeze_taken(walk, index, -1, walk.key(name), "captures it in a body")
+    _give(walk, node, [None] * len(node.outputs))
+
+
+def _branches(walk: Walk, node: Node) -> None:
+    index = len(walk.nodes) - 1
+    freeze_taken(walk, index, 0, node.inputs[0], "decides by it")
+    given: list[list[str]] = []
+    for body, path in subgraphs(node.proto, node.path):
+        names = walk.graph(body, path, walk.scope)
+        given.append([find([*walk.scope, names], value.name) for value in body.output])
+    walk.coupling.node = index
+    joined = [_join(walk, keys, "leaves a branch of it") for keys in zip(*given, strict=True)]
+    _give(walk, node, joined)
+    for key, keys in zip(node.outputs, zip(*given, strict=True), strict=True):
+        if all(k in walk.quiet for k in keys):
+            walk.quiet.add(key)
+
+
+def _loop(walk: Walk, node: Node) -> None:
+    """Inputs: most rounds, condition, carried values; the body takes the round's number besides."""
+    for k, key in enumerate(node.inputs[:2]):
+        if key:
+            freeze_taken(walk, len(walk.nodes) - 1, k, key, "decides by it")
+    ((body, path),) = subgraphs(node.proto, node.path)
+    carried = [_taken(walk, node, k) for k in range(2, len(node.inputs))]
+    _body(walk, node, body, path, [None, None, *carried], carried, skip=1, scans=[0] * len(body.output))
+
+
+def _scan(walk: Walk, node: Node) -> None:
+    """Inputs: carried values, then what is gone through along one axis, a slice for each round."""
+    told = attributes_of(node.proto)
+    ((body, path),) = subgraphs(node.proto, node.path)
+    count = len(node.inputs) - told["num_scan_inputs"]
+    carried = [_taken(walk, node, k) for k in range(count)]
+    axes = told.get("scan_input_axes") or [0] * told["num_scan_inputs"]
+    slices = [_slice(walk, _taken(walk, node, count + k), axis) for k, axis in enumerate(axes)]
+    scans = told.get("scan_output_axes") or [0] * len(body.output)
+    _body(walk, node, body, path, [*carried, *slices], carried, skip=0, scans=scans)
+
+
+BODIES: dict[str, Callable[[Walk, Node], None]] = {"If": _branches, "Loop": _loop, "Scan": _scan}
+
+
+def _body(
+    walk: Walk,
+    node: Node,
+    body: onnx.GraphProto,
+    path: str,
+    inputs: Sequence[Axes | None],
+    carried: Sequence[Axes | None],
+    skip: int,
+    scans: Sequence[int],
+) -> None:
+    """Walk a body whose carried values keep their labels; its first `skip` outputs are its own affair."""
+    index = len(walk.nodes) - 1
+    for value, axes in zip(body.input, inputs, strict=True):
+        shape = walk.statics.shapes.get(path + value.name)
+        if axes is not None and shape == tuple(x.size for x in axes):
+            walk.values[path + value.name] = Value(axes)
+    names = walk.graph(body, path, walk.scope)
+    keys = [find([*walk.scope, names], value.name) for value in body.output]
+    walk.coupling.node = index
+    for key in keys[:skip]:
+        walk.freeze_value(key, "decides by it")
+    out: list[Axes | None] = []
+    for before, key in zip(carried, keys[skip:], strict=False):
+        out.append(_carry(walk, before, key))
+    for key, axis in zip(keys[skip + len(carried) :], scans, strict=False):
+        out.append(_stack(walk, node, len(out), key, axis))
+    _give(walk, node, out)
+
+
+def _carry(walk: Walk, before: Axes | None, key: str) -> Axes | None:
+    """What a round hands to the next one lives and dies with what it was handed itself."""
+    after = boxed(walk, key)
+    if before is not None and after is not None and [x.size for x in before] == [x.size for x in after]:
+        for a, b in zip(before, after, strict=True):
+            walk.coupling.tie(a, b, why="carries it from round to round")
+        return before
+    for axes in (before, after):
+        walk.coupling.freeze(*(axes or ()), why="carries values of changing shapes")
+    return None
+
+
+def _stack(walk: Walk, node: Node, k: int, key: str, axis: int) -> Axes | None:
+    """The outputs of all rounds along a new axis."""
+    axes, shape = boxed(walk, key), walk.statics.shapes.get(node.outputs[k])
+    if axes is None or shape is None:
+        walk.freeze_value(key, "leaves the body of it")
+        return None
+    axis %= len(shape)
+    return (*axes[:axis], fixed(shape[axis]), *axes[axis:])
+
+
+def _slice(walk: Walk, axes: Axes | None, axis: int) -> Axes | None:
+    if axes is None:
+        return None
+    axis %= len(axes)
+    walk.coupling.freeze(axes[axis], why="goes through it")
+    return (*axes[:axis], *axes[axis + 1 :])
+
+
+def _join(walk: Walk, keys: Sequence[str], why: str) -> Axes | None:
+    """One value that has the labels of several of the same shape."""
+    values = [boxed(walk, key) for key in keys]
+    shapes = {tuple(x.size for x in axes) for axes in values if axes is not None}
+    if None in values or len(shapes) > 1:
+        for key in keys:
+            walk.freeze_value(key, why)
+        return None
+    return tuple(walk.coupling.join(column) for column in zip(*(v for v in values if v is not None), strict=True))
+
+
+def _taken(walk: Walk, node: Node, k: int) -> Axes | None:
+    """The axes of input k as a box; a tensor of the file gets labels of its own."""
+    key = node.inputs[k]
+    if key in walk.alias:
+        value = walk.take(len(walk.nodes) - 1, k, key)
+        return None if value is None else value.axes
+    return boxed(walk, key) if key else None
+
+
+def boxed(walk: Walk, key: str) -> Axes | None:
+    """The axes of a value as a box; a tensor of the file stays whole."""
+    if key in walk.alias:
+        walk.freeze_value(key, "is handed out")
+        return tuple(fixed(n) for n in walk.sources[walk.alias[key]].shape)
+    value = walk.values.get(key)
+    if value is None:
+        return None
+    if value.tangle is not None:
+        value = walk.values[key] = Value(settle(walk.coupling, value, (), walk.heads))
+    return value.axes
+
+
+def _give(walk: Walk, node: Node, outputs: Sequence[Axes | None]) -> None:
+    """What the node gives; without labels where nothing more is known than a shape."""
+    for key, axes in zip(node.outputs, outputs, strict=True):
+        shape = walk.statics.shapes.get(key)
+        if axes is None and shape is not None:
+            axes = tuple(fixed(n) for n in shape)
+        if key:
+            walk.values[key] = None if axes is None else Value(axes)
+
+
+def freeze_taken(walk: Walk, node: int, k: int, key: str, why: str) -> None:
+    """Freeze what a node with bodies takes."""
+    if key in walk.alias:
+        source = walk.sources[walk.alias[key]]
+        walk.uses.append(Use(source.key, node, k, tuple(fixed(n) for n in source.shape)))
+    walk.freeze_value(key, why)
+
+
+def captured(graph: onnx.GraphProto) -> set[str]:
+    """Names that a body takes from the graphs around it."""
+    own = {v.name for v in graph.input} | {t.name for t in graph.initializer}
+    taken: set[str] = set()
+    for node in graph.node:
+        taken |= {name for name in node.input if name and name not in own}
+        for body, _ in subgraphs(node):
+            taken |= captured(body) - own
+        own |= set(node.output)
+    return taken | {v.name for v in graph.output if v.name not in own}

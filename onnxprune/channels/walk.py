@@ -1,0 +1,257 @@
+"""The walk over a model: every node is visited once, by its rule."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import onnx
+
+import onnxprune.channels.ops  # noqa: F401  (registers the rules)
+from onnxprune.channels import control
+from onnxprune.channels.arithmetic import Arithmetic, Origins, Place
+from onnxprune.channels.boxes import Detour, Value
+from onnxprune.channels.dependencies import Layer, Node, Source, Use
+from onnxprune.channels.labels import LARGEST_AXIS, Axes, Coupling, LabelError, Labels, fixed, is_fixed
+from onnxprune.channels.op import RULES, Op, Rule, operator
+from onnxprune.channels.roles import Role, Scaling
+from onnxprune.model.static import Statics, attributes_of, find, subgraphs
+
+CUTTABLE = frozenset(
+    {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE}
+    | {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
+)
+TAKES_INT32 = frozenset("QLinearConv ConvInteger MatMulInteger DequantizeLinear QGemm Add Cast Mul Sub".split())
+MAKES_CHANNELS = frozenset({"ConstantOfShape", "Expand"})  # their outputs have labels where their inputs have none
+
+
+@dataclass
+class Walk:
+    """The analysis under way."""
+
+    statics: Statics
+    opset: int
+    heads: bool
+    coupling: Coupling = field(default_factory=Coupling)
+    nodes: list[Node] = field(default_factory=list)
+    values: dict[str, Value | None] = field(default_factory=dict)
+    sources: dict[str, Source] = field(default_factory=dict)
+    alias: dict[str, str] = field(default_factory=dict)  # value -> the source that it is
+    weights: set[str] = field(default_factory=set)  # values made of weights alone
+    quiet: set[str] = field(default_factory=set)  # values whose dead channels are zero
+    uses: list[Use] = field(default_factory=list)
+    roles: list[tuple[Role, Labels]] = field(default_factory=list)
+    layers: list[Layer] = field(default_factory=list)
+    scalings: list[Scaling] = field(default_factory=list)
+    parts: list[Labels] = field(default_factory=list)
+    demands: list[Labels] = field(default_factory=list)  # labels whose dead positions have to be zero
+    detours: dict[int, Detour] = field(default_factory=dict)
+    unknown: dict[int, str] = field(default_factory=dict)
+    told: set[tuple[int, int]] = field(default_factory=set)  # inputs whose computed sizes must stay what they are
+    scope: list[dict[str, str]] = field(default_factory=list)
+    pinned: frozenset[str] = frozenset()
+
+    @cached_property
+    def arithmetic(self) -> Arithmetic:
+        return Arithmetic(self.statics, self.opset)
+
+    def key(self, name: str) -> str:
+        return find(self.scope, name)
+
+    # --- graphs --------------------------------------------------------------
+
+    def graph(
+        self, graph: onnx.GraphProto, path: str, outer: list[dict[str, str]], overridable: frozenset[str] = frozenset()
+    ) -> dict[str, str]:
+        """Visit all nodes of a graph; gives the keys of its names."""
+        names = {t.name: path + t.name for t in graph.initializer}
+        names |= {v.name: path + v.name for v in graph.input}
+        before, self.scope = self.scope, [*outer, names]
+        self.pinned |= {path + name for name in overridable}
+        for tensor in graph.initializer:
+            self.source(path + tensor.name, "initializer", tuple(tensor.dims), tensor.data_type, path)
+        for value in graph.input:
+            if path + value.name not in self.sources and path + value.name not in self.values:
+                shape = self.statics.shapes.get(path + value.name)
+                self.values[path + value.name] = None if shape is None else Value(tuple(fixed(n) for n in shape))
+        for proto in graph.node:
+            inputs = tuple(self.key(name) if name else "" for name in proto.input)
+            names.update({name: path + name for name in proto.output if name})
+            outputs = tuple(path + name if name else "" for name in proto.output)
+            self.nodes.append(Node(proto, path, inputs, outputs))
+            self.arithmetic.makers.update(dict.fromkeys(filter(None, outputs), self.nodes[-1]))
+            self.coupling.node = len(self.nodes) - 1
+            self.node(self.nodes[-1])
+        self.coupling.node = -1
+        self.scope = before
+        return names
+
+    def source(self, key: str, kind: str, shape: tuple[int, ...], dtype: int, path: str) -> None:
+        self.sources[key] = Source(key, kind, shape, dtype, path)
+        self.alias[key] = key
+        self.weights.add(key)
+
+    # --- nodes ---------------------------------------------------------------
+
+    def node(self, node: Node) -> None:
+        proto = node.proto
+        if proto.op_type == "Constant" and operator(proto.domain, "Constant") == "Constant":
+            self.constant(node)
+        elif (
+            proto.op_type == "Identity" and len(node.inputs) == len(node.outputs) == 1 and node.inputs[0] in self.alias
+        ):
+            self.alias[node.outputs[0]] = self.alias[node.inputs[0]]
+            self.weights.add(node.outputs[0])
+        elif any(True for _ in subgraphs(proto)):
+            control.enter(self, node)
+        else:
+            self.plain(node)
+
+    def constant(self, node: Node) -> None:
+        tensor = next((a.t for a in node.proto.attribute if a.name == "value" and a.HasField("t")), None)
+        if tensor is not None:
+            self.source(node.outputs[0], "constant", tuple(tensor.dims), tensor.data_type, node.path)
+            return
+        shape = self.statics.shapes.get(node.outputs[0])
+        self.values[node.outputs[0]] = None if shape is None else Value(tuple(fixed(n) for n in shape))
+        self.weights.add(node.outputs[0])
+
+    def take(self, node: int, k: int, key: str) -> Value | None:
+        """The value of input k; a tensor of the file gets labels of its own at each use."""
+        if key not in self.alias:
+            return self.values.get(key)
+        source = self.sources[self.alias[key]]
+        dtype, consumer = source.dtype, self.nodes[node].proto.op_type
+        cuttable = dtype in CUTTABLE or (dtype == onnx.TensorProto.INT32 and consumer in TAKES_INT32)
+        cuttable = cuttable and max(source.shape, default=0) <= LARGEST_AXIS
+        if not cuttable or source.key in self.pinned or consumer in ("Shape", "Size"):
+            axes: Axes = tuple(fixed(n) for n in source.shape)
+        else:
+            axes = tuple(self.coupling.label(n) for n in source.shape)
+        if source.key in self.pinned:
+            self.coupling.freeze(*axes, why="may be replaced by the caller at run time")
+        self.uses.append(Use(source.key, node, k, axes))
+        return Value(axes)
+
+    def plain(self, node: Node) -> None:
+        index, proto = len(self.nodes) - 1, node.proto
+        values = [self.take(index, k, key) if key else None for k, key in enumerate(node.inputs)]
+        for k, where in self.arithmetic.escapes(node, [value is not None and has_labels(value) for value in values]):
+            self.keep_told(index, k, where)
+        shapes = [self.statics.shapes.get(key) for key in node.outputs if key]
+        if self.skips(proto, values):
+            out: list[Value | None] = [Value(tuple(fixed(n) for n in s)) if s is not None else None for s in shapes]
+            if all(key in self.weights for key in node.inputs if key):
+                self.weights.update(node.outputs)
+        else:
+            out = self.apply(node, index, values, shapes)
+        self.values.update(zip(filter(None, node.outputs), out, strict=True))
+        if (
+            proto.op_type == "ConstantOfShape"
+            and (shape := next(iter(shapes), None)) is not None
+            and node.inputs[0] in self.weights
+        ):
+            dtype = next(
+                (a.t.data_type for a in proto.attribute if a.name == "value" and a.HasField("t")),
+                onnx.TensorProto.FLOAT,
+            )
+            self.source(node.outputs[0], "fill", shape, dtype, node.path)
+
+    def counts(self, proto: onnx.NodeProto) -> bool:
+        """Whether a node gives small integers: sizes or indices, not channels."""
+        known = self.statics.constants.get(self.key(proto.output[0])) if proto.output else None
+        return known is not None and known.dtype.kind in "iub" and known.dtype.itemsize != 1
+
+    def keep_told(self, node: int, k: int, where: Origins) -> None:
+        """Sizes of channels that end in the data stay what they were; next to symbolic sizes the channels do."""
+        can_shrink = {place: not is_fixed(x) for places in where.flat for place in places for x in self.axes_at(place)}
+        if not any(can_shrink.values()):
+            return
+        if node >= 0 and all(can_shrink.get(place) for places in where.flat for place in places):
+            self.told.add((node, k))
+            return
+        for place in filter(can_shrink.get, can_shrink):
+            self.coupling.freeze(*self.axes_at(place), why="computes with its size")
+
+    def axes_at(self, place: Place) -> list[Labels]:
+        """The labels of an axis of a value."""
+        key, axis = place
+        value = self.values.get(key)
+        if value is None:
+            return []
+        if value.tangle is not None and axis in value.tangle.dims:
+            return [value.tangle.labels.ravel()]
+        return [value.axes[axis]]
+
+    def skips(self, proto: onnx.NodeProto, values: Sequence[Value | None]) -> bool:
+        """Whether no input has labels: then neither have the outputs, whatever the operator does."""
+        if proto.op_type in MAKES_CHANNELS and not self.counts(proto):
+            return False
+        return not any(value is not None and has_labels(value) for value in values)
+
+    def apply(
+        self, node: Node, index: int, values: list[Value | None], shapes: Sequence[tuple[int, ...] | None]
+    ) -> list[Value | None]:
+        op = Op(
+            self.coupling,
+            node.inputs,
+            values,
+            shapes,
+            [self.statics.constants.get(key) for key in node.inputs],
+            [not key or key in self.weights for key in node.inputs],
+            [not key or key in self.quiet for key in node.inputs],
+            attributes_of(node.proto),
+            self.opset,
+            self.heads,
+            [bool(key) for key in node.outputs],
+        )
+        rule = RULES.get(operator(node.proto.domain, node.proto.op_type))
+        try:
+            out = self.outputs(op, node, rule)
+        except LabelError as error:
+            self.unknown[index] = str(error)
+            op.freeze_inputs(f"freezes it: {error}")
+            out = [Value(tuple(fixed(n) for n in s)) if s is not None else None for s in shapes]
+        for k, key in enumerate(node.inputs):
+            if key and key not in self.alias:
+                self.values[key] = op.values[k]
+        if rule is not None and index not in self.unknown and op.promises(rule):
+            self.quiet.update(node.outputs)
+            if all(op.weights):
+                self.weights.update(node.outputs)
+        self.note(op, index)
+        return out
+
+    def outputs(self, op: Op, node: Node, rule: Rule | None) -> list[Value | None]:
+        if rule is None:
+            raise LabelError("the operator is not known to onnxprune")
+        lost = [key for key, value in zip(node.inputs, op.values, strict=True) if key and value is None]
+        if lost:
+            raise LabelError(f"the shape of its input {lost[0]!r} is unknown")
+        return op.outputs(rule)
+
+    def note(self, op: Op, index: int) -> None:
+        self.roles += op.roles
+        self.scalings += op.scalings
+        self.parts += op.parts
+        self.demands += op.demands
+        if op.costs:
+            self.layers.append(Layer(index, tuple(op.costs)))
+        if op.detour is not None:
+            self.detours[index] = op.detour
+
+    def freeze_value(self, key: str, why: str) -> None:
+        value = self.values.get(key)
+        if key in self.statics.sampled and not (value is not None and has_labels(value)):
+            self.keep_told(-1, -1, self.arithmetic.origins(key))
+        if key in self.alias:
+            source = self.sources[self.alias[key]]
+            self.uses.append(Use(source.key, -1, -1, tuple(fixed(n) for n in source.shape)))
+            return
+        if value is None:
+            return
+        self.coupling.freeze(*(value.axes if value.tangle is None else (*value.axes, value.tangle.labels)), why=why)
+
+
+def has_labels(value: Value) -> bool:
+    """Whether any position of a value may die."""
+    return value.tangle is not None or not all(map(is_fixed, value.axes))
