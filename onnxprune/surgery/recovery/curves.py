@@ -11,12 +11,11 @@ from onnxprune.runtime.session import make_session
 from onnxprune.surgery.recovery.eliminate import Order, Reader, elimination, solved
 from onnxprune.surgery.recovery.layers import LINEAR, Finder, Layer
 from onnxprune.surgery.recovery.network import Network
-from onnxprune.surgery.recovery.runner import Runner
+from onnxprune.surgery.recovery.runner import Feeds, Runner, within
 from onnxprune.surgery.recovery.solve import product
 from onnxprune.surgery.recovery.values import with_values
 from onnxprune.surgery.rewrite import mask
 
-Feeds = Sequence[Mapping[str, np.ndarray]]
 SATURATING = frozenset({"Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid", "Tanh"})
 WIDEST = 1200  # features of a reader up to which all their covariances are used
 ROWS = 1 << 16  # positions that a reader's covariances are taken over
@@ -65,6 +64,7 @@ def repair_curves(
     The loss is a covariance-based error at the readers, scaled by trial runs of the network, in which a part of the
     group is out and its readers are re-solved: mean squared drift of the outputs per unit of their variance.
     """
+    feeds = within(feeds, deps.statics.shapes)
     network = Network(model)
     finder = Finder(network, deps, deps.nothing)
     groups = [g for g in deps.groups if g.name in set(names)]

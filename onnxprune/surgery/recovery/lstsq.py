@@ -9,12 +9,10 @@ import onnx
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.surgery.recovery.layers import LINEAR, OTHERS, Finder, Layer
 from onnxprune.surgery.recovery.network import Network, changed_nodes
-from onnxprune.surgery.recovery.runner import Runner
+from onnxprune.surgery.recovery.runner import MEMORY, Feeds, Runner, within
 from onnxprune.surgery.recovery.solve import Goal, fit
 from onnxprune.surgery.recovery.targets import Affine, Path, Walker
 from onnxprune.surgery.rewrite import mask
-
-Feeds = Sequence[Mapping[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -24,12 +22,14 @@ class Lstsq:
     ridge: pull toward the weights that stand, as a share of the mean variance of a layer's input.
     rounds: how often the aim of a layer is renewed where an activation behind it is flat on one side.
     budget: bytes for the input patches of one layer; rows are sampled to fit.
+    memory: bytes of activations that both networks may hold; it limits the number of samples.
     seed: of that sampling.
     """
 
     ridge: float = 1e-3
     rounds: int = 8
     budget: int = 256 << 20
+    memory: int = MEMORY
     seed: int = 0
 
 
@@ -194,6 +194,7 @@ def lstsq(
             alone[node.name or node.output[0]] = reason
         else:
             layers.append(finder.layer(k))
+    feeds = within(feeds, deps.statics.shapes, options.memory)
     original = Runner(network, feeds)
     pruned = Runner(masked, feeds, original, changed)
     work = Work(finder, original, pruned, options, {}, {layer.node for layer in layers})

@@ -1,5 +1,6 @@
 """Run a network piece by piece over a few samples: every node once, and only what is still needed is held."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -10,6 +11,25 @@ from onnxprune.runtime.session import make_session
 from onnxprune.surgery.recovery.network import Network
 
 Batches = list[np.ndarray]
+Feeds = Sequence[Mapping[str, np.ndarray]]
+
+
+MEMORY = 2 << 30  # bytes of activations that the two networks may hold together
+AT_ONCE = 6  # values of the largest size that are held at the same time: three in either network
+
+
+def within(feeds: Feeds, shapes: Mapping[str, tuple[int, ...]], memory: int = MEMORY) -> Feeds:
+    """As many of the first feeds as keep the held activations below `memory` bytes, at least one.
+
+    Args:
+        shapes: of all values of the network, for whatever number of samples it was analysed with.
+    """
+    inputs = {n: a for n, a in feeds[0].items() if n in shapes and a.ndim and len(shapes[n])}
+    unit = max([int(shapes[n][0]) for n in inputs] or [1])
+    largest = max([math.prod(s) for s in shapes.values()] or [1]) / max(unit, 1)
+    samples = [max([len(f[n]) for n in inputs] or [1]) for f in feeds]
+    total = np.cumsum(samples) * largest * 4 * AT_ONCE
+    return list(feeds[: max(1, int((total <= memory).sum()))])
 
 
 class Runner:
@@ -22,7 +42,7 @@ class Runner:
     def __init__(
         self,
         network: Network,
-        feeds: Sequence[Mapping[str, np.ndarray]],
+        feeds: Feeds,
         lender: "Runner | None" = None,
         own: frozenset[int] = frozenset(),
     ) -> None:
