@@ -35,3 +35,18 @@ def filled(name: str, seed: int = 0) -> onnx.ModelProto:
     tensors = [numpy_helper.from_array(np.asarray(array), name) for name, array in known.items() if name in used]
     built = onnx.helper.make_graph(nodes, graph.name, inputs, graph.output, tensors)
     return onnx.helper.make_model(built, opset_imports=model.opset_import, ir_version=8, producer_name="onnxprune benchmarks")
+
+
+def plain(mebibytes: int, seed: int = 0) -> onnx.ModelProto:
+    """Convolutions of 1024 channels in a row, 36 MiB each."""
+    rng = np.random.default_rng(seed)
+    tensors, nodes, last = [], [], "x"
+    width = 64
+    for k in range(max(1, round(mebibytes / 36))):
+        array = rng.standard_normal((1024, width, 3, 3), np.float32) * np.float32(math.sqrt(2 / (9 * width)))
+        tensors.append(numpy_helper.from_array(array, f"w{k}"))
+        nodes += [onnx.helper.make_node("Conv", [last, f"w{k}"], [f"c{k}"], pads=[1] * 4), onnx.helper.make_node("Relu", [f"c{k}"], [f"r{k}"])]
+        last, width = f"r{k}", 1024
+    values = [onnx.helper.make_tensor_value_info(n, 1, [1, c, 8, 8]) for n, c in (("x", 64), (last, 1024))]
+    graph = onnx.helper.make_graph(nodes, "plain", values[:1], values[1:], tensors)
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8, producer_name="onnxprune benchmarks")

@@ -7,7 +7,7 @@ memory and as large as it says, names are unique, nodes are in order, and the ve
 import hashlib
 import io
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -35,6 +35,7 @@ class Model:
         size: bytes on disk, external data included; of a model from memory, bytes when encoded.
         external: how the user keeps external data; None if everything is in one file.
         warnings: what was found and did not stop the reading, a line each.
+        status: of the file when it was read.
     """
 
     proto: ModelProto = field(repr=False)
@@ -43,6 +44,7 @@ class Model:
     size: int
     external: ExternalStyle | None = None
     warnings: tuple[str, ...] = ()
+    status: os.stat_result | None = field(default=None, repr=False)
 
     @property
     def opset(self) -> int:
@@ -109,7 +111,7 @@ def _load_file(given: Path) -> Model:
         raise FileError(f"cannot read {name}: {error.strerror or error}") from error
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise FileError(f"{name} was changed while it was read; run again when its writer is done")
-    return _complete(proto, (digest, size), path, name)
+    return replace(_complete(proto, (digest, size), path, name), status=before)
 
 
 def _parse(stream: BinaryIO, size: int, name: str) -> tuple[ModelProto, str, int]:

@@ -35,6 +35,7 @@ UNINFERABLE = (
 class Statics:
     """Concrete shapes, element types and small known values, by key (the name, behind the path of its graph)."""
 
+    skeleton: onnx.ModelProto = field(default_factory=onnx.ModelProto, repr=False)  # the model without large tensors
     shapes: dict[str, Shape] = field(default_factory=dict)
     types: dict[str, int] = field(default_factory=dict)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
@@ -64,7 +65,7 @@ def infer(
         inferred = onnx.shape_inference.infer_shapes(without_unsound(skeleton), data_prop=True)
     except Exception:  # inference gives up on graphs that runtimes accept; the walk below goes node by node
         inferred = skeleton
-    statics = Statics()
+    statics = Statics(skeleton)
     opset = opset_of(model)
     _read_types(inferred.graph, "", statics)
     for key, array in (observed or {}).items():

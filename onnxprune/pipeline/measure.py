@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
@@ -20,15 +20,19 @@ from onnxprune.model.tensors import BITS
 from onnxprune.pipeline.request import Request
 from onnxprune.report.summary import DriftRow, MetricRow
 from onnxprune.runtime.accuracy import evaluate, find_metric
-from onnxprune.runtime.compare import compare
+from onnxprune.runtime.compare import Agreement, agreement, compare
 from onnxprune.runtime.data import Dataset
 from onnxprune.runtime.inputs import random_inputs
 from onnxprune.runtime.latency import measure
 from onnxprune.runtime.session import Session, make_session
+from onnxprune.runtime.source import SPILL_MODEL, Source, Variant
 from onnxprune.runtime.specs import Feed, model_inputs
 
 if TYPE_CHECKING:
     from onnxprune.pipeline.prune import Run
+
+
+APART = SPILL_MODEL  # bytes of a model from which on only one of the two is in memory at a time
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Measurements:
     problem: str = ""  # why time and drift could not be measured
 
 
-def measurements(run: Run, pruned: onnx.ModelProto) -> Measurements:
+def measurements(run: Run, original: Source | Variant, pruned: Source) -> Measurements:
     """Latency and drift where wanted, and figures of merit where there is data.
 
     A pruned model that cannot be timed is still a pruned model: that is a `problem`, no error.
@@ -55,7 +59,9 @@ def measurements(run: Run, pruned: onnx.ModelProto) -> Measurements:
     if not wanted and data is None:
         return Measurements()
     try:
-        sessions = sessions_of(run.model.proto, pruned, run.request)
+        if data is None and run.model.size >= APART:
+            return _timed_apart(run, original, pruned)
+        sessions = sessions_of(original, pruned, run.request)
         timed = _timed(run, sessions) if wanted else Measurements()
     except ModelError as error:
         if data is not None:
@@ -74,6 +80,20 @@ def _timed(run: Run, sessions: dict[str, Session]) -> Measurements:
     return Measurements((before.median, after.median), how, drift(sessions, feeds))
 
 
+def _timed_apart(run: Run, original: Source | Variant, pruned: Source) -> Measurements:
+    """Like `_timed`, with one of two large models in memory at a time."""
+    feed = random_inputs(model_inputs(run.model.proto), run.shapes, seed=run.request.seed)[0]
+    load = _loader(run.request)
+    first = load(original)
+    before, expected = measure({"before": first}, feed, seconds=1.0)["before"], first.run(feed)
+    del first
+    second = load(pruned)
+    after = measure({"after": second}, feed, seconds=1.0)["after"]
+    threads = f"{after.threads} thread{'s' * (after.threads != 1)}"
+    how = f"median of {after.runs} runs in onnxruntime, one model after the other, {after.provider}, {threads}, {cpu_name()}"
+    return Measurements((before.median, after.median), how, _rows(agreement([(expected, second.run(feed))])))
+
+
 @cache
 def cpu_name() -> str:
     """What this machine's processor calls itself."""
@@ -84,15 +104,22 @@ def cpu_name() -> str:
     return processor() or machine()
 
 
-def sessions_of(before: onnx.ModelProto, after: onnx.ModelProto, request: Request) -> dict[str, Session]:
+def _loader(request: Request) -> Callable[[Source | Variant], Session]:
+    return partial(make_session, providers=request.providers, threads=request.threads, optimize=True)
+
+
+def sessions_of(before: Source | Variant, after: Source | Variant, request: Request) -> dict[str, Session]:
     """Both models as users will run them."""
-    load = partial(make_session, providers=request.providers, threads=request.threads, optimize=True)
+    load = _loader(request)
     return {"before": load(before), "after": load(after)}
 
 
 def drift(sessions: dict[str, Session], feeds: Sequence[Feed]) -> tuple[DriftRow, ...]:
     """How far each output moves on these inputs."""
-    found = compare(sessions["before"], sessions["after"], feeds)
+    return _rows(compare(sessions["before"], sessions["after"], feeds))
+
+
+def _rows(found: Agreement) -> tuple[DriftRow, ...]:
     unlike = (math.inf, math.nan, -math.inf)
     return tuple(
         DriftRow(d.name, *(unlike if d.problem else (d.relative, d.cosine, d.snr_db)), d.problem or "")

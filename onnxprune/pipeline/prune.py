@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
 from onnxprune import __version__
@@ -19,19 +18,22 @@ from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import CheckFailed, ModelError, UsageError
 from onnxprune.model import Model, load, save
 from onnxprune.model.external import ExternalStyle
-from onnxprune.pipeline.choose import Choice, Progress, choose, silent
+from onnxprune.pipeline.choose import Choice, Chooser, Progress, silent
+from onnxprune.pipeline.drop import largest_choice
+from onnxprune.pipeline.examine import examine
 from onnxprune.pipeline.filters import Weights
-from onnxprune.pipeline.measure import Measurements, measurements
+from onnxprune.pipeline.measure import Measurements
 from onnxprune.pipeline.report import make_report
-from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.request import BUDGETS, Request
+from onnxprune.pipeline.trials import Lab
 from onnxprune.report.summary import Report
 from onnxprune.runtime.data import Dataset, open_data
 from onnxprune.runtime.inputs import parse_input_shapes, random_inputs, resolve_shapes
 from onnxprune.runtime.observe import missing_shapes, observe
 from onnxprune.runtime.specs import Feed, Spec, model_inputs
-from onnxprune.runtime.verify import Proof, prove
+from onnxprune.runtime.verify import Proof
 from onnxprune.surgery.plan import Plan, make_plan
-from onnxprune.surgery.rewrite import cut, mask
+from onnxprune.surgery.rewrite import cut
 
 RANDOM_FEEDS = 2  # runs on random input that the proof compares
 DATA_FEEDS = 2  # batches of the user's data that it compares as well
@@ -61,6 +63,7 @@ class Run:
     notes: list[str] = field(default_factory=list)
     proof: Proof | None = None
     measured: Measurements = field(default_factory=Measurements)
+    base: onnx.ModelProto | None = None  # what is cut and masked instead of the model, once weights have changed
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -97,11 +100,24 @@ def prune(
     """
     request = Request.of(options)
     run = start(source, request, progress)
-    weights = Weights(run.model.proto, run.deps)
+    return finish(run, _choose(run), output)
+
+
+def _choose(run: Run) -> Choice:
+    """Score, allocate and select; what that needs in memory is gone afterwards."""
+    request, weights = run.request, Weights(run.model.proto, run.deps)
     with run.stage("choose channels"):
-        choice = choose(run.deps, weights, request, run.model.size, progress)
+        chooser = Chooser(run.deps, weights, request, run.model.size, run.progress, lab_of(run, weights))
+        choice = chooser.choose(request.target_share()) if request.max_drop is None else largest_choice(chooser)
+    run.base = choice.trained
+    run.notes += choice.remarks
     _check_strict(run, choice)
-    return finish(run, choice, output)
+    return replace(choice, trained=None)
+
+
+def lab_of(run: Run, weights: Weights) -> Lab:
+    """The network and the user's data, to try things out on."""
+    return Lab(run.model.proto, run.deps, weights, run.request, run.data)
 
 
 def start(source: Any, request: Request, progress: Progress) -> Run:
@@ -183,47 +199,23 @@ def finish(run: Run, choice: Choice, output: str | os.PathLike[str] | None) -> R
         plan = make_plan(run.deps, choice.kept, source=origin, options=run.request.told())
     dead = run.deps.dead(choice.kept)
     with run.stage("rewrite"):
-        pruned = cut(run.model.proto, run.deps, dead) if choice.kept else _copy(run.model.proto)
+        pruned = cut(run.base or run.model.proto, run.deps, dead) if choice.kept else _copy(run.model.proto)
         if choice.kept:
             _sign(pruned, plan)
     saved = None
     if output is None or run.request.dry_run:
-        examine(run, dead, pruned, pruned)
+        examine(run, dead, pruned)
     else:
         with run.stage("save"):
             style = run.model.external or (ExternalStyle() if run.request.save_as_external_data else None)
             target = Path(output)
             saved = save(
                 pruned, target, style=style, force=run.request.force, source=run.model.path,
-                check=lambda path: examine(run, dead, path, pruned),
+                check=lambda path: examine(run, dead, path),
             )  # fmt: skip
         run.seconds["save"] -= run.seconds.get("verify", 0.0) + run.seconds.get("measure", 0.0)
     report = make_report(run, choice, plan, dead, pruned, saved)
     return Result(pruned, plan, report)
-
-
-def examine(run: Run, dead: np.ndarray, written: onnx.ModelProto | Path, pruned: onnx.ModelProto) -> None:
-    """Verify and measure, before anything is put in place: an error here leaves what was there.
-
-    Raises:
-        CheckFailed: the pruned model is not the masked original.
-        UsageError, ModelError: providers, metrics or data do not fit.
-    """
-    verify_against(run, dead, written)
-    if run.request.measure or run.data is not None:
-        with run.stage("measure"):
-            run.measured = measurements(run, pruned)
-        if run.measured.problem:
-            run.warnings.append(run.measured.problem)
-
-
-def verify_against(run: Run, dead: np.ndarray, pruned: onnx.ModelProto | Path) -> None:
-    """Prove masked = pruned.  Raises CheckFailed."""
-    if not run.request.verify:
-        return
-    with run.stage("verify"):
-        masked = mask(run.model.proto, run.deps, dead) if dead.any() else run.model.proto
-        run.proof = prove(masked, pruned, run.feeds()).require()
 
 
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -252,5 +244,5 @@ def _sign(pruned: onnx.ModelProto, plan: Plan) -> None:
 
 def no_budget(options: Mapping[str, Any]) -> None:
     """A plan brings its own channels.  Raises UsageError."""
-    if given := [name for name in ("ratio", "target", "threshold") if options.get(name) is not None]:
+    if given := [name for name in BUDGETS if options.get(name) is not None]:
         raise UsageError(f"{given[0]} cannot be given together with a plan")

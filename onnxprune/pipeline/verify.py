@@ -6,11 +6,11 @@ from typing import Any
 
 from onnxprune.model import load
 from onnxprune.pipeline.choose import Progress, silent
+from onnxprune.pipeline.examine import masked_original
 from onnxprune.pipeline.prune import start
 from onnxprune.pipeline.request import Request
 from onnxprune.runtime.verify import Proof, prove
 from onnxprune.surgery.plan import Plan, check_plan
-from onnxprune.surgery.rewrite import mask
 
 
 def verify(
@@ -36,4 +36,5 @@ def verify(
     run = start(source, Request.of({"ratio": 0.0, **heads, **options}), progress)
     check_plan(run.deps, plan)
     progress("verify", 0, 0)
-    return prove(mask(run.model.proto, run.deps, run.deps.dead(plan.kept)), model.proto, run.feeds()).require()
+    masked = masked_original(run.model.proto, run.deps, run.deps.dead(plan.kept))
+    return prove(masked, model.proto, run.feeds()).require()

@@ -9,20 +9,39 @@ import math
 import mmap
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
 from onnxprune.errors import FileError, ModelError, UsageError
+from onnxprune.runtime.folder import Folder
 from onnxprune.runtime.outline import outline
 from onnxprune.runtime.specs import bits
 
 Source = Path | str | bytes | onnx.ModelProto
+
+
+class Blocks(Protocol):
+    """An array that is not all in memory at once: `numpy.asarray` gives it whole, `blocks` a few rows at a time."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    def __array__(self) -> np.ndarray: ...
+
+    def blocks(self) -> Iterator[np.ndarray]: ...
+
+
+Replacement = np.ndarray | Blocks
 
 SPILL_MODEL = 64 << 20  # bytes of weights from which on they go through a file
 SPILL_TENSOR = 64 << 10  # smaller ones stay in the proto: they may be shapes that inference reads
@@ -32,13 +51,14 @@ SPILL_TENSOR = 64 << 10  # smaller ones stay in the proto: they may be shapes th
 class Variant:
     """A model with some values replaced, without a copy of the rest: the masked original, for one.
 
-    `values` maps names of top-level initializers or of node outputs to arrays of the same shape and type;
+    `values` maps names of top-level initializers or of node outputs to arrays of the same shape and type, each of
+    which is asked for when it is needed and not kept;
     `folder` is where relative paths of external data begin (for a file, its own folder). `unrounded` lets
     values pass where the graph quantizes them and dequantizes them at once.
     """
 
     source: Source
-    values: Mapping[str, np.ndarray] | None = None
+    values: Mapping[str, Replacement] | None = None
     folder: Path | None = None
     unrounded: bool = False
 
@@ -60,7 +80,7 @@ class Prepared:
     model: str | bytes
     folder: str | None = None
     values: Mapping[str, np.ndarray] = field(default_factory=dict)
-    holds: tempfile.TemporaryDirectory | None = None
+    holds: Folder | None = None
 
 
 def prepare(variant: Variant, taps: Iterable[str] = ()) -> Prepared:
@@ -68,7 +88,7 @@ def prepare(variant: Variant, taps: Iterable[str] = ()) -> Prepared:
 
     Raises `UsageError` for a tap or a value that the model does not have, `ModelError` when it cannot be read.
     """
-    source, taps, values = variant.source, tuple(taps), dict(variant.values or {})
+    source, taps, values = variant.source, tuple(taps), variant.values or {}
     folder = str(variant.base) if variant.base else None
     plain = not (taps or values or variant.unrounded)
     if isinstance(source, (str, Path)) and plain:
@@ -79,14 +99,30 @@ def prepare(variant: Variant, taps: Iterable[str] = ()) -> Prepared:
         return Prepared(source, folder)
     model, spans = _without_weights(source)
     external = {t.name: t for t in model.graph.initializer if t.data_location == TensorProto.EXTERNAL}
-    outside = {name: _checked(values.pop(name), external[name]) for name in sorted(values.keys() & external.keys())}
+    outside = {name: _checked(values[name], external[name]) for name in sorted(values.keys() & external.keys())}
     spill = not external and inline_bytes(model) >= SPILL_MODEL
-    copy = edited(model, taps, values, weights=not spill)
+    copy = edited(model, taps, values, weights=not spill, skip=outside)
     if variant.unrounded:
         _pass_rounding(copy.graph)
     if not spill:
         return Prepared(_serialise(copy), folder, outside)
     return _spill(copy, model, values, spans)
+
+
+@contextmanager
+def held(variant: Variant) -> Iterator[Variant]:
+    """The same model from files of its own, so that what it is made from need not stay in memory; small ones as they are.
+
+    Raises as `prepare` does.
+    """
+    prepared = prepare(variant)
+    if prepared.holds is None:
+        yield variant
+        return
+    try:
+        yield Variant(Path(str(prepared.model)))
+    finally:
+        prepared.holds.cleanup()
 
 
 def nodes_of(source: Source) -> onnx.ModelProto:
@@ -143,19 +179,28 @@ def _size(tensor: TensorProto) -> int:
 
 
 def edited(
-    model: onnx.ModelProto, taps: Iterable[str], values: Mapping[str, np.ndarray], *, weights: bool = True
+    model: onnx.ModelProto,
+    taps: Iterable[str],
+    values: Mapping[str, Replacement],
+    *,
+    weights: bool = True,
+    skip: Collection[str] = (),
 ) -> onnx.ModelProto:
-    """A copy of `model` with outputs added and values replaced; without `weights`, large ones are left out."""
+    """A copy of `model` with outputs added and values replaced, but for those in `skip`.
+
+    Without `weights`, large ones are left out.
+    """
+    inside = [name for name in values if name not in skip]
     copy = onnx.ModelProto()
     for kind, content in model.ListFields():
         if kind.name != "graph":
             _put(copy, kind, content)
     for kind, content in model.graph.ListFields():
         if kind.name == "initializer":
-            copy.graph.initializer.extend(t for t in content if t.name not in values and (weights or not _spills(t)))
+            copy.graph.initializer.extend(t for t in content if t.name not in inside and (weights or not _spills(t)))
         elif kind.name != "value_info":  # may contradict replaced or pruned shapes; onnxruntime infers its own
             _put(copy.graph, kind, content)
-    _replace(copy.graph, {t.name: t for t in model.graph.initializer}, values, weights)
+    _replace(copy.graph, {t.name: t for t in model.graph.initializer}, values, inside, weights)
     _tap(copy.graph, taps)
     return copy
 
@@ -171,32 +216,40 @@ def _put(message: Any, kind: Any, content: Any) -> None:
 
 
 def _replace(
-    graph: onnx.GraphProto, weights: Mapping[str, TensorProto], values: Mapping[str, np.ndarray], inline: bool
+    graph: onnx.GraphProto,
+    weights: Mapping[str, TensorProto],
+    values: Mapping[str, Replacement],
+    names: Iterable[str],
+    inline: bool,
 ) -> None:
     """Put `values` where the graph defines them: as initializers, or as constants in place of a node's output."""
     producers = {name: (node, i) for node in graph.node for i, name in enumerate(node.output) if name}
-    for name, value in values.items():
+    for name in names:
         if name in weights:
-            tensor = _tensor(value, weights[name])
-            if inline or not _spills(tensor):
-                graph.initializer.append(tensor)
+            if inline or not _spills(weights[name]):
+                graph.initializer.append(_tensor(values[name], weights[name]))
         elif name in producers:
             node, position = producers[name]
             node.output[position] = f"{name}/replaced"
-            graph.initializer.append(numpy_helper.from_array(value, name))
+            graph.initializer.append(numpy_helper.from_array(np.asarray(values[name]), name))
         else:
             raise UsageError(f"the model has no initializer and no node output called '{name}'")
 
 
-def _checked(value: np.ndarray, old: TensorProto) -> np.ndarray:
-    """`value` in C order, once its shape and type are those of the initializer that it replaces."""
+def _check(value: Replacement, old: TensorProto) -> None:
+    """Raises `UsageError` unless shape and type are those of the initializer that is replaced."""
     if list(value.shape) != list(old.dims) or onnx.helper.np_dtype_to_tensor_dtype(value.dtype) != old.data_type:
         was = f"{list(old.dims)} of {TensorProto.DataType.Name(old.data_type)}"
         raise UsageError(f"initializer '{old.name}' is {was}, not {list(value.shape)} of {value.dtype}")
+
+
+def _checked(value: Replacement, old: TensorProto) -> np.ndarray:
+    """`value` in C order, once its shape and type are those of the initializer that it replaces."""
+    _check(value, old)
     return np.ascontiguousarray(value).reshape(value.shape)  # ascontiguousarray turns scalars into vectors
 
 
-def _tensor(value: np.ndarray, old: TensorProto) -> TensorProto:
+def _tensor(value: Replacement, old: TensorProto) -> TensorProto:
     return numpy_helper.from_array(_checked(value, old), old.name)
 
 
@@ -240,10 +293,10 @@ def _spills(tensor: TensorProto) -> bool:
 
 
 def _spill(
-    skeleton: onnx.ModelProto, model: onnx.ModelProto, values: Mapping[str, np.ndarray], spans: Spans | None
+    skeleton: onnx.ModelProto, model: onnx.ModelProto, values: Mapping[str, Replacement], spans: Spans | None
 ) -> Prepared:
     """Write the large weights of `model` to a temporary data file that `skeleton` refers to, one at a time."""
-    holds = tempfile.TemporaryDirectory(prefix="onnxprune-", ignore_cleanup_errors=True)
+    holds = Folder()
     path = os.path.join(holds.name, "model.onnx")
     try:
         with open(os.path.join(holds.name, "weights"), "wb") as file:
@@ -258,7 +311,7 @@ def _spill(
 
 
 def _write(
-    file: BinaryIO, reference: TensorProto, tensor: TensorProto, value: np.ndarray | None, spans: Spans | None
+    file: BinaryIO, reference: TensorProto, tensor: TensorProto, value: Replacement | None, spans: Spans | None
 ) -> None:
     """Append the data of `tensor`, or `value` in its place, at the next page, and make `reference` point there."""
     start = -(-file.tell() // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
@@ -270,7 +323,9 @@ def _write(
     elif bits(value.dtype) < 8:
         length = file.write(_tensor(value, tensor).raw_data)  # two or more elements to a byte
     else:
-        length = file.write(_checked(value, tensor).reshape(-1).view(np.uint8).data)
+        _check(value, tensor)
+        parts = [value] if isinstance(value, np.ndarray) else value.blocks()
+        length = sum(file.write(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data) for part in parts)
     reference.name, reference.data_type, reference.data_location = tensor.name, tensor.data_type, TensorProto.EXTERNAL
     reference.dims.extend(tensor.dims)
     for key, number in (("location", "weights"), ("offset", start), ("length", length)):

@@ -10,6 +10,8 @@ from onnx import numpy_helper
 from onnxprune.channels.dependencies import Dependencies, Source, Use
 from onnxprune.channels.labels import is_fixed
 
+AT_ONCE = 16 << 20  # bytes of an array that are not worth a copy that is cut along one axis only
+
 Live = tuple[np.ndarray, ...]  # of each axis, (positions,) bool
 
 

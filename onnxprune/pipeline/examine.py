@@ -1,0 +1,88 @@
+"""Verify and measure a pruned model against the original, with no more in memory than that takes.
+
+A session wants the weights for itself.  Those of a large original are therefore left in files, masked and not, and the
+model that was read is given up: from here on only its nodes, inputs and outputs are needed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+
+from onnxprune.channels.dependencies import Dependencies
+from onnxprune.model import Model
+from onnxprune.model.static import weightless
+from onnxprune.pipeline.measure import measurements
+from onnxprune.runtime.source import SPILL_MODEL, Source, Variant, held, inline_bytes
+from onnxprune.runtime.verify import prove
+from onnxprune.surgery.masking import masked_weights
+from onnxprune.surgery.rewrite import mask
+
+if TYPE_CHECKING:
+    from onnxprune.pipeline.prune import Run
+
+
+def examine(run: Run, dead: np.ndarray, written: onnx.ModelProto | Path) -> None:
+    """Verify and measure, before anything is put in place: an error here leaves what was there.
+
+    Raises:
+        CheckFailed: the pruned model is not the masked original.
+        UsageError, ModelError: providers, metrics or data do not fit.
+    """
+    measured = run.request.measure or run.data is not None
+    with originals(run, dead, measured) as (masked, original):
+        if run.request.verify:
+            with run.stage("verify"):
+                run.proof = prove(masked, written, run.feeds()).require()
+        if measured:
+            with run.stage("measure"):
+                run.measured = measurements(run, original, written)
+            if run.measured.problem:
+                run.warnings.append(run.measured.problem)
+
+
+@contextmanager
+def originals(run: Run, dead: np.ndarray, measured: bool) -> Iterator[tuple[Source | Variant, Source | Variant]]:
+    """The masked original and the original itself; after this, the weights of a large one are no longer in `run`."""
+    base, model = run.base or run.model.proto, run.model
+    masked: Source | Variant = masked_original(base, run.deps, dead) if run.request.verify else base
+    original: Source | Variant = model.proto
+    if inline_bytes(model.proto) < SPILL_MODEL:
+        yield masked, original
+        return
+    with ExitStack() as stack:
+        if run.request.verify:
+            masked = stack.enter_context(held(masked if isinstance(masked, Variant) else Variant(masked)))
+        if measured:
+            file = file_of(model)
+            original = file if file else stack.enter_context(held(Variant(model.proto)))
+        run.model, run.base = replace(model, proto=weightless(model.proto)), None
+        del base, model
+        yield masked, original
+
+
+def masked_original(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> Source | Variant:
+    """What the pruned model has to equal: the model with zeros for what was removed, without a copy of its weights."""
+    if not dead.any():
+        return model
+    values = masked_weights(model, deps, dead)
+    return mask(model, deps, dead) if values is None else Variant(model, values)
+
+
+def file_of(model: Model) -> Path | None:
+    """The file that holds all of a model, if there is one and it is still the same."""
+    if model.path is None or model.external is not None or model.status is None:
+        return None
+    try:
+        now = os.stat(model.path)
+    except OSError:
+        return None
+    same = (now.st_size, now.st_mtime_ns, now.st_ino) == (model.status.st_size, model.status.st_mtime_ns, model.status.st_ino)
+    return model.path if same else None
