@@ -50,9 +50,12 @@ _BLOCK = 1 << 20  # elements looked at in one go
 
 
 def quoted(text: object, limit: int = 80) -> str:
-    """A name from an untrusted file as it may be printed: control characters escaped, and not longer than `limit`."""
+    """A name from an untrusted file as it may be printed: control characters escaped, and not longer than `limit`.
+
+    Of a longer one the middle is left out: the end of a path is the name of the file.
+    """
     shown = repr(text)
-    return shown if len(shown) <= limit else f"{shown[: limit - 4]}…'"
+    return shown if len(shown) <= limit else f"{shown[: limit // 2 - 1]}…{shown[-limit // 2 :]}"
 
 
 def plain(text: object, limit: int = 200) -> str:
