@@ -7,6 +7,7 @@ axis does not depend on them.  What follows from such a sample is marked as not 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import onnx
 from onnx import numpy_helper
 
 from onnxprune.model import contrib
+from onnxprune.model.bodies import walk_body
 from onnxprune.model.evaluate import LARGEST, MALFORMED, evaluate
 from onnxprune.model.sound import without_unsound
 
@@ -186,10 +188,11 @@ def _walk(graph: onnx.GraphProto, path: str, statics: Statics, opset: int, outer
         if tensor.data_location != onnx.TensorProto.EXTERNAL:
             statics.constants[path + tensor.name] = numpy_helper.to_array(tensor)
     for node in graph.node:
-        for body, below in subgraphs(node, path):
-            _walk(body, below, statics, opset, scope)
-        names.update({name: path + name for name in node.output if name})
         keys = [find(scope, name) if name else "" for name in node.input]
+        for body, below in subgraphs(node, path):
+            inside = partial(_walk, body, below, statics, opset, scope)
+            walk_body(node, keys, body, (path, below), statics, inside)
+        names.update({name: path + name for name in node.output if name})
         with suppress(*MALFORMED):  # a value that stays unknown only makes the analysis more careful
             _evaluate_node(node, keys, path, statics, opset, statics.shapes.get)
         _infer_node(node, keys, path, statics, opset)

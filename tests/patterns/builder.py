@@ -58,6 +58,7 @@ class Net:
     opset: int = 17
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     weights: list[TensorProto] = field(default_factory=list)
+    count: int = 0
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(7))
 
     def model(
@@ -89,9 +90,8 @@ class Net:
     # --- parts ---------------------------------------------------------------
 
     def op(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
-        names = [
-            f"{kind.split(':')[-1].lower()}{len(self.nodes)}" + (f"_{k}" if outputs > 1 else "") for k in range(outputs)
-        ]
+        stem, self.count = f"{kind.split(':')[-1].lower()}{self.count}", self.count + 1
+        names = [f"{stem}_{k}" for k in range(outputs)] if outputs > 1 else [stem]
         domain, _, op_type = kind.rpartition(":")
         self.nodes.append(helper.make_node(op_type, inputs, names, name=names[0], domain=domain, **attributes))
         return names if outputs > 1 else names[0]
