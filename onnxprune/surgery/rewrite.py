@@ -270,7 +270,7 @@ def _refresh_shapes(out: onnx.ModelProto, draft: Draft) -> None:
         tensors = {t.name: t for t in graph.initializer}
         for value in [v for v in graph.value_info if v.name not in made and v.name not in tensors]:
             graph.value_info.remove(value)
-        for value in (*graph.value_info, *graph.input):
+        for value in (*graph.value_info, *graph.input, *(graph.output if path else ())):
             if not value.type.tensor_type.HasField("shape"):
                 continue
             dims = value.type.tensor_type.shape.dim
