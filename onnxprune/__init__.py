@@ -1,12 +1,37 @@
 """Structured pruning of ONNX models: whole channels removed, and the surgery proven exact."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
 
-from onnxprune.channels import Dependencies, analyse
-from onnxprune.errors import CheckFailed, FileError, ModelError, OnnxPruneError, UsageError
-from onnxprune.pipeline import Request, Result, apply, prune, verify
-from onnxprune.report import Report
-from onnxprune.surgery import Plan
+if TYPE_CHECKING:
+    from onnxprune.channels import Dependencies, analyse
+    from onnxprune.errors import CheckFailed, FileError, ModelError, OnnxPruneError, UsageError
+    from onnxprune.pipeline import Request, Result, apply, prune, verify
+    from onnxprune.pipeline.inspection import inspect
+    from onnxprune.report import Report
+    from onnxprune.surgery import Plan
+
+# Where the public names live. They are imported when they are first used: onnx, scipy and onnxruntime take their time,
+# and the command line answers --help, and Ctrl-C, without them.
+_HOMES = {
+    "CheckFailed": "errors",
+    "Dependencies": "channels",
+    "FileError": "errors",
+    "ModelError": "errors",
+    "OnnxPruneError": "errors",
+    "Plan": "surgery",
+    "Report": "report",
+    "Request": "pipeline",
+    "Result": "pipeline",
+    "UsageError": "errors",
+    "analyse": "channels",
+    "apply": "pipeline",
+    "inspect": "pipeline.inspection",
+    "prune": "pipeline",
+    "verify": "pipeline",
+}
 
 __all__ = [
     "CheckFailed",
@@ -21,6 +46,17 @@ __all__ = [
     "UsageError",
     "analyse",
     "apply",
+    "inspect",
     "prune",
     "verify",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'onnxprune' has no attribute {name!r}")
+    return getattr(import_module(f"onnxprune.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -8,7 +8,6 @@ from contextlib import suppress
 
 import click
 
-from onnxprune.cli.commands import cli
 from onnxprune.cli.screen import Screen
 from onnxprune.errors import FileError, OnnxPruneError, UsageError
 
@@ -45,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(given: list[str], screen: Screen) -> int:
+    from onnxprune.cli.commands import cli  # here, so that Ctrl-C is heard while onnx, scipy and the rest are loaded
+
     try:
         with cli.make_context("onnxprune", list(given) or ["--help"], obj=screen) as context:
             code = cli.invoke(context)
