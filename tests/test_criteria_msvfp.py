@@ -40,7 +40,7 @@ class Loss:
 def test_the_group_whose_trial_loses_least_is_thinned() -> None:
     groups, _ = chain("a", "b")
     loss = Loss(a=3, b=1)
-    result = search(groups, 100, product_cost, loss)  # 3·10 + 10·10 + 10·2 = 150 at first
+    result = search(groups, 100, product_cost, loss, Msvfp(trials="all"))  # 3·10 + 10·10 + 10·2 = 150 at first
     assert {step.group for step in result.steps} == {"b"}
     assert result.reached
     # b of 10, 9, 8 ... costs 30 + 10b + 2b: 138, 126, 114, 102, 90.
@@ -132,7 +132,7 @@ def test_lazy_trials_choose_alike_with_fewer_losses() -> None:
             return sum(w * (10 - len(kept[n])) ** 2 for n, w in self.weights.items())
 
     eager, lazy = Growing(**weights), Growing(**weights)
-    first = search(groups, 150, product_cost, eager)
+    first = search(groups, 150, product_cost, eager, Msvfp(trials="all"))
     second = search(groups, 150, product_cost, lazy, Msvfp(trials="lazy"))
     assert [(s.group, s.removed.tolist(), s.loss) for s in first.steps] == [
         (s.group, s.removed.tolist(), s.loss) for s in second.steps
@@ -170,3 +170,29 @@ def test_progress_hears_every_step() -> None:
     result = search(groups, 7, lambda k: float(len(k["a"])), lambda k: 0.0, progress=heard.append)
     assert heard == list(result.steps)
     assert len(heard) == 3
+
+
+def test_what_stays_comes_in_multiples() -> None:
+    groups, _ = chain("a", "b")
+    result = search(groups, 60, product_cost, Loss(a=3, b=1), multiple={"a": 2, "b": 4}, least={"b": 4})
+    assert result.reached
+    # 10 → 8 → 4 of b, then it is at its least and a gives 2 at a time: 3·a + a·4 + 8 <= 60 from a = 6 on.
+    assert [(s.group, len(s.removed)) for s in result.steps] == [("b", 2), ("b", 4), ("a", 2), ("a", 2)]
+    assert result.steps[-1].cost == 50
+
+
+def test_a_fine_search_leaves_a_coarse_step_to_finer_groups() -> None:
+    groups, _ = chain("a", "b")
+    cost = {"a": 10.0, "b": 1.0}
+
+    def total(kept: Kept) -> float:
+        return sum(cost[name] * len(channels) for name, channels in kept.items())
+
+    coarse = search(groups, 95, total, Loss(a=1, b=99))  # 110 at first; each of a is worth ten of b
+    assert [(s.group, s.cost) for s in coarse.steps] == [("a", 100), ("a", 90)]
+    fine = search(groups, 95, total, Loss(a=1, b=99), fine=True)
+    assert [(s.group, s.cost) for s in fine.steps] == [("a", 100), *(("b", c) for c in (99, 98, 97, 96, 95))]
+    assert fine.reached
+    stuck = search(groups, 95, total, Loss(a=1, b=99), fine=True, least={"b": 10})
+    assert stuck.reached
+    assert stuck.steps[-1].cost == 90

@@ -15,6 +15,7 @@ from onnxprune.criteria.methods import METHODS
 from onnxprune.errors import UsageError
 from onnxprune.pipeline import Result
 from onnxprune.pipeline.inspection import analysed, inspect
+from onnxprune.pipeline.request import BUDGETS
 from onnxprune.report import files, lists
 from onnxprune.report.terminal import rendered
 from onnxprune.runtime.doctor import diagnose
@@ -49,8 +50,8 @@ def prune_command(context: click.Context, source: str, output: str | None, **giv
     screen = _screen(context, given)
     _mistaken_command(source)
     asked = request_options(given)
-    if not {"ratio", "target", "threshold", "ratio_for"} & asked.keys():
-        raise UsageError("say how much to remove: --ratio 0.5, --target macs=0.5 or --threshold 0.9")
+    if not {*BUDGETS, "ratio_for"} & asked.keys():
+        raise UsageError("say how much to remove: --ratio 0.5, --target macs=0.5, --threshold 0.9 or --max-drop 1%")
     _check_files(source, output, given)
     with screen.progress() as progress:
         result = onnxprune.prune(source, output, progress=progress, **asked)

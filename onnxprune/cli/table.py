@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from onnxprune.budget import ALLOCATORS
 from onnxprune.budget.allocate import KINDS
 from onnxprune.cli.values import Number, Pair, Target, Whole
 from onnxprune.criteria.methods import METHODS
@@ -88,6 +89,22 @@ FLAGS: tuple[Flag, ...] = (
         "Remove only what is at least this similar to something that stays, from -1 to 1.",
         Number(-1, 1),
         "T",
+        frozenset({PRUNE}),
+    ),
+    Flag(
+        "max_drop",
+        BUDGET,
+        "Search for the largest cut that lowers the metric by at most this: 1% or 0.01 is one point.  Needs --data.",
+        Number(0, share=True),
+        "D",
+        frozenset({PRUNE}),
+    ),
+    Flag(
+        "allocation",
+        BUDGET,
+        f"How the groups share the budget: {', '.join(ALLOCATORS)}.",
+        click.Choice(list(ALLOCATORS)),
+        "NAME",
         frozenset({PRUNE}),
     ),
     Flag(

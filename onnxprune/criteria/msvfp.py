@@ -46,9 +46,11 @@ class Msvfp:
         "euclidean", "how near filters are to the others", choices=("euclidean", "cosine", "ncc"), published=True
     )
     retrain_every: float = option(0.03, "fall of the cost after which to retrain", low=0.0, high=1.0, published=True)
-    images: int = option(10000, "labelled images that the loss is measured on", low=1, published=True)
+    images: int = option(512, "samples that the loss is measured on; the paper's are 10000", low=1)
     trials: Literal["all", "lazy"] = option(
-        "all", "every layer at every step, or only while an older trial promises less loss", choices=("all", "lazy")
+        "lazy",
+        "every layer at every step, as published, or only while an older trial promises less loss",
+        choices=("all", "lazy"),
     )
 
     def __call__(self, filters: Filters, evidence: Floats | None = None) -> Ranking:

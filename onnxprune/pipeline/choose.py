@@ -1,39 +1,58 @@
 """From a request to the channels that stay: which groups may be cut, how many channels each keeps, and which."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 import numpy as np
+import onnx
 
-from onnxprune.budget import Budget, allocate
+from onnxprune.budget import Budget, Costs, allocate, allocator_of
 from onnxprune.channels.dependencies import Dependencies, Group
 from onnxprune.criteria.methods import Method
 from onnxprune.criteria.methods import method as find_method
+from onnxprune.criteria.msvfp import Msvfp
+from onnxprune.criteria.ranking import Ranking
 from onnxprune.errors import ModelError, UsageError
+from onnxprune.pipeline import evidence
 from onnxprune.pipeline.costs import costs_of
 from onnxprune.pipeline.filters import Weights
+from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.search import thin_layer_by_layer
+from onnxprune.pipeline.sensitivity import measured_curves, modelled_curves
+from onnxprune.pipeline.trials import Lab
 
-Progress = Callable[[str, int, int], None]  # what is done, how far, of how much
+__all__ = ["Choice", "Chooser", "Progress", "choose", "names_of", "silent"]
 
-
-def silent(what: str, done: int, of: int) -> None:
-    """A progress that shows nothing."""
+REMEMBERED = 512  # channels up to which a group's ranking is kept for the next budget
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Channels that stay of each group, what was asked of it, and why some stay whole."""
+    """Channels that stay of each group, what was asked of it, and why some stay whole.
+
+    trained: the whole network with the weights that a search has trained on the way; None where none were.
+    remarks: how the choice came about, for the report.
+    """
 
     kept: Mapping[str, np.ndarray]
     asked: Mapping[str, float | None]
     notes: Mapping[str, str]
     stopped_by: str = ""
     origin: str = ""  # where the channels come from, when not from the request
+    trained: onnx.ModelProto | None = None
+    remarks: tuple[str, ...] = ()
 
 
-def choose(deps: Dependencies, weights: Weights, request: Request, size: int, progress: Progress = silent) -> Choice:
+def choose(
+    deps: Dependencies,
+    weights: Weights,
+    request: Request,
+    size: int,
+    progress: Progress = silent,
+    lab: Lab | None = None,
+) -> Choice:
     """Score, allocate and select.
 
     Args:
@@ -42,49 +61,156 @@ def choose(deps: Dependencies, weights: Weights, request: Request, size: int, pr
         request: what the user asks for.
         size: bytes of the model file, for a target on its size.
         progress: told of every group.
+        lab: the network with data to try things out on, for what needs them.
 
     Raises:
-        UsageError: a pattern matches nothing, or the method cannot do what is asked.
+        UsageError: a pattern matches nothing, the method cannot do what is asked, or lacks the data that it needs.
     """
-    ratios, notes = _ratios(deps, request), _whole(deps, request)
-    method = _method(request)
-    for group in deps.groups:
-        if group.name not in notes and not _finite(weights, group):
-            notes[group.name] = "its weights are not finite"
-    fixed = {**ratios, **dict.fromkeys(notes, 0.0)}
-    if request.threshold is not None:
-        return _by_threshold(deps, weights, request, method, notes, progress)
-    budget = Budget(request.ratio, request.target_share(), fixed, request.max_ratio, request.round_to)
-    allocation = allocate(costs_of(deps, size), budget)
-    kept: dict[str, np.ndarray] = {}
-    for k, group in enumerate(deps.groups):
-        progress(f"comparing the filters of {group.name}", k, len(deps.groups))
-        count = allocation.kept[group.name]
-        if count < len(group):
-            kept[group.name] = method.select(weights.filters(group), count)
-    asked = {g.name: None if g.name in notes else ratios.get(g.name, request.ratio) for g in deps.groups}
-    return Choice(kept, asked, notes, allocation.stopped_by)
+    return Chooser(deps, weights, request, size, progress, lab).choose(request.target_share())
 
 
-def _method(request: Request) -> Method:
+@dataclass
+class Chooser:
+    """Everything that one request needs to choose channels, for one budget after the other."""
+
+    deps: Dependencies
+    weights: Weights
+    request: Request
+    size: int
+    progress: Progress = silent
+    lab: Lab | None = None
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.ratios = _ratios(self.deps, self.request)
+        self.notes |= _whole(self.deps, self.request)
+        self.method = method_of(self.request)
+        self._rankings: dict[str, Ranking] = {}
+        self._losses: Mapping[str, np.ndarray] | None = None
+        for group in self.deps.groups:
+            if group.name not in self.notes and not _finite(self.weights, group):
+                self.notes[group.name] = "its weights are not finite"
+        self.costs: Costs = costs_of(self.deps, self.size)
+        self.evidence = self._evidence()
+        self._note_what_lacks()
+
+    @property
+    def free(self) -> list[Group]:
+        """Groups that may lose channels."""
+        return [g for g in self.deps.groups if g.name not in self.notes]
+
+    def budget(self, target: tuple[str, float] | None) -> Budget:
+        """The budget that leaves what must stay whole."""
+        fixed = {**self.ratios, **dict.fromkeys(self.notes, 0.0)}
+        ratio = self.request.ratio if target is None else None
+        return Budget(ratio, target, fixed, self.request.max_ratio, self.request.round_to)
+
+    def choose(self, target: tuple[str, float] | None) -> Choice:
+        """The channels that stay under a target, or without one under the ratio or threshold of the request."""
+        if self.request.threshold is not None:
+            return self._by_threshold()
+        if isinstance(self.method.rule, Msvfp):
+            return self._by_search(target)
+        allocator = allocator_of(self.request.allocation)
+        losses = self._losses_for(allocator.losses) if allocator.losses else None
+        allocation = allocate(self.costs, self.budget(target), self.request.allocation, losses)
+        kept: dict[str, np.ndarray] = {}
+        for k, group in enumerate(self.deps.groups):
+            self.progress(f"comparing the filters of {group.name}", k, len(self.deps.groups))
+            count = allocation.kept[group.name]
+            if count < len(group):
+                kept[group.name] = self.select(group, count)
+        same = self.request.ratio if not allocator.losses and target is None else None
+        asked = {g.name: None if g.name in self.notes else self.ratios.get(g.name, same) for g in self.deps.groups}
+        return Choice(kept, asked, self.notes, allocation.stopped_by, remarks=self._remarks())
+
+    def select(self, group: Group, count: int) -> np.ndarray:
+        """The channels of a group that stay when so many do."""
+        return self.ranking(group).keep(count)
+
+    def ranking(self, group: Group) -> Ranking:
+        """What the method makes of a group."""
+        if group.name in self._rankings:
+            return self._rankings[group.name]
+        found = self.method.rank(self.weights.filters(group), self.evidence.get(group.name))
+        if len(group) <= REMEMBERED:
+            self._rankings[group.name] = found
+        return found
+
+    def _remarks(self) -> tuple[str, ...]:
+        return tuple(self.lab.remarks) if self.lab else ()
+
+    def _evidence(self) -> Mapping[str, np.ndarray]:
+        """What the method wants to know of the channels besides their weights."""
+        if "images" not in self.method.needs:
+            return {}
+        if self.lab is None or self.lab.data is None:
+            raise UsageError(
+                f"'{self.method.name}' needs calibration images (--data); 'ncc' and 'l2' need weights only"
+            )
+        rule = self.method.rule
+        found = evidence.gather(self.lab, self.free, rule.q, rule.images, self.progress)  # type: ignore[attr-defined]
+        self.notes |= evidence.missing(self.free, found)
+        return found
+
+    def _note_what_lacks(self) -> None:
+        """Groups that the method cannot rank stay whole; where it can rank none, that is a mistake of the user's.
+
+        Raises UsageError.
+        """
+        if "scales" not in self.method.needs:
+            return
+        filters = {g.name: self.weights.filters(g) for g in self.free}
+        lacking = {name: why for name, f in filters.items() if (why := self.method.lacks(f))}
+        if lacking and len(lacking) == len(filters):
+            raise UsageError(next(iter(lacking.values())))
+        self.notes |= dict.fromkeys(lacking, "no unfused BatchNormalization stands behind it")
+
+    def _losses_for(self, kind: str) -> Mapping[str, np.ndarray]:
+        """The losses that an allocation goes by, found once."""
+        if self._losses is None:
+            free = [g for g in self.free if g.name not in self.ratios]
+            if kind == "ranking":
+                self._losses = {g.name: self.ranking(g).curve for g in free}
+            elif self.lab is not None and self.lab.data is not None:
+                found = measured_curves(self.lab, free, self.select, self.progress)
+                self.lab.remarks.append(f"sensitivity: {found.what}, {found.samples} samples")
+                self._losses = found.losses()
+            else:
+                self._losses = modelled_curves(self.weights, free, self.ranking, self.progress).losses()
+        whole = {g.name: np.zeros(len(g) + 1) for g in self.deps.groups}
+        return {**whole, **self._losses}
+
+    def _by_search(self, target: tuple[str, float] | None) -> Choice:
+        if self.request.allocation != "uniform":
+            raise UsageError("'msvfp' shares the budget out by itself; leave the allocation as it is")
+        if self.lab is None or self.lab.data is None:
+            raise UsageError("'msvfp' needs data to measure its losses on (--data); 'ncc' and 'l2' need weights only")
+        found = thin_layer_by_layer(
+            self.lab, self.method, self.costs, self.budget(target), self.free, self.select, self.progress
+        )
+        asked = {g.name: self.ratios.get(g.name) for g in self.deps.groups}
+        remarks = (*self._remarks(), found.remark)
+        return Choice(found.kept, asked, self.notes, found.stopped_by, trained=found.trained, remarks=remarks)
+
+    def _by_threshold(self) -> Choice:
+        assert self.request.threshold is not None
+        kept: dict[str, np.ndarray] = {}
+        for k, group in enumerate(self.deps.groups):
+            self.progress(f"comparing the filters of {group.name}", k, len(self.deps.groups))
+            if group.name in self.notes:
+                continue
+            stay = self.method.select_by_threshold(self.weights.filters(group), self.request.threshold)
+            if stay.size < len(group):
+                kept[group.name] = stay
+        return Choice(kept, dict.fromkeys((g.name for g in self.deps.groups), None), self.notes)
+
+
+def method_of(request: Request) -> Method:
+    """The method with its options, seeded.  Raises UsageError."""
     found = find_method(request.method)
     seeded = {"seed": request.seed} if any(o.name == "seed" for o in found.options) else {}
     return found.with_options({**seeded, **request.method_options})
-
-
-def _by_threshold(
-    deps: Dependencies, weights: Weights, request: Request, method: Method, notes: Mapping[str, str], progress: Progress
-) -> Choice:
-    assert request.threshold is not None
-    kept: dict[str, np.ndarray] = {}
-    for k, group in enumerate(deps.groups):
-        progress(f"comparing the filters of {group.name}", k, len(deps.groups))
-        if group.name in notes:
-            continue
-        stay = method.select_by_threshold(weights.filters(group), request.threshold)
-        if stay.size < len(group):
-            kept[group.name] = stay
-    return Choice(kept, dict.fromkeys((g.name for g in deps.groups), None), notes)
 
 
 def names_of(deps: Dependencies, group: Group) -> set[str]:

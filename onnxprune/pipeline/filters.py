@@ -16,6 +16,17 @@ REMEMBERED = 4 << 20  # weights of one group up to which its filters are kept fo
 CONVOLUTIONS = ("Conv", "ConvTranspose", "QLinearConv", "ConvInteger")
 
 
+def tensors_of(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """Initializers and Constant nodes of a model by the key that the analysis gives them."""
+    found: dict[str, onnx.TensorProto] = {}
+    for graph, path in graphs_of(model.graph):
+        found |= {path + t.name: t for t in graph.initializer}
+        for node in graph.node:
+            values = [a.t for a in node.attribute if node.op_type == "Constant" and a.name == "value"]
+            found.update((path + node.output[0], value) for value in values)
+    return found
+
+
 class Weights:
     """Tensors of a model by key, read when they are asked for."""
 
@@ -25,13 +36,7 @@ class Weights:
 
     @cached_property
     def _tensors(self) -> Mapping[str, onnx.TensorProto]:
-        found: dict[str, onnx.TensorProto] = {}
-        for graph, path in graphs_of(self.model.graph):
-            found |= {path + t.name: t for t in graph.initializer}
-            for node in graph.node:
-                values = [a.t for a in node.attribute if node.op_type == "Constant" and a.name == "value"]
-                found.update((path + node.output[0], value) for value in values)
-        return found
+        return tensors_of(self.model)
 
     def raw(self, key: str) -> np.ndarray:
         """Elements of a tensor of the file in their own type."""

@@ -1,25 +1,32 @@
 """What a user asks for: one place for every option and its default."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+import onnx
+
 from onnxprune.errors import UsageError
+
+BUDGETS = ("ratio", "target", "threshold", "max_drop")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """Options of a run; the command line has the same under the same names, in kebab case.
 
-    Exactly one budget is given: `ratio`, `target`, `threshold` (or none of them with `ratio_for`).
+    Exactly one budget is given: `ratio`, `target`, `threshold`, `max_drop` (or none of them with `ratio_for`).
 
-    ratio: share of each group's channels to remove, 0 ≤ ratio < 1.
+    ratio: share of each group's channels to remove, 0 ≤ ratio < 1; where groups lose different shares (another
+        allocation than "uniform", method "msvfp"), the share of all their channels together.
     target: "macs=0.5", "params=0.5" or "size=0.5": the share to keep.
     threshold: remove only channels that are at least this similar to one that stays.
+    max_drop: the most that the first metric may fall, as a share of 1 ("1%" and 0.01 are one point), or in the
+        metric's own unit where it is no share; the largest cut in MACs that holds it on the data is searched for.
     method: how channels are compared and ranked; a name of `onnxprune.criteria`.
     method_options: hyper-parameters of the method.
     compensate: how the channels that stay take over from those that go.
-    allocation: how a budget is shared among the groups.
+    allocation: how a budget is shared among the groups; a name of `onnxprune.budget.ALLOCATORS`.
     round_to: multiple of which kept counts are; None chooses by width (8 from 64 channels on, 4 from 32).
     max_ratio: no group loses more than this share.
     ratio_for: share to remove by pattern (fnmatch) of node or weight names.
@@ -28,6 +35,7 @@ class Request:
     data: calibration or test data in any form that `onnxprune.runtime.data` reads; mean, std, resize, layout and
         limit say how it is read.
     metric: figures of merit to report on the data; by default top1 with labels, agreement without.
+    retrain: from a pruned model to the same with trained weights; "msvfp" calls it whenever enough has gone.
     input_shapes: concrete shapes of inputs, by name; "name:1x3x224x224" on the command line.
     providers, threads: of onnxruntime, for measuring; verification runs on the CPU.
     verify: prove masked = pruned before anything is written.
@@ -40,6 +48,7 @@ class Request:
     ratio: float | None = None
     target: str | None = None
     threshold: float | None = None
+    max_drop: float | str | None = None
     method: str = "ncc"
     method_options: Mapping[str, Any] = field(default_factory=dict)
     compensate: str = "none"
@@ -57,6 +66,7 @@ class Request:
     layout: str | None = None
     limit: int | None = None
     metric: Sequence[str] = ()
+    retrain: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None
     input_shapes: Mapping[str, Sequence[int]] | Sequence[str] = field(default_factory=dict)
     providers: str | Sequence[str] = "auto"
     threads: int | None = None
@@ -69,13 +79,16 @@ class Request:
     dry_run: bool = False
 
     def __post_init__(self) -> None:
-        budgets = [name for name in ("ratio", "target", "threshold") if getattr(self, name) is not None]
+        budgets = [name for name in BUDGETS if getattr(self, name) is not None]
         if len(budgets) > 1:
             raise UsageError(f"{budgets[0]} and {budgets[1]} are two budgets; give one")
         if not budgets and not self.ratio_for:
-            raise UsageError("say how much to remove: ratio=0.5, target='macs=0.5' or threshold=0.9")
+            raise UsageError("say how much to remove: ratio=0.5, target='macs=0.5', threshold=0.9 or max_drop='1%'")
         if self.threshold is not None and not -1 <= self.threshold <= 1:
             raise UsageError(f"a similarity threshold lies between -1 and 1, not {self.threshold}")
+        if self.max_drop is not None and self.data is None:
+            raise UsageError("max_drop measures on data: give data, with labels for top1")
+        self.allowed_drop()
         if self.heads not in ("whole", "dims"):
             raise UsageError(f"heads are cut 'whole' or in 'dims', not {self.heads!r}")
 
@@ -97,12 +110,26 @@ class Request:
         except ValueError:
             raise UsageError(f"a target looks like macs=0.5 (keep half of the MACs), not {self.target!r}") from None
 
+    def allowed_drop(self) -> float | None:
+        """The most that the metric may fall.  Raises UsageError."""
+        if self.max_drop is None:
+            return None
+        text = str(self.max_drop).strip()
+        try:
+            drop = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            drop = -1.0
+        if not 0 <= drop < float("inf"):
+            raise UsageError(f"max_drop looks like 0.01 or 1% (one point of the metric), not {self.max_drop!r}")
+        return drop
+
     def told(self) -> dict[str, Any]:
         """Options that decide which channels stay, as JSON values, for the plan."""
         names: tuple[str, ...] = (
             "ratio",
             "target",
             "threshold",
+            "max_drop",
             "method",
             "method_options",
             "compensate",

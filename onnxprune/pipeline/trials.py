@@ -110,8 +110,13 @@ class Trials:
     def __init__(self, lab: Lab, samples: Dataset) -> None:
         self.lab, self.has_labels = lab, samples.has_labels
         self.batches = held(samples)
-        self._fed = fed_weights(lab)
+        self.reload()
+
+    def reload(self) -> None:
+        """Take the network of the lab as it is now; what the original gave before is still what trials compare with."""
+        self._fed = fed_weights(self.lab)
         self._arrays: dict[str, tuple[tuple[bytes, ...], np.ndarray]] = {}
+        vars(self).pop("_session", None)
         if self._fed is not None:
             try:
                 self.runner({})(next(iter(self.batches)).feeds)

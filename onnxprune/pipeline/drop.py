@@ -1,0 +1,101 @@
+"""The largest pruning whose measured drop stays within what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onnxprune.errors import CheckFailed
+from onnxprune.pipeline.choose import Choice, Chooser
+from onnxprune.pipeline.trials import Kept, Trials
+from onnxprune.runtime.accuracy import Metric, find_metric
+
+KIND = "macs"  # the cost whose share is searched
+RESOLUTION = 0.01  # of the share, at which the search ends: seven evaluations
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One evaluation of a search: the share of the cost that was left, the figure of merit, and whether it holds."""
+
+    share: float
+    figure: float
+    holds: bool
+
+
+def largest_cut(evaluate: Callable[[float], float], least: float, limit: float, resolution: float) -> list[Probe]:
+    """Bisect the share of a cost that is left, down to the smallest at which the figure is still at least `limit`.
+
+    Args:
+        evaluate: from a share to the figure of merit of the network pruned to it.
+        least: the smallest share that can be reached.
+        limit: what the figure must be at least.
+        resolution: width of the interval at which the search ends.
+
+    Gives all evaluations in their order; the smallest share that holds is the outcome, and none that holds means that
+    even the smallest cut loses too much.  The figure is taken to fall as the share does.
+    """
+    probes: list[Probe] = []
+    low, high = least, 1.0
+    while high - low > resolution:
+        middle = (low + high) / 2
+        figure = evaluate(middle)
+        probes.append(Probe(middle, figure, figure >= limit))
+        low, high = (low, middle) if probes[-1].holds else (middle, high)
+    return probes
+
+
+def largest_choice(chooser: Chooser, figure: Callable[[Kept, Metric], float] | None = None) -> Choice:
+    """The choice of least MACs whose figure of merit falls by at most `max_drop`, on all of the data.
+
+    Args:
+        chooser: with the lab that holds the data.
+        figure: from kept channels to the figure of the network that keeps them; by masking where it is not given.
+
+    Raises CheckFailed where even the smallest cut that the search tries loses more.
+    """
+    request, lab = chooser.request, chooser.lab
+    drop = request.allowed_drop()
+    assert lab is not None
+    assert lab.data is not None
+    assert drop is not None
+    metric = find_metric(request.metric[0] if request.metric else "top1" if lab.data.has_labels else "agreement")
+    trials = Trials(lab, lab.data)
+    figure = figure or trials.figure
+    before = trials.figure({}, metric)
+    found: dict[float, Choice] = {}
+
+    def evaluate(share: float) -> float:
+        chooser.progress(f"largest cut: {share:.1%} of the {KIND}", len(found), 0)
+        found[share] = chooser.choose((KIND, share))
+        return figure(found[share].kept, metric)
+
+    probes = largest_cut(evaluate, _least_share(chooser), before - drop, RESOLUTION)
+    holding = [p.share for p in probes if p.holds]
+    if not holding:
+        smallest = max(probes, key=lambda p: p.share)
+        raise CheckFailed(
+            f"even {1 - smallest.share:.1%} fewer {KIND} cost more than max_drop allows: {metric.name} falls from "
+            f"{_text(metric, before)} to {_text(metric, smallest.figure)}; nothing was written"
+        )
+    choice = found[min(holding)]
+    return replace(choice, remarks=(*choice.remarks, told(probes, metric, before, drop)))
+
+
+def _least_share(chooser: Chooser) -> float:
+    """What is left of the cost when every group keeps as little as it may."""
+    budget, costs = chooser.budget((KIND, 1.0)), chooser.costs
+    return costs.share(KIND, np.array([budget.counts(g, n)[-1] for g, n in costs.groups.items()]))
+
+
+def told(probes: Sequence[Probe], metric: Metric, before: float, drop: float) -> str:
+    """The search in one line."""
+    steps = ", ".join(f"{p.share:.1%} → {_text(metric, p.figure)} {'✓' if p.holds else '✗'}" for p in probes)
+    limit = _text(metric, before - drop)
+    return f"search for the largest cut with {metric.name} ≥ {limit} (before: {_text(metric, before)}): {steps}"
+
+
+def _text(metric: Metric, value: float) -> str:
+    return f"{value:.2%}" if metric.unit == "share" else f"{value:.4g} {metric.unit}".strip()
