@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxprune.runtime.inputs import random_inputs
 from onnxprune.runtime.specs import Feed, Spec
 
 CHANNELS = (1, 3, 4)
@@ -107,9 +108,9 @@ def _drawn(spec: Spec, shape: tuple[int, ...], scale: Scale, generator: np.rando
 
 
 def _other(spec: Spec, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
-    """Noise with a 1/f spectrum along the longest axis, of unit variance; integers are small counts."""
+    """Noise with a 1/f spectrum along the longest axis, of unit variance; integers as for any random run."""
     if spec.dtype.kind in "iub":
-        return generator.integers(0, 2, shape).astype(spec.dtype)
+        return random_inputs([spec], {spec.name: shape}, seed=int(generator.integers(1 << 31)))[0][spec.name]
     noise = generator.standard_normal(shape)
     if shape and max(shape) >= 32:
         axis = int(np.argmax(shape))
