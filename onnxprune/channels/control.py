@@ -14,6 +14,7 @@ import onnx
 from onnxprune.channels.boxes import Value, settle
 from onnxprune.channels.dependencies import Node, Use
 from onnxprune.channels.labels import Axes, fixed
+from onnxprune.model.bodies import branch_taken
 from onnxprune.model.static import attributes_of, find, subgraphs
 
 if TYPE_CHECKING:
@@ -48,8 +49,8 @@ def _branches(walk: Walk, node: Node) -> None:
         names = walk.graph(body, path, walk.scope)
         given.append([find([*walk.scope, names], value.name) for value in body.output])
     walk.coupling.node = index
-    joined = [_join(walk, keys, "leaves a branch of it") for keys in zip(*given, strict=True)]
-    _give(walk, node, joined)
+    taken = branch_taken(node.proto, walk.statics.constants.get(node.inputs[0])) or 0
+    _give(walk, node, [_join(walk, keys, taken) for keys in zip(*given, strict=True)])
     for key, keys in zip(node.outputs, zip(*given, strict=True), strict=True):
         if all(k in walk.quiet for k in keys):
             walk.quiet.add(key)
@@ -139,15 +140,17 @@ def _slice(walk: Walk, axes: Axes | None, axis: int) -> Axes | None:
     return (*axes[:axis], *axes[axis + 1 :])
 
 
-def _join(walk: Walk, keys: Sequence[str], why: str) -> Axes | None:
-    """One value that has the labels of several of the same shape."""
+def _join(walk: Walk, keys: Sequence[str], taken: int) -> Axes | None:
+    """What one branch gives has the labels of what the other one gives; they may differ by axes of length 1."""
     values = [boxed(walk, key) for key in keys]
-    shapes = {tuple(x.size for x in axes) for axes in values if axes is not None}
-    if None in values or len(shapes) > 1:
+    known = [axes for axes in values if axes is not None]
+    wide = [[x for x in axes if x.size > 1] for axes in known]
+    if len(known) < len(keys) or len({tuple(x.size for x in axes) for axes in wide}) > 1:
         for key in keys:
-            walk.freeze_value(key, why)
+            walk.freeze_value(key, "leaves a branch of it")
         return None
-    return tuple(walk.coupling.join(column) for column in zip(*(v for v in values if v is not None), strict=True))
+    joined = iter([walk.coupling.join(column) for column in zip(*wide, strict=True)])
+    return tuple(next(joined) if x.size > 1 else x for x in known[taken])
 
 
 def _taken(walk: Walk, node: Node, k: int) -> Axes | None:

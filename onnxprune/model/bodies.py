@@ -1,4 +1,4 @@
-"""Shapes inside the bodies of Loop and Scan: what is carried keeps its shape if one round keeps it."""
+"""Shapes in and behind the bodies of If, Loop and Scan: what is carried keeps its shape if one round keeps it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx
 
 if TYPE_CHECKING:
@@ -59,6 +60,37 @@ def walk_body(
         if value.output and path + value.name in statics.shapes:
             statics.shapes.setdefault(outer + value.output, statics.shapes[path + value.name])
             statics.types.setdefault(outer + value.output, statics.types[path + value.name])
+
+
+def give_branch(
+    node: onnx.NodeProto, condition: str, path: str, outputs: Sequence[Sequence[str]], statics: Statics
+) -> None:
+    """Shapes of what an If gives: of the branch that the sampled sizes lead to, or of both where they agree.
+
+    Args:
+        node: an If.
+        condition: key of its input.
+        path: of its graph.
+        outputs: keys of the outputs of each branch, in the order of its attributes.
+        statics: what is known; grows.
+    """
+    taken = branch_taken(node, statics.constants.get(condition))
+    for k, name in enumerate(node.output):
+        keys = [keys[k] for keys in outputs] if taken is None else [outputs[taken][k]]
+        shapes = {statics.shapes.get(key) for key in keys}
+        if name and len(shapes) == 1 and (shape := shapes.pop()) is not None:
+            statics.shapes[path + name] = shape
+            if keys[0] in statics.types:
+                statics.types[path + name] = statics.types[keys[0]]
+
+
+def branch_taken(node: onnx.NodeProto, condition: np.ndarray | None) -> int | None:
+    """Which of the bodies of an If a known condition leads to."""
+    if condition is None or condition.size != 1:
+        return None
+    wanted = "then_branch" if condition.all() else "else_branch"
+    names = [a.name for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
+    return names.index(wanted) if wanted in names else None
 
 
 def carried(node: onnx.NodeProto, body: onnx.GraphProto) -> list[Carried]:

@@ -15,7 +15,7 @@ import onnx
 from onnx import numpy_helper
 
 from onnxprune.model import contrib
-from onnxprune.model.bodies import walk_body
+from onnxprune.model.bodies import give_branch, walk_body
 from onnxprune.model.evaluate import LARGEST, MALFORMED, evaluate
 from onnxprune.model.sound import without_unsound
 
@@ -189,13 +189,23 @@ def _walk(graph: onnx.GraphProto, path: str, statics: Statics, opset: int, outer
             statics.constants[path + tensor.name] = numpy_helper.to_array(tensor)
     for node in graph.node:
         keys = [find(scope, name) if name else "" for name in node.input]
+        given: list[list[str]] = []
         for body, below in subgraphs(node, path):
             inside = partial(_walk, body, below, statics, opset, scope)
             walk_body(node, keys, body, (path, below), statics, inside)
+            given.append([find([*scope, names_of(body, below)], value.name) for value in body.output])
+        if node.op_type == "If" and len(given) == 2:
+            give_branch(node, keys[0], path, given, statics)
         names.update({name: path + name for name in node.output if name})
         with suppress(*MALFORMED):  # a value that stays unknown only makes the analysis more careful
             _evaluate_node(node, keys, path, statics, opset, statics.shapes.get)
         _infer_node(node, keys, path, statics, opset)
+
+
+def names_of(graph: onnx.GraphProto, path: str) -> dict[str, str]:
+    """Keys of all names that a graph gives to values of its own."""
+    names = {value.name: path + value.name for value in (*graph.input, *graph.initializer)}
+    return names | {name: path + name for node in graph.node for name in node.output if name}
 
 
 def find(scope: list[dict[str, str]], name: str) -> str:
