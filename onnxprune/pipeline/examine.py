@@ -6,9 +6,10 @@ model that was read is given up: from here on only its nodes, inputs and outputs
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,12 +61,19 @@ def originals(run: Run, dead: np.ndarray, measured: bool) -> Iterator[tuple[Sour
     with ExitStack() as stack:
         if run.request.verify:
             masked = stack.enter_context(held(masked if isinstance(masked, Variant) else Variant(masked)))
-        if measured:
-            file = file_of(model)
-            original = file if file else stack.enter_context(held(Variant(model.proto)))
+        original = file_of(model) or (
+            stack.enter_context(held(Variant(model.proto))) if measured else weightless(model.proto)
+        )
         run.model, run.base = replace(model, proto=weightless(model.proto)), None
         del base, model
+        _give_back()
         yield masked, original
+
+
+def _give_back() -> None:
+    """Have the C library return what it holds of freed memory to the system, where it can (glibc)."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def masked_original(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> Source | Variant:
@@ -84,5 +92,9 @@ def file_of(model: Model) -> Path | None:
         now = os.stat(model.path)
     except OSError:
         return None
-    same = (now.st_size, now.st_mtime_ns, now.st_ino) == (model.status.st_size, model.status.st_mtime_ns, model.status.st_ino)
-    return model.path if same else None
+    return model.path if identity(now) == identity(model.status) else None
+
+
+def identity(status: os.stat_result) -> tuple[int, int, int, int]:
+    """What changes with the content of a file."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -111,7 +111,7 @@ def prepare(variant: Variant, taps: Iterable[str] = ()) -> Prepared:
 
 @contextmanager
 def held(variant: Variant) -> Iterator[Variant]:
-    """The same model from files of its own, so that what it is made from need not stay in memory; small ones as they are.
+    """The same model from files of its own, so that what it is made from need not stay in memory; a small one itself.
 
     Raises as `prepare` does.
     """
@@ -119,6 +119,7 @@ def held(variant: Variant) -> Iterator[Variant]:
     if prepared.holds is None:
         yield variant
         return
+    del variant
     try:
         yield Variant(Path(str(prepared.model)))
     finally:

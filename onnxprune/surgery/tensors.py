@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from onnxprune.channels.dependencies import Dependencies, Source, Use
 from onnxprune.channels.labels import is_fixed
 
-AT_ONCE = 16 << 20  # bytes of an array that are not worth a copy that is cut along one axis only
+AT_ONCE = 16 << 20  # bytes of an array from which on no copy of it is made that is cut along one axis only
 
 Live = tuple[np.ndarray, ...]  # of each axis, (positions,) bool
 
@@ -73,9 +73,11 @@ def _live(deps: Dependencies, labels: np.ndarray, dead: np.ndarray, masked: bool
 
 def cut_array(array: np.ndarray, live: Live) -> np.ndarray:
     """The live box of an array."""
-    for axis, mask in enumerate(live):
-        if not mask.all():
-            array = array.compress(mask, axis)
+    axes = [axis for axis, mask in enumerate(live) if not mask.all()]
+    if len(axes) > 1 and array.nbytes > AT_ONCE:
+        return array[np.ix_(*map(np.flatnonzero, live))]
+    for axis in axes:
+        array = array.compress(live[axis], axis)
     return np.asarray(array, order="C")
 
 
