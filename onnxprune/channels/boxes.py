@@ -70,7 +70,8 @@ def settle(coupling: Coupling, value: Value, avoid: Collection[int] = (), heads:
     tangle = value.tangle
     if tangle is None:
         return value.axes
-    free = [d for d in tangle.dims if d not in avoid] or list(tangle.dims)
+    wide = [d for d in tangle.dims if value.axes[d].size > 1] or list(tangle.dims)
+    free = [d for d in wide if d not in avoid] or wide
     before = [d for d in free if tangle.factors[tangle.axis(d)] == coupling.carriers.get(tangle.root)]
     carrier = before[0] if before else free[-2] if heads and len(free) > 1 else free[-1]
     k = tangle.axis(carrier)
@@ -100,6 +101,42 @@ def transpose(value: Value, perm: Sequence[int]) -> Value:
         origin=tangle.origin if others == sorted(others) else None,
     )
     return Value(axes, moved)
+
+
+def pick(value: Value, axis: int, positions: np.ndarray) -> tuple[Value, Detour | None]:
+    """Positions of a tangled axis; a single position (an array without axes) drops the axis.
+
+    Where one factor is left that stands where the axis did from which it was split, the detour gives it in one step.
+    """
+    tangle = value.tangle
+    assert tangle is not None
+    k, dropped = tangle.axis(axis), positions.ndim == 0
+    axes = (*value.axes[:axis], *(() if dropped else (fixed(positions.size),)), *value.axes[axis + 1 :])
+    stay = [j for j in range(len(tangle.dims)) if j != k or positions.size > 1]
+    sizes = [positions.size if j == k else tangle.labels.shape[j] for j in stay]
+    picked = replace(
+        tangle,
+        dims=tuple(tangle.dims[j] - (dropped and tangle.dims[j] > axis) for j in stay),
+        labels=tangle.labels.take(positions, k).reshape(sizes),
+        order=tangle.order.take(positions, k).reshape(sizes),
+        factors=tuple(tangle.factors[j] for j in stay),
+    )
+    return _arrived(picked, Value(axes, picked)) or (Value(axes, picked), None)
+
+
+def _arrived(tangle: Tangle, value: Value) -> tuple[Value, Detour] | None:
+    """What is left of a tangle, as a plain axis where it stands in the place of the axis that it was split from."""
+    if len(tangle.dims) != 1 or not _stands(tangle, value.shape) or tangle.origin is None:
+        return None
+    axes = tuple(tangle.labels if d == tangle.dims[0] else x for d, x in enumerate(value.axes))
+    return Value(axes), Detour(tangle.origin, tangle.order)
+
+
+def _stands(tangle: Tangle, shape: tuple[int, ...]) -> bool:
+    """Whether all that is left of a tangle fits into the place of the axis that it was split from."""
+    if (origin := tangle.origin) is None or len(origin.shape) != len(shape):
+        return False
+    return shape == (*origin.shape[: origin.axis], tangle.labels.size, *origin.shape[origin.axis + 1 :])
 
 
 def reshape(
@@ -136,7 +173,10 @@ def reshape(
                 parts, knot = list(settle(coupling, Value(tuple(parts), _shift(knot, -new.start)), (), heads)), None
             axes += parts
             knots.append(knot)
-    return value, Value(tuple(axes), next(filter(None, knots), None)), detour
+    out = Value(tuple(axes), next(filter(None, knots), None))
+    if out.tangle is not None and (arrived := _arrived(out.tangle, out)) is not None:
+        return value, *arrived
+    return value, out, detour
 
 
 def blocks(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[slice, slice]]:
@@ -172,9 +212,8 @@ def _returns(value: Value, old: slice, new: slice, shape: tuple[int, ...]) -> bo
     if not _tangled(value, old):
         return True
     assert value.tangle is not None
-    origin = value.tangle.origin
     wide = [d for d in range(new.start, new.stop) if shape[d] > 1]
-    return origin is not None and origin.shape == shape and wide == [origin.axis]
+    return _stands(value.tangle, shape) and value.tangle.origin is not None and wide == [value.tangle.origin.axis]
 
 
 def _moved(value: Value, shape: tuple[int, ...]) -> Tangle | None:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from onnxprune.channels.boxes import Value, settle
-from onnxprune.channels.dependencies import INTEGERS, Dependencies, Use
+from onnxprune.channels.dependencies import INTEGERS, Dependencies, Use, passed
 from onnxprune.channels.explain import Ties
 from onnxprune.channels.grouping import groups_of
 from onnxprune.channels.labels import Labels, is_fixed
@@ -45,20 +45,11 @@ def _zeroed(walk: Walk, roles: np.ndarray, component: Labels) -> np.ndarray:
 
 def _box_dead_ends(walk: Walk) -> None:
     """Tangled values that no detour goes round have to be boxes."""
-    passed = {key for index in walk.detours for key in _chain(walk, index)}
+    makers = walk.arithmetic.makers
+    inside = {key for k, detour in walk.detours.items() for key in passed(makers, detour.origin.value, walk.nodes[k])}
     for key, value in walk.values.items():
-        if value is not None and value.tangle is not None and key not in passed:
+        if value is not None and value.tangle is not None and key not in inside:
             walk.values[key] = Value(settle(walk.coupling, value, (), walk.heads))
-
-
-def _chain(walk: Walk, index: int) -> list[str]:
-    """Values between the origin of a detour and its end."""
-    made = {key: node for node in walk.nodes for key in node.outputs if key}
-    key, origin, passed = walk.nodes[index].inputs[0], walk.detours[index].origin.value, []
-    while key != origin:
-        passed.append(key)
-        key = made[key].inputs[0]
-    return passed
 
 
 def _tie_shared(walk: Walk, roles: np.ndarray) -> None:

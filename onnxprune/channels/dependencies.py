@@ -140,9 +140,9 @@ class Dependencies:
             return None
         live = [self.live(x, dead) for x in value.axes]
         if (tangle := value.tangle) is not None:
-            grid = self.live(tangle.labels, dead) if not is_fixed(tangle.labels) else np.ones(tangle.labels.shape, bool)
+            grid = self.live(tangle.labels.ravel(), dead).reshape(tangle.labels.shape)
             for k, dim in enumerate(tangle.dims):
-                live[dim] = grid.any(axis=tuple(j for j in range(grid.ndim) if j != k))
+                live[dim] = np.asarray(grid.any(axis=tuple(j for j in range(grid.ndim) if j != k)))
             if math.prod(int(live[d].sum()) for d in tangle.dims) != int(grid.sum()):
                 return None
         return tuple(live)
@@ -154,6 +154,10 @@ class Dependencies:
     def maker(self, key: str) -> Node | None:
         """The node that makes a value."""
         return self._makers.get(key)
+
+    def passed(self, index: int) -> list[str]:
+        """Values between the origin of a detour, which ends at this node, and the node."""
+        return passed(self._makers, self.detours[index].origin.value, self.nodes[index])
 
     # --- what it costs -------------------------------------------------------
 
@@ -204,6 +208,15 @@ class Dependencies:
         if cause.node < 0:
             return f"it {cause.why}"
         return f"{self.nodes[cause.node]} {cause.why or 'ties it to what cannot shrink'}"
+
+
+def passed(makers: Mapping[str, Node], origin: str, end: Node) -> list[str]:
+    """Values on the way from `origin` to the first input of a node, through first inputs alone."""
+    key, found = end.inputs[0], list[str]()
+    while key != origin:
+        found.append(key)
+        key = makers[key].inputs[0]
+    return found
 
 
 INTEGERS = (onnx.TensorProto.INT64, onnx.TensorProto.BOOL, onnx.TensorProto.STRING)

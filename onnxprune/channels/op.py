@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from onnxprune.channels.boxes import Detour, Value, reshape, settle, transpose
+from onnxprune.channels.boxes import Detour, Value, pick, reshape, settle, transpose
 from onnxprune.channels.labels import Axes, Coupling, LabelError, Labels, fixed, is_fixed
 from onnxprune.channels.roles import Cost, Role, Scaling
 from onnxprune.model.evaluate import MALFORMED
@@ -206,6 +206,15 @@ class Op:
         if value is None or shape is None:
             raise LabelError("the shape of its output is unknown")
         self.values[0], out, self.detour = reshape(self.coupling, self.names[0], value, shape, self.heads)
+        return out
+
+    def pick(self, axis: int, positions: np.ndarray) -> Value | None:
+        """Positions of an axis of input 0 that is tangled; None where it is not."""
+        value = self.values[0]
+        if value is None or value.tangle is None or axis not in value.tangle.dims or positions.ndim > 1:
+            return None
+        self.part(value.tangle.labels.take(positions, value.tangle.axis(axis)).ravel())
+        out, self.detour = pick(value, axis, positions)
         return out
 
     def transpose(self, perm: Sequence[int]) -> Value:

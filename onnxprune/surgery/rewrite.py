@@ -47,10 +47,10 @@ def cut(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.Mo
         _rewire(proto, index, uses)
         _keep_told(draft, index, proto)
         _fill(draft, index, proto, fills.get(node.outputs[0] if node.outputs else "", []))
-        if any(draft.box(key) is None and deps.values.get(key) is not None for key in node.outputs):
-            continue  # inside a shuffle that is replaced as a whole
-        if index in deps.detours and draft.box(node.inputs[0]) is None:
+        if index in deps.detours and any(draft.box(key) is None for key in deps.passed(index)):
             _detour(draft, index, proto)
+        elif any(draft.box(key) is None and deps.values.get(key) is not None for key in (*node.inputs, *node.outputs)):
+            continue  # inside a shuffle that is replaced as a whole
         elif index in deps.unknown:
             continue  # all that it takes is whole
         elif (fn := REPAIRS.get(operator(proto.domain, proto.op_type))) and _touched(draft, index, live):

@@ -107,6 +107,34 @@ def shufflenet_slice(net: Net, k: int) -> str:
     return net.head(net.op("Concat", a, net.cbr(b, c // 2, c // 2, 1), axis=1), c)
 
 
+def even_and_odd(net: Net, y: str, c: int, by: str) -> list[str]:
+    """The halves of a shuffle without the shuffle: channels (c/2, 2) are turned and picked."""
+    y = net.transpose(net.reshape(y, c // 2, 2, 64), 1, 0, 2)
+    y = net.reshape(y, 2, -1, c // 2, 8, 8)
+    if by == "Gather":
+        return [net.op("Gather", y, net.tensor(np.array(i)), axis=0) for i in range(2)]
+    return [net.op("Squeeze", net.slice(y, i, i + 1, 0), net.ints(0)) for i in range(2)]
+
+
+def picked_shuffle(net: Net, k: int, by: str) -> str:
+    c = 16 * k
+    dead = np.flatnonzero(np.arange(c) // 2 % 2)
+    a, b = even_and_odd(net, net.cbr("x", 3, c, dead=dead), c, by)
+    y = net.op("Concat", a, net.cbr(net.cbr(b, c // 2, c // 2, 1), c // 2, c // 2, 1), axis=1)
+    a, b = even_and_odd(net, net.cbr(y, c, c, 1, dead=dead), c, by)
+    return net.head(net.op("Add", a, b), c // 2)
+
+
+@pattern("shuffle that picks halves by Gather (Megvii)", 1, 3, 8, 8)
+def halves_gather(net: Net, k: int) -> str:
+    return picked_shuffle(net, k, "Gather")
+
+
+@pattern("shuffle that picks halves by Slice and Squeeze", 1, 3, 8, 8)
+def halves_slice(net: Net, k: int) -> str:
+    return picked_shuffle(net, k, "Slice")
+
+
 def blocks_dead(c: int, square: int, inner: bool) -> np.ndarray:
     """Channels of a pixel shuffle whose odd outputs are dead."""
     channel = np.arange(c) // square if inner else np.arange(c) % (c // square)

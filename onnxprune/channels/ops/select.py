@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxprune.channels.boxes import Value
 from onnxprune.channels.labels import Axes, fixed
 from onnxprune.channels.op import Op, on, repair, rule
 from onnxprune.channels.promises import first
@@ -13,8 +14,8 @@ ALL = np.iinfo(np.int64).max
 
 @rule("Split", quiet=first)
 def split(op: Op, x: Axes, *_: Axes | None, axis: int = 0, **__: Any) -> list[Axes]:
-    sizes = [shape[axis] if shape is not None else None for shape in op.shapes]
-    if None in sizes:
+    sizes = [shape[axis] for shape in op.shapes if shape is not None]
+    if len(sizes) < len(op.shapes):
         return op.unknown("splits into sizes that are not known")
     parts = np.split(x[axis], np.cumsum(sizes)[:-1])
     return [on(x, axis, op.part(part)) for part in parts]
@@ -33,11 +34,18 @@ def repair_split(edit: Any, axis: int = 0, num_outputs: int | None = None, **_: 
             edit.drop_attribute("num_outputs")
 
 
-@rule("Slice", "DynamicSlice", quiet=first)
-def slice_(op: Op, x: Axes, *_: Axes | None, **attributes: Any) -> Axes:
+@rule("Slice", "DynamicSlice", quiet=first, tangled=True)
+def slice_(op: Op, **attributes: Any) -> Axes | Value:
+    value = op.values[0]
+    if value is not None and value.tangle is not None:
+        found = slices(op.ints, [range(n) for n in value.shape], attributes)
+        if len(found) == 1 and (picked := op.pick(*found[0])) is not None:
+            return picked
+    x = op.axes(0)
+    assert x is not None
     out = list(x)
-    for axis, picked in slices(op.ints, x, attributes):
-        out[axis] = op.part(x[axis][picked])
+    for axis, positions in slices(op.ints, x, attributes):
+        out[axis] = op.part(x[axis][positions])
     return tuple(out)
 
 
@@ -77,10 +85,15 @@ def repair_slice(edit: Any, **attributes: Any) -> None:
     edit.set_ints(4, None, steps)
 
 
-@rule("Gather", quiet=first)
-def gather(op: Op, x: Axes, indices: Axes, *, axis: int = 0) -> Axes:
-    axis %= len(x)
-    picks = op.constant(1)
+@rule("Gather", quiet=first, tangled=True)
+def gather(op: Op, *, axis: int = 0) -> Axes | Value:
+    picks, rank = op.constant(1), len(op.values[0].axes) if op.values[0] is not None else 0
+    axis %= rank
+    if picks is not None and (picked := op.pick(axis, picks)) is not None:
+        return picked
+    x, indices = op.axes(0), op.axes(1)
+    assert x is not None
+    assert indices is not None
     if picks is None:
         if axis != 0 or not op.weights[0]:
             op.freeze(x[axis], why="picks positions that the data says")
