@@ -15,9 +15,10 @@ from onnxprune.pipeline.request import Request
 BUDGET, WHICH, DATA = "How much to remove", "Which channels", "Data and accuracy"
 RUNNING, OUTPUT, TALK = "Verifying and measuring", "Files", "What is shown"
 
-PRUNE, APPLY, VERIFY, LOOK = "prune", "apply", "verify", "look"
+PRUNE, APPLY, VERIFY, LOOK, SENSE = "prune", "apply", "verify", "look", "sensitivity"
 CUTS = frozenset({PRUNE, APPLY})
-RUNS = CUTS | {VERIFY}
+RUNS = CUTS | {VERIFY, SENSE}
+PICKS = frozenset({PRUNE, SENSE})
 ALL = RUNS | {LOOK}
 
 
@@ -131,7 +132,7 @@ FLAGS: tuple[Flag, ...] = (
         "How channels are compared: `onnxprune methods`.",
         click.Choice(list(METHODS)),
         "NAME",
-        frozenset({PRUNE}),
+        PICKS,
     ),
     Flag(
         "method_option",
@@ -139,20 +140,20 @@ FLAGS: tuple[Flag, ...] = (
         "A hyper-parameter of the method: `onnxprune methods -v`.  Repeatable.",
         Pair("NAME=VALUE, like 'linkage=average'"),
         "NAME=VALUE",
-        frozenset({PRUNE}),
+        PICKS,
         many=True,
     ),
     Flag(
-        "exclude", WHICH, "Leave these layers whole.  Repeatable.", click.STRING, "GLOB", frozenset({PRUNE}), many=True
+        "exclude", WHICH, "Leave these layers whole.  Repeatable.", click.STRING, "GLOB", PICKS, many=True
     ),
-    Flag("include", WHICH, "Cut these layers only.  Repeatable.", click.STRING, "GLOB", frozenset({PRUNE}), many=True),
+    Flag("include", WHICH, "Cut these layers only.  Repeatable.", click.STRING, "GLOB", PICKS, many=True),
     Flag(
         "heads",
         WHICH,
         "Attention loses whole heads, or the same dimensions of every head.",
         click.Choice(["whole", "dims"]),
         "whole|dims",
-        frozenset({PRUNE, LOOK}),
+        frozenset({PRUNE, SENSE, LOOK}),
     ),
     Flag("seed", WHICH, "Of everything that is drawn.", _SEED, "N", RUNS),
     Flag(
@@ -191,6 +192,8 @@ FLAGS: tuple[Flag, ...] = (
     Flag("strict", RUNNING, "Fail when nothing can be cut or a target is missed.", commands=frozenset({PRUNE})),
     Flag("providers", RUNNING, "Of onnxruntime, for measuring: cuda,cpu.", click.STRING, "NAMES", CUTS),
     Flag("threads", RUNNING, "Of onnxruntime, for measuring.", _COUNT, "N", CUTS),
+    Flag("isolate", RUNNING, "Run onnxruntime in a process of its own: a crash or a hang there is a failed check."),
+    Flag("max_memory", RUNNING, "Refuse what would take more memory than this: 4GiB.", click.STRING, "SIZE"),
     Flag("dry_run", OUTPUT, "Do everything but write the model.", commands=CUTS),
     Flag("plan_out", OUTPUT, "Write which channels stay, as JSON.", click.STRING, "F.json", CUTS),
     Flag("report", OUTPUT, "Write the report, as JSON or HTML by its ending.", click.STRING, "F.html|F.json", CUTS),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.pipeline.choose import Choice, Progress, silent
+from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.prune import Result, finish, no_budget, start
 from onnxprune.pipeline.request import Request
 from onnxprune.surgery.plan import Plan, check_plan
@@ -33,9 +34,11 @@ def apply(
     no_budget(options)
     plan = plan if isinstance(plan, Plan) else Plan.load(Path(plan))
     told = {k: v for k, v in plan.options.items() if k in ("heads", "method", "seed")}
-    run = start(source, Request.of({**told, "ratio": 0.0, **options}), progress)
-    check_plan(run.deps, plan)
-    kept = {g.name: plan.kept[g.name] for g in plan.groups if len(g.keep) < g.channels}
-    if plan.source.get("sha256") != run.model.sha256:
-        run.warnings.append("the plan was made for another file; its channels are cut from this one by name")
-    return finish(run, Choice(kept, {}, {}, origin="remove what the plan removes"), output)
+    request = Request.of({**told, "ratio": 0.0, **options})
+    with limited(request, source):
+        run = start(source, request, progress)
+        check_plan(run.deps, plan)
+        kept = {g.name: plan.kept[g.name] for g in plan.groups if len(g.keep) < g.channels}
+        if plan.source.get("sha256") != run.model.sha256:
+            run.warnings.append("the plan was made for another file; its channels are cut from this one by name")
+        return finish(run, Choice(kept, {}, {}, origin="remove what the plan removes"), output)

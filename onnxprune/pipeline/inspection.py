@@ -1,6 +1,7 @@
 """A look at a network: its groups and what they cost, what is frozen and why, which operators are not known."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,9 @@ import numpy as np
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.channels.labels import is_fixed
 from onnxprune.channels.roles import Role
-from onnxprune.errors import ModelError, OnnxPruneError
+from onnxprune.errors import CheckFailed, ModelError, OnnxPruneError
 from onnxprune.pipeline.choose import Progress, silent
+from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.measure import peak_activations
 from onnxprune.pipeline.prune import Run, start
 from onnxprune.pipeline.report import frozen_rows
@@ -55,15 +57,17 @@ def inspect(source: Any, *, progress: Progress = silent, **options: Any) -> Insp
 
 def analysed(source: Any, progress: Progress = silent, **options: Any) -> Run:
     """Load and analyse, with input sizes that the model runs with; with usual ones where it cannot be run here."""
-    try:
-        return start(source, Request.of({"ratio": 0.0, **options}), progress)
-    except ModelError as error:
+    request = Request.of({"ratio": 0.0, **options})
+    with limited(request, source):
         try:
-            run = start(source, Request.of({"ratio": 0.0, "verify": False, "measure": False, **options}), progress)
-        except OnnxPruneError:
-            raise error from None
-        run.warnings.append(str(error))
-        return run
+            return start(source, request, progress)
+        except (ModelError, CheckFailed) as error:
+            try:
+                run = start(source, replace(request, verify=False, measure=False), progress)
+            except OnnxPruneError:
+                raise error from None
+            run.warnings.append(str(error))
+            return run
 
 
 def group_shares(deps: Dependencies) -> tuple[GroupShare, ...]:

@@ -7,9 +7,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
 from onnxprune import __version__
@@ -22,7 +24,9 @@ from onnxprune.pipeline.choose import Choice, Chooser, Progress, silent
 from onnxprune.pipeline.drop import largest_choice
 from onnxprune.pipeline.examine import examine
 from onnxprune.pipeline.filters import Weights
+from onnxprune.pipeline.limits import limited, require_analysed
 from onnxprune.pipeline.measure import Measurements
+from onnxprune.pipeline.repair import repair, repaired_figure
 from onnxprune.pipeline.report import make_report
 from onnxprune.pipeline.request import BUDGETS, Request
 from onnxprune.pipeline.trials import Lab
@@ -64,6 +68,8 @@ class Run:
     proof: Proof | None = None
     measured: Measurements = field(default_factory=Measurements)
     base: onnx.ModelProto | None = None  # what is cut and masked instead of the model, once weights have changed
+    full: Dependencies | None = None  # the analysis of `base`, where that has tensors that the model has not
+    test: Dataset | None = None  # what metrics are reported on, where it is not `data`
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -99,8 +105,9 @@ def prune(
         FileError: the file system refused.
     """
     request = Request.of(options)
-    run = start(source, request, progress)
-    return finish(run, _choose(run), output)
+    with limited(request, source):
+        run = start(source, request, progress)
+        return finish(run, _choose(run), output)
 
 
 def _choose(run: Run) -> Choice:
@@ -108,16 +115,24 @@ def _choose(run: Run) -> Choice:
     request, weights = run.request, Weights(run.model.proto, run.deps)
     with run.stage("choose channels"):
         chooser = Chooser(run.deps, weights, request, run.model.size, run.progress, lab_of(run, weights))
-        choice = chooser.choose(request.target_share()) if request.max_drop is None else largest_choice(chooser)
+        choice = chooser.choose(request.target_share()) if request.max_drop is None else _largest(run, chooser)
     run.base = choice.trained
     run.notes += choice.remarks
     _check_strict(run, choice)
+    repair(run, lab_of(run, weights), choice.kept, partial(_analyse, run.model, request, run.shapes))
     return replace(choice, trained=None)
+
+
+def _largest(run: Run, chooser: Chooser) -> Choice:
+    """The largest cut within `max_drop`, with what the compensation makes of it."""
+    if run.request.compensate == "none" or chooser.lab is None:
+        return largest_choice(chooser)
+    return largest_choice(chooser, repaired_figure(chooser.lab, partial(_analyse, run.model, run.request, run.shapes)))
 
 
 def lab_of(run: Run, weights: Weights) -> Lab:
     """The network and the user's data, to try things out on."""
-    return Lab(run.model.proto, run.deps, weights, run.request, run.data)
+    return Lab(run.base or run.model.proto, run.deps, weights, run.request, run.data)
 
 
 def start(source: Any, request: Request, progress: Progress) -> Run:
@@ -133,22 +148,26 @@ def start(source: Any, request: Request, progress: Progress) -> Run:
     request, shapes, problems = _sizes(request, model, hints)
     resolved = time.perf_counter()
     deps = _analyse(model, request, shapes)
+    require_analysed(request, model, deps)
     analysed = time.perf_counter()
-    data = _open_data(request, model)
+    data, test = (_open_data(request, model, source) for source in (request.data, request.test_data))
     seconds = {"load": loaded - begun, "find input shapes": resolved - loaded, "analyse": analysed - resolved}
     notes = [*_assumed(specs, hints, deps), *(f"data: {n}" for n in (data.notes if data else ()))]
-    return Run(model, request, progress, shapes, deps, data, seconds, [*model.warnings, *problems], notes)
+    return Run(model, request, progress, shapes, deps, data, seconds, [*model.warnings, *problems], notes, test=test)
 
 
-def _analyse(model: Model, request: Request, shapes: Mapping[str, tuple[int, ...]]) -> Dependencies:
+def _analyse(
+    model: Model, request: Request, shapes: Mapping[str, tuple[int, ...]], changed: onnx.ModelProto | None = None
+) -> Dependencies:
     """Analyse; where nodes were given up for shapes that cannot be inferred, once more with those that a run shows."""
     heads = request.heads == "whole"
-    deps = analyse(model.proto, input_shapes=shapes, heads=heads)
-    missing = missing_shapes(model.proto, deps.statics.shapes)
+    proto = model.proto if changed is None else changed
+    deps = analyse(proto, input_shapes=shapes, heads=heads)
+    missing = missing_shapes(proto, deps.statics.shapes)
     if not (deps.unknown and missing and (request.verify or request.measure)):
         return deps
-    feed = random_inputs(model_inputs(model.proto), shapes, seed=request.seed)[0]
-    return analyse(model.proto, input_shapes=shapes, observed=observe(model.proto, missing, feed), heads=heads)
+    feed = random_inputs(model_inputs(proto), shapes, seed=request.seed)[0]
+    return analyse(proto, input_shapes=shapes, observed=observe(proto, missing, feed), heads=heads)
 
 
 def _sizes(
@@ -176,11 +195,11 @@ def _assumed(specs: Sequence[Spec], hints: Mapping[str, tuple[int, ...]], deps: 
     ]
 
 
-def _open_data(request: Request, model: Model) -> Dataset | None:
-    if request.data is None:
+def _open_data(request: Request, model: Model, source: Any) -> Dataset | None:
+    if source is None:
         return None
     reading = {name: getattr(request, name) for name in ("mean", "std", "resize", "layout", "limit")}
-    return open_data(request.data, model_inputs(model.proto), **reading)
+    return open_data(source, model_inputs(model.proto), **reading)
 
 
 def _check_strict(run: Run, choice: Choice) -> None:
@@ -199,23 +218,32 @@ def finish(run: Run, choice: Choice, output: str | os.PathLike[str] | None) -> R
         plan = make_plan(run.deps, choice.kept, source=origin, options=run.request.told())
     dead = run.deps.dead(choice.kept)
     with run.stage("rewrite"):
-        pruned = cut(run.base or run.model.proto, run.deps, dead) if choice.kept else _copy(run.model.proto)
+        pruned = _cut(run, choice, dead)
         if choice.kept:
             _sign(pruned, plan)
     saved = None
     if output is None or run.request.dry_run:
-        examine(run, dead, pruned)
+        examine(run, choice.kept, pruned)
     else:
         with run.stage("save"):
             style = run.model.external or (ExternalStyle() if run.request.save_as_external_data else None)
             target = Path(output)
             saved = save(
                 pruned, target, style=style, force=run.request.force, source=run.model.path,
-                check=lambda path: examine(run, dead, path),
+                check=lambda path: examine(run, choice.kept, path),
             )  # fmt: skip
         run.seconds["save"] -= run.seconds.get("verify", 0.0) + run.seconds.get("measure", 0.0)
     report = make_report(run, choice, plan, dead, pruned, saved)
     return Result(pruned, plan, report)
+
+
+def _cut(run: Run, choice: Choice, dead: np.ndarray) -> onnx.ModelProto:
+    if not choice.kept:
+        return _copy(run.model.proto)
+    if run.full is None:
+        return cut(run.base or run.model.proto, run.deps, dead)
+    assert run.base is not None
+    return cut(run.base, run.full, run.full.dead(choice.kept))
 
 
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -23,15 +23,19 @@ class Request:
     threshold: remove only channels that are at least this similar to one that stays.
     max_drop: the most that the first metric may fall, as a share of 1 ("1%" and 0.01 are one point), or in the
         metric's own unit where it is no share; the largest cut in MACs that holds it on the data is searched for.
-    method: how channels are compared and ranked; a name of `onnxprune.criteria`.
+    method: how channels are compared and ranked; a name of `onnxprune.criteria`. "auto" is "ncc" for a ratio or a
+        threshold, and "obs" for a target or a largest drop: what measured best where the budget leaves the choice.
     method_options: hyper-parameters of the method.
-    compensate: how the channels that stay take over from those that go.
-    allocation: how a budget is shared among the groups; a name of `onnxprune.budget.ALLOCATORS`.
+    compensate: how the channels that stay take over from those that go; a name of `surgery.compensate`. "auto" is
+        "lstsq" with data and under "obs", and "none" otherwise: the cut alone, at once.
+    allocation: how a budget is shared among the groups; a name of `onnxprune.budget.ALLOCATORS`. "auto" is
+        "sensitivity" where method "obs" was chosen for a budget, and "uniform" otherwise.
     round_to: multiple of which kept counts are; None chooses by width (8 from 64 channels on, 4 from 32).
     max_ratio: no group loses more than this share.
     ratio_for: share to remove by pattern (fnmatch) of node or weight names.
     exclude, include: patterns of groups that stay whole, or of the only ones that may be cut.
     heads: "whole" removes whole attention heads, "dims" the same share of every head.
+    test_data: data to report metrics on, when that of `data` is for calibration; read like it.
     data: calibration or test data in any form that `onnxprune.runtime.data` reads; mean, std, resize, layout and
         limit say how it is read.
     metric: figures of merit to report on the data; by default top1 with labels, agreement without.
@@ -43,16 +47,18 @@ class Request:
     strict: it is a failure when nothing can be cut or a target is missed.
     seed: of all that is drawn.
     force, save_as_external_data, dry_run: of the writing.
+    isolate: run onnxruntime in a process of its own, where a crash is a failed check.
+    max_memory: bytes, or "4GiB": a run that would need more is refused before it begins, and an isolated session ends.
     """
 
     ratio: float | None = None
     target: str | None = None
     threshold: float | None = None
     max_drop: float | str | None = None
-    method: str = "ncc"
+    method: str = "auto"
     method_options: Mapping[str, Any] = field(default_factory=dict)
-    compensate: str = "none"
-    allocation: str = "uniform"
+    compensate: str = "auto"
+    allocation: str = "auto"
     round_to: int | None = None
     max_ratio: float = 1.0
     ratio_for: Mapping[str, float] = field(default_factory=dict)
@@ -60,6 +66,7 @@ class Request:
     include: Sequence[str] = ()
     heads: str = "whole"
     data: Any = None
+    test_data: Any = None
     mean: Any = None
     std: Any = None
     resize: Any = None
@@ -77,8 +84,11 @@ class Request:
     force: bool = False
     save_as_external_data: bool = False
     dry_run: bool = False
+    isolate: bool = False
+    max_memory: int | str | None = None
 
     def __post_init__(self) -> None:
+        self._settle()
         budgets = [name for name in BUDGETS if getattr(self, name) is not None]
         if len(budgets) > 1:
             raise UsageError(f"{budgets[0]} and {budgets[1]} are two budgets; give one")
@@ -91,6 +101,21 @@ class Request:
         self.allowed_drop()
         if self.heads not in ("whole", "dims"):
             raise UsageError(f"heads are cut 'whole' or in 'dims', not {self.heads!r}")
+
+    def _settle(self) -> None:
+        """Put names in the place of "auto"."""
+        chosen = self.method == "auto" and (self.target is not None or self.max_drop is not None)
+        method = "obs" if chosen else "ncc" if self.method == "auto" else self.method
+        repairs = method == "obs" or (self.data is not None and self.threshold is None and self.retrain is None)
+        spread = method == "obs" and self.ratio is None
+        settled = {
+            "method": method,
+            "allocation": "sensitivity" if spread else "uniform",
+            "compensate": "lstsq" if repairs else "none",
+        }
+        for name, value in settled.items():
+            if name == "method" or getattr(self, name) == "auto":
+                object.__setattr__(self, name, value)
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> "Request":

@@ -7,6 +7,7 @@ from typing import Any
 from onnxprune.model import load
 from onnxprune.pipeline.choose import Progress, silent
 from onnxprune.pipeline.examine import masked_original
+from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.prune import start
 from onnxprune.pipeline.request import Request
 from onnxprune.runtime.verify import Proof, prove
@@ -33,8 +34,10 @@ def verify(
     plan = plan if isinstance(plan, Plan) else Plan.load(Path(plan))
     model = load(pruned)
     heads = {"heads": plan.options["heads"]} if "heads" in plan.options else {}
-    run = start(source, Request.of({"ratio": 0.0, **heads, **options}), progress)
-    check_plan(run.deps, plan)
-    progress("verify", 0, 0)
-    masked = masked_original(run.model.proto, run.deps, run.deps.dead(plan.kept))
-    return prove(masked, model.proto, run.feeds()).require()
+    request = Request.of({"ratio": 0.0, **heads, **options})
+    with limited(request, source):
+        run = start(source, request, progress)
+        check_plan(run.deps, plan)
+        progress("verify", 0, 0)
+        masked = masked_original(run.model.proto, run.deps, run.deps.dead(plan.kept))
+        return prove(masked, model.proto, run.feeds()).require()

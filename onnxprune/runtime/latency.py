@@ -39,9 +39,7 @@ def measure(sessions: Mapping[str, Session], feed: Feed, *, seconds: float = 2.0
     end = time.perf_counter() + seconds
     for turn in range(WARM_UP + ROUNDS):
         for name, session in sessions.items():
-            begin = time.perf_counter()
-            session.run(feed)
-            times[name].append(time.perf_counter() - begin)
+            times[name].append(session.seconds(feed))
         if time.perf_counter() > end and turn:
             break
     return {name: _summary(spent, sessions[name]) for name, spent in times.items()}

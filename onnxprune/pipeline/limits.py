@@ -1,0 +1,89 @@
+"""What a run may take: an estimate of its memory before it begins, and onnxruntime in a process of its own."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from onnxprune.channels.dependencies import Dependencies
+from onnxprune.errors import ModelError, UsageError
+from onnxprune.model import Model
+from onnxprune.model.write import data_files
+from onnxprune.pipeline.measure import peak_activations
+from onnxprune.pipeline.request import Request
+from onnxprune.runtime.isolate import Limits, isolated
+
+# A run with verification peaks at 1.9 to 2.5 times the model file, and at 0.2 GiB more for Python, numpy, BLAS and
+# onnxruntime (benchmarks/memory.py); a group of n filters takes n² similarities, of which six matrices are there at once.
+PER_BYTE = 2.5
+FIXED = 256 << 20
+PER_PAIR = 6 * 8
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?", re.ASCII)
+
+
+def parse_size(given: int | str) -> int:
+    """Bytes from a number or a text like "4GiB", "500 MB" or "2g" (which is 2·10⁹).  Raises UsageError."""
+    found = _SIZE.fullmatch(str(given).strip().lower())
+    if isinstance(given, bool) or not found or (size := int(float(found[1]) * _UNITS[found[2] or ""])) <= 0:
+        raise UsageError(f"an amount of memory looks like 4GiB or 500MB, not {given!r}")
+    return size
+
+
+def readable(size: float) -> str:
+    """Bytes in words."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
+
+
+@contextmanager
+def limited(request: Request, source: Any) -> Iterator[None]:
+    """Run something within the limits of a request.
+
+    Raises:
+        ModelError: the model at `source` would need more memory than allowed, or more than there is.
+        UsageError: the limit is no amount of memory.
+    """
+    most = None if request.max_memory is None else parse_size(request.max_memory)
+    if most is not None:
+        require(size_of(source), most)
+    try:
+        with isolated(Limits(memory=most) if request.isolate else None):
+            yield
+    except MemoryError as error:
+        raise ModelError(
+            "there is not enough memory for this model; close other programs, or use a larger machine"
+        ) from error
+
+
+def size_of(source: Any) -> int:
+    """Bytes of a model that is about to be read, data files included; 0 where that is not known before it is."""
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return len(source)
+    if not isinstance(source, (str, os.PathLike)):
+        return 0
+    path = Path(source)
+    try:
+        return sum(os.stat(file).st_size for file in (path, *data_files(path)))
+    except (OSError, ValueError):
+        return 0  # reading says what is wrong with it
+
+
+def require(size: int, most: int, more: int = 0) -> None:
+    """Raise ModelError if a model of `size` bytes, and `more` besides, would need more than `most`."""
+    needed = PER_BYTE * size + FIXED + more
+    if needed > most:
+        raise ModelError(
+            f"this run would need about {readable(needed)} of memory ({readable(size)} of model), and --max-memory allows "
+            f"{readable(most)}; allow more, or use a larger machine"
+        )
+
+
+def require_analysed(request: Request, model: Model, deps: Dependencies) -> None:
+    """The same once the network is known: activations and the filters to be compared count as well."""
+    if request.max_memory is not None:
+        pairs = max((len(group) ** 2 for group in deps.groups), default=0) * PER_PAIR
+        activations = peak_activations(deps, deps.nothing)
+        require(model.size, parse_size(request.max_memory), max(0, pairs + activations - FIXED // 2))
