@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from onnxprune.channels import Dependencies, analyse
     from onnxprune.errors import CheckFailed, FileError, ModelError, OnnxPruneError, UsageError
-    from onnxprune.pipeline import Request, Result, apply, prune, verify
+    from onnxprune.pipeline import Request, Result, Sensitivity, apply, prune, sensitivity, verify
     from onnxprune.pipeline.inspection import inspect
     from onnxprune.report import Report
     from onnxprune.surgery import Plan
@@ -25,11 +25,13 @@ _HOMES = {
     "Report": "report",
     "Request": "pipeline",
     "Result": "pipeline",
+    "Sensitivity": "pipeline",
     "UsageError": "errors",
     "analyse": "channels",
     "apply": "pipeline",
     "inspect": "pipeline.inspection",
     "prune": "pipeline",
+    "sensitivity": "pipeline",
     "verify": "pipeline",
 }
 
@@ -43,11 +45,13 @@ __all__ = [
     "Report",
     "Request",
     "Result",
+    "Sensitivity",
     "UsageError",
     "analyse",
     "apply",
     "inspect",
     "prune",
+    "sensitivity",
     "verify",
 ]
 

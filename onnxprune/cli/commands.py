@@ -10,7 +10,7 @@ import onnxprune
 from onnxprune.channels.explain import explain
 from onnxprune.cli.layout import Main, MainJob, Sectioned
 from onnxprune.cli.screen import Screen
-from onnxprune.cli.table import APPLY, LOOK, PRUNE, VERIFY, options, request_options
+from onnxprune.cli.table import APPLY, LOOK, PRUNE, SENSE, VERIFY, options, request_options
 from onnxprune.criteria.methods import METHODS
 from onnxprune.errors import UsageError
 from onnxprune.pipeline import Result
@@ -128,6 +128,23 @@ def explain_command(context: click.Context, source: str, node: str, other: str |
     found = explain(run.deps, node, other)
     screen.give(asdict(found))
     screen.show(lists.explanation(found))
+
+
+@cli.command("sensitivity", cls=Sectioned, context_settings=HELP)
+@click.argument("source", metavar="IN.onnx")
+@options(SENSE)
+@click.pass_context
+def sensitivity_command(context: click.Context, source: str, **given: Any) -> None:
+    """Show what the channels of each group are worth.
+
+    The loss of the network by how many channels of one group are gone: measured on --data, else modelled from the
+    weights.
+    """
+    screen = _screen(context, given)
+    with screen.progress() as progress:
+        found = onnxprune.sensitivity(source, progress=progress, **request_options(given))
+    screen.give(found.to_json())
+    screen.show(lists.sensitivity(found))
 
 
 @cli.command("methods", cls=Sectioned, context_settings=HELP)

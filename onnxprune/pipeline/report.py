@@ -13,6 +13,7 @@ from onnxprune.channels.dependencies import INTEGERS, Dependencies
 from onnxprune.model.write import SavedFile
 from onnxprune.pipeline.choose import Choice
 from onnxprune.pipeline.measure import peak_activations
+from onnxprune.pipeline.request import Request
 from onnxprune.report.summary import Figures, FrozenRow, GroupRow, Report
 from onnxprune.runtime.specs import model_inputs
 from onnxprune.surgery.plan import Plan
@@ -36,7 +37,7 @@ def make_report(
         output=str(saved.path) if saved else None,
         options=request.told(),
         asked=_asked(run, choice),
-        got=_got(figures[0], figures[1]),
+        got=_got(figures[0], figures[1], plan, request),
         before=figures[0],
         after=figures[1],
         groups=group_rows(deps, choice, plan),
@@ -79,23 +80,38 @@ def _asked(run: Run, choice: Choice) -> str:
     request = run.request
     if choice.origin:
         return choice.origin
+    together = request.allocation != "uniform" or request.method == "msvfp"
     if request.target is not None:
         what = f"keep {request.target}"
     elif request.threshold is not None:
         what = f"remove what is at least {request.threshold:g} similar to what stays"
+    elif request.max_drop is not None:
+        metric = request.metric[0] if request.metric else "the metric"
+        what = f"remove as much as lowers {metric} by at most {request.allowed_drop():g}"
     elif request.ratio is not None:
-        what = f"remove {100 * request.ratio:g}% of the channels of each group"
+        whose = "all groups together" if together else "each group"
+        what = f"remove {100 * request.ratio:g}% of the channels of {whose}"
     else:
         what = "remove nothing"
     others = "".join(f", {100 * ratio:g}% of {pattern}" for pattern, ratio in request.ratio_for.items())
-    return f"{what}{others}; method {request.method}"
+    allocation = f", allocation {request.allocation}" if request.allocation != "uniform" else ""
+    return f"{what}{others}; method {request.method}{allocation}"
 
 
-def _got(before: Figures, after: Figures) -> str:
-    def left(a: int, b: int) -> str:
-        return f"{a / b:.1%}" if b else "all"
-
-    return f"{left(after.params, before.params)} of the parameters and {left(after.macs, before.macs)} of the MACs left"
+def _got(before: Figures, after: Figures, plan: Plan, request: Request) -> str:
+    """What is left of that which the budget is about, first of all, and of the usual costs."""
+    width = sum(g.channels for g in plan.groups)
+    left = {
+        "channels": (sum(len(g.keep) for g in plan.groups), width, "of the channels that can be cut"),
+        "size": (after.bytes, before.bytes, "of the file"),
+        "params": (after.params, before.params, "of the parameters"),
+        "macs": (after.macs, before.macs, "of the MACs"),
+    }
+    target = request.target_share()
+    asked = target[0] if target else "channels" if request.ratio is not None else "macs"
+    order = dict.fromkeys((asked, "macs", "params"))
+    parts = [f"{a / b:.1%} {what}" if b else f"all {what}" for a, b, what in (left[k] for k in order)]
+    return f"{', '.join(parts[:-1])} and {parts[-1]} left"
 
 
 def _next(run: Run, saved: SavedFile | None) -> tuple[str, ...]:

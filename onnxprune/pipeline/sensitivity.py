@@ -4,8 +4,6 @@ Measured by masking one group at a time where there is data, modelled from the w
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
@@ -16,50 +14,14 @@ from onnxprune.pipeline.filters import Weights
 from onnxprune.pipeline.losses import likeness
 from onnxprune.pipeline.progress import Progress
 from onnxprune.pipeline.trials import Lab, Trials
+from onnxprune.report.sensitivity import RATIOS, Curve, Sensitivity, kept_at
 
-RATIOS = (0.125, 0.25, 0.5, 0.75, 0.9)  # shares of a group at which its loss is taken
 SAMPLES = 256
-
-
-@dataclass(frozen=True)
-class Curve:
-    """The loss of one group, above that of the whole network, when so many of its channels are gone."""
-
-    group: str
-    channels: int
-    removed: tuple[int, ...]
-    losses: tuple[float, ...]
-
-    def at_every_count(self) -> np.ndarray:
-        """(channels + 1,) losses by how many channels are gone: never falling, straight between the points."""
-        x, y = np.array([0, *self.removed]), np.maximum.accumulate([0.0, *self.losses])
-        if x[-1] < self.channels:  # on from the last point as before it
-            slope = (y[-1] - y[-2]) / (x[-1] - x[-2]) if len(x) > 1 else 0.0
-            x, y = np.append(x, self.channels), np.append(y, y[-1] + slope * (self.channels - x[-1]))
-        return np.interp(np.arange(self.channels + 1), x, y)
-
-
-@dataclass(frozen=True)
-class Sensitivity:
-    """Curves of all groups, what their losses are, and how many samples they were measured on (0: modelled)."""
-
-    curves: tuple[Curve, ...]
-    what: str
-    samples: int = 0
-    base: float = 0.0  # loss of the whole network, which the curves do not contain
-
-    def losses(self) -> dict[str, np.ndarray]:
-        """By group, (channels + 1,) losses."""
-        return {c.group: c.at_every_count() for c in self.curves}
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def counts_of(channels: int) -> list[int]:
     """Kept counts at which a group is tried, from many to few; all below its channels and at least one."""
-    kept = {max(1, round(channels * (1 - ratio))) for ratio in RATIOS}
-    return sorted((k for k in kept if k < channels), reverse=True)
+    return sorted({k for ratio in RATIOS if (k := kept_at(channels, ratio)) < channels}, reverse=True)
 
 
 def measured_curves(

@@ -1,0 +1,34 @@
+"""How much each group's channels are worth, for a user to look at."""
+
+from typing import Any
+
+from onnxprune.pipeline.choose import Chooser
+from onnxprune.pipeline.filters import Weights
+from onnxprune.pipeline.inspection import analysed
+from onnxprune.pipeline.progress import Progress, silent
+from onnxprune.pipeline.prune import lab_of
+from onnxprune.pipeline.sensitivity import Sensitivity, measured_curves, modelled_curves
+
+
+def sensitivity(source: Any, *, progress: Progress = silent, **options: Any) -> Sensitivity:
+    """The loss of each group as a function of how many of its channels are gone.
+
+    With data, one group at a time is masked and the outputs are compared with the original's; without, the loss is
+    modelled from the weights: what the removed channels hold that no other expresses, as their readers weigh it.
+
+    Args:
+        source: path, bytes, `ModelProto` or `onnx_graphsurgeon.Graph`; never changed.
+        progress: called with (what is done, how far, of how much; 0 of 0 where that is not known).
+        options: fields of `Request`: `method` with its options decides which channels go first, `data` and how it is
+            read, `include`, `exclude`, `input_shapes`, `heads`, `seed`, `providers`.
+
+    Raises:
+        UsageError: the options make no sense for this model.
+        ModelError, FileError: the model cannot be read or run.
+    """
+    run = analysed(source, progress, **options)
+    weights = Weights(run.model.proto, run.deps)
+    chooser = Chooser(run.deps, weights, run.request, run.model.size, progress, lab := lab_of(run, weights))
+    if lab.data is None:
+        return modelled_curves(weights, chooser.free, chooser.ranking, progress)
+    return measured_curves(lab, chooser.free, chooser.select, progress)
