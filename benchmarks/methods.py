@@ -1,0 +1,224 @@
+"""Accuracy without any training, time and memory of every method, on networks that come with accuracies.
+
+    python benchmarks/methods.py --data ../shared/data --models ../shared/models --write docs/METHODS.md
+
+DIR of --data holds `<set>_test.npz` to judge by and the training images to calibrate with, each with `x` (images, uint8)
+and `y` (labels); DIR of --models the networks that are not part of the repository.  What is not there is left out.
+Each network and method has a process of its own, whose peak memory is told.  Finished rows are kept in --results, so
+that an interrupted run goes on where it was.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent.parent
+SHARES = (0.8, 0.7, 0.6, 0.5)  # of the MACs that stay
+TIMED = 0.6  # the share whose time is told
+METHODS = ("ncc", "cshe", "apssf", "spectral", "msvfp", "l1", "l2", "fpgm", "bn", "random")
+ALLOCATIONS = (("ncc", "global"), ("ncc", "sensitivity"), ("l2", "global"), ("l2", "sensitivity"))
+CIFAR = {"mean": "0.485,0.456,0.406", "std": "0.229,0.224,0.225"}
+GREY = {"mean": "0", "std": "1"}
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network to measure, the data that judges it, and how images become its input."""
+
+    title: str
+    path: str  # in the repository, or in the folder of --models
+    ours: bool
+    test: str
+    calibration: str
+    reading: dict[str, str]
+
+
+NETWORKS = {
+    "mnist": Network("MNIST CNN", "models/mnist_cnn.onnx", True, "mnist_test", "mnist_train", GREY),
+    "fashion": Network(
+        "Fashion-MNIST CNN", "models/fashion_mnist_cnn.onnx", True, "fashion_mnist_test", "fashion_mnist_train", GREY
+    ),
+    "resnet20": Network(
+        "ResNet-20, CIFAR-10", "resnet20_cifar10_batchnorm.onnx", False, "cifar10_test", "cifar10_train_10k", CIFAR
+    ),
+    "resnet56": Network(
+        "ResNet-56, CIFAR-10", "resnet56_cifar10_batchnorm.onnx", False, "cifar10_test", "cifar10_train_10k", CIFAR
+    ),
+}
+
+
+def peak() -> int:
+    """Bytes of memory that this process has had at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def measure(args: argparse.Namespace) -> dict:
+    """One method on one network: accuracy at each share, seconds and memory of choosing the channels."""
+    from onnxprune.channels import analyse
+    from onnxprune.model import load
+    from onnxprune.pipeline.choose import Chooser
+    from onnxprune.pipeline.filters import Weights
+    from onnxprune.pipeline.request import Request
+    from onnxprune.pipeline.trials import Lab
+    from onnxprune.runtime.data import open_data
+    from onnxprune.runtime.specs import model_inputs
+
+    network, method, allocation, compensation = NETWORKS[args.networks[0]], *args.child
+    model = load(path_of(network, args))
+    deps, weights = analyse(model.proto), Weights(model.proto, analyse(model.proto))
+    source = str(Path(args.data) / f"{network.calibration}.npz")
+    options = {"images": args.trial_images} if method == "msvfp" else {}
+    request = Request(
+        target=f"macs={TIMED}",
+        method=method,
+        allocation=allocation,
+        method_options=options,
+        data=source,
+        **network.reading,
+    )
+    calibration = open_data(source, model_inputs(model.proto), **network.reading)
+    lab = Lab(model.proto, deps, weights, request, calibration)
+    before, found, chosen, seconds, memory = peak(), {}, {}, 0.0, 0
+    for share in sorted(SHARES, key=lambda s: s != TIMED):
+        begun = time.perf_counter()
+        if not chosen:
+            chooser = Chooser(deps, weights, request, model.size, lab=lab)
+        chosen[share] = chooser.choose(("macs", share)).kept
+        if share == TIMED:
+            seconds, memory = time.perf_counter() - begun, peak() - before
+    for share, kept in chosen.items():
+        pruned = finished(model.proto, deps, kept, compensation, lab)
+        found[f"{share:g}"] = [accuracy(pruned, network, args), deps.macs(deps.dead(kept)) / deps.macs()]
+    return {"accuracy": found, "seconds": seconds, "memory": memory, "images": args.images}
+
+
+def finished(model, deps, kept, compensation: str, lab):  # type: ignore[no-untyped-def]
+    """The pruned model, compensated where that is wanted."""
+    from onnxprune.channels import analyse
+    from onnxprune.surgery.compensate import compensate
+    from onnxprune.surgery.rewrite import cut
+
+    if compensation != "none":
+        feeds = [batch.feeds for batch in lab.samples(512)]
+        repaired = compensate(compensation, model, deps, kept, analyse=analyse, feeds=feeds)
+        model, deps = repaired.model, repaired.deps
+    return cut(model, deps, deps.dead(kept))
+
+
+def accuracy(model, network: Network, args: argparse.Namespace) -> float:  # type: ignore[no-untyped-def]
+    """Share of test images that the network gets right."""
+    from onnxprune.runtime.accuracy import evaluate
+    from onnxprune.runtime.data import open_data
+    from onnxprune.runtime.session import make_session
+    from onnxprune.runtime.specs import model_inputs
+
+    source = str(Path(args.data) / f"{network.test}.npz")
+    data = open_data(source, model_inputs(model), **network.reading, limit=args.images)
+    return evaluate({"it": make_session(model, optimize=True)}, data, ["top1"])["it"]["top1"]
+
+
+def path_of(network: Network, args: argparse.Namespace) -> Path:
+    return HERE / network.path if network.ours else Path(args.models) / network.path
+
+
+def whole(args: argparse.Namespace) -> dict:
+    """The network as it is."""
+    from onnxprune.model import load
+
+    network = NETWORKS[args.networks[0]]
+    return {"accuracy": accuracy(load(path_of(network, args)).proto, network, args), "images": args.images}
+
+
+# --- all of them -------------------------------------------------------------
+
+
+def child(args: argparse.Namespace, name: str, *what: str) -> dict:
+    """Measure in a process of its own."""
+    command = [sys.executable, __file__, "--networks", name, "--data", args.data, "--models", args.models]
+    command += ["--images", str(args.images), "--trial-images", str(args.trial_images), "--child", *what]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(HERE)})
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1]
+        print(f"{name} {' '.join(what)}: {reason}", file=sys.stderr)
+        return {"problem": reason.partition(": ")[2]}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def rows(args: argparse.Namespace) -> list[tuple[str, str, str]]:
+    """Method, allocation and compensation of each row."""
+    plain = [(m, "uniform", "none") for m in METHODS]
+    mixes = [(m, a, "none") for m, a in ALLOCATIONS]
+    return plain + mixes + [(m, "uniform", c) for c in args.compensate for m in METHODS]
+
+
+def run(args: argparse.Namespace) -> dict:
+    """All rows of all networks that are there, with those that were measured before."""
+    results = json.loads(Path(args.results).read_text()) if Path(args.results).exists() else {}
+    for name in args.networks:
+        network = NETWORKS[name]
+        if not path_of(network, args).exists() or not (Path(args.data) / f"{network.test}.npz").exists():
+            print(f"{network.title}: the network or its test images are not there", file=sys.stderr)
+            continue
+        for what in [("whole",), *rows(args)]:
+            key = " ".join((name, *what))
+            if key not in results:
+                results[key] = child(args, name, *what)
+                print(key, results[key], file=sys.stderr, flush=True)
+                Path(args.results).write_text(json.dumps(results, indent=1))
+    return results
+
+
+def table(results: dict, name: str) -> str:
+    """The rows of one network as Markdown."""
+    whole_net = results[f"{name} whole"]
+    head = f"### {NETWORKS[name].title}\n\nOriginal: {whole_net['accuracy']:.2%} on {whole_net['images']:,} test images.\n\n"
+    columns = " | ".join(f"−{1 - share:.0%} MACs" for share in SHARES)
+    lines = [f"| method | {columns} | seconds | MiB |", "|---|" + "---:|" * (len(SHARES) + 2)]
+    for key, found in results.items():
+        if not key.startswith(f"{name} ") or "problem" in found or "seconds" not in found:
+            continue
+        method, allocation, compensation = key.split()[1:]
+        title = f"`{method}`" + (f", allocation `{allocation}`" if allocation != "uniform" else "")
+        title += f", then `{compensation}`" if compensation != "none" else ""
+        figures = " | ".join(f"{100 * found['accuracy'][f'{share:g}'][0]:.1f}" for share in SHARES)
+        lines.append(f"| {title} | {figures} | {found['seconds']:.1f} | {found['memory'] / 2**20:.0f} |")
+    return head + "\n".join(lines) + "\n"
+
+
+def write(page: Path, text: str) -> None:
+    """Put the tables between the marks of a page."""
+    begin, end = "<!-- tables: begin -->", "<!-- tables: end -->"
+    before, _, rest = page.read_text().partition(begin)
+    page.write_text(f"{before}{begin}\n\n{text}\n{end}{rest.partition(end)[2]}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--networks", nargs="+", choices=tuple(NETWORKS), default=tuple(NETWORKS))
+    parser.add_argument("--data", default=str(HERE.parent / "shared/data"), metavar="DIR")
+    parser.add_argument("--models", default=str(HERE.parent / "shared/models"), metavar="DIR")
+    parser.add_argument("--images", type=int, default=10000, help="test images to judge by")
+    parser.add_argument("--trial-images", type=int, default=512, help="samples of the losses of msvfp")
+    parser.add_argument("--compensate", nargs="*", default=[], metavar="NAME", help="add rows with a compensation")
+    parser.add_argument("--results", default="methods.json", help="rows that are done")
+    parser.add_argument("--write", metavar="PAGE.md", help="a page to put the tables into")
+    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        print(json.dumps(whole(args) if args.child == ["whole"] else measure(args)))
+        return
+    results = run(args)
+    text = "\n".join(table(results, name) for name in args.networks if f"{name} whole" in results)
+    if args.write:
+        write(Path(args.write), text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
