@@ -1,0 +1,91 @@
+"""Networks with local functions are cut as if each call stood written out."""
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto, helper, numpy_helper
+
+from onnxprune.channels import analyse
+from onnxprune.model.functions import inlined
+from onnxprune.surgery import cut, mask
+
+BLOCK = """
+<domain: "local", opset_import: ["" : 17]>
+block (x, w, b) => (y) {
+    z = Conv <pads = [1, 1, 1, 1]> (x, w, b)
+    y = Relu (z)
+}
+"""
+TWICE = """
+<domain: "local", opset_import: ["" : 17, "local" : 1]>
+twice <width> (x, w, b, v, c) => (y) {
+    a = local.block (x, w, b)
+    n = Constant <value_ints: ints = @width> ()
+    flat = Reshape (a, n)
+    back = Constant <value = int64[4] {1, -1, 6, 6}> ()
+    d = Reshape (flat, back)
+    y = local.block (d, v, c)
+}
+"""
+
+
+def network() -> onnx.ModelProto:
+    rng = np.random.default_rng(0)
+    shapes = {
+        "w": (8, 3, 3, 3),
+        "b": (8,),
+        "v": (6, 8, 3, 3),
+        "c": (6,),
+        "u": (10, 6, 3, 3),
+        "d": (10,),
+        "t": (6, 10, 3, 3),
+    }
+    weights = [numpy_helper.from_array(rng.standard_normal(s).astype(np.float32), n) for n, s in shapes.items()]
+    nodes = [
+        helper.make_node("twice", ["x", "w", "b", "v", "c"], ["m"], domain="local", width=[1, 8, 36]),
+        helper.make_node("twice", ["m", "u", "d", "t", "c"], ["n"], domain="local", width=[1, 10, 36]),
+        helper.make_node("GlobalAveragePool", ["n"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "calls",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 3, 6, 6))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 6, 1, 1))],
+        weights,
+    )
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
+    functions = [onnx.parser.parse_function(text) for text in (BLOCK, TWICE)]
+    return helper.make_model(graph, opset_imports=imports, functions=functions, ir_version=8)
+
+
+def run(model: onnx.ModelProto) -> np.ndarray:
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    x = np.random.default_rng(1).standard_normal((1, 3, 6, 6)).astype(np.float32)
+    return session.run(None, {"x": x})[0]
+
+
+def test_calls_are_written_out() -> None:
+    model = network()
+    flat = inlined(model)
+    assert {node.op_type for node in flat.graph.node} == {"Conv", "Relu", "Constant", "Reshape", "GlobalAveragePool"}
+    np.testing.assert_array_equal(run(flat), run(model))
+    assert [t.raw_data for t in flat.graph.initializer] == [t.raw_data for t in model.graph.initializer]
+
+
+def test_each_call_is_cut_on_its_own() -> None:
+    model = inlined(network())
+    deps = analyse(model)
+    assert sorted(len(group) for group in deps.groups) == [6, 8, 10]
+    dead = deps.nothing
+    for k, group in enumerate(deps.groups):
+        dead[group.components[: k + 2]] = True
+    pruned = cut(model, deps, dead)
+    onnx.checker.check_model(pruned, full_check=True)
+    np.testing.assert_allclose(run(pruned), run(mask(model, deps, dead)), rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_without_calls_is_left_as_it_is() -> None:
+    model = network()
+    del model.graph.node[:2]
+    model.graph.node[0].input[0] = "x"
+    assert inlined(model) is model
