@@ -63,8 +63,11 @@ def infer(
     skeleton = weightless(model)
     for value in skeleton.graph.input:
         _make_concrete(value, (input_shapes or {}).get(value.name))
+    # Known values are propagated by the walk below: onnx's own data_prop spends 2^34 elements on a long enough axis.
+    # Only bodies need it, whose inputs get their shapes from nowhere else.
+    bodies = any(True for node in skeleton.graph.node for _ in subgraphs(node))
     try:
-        inferred = onnx.shape_inference.infer_shapes(without_unsound(skeleton), data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(without_unsound(skeleton), data_prop=bodies)
     except Exception:  # inference gives up on graphs that runtimes accept; the walk below goes node by node
         inferred = skeleton
     statics = Statics(skeleton)
