@@ -11,6 +11,7 @@ from onnxprune.budget.allocate import KINDS
 from onnxprune.cli.values import Number, Pair, Target, Whole
 from onnxprune.criteria.methods import METHODS
 from onnxprune.pipeline.request import Request
+from onnxprune.surgery.compensate import COMPENSATIONS
 
 BUDGET, WHICH, DATA = "How much to remove", "Which channels", "Data and accuracy"
 RUNNING, OUTPUT, TALK = "Verifying and measuring", "Files", "What is shown"
@@ -47,7 +48,7 @@ class Flag:
     def text(self) -> str:
         """The help with the default of `Request`, where that says something."""
         default = _defaults().get(self.name)
-        telling = default not in (None, False, (), "") and isinstance(default, (str, int, float))
+        telling = default not in (None, False, (), "", "auto") and isinstance(default, (str, int, float))
         return f"{self.help}  [default: {default}]" if telling else self.help
 
     def decorate(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -103,8 +104,8 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         "allocation",
         BUDGET,
-        f"How the groups share the budget: {', '.join(ALLOCATORS)}.",
-        click.Choice(list(ALLOCATORS)),
+        f"How groups share the budget: {', '.join(ALLOCATORS)}; auto: by sensitivity under --target and --max-drop.",
+        click.Choice(["auto", *ALLOCATORS]),
         "NAME",
         frozenset({PRUNE}),
     ),
@@ -129,8 +130,8 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         "method",
         WHICH,
-        "How channels are compared: `onnxprune methods`.",
-        click.Choice(list(METHODS)),
+        "How channels are compared: `onnxprune methods`; auto: obs under --target and --max-drop, else ncc.",
+        click.Choice(["auto", *METHODS]),
         "NAME",
         PICKS,
     ),
@@ -144,8 +145,14 @@ FLAGS: tuple[Flag, ...] = (
         many=True,
     ),
     Flag(
-        "exclude", WHICH, "Leave these layers whole.  Repeatable.", click.STRING, "GLOB", PICKS, many=True
+        "compensate",
+        WHICH,
+        f"How those that stay take over: {', '.join(COMPENSATIONS)}; auto: lstsq with --data and with obs, else none.",
+        click.Choice(["auto", *COMPENSATIONS]),
+        "NAME",
+        CUTS,
     ),
+    Flag("exclude", WHICH, "Leave these layers whole.  Repeatable.", click.STRING, "GLOB", PICKS, many=True),
     Flag("include", WHICH, "Cut these layers only.  Repeatable.", click.STRING, "GLOB", PICKS, many=True),
     Flag(
         "heads",
@@ -164,6 +171,14 @@ FLAGS: tuple[Flag, ...] = (
         click.STRING,
         "PATH",
         RUNS,
+    ),
+    Flag(
+        "test_data",
+        DATA,
+        "Other samples, to report the metrics on.",
+        click.STRING,
+        "PATH",
+        CUTS,
     ),
     Flag(
         "metric",
