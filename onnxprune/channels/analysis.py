@@ -17,6 +17,7 @@ def analyse(
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     observed: Mapping[str, np.ndarray] | None = None,
     heads: bool = True,
+    thaw: bool = False,
 ) -> Dependencies:
     """Find which channels of a network are coupled, and what can be removed.
 
@@ -26,10 +27,13 @@ def analyse(
             multiply-accumulate counts do.
         observed: arrays of the shape and type of values that inference cannot know, as a run has shown them.
         heads: attention loses whole heads; otherwise the same share of every head.
+        thaw: channels over which a norm or another operator takes statistics may go too.  The statistics are then
+            those of the channels that stay, which only approximates the original; `Dependencies.approximated` names
+            the nodes.
     """
     shapes = {name: tuple(int(n) for n in shape) for name, shape in (input_shapes or {}).items()}
     statics = infer(model, shapes, observed)
-    walk = Walk(statics, opset_of(model), heads)
+    walk = Walk(statics, opset_of(model), heads, thaw)
     graph = statics.skeleton.graph  # nothing refers to the weights, so that they can be given up
     walk.graph(graph, "", [], overridable=_overridable(model))
     for value in graph.output:

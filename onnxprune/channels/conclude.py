@@ -16,7 +16,8 @@ def conclude(walk: Walk) -> Dependencies:
     _box_dead_ends(walk)
     roles = np.zeros(walk.coupling.size, np.int64)
     for role, labels in walk.roles:
-        roles[labels] |= int(role)
+        if not is_fixed(labels):
+            roles[labels] |= int(role)
     roles[0] = 0
     _tie_shared(walk, roles)
     component = walk.coupling.solve()
@@ -26,7 +27,7 @@ def conclude(walk: Walk) -> Dependencies:
     return Dependencies(
         nodes=tuple(walk.nodes), values=walk.values, sources=walk.sources, uses=tuple(walk.uses),
         component=component, groups=groups, layers=tuple(walk.layers), scalings=tuple(walk.scalings),
-        detours=walk.detours, told=frozenset(walk.told), roles=roles, zeroed=zeroed, ties=ties,
+        detours=walk.detours, told=frozenset(walk.told), thawed=tuple(walk.thawed), roles=roles, zeroed=zeroed, ties=ties,
         statics=walk.statics, unknown=walk.unknown,
     )  # fmt: skip
 

@@ -107,6 +107,7 @@ class Dependencies:
     scalings: tuple[Scaling, ...]
     detours: Mapping[int, Detour]
     told: frozenset[tuple[int, int]]  # (node, input) whose computed sizes must stay what they are
+    thawed: tuple[int, ...]  # nodes that take statistics over channels that may go
     roles: np.ndarray  # (labels,), Role of each label
     zeroed: np.ndarray  # (labels,) bool, weights that masking sets to zero where they are dead
     ties: Ties
@@ -154,6 +155,15 @@ class Dependencies:
     def maker(self, key: str) -> Node | None:
         """The node that makes a value."""
         return self._makers.get(key)
+
+    def approximated(self, dead: np.ndarray) -> list[int]:
+        """Nodes that take statistics over fewer channels than in the original, by position."""
+        return [k for k in self.thawed if any(self.loses(key, dead) for key in self.nodes[k].inputs)]
+
+    def loses(self, key: str, dead: np.ndarray) -> bool:
+        """Whether a value loses positions."""
+        box = self.box(key, dead)
+        return box is not None and not all(m.all() for m in box)
 
     def passed(self, index: int) -> list[str]:
         """Values between the origin of a detour, which ends at this node, and the node."""

@@ -82,6 +82,7 @@ class Op:
     attributes: Mapping[str, Any]
     opset: int
     heads: bool
+    thaw: bool = False  # statistics over channels may be taken over those that stay
     given: Sequence[bool] = ()  # which outputs the node has; a rule that knows them all may give them all
     roles: list[tuple[Role, Labels]] = field(default_factory=list)
     costs: list[Cost] = field(default_factory=list)
@@ -91,6 +92,7 @@ class Op:
     operands: tuple[Axes | None, ...] = ()  # of a broadcast, filled up to the rank of the output
     results: list[Value] = field(default_factory=list)
     factors: tuple[int, int] = (0, 1)  # the inputs that a product multiplies
+    thawed: bool = False
     detour: Detour | None = None
 
     # --- what may be asked ---------------------------------------------------
@@ -163,6 +165,13 @@ class Op:
     def freeze(self, *labels: Labels, why: str) -> None:
         self.coupling.freeze(*labels, why=why)
 
+    def statistics(self, *labels: Labels, why: str) -> None:
+        """Statistics are taken over these channels: removing some would change them, so they stay unless thawed."""
+        if self.thaw:
+            self.thawed |= any(not is_fixed(x) for x in labels)
+        else:
+            self.freeze(*labels, why=why)
+
     def broadcast(self, *values: Axes | None) -> Axes:
         out = self.coupling.broadcast(*values)
         self.operands = tuple(None if v is None else (*(fixed(1) for _ in out[len(v) :]), *v) for v in values)
@@ -218,8 +227,10 @@ class Op:
         return out
 
     def transpose(self, perm: Sequence[int]) -> Value:
-        assert self.values[0] is not None
-        return transpose(self.values[0], perm)
+        value = self.values[0]
+        if value is None or sorted(perm) != list(range(len(value.axes))):
+            raise LabelError(f"its perm {list(perm)} is no order of the axes")
+        return transpose(value, perm)
 
     def freeze_inputs(self, why: str) -> None:
         """Freeze all that the node touches."""
@@ -258,7 +269,8 @@ class Op:
 
     def promises(self, found: Rule) -> bool:
         """Whether the dead positions of the outputs are zero; what comes of no elements at all may be anything."""
-        return not any(value is not None and 0 in value.shape for value in self.values) and found.quiet(self)
+        empty = any(value is not None and 0 in value.shape for value in self.values)
+        return not empty and not self.thawed and found.quiet(self)
 
 
 def complete(out: Any, shape: tuple[int, ...] | None) -> Value | None:

@@ -31,6 +31,7 @@ class Walk:
     statics: Statics
     opset: int
     heads: bool
+    thaw: bool = False
     coupling: Coupling = field(default_factory=Coupling)
     nodes: list[Node] = field(default_factory=list)
     values: dict[str, Value | None] = field(default_factory=dict)
@@ -46,6 +47,7 @@ class Walk:
     demands: list[Labels] = field(default_factory=list)  # labels whose dead positions have to be zero
     detours: dict[int, Detour] = field(default_factory=dict)
     unknown: dict[int, str] = field(default_factory=dict)
+    thawed: list[int] = field(default_factory=list)  # nodes that take statistics over channels that may go
     told: set[tuple[int, int]] = field(default_factory=set)  # inputs whose computed sizes must stay what they are
     scope: list[dict[str, str]] = field(default_factory=list)
     pinned: frozenset[str] = frozenset()
@@ -202,6 +204,7 @@ class Walk:
             attributes_of(node.proto),
             self.opset,
             self.heads,
+            self.thaw,
             [bool(key) for key in node.outputs],
         )
         rule = RULES.get(operator(node.proto.domain, node.proto.op_type))
@@ -234,6 +237,8 @@ class Walk:
         self.scalings += op.scalings
         self.parts += op.parts
         self.demands += op.demands
+        if op.thawed:
+            self.thawed.append(index)
         if op.costs:
             self.layers.append(Layer(index, tuple(op.costs)))
         if op.detour is not None:

@@ -20,6 +20,7 @@ from onnxprune.model.tensors import quoted
 from onnxprune.surgery.copying import Replaced, copy_model, graphs_of
 from onnxprune.surgery.edit import Draft, Edit
 from onnxprune.surgery.tensors import Version, cut_array, masked_array, read_tensor, versions, write_tensor
+from onnxprune.surgery.thaw import compute_on_live
 
 
 def cut(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.ModelProto:
@@ -86,6 +87,13 @@ def mask(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.M
     renamed = _materialise(out, plans, nodes, deps)
     for index, node in enumerate(deps.nodes):
         _rewire(nodes[node.path, tuple(node.proto.output)], index, uses, renamed)
+    if approximated := deps.approximated(dead):
+        draft = Draft(deps, dead, opset_of(model))
+        draft.names = _all_names(out)
+        for index in approximated:
+            node = deps.nodes[index]
+            compute_on_live(draft, index, nodes[node.path, tuple(node.proto.output)])
+        _place(out, draft, nodes)
     return out
 
 

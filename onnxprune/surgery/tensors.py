@@ -9,6 +9,7 @@ from onnx import numpy_helper
 
 from onnxprune.channels.dependencies import Dependencies, Source, Use
 from onnxprune.channels.labels import is_fixed
+from onnxprune.errors import ModelError
 
 AT_ONCE = 16 << 20  # bytes of an array from which on no copy of it is made that is cut along one axis only
 
@@ -92,8 +93,13 @@ def masked_array(array: np.ndarray, live: Live, zero: np.ndarray | int = 0) -> n
 
 
 def read_tensor(tensor: onnx.TensorProto) -> np.ndarray:
-    """The elements of a tensor in their own type."""
-    return numpy_helper.to_array(tensor)
+    """The elements of a tensor in their own type.  Raises ModelError."""
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        raise ModelError(f"the elements of {tensor.name!r} lie in another file: load the model together with its data")
+    try:
+        return numpy_helper.to_array(tensor)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError(f"the elements of {tensor.name!r} cannot be read ({error}): the file is damaged") from None
 
 
 def write_tensor(tensor: onnx.TensorProto, array: np.ndarray, like: onnx.TensorProto, name: str) -> None:

@@ -262,6 +262,6 @@ def embed(
     for table in tables:
         op.writes(table[1])
     features = op.tie(words[1], *(table[1] for table in tables), *(p[0] for p in rest[:2] if p))
-    op.freeze(features, why="normalises over its channels")
+    op.statistics(features, why="normalises over its channels")
     y = (fixed(ids[0].size), fixed(ids[1].size), features)
     return [y, (...,), y][: len(op.given)]

@@ -18,17 +18,20 @@ def batch_norm(op: Op, x: Axes, *params: Axes, training_mode: int = 0, **_: Any)
 
 @rule("InstanceNormalization", quiet=scaled(1, 2))
 def instance_norm(op: Op, x: Axes, *params: Axes, **_: Any) -> Axes:
-    op.freeze(*x[2:], why="takes statistics over it")
+    op.statistics(*x[2:], why="takes statistics over it")
     op.tie(x[1], *(p[0] for p in params))
     return x
 
 
 @rule("GroupNormalization", quiet=scaled(1, 2))
 def group_norm(op: Op, x: Axes, *params: Axes, num_groups: int, **_: Any) -> Axes:
-    """Whole groups go: the statistics of the others stay what they were."""
+    """Whole groups go: the statistics of the others stay what they were.  A single one is a norm over channels."""
     op.freeze(*x[2:], why="takes statistics over it")
     grid = x[1].reshape(num_groups, -1)
-    op.tie(grid[:, :1], grid)
+    if num_groups == 1:
+        op.statistics(x[1], why="normalises over its channels")
+    else:
+        op.tie(grid[:, :1], grid)
     for p in params:
         op.tie(x[1] if p[0].size == x[1].size else grid[:, 0], p[0])
     return x
@@ -36,13 +39,14 @@ def group_norm(op: Op, x: Axes, *params: Axes, num_groups: int, **_: Any) -> Axe
 
 @repair("GroupNormalization")
 def repair_group_norm(edit: Any, num_groups: int, **_: Any) -> None:
-    edit.set_attribute("num_groups", edit.count_in(0, 1) * num_groups // edit.size_in(0, 1))
+    if num_groups > 1:
+        edit.set_attribute("num_groups", edit.count_in(0, 1) * num_groups // edit.size_in(0, 1))
 
 
 @rule("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization", quiet=every)
 @rule("com.microsoft:SimplifiedLayerNormalization", quiet=every)
 def layer_norm(op: Op, x: Axes, *params: Axes | None, axis: int = -1, **_: Any) -> list[Axes]:
-    op.freeze(*x[axis:], why="normalises over its channels")
+    op.statistics(*x[axis:], why="normalises over its channels")
     statistics = (*x[:axis], *(fixed(1) for _ in x[axis:]))
     return [op.broadcast(x, *params), *[statistics] * (len(op.shapes) - 1)]
 
@@ -50,30 +54,30 @@ def layer_norm(op: Op, x: Axes, *params: Axes | None, axis: int = -1, **_: Any) 
 @rule("com.microsoft:SkipLayerNormalization", "com.microsoft:SkipSimplifiedLayerNormalization")
 def skip_layer_norm(op: Op, x: Axes, skip: Axes, *params: Axes | None, **_: Any) -> list[Axes]:
     y = op.broadcast(x, skip, *params)
-    op.freeze(y[-1], why="normalises over its channels")
+    op.statistics(y[-1], why="normalises over its channels")
     return [y if shape is not None and len(shape) == len(y) else (...,) for shape in op.shapes]  # type: ignore[misc]
 
 
 @rule("MeanVarianceNormalization")
 def mean_variance(op: Op, x: Axes, *, axes: Any = (0, 2, 3), **_: Any) -> Axes:
-    op.freeze(*(x[k] for k in axes), why="takes statistics over it")
+    op.statistics(*(x[k] for k in axes), why="takes statistics over it")
     return x
 
 
 @rule("LRN", quiet=first)
 def lrn(op: Op, x: Axes, **_: Any) -> Axes:
-    op.freeze(x[1], why="sums over neighbouring channels")
+    op.statistics(x[1], why="sums over neighbouring channels")
     return x
 
 
 @rule("LpNormalization")
 def lp_normalization(op: Op, x: Axes, *, axis: int = -1, **_: Any) -> Axes:
-    op.freeze(x[axis], why="normalises over it")
+    op.statistics(x[axis], why="normalises over it")
     return x
 
 
 @rule("Softmax", "LogSoftmax", "Hardmax")
 def softmax(op: Op, x: Axes, *, axis: int | None = None) -> Axes:
     normalised = x[1 if axis is None else axis :] if op.opset < 13 else (x[-1 if axis is None else axis],)
-    op.freeze(*normalised, why="normalises over it")
+    op.statistics(*normalised, why="normalises over it")
     return x

@@ -50,7 +50,10 @@ def _reduce(
         given = [] if noop_with_empty_axes else list(range(len(x)))
     gone = {k % len(x) for k in given}
     for k in gone:
-        op.contract(x[k], x[k], silent=not frozen)
+        if frozen:
+            op.statistics(x[k], why="reduces over its channels, and removed ones would count")
+        else:
+            op.contract(x[k], x[k], silent=True)
     return tuple(fixed(1) if k in gone else labels for k, labels in enumerate(x) if keepdims or k not in gone)
 
 
