@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from onnxprune.channels.boxes import Detour, Value, pick, reshape, settle, transpose
+from onnxprune.channels.boxes import Detour, Value, pick, reshape, settle, spread, transpose
 from onnxprune.channels.labels import Axes, Coupling, LabelError, Labels, fixed, is_fixed
 from onnxprune.channels.roles import Cost, Role, Scaling
 from onnxprune.model.evaluate import MALFORMED
@@ -158,6 +158,11 @@ class Op:
         elif not is_fixed(labels):
             self.parts.append(labels)
         return labels
+
+    def picked(self, labels: np.ndarray) -> Axes:
+        """Positions picked from an axis, in any number of axes: at least one of them has to stay."""
+        self.part(labels.ravel())
+        return spread(self.coupling, labels, self.heads) if labels.ndim else ()
 
     def tie(self, first: Labels, *others: Labels) -> Labels:
         return self.coupling.tie(first, *others)

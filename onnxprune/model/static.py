@@ -4,6 +4,7 @@ Symbolic sizes (batch, height, width) are normal: the analysis fixes them to a s
 axis does not depend on them.  What follows from such a sample is marked as not fixed and never written into a model.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from onnxprune.errors import ModelError
 from onnxprune.model import contrib
 from onnxprune.model.bodies import give_branch, walk_body
 from onnxprune.model.evaluate import LARGEST, MALFORMED, evaluate
@@ -22,6 +24,7 @@ from onnxprune.model.sound import without_unsound
 Shape = tuple[int, ...]
 SAMPLE = {0: 1}  # size taken for a symbolic axis by its position; the others are spatial
 SPATIAL = 224
+MOST = 1 << 40  # elements of a tensor of the file
 LONGEST = 1 << 26  # positions of an axis; the shape of a value with a longer one counts as unknown
 EIGHT_BIT = frozenset({onnx.TensorProto.INT8, onnx.TensorProto.UINT8})
 UNINFERABLE = (
@@ -61,8 +64,9 @@ def infer(
         observed: arrays of the shape and type of values that inference cannot know, as a run has shown them.
     """
     skeleton = weightless(model)
+    channels = _channels_wanted(skeleton.graph)
     for value in skeleton.graph.input:
-        _make_concrete(value, (input_shapes or {}).get(value.name))
+        _make_concrete(value, (input_shapes or {}).get(value.name), channels.get(value.name))
     # Known values are propagated by the walk below: onnx's own data_prop spends 2^34 elements on a long enough axis.
     # Only bodies need it, whose inputs get their shapes from nowhere else.
     bodies = any(True for node in skeleton.graph.node for _ in subgraphs(node))
@@ -136,7 +140,10 @@ def _strip_graph(graph: onnx.GraphProto, out: onnx.GraphProto) -> None:
 
 
 def _strip_tensor(tensor: onnx.TensorProto, out: onnx.TensorProto) -> None:
-    if int(np.prod(tensor.dims, dtype=np.float64)) <= LARGEST:
+    elements = math.prod(tensor.dims)
+    if not 0 <= elements <= MOST or any(n < 0 for n in tensor.dims):
+        raise ModelError(f"the tensor {tensor.name!r} claims to have the shape {list(tensor.dims)}: the file is damaged")
+    if elements <= LARGEST:
         out.CopyFrom(tensor)
         return
     out.name, out.data_type = tensor.name, tensor.data_type
@@ -144,7 +151,27 @@ def _strip_tensor(tensor: onnx.TensorProto, out: onnx.TensorProto) -> None:
     out.data_location = onnx.TensorProto.EXTERNAL
 
 
-def _make_concrete(value: onnx.ValueInfoProto, shape: Shape | None) -> None:
+def _elements(tensor: onnx.TensorProto) -> np.ndarray | None:
+    """The value of a small tensor; None where it was left out or is damaged."""
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        return None
+    try:
+        return numpy_helper.to_array(tensor)
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _channels_wanted(graph: onnx.GraphProto) -> dict[str, int]:
+    """Channels of inputs that a convolution takes: its weights tell them, where the input itself does not."""
+    weights, found = {tensor.name: tensor.dims for tensor in graph.initializer}, {}
+    for node in graph.node:
+        if node.op_type == "Conv" and len(node.input) > 1 and len(weights.get(node.input[1], ())) > 1:
+            group = next((a.i for a in node.attribute if a.name == "group"), 1)
+            found[node.input[0]] = weights[node.input[1]][1] * max(group, 1)
+    return found
+
+
+def _make_concrete(value: onnx.ValueInfoProto, shape: Shape | None, channels: int | None) -> None:
     if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
         if shape is not None:
             elem = value.type.tensor_type.elem_type
@@ -154,7 +181,7 @@ def _make_concrete(value: onnx.ValueInfoProto, shape: Shape | None) -> None:
         if shape is not None:
             dim.dim_value = shape[k]
         elif not dim.HasField("dim_value") or dim.dim_value < 0:
-            dim.dim_value = SAMPLE.get(k, SPATIAL)
+            dim.dim_value = channels if k == 1 and channels else SAMPLE.get(k, SPATIAL)
         if dim.dim_value > LONGEST:  # onnx's inference goes through such an axis position by position
             dim.Clear()
 
@@ -188,8 +215,8 @@ def _walk(graph: onnx.GraphProto, path: str, statics: Statics, opset: int, outer
     scope = [*outer, names]
     for tensor in graph.initializer:
         names[tensor.name] = path + tensor.name
-        if tensor.data_location != onnx.TensorProto.EXTERNAL:
-            statics.constants[path + tensor.name] = numpy_helper.to_array(tensor)
+        if (value := _elements(tensor)) is not None:
+            statics.constants[path + tensor.name] = value
     for node in graph.node:
         keys = [find(scope, name) if name else "" for name in node.input]
         given: list[list[str]] = []
@@ -254,8 +281,8 @@ def _evaluate_node(
 def constant_value(node: onnx.NodeProto) -> np.ndarray | None:
     """Value of a Constant node; None where its data was left out or is no tensor."""
     for a in node.attribute:
-        if a.name == "value" and a.HasField("t") and a.t.data_location != onnx.TensorProto.EXTERNAL:
-            return numpy_helper.to_array(a.t)
+        if a.name == "value" and a.HasField("t"):
+            return _elements(a.t)
         if a.name in ("value_int", "value_ints"):
             return np.array(onnx.helper.get_attribute_value(a), np.int64)
         if a.name in ("value_float", "value_floats"):
