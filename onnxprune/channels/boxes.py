@@ -132,6 +132,12 @@ def _arrived(tangle: Tangle, value: Value) -> tuple[Value, Detour] | None:
     return Value(axes), Detour(tangle.origin, tangle.order)
 
 
+def spread(coupling: Coupling, labels: np.ndarray, heads: bool) -> Axes:
+    """The axes of an array of labels as a box."""
+    parts, knot = _split(coupling, labels.ravel(), labels.shape, 0, None)
+    return settle(coupling, Value(tuple(parts), knot), (), heads)
+
+
 def _stands(tangle: Tangle, shape: tuple[int, ...]) -> bool:
     """Whether all that is left of a tangle fits into the place of the axis that it was split from."""
     if (origin := tangle.origin) is None or len(origin.shape) != len(shape):

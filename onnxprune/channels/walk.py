@@ -14,6 +14,7 @@ from onnxprune.channels.dependencies import Layer, Node, Source, Use
 from onnxprune.channels.labels import LARGEST_AXIS, Axes, Coupling, LabelError, Labels, fixed, is_fixed
 from onnxprune.channels.op import RULES, Op, Rule, operator
 from onnxprune.channels.roles import Role, Scaling
+from onnxprune.model.evaluate import MALFORMED
 from onnxprune.model.static import Statics, attributes_of, find, subgraphs
 
 CUTTABLE = frozenset(
@@ -95,6 +96,25 @@ class Walk:
     # --- nodes ---------------------------------------------------------------
 
     def node(self, node: Node) -> None:
+        index, scope = len(self.nodes) - 1, self.scope
+        try:
+            self.visit(node)
+        except MALFORMED as error:
+            self.scope = scope
+            self.give_up(node, index, f"its inputs, attributes or bodies do not suit it ({type(error).__name__})")
+
+    def give_up(self, node: Node, index: int, why: str) -> None:
+        """Freeze all around a node that makes no sense."""
+        self.coupling.node, self.unknown[index] = index, why
+        for k, key in enumerate(node.inputs):
+            if key:
+                control.freeze_taken(self, index, k, key, f"freezes it: {why}")
+        for body, _ in subgraphs(node.proto, node.path):
+            for name in sorted(control.captured(body)):
+                control.freeze_taken(self, index, -1, self.key(name), f"freezes it: {why}")
+        self.values.update(dict.fromkeys(filter(None, node.outputs)))
+
+    def visit(self, node: Node) -> None:
         proto = node.proto
         if proto.op_type == "Constant" and operator(proto.domain, "Constant") == "Constant":
             self.constant(node)

@@ -102,10 +102,7 @@ def gather(op: Op, *, axis: int = 0) -> Axes | Value:
         if op.weights[0] and len(x) > 1:
             op.writes(x[-1])
         return (*x[:axis], *indices, *x[axis + 1 :])
-    if picks.ndim != 1:
-        op.freeze(*np.atleast_1d(x[axis][picks]).reshape(1, -1), why="picks it alone")
-        return (*x[:axis], *(fixed(n) for n in picks.shape), *x[axis + 1 :])
-    return on(x, axis, op.part(x[axis][picks]))
+    return (*x[:axis], *op.picked(x[axis][picks]), *x[axis + 1 :])
 
 
 @repair("Gather")
@@ -113,11 +110,24 @@ def repair_gather(edit: Any, axis: int = 0, **_: Any) -> None:
     picks = edit.tensor(1)
     if picks is None or edit.live_in(0, axis).all():
         return
-    kept = picks[edit.live_out(0, axis)] if picks.ndim == 1 else picks
-    edit.set_tensor(1, edit.renumber(0, axis)[kept])
+    axis %= edit.rank_in(0)
+    kept = [edit.live_out(0, axis + k) for k in range(picks.ndim)]
+    edit.set_tensor(1, edit.renumber(0, axis)[picks[np.ix_(*kept)] if kept else picks])
 
 
-@rule("GatherElements", "GatherND", "ScatterElements", "ScatterND", "Scatter")
+@rule("ScatterND", quiet=lambda op: op.silent(0) and op.silent(2))
+def scatter_nd(op: Op, x: Axes, indices: Axes, updates: Axes, **_: Any) -> Axes:
+    """Indices (..., k) name positions on the first k axes; the axes behind these pass."""
+    shape = op.shapes[0]
+    if shape is None or not indices:
+        return op.unknown("scatters by indices of unknown shape")
+    k = indices[-1].size
+    op.freeze(*x[:k], *updates[: len(indices) - 1], *indices, why="scatters into it by computed indices")
+    op.broadcast(x[k:], updates[len(indices) - 1 :])
+    return tuple(fixed(labels.size) if j < k else labels for j, labels in enumerate(x))
+
+
+@rule("GatherElements", "GatherND", "ScatterElements", "Scatter")
 def scatter(op: Op, *_: Axes | None, **__: Any) -> Axes:
     return op.unknown("picks positions by computed indices")
 
