@@ -52,6 +52,8 @@ def _hits(outputs: Feed, labels: np.ndarray, k: int) -> np.ndarray:
     if truth.shape != (given.shape[0], *given.shape[2:]) or truth.dtype.kind not in "iu":
         want = describe((given.shape[0], *given.shape[2:]))
         raise UsageError(f"labels are {describe(np.shape(labels))} {truth.dtype}; class numbers {want} are needed")
+    if truth.size and (truth.min() < 0 or truth.max() >= given.shape[1]):
+        raise UsageError(f"labels go from {truth.min()} to {truth.max()}; the model has {given.shape[1]} classes")
     # How many classes score higher, and of the equal ones how many stand before: ties count as argmax has them.
     own = np.take_along_axis(given, truth.astype(np.int64)[:, None], axis=1)
     order = np.arange(given.shape[1]).reshape(1, -1, *[1] * (given.ndim - 2))
