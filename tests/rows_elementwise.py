@@ -130,7 +130,7 @@ POOLS = [
     row("ReduceMean", (2, 6, 4), free=0, opset=13),
     row("ReduceMax", (2, 6, 4), I(), free=12, opset=20, noop_with_empty_axes=1),
     row("ReduceMean", W(2, 6, 4), free=6, axes=[1]),
-    row("ReduceSum", W(2, 6, 4), I(1), free=6),
+    row("ReduceSum", W(2, 6, 4), I(1), free=12),
     row("ArgMax", (2, 6, 4), free=6, axis=1),
     row("ArgMin", (2, 6, 4), free=10, keepdims=0, opset=12),
     row("CumSum", (2, 6, 4), np.int64(1), free=12, _loud=False),

@@ -170,6 +170,13 @@ class Op:
     def freeze(self, *labels: Labels, why: str) -> None:
         self.coupling.freeze(*labels, why=why)
 
+    def total(self, labels: Labels) -> None:
+        """Input 0 is summed over its channels as they are: exact if the dead ones are zero, or frozen."""
+        if self.silent(0):
+            self.demands.append(labels)
+        else:
+            self.freeze(labels, why="sums over its channels without weights, and removed ones would count")
+
     def statistics(self, *labels: Labels, why: str) -> None:
         """Statistics are taken over these channels: removing some would change them, so they stay unless thawed."""
         if self.thaw:

@@ -33,7 +33,7 @@ def roi_align(op: Op, x: Axes, rois: Axes, batch: Axes, **_: Any) -> Axes:
 @rule(*SUMS, quiet=first)
 def reduce_sum(op: Op, x: Axes, *_: Axes | None, **attributes: Any) -> Axes:
     """A sum over channels is exact as long as removed ones are zero."""
-    return _reduce(op, x, frozen=not op.quiet[0], **attributes)
+    return _reduce(op, x, frozen=False, **attributes)
 
 
 @rule("ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", quiet=first)
@@ -53,7 +53,7 @@ def _reduce(
         if frozen:
             op.statistics(x[k], why="reduces over its channels, and removed ones would count")
         else:
-            op.contract(x[k], x[k], silent=True)
+            op.total(x[k])
     return tuple(fixed(1) if k in gone else labels for k, labels in enumerate(x) if keepdims or k not in gone)
 
 
@@ -74,7 +74,7 @@ def _sums_along_fixed(op: Op) -> bool:
 def cumulative_sum(op: Op, x: Axes, axis_input: Axes, **_: Any) -> Axes:
     axis = op.ints(1)
     assert axis is not None
-    op.contract(x[axis[0]], x[axis[0]], op.quiet[0])
+    op.total(x[axis[0]])
     return x
 
 
