@@ -147,6 +147,13 @@ METHODS: dict[str, Method] = {
             "largest scale |γ| of an unfused BatchNormalization",
             "Liu et al., Network slimming, ICCV 2017, arXiv 1708.06519",
         ),
+        Method(
+            "obs",
+            rules.Obs(),
+            ("weights", "images"),
+            "those stay without which the layers that read them can least be solved again; draws samples if given none",
+            "after Hassibi and Stork, Optimal brain surgeon, NeurIPS 1992, block-wise",
+        ),
         Method("random", rules.Random(), ("weights",), "channels drawn by seed, to compare with", "none"),
     )
 }

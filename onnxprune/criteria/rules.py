@@ -214,6 +214,23 @@ class Scored:
 
 
 @dataclass(frozen=True)
+class Obs:
+    """Channels leave in the order in which the layers that read them can best be solved again without them.
+
+    B. Hassibi and D. Stork, Second order derivatives for network pruning: Optimal brain surgeon, NeurIPS 1992, in
+    blocks of the weights that read a channel. The order is found on samples, real or drawn (`surgery.recovery.curves`);
+    it comes as evidence: `(channels,)`, the first to leave has the least.
+    """
+
+    ridge: float = option(1e-3, "pull of re-solved weights toward the old ones", low=0.0)
+
+    def __call__(self, filters: Filters, evidence: Floats | None = None) -> Ranking:
+        if evidence is None:
+            raise UsageError("'obs' needs the order in which channels leave best, which is found on samples")
+        return ranking(np.asarray(evidence, np.float64), loss=np.maximum(evidence, 0))
+
+
+@dataclass(frozen=True)
 class Random:
     """Filters drawn by seed stay."""
 

@@ -1,12 +1,15 @@
 """A plan once more, on another precision or checkpoint of the same network."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from onnxprune.pipeline.choose import Choice, Progress, silent
+from onnxprune.pipeline.filters import Weights
 from onnxprune.pipeline.limits import limited
-from onnxprune.pipeline.prune import Result, finish, no_budget, start
+from onnxprune.pipeline.prune import Result, analysis_of, finish, lab_of, no_budget, start
+from onnxprune.pipeline.repair import repair
 from onnxprune.pipeline.request import Request
 from onnxprune.surgery.plan import Plan, check_plan
 
@@ -33,7 +36,7 @@ def apply(
     """
     no_budget(options)
     plan = plan if isinstance(plan, Plan) else Plan.load(Path(plan))
-    told = {k: v for k, v in plan.options.items() if k in ("heads", "method", "seed")}
+    told = {k: v for k, v in plan.options.items() if k in ("heads", "method", "seed", "compensate")}
     request = Request.of({**told, "ratio": 0.0, **options})
     with limited(request, source):
         run = start(source, request, progress)
@@ -41,4 +44,6 @@ def apply(
         kept = {g.name: plan.kept[g.name] for g in plan.groups if len(g.keep) < g.channels}
         if plan.source.get("sha256") != run.model.sha256:
             run.warnings.append("the plan was made for another file; its channels are cut from this one by name")
-        return finish(run, Choice(kept, {}, {}, origin="remove what the plan removes"), output)
+        weights = Weights(run.model.proto, run.deps)
+    repair(run, lab_of(run, weights), kept, partial(analysis_of, run.model, run.request, run.shapes))
+    return finish(run, Choice(kept, {}, {}, origin="remove what the plan removes"), output)

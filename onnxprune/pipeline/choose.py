@@ -13,15 +13,18 @@ from onnxprune.criteria.methods import Method
 from onnxprune.criteria.methods import method as find_method
 from onnxprune.criteria.msvfp import Msvfp
 from onnxprune.criteria.ranking import Ranking
+from onnxprune.criteria.rules import Obs
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.pipeline import evidence
 from onnxprune.pipeline.costs import costs_of
 from onnxprune.pipeline.filters import Weights
 from onnxprune.pipeline.progress import Progress, silent
+from onnxprune.pipeline.repair import curves_of, importance
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.search import thin_layer_by_layer
 from onnxprune.pipeline.sensitivity import measured_curves, modelled_curves
 from onnxprune.pipeline.trials import Lab
+from onnxprune.surgery.recovery.curves import Curve
 
 __all__ = ["Choice", "Chooser", "Progress", "choose", "names_of", "silent"]
 
@@ -87,6 +90,7 @@ class Chooser:
         self.method = method_of(self.request)
         self._rankings: dict[str, Ranking] = {}
         self._losses: Mapping[str, np.ndarray] | None = None
+        self._curves: Mapping[str, Curve] = {}
         for group in self.deps.groups:
             if group.name not in self.notes and not _finite(self.weights, group):
                 self.notes[group.name] = "its weights are not finite"
@@ -144,6 +148,8 @@ class Chooser:
         """What the method wants to know of the channels besides their weights."""
         if "images" not in self.method.needs:
             return {}
+        if isinstance(self.method.rule, Obs):
+            return self._repair_order(self.method.rule)
         if self.lab is None or self.lab.data is None:
             raise UsageError(
                 f"'{self.method.name}' needs calibration images (--data); 'ncc' and 'l2' need weights only"
@@ -152,6 +158,15 @@ class Chooser:
         found = evidence.gather(self.lab, self.free, rule.q, rule.images, self.progress)  # type: ignore[attr-defined]
         self.notes |= evidence.missing(self.free, found)
         return found
+
+    def _repair_order(self, rule: Obs) -> Mapping[str, np.ndarray]:
+        """The order in which channels leave best, found on the user's samples or on drawn ones."""
+        if self.lab is None:
+            raise UsageError("'obs' runs the network to find its order; 'ncc' and 'l2' need weights only")
+        self._curves = curves_of(self.lab, self.free, rule.ridge, self.progress)
+        unread = "no layer that reads it can be solved again"
+        self.notes |= {g.name: unread for g in self.free if g.name not in self._curves}
+        return importance(self._curves)
 
     def _note_what_lacks(self) -> None:
         """Groups that the method cannot rank stay whole; where it can rank none, that is a mistake of the user's.
@@ -170,7 +185,9 @@ class Chooser:
         """The losses that an allocation goes by, found once."""
         if self._losses is None:
             free = [g for g in self.free if g.name not in self.ratios]
-            if kind == "ranking":
+            if kind == "sensitivity" and self._curves:
+                self._losses = {g.name: self._curves[g.name].loss for g in free}
+            elif kind == "ranking":
                 self._losses = {g.name: self.ranking(g).curve for g in free}
             elif self.lab is not None and self.lab.data is not None:
                 found = measured_curves(self.lab, free, self.select, self.progress)

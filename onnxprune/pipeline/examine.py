@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from onnxprune.pipeline.prune import Run
 
 
-def examine(run: Run, dead: np.ndarray, written: onnx.ModelProto | Path) -> None:
+def examine(run: Run, kept: Mapping[str, np.ndarray], written: onnx.ModelProto | Path) -> None:
     """Verify and measure, before anything is put in place: an error here leaves what was there.
 
     Raises:
         CheckFailed: the pruned model is not the masked original.
         UsageError, ModelError: providers, metrics or data do not fit.
     """
-    measured = run.request.measure or run.data is not None
-    with originals(run, dead, measured) as (masked, original):
+    measured = run.request.measure or run.data is not None or run.test is not None
+    with originals(run, (run.full or run.deps).dead(kept), measured) as (masked, original):
         if run.request.verify:
             with run.stage("verify"):
                 run.proof = prove(masked, written, run.feeds()).require()
@@ -53,7 +53,7 @@ def examine(run: Run, dead: np.ndarray, written: onnx.ModelProto | Path) -> None
 def originals(run: Run, dead: np.ndarray, measured: bool) -> Iterator[tuple[Source | Variant, Source | Variant]]:
     """The masked original and the original itself; after this, the weights of a large one are no longer in `run`."""
     base, model = run.base or run.model.proto, run.model
-    masked: Source | Variant = masked_original(base, run.deps, dead) if run.request.verify else base
+    masked: Source | Variant = masked_original(base, run.full or run.deps, dead) if run.request.verify else base
     original: Source | Variant = model.proto
     if inline_bytes(model.proto) < SPILL_MODEL:
         yield masked, original

@@ -55,7 +55,7 @@ def measurements(run: Run, original: Source | Variant, pruned: Source) -> Measur
         UsageError: providers or metrics do not fit.
         ModelError: the models cannot be run on the data.
     """
-    wanted, data = run.request.measure, run.data
+    wanted, data = run.request.measure, run.test or run.data
     if not wanted and data is None:
         return Measurements()
     try:

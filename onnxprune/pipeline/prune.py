@@ -119,7 +119,7 @@ def _choose(run: Run) -> Choice:
     run.base = choice.trained
     run.notes += choice.remarks
     _check_strict(run, choice)
-    repair(run, lab_of(run, weights), choice.kept, partial(_analyse, run.model, request, run.shapes))
+    repair(run, lab_of(run, weights), choice.kept, partial(analysis_of, run.model, request, run.shapes))
     return replace(choice, trained=None)
 
 
@@ -127,7 +127,9 @@ def _largest(run: Run, chooser: Chooser) -> Choice:
     """The largest cut within `max_drop`, with what the compensation makes of it."""
     if run.request.compensate == "none" or chooser.lab is None:
         return largest_choice(chooser)
-    return largest_choice(chooser, repaired_figure(chooser.lab, partial(_analyse, run.model, run.request, run.shapes)))
+    return largest_choice(
+        chooser, repaired_figure(chooser.lab, partial(analysis_of, run.model, run.request, run.shapes))
+    )
 
 
 def lab_of(run: Run, weights: Weights) -> Lab:
@@ -147,7 +149,7 @@ def start(source: Any, request: Request, progress: Progress) -> Run:
     progress("analyse", 0, 0)
     request, shapes, problems = _sizes(request, model, hints)
     resolved = time.perf_counter()
-    deps = _analyse(model, request, shapes)
+    deps = analysis_of(model, request, shapes)
     require_analysed(request, model, deps)
     analysed = time.perf_counter()
     data, test = (_open_data(request, model, source) for source in (request.data, request.test_data))
@@ -156,7 +158,7 @@ def start(source: Any, request: Request, progress: Progress) -> Run:
     return Run(model, request, progress, shapes, deps, data, seconds, [*model.warnings, *problems], notes, test=test)
 
 
-def _analyse(
+def analysis_of(
     model: Model, request: Request, shapes: Mapping[str, tuple[int, ...]], changed: onnx.ModelProto | None = None
 ) -> Dependencies:
     """Analyse; where nodes were given up for shapes that cannot be inferred, once more with those that a run shows."""

@@ -11,7 +11,7 @@ from onnxprune.runtime.session import make_session
 from onnxprune.surgery.recovery.eliminate import Order, Reader, elimination, solved
 from onnxprune.surgery.recovery.layers import LINEAR, Finder, Layer
 from onnxprune.surgery.recovery.network import Network
-from onnxprune.surgery.recovery.runner import Feeds, Runner, within
+from onnxprune.surgery.recovery.runner import THREADS, Feeds, Runner, within
 from onnxprune.surgery.recovery.solve import product
 from onnxprune.surgery.recovery.values import with_values
 from onnxprune.surgery.rewrite import mask
@@ -216,7 +216,8 @@ class Drift:
 
     def _run(self, model: onnx.ModelProto) -> list[list[np.ndarray]]:
         outputs = {v.name for v in model.graph.output}
-        session = make_session(model, providers="cpu", optimize=True, taps=[n for n in self.names if n not in outputs])
+        taps = [n for n in self.names if n not in outputs]
+        session = make_session(model, providers="cpu", threads=THREADS, optimize=True, taps=taps)
         runs = [session.run(feed, self.names) for feed in self.feeds]
         return [[run[n].astype(np.float64) for n in self.names] for run in runs]
 

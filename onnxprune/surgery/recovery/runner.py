@@ -13,7 +13,7 @@ from onnxprune.surgery.recovery.network import Network
 Batches = list[np.ndarray]
 Feeds = Sequence[Mapping[str, np.ndarray]]
 
-
+THREADS = 2  # of onnxruntime, on every machine: its sums depend on them, and the output file on its sums
 MEMORY = 2 << 30  # bytes of activations that the two networks may hold together
 AT_ONCE = 6  # values of the largest size that are held at the same time: three in either network
 
@@ -108,7 +108,7 @@ class Runner:
         entering = {n for k in nodes for n in network.inputs[k] if n not in made and n not in self.replaced}
         values = {n: self.value(n) for n in sorted(entering) if not network.is_constant(n)}
         piece = self._piece(nodes, values, keep)
-        session = make_session(piece, providers="cpu", optimize=True)
+        session = make_session(piece, providers="cpu", threads=THREADS, optimize=True)
         out: dict[str, Batches] = {n: [] for n in keep}
         for b in range(self.batches):
             for name, array in session.run({n: v[b] for n, v in values.items()}).items():
