@@ -4,14 +4,23 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
+
+from onnxprune.channels.dependencies import Dependencies
+from onnxprune.channels.walk import CUTTABLE
 from onnxprune.model import load
 from onnxprune.pipeline.choose import Progress, silent
 from onnxprune.pipeline.examine import masked_original
+from onnxprune.pipeline.filters import tensors_of
 from onnxprune.pipeline.limits import limited
-from onnxprune.pipeline.prune import start
+from onnxprune.pipeline.prune import Run, analysis_of, start
 from onnxprune.pipeline.request import Request
+from onnxprune.runtime.source import Source, Variant
 from onnxprune.runtime.verify import Proof, prove
 from onnxprune.surgery.plan import Plan, check_plan
+from onnxprune.surgery.recovery.values import with_biases, with_values
+from onnxprune.surgery.tensors import read_tensor, versions
 
 
 def verify(
@@ -39,5 +48,33 @@ def verify(
         run = start(source, request, progress)
         check_plan(run.deps, plan)
         progress("verify", 0, 0)
-        masked = masked_original(run.model.proto, run.deps, run.deps.dead(plan.kept))
+        masked = _masked(run, plan, model.proto)
         return prove(masked, model.proto, run.feeds()).require()
+
+
+def _masked(run: Run, plan: Plan, pruned: onnx.ModelProto) -> Source | Variant:
+    """The masked original; under a plan with compensation, with the weights that the pruned model has.
+
+    What compensation made of the weights cannot be told from the original, so that this proves the surgery alone.
+    """
+    dead = run.deps.dead(plan.kept)
+    if plan.options.get("compensate", "none") == "none" or not dead.any():
+        return masked_original(run.model.proto, run.deps, dead)
+    base = with_biases(run.model.proto, run.deps, dead)
+    deps = analysis_of(run.model, run.request, run.shapes, base)
+    dead = deps.dead(plan.kept)
+    return masked_original(with_values(base, _spread(deps, dead, pruned)), deps, dead)
+
+
+def _spread(deps: Dependencies, dead: np.ndarray, pruned: onnx.ModelProto) -> dict[str, np.ndarray]:
+    """The pruned model's weights in the layout of the original, zero where it has none."""
+    small = tensors_of(pruned)
+    live = {key: tuple(np.ones(n, bool) for n in source.shape) for key, source in deps.sources.items()}
+    live |= {v.source.key: v.live for v in versions(deps, dead) if not v.copied}
+    values = {}
+    for key, source in deps.sources.items():
+        if key in small and source.dtype in CUTTABLE:
+            array = read_tensor(small[key])
+            values[key] = np.zeros(source.shape, array.dtype)
+            values[key][np.ix_(*live[key])] = array
+    return values
