@@ -219,17 +219,25 @@ def _walk(graph: onnx.GraphProto, path: str, statics: Statics, opset: int, outer
             statics.constants[path + tensor.name] = value
     for node in graph.node:
         keys = [find(scope, name) if name else "" for name in node.input]
-        given: list[list[str]] = []
-        for body, below in subgraphs(node, path):
-            inside = partial(_walk, body, below, statics, opset, scope)
-            walk_body(node, keys, body, (path, below), statics, inside)
-            given.append([find([*scope, names_of(body, below)], value.name) for value in body.output])
-        if node.op_type == "If" and len(given) == 2:
-            give_branch(node, keys[0], path, given, statics)
+        with suppress(*MALFORMED):  # what stays unknown, here and below, only makes the analysis more careful
+            _walk_bodies(node, keys, path, statics, opset, scope)
         names.update({name: path + name for name in node.output if name})
-        with suppress(*MALFORMED):  # a value that stays unknown only makes the analysis more careful
+        with suppress(*MALFORMED):
             _evaluate_node(node, keys, path, statics, opset, statics.shapes.get)
-        _infer_node(node, keys, path, statics, opset)
+        with suppress(*MALFORMED):
+            _infer_node(node, keys, path, statics, opset)
+
+
+def _walk_bodies(
+    node: onnx.NodeProto, keys: list[str], path: str, statics: Statics, opset: int, scope: list[dict[str, str]]
+) -> None:
+    given: list[list[str]] = []
+    for body, below in subgraphs(node, path):
+        inside = partial(_walk, body, below, statics, opset, scope)
+        walk_body(node, keys, body, (path, below), statics, inside)
+        given.append([find([*scope, names_of(body, below)], value.name) for value in body.output])
+    if node.op_type == "If" and len(given) == 2:
+        give_branch(node, keys[0], path, given, statics)
 
 
 def names_of(graph: onnx.GraphProto, path: str) -> dict[str, str]:
@@ -310,8 +318,8 @@ def _infer_contrib(node: onnx.NodeProto, keys: list[str], path: str, statics: St
     else:
         found = contrib.shapes_of(node, [statics.shapes.get(key) for key in keys], attributes_of(node))
         for name, shape in zip(node.output, found, strict=False):
-            if name and shape is not None:
-                statics.shapes[path + name] = shape
+            if name and shape is not None and all(0 <= n <= LONGEST for n in shape):
+                statics.shapes[path + name] = tuple(map(int, shape))
     if dtype is not None:
         statics.types.update({path + name: dtype for name in node.output if name and path + name in statics.shapes})
 

@@ -10,6 +10,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 from onnxprune.errors import ModelError
 
 MAX_RANK = 64  # numpy's limit
+LONGEST = 1 << 48  # positions of an axis, more than any address space has bytes
 
 # Bits of one element by data type.  Written out by number, so that types that are newer than the oldest supported
 # onnx are known too.
@@ -77,6 +78,8 @@ def elements(tensor: TensorProto) -> int:
     dims: Sequence[int] = tensor.dims
     if any(d < 0 for d in dims):
         raise ModelError(f"{label(tensor)} has a negative size: {quoted(list(dims))}")
+    if max(dims, default=0) > LONGEST:  # an empty tensor may have any other size
+        raise ModelError(f"{label(tensor)} has an impossible size: {quoted(list(dims))}")
     if len(dims) > MAX_RANK:
         raise ModelError(f"{label(tensor)} has {len(dims)} axes, and at most {MAX_RANK} are supported")
     return math.prod(dims)

@@ -144,6 +144,12 @@ class Child:
             self.close()
 
 
+def seconds_apart(session: object) -> float | None:
+    """How long the last run of an isolated session took, without the way there and back; None for another one."""
+    native = getattr(session, "native", None)
+    return native.seconds if isinstance(native, Child) else None
+
+
 # --- messages ----------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from onnxprune.runtime.isolate import seconds_apart
 from onnxprune.runtime.session import Session
 from onnxprune.runtime.specs import Feed
 
@@ -39,7 +40,10 @@ def measure(sessions: Mapping[str, Session], feed: Feed, *, seconds: float = 2.0
     end = time.perf_counter() + seconds
     for turn in range(WARM_UP + ROUNDS):
         for name, session in sessions.items():
-            times[name].append(session.seconds(feed))
+            begin = time.perf_counter()
+            session.run(feed)
+            spent = time.perf_counter() - begin
+            times[name].append(apart if (apart := seconds_apart(session)) is not None else spent)
         if time.perf_counter() > end and turn:
             break
     return {name: _summary(spent, sessions[name]) for name, spent in times.items()}

@@ -3,7 +3,6 @@
 import contextlib
 import ctypes
 import os
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -70,13 +69,6 @@ class Session:
             shapes = ", ".join(f"'{n}' {list(np.shape(v))}" for n, v in feed.items())
             raise ModelError(f"onnxruntime cannot run the model on {shapes or 'no inputs'}: {reason(error)}") from error
         return dict(zip(names, values, strict=True))
-
-
-    def seconds(self, feed: Mapping[str, np.ndarray]) -> float:
-        """How long one run takes; in a process of its own, without the way there and back."""
-        begun = time.perf_counter()
-        self.run(feed)
-        return self.native.seconds if isinstance(self.native, Child) else time.perf_counter() - begun
 
 
 def make_session(
