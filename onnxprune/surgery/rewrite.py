@@ -65,6 +65,7 @@ def cut(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.Mo
                 raise ModelError(f"node {quoted(str(node))} {what} ({type(error).__name__})") from error
     _place(out, draft, nodes)
     _drop_unused(out, model)
+    _list_tensors(out, model)
     _refresh_shapes(out, draft)
     return out
 
@@ -85,6 +86,7 @@ def mask(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.M
     uses = {(u.node, u.input): v for v in plans for u in v.uses}
     nodes = {(path, tuple(node.output)): node for graph, path in graphs_of(out.graph) for node in graph.node}
     renamed = _materialise(out, plans, nodes, deps)
+    _list_tensors(out, model)
     for index, node in enumerate(deps.nodes):
         _rewire(nodes[node.path, tuple(node.proto.output)], index, uses, renamed)
     if approximated := deps.approximated(dead):
@@ -219,8 +221,6 @@ def _place(out: onnx.ModelProto, draft: Draft, nodes: Mapping[tuple[str, tuple[s
     for graph, path in list(graphs_of(out.graph)):
         new = draft.initializers.get(path, ())
         graph.initializer.extend(new)
-        if out.ir_version < 4:  # such files list every tensor as an input too
-            graph.input.extend(helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in new)
         places = [index.get(id(node), -1) for node in graph.node]
         if max(places, default=-1) < 0:
             continue
@@ -228,6 +228,16 @@ def _place(out: onnx.ModelProto, draft: Draft, nodes: Mapping[tuple[str, tuple[s
         for k, node in zip(places, graph.node, strict=True):
             ordered += [*draft.before.get(k, []), node, *draft.after.get(k, [])]
         _replace_nodes(graph, ordered)
+
+
+def _list_tensors(out: onnx.ModelProto, model: onnx.ModelProto) -> None:
+    """Before IR version 4 every tensor is listed as an input too; so are the new ones."""
+    if model.ir_version >= 4:
+        return
+    known = {path + t.name for graph, path in graphs_of(model.graph) for t in graph.initializer}
+    for graph, path in graphs_of(out.graph):
+        new = [t for t in graph.initializer if path + t.name not in known]
+        graph.input.extend(helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in new)
 
 
 def _replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
