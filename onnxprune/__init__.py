@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from onnxprune.channels import Dependencies, analyse
     from onnxprune.errors import CheckFailed, FileError, ModelError, OnnxPruneError, UsageError
-    from onnxprune.pipeline import Request, Result, Sensitivity, apply, prune, sensitivity, verify
+    from onnxprune.pipeline import Request, Result, Sensitivity, apply, prune, sensitivity, verify  # type: ignore[no-redef]
     from onnxprune.pipeline.inspection import inspect
     from onnxprune.report import Report
     from onnxprune.surgery import Plan

@@ -117,7 +117,7 @@ def test_no_memory_is_one_line(run: Runner, there: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(stages, "cut", greedy)
     with nothing_written(there):
         outcome = run(DIGITS, "out.onnx", "--ratio", 0.5)
-    assert outcome.code == 1
+    assert outcome.code == 3
     assert one_line(outcome.err)
     assert "memory" in outcome.err
 

@@ -8,9 +8,10 @@ from typing import Any
 from onnxprune.pipeline.choose import Choice, Progress, silent
 from onnxprune.pipeline.filters import Weights
 from onnxprune.pipeline.limits import limited
-from onnxprune.pipeline.prune import Result, analysis_of, finish, lab_of, no_budget, start
+from onnxprune.pipeline.prune import Result, finish, lab_of, no_budget
 from onnxprune.pipeline.repair import repair
 from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.run import analysis_of, start
 from onnxprune.surgery.plan import Plan, check_plan
 
 

@@ -8,6 +8,7 @@ import onnx
 from onnxprune.budget.cost import Costs, Term
 from onnxprune.channels.dependencies import INTEGERS, Dependencies
 from onnxprune.channels.labels import Labels, is_fixed
+from onnxprune.model.tensors import BITS
 
 
 def costs_of(deps: Dependencies, size: int) -> Costs:
@@ -39,3 +40,32 @@ def costs_of(deps: Dependencies, size: int) -> Costs:
         {g.name: len(g) for g in deps.groups},
         {"macs": macs, "params": params, "size": (*stored, Term(max(0, rest), ()))},
     )
+
+
+def peak_activations(deps: Dependencies, dead: np.ndarray) -> int:
+    """Bytes of the largest set of values that are alive at once, each from its maker to its last user.
+
+    Values whose shape is unknown count nothing; runtimes that work in place need less.
+    """
+    last = {key: k for k, node in enumerate(deps.nodes) for key in node.inputs if key}
+    dying: dict[int, list[int]] = {}
+    now = peak = 0
+    for k, node in enumerate(deps.nodes):
+        for key in node.outputs:
+            if key and key not in deps.sources:
+                now += (held := _bytes(deps, key, dead))
+                dying.setdefault(last.get(key, len(deps.nodes)), []).append(held)
+        peak = max(peak, now)
+        now -= sum(dying.pop(k, ()))
+    return peak
+
+
+def _bytes(deps: Dependencies, key: str, dead: np.ndarray) -> int:
+    value = deps.values.get(key)
+    if value is None:
+        return 0
+    size = 1
+    for labels in value.axes:
+        size *= labels.size if is_fixed(labels) else int(deps.live(labels, dead).sum())
+    dtype = deps.statics.types.get(key, onnx.TensorProto.FLOAT)
+    return size * BITS.get(dtype, 32) // 8

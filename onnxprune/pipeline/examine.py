@@ -4,15 +4,12 @@ A session wants the weights for itself.  Those of a large original are therefore
 model that was read is given up: from here on only its nodes, inputs and outputs are needed.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -21,13 +18,11 @@ from onnxprune.channels.dependencies import Dependencies
 from onnxprune.model import Model
 from onnxprune.model.static import weightless
 from onnxprune.pipeline.measure import measurements
+from onnxprune.pipeline.run import Run
 from onnxprune.runtime.source import SPILL_MODEL, Source, Variant, held, inline_bytes
 from onnxprune.runtime.verify import prove
 from onnxprune.surgery.masking import masked_weights
 from onnxprune.surgery.rewrite import mask
-
-if TYPE_CHECKING:
-    from onnxprune.pipeline.prune import Run
 
 
 def examine(run: Run, kept: Mapping[str, np.ndarray], written: onnx.ModelProto | Path) -> None:

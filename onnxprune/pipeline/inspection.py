@@ -11,11 +11,11 @@ from onnxprune.channels.labels import is_fixed
 from onnxprune.channels.roles import Role
 from onnxprune.errors import CheckFailed, ModelError, OnnxPruneError
 from onnxprune.pipeline.choose import Progress, silent
+from onnxprune.pipeline.costs import peak_activations
 from onnxprune.pipeline.limits import limited
-from onnxprune.pipeline.measure import peak_activations
-from onnxprune.pipeline.prune import Run, start
 from onnxprune.pipeline.report import frozen_rows
 from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.run import Run, start
 from onnxprune.report.inspection import GroupShare, Inspection, UnknownRow
 from onnxprune.report.summary import Figures
 from onnxprune.runtime.specs import model_inputs, model_outputs

@@ -11,12 +11,12 @@ from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.model import Model
 from onnxprune.model.write import data_files
-from onnxprune.pipeline.measure import peak_activations
+from onnxprune.pipeline.costs import peak_activations
 from onnxprune.pipeline.request import Request
 from onnxprune.runtime.isolate import Limits, isolated
 
 # A run with verification peaks at 1.9 to 2.5 times the model file, and at 0.2 GiB more for Python, numpy, BLAS and
-# onnxruntime (benchmarks/memory.py); a group of n filters takes n² similarities, of which six matrices are there at once.
+# onnxruntime (benchmarks/memory.py); a group of n filters takes n² similarities, six such matrices at once.
 PER_BYTE = 2.5
 FIXED = 256 << 20
 PER_PAIR = 6 * 8
@@ -76,8 +76,8 @@ def require(size: int, most: int, more: int = 0) -> None:
     needed = PER_BYTE * size + FIXED + more
     if needed > most:
         raise ModelError(
-            f"this run would need about {readable(needed)} of memory ({readable(size)} of model), and --max-memory allows "
-            f"{readable(most)}; allow more, or use a larger machine"
+            f"this run would need about {readable(needed)} of memory ({readable(size)} of model), and --max-memory "
+            f"allows {readable(most)}; allow more, or use a larger machine"
         )
 
 

@@ -5,19 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache, partial
 from platform import machine, processor
-from typing import TYPE_CHECKING
 
-import numpy as np
-import onnx
-
-from onnxprune.channels.dependencies import Dependencies
-from onnxprune.channels.labels import is_fixed
 from onnxprune.errors import ModelError
-from onnxprune.model.tensors import BITS
 from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.run import Measurements, Run
 from onnxprune.report.summary import DriftRow, MetricRow
 from onnxprune.runtime.accuracy import evaluate, find_metric
 from onnxprune.runtime.compare import Agreement, agreement, compare
@@ -28,22 +21,7 @@ from onnxprune.runtime.session import Session, make_session
 from onnxprune.runtime.source import SPILL_MODEL, Source, Variant
 from onnxprune.runtime.specs import Feed, model_inputs
 
-if TYPE_CHECKING:
-    from onnxprune.pipeline.prune import Run
-
-
 APART = SPILL_MODEL  # bytes of a model from which on only one of the two is in memory at a time
-
-
-@dataclass(frozen=True)
-class Measurements:
-    """What running both models has shown; nothing where it was not asked for or did not work."""
-
-    latency: tuple[float | None, float | None] = (None, None)  # seconds per run, before and after
-    latency_note: str = ""
-    drift: tuple[DriftRow, ...] = ()
-    metrics: tuple[MetricRow, ...] = ()
-    problem: str = ""  # why time and drift could not be measured
 
 
 def measurements(run: Run, original: Source | Variant, pruned: Source) -> Measurements:
@@ -90,7 +68,8 @@ def _timed_apart(run: Run, original: Source | Variant, pruned: Source) -> Measur
     second = load(pruned)
     after = measure({"after": second}, feed, seconds=1.0)["after"]
     threads = f"{after.threads} thread{'s' * (after.threads != 1)}"
-    how = f"median of {after.runs} runs in onnxruntime, one model after the other, {after.provider}, {threads}, {cpu_name()}"
+    where = f"{after.provider}, {threads}, {cpu_name()}"
+    how = f"median of {after.runs} runs in onnxruntime, one model after the other, {where}"
     return Measurements((before.median, after.median), how, _rows(agreement([(expected, second.run(feed))])))
 
 
@@ -134,32 +113,3 @@ def metrics(sessions: dict[str, Session], dataset: Dataset, names: Sequence[str]
     return tuple(
         MetricRow(m.name, found["before"][m.name], found["after"][m.name], m.unit, dataset.samples) for m in chosen
     )
-
-
-def peak_activations(deps: Dependencies, dead: np.ndarray) -> int:
-    """Bytes of the largest set of values that are alive at once, each from its maker to its last user.
-
-    Values whose shape is unknown count nothing; runtimes that work in place need less.
-    """
-    last = {key: k for k, node in enumerate(deps.nodes) for key in node.inputs if key}
-    dying: dict[int, list[int]] = {}
-    now = peak = 0
-    for k, node in enumerate(deps.nodes):
-        for key in node.outputs:
-            if key and key not in deps.sources:
-                now += (held := _bytes(deps, key, dead))
-                dying.setdefault(last.get(key, len(deps.nodes)), []).append(held)
-        peak = max(peak, now)
-        now -= sum(dying.pop(k, ()))
-    return peak
-
-
-def _bytes(deps: Dependencies, key: str, dead: np.ndarray) -> int:
-    value = deps.values.get(key)
-    if value is None:
-        return 0
-    size = 1
-    for labels in value.axes:
-        size *= labels.size if is_fixed(labels) else int(deps.live(labels, dead).sum())
-    dtype = deps.statics.types.get(key, onnx.TensorProto.FLOAT)
-    return size * BITS.get(dtype, 32) // 8

@@ -3,10 +3,8 @@
 import hashlib
 import json
 import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,32 +13,22 @@ import numpy as np
 import onnx
 
 from onnxprune import __version__
-from onnxprune.channels.analysis import analyse
-from onnxprune.channels.dependencies import Dependencies
-from onnxprune.errors import CheckFailed, ModelError, UsageError
-from onnxprune.model import Model, load, save
+from onnxprune.errors import CheckFailed, UsageError
+from onnxprune.model import save
 from onnxprune.model.external import ExternalStyle
 from onnxprune.pipeline.choose import Choice, Chooser, Progress, silent
 from onnxprune.pipeline.drop import largest_choice
 from onnxprune.pipeline.examine import examine
 from onnxprune.pipeline.filters import Weights
-from onnxprune.pipeline.limits import limited, require_analysed
-from onnxprune.pipeline.measure import Measurements
+from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.repair import repair, repaired_figure
 from onnxprune.pipeline.report import make_report
 from onnxprune.pipeline.request import BUDGETS, Request
+from onnxprune.pipeline.run import Run, analysis_of, start
 from onnxprune.pipeline.trials import Lab
 from onnxprune.report.summary import Report
-from onnxprune.runtime.data import Dataset, open_data
-from onnxprune.runtime.inputs import parse_input_shapes, random_inputs, resolve_shapes
-from onnxprune.runtime.observe import missing_shapes, observe
-from onnxprune.runtime.specs import Feed, Spec, model_inputs
-from onnxprune.runtime.verify import Proof
 from onnxprune.surgery.plan import Plan, make_plan
 from onnxprune.surgery.rewrite import cut
-
-RANDOM_FEEDS = 2  # runs on random input that the proof compares
-DATA_FEEDS = 2  # batches of the user's data that it compares as well
 
 
 @dataclass(frozen=True)
@@ -50,41 +38,6 @@ class Result:
     model: onnx.ModelProto
     plan: Plan
     report: Report
-
-
-@dataclass
-class Run:
-    """A run under way: what the stages share, and how long each takes."""
-
-    model: Model
-    request: Request
-    progress: Progress
-    shapes: Mapping[str, tuple[int, ...]]
-    deps: Dependencies
-    data: Dataset | None
-    seconds: dict[str, float] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    proof: Proof | None = None
-    measured: Measurements = field(default_factory=Measurements)
-    base: onnx.ModelProto | None = None  # what is cut and masked instead of the model, once weights have changed
-    full: Dependencies | None = None  # the analysis of `base`, where that has tensors that the model has not
-    test: Dataset | None = None  # what metrics are reported on, where it is not `data`
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time a stage and tell of it."""
-        self.progress(name, 0, 0)
-        begun = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begun
-
-    def feeds(self) -> list[Feed]:
-        """What the proof runs on: seeded random inputs, and the first batches of the user's data."""
-        found = random_inputs(model_inputs(self.model.proto), self.shapes, seed=self.request.seed, count=RANDOM_FEEDS)
-        if self.data is not None:
-            found += [batch.feeds for batch, _ in zip(self.data, range(DATA_FEEDS), strict=False)]
-        return found
 
 
 def prune(
@@ -135,73 +88,6 @@ def _largest(run: Run, chooser: Chooser) -> Choice:
 def lab_of(run: Run, weights: Weights) -> Lab:
     """The network and the user's data, to try things out on."""
     return Lab(run.base or run.model.proto, run.deps, weights, run.request, run.data)
-
-
-def start(source: Any, request: Request, progress: Progress) -> Run:
-    """Load and analyse."""
-    begun = time.perf_counter()
-    progress("load", 0, 0)
-    model = load(source)
-    loaded = time.perf_counter()
-    specs = model_inputs(model.proto)
-    given = request.input_shapes
-    hints = {k: tuple(v) for k, v in given.items()} if isinstance(given, Mapping) else parse_input_shapes(given, specs)
-    progress("analyse", 0, 0)
-    request, shapes, problems = _sizes(request, model, hints)
-    resolved = time.perf_counter()
-    deps = analysis_of(model, request, shapes)
-    require_analysed(request, model, deps)
-    analysed = time.perf_counter()
-    data, test = (_open_data(request, model, source) for source in (request.data, request.test_data))
-    seconds = {"load": loaded - begun, "find input shapes": resolved - loaded, "analyse": analysed - resolved}
-    notes = [*_assumed(specs, hints, deps), *(f"data: {n}" for n in (data.notes if data else ()))]
-    return Run(model, request, progress, shapes, deps, data, seconds, [*model.warnings, *problems], notes, test=test)
-
-
-def analysis_of(
-    model: Model, request: Request, shapes: Mapping[str, tuple[int, ...]], changed: onnx.ModelProto | None = None
-) -> Dependencies:
-    """Analyse; where nodes were given up for shapes that cannot be inferred, once more with those that a run shows."""
-    heads = request.heads == "whole"
-    proto = model.proto if changed is None else changed
-    deps = analyse(proto, input_shapes=shapes, heads=heads)
-    missing = missing_shapes(proto, deps.statics.shapes)
-    if not (deps.unknown and missing and (request.verify or request.measure)):
-        return deps
-    feed = random_inputs(model_inputs(proto), shapes, seed=request.seed)[0]
-    return analyse(proto, input_shapes=shapes, observed=observe(proto, missing, feed), heads=heads)
-
-
-def _sizes(
-    request: Request, model: Model, hints: Mapping[str, tuple[int, ...]]
-) -> tuple[Request, Mapping[str, tuple[int, ...]], list[str]]:
-    """Input sizes to run the model with; where it need not be verified and cannot be run, it is not measured either."""
-    if not (request.verify or request.measure):
-        return request, hints, []
-    try:
-        return request, resolve_shapes(model.proto, hints), []
-    except ModelError as error:
-        if request.verify:
-            raise
-        return replace(request, measure=False), hints, [f"latency and drift were not measured: {error}"]
-
-
-def _assumed(specs: Sequence[Spec], hints: Mapping[str, tuple[int, ...]], deps: Dependencies) -> list[str]:
-    """What was taken for the sizes that the model leaves open, and that the user did not give."""
-    open_sizes = [s for s in specs if s.name not in hints and not s.closed]
-    taken = [(s, deps.statics.shapes.get(s.name)) for s in open_sizes]
-    return [
-        f"input {spec} was taken as {spec.name}:{'x'.join(map(str, shape)) or '[]'}; --input-shapes sets other sizes"
-        for spec, shape in taken
-        if shape is not None
-    ]
-
-
-def _open_data(request: Request, model: Model, source: Any) -> Dataset | None:
-    if source is None:
-        return None
-    reading = {name: getattr(request, name) for name in ("mean", "std", "resize", "layout", "limit")}
-    return open_data(source, model_inputs(model.proto), **reading)
 
 
 def _check_strict(run: Run, choice: Choice) -> None:

@@ -1,11 +1,8 @@
 """Letting the channels that stay take over: samples to solve on, curves for the choice, the compensation itself."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -14,6 +11,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from onnxprune.channels.dependencies import Dependencies, Group
 from onnxprune.pipeline.progress import Progress
 from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.run import Run
 from onnxprune.pipeline.trials import Kept, Lab
 from onnxprune.runtime.accuracy import Metric, evaluate
 from onnxprune.runtime.fit import read_options
@@ -23,9 +21,6 @@ from onnxprune.runtime.synthetic import Scale, synthetic_feeds
 from onnxprune.surgery.compensate import COMPENSATIONS, Compensated, compensate
 from onnxprune.surgery.recovery.curves import Curve, repair_curves
 from onnxprune.surgery.rewrite import cut
-
-if TYPE_CHECKING:
-    from onnxprune.pipeline.prune import Run
 
 SAMPLES = 512  # to solve on
 FEWEST = 32

@@ -1,10 +1,7 @@
 """Gathering the report of a run."""
 
-from __future__ import annotations
-
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -12,14 +9,12 @@ import onnx
 from onnxprune.channels.dependencies import INTEGERS, Dependencies
 from onnxprune.model.write import SavedFile
 from onnxprune.pipeline.choose import Choice
-from onnxprune.pipeline.measure import peak_activations
+from onnxprune.pipeline.costs import peak_activations
 from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.run import Run
 from onnxprune.report.summary import Figures, FrozenRow, GroupRow, Report
 from onnxprune.runtime.specs import model_inputs
 from onnxprune.surgery.plan import Plan
-
-if TYPE_CHECKING:
-    from onnxprune.pipeline.prune import Run
 
 
 def make_report(

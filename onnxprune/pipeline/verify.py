@@ -14,8 +14,8 @@ from onnxprune.pipeline.choose import Progress, silent
 from onnxprune.pipeline.examine import masked_original
 from onnxprune.pipeline.filters import tensors_of
 from onnxprune.pipeline.limits import limited
-from onnxprune.pipeline.prune import Run, analysis_of, start
 from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.run import Run, analysis_of, start
 from onnxprune.runtime.source import Source, Variant
 from onnxprune.runtime.verify import Proof, prove
 from onnxprune.surgery.plan import Plan, check_plan

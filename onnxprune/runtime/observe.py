@@ -23,7 +23,8 @@ def observe(model: Source, names: Iterable[str], feed: Feed) -> dict[str, np.nda
         names: of values of the main graph.
         feed: arrays by input name.
     """
-    wanted, found = list(names), {}
+    wanted = list(names)
+    found: dict[str, np.ndarray] = {}
     for start in range(0, len(wanted), AT_ONCE):
         some = wanted[start : start + AT_ONCE]
         try:
