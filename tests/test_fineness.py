@@ -169,6 +169,9 @@ def build(nodes: str) -> ModelProto:
     graph = onnx.parser.parse_graph(f"g (float[1,3,4,4] x) => (float y) {{ {text.replace('  ', ' ')} }}")
     graph.initializer.extend(tensors)
     imports = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("my", 1)]
+    graph.output[0].type.tensor_type.ClearField("shape")
+    model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=8)
+    graph.output[0].CopyFrom(onnx.shape_inference.infer_shapes(model).graph.output[0])
     return onnx.helper.make_model(graph, opset_imports=imports, ir_version=8)
 
 

@@ -15,6 +15,9 @@ from onnxprune.model.evaluate import evaluate
 from onnxprune.model.static import attributes_of
 
 
+LARGEST_SIZE = 1 << 31  # larger integers are no sizes: "to the end" is such a one
+
+
 @dataclass
 class Draft:
     """The pruned model under way: what is known of its values, and nodes to be put beside others."""
@@ -201,12 +204,11 @@ class Edit:
         key = self.source.inputs[k]
         known = self.draft.known(key)
         assert known is not None
-        told = np.atleast_1d(known)
-        told = np.array([changes.get(j, int(v)) for j, v in enumerate(told)], told.dtype).reshape(known.shape)
         if self.draft.deps.statics.fixed_constant(key) is not None:
-            self.set_tensor(k, told)
+            new = [changes.get(j, int(v)) for j, v in enumerate(known.flat)]
+            self.set_tensor(k, np.array(new, known.dtype).reshape(known.shape))
         else:
-            self._correct(k, told.dtype, known.shape, changes)
+            self._correct(k, known, changes)
 
     def set_tensor(self, k: int, array: np.ndarray) -> None:
         """Give input k a constant of its own, in the type of the old one."""
@@ -225,27 +227,26 @@ class Edit:
         else:
             self.set_attribute(attribute, values)
 
-    def _correct(self, k: int, dtype: np.dtype, shape: tuple[int, ...], changes: Mapping[int, int]) -> None:
-        """Correct some entries of integers that are computed at run time, and leave the others computed."""
+    def _correct(self, k: int, told: np.ndarray, changes: Mapping[int, int]) -> None:
+        """Correct some entries of integers that are computed at run time, and leave the others computed.
+
+        What has to be 4 and would come out as 8 is multiplied by 4 / 8: a symbolic size may be a factor of it.
+        """
         draft, label, path = self.draft, self.source.label, self.source.path
-        if (joined := self._joined_anew(k, dtype, changes)) is not None:
+        if (joined := self._joined_anew(k, told.dtype, changes)) is not None:
             draft.before.setdefault(self.index, []).append(joined)
             self.node.input[k] = joined.output[0]
             return
-        keep, value = np.ones(shape, dtype), np.zeros(shape, dtype)
+        times, over, plus = np.ones_like(told), np.ones_like(told), np.zeros_like(told)
         for j, v in changes.items():
-            keep.reshape(-1)[j], value.reshape(-1)[j] = 0, v
-        names = [
-            draft.add_initializer(path, f"{label}.{k}.{what}", x) for what, x in (("keep", keep), ("value", value))
-        ]
-        kept, fixed = draft.fresh_name(f"{label}.{k}.kept"), draft.fresh_name(f"{label}.{k}.fixed")
-        draft.before.setdefault(self.index, []).extend(
-            [
-                helper.make_node("Mul", [self.node.input[k], names[0]], [kept]),
-                helper.make_node("Add", [kept, names[1]], [fixed]),
-            ]
-        )
-        self.node.input[k] = fixed
+            factor = 0 < told.flat[j] < LARGEST_SIZE
+            times.flat[j], over.flat[j], plus.flat[j] = (v, told.flat[j], 0) if factor else (0, 1, v)
+        for op, operand in (("Mul", times), ("Div", over), ("Add", plus)):
+            if np.any(operand != (op != "Add")):
+                stem = f"{label}.{k}.{op.lower()}"
+                name, out = draft.add_initializer(path, stem, operand), draft.fresh_name(f"{stem}.out")
+                draft.before.setdefault(self.index, []).append(helper.make_node(op, [self.node.input[k], name], [out]))
+                self.node.input[k] = out
 
     def _joined_anew(self, k: int, dtype: np.dtype, changes: Mapping[int, int]) -> onnx.NodeProto | None:
         """The Concat that makes input k, with its constant parts rewritten; None where the wrong entries lie elsewhere."""
