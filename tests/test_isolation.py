@@ -65,7 +65,12 @@ def test_gives_the_same_numbers() -> None:
 
 def test_strings_and_scalars_pass() -> None:
     nodes = [helper.make_node("Identity", ["x"], ["y"])]
-    for element, array in ((8, np.array(["a", "ß"], object)), (1, np.float32(3)), (9, np.array([[True]])), (10, np.float16(2))):
+    for element, array in (
+        (8, np.array(["a", "ß"], object)),
+        (1, np.float32(3)),
+        (9, np.array([[True]])),
+        (10, np.float16(2)),
+    ):
         shape = list(np.shape(array))
         found = apart(build(nodes, [("x", element, shape)], [("y", element, shape)])).run({"x": np.asarray(array)})["y"]
         assert found.shape == tuple(shape)
@@ -90,7 +95,10 @@ def test_wrong_sizes_are_refused_and_the_session_goes_on() -> None:
 
 
 @posix
-@pytest.mark.parametrize(("number", "words"), [(signal.SIGSEGV, "crashed .SIGSEGV"), (signal.SIGABRT, "SIGABRT"), (signal.SIGKILL, "for want of memory")])
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(signal.SIGSEGV, "crashed .SIGSEGV"), (signal.SIGABRT, "SIGABRT"), (signal.SIGKILL, "for want of memory")],
+)
 def test_a_crash_is_a_failed_check(number: int, words: str) -> None:
     session = apart(conv_net())
     os.kill(session.native.process.pid, number)
@@ -165,7 +173,9 @@ def test_ends_that_come_early_are_noticed() -> None:
 
 def test_an_isolated_run_writes_the_same_file(tmp_path: Path) -> None:
     for name, isolate in (("here", False), ("there", True)):
-        result = prune(conv_net(), tmp_path / name, ratio=0.5, isolate=isolate, measure=False, input_shapes=["x:1x3x8x8"])
+        result = prune(
+            conv_net(), tmp_path / name, ratio=0.5, isolate=isolate, measure=False, input_shapes=["x:1x3x8x8"]
+        )
         assert result.report.proof
     assert (tmp_path / "here").read_bytes() == (tmp_path / "there").read_bytes()
     assert verify(conv_net(), tmp_path / "there", result.plan, isolate=True).passed

@@ -147,7 +147,7 @@ def _sign(pruned: onnx.ModelProto, plan: Plan) -> None:
     holder.metadata_props.extend(kept)
     del pruned.metadata_props[:]
     pruned.metadata_props.extend(holder.metadata_props)
-    text = json.dumps(plan.to_json(), sort_keys=True)
+    text = json.dumps({**plan.to_json(), "source": plan.source["sha256"]}, sort_keys=True)  # not the file's name
     facts = {
         "onnxprune.version": __version__,
         "onnxprune.source": str(plan.source["sha256"]),
