@@ -2,8 +2,9 @@
 
     python benchmarks/methods.py --data ../shared/data --models ../shared/models --write docs/METHODS.md
 
-DIR of --data holds `<set>_test.npz` to judge by and the training images to calibrate with, each with `x` (images, uint8)
-and `y` (labels); DIR of --models the networks that are not part of the repository.  What is not there is left out.
+DIR of --data holds `<set>_test.npz` to judge by and the training images to calibrate with, each with `x` (images,
+uint8) and `y` (labels); DIR of --models the networks that are not part of the repository.  What is not there is left
+out.
 Each network and method has a process of its own, whose peak memory is told.  Finished rows are kept in --results, so
 that an interrupted run goes on where it was.
 """
@@ -95,7 +96,7 @@ def measure(args: argparse.Namespace) -> dict:
     for share, kept in chosen.items():
         pruned = finished(model.proto, deps, kept, compensation, lab)
         found[f"{share:g}"] = [accuracy(pruned, network, args), deps.macs(deps.dead(kept)) / deps.macs()]
-    return {"accuracy": found, "seconds": seconds, "memory": memory, "images": args.images}
+    return {"accuracy": found, "seconds": seconds, "memory": memory, "images": args.images, "trials": args.trial_images}
 
 
 def finished(model, deps, kept, compensation: str, lab):  # type: ignore[no-untyped-def]
@@ -177,7 +178,10 @@ def run(args: argparse.Namespace) -> dict:
 def table(results: dict, name: str) -> str:
     """The rows of one network as Markdown."""
     whole_net = results[f"{name} whole"]
-    head = f"### {NETWORKS[name].title}\n\nOriginal: {whole_net['accuracy']:.2%} on {whole_net['images']:,} test images.\n\n"
+    trials = {f.get("trials", 128) for key, f in results.items() if key.startswith(f"{name} msvfp") and "seconds" in f}
+    judged = f"Original: {whole_net['accuracy']:.2%} on {whole_net['images']:,} test images."
+    told = "".join(f" `msvfp` measured its losses on {n} training images." for n in sorted(trials))
+    head = f"### {NETWORKS[name].title}\n\n{judged}{told}\n\n"
     columns = " | ".join(f"−{1 - share:.0%} MACs" for share in SHARES)
     lines = [f"| method | {columns} | seconds | MiB |", "|---|" + "---:|" * (len(SHARES) + 2)]
     for key, found in results.items():

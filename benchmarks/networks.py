@@ -8,7 +8,6 @@ import onnx
 from onnx import numpy_helper
 
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
-NAMES = ("bvlc_alexnet", "densenet121", "inception_v1", "inception_v2", "resnet50", "shufflenet", "squeezenet", "vgg19", "zfnet512")
 
 
 def filled(name: str, seed: int = 0) -> onnx.ModelProto:
@@ -34,7 +33,7 @@ def filled(name: str, seed: int = 0) -> onnx.ModelProto:
     inputs = [v for v in graph.input if v.name in used and v.name not in known]
     tensors = [numpy_helper.from_array(np.asarray(array), name) for name, array in known.items() if name in used]
     built = onnx.helper.make_graph(nodes, graph.name, inputs, graph.output, tensors)
-    return onnx.helper.make_model(built, opset_imports=model.opset_import, ir_version=8, producer_name="onnxprune benchmarks")
+    return onnx.helper.make_model(built, opset_imports=model.opset_import, ir_version=8, producer_name="benchmarks")
 
 
 def plain(mebibytes: int, seed: int = 0) -> onnx.ModelProto:
@@ -45,8 +44,11 @@ def plain(mebibytes: int, seed: int = 0) -> onnx.ModelProto:
     for k in range(max(1, round(mebibytes / 36))):
         array = rng.standard_normal((1024, width, 3, 3), np.float32) * np.float32(math.sqrt(2 / (9 * width)))
         tensors.append(numpy_helper.from_array(array, f"w{k}"))
-        nodes += [onnx.helper.make_node("Conv", [last, f"w{k}"], [f"c{k}"], pads=[1] * 4), onnx.helper.make_node("Relu", [f"c{k}"], [f"r{k}"])]
+        nodes.append(onnx.helper.make_node("Conv", [last, f"w{k}"], [f"c{k}"], pads=[1] * 4))
+        nodes.append(onnx.helper.make_node("Relu", [f"c{k}"], [f"r{k}"]))
         last, width = f"r{k}", 1024
     values = [onnx.helper.make_tensor_value_info(n, 1, [1, c, 8, 8]) for n, c in (("x", 64), (last, 1024))]
     graph = onnx.helper.make_graph(nodes, "plain", values[:1], values[1:], tensors)
-    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8, producer_name="onnxprune benchmarks")
+    return onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8, producer_name="benchmarks"
+    )

@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+COLUMNS = ("network", "file", "nodes", "MACs left", "analyse s", "score s", "rewrite s")
+COLUMNS += ("these three / floor", "whole run / floor", "peak of stages / file", "peak of whole run / file")
 DEFAULT = ("squeezenet", "resnet50", "densenet121", "inception_v2", "vgg19")
 
 
@@ -60,7 +62,8 @@ def stages(path: Path, method: str) -> dict[str, float]:
     spent["peak before saving"] = _peak()
     save(pruned, path.with_suffix(".pruned.onnx"))
     lap("save")
-    return spent | {"peak": _peak(), "nodes": len(deps.nodes), "macs left": deps.macs(deps.dead(choice.kept)) / deps.macs()}
+    left = deps.macs(deps.dead(choice.kept)) / deps.macs()
+    return spent | {"peak": _peak(), "nodes": len(deps.nodes), "macs left": left}
 
 
 def make(path: Path) -> dict[str, float]:
@@ -97,12 +100,11 @@ def report(name: str, method: str, folder: Path) -> None:
     size = path.stat().st_size
     base, parts, run = (_child(task, path, method) for task in ("floor", "stages", "whole"))
     inner = sum(parts[k] for k in ("analyse", "score", "rewrite"))
-    print(
-        f"| {name} | {size / 2**20:.0f} MiB | {int(parts['nodes'])} | {parts['macs left']:.2f} | {parts['analyse']:.3f} | {parts['score']:.3f} "
-        f"| {parts['rewrite']:.3f} | {inner / base['cpu']:.2f} | {run['cpu'] / base['cpu']:.2f} "
-        f"| {(parts['peak'] - parts['imported']) / size:.2f} | {(run['peak'] - run['imported']) / size:.2f} | {run['peak'] / size:.2f} |",
-        flush=True,
-    )
+    cells = [name, f"{size / 2**20:.0f} MiB", str(int(parts["nodes"])), f"{parts['macs left']:.2f}"]
+    cells += [f"{parts[k]:.3f}" for k in ("analyse", "score", "rewrite")]
+    cells += [f"{inner / base['cpu']:.2f}", f"{run['cpu'] / base['cpu']:.2f}"]
+    cells += [f"{parts['peak'] / size:.2f}", f"{run['peak'] / size:.2f}"]
+    print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:
@@ -117,8 +119,7 @@ def main() -> None:
         timed = {"stages": stages, "whole": whole}
         print(json.dumps(tasks[task](Path(path)) if task in tasks else timed[task](Path(path), method)))
         return
-    print("| network | file | nodes | MACs left | analyse s | score s | rewrite s | these three / floor | whole run / floor | added peak of stages / file | added peak of whole run / file | peak / file |")
-    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
+    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
     with tempfile.TemporaryDirectory() as folder:
         for name in args.names:
             report(name, args.method, Path(folder))

@@ -286,7 +286,7 @@ class Op:
 
 
 def complete(out: Any, shape: tuple[int, ...] | None) -> Value | None:
-    """A value from what a rule returns: a trailing `...` becomes axes that never shrink; None if the shape is unknown."""
+    """A value from what a rule returns: a trailing `...` becomes axes that never shrink; None for unknown shapes."""
     if isinstance(out, Value):
         return out
     if out and out[-1] is ...:

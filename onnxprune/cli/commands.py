@@ -13,9 +13,13 @@ from onnxprune.cli.screen import Screen
 from onnxprune.cli.table import APPLY, LOOK, PRUNE, SENSE, VERIFY, options, request_options
 from onnxprune.criteria.methods import METHODS
 from onnxprune.errors import UsageError
-from onnxprune.pipeline import Result
+from onnxprune.pipeline.apply import apply as run_apply
+from onnxprune.pipeline.curves import sensitivity as run_sensitivity
 from onnxprune.pipeline.inspection import analysed, inspect
+from onnxprune.pipeline.prune import Result
+from onnxprune.pipeline.prune import prune as run_prune
 from onnxprune.pipeline.request import BUDGETS
+from onnxprune.pipeline.verify import verify as run_verify
 from onnxprune.report import files, lists
 from onnxprune.report.terminal import rendered
 from onnxprune.runtime.doctor import diagnose
@@ -54,7 +58,7 @@ def prune_command(context: click.Context, source: str, output: str | None, **giv
         raise UsageError("say how much to remove: --ratio 0.5, --target macs=0.5, --threshold 0.9 or --max-drop 1%")
     _check_files(source, output, given)
     with screen.progress() as progress:
-        result = onnxprune.prune(source, output, progress=progress, **asked)
+        result = run_prune(source, output, progress=progress, **asked)
     _deliver(screen, result, given)
 
 
@@ -72,7 +76,7 @@ def apply_command(context: click.Context, source: str, output: str | None, plan:
     screen = _screen(context, given)
     _check_files(source, output, given, plan)
     with screen.progress() as progress:
-        result = onnxprune.apply(source, plan, output, progress=progress, **request_options(given))
+        result = run_apply(source, plan, output, progress=progress, **request_options(given))
     _deliver(screen, result, given)
 
 
@@ -89,7 +93,7 @@ def verify_command(context: click.Context, source: str, pruned: str, plan: str, 
     """
     screen = _screen(context, given)
     with screen.progress() as progress:
-        proof = onnxprune.verify(source, pruned, plan, progress=progress, **request_options(given))
+        proof = run_verify(source, pruned, plan, progress=progress, **request_options(given))
     screen.give({"verified": proof.passed, "result": str(proof), **asdict(proof)})
     screen.show(f"masked original and pruned model are {proof}")
 
@@ -142,7 +146,7 @@ def sensitivity_command(context: click.Context, source: str, **given: Any) -> No
     """
     screen = _screen(context, given)
     with screen.progress() as progress:
-        found = onnxprune.sensitivity(source, progress=progress, **request_options(given))
+        found = run_sensitivity(source, progress=progress, **request_options(given))
     screen.give(found.to_json())
     screen.show(lists.sensitivity(found))
 

@@ -60,7 +60,10 @@ class Method:
         """
         if reason := self.lacks(filters, evidence):
             raise UsageError(reason)
-        return dead_first(filters, lambda some, which: self.rule(some, None if evidence is None else evidence[which]))
+        floor = float(getattr(self.rule, "floor", 0.0))
+        return dead_first(
+            filters, lambda some, which: self.rule(some, None if evidence is None else evidence[which]), floor
+        )
 
     def select(self, filters: Filters, count: int, evidence: Floats | None = None) -> Indices:
         """The `count` channels that stay, sorted; all of them without a look where all stay."""

@@ -72,28 +72,51 @@ def tree_order(tree: Tree, energies: Floats, residual: Callable[[float, float], 
     return np.array([*order, last], np.int64), all_losses / total if total > 0 else np.zeros(tree.leaves)
 
 
-def dead_first(filters: Filters, inner: Callable[[Filters, Indices], Ranking]) -> Ranking:
-    """A ranking of the filters that are not all zero; those that are leave before any other, at no loss.
+def dead_first(filters: Filters, inner: Callable[[Filters, Indices], Ranking], floor: float = 0.0) -> Ranking:
+    """A ranking of the filters that do something; those that are all zero leave before any other, at no loss.
 
-    What is left of such a channel is a constant (its bias). Unless every filter is zero, `inner` sees no zero ones:
-    it is given the others and their indices.
+    What is left of such a channel is a constant (its bias). With a `floor`, filters of a norm below this share of the
+    median norm go first as well, weakest first, unless a threshold asks for likeness. Unless every filter is zero,
+    `inner` sees the others and their indices.
     """
-    alive, dead = np.flatnonzero(filters.energies > 0), np.flatnonzero(filters.energies == 0)
-    if not len(alive):
+    energies = filters.energies
+    positive = energies[energies > 0]
+    if not len(positive):
         return replace(ranking(np.zeros(filters.channels)), duplicates=lambda _: np.array([0]))
-    if not len(dead):
+    least = floor**2 * float(np.median(positive))
+    alive, weak = np.flatnonzero((energies > 0) & (energies >= least)), np.flatnonzero(energies < least)
+    weak = np.union1d(weak, np.flatnonzero(energies == 0))
+    if not len(weak):
         return inner(filters, alive)
+    weak = weak[np.lexsort((-weak, energies[weak]))]
     rest = inner(filters.take(alive), alive)
 
     def pick(count: int) -> Indices:
         if count <= len(alive):
             return alive[rest.keep(count)]
-        return np.concatenate([alive, dead[: count - len(alive)]])
+        return np.concatenate([alive, weak[len(weak) - (count - len(alive)) :]])
 
-    duplicates = rest.duplicates
     return Ranking(
-        np.concatenate([dead[::-1], alive[rest.order]]),
-        np.concatenate([np.zeros(len(dead)), rest.losses]),
+        np.concatenate([weak, alive[rest.order]]),
+        np.concatenate([energies[weak], rest.losses * energies[alive].sum()]) / energies.sum(),
         pick,
-        None if duplicates is None else lambda least: alive[duplicates(least)],
+        _duplicates(filters, inner, floor, alive, rest),
     )
+
+
+def _duplicates(
+    filters: Filters, inner: Callable[[Filters, Indices], Ranking], floor: float, alive: Indices, rest: Ranking
+) -> Callable[[float], Indices] | None:
+    """What stays at a least similarity: a weak filter that resembles nothing does, however weak it is."""
+    duplicates = rest.duplicates
+    if duplicates is None:
+        return None
+    if floor == 0:
+        return lambda least: alive[duplicates(least)]
+
+    def strict(least: float) -> Indices:
+        found = dead_first(filters, inner).duplicates
+        assert found is not None
+        return found(least)
+
+    return strict

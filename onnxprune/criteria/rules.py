@@ -38,6 +38,9 @@ class Ncc:
     linkage: str = option("complete", "how likeness of clusters follows from that of filters", choices=LINKAGES)
     representative: str = option("norm", "which filter of a cluster stays", choices=("norm", "medoid", "first"))
     absolute: bool = option(False, "take opposite filters for alike, which no ReLU does")
+    floor: float = option(
+        0.0, "share of the median norm below which filters go first: they resemble nothing", low=0.0, high=1.0
+    )
 
     def __call__(self, filters: Filters, evidence: Floats | None = None) -> Ranking:
         distance = similarity(filters, self.measure, self.lag, self.absolute)

@@ -175,9 +175,11 @@ DIRECT: dict[str, Callable[[Arrays, Mapping[str, Any]], np.ndarray | None]] = {
     "Where": _pointwise(np.where),
 }
 
-BROADCAST = frozenset("Add And Div Equal Greater Less Max Min Mul Or Pow Sub Where Xor Mod GreaterOrEqual LessOrEqual".split())
+BROADCAST = frozenset(
+    "Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Min Mod Mul Or Pow Sub Where Xor".split()
+)
 
 BY_REFERENCE = frozenset(
-    "Abs And CumSum Expand Flatten GatherND GreaterOrEqual LessOrEqual Mod NonZero Or Pad Pow Range Round ScatterElements "
-    "ScatterND Sign Split Tile Xor".split()
+    "Abs And CumSum Expand Flatten GatherND GreaterOrEqual LessOrEqual Mod NonZero Or Pad Pow Range Round "
+    "ScatterElements ScatterND Sign Split Tile Xor".split()
 )

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import onnx
 
-
 # All operators of onnx 1.23.2, in all versions, were given an input of unknown type, with each attribute in turn.
 FRAGILE = frozenset({"EyeLike", "RegexFullMatch", "DictVectorizer", "LabelEncoder", "TreeEnsemble"})
 

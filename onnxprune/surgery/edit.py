@@ -14,7 +14,6 @@ from onnxprune.errors import ModelError
 from onnxprune.model.evaluate import evaluate
 from onnxprune.model.static import attributes_of
 
-
 LARGEST_SIZE = 1 << 31  # larger integers are no sizes: "to the end" is such a one
 
 
@@ -249,7 +248,7 @@ class Edit:
                 self.node.input[k] = out
 
     def _joined_anew(self, k: int, dtype: np.dtype, changes: Mapping[int, int]) -> onnx.NodeProto | None:
-        """The Concat that makes input k, with its constant parts rewritten; None where the wrong entries lie elsewhere."""
+        """The Concat that makes input k, its constant parts rewritten; None where the wrong entries lie elsewhere."""
         deps = self.draft.deps
         maker = deps.maker(self.source.inputs[k])
         if maker is None or maker.proto.op_type != "Concat" or maker.path != self.source.path:

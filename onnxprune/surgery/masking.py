@@ -18,7 +18,7 @@ BLOCK = 4 << 20  # bytes that are masked at once
 
 @dataclass(frozen=True)
 class MaskedTensor:
-    """A weight with dead positions set to `zero`, row by row: `np.asarray` gives all of it, `blocks` some rows at a time."""
+    """A weight with dead positions set to `zero`: `np.asarray` gives all of it, `blocks` some rows at a time."""
 
     array: np.ndarray  # as in the file; never changed
     live: Live
@@ -59,7 +59,7 @@ class MaskedWeights(Mapping[str, MaskedTensor]):
         self._tensors = {t.name: t for t in model.graph.initializer if t.name in plans}
         for node in model.graph.node:
             if node.op_type in ("Constant", "ConstantOfShape") and node.output[0] in plans:
-                self._tensors |= {node.output[0]: a.t for a in node.attribute if a.name == "value"}
+                self._tensors.update((node.output[0], a.t) for a in node.attribute if a.name == "value")
 
     def __getitem__(self, name: str) -> MaskedTensor:
         version = self._plans[name]

@@ -34,39 +34,27 @@ def cut(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.Mo
     plans = list(versions(deps, dead))
     out = _with_tensors(model, plans, cut_array)
     draft = Draft(deps, dead, opset_of(model))
-    draft.names = _all_names(out)
+    draft.names = all_names(out)
     draft.restate()
-    uses = {(u.node, u.input): v for v in plans for u in v.uses}
-    live = {place: version.live for place, version in uses.items()}
+    versioned = {(u.node, u.input): v for v in plans for u in v.uses}
     fills: dict[str, list[Version]] = {}
     for version in plans:
         if version.source.kind == "fill":
             fills.setdefault(version.source.key, []).append(version)
     nodes = {(path, tuple(node.output)): node for graph, path in graphs_of(out.graph) for node in graph.node}
+    whole = _uses_by_node(deps)
     for index, node in enumerate(deps.nodes):
         proto = nodes[node.path, tuple(node.proto.output)]
-        _rewire(proto, index, uses)
+        _rewire(proto, index, versioned)
         _keep_told(draft, index, proto)
         _fill(draft, index, proto, fills.get(node.outputs[0] if node.outputs else "", []))
-        if index in deps.detours and any(draft.box(key) is None for key in deps.passed(index)):
-            _detour(draft, index, proto)
-        elif any(draft.box(key) is None and deps.values.get(key) is not None for key in (*node.inputs, *node.outputs)):
-            continue  # inside a shuffle that is replaced as a whole
-        elif index in deps.unknown:
-            continue  # all that it takes is whole
-        elif (fn := REPAIRS.get(operator(proto.domain, proto.op_type))) and _touched(draft, index, live):
-            inputs = {k: live[index, k] for k in range(len(node.inputs)) if (index, k) in live}
-            inputs |= {u.input: tuple(np.ones(x.size, bool) for x in u.axes) for u in _whole(deps, index, inputs)}
-            attributes = {a.name: helper.get_attribute_value(a) for a in proto.attribute if a.type != a.GRAPH}
-            try:
-                fn(Edit(draft, index, node, proto, inputs), **attributes)
-            except MALFORMED as error:
-                what = "has inputs or attributes that do not suit its operator, and cannot follow the cut"
-                raise ModelError(f"node {quoted(str(node))} {what} ({type(error).__name__})") from error
-    _place(out, draft, nodes)
-    _drop_unused(out, model)
-    _list_tensors(out, model)
-    _refresh_shapes(out, draft)
+        live = {u.input: v.live for u in whole[index] if (v := versioned.get((index, u.input)))}
+        inputs = {u.input: tuple(np.ones(x.size, bool) for x in u.axes) for u in whole[index]} if live else {}
+        _follow(draft, index, proto, {**inputs, **live})
+    place(out, draft, nodes)
+    drop_unused(out, model)
+    list_tensors(out, model)
+    refresh_shapes(out, draft)
     return out
 
 
@@ -86,16 +74,16 @@ def mask(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.M
     uses = {(u.node, u.input): v for v in plans for u in v.uses}
     nodes = {(path, tuple(node.output)): node for graph, path in graphs_of(out.graph) for node in graph.node}
     renamed = _materialise(out, plans, nodes, deps)
-    _list_tensors(out, model)
+    list_tensors(out, model)
     for index, node in enumerate(deps.nodes):
         _rewire(nodes[node.path, tuple(node.proto.output)], index, uses, renamed)
     if approximated := deps.approximated(dead):
         draft = Draft(deps, dead, opset_of(model))
-        draft.names = _all_names(out)
+        draft.names = all_names(out)
         for index in approximated:
             node = deps.nodes[index]
             compute_on_live(draft, index, nodes[node.path, tuple(node.proto.output)])
-        _place(out, draft, nodes)
+        place(out, draft, nodes)
     return out
 
 
@@ -193,7 +181,8 @@ def zero_points(model: onnx.ModelProto, deps: Dependencies) -> dict[str, np.ndar
 
 def _touched(draft: Draft, index: int, live: Mapping[tuple[int, int], tuple[np.ndarray, ...]]) -> bool:
     node = draft.deps.nodes[index]
-    return any((index, k) in live for k in range(len(node.inputs))) or draft.touched(node)
+    told_anew = any(key in draft.restated for key in node.inputs)
+    return told_anew or any((index, k) in live for k in range(len(node.inputs))) or draft.touched(node)
 
 
 def _whole(deps: Dependencies, index: int, known: Mapping[int, object]) -> list:
@@ -204,7 +193,8 @@ def _detour(draft: Draft, index: int, proto: onnx.NodeProto) -> None:
     """A shuffle whose channels are no box any more becomes one Gather."""
     node, detour = draft.deps.nodes[index], draft.deps.detours[index]
     origin, out = draft.box(detour.origin.value), draft.box(node.outputs[0])
-    assert origin is not None and out is not None
+    assert origin is not None
+    assert out is not None
     renumber = np.cumsum(origin[detour.origin.axis]) - 1
     picks = renumber[detour.order[out[detour.origin.axis]]]
     name = draft.add_initializer(node.path, f"{node.label}.picks", picks)
@@ -212,89 +202,3 @@ def _detour(draft: Draft, index: int, proto: onnx.NodeProto) -> None:
     del proto.input[:], proto.attribute[:]
     proto.input.extend([detour.origin.value.removeprefix(node.path), name])
     proto.attribute.append(helper.make_attribute("axis", detour.origin.axis))
-
-
-def _place(out: onnx.ModelProto, draft: Draft, nodes: Mapping[tuple[str, tuple[str, ...]], onnx.NodeProto]) -> None:
-    """Put the new tensors and nodes where they belong."""
-    deps = draft.deps
-    index = {id(nodes[deps.nodes[k].path, tuple(deps.nodes[k].proto.output)]): k for k in (*draft.before, *draft.after)}
-    for graph, path in list(graphs_of(out.graph)):
-        new = draft.initializers.get(path, ())
-        graph.initializer.extend(new)
-        places = [index.get(id(node), -1) for node in graph.node]
-        if max(places, default=-1) < 0:
-            continue
-        ordered: list[onnx.NodeProto] = []
-        for k, node in zip(places, graph.node, strict=True):
-            ordered += [*draft.before.get(k, []), node, *draft.after.get(k, [])]
-        _replace_nodes(graph, ordered)
-
-
-def _list_tensors(out: onnx.ModelProto, model: onnx.ModelProto) -> None:
-    """Before IR version 4 every tensor is listed as an input too; so are the new ones."""
-    if model.ir_version >= 4:
-        return
-    known = {path + t.name for graph, path in graphs_of(model.graph) for t in graph.initializer}
-    for graph, path in graphs_of(out.graph):
-        new = [t for t in graph.initializer if path + t.name not in known]
-        graph.input.extend(helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in new)
-
-
-def _replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
-    holder = onnx.GraphProto()
-    holder.node.extend(nodes)
-    del graph.node[:]
-    graph.node.extend(holder.node)
-
-
-def _all_names(model: onnx.ModelProto) -> set[str]:
-    names: set[str] = set()
-    for graph, _ in graphs_of(model.graph):
-        names |= {t.name for t in graph.initializer} | {v.name for v in (*graph.input, *graph.output)}
-        names |= {name for node in graph.node for name in (*node.input, *node.output)}
-    return names
-
-
-def _references(graph: onnx.GraphProto) -> set[str]:
-    found = {v.name for v in graph.output}
-    for node in graph.node:
-        found.update(node.input)
-        for body, _ in subgraphs(node):
-            found |= _references(body)
-    return found
-
-
-def _drop_unused(out: onnx.ModelProto, model: onnx.ModelProto) -> None:
-    """Remove nodes and tensors that only the removed parts used; what nobody used before stays."""
-    wanted, graph = _references(model.graph), out.graph
-    while True:
-        used = _references(graph)
-        busy = [n for n in graph.node if any(o in used or o not in wanted for o in n.output) or not n.output]
-        if len(busy) == len(graph.node):
-            break
-        _replace_nodes(graph, busy)
-    idle = [k for k, t in enumerate(graph.initializer) if t.name in wanted and t.name not in used]
-    names = {graph.initializer[k].name for k in idle}
-    for k in reversed(idle):
-        del graph.initializer[k]
-    for k in [k for k, v in enumerate(graph.input) if v.name in names][::-1]:
-        del graph.input[k]
-
-
-def _refresh_shapes(out: onnx.ModelProto, draft: Draft) -> None:
-    """Recorded shapes of values that lost channels; those of values that are gone."""
-    for graph, path in graphs_of(out.graph):
-        made = {name for node in graph.node for name in node.output} | {v.name for v in graph.input}
-        tensors = {t.name: t for t in graph.initializer}
-        for value in [v for v in graph.value_info if v.name not in made and v.name not in tensors]:
-            graph.value_info.remove(value)
-        for value in (*graph.value_info, *graph.input, *(graph.output if path else ())):
-            if not value.type.tensor_type.HasField("shape"):
-                continue
-            dims = value.type.tensor_type.shape.dim
-            box = draft.box(path + value.name)
-            sizes = tensors[value.name].dims if value.name in tensors else [int(m.sum()) for m in box or ()]
-            cut_axes = [True] * len(sizes) if value.name in tensors else [not m.all() for m in box or ()]
-            for dim, size, changed in zip(dims, sizes, cut_axes, strict=False):
-                if changed and dim.HasField("dim_value"):
-                    dim.dim_value = size

@@ -12,8 +12,9 @@ ZERO_AT_ZERO = (
     "com.microsoft:Gelu com.microsoft:QuickGelu"
 ).split()
 NOT_AT_ZERO = (
-    "Acos Acosh Affine And BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cos Cosh Equal Exp Greater GreaterOrEqual "
-    "HardSigmoid IsInf IsNaN Less LessOrEqual Log Mod Not Or ParametricSoftplus Reciprocal ScaledTanh Sigmoid Softplus Xor"
+    "Acos Acosh Affine And BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cos Cosh Equal Exp Greater "
+    "GreaterOrEqual HardSigmoid IsInf IsNaN Less LessOrEqual Log Mod Not Or ParametricSoftplus Reciprocal ScaledTanh "
+    "Sigmoid Softplus Xor"
 ).split()
 
 
