@@ -152,6 +152,14 @@ class Dependencies:
     def _makers(self) -> dict[str, Node]:
         return {key: node for node in self.nodes for key in node.outputs if key}
 
+    @cached_property
+    def uses_at(self) -> dict[int, list[Use]]:
+        """Tensors of the file that a node takes, by its position."""
+        found: dict[int, list[Use]] = {}
+        for use in self.uses:
+            found.setdefault(use.node, []).append(use)
+        return found
+
     def maker(self, key: str) -> Node | None:
         """The node that makes a value."""
         return self._makers.get(key)

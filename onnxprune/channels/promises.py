@@ -5,7 +5,7 @@ channels add nothing.  A rule says with one of these functions whether its opera
 tensor of the file keeps the promise by being masked itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -18,7 +18,7 @@ Promise = Callable[[Op], bool]
 def every(op: Op) -> bool:
     """f(0, 0) = 0: sums, and what only moves elements."""
     inputs = range(len(op.names))
-    return all(_reaches(op, k) for k in inputs) and all([op.silent(k) for k in inputs])
+    return all(_reaches(op, k) for k in inputs) and _silent(op, inputs)
 
 
 def some(op: Op) -> bool:
@@ -36,7 +36,7 @@ def only(*inputs: int) -> Promise:
     """f(0, 0, ...) = 0 for these inputs, whatever the others hold."""
 
     def promise(op: Op) -> bool:
-        return all(_reaches(op, k) for k in inputs) and all([op.silent(k) for k in inputs])
+        return all(_reaches(op, k) for k in inputs) and _silent(op, inputs)
 
     return promise
 
@@ -58,7 +58,7 @@ def made(*parameters: int, axis: int = 1) -> Promise:
         if any(_common(op, k, x).any() for k in loud for _, x in lively):
             return False
         op.adds(*(x for _, x in lively))
-        return all([op.silent(k) for k in given])
+        return _silent(op, given)
 
     return promise
 
@@ -67,9 +67,15 @@ def scaled(*parameters: int, axis: int = 1) -> Promise:
     """Scale and shift make the channels of this axis zero, whatever comes in; no other axis can shrink."""
 
     def promise(op: Op) -> bool:
-        return all(j == axis for j, _ in _lively(op)) and all([op.silent(k) for k in parameters])
+        return all(j == axis for j, _ in _lively(op)) and _silent(op, parameters)
 
     return promise
+
+
+def _silent(op: Op, inputs: Iterable[int]) -> bool:
+    """Whether all of these inputs are zero where they are dead; each of them is asked, for what the question does."""
+    answers = [op.silent(k) for k in inputs]
+    return all(answers)
 
 
 def _lively(op: Op) -> list[tuple[int, Labels]]:

@@ -1,5 +1,6 @@
 """What a repair sees of a node in the pruned model, and what it may change."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -66,28 +67,17 @@ class Draft:
     def restate(self) -> None:
         """Evaluate shape arithmetic again, on the shapes of the pruned network."""
         statics = self.deps.statics
-        for node in self.deps.nodes:
+        for index, node in enumerate(self.deps.nodes):
             outputs = [key for key in node.outputs if key in statics.sampled]
             if not outputs or any(map(self._has_channels, outputs)):
                 continue
+            values: list[np.ndarray] | None = None
             if node.proto.op_type in ("Shape", "Size"):
-                box = self.box(node.inputs[0]) or self._source_box(node)
-                if box is None:
-                    continue
-                sizes = [int(m.sum()) for m in box]
-                a = attributes_of(node.proto)
-                told = (
-                    sizes[a.get("start", 0) : a.get("end", len(sizes))]
-                    if node.proto.op_type == "Shape"
-                    else np.prod(sizes)
-                )
-                values = [np.asarray(told, np.int64)]
+                values = self._sizes(index, node)
             elif any(key in self.restated for key in node.inputs):
                 inputs = [self.known(key) if key else None for key in node.inputs]
-                values = evaluate(node.proto, inputs, attributes_of(node.proto), self.opset) or []
-            else:
-                continue
-            for key, value in zip(outputs, values, strict=False):
+                values = evaluate(node.proto, inputs, attributes_of(node.proto), self.opset)
+            for key, value in zip(outputs, values or (), strict=False):
                 if not np.array_equal(value, statics.constants[key]):
                     self.restated[key] = value
 
@@ -95,10 +85,17 @@ class Draft:
         value = self.deps.values.get(key)
         return value is not None and not all(map(is_fixed, value.axes))
 
-    def _source_box(self, node: Node) -> tuple[np.ndarray, ...] | None:
-        index = next(k for k, other in enumerate(self.deps.nodes) if other is node)
-        use = next((u for u in self.deps.uses if u.node == index), None)
-        return None if use is None else tuple(self.deps.live(x, self.dead) for x in use.axes)
+    def _sizes(self, index: int, node: Node) -> list[np.ndarray] | None:
+        """What a Shape or Size node gives; None where it is not known."""
+        box = self.box(node.inputs[0])
+        if box is None:
+            use = next(iter(self.deps.uses_at.get(index, ())), None)
+            box = None if use is None else tuple(self.deps.live(x, self.dead) for x in use.axes)
+        if box is None:
+            return None
+        sizes, a = [int(m.sum()) for m in box], attributes_of(node.proto)
+        told = math.prod(sizes) if node.proto.op_type == "Size" else sizes[a.get("start", 0) : a.get("end", len(sizes))]
+        return [np.asarray(told, np.int64)]
 
     def known(self, key: str) -> np.ndarray | None:
         """A small constant as the pruned model computes it."""

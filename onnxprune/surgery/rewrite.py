@@ -15,12 +15,13 @@ from onnxprune.channels.dependencies import Dependencies
 from onnxprune.channels.op import REPAIRS, operator
 from onnxprune.errors import ModelError
 from onnxprune.model.evaluate import MALFORMED
-from onnxprune.model.static import opset_of, subgraphs
+from onnxprune.model.static import opset_of
 from onnxprune.model.tensors import quoted
 from onnxprune.surgery.copying import Replaced, copy_model, graphs_of
 from onnxprune.surgery.edit import Draft, Edit
 from onnxprune.surgery.tensors import Version, cut_array, masked_array, read_tensor, versions, write_tensor
 from onnxprune.surgery.thaw import compute_on_live
+from onnxprune.surgery.tidy import all_names, drop_unused, list_tensors, place, refresh_shapes
 
 
 def cut(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.ModelProto:
@@ -42,15 +43,12 @@ def cut(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.Mo
         if version.source.kind == "fill":
             fills.setdefault(version.source.key, []).append(version)
     nodes = {(path, tuple(node.output)): node for graph, path in graphs_of(out.graph) for node in graph.node}
-    whole = _uses_by_node(deps)
     for index, node in enumerate(deps.nodes):
         proto = nodes[node.path, tuple(node.proto.output)]
         _rewire(proto, index, versioned)
         _keep_told(draft, index, proto)
         _fill(draft, index, proto, fills.get(node.outputs[0] if node.outputs else "", []))
-        live = {u.input: v.live for u in whole[index] if (v := versioned.get((index, u.input)))}
-        inputs = {u.input: tuple(np.ones(x.size, bool) for x in u.axes) for u in whole[index]} if live else {}
-        _follow(draft, index, proto, {**inputs, **live})
+        _follow(draft, index, proto, versioned)
     place(out, draft, nodes)
     drop_unused(out, model)
     list_tensors(out, model)
@@ -163,30 +161,47 @@ def _materialise(out: onnx.ModelProto, plans: list[Version], nodes: dict, deps: 
 
 def zero_points(model: onnx.ModelProto, deps: Dependencies) -> dict[str, np.ndarray]:
     """What zero is in quantised weights, shaped to broadcast over them, by key of the weight."""
-    tensors = {t.name: t for t in model.graph.initializer}
+    wanted = {id(scaling.weight): scaling for scaling in deps.scalings if scaling.zero_point}
+    tensors = {t.name: t for t in model.graph.initializer} if wanted else {}
     found: dict[str, np.ndarray] = {}
-    for scaling in deps.scalings:
-        use = next((u for u in deps.uses if scaling.weight is not None and u.axes is scaling.weight), None)
-        if use is None or scaling.zero_point not in tensors:
+    for use in deps.uses:
+        if (scaling := wanted.get(id(use.axes))) is None:
             continue
-        zero = read_tensor(tensors[scaling.zero_point])
-        if scaling.axis is not None and zero.ndim:
+        zero = deps.statics.constants.get(scaling.zero_point)
+        if zero is None and scaling.zero_point in tensors:
+            zero = read_tensor(tensors[scaling.zero_point])
+        if zero is not None and scaling.axis is not None and zero.ndim:
             zero = zero.reshape([-1 if k == scaling.axis % len(use.axes) else 1 for k in range(len(use.axes))])
-        found[use.source] = zero
+        if zero is not None:
+            found[use.source] = zero
     return found
 
 
 # --- nodes -------------------------------------------------------------------
 
 
-def _touched(draft: Draft, index: int, live: Mapping[tuple[int, int], tuple[np.ndarray, ...]]) -> bool:
-    node = draft.deps.nodes[index]
-    told_anew = any(key in draft.restated for key in node.inputs)
-    return told_anew or any((index, k) in live for k in range(len(node.inputs))) or draft.touched(node)
-
-
-def _whole(deps: Dependencies, index: int, known: Mapping[int, object]) -> list:
-    return [u for u in deps.uses if u.node == index and u.input not in known]
+def _follow(draft: Draft, index: int, proto: onnx.NodeProto, versioned: Mapping[tuple[int, int], Version]) -> None:
+    """Let what a node says of its channels follow the cut.  Raises ModelError where it cannot."""
+    deps, node = draft.deps, draft.deps.nodes[index]
+    if index in deps.detours and any(draft.box(key) is None for key in deps.passed(index)):
+        _detour(draft, index, proto)
+        return
+    if any(draft.box(key) is None and deps.values.get(key) is not None for key in (*node.inputs, *node.outputs)):
+        return  # inside a shuffle that is replaced as a whole
+    fn = REPAIRS.get(operator(proto.domain, proto.op_type))
+    if fn is None or index in deps.unknown:  # all that an unknown node takes is whole
+        return
+    uses = deps.uses_at.get(index, ())
+    cut_here = {u.input: versioned[index, u.input].live for u in uses if (index, u.input) in versioned}
+    if not cut_here and not draft.touched(node):
+        return
+    inputs = {u.input: tuple(np.ones(x.size, bool) for x in u.axes) for u in uses} | cut_here
+    attributes = {a.name: helper.get_attribute_value(a) for a in proto.attribute if a.type != a.GRAPH}
+    try:
+        fn(Edit(draft, index, node, proto, inputs), **attributes)
+    except MALFORMED as error:
+        what = "has inputs or attributes that do not suit its operator, and cannot follow the cut"
+        raise ModelError(f"node {quoted(str(node))} {what} ({type(error).__name__})") from error
 
 
 def _detour(draft: Draft, index: int, proto: onnx.NodeProto) -> None:

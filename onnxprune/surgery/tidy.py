@@ -1,0 +1,103 @@
+"""What is left to do once the nodes are cut: put new ones in their places, drop idle ones, refresh recorded shapes."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+import onnx
+from onnx import helper
+
+from onnxprune.model.static import subgraphs
+from onnxprune.surgery.copying import graphs_of
+from onnxprune.surgery.edit import Draft
+
+
+def place(out: onnx.ModelProto, draft: Draft, nodes: Mapping[tuple[str, tuple[str, ...]], onnx.NodeProto]) -> None:
+    """Put the new tensors and nodes where they belong."""
+    deps = draft.deps
+    index = {id(nodes[deps.nodes[k].path, tuple(deps.nodes[k].proto.output)]): k for k in (*draft.before, *draft.after)}
+    for graph, path in list(graphs_of(out.graph)):
+        new = draft.initializers.get(path, ())
+        graph.initializer.extend(new)
+        places = [index.get(id(node), -1) for node in graph.node]
+        if max(places, default=-1) < 0:
+            continue
+        ordered: list[onnx.NodeProto] = []
+        for k, node in zip(places, graph.node, strict=True):
+            ordered += [*draft.before.get(k, []), node, *draft.after.get(k, [])]
+        _replace_nodes(graph, ordered)
+
+
+def list_tensors(out: onnx.ModelProto, model: onnx.ModelProto) -> None:
+    """Before IR version 4 every tensor is listed as an input too; so are the new ones."""
+    if model.ir_version >= 4:
+        return
+    known = {path + t.name for graph, path in graphs_of(model.graph) for t in graph.initializer}
+    for graph, path in graphs_of(out.graph):
+        new = [t for t in graph.initializer if path + t.name not in known]
+        graph.input.extend(helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in new)
+
+
+def _replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
+    holder = onnx.GraphProto()
+    holder.node.extend(nodes)
+    del graph.node[:]
+    graph.node.extend(holder.node)
+
+
+def all_names(model: onnx.ModelProto) -> set[str]:
+    names: set[str] = set()
+    for graph, _ in graphs_of(model.graph):
+        names |= {t.name for t in graph.initializer} | {v.name for v in (*graph.input, *graph.output)}
+        names |= {name for node in graph.node for name in (*node.input, *node.output)}
+    return names
+
+
+def _references(graph: onnx.GraphProto) -> Counter[str]:
+    """How often each name is used, in a graph and in the bodies inside it."""
+    found = Counter(v.name for v in graph.output)
+    for node in graph.node:
+        found.update(filter(None, node.input))
+        for body, _ in subgraphs(node):
+            found.update(_references(body))
+    return found
+
+
+def drop_unused(out: onnx.ModelProto, model: onnx.ModelProto) -> None:
+    """Remove nodes and tensors that only the removed parts used; what nobody used before stays."""
+    wanted, used, graph = _references(model.graph), _references(out.graph), out.graph
+    makers = {name: node for node in graph.node for name in node.output if name}
+    idle: set[int] = set()
+    doubtful = [node for node in graph.node if node.output]
+    while doubtful:
+        node = doubtful.pop()
+        if id(node) in idle or any(used[o] or not wanted[o] for o in node.output):
+            continue
+        idle.add(id(node))
+        holder = onnx.GraphProto(node=[node])
+        used.subtract(_references(holder))
+        doubtful += [makers[name] for name in node.input if name in makers]
+    if idle:
+        _replace_nodes(graph, [node for node in graph.node if id(node) not in idle])
+    names = {t.name for t in graph.initializer if wanted[t.name] and not used[t.name]}
+    for values in (graph.initializer, graph.input):
+        for k in [k for k, value in enumerate(values) if value.name in names][::-1]:
+            del values[k]
+
+
+def refresh_shapes(out: onnx.ModelProto, draft: Draft) -> None:
+    """Recorded shapes of values that lost channels; those of values that are gone."""
+    for graph, path in graphs_of(out.graph):
+        made = {name for node in graph.node for name in node.output} | {v.name for v in graph.input}
+        tensors = {t.name: t for t in graph.initializer}
+        for value in [v for v in graph.value_info if v.name not in made and v.name not in tensors]:
+            graph.value_info.remove(value)
+        for value in (*graph.value_info, *graph.input, *(graph.output if path else ())):
+            if not value.type.tensor_type.HasField("shape"):
+                continue
+            dims = value.type.tensor_type.shape.dim
+            box = draft.box(path + value.name)
+            sizes = tensors[value.name].dims if value.name in tensors else [int(m.sum()) for m in box or ()]
+            cut_axes = [True] * len(sizes) if value.name in tensors else [not m.all() for m in box or ()]
+            for dim, size, changed in zip(dims, sizes, cut_axes, strict=False):
+                if changed and dim.HasField("dim_value"):
+                    dim.dim_value = size
