@@ -177,7 +177,7 @@ def test_methods_that_draw_have_a_seed(name: str) -> None:
     ("name", "options", "message"),
     [
         ("nnc", {}, "no method 'nnc'; there are ncc,"),
-        ("ncc", {"linkge": "single"}, "no option 'linkge'; it has: absolute, lag"),
+        ("ncc", {"linkge": "single"}, "no option 'linkge'; it has: absolute, floor, lag"),
         ("ncc", {"linkage": "ward"}, "one of complete, average, single, not 'ward'"),
         ("ncc", {"absolute": "perhaps"}, "wants yes or no"),
         ("apssf", {"share": 1.5}, "from 0.0 to 1.0"),
