@@ -16,7 +16,7 @@ import onnx
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.model import Model
-from onnxprune.model.static import weightless
+from onnxprune.model.skeleton import weightless
 from onnxprune.pipeline.measure import measurements
 from onnxprune.pipeline.run import Run
 from onnxprune.runtime.source import SPILL_MODEL, Source, Variant, held, inline_bytes

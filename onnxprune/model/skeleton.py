@@ -1,0 +1,95 @@
+"""A model without its large tensors and with concrete input shapes: all that shape inference needs of it."""
+
+import math
+from collections.abc import Mapping
+
+import onnx
+
+from onnxprune.errors import ModelError
+from onnxprune.model.evaluate import LARGEST
+
+Shape = tuple[int, ...]
+SAMPLE = {0: 1}  # size taken for a symbolic axis by its position; the others are spatial
+SPATIAL = 224
+MOST = 1 << 40  # elements of a tensor of the file
+LONGEST = 1 << 26  # positions of an axis; the shape of a value with a longer one counts as unknown
+
+
+def skeleton_of(model: onnx.ModelProto, input_shapes: Mapping[str, Shape]) -> onnx.ModelProto:
+    """A copy without large tensors, in which the shapes of the inputs are the given ones or a sample."""
+    skeleton = weightless(model)
+    channels = _channels_wanted(skeleton.graph)
+    for value in skeleton.graph.input:
+        _make_concrete(value, input_shapes.get(value.name), channels.get(value.name))
+    return skeleton
+
+
+def weightless(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy without the data of large tensors and without recorded shapes, which may be stale."""
+    out = onnx.ModelProto(ir_version=model.ir_version)
+    out.opset_import.extend(model.opset_import)
+    out.functions.extend(model.functions)
+    _strip_graph(model.graph, out.graph)
+    return out
+
+
+def _strip_graph(graph: onnx.GraphProto, out: onnx.GraphProto) -> None:
+    out.name = "graph"
+    out.input.extend(graph.input)
+    for value in graph.output:  # what is recorded of its shape may be as stale as any other
+        out.output.add(name=value.name).type.tensor_type.elem_type = value.type.tensor_type.elem_type
+    for tensor in graph.initializer:
+        _strip_tensor(tensor, out.initializer.add())
+    for node in graph.node:
+        heavy = any(a.type in (onnx.AttributeProto.TENSOR, onnx.AttributeProto.GRAPH) for a in node.attribute)
+        if not heavy:
+            out.node.append(node)
+            continue
+        copy = out.node.add(
+            op_type=node.op_type, domain=node.domain, name=node.name, input=node.input, output=node.output
+        )
+        for attribute in node.attribute:
+            new = copy.attribute.add(name=attribute.name, type=attribute.type)
+            if attribute.type == onnx.AttributeProto.TENSOR:
+                _strip_tensor(attribute.t, new.t)
+            elif attribute.type == onnx.AttributeProto.GRAPH:
+                _strip_graph(attribute.g, new.g)
+            else:
+                new.CopyFrom(attribute)
+
+
+def _strip_tensor(tensor: onnx.TensorProto, out: onnx.TensorProto) -> None:
+    elements = math.prod(tensor.dims)
+    if not 0 <= elements <= MOST or any(n < 0 for n in tensor.dims):
+        raise ModelError(f"the tensor {tensor.name!r} claims the shape {list(tensor.dims)}: the file is damaged")
+    if elements <= LARGEST:
+        out.CopyFrom(tensor)
+        return
+    out.name, out.data_type = tensor.name, tensor.data_type
+    out.dims.extend(tensor.dims)
+    out.data_location = onnx.TensorProto.EXTERNAL
+
+
+def _channels_wanted(graph: onnx.GraphProto) -> dict[str, int]:
+    """Channels of inputs that a convolution takes: its weights tell them, where the input itself does not."""
+    weights, found = {tensor.name: tensor.dims for tensor in graph.initializer}, {}
+    for node in graph.node:
+        if node.op_type == "Conv" and len(node.input) > 1 and len(weights.get(node.input[1], ())) > 1:
+            group = next((a.i for a in node.attribute if a.name == "group"), 1)
+            found[node.input[0]] = weights[node.input[1]][1] * max(group, 1)
+    return found
+
+
+def _make_concrete(value: onnx.ValueInfoProto, shape: Shape | None, channels: int | None) -> None:
+    if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
+        if shape is not None:
+            elem = value.type.tensor_type.elem_type
+            value.type.CopyFrom(onnx.helper.make_tensor_type_proto(elem, shape))
+        return
+    for k, dim in enumerate(value.type.tensor_type.shape.dim):
+        if shape is not None:
+            dim.dim_value = shape[k]
+        elif not dim.HasField("dim_value") or dim.dim_value < 0:
+            dim.dim_value = channels if k == 1 and channels else SAMPLE.get(k, SPATIAL)
+        if dim.dim_value > LONGEST:  # onnx's inference goes through such an axis position by position
+            dim.Clear()
