@@ -22,7 +22,7 @@ def conclude(walk: Walk) -> Dependencies:
     _tie_shared(walk, roles)
     component = walk.coupling.solve()
     zeroed = _zeroed(walk, roles, component)
-    groups = groups_of(walk.uses, walk.parts, component, roles, walk.sources, walk.nodes)
+    groups = groups_of(walk.uses, walk.parts, component, roles)
     ties = Ties(*walk.coupling.edges(), tuple(walk.coupling.causes), walk.coupling.size)
     return Dependencies(
         nodes=tuple(walk.nodes), values=walk.values, sources=walk.sources, uses=tuple(walk.uses),

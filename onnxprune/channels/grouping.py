@@ -1,10 +1,12 @@
 """Components into groups: channels that occupy the same slots can be compared and removed one by one."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.channels.dependencies import Group, Node, Slot, Source, Use
+from onnxprune.channels.dependencies import Group, Slot, Use
 from onnxprune.channels.labels import Labels, is_fixed
 from onnxprune.channels.roles import Role
 
@@ -14,8 +16,6 @@ def groups_of(
     parts: Sequence[Labels],
     component: Labels,
     roles: np.ndarray,
-    sources: Mapping[str, Source],
-    nodes: Sequence[Node],
 ) -> tuple[Group, ...]:
     """Groups in the order in which their first weight is used.
 
@@ -24,66 +24,73 @@ def groups_of(
         parts: labels of picked positions of which one has to stay, so that they make groups of their own.
         component: (labels,) component of each label.
         roles: (labels,) Role of each label.
-        sources: tensors of the file.
-        nodes: all nodes, for the names of the groups.
     """
     rows: list[tuple[Labels, Use | None, int]] = []
     for use in uses:
         rows += [(x, use, axis) for axis, x in enumerate(use.axes) if not is_fixed(x)]
     rows += [(x, None, 0) for x in parts]
-    families = _families([component[x] for x, _, _ in rows], int(component[0]))
+    at = _occurrences([x for x, _, _ in rows], component, roles)
     groups: list[Group] = []
     taken: dict[str, int] = {}
-    for channels, occupied in families:
-        slots = _slots(rows, channels, occupied, component, roles)
+    for starts, length in _families(at):
+        slots = _slots(rows, at, starts[:, None] + np.arange(length))
         writers = [s for s in slots if s.role & Role.WRITE]
         if not writers:
             continue
         first = next((s for s in writers if not s.role & Role.DEPTHWISE), writers[0])
         taken[first.source] = taken.get(first.source, 0) + 1
         name = first.source if taken[first.source] == 1 else f"{first.source}#{taken[first.source]}"
-        groups.append(Group(name, channels, slots))
+        groups.append(Group(name, at.component[starts], slots))
     return tuple(groups)
 
 
-def _families(rows: list[Labels], frozen: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Components by the rows that they occupy, and how often: (components, rows occupied)."""
-    if not rows:
-        return []
-    where = np.repeat(np.arange(len(rows)), [x.size for x in rows])
-    component = np.concatenate(rows)
-    where, component = where[component != frozen], component[component != frozen]
-    order = np.lexsort((where, component))
-    where, component = where[order], component[order]
-    starts = np.flatnonzero(np.diff(component, prepend=-1))
-    families: dict[bytes, list[int]] = {}
-    for k, occupied in enumerate(np.split(where, starts[1:]) if starts.size else []):
-        families.setdefault(occupied.tobytes(), []).append(k)
-    ids = component[starts]
-    found = [(ids[members], np.unique(np.frombuffer(key, where.dtype))) for key, members in families.items()]
-    return sorted(found, key=lambda f: int(f[1][0]))
+@dataclass(frozen=True)
+class Occurrences:
+    """Every position of every row that can be removed, in the order of component, row and position."""
+
+    component: np.ndarray  # (occurrences,), like the others
+    row: np.ndarray
+    position: np.ndarray
+    role: np.ndarray
 
 
-def _slots(
-    rows: list[tuple[Labels, Use | None, int]],
-    channels: np.ndarray,
-    occupied: np.ndarray,
-    component: Labels,
-    roles: np.ndarray,
-) -> tuple[Slot, ...]:
-    index = np.full(int(component.max()) + 1, -1, np.int64)
-    index[channels] = np.arange(channels.size)
+def _occurrences(rows: list[Labels], component: Labels, roles: np.ndarray) -> Occurrences:
+    sizes = [x.size for x in rows]
+    labels = np.concatenate(rows) if rows else np.zeros(0, np.int64)
+    row = np.repeat(np.arange(len(rows)), sizes)
+    position = np.arange(labels.size) - np.repeat(np.cumsum(sizes, dtype=np.int64) - sizes, sizes)
+    of = component[labels]
+    free = np.flatnonzero(of != component[0])
+    order = free[np.argsort(of[free], kind="stable")]
+    return Occurrences(of[order], row[order], position[order], roles[labels[order]])
+
+
+def _families(at: Occurrences) -> list[tuple[np.ndarray, int]]:
+    """Components that occupy the same rows equally often: where each one's occurrences start, and how many they are."""
+    starts = np.flatnonzero(np.diff(at.component, prepend=-1))
+    ends = np.append(starts[1:], at.component.size)
+    found: dict[bytes, list[int]] = {}
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        found.setdefault(at.row[start:end].tobytes(), []).append(start)
+    families = [(np.array(members), len(key) // at.row.itemsize) for key, members in found.items()]
+    return sorted(families, key=lambda family: int(at.row[family[0][0]]))
+
+
+def _slots(rows: list[tuple[Labels, Use | None, int]], at: Occurrences, members: np.ndarray) -> tuple[Slot, ...]:
+    """Slots of a family whose occurrences are `members` (components, occurrences)."""
+    row, position = at.row[members[0]], at.position[members]
+    roles = np.bitwise_and.reduce(at.role[members], axis=0)
     slots: dict[tuple[str, int, bytes], Slot] = {}
-    for row in occupied:
-        labels, use, axis = rows[row]
+    bounds = [*np.flatnonzero(np.diff(row, prepend=-1)).tolist(), row.size]
+    for start, end in itertools.pairwise(bounds):
+        _, use, axis = rows[row[start]]
         if use is None:
             continue
-        channel = index[component[labels]]
-        inside = np.flatnonzero(channel >= 0)
-        positions = inside[np.argsort(channel[inside], kind="stable")].reshape(channels.size, -1)
-        role = Role(int(np.bitwise_and.reduce(roles[labels[inside]])))
+        positions = position[:, start:end]
+        role = Role(int(np.bitwise_and.reduce(roles[start:end])))
         key = (use.source, axis, positions.tobytes())
-        if key in slots:
-            role |= slots[key].role
-        slots[key] = Slot(use.source, axis, positions, role, use.node if key not in slots else slots[key].node)
+        known = slots.get(key)
+        slots[key] = Slot(
+            use.source, axis, positions, role | known.role if known else role, known.node if known else use.node
+        )
     return tuple(slots.values())
