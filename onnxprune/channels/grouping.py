@@ -68,7 +68,7 @@ def _occurrences(rows: list[Labels], component: Labels, roles: np.ndarray) -> Oc
 def _families(at: Occurrences) -> list[tuple[np.ndarray, int]]:
     """Components that occupy the same rows equally often: where each one's occurrences start, and how many they are."""
     starts = np.flatnonzero(np.diff(at.component, prepend=-1))
-    ends = np.append(starts[1:], at.component.size)
+    ends = np.append(starts, at.component.size)[1:]
     found: dict[bytes, list[int]] = {}
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
         found.setdefault(at.row[start:end].tobytes(), []).append(start)
