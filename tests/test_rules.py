@@ -14,7 +14,7 @@ from law import Trial, check_law
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 from rows import Row
 
-from onnxprune.channels.op import REPAIRS, RULES
+from onnxprune.channels.tables import REPAIRS, RULES
 from onnxprune.errors import OnnxPruneError
 
 ROWS: list[Row] = [*rows_linear.ROWS, *rows_elementwise.ROWS, *rows_shape.ROWS, *rows_attention.ROWS]

@@ -1,4 +1,4 @@
-"""What a rule sees of a node, and the tables of rules and repairs.
+"""What a rule sees of a node.
 
 A rule takes the axes of the inputs (positional, in the order of the operator's schema) and the attributes (keyword),
 ties labels through `op`, and returns the axes of the output: a tuple, in which `...` as the last item stands for
@@ -6,8 +6,8 @@ axes that never shrink, or a list of such tuples for several outputs.  Beside a 
 in the node must follow the cut.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -15,51 +15,8 @@ import numpy as np
 from onnxprune.channels.boxes import Detour, Value, pick, reshape, settle, spread, transpose
 from onnxprune.channels.labels import Axes, Coupling, LabelError, Labels, fixed, is_fixed
 from onnxprune.channels.roles import Cost, Role, Scaling
+from onnxprune.channels.tables import Rule
 from onnxprune.model.evaluate import MALFORMED
-
-Quiet = Callable[["Op"], bool]  # whether the dead channels of the output are zero in the masked network
-
-
-@dataclass(frozen=True)
-class Rule:
-    """An operator's rule, and when the dead channels of its output are exactly zero."""
-
-    apply: Callable[..., Any]
-    quiet: Quiet
-    tangled: bool  # takes values whose channels are not boxes yet
-
-
-RULES: dict[str, Rule] = {}
-REPAIRS: dict[str, Callable[..., None]] = {}
-
-
-def never(_: "Op") -> bool:
-    return False
-
-
-def rule(*operators: str, quiet: Quiet = never, tangled: bool = False) -> Callable:
-    """Register the rule of operators, named `Type` or `domain:Type`."""
-
-    def register(fn: Callable) -> Callable:
-        RULES.update(dict.fromkeys(operators, Rule(fn, quiet, tangled)))
-        return fn
-
-    return register
-
-
-def repair(*operators: str) -> Callable:
-    """Register what follows the cut in nodes of these operators."""
-
-    def register(fn: Callable) -> Callable:
-        REPAIRS.update(dict.fromkeys(operators, fn))
-        return fn
-
-    return register
-
-
-def operator(domain: str, op_type: str) -> str:
-    """Name of an operator in the tables."""
-    return op_type if domain in ("", "ai.onnx") else f"{domain}:{op_type}"
 
 
 def on(x: Axes, axis: int, labels: Labels) -> Axes:
@@ -222,6 +179,13 @@ class Op:
         else:
             self.freeze(a, why="sums over its channels without weights, and removed ones would count")
 
+    def changed(self) -> Value:
+        """The labels of input 0, tangled or not, whose elements are no longer those of the axis that was split."""
+        value = self.values[0]
+        if value is None or value.tangle is None:
+            return Value(value.axes if value is not None else ())
+        return Value(value.axes, replace(value.tangle, origin=None))
+
     def reshape(self, shape: Sequence[int] | None) -> Value:
         value = self.values[0]
         if value is None or shape is None:
@@ -272,12 +236,19 @@ class Op:
 
     def completed(self, found: Rule) -> list[Value | None]:
         """What the rule gives for the outputs that are there; None where a shape is unknown."""
-        inputs = [] if found.tangled else [self.axes(k) for k in range(len(self.values))]
+        inputs = [] if found.tangled else [self.axes(k, self.avoided(k, found)) for k in range(len(self.values))]
         out = found.apply(self, *inputs, **self.attributes)
         parts = out if isinstance(out, list) else [out]
         if len(parts) == len(self.given):
             parts = [part for part, given in zip(parts, self.given, strict=True) if given]
         return [complete(x, shape) for x, shape in zip(parts, self.shapes, strict=False)]
+
+    def avoided(self, k: int, found: Rule) -> list[int]:
+        """Axes of input k that cannot carry channels."""
+        value = self.values[k]
+        if k or found.channel is None or value is None:
+            return []
+        return [d for d in range(len(value.axes)) if d != found.channel]
 
     def promises(self, found: Rule) -> bool:
         """Whether the dead positions of the outputs are zero; what comes of no elements at all may be anything."""

@@ -12,8 +12,9 @@ from onnxprune.channels.arithmetic import Arithmetic, Origins, Place
 from onnxprune.channels.boxes import Detour, Value
 from onnxprune.channels.dependencies import Layer, Node, Source, Use
 from onnxprune.channels.labels import LARGEST_AXIS, Axes, Coupling, LabelError, Labels, fixed, is_fixed
-from onnxprune.channels.op import RULES, Op, Rule, operator
+from onnxprune.channels.op import Op
 from onnxprune.channels.roles import Role, Scaling
+from onnxprune.channels.tables import RULES, Rule, operator
 from onnxprune.model.evaluate import MALFORMED
 from onnxprune.model.static import Statics, attributes_of, find, subgraphs
 

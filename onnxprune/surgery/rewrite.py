@@ -12,7 +12,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnxprune.channels.dependencies import Dependencies
-from onnxprune.channels.op import REPAIRS, operator
+from onnxprune.channels.tables import REPAIRS, operator
 from onnxprune.errors import ModelError
 from onnxprune.model.evaluate import MALFORMED
 from onnxprune.model.static import opset_of

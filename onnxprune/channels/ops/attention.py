@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from onnxprune.channels.labels import Axes, Labels, fixed
-from onnxprune.channels.op import Op, repair, rule
+from onnxprune.channels.op import Op
+from onnxprune.channels.tables import repair, rule
 
 
 def couple_heads(op: Op, q: Labels, k: Labels, v: Labels, *, scores: bool) -> Labels:

@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 
 from onnxprune.channels.labels import Axes, Labels
-from onnxprune.channels.op import Op, rule
+from onnxprune.channels.op import Op
 from onnxprune.channels.ops.linear import convolve, matrix_product
 from onnxprune.channels.promises import first, made
 from onnxprune.channels.roles import Scaling
+from onnxprune.channels.tables import rule
 
 
 def _columns(b: Axes, *parameters: Axes | None) -> list[Labels]:

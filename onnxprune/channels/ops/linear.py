@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from onnxprune.channels.labels import Axes, Labels, fixed
-from onnxprune.channels.op import Op, repair, rule
+from onnxprune.channels.op import Op
 from onnxprune.channels.promises import made
+from onnxprune.channels.tables import repair, rule
 
 
 def _spatial(shape: tuple[int, ...] | None) -> int:
@@ -18,12 +19,12 @@ def _batch(x: Axes) -> int:
     return x[0].size
 
 
-@rule("Conv", quiet=made(2))
+@rule("Conv", channel=1, quiet=made(2))
 def conv(op: Op, x: Axes, w: Axes, b: Axes | None = None, *, group: int = 1, **_: Any) -> Axes:
     return convolve(op, x, w, (b,), group)
 
 
-@rule("com.microsoft:FusedConv")
+@rule("com.microsoft:FusedConv", channel=1)
 def fused_conv(
     op: Op, x: Axes, w: Axes, b: Axes | None = None, z: Axes | None = None, *, group: int = 1, **_: Any
 ) -> Axes:
@@ -64,7 +65,7 @@ def repair_conv(edit: Any, group: int = 1, **_: Any) -> None:
         edit.set_attribute("group", edit.count_in(0, 1) // edit.count_in(weight, 1))
 
 
-@rule("ConvTranspose", quiet=made(2))
+@rule("ConvTranspose", channel=1, quiet=made(2))
 def conv_transpose(op: Op, x: Axes, w: Axes, b: Axes | None = None, *, group: int = 1, **_: Any) -> Axes:
     """Weights are (in, out / group, ...): the first axis reads."""
     op.freeze(*x[2:], *w[2:], why="slides its kernel over it")

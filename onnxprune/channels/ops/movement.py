@@ -6,8 +6,9 @@ import numpy as np
 
 from onnxprune.channels.boxes import Value
 from onnxprune.channels.labels import Axes, fixed
-from onnxprune.channels.op import Op, on, repair, rule
+from onnxprune.channels.op import Op, on
 from onnxprune.channels.promises import every, first
+from onnxprune.channels.tables import repair, rule
 
 
 @rule("Reshape", "Flatten", "Squeeze", "Unsqueeze", quiet=first, tangled=True)
@@ -51,7 +52,7 @@ def concat(op: Op, *xs: Axes, axis: int = 1, **_: Any) -> Axes:
     return tuple(np.concatenate(x) if k == axis else op.coupling.join(x) for k, x in enumerate(columns))
 
 
-@rule("DepthToSpace", quiet=first)
+@rule("DepthToSpace", channel=1, quiet=first)
 def depth_to_space(op: Op, x: Axes, *, blocksize: int, mode: bytes | str = b"DCR") -> Axes:
     square = blocksize * blocksize
     grid = x[1].reshape(-1, square).T if mode in (b"CRD", "CRD") else x[1].reshape(square, -1)
@@ -60,7 +61,7 @@ def depth_to_space(op: Op, x: Axes, *, blocksize: int, mode: bytes | str = b"DCR
     return (x[0], grid[0], ...)  # type: ignore[return-value]
 
 
-@rule("SpaceToDepth", quiet=first)
+@rule("SpaceToDepth", channel=1, quiet=first)
 def space_to_depth(op: Op, x: Axes, *, blocksize: int) -> Axes:
     op.freeze(*x[2:], why="interleaves it with channels")
     return (x[0], np.tile(x[1], blocksize * blocksize), ...)  # type: ignore[return-value]
@@ -97,7 +98,7 @@ def repair_expand(edit: Any, **_: Any) -> None:
         edit.set_ints(1, None, {k: shape[off + k] for k, v in enumerate(become) if v != shape[off + k]})
 
 
-@rule("Resize", "Upsample", quiet=first)
+@rule("Resize", "Upsample", channel=1, quiet=first)
 def resize(op: Op, x: Axes, *told: Axes | None, axes: Any = None, **attributes: Any) -> Axes:
     shape = op.shapes[0]
     op.freeze(*(labels for value in told if value for labels in value), why="resizes by it")
@@ -182,7 +183,7 @@ def trilu(op: Op, x: Axes, *_: Axes | None, **__: Any) -> Axes:
     return x
 
 
-@rule("GridSample", quiet=first)
+@rule("GridSample", channel=1, quiet=first)
 def grid_sample(op: Op, x: Axes, grid: Axes, **_: Any) -> Axes:
     op.freeze(*x[2:], *grid[1:], why="samples it")
     return (x[0], x[1], ...)  # type: ignore[return-value]

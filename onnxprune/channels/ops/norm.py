@@ -3,11 +3,12 @@
 from typing import Any
 
 from onnxprune.channels.labels import Axes, fixed
-from onnxprune.channels.op import Op, repair, rule
+from onnxprune.channels.op import Op
 from onnxprune.channels.promises import every, first, scaled
+from onnxprune.channels.tables import repair, rule
 
 
-@rule("BatchNormalization", quiet=scaled(1, 2))
+@rule("BatchNormalization", channel=1, quiet=scaled(1, 2))
 def batch_norm(op: Op, x: Axes, *params: Axes, training_mode: int = 0, **_: Any) -> list[Axes]:
     channels = x[1] if len(x) > 1 else x[0]
     op.tie(channels, *(p[0] for p in params))
@@ -16,14 +17,14 @@ def batch_norm(op: Op, x: Axes, *params: Axes, training_mode: int = 0, **_: Any)
     return [x] + [params[2]] * (len(op.shapes) - 1)
 
 
-@rule("InstanceNormalization", quiet=scaled(1, 2))
+@rule("InstanceNormalization", channel=1, quiet=scaled(1, 2))
 def instance_norm(op: Op, x: Axes, *params: Axes, **_: Any) -> Axes:
     op.statistics(*x[2:], why="takes statistics over it")
     op.tie(x[1], *(p[0] for p in params))
     return x
 
 
-@rule("GroupNormalization", quiet=scaled(1, 2))
+@rule("GroupNormalization", channel=1, quiet=scaled(1, 2))
 def group_norm(op: Op, x: Axes, *params: Axes, num_groups: int, **_: Any) -> Axes:
     """Whole groups go: the statistics of the others stay what they were.  A single one is a norm over channels."""
     op.freeze(*x[2:], why="takes statistics over it")
@@ -64,7 +65,7 @@ def mean_variance(op: Op, x: Axes, *, axes: Any = (0, 2, 3), **_: Any) -> Axes:
     return x
 
 
-@rule("LRN", quiet=first)
+@rule("LRN", channel=1, quiet=first)
 def lrn(op: Op, x: Axes, **_: Any) -> Axes:
     op.statistics(x[1], why="sums over neighbouring channels")
     return x

@@ -2,9 +2,11 @@
 
 import numpy as np
 
+from onnxprune.channels.boxes import Value
 from onnxprune.channels.labels import Axes, fixed
-from onnxprune.channels.op import Op, rule
+from onnxprune.channels.op import Op
 from onnxprune.channels.promises import every, first, only, some
+from onnxprune.channels.tables import rule
 
 ZERO_AT_ZERO = (
     "Abs Asin Asinh Atan Atanh Cast Ceil Celu Dropout Elu Erf Floor Gelu HardSwish Identity LeakyRelu Mish Neg "
@@ -18,12 +20,15 @@ NOT_AT_ZERO = (
 ).split()
 
 
-@rule(*ZERO_AT_ZERO, quiet=first)
-@rule("com.microsoft:FastGelu", "com.microsoft:BiasGelu", "com.microsoft:BiasAdd", quiet=every)  # of a sum
-@rule(*NOT_AT_ZERO)
-def pointwise(op: Op, *xs: Axes | None, **_: object) -> Axes | list[Axes]:
-    y = op.broadcast(*xs)
-    return [y] * len(op.shapes)
+@rule(*ZERO_AT_ZERO, quiet=first, tangled=True)
+@rule(
+    "com.microsoft:FastGelu", "com.microsoft:BiasGelu", "com.microsoft:BiasAdd", quiet=every, tangled=True
+)  # of a sum
+@rule(*NOT_AT_ZERO, tangled=True)
+def pointwise(op: Op, **_: object) -> list[Axes] | list[Value]:
+    if len(op.values) == 1:
+        return [op.changed()] * len(op.shapes)
+    return [op.broadcast(*(op.axes(k) for k in range(len(op.values))))] * len(op.shapes)
 
 
 @rule("CastLike", quiet=first)

@@ -3,10 +3,11 @@
 from typing import Any
 
 from onnxprune.channels.labels import Axes
-from onnxprune.channels.op import Op, rule
+from onnxprune.channels.op import Op
 from onnxprune.channels.ops.linear import convolve
 from onnxprune.channels.promises import first, made
 from onnxprune.channels.roles import Scaling
+from onnxprune.channels.tables import rule
 
 
 @rule("QuantizeLinear", "DequantizeLinear", quiet=first)

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from onnxprune.channels.labels import Axes, Labels, fixed
-from onnxprune.channels.op import Op, repair, rule
+from onnxprune.channels.op import Op
+from onnxprune.channels.tables import repair, rule
 
 QUIET = {  # activations after which a unit without weights stays at zero, by position among those of one direction
     "LSTM": ({"Sigmoid", "HardSigmoid"}, {"Tanh", "Relu", "Softsign"}, {"Tanh", "Relu", "Softsign"}),

@@ -3,13 +3,14 @@
 from typing import Any
 
 from onnxprune.channels.labels import Axes, fixed, is_fixed
-from onnxprune.channels.op import Op, rule
+from onnxprune.channels.op import Op
 from onnxprune.channels.promises import first
+from onnxprune.channels.tables import rule
 
 SUMS = ("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare")
 
 
-@rule("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", quiet=first)
+@rule("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", channel=1, quiet=first)
 @rule("com.microsoft:NhwcMaxPool")
 def pool(op: Op, x: Axes, *_: Axes | None, **__: Any) -> list[Axes]:
     op.freeze(*x[2:], why="pools over it")
@@ -18,13 +19,13 @@ def pool(op: Op, x: Axes, *_: Axes | None, **__: Any) -> list[Axes]:
     return [(x[0], x[1], ...)] * len(op.shapes)  # type: ignore[list-item]
 
 
-@rule("MaxRoiPool", quiet=first)
+@rule("MaxRoiPool", channel=1, quiet=first)
 def roi_pool(op: Op, x: Axes, rois: Axes, **_: Any) -> Axes:
     op.freeze(x[0], *x[2:], *rois, why="takes regions of it")
     return (fixed(rois[0].size), x[1], ...)  # type: ignore[return-value]
 
 
-@rule("RoiAlign", quiet=first)
+@rule("RoiAlign", channel=1, quiet=first)
 def roi_align(op: Op, x: Axes, rois: Axes, batch: Axes, **_: Any) -> Axes:
     op.freeze(x[0], *x[2:], *rois, *batch, why="takes regions of it")
     return (fixed(rois[0].size), x[1], ...)  # type: ignore[return-value]

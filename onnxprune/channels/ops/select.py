@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 
 from onnxprune.channels.boxes import Value
-from onnxprune.channels.labels import Axes, fixed
-from onnxprune.channels.op import Op, on, repair, rule
+from onnxprune.channels.labels import Axes
+from onnxprune.channels.op import Op, on
 from onnxprune.channels.promises import first
+from onnxprune.channels.tables import repair, rule
 
 ALL = np.iinfo(np.int64).max
 
@@ -117,14 +118,42 @@ def repair_gather(edit: Any, axis: int = 0, **_: Any) -> None:
 
 @rule("ScatterND", quiet=lambda op: op.silent(0) and op.silent(2))
 def scatter_nd(op: Op, x: Axes, indices: Axes, updates: Axes, **_: Any) -> Axes:
-    """Indices (..., k) name positions on the first k axes; the axes behind these pass."""
-    shape = op.shapes[0]
-    if shape is None or not indices:
+    """Indices (..., k) name positions on the first k axes; the axes behind these pass.
+
+    Where they are the grid of some positions of each axis, the updates stand in for these positions.
+    """
+    if not indices:
         return op.unknown("scatters by indices of unknown shape")
-    k = indices[-1].size
-    op.freeze(*x[:k], *updates[: len(indices) - 1], *indices, why="scatters into it by computed indices")
+    k, known = indices[-1].size, op.constant(1)
+    op.freeze(*indices, why="scatters by it")
     op.broadcast(x[k:], updates[len(indices) - 1 :])
-    return tuple(fixed(labels.size) if j < k else labels for j, labels in enumerate(x))
+    lines = None if known is None else grid_lines(known)
+    if lines is None:
+        op.freeze(*x[:k], *updates[: len(indices) - 1], why="scatters into it by computed indices")
+        return x
+    for labels, replaced, line in zip(x, updates, lines, strict=False):
+        op.tie(labels[line], replaced)
+        op.part(replaced)
+    return x
+
+
+def grid_lines(indices: np.ndarray) -> list[np.ndarray] | None:
+    """Positions on each axis of a grid of indices (n1, n2, ..., k) with k axes; None where it is no grid."""
+    k = indices.shape[-1]
+    if indices.ndim != k + 1 or indices.size == 0:
+        return None
+    lines = [np.moveaxis(indices[..., j], j, 0).reshape(indices.shape[j], -1)[:, 0] for j in range(k)]
+    return lines if np.array_equal(np.stack(np.meshgrid(*lines, indexing="ij"), -1), indices) else None
+
+
+@repair("ScatterND")
+def repair_scatter_nd(edit: Any, **_: Any) -> None:
+    indices = edit.tensor(1)
+    lines = None if indices is None else grid_lines(indices)
+    if lines is None or all(edit.live_in(0, j).all() for j in range(len(lines))):
+        return
+    new = [edit.renumber(0, j)[line[edit.live_in(2, j)]] for j, line in enumerate(lines)]
+    edit.set_tensor(1, np.stack(np.meshgrid(*new, indexing="ij"), -1))
 
 
 @rule("GatherElements", "GatherND", "ScatterElements", "Scatter")

@@ -7,8 +7,9 @@ import numpy as np
 from onnx import numpy_helper
 
 from onnxprune.channels.labels import Axes
-from onnxprune.channels.op import Op, repair, rule
+from onnxprune.channels.op import Op
 from onnxprune.channels.promises import first
+from onnxprune.channels.tables import repair, rule
 
 LARGEST_FILL = 1 << 20  # elements of a filled tensor that may have channels
 
