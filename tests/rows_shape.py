@@ -133,7 +133,7 @@ QUANTISED = [
 DATA = "picks positions by computed indices"
 REFUSED = [
     row("GatherElements", (2, 6), X((2, 6), "i8", 0, 2), free=0, _refused=DATA),
-    row("GatherND", (2, 6), X((3, 1), "i8", 0, 2), free=0, _refused=DATA),
+    row("GatherND", (2, 6), X((3, 1), "i8", 0, 2), free=6),
     row("ScatterElements", (2, 6), X((1, 6), "i8", 0, 2), (1, 6), free=0, _refused=DATA),
     row("Scatter", (2, 6), X((1, 6), "i8", 0, 2), (1, 6), free=0, opset=9, _refused=DATA),
     row("ScatterND", (3, 6), I(1, 0).reshape(2, 1), (2, 6), free=9),

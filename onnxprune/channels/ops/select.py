@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.channels.boxes import Value
-from onnxprune.channels.labels import Axes
+from onnxprune.channels.labels import Axes, fixed
 from onnxprune.channels.op import Op, on
 from onnxprune.channels.promises import first
 from onnxprune.channels.tables import repair, rule
@@ -156,7 +156,17 @@ def repair_scatter_nd(edit: Any, **_: Any) -> None:
     edit.set_tensor(1, np.stack(np.meshgrid(*new, indexing="ij"), -1))
 
 
-@rule("GatherElements", "GatherND", "ScatterElements", "Scatter")
+@rule("GatherND", quiet=first)
+def gather_nd(op: Op, x: Axes, indices: Axes, *, batch_dims: int = 0) -> Axes:
+    """Indices (..., k) pick positions of the first k axes; the axes behind these pass."""
+    if batch_dims or not indices:
+        return op.unknown("picks positions by computed indices")
+    k = indices[-1].size
+    op.freeze(*x[:k], *indices, why="picks positions of it")
+    return (*(fixed(n.size) for n in indices[:-1]), *x[k:])
+
+
+@rule("GatherElements", "ScatterElements", "Scatter")
 def scatter(op: Op, *_: Axes | None, **__: Any) -> Axes:
     return op.unknown("picks positions by computed indices")
 
