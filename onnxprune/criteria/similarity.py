@@ -28,7 +28,7 @@ Shift = tuple[int, ...]
 
 DOUBLE_WORK = 1 << 28  # products (channels² · weights) up to which float64 costs too little to save
 FOLDED_WORK = 1 << 38  # products from which on columns are added up in pairs
-THREADED_WORK = 1 << 33  # products below which a second thread spends more time waiting than working
+
 FLAT = 1e-12  # a filter with less than this share of its energy around its mean is constant
 
 
@@ -85,7 +85,7 @@ def gram(rows: Integers, fold: bool = False) -> Floats:
     total = np.zeros((channels, channels))
     multiply = blas.ssyrk if rows.dtype is np.float32 else blas.dsyrk
     memory: NDArray = np.zeros((channels, channels), rows.dtype, order="F")
-    with _libraries().limit(limits=1 if work < THREADED_WORK else None, user_api="blas"):
+    with _libraries().limit(limits=1, user_api="blas"):
         for block in rows.blocks():
             columns = block.reshape(channels, -1)
             if fold and work > FOLDED_WORK:
