@@ -42,8 +42,8 @@ class Draft:
         return self.deps.box(key, self.dead)
 
     def touched(self, node: Node) -> bool:
-        """Whether any value around a node loses positions."""
-        return any(
+        """Whether any value around a node loses positions, or is told by another number than before."""
+        return any(key in self.restated for key in node.inputs) or any(
             box is None or not all(m.all() for m in box)
             for key in (*node.inputs, *node.outputs)
             if key and key in self.deps.values and self.deps.values[key] is not None
