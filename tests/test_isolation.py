@@ -24,7 +24,6 @@ from onnxprune.runtime.session import Session, make_session
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and limits of POSIX")
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="address space is limited on Linux only")
-PRUNE = sys.modules["onnxprune.pipeline.prune"]
 FEED = {"x": np.ones((2, 3, 8, 8), np.float32)}
 
 
@@ -229,7 +228,7 @@ def test_too_large_a_file_is_refused_before_it_is_read(tmp_path: Path, monkeypat
     path = tmp_path / "large.onnx"
     with path.open("wb") as file:
         file.truncate(3 << 30)
-    monkeypatch.setattr(PRUNE, "load", lambda _: pytest.fail("it was read"))
+    monkeypatch.setattr("onnxprune.pipeline.run.load", lambda _: pytest.fail("it was read"))
     with pytest.raises(ModelError, match=r"about 7\.8 GiB.*allows 4\.0 GiB"):
         prune(path, tmp_path / "out.onnx", ratio=0.5, max_memory="4GiB")
 
@@ -260,6 +259,6 @@ def test_memory_that_runs_out_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch)
     def fail(*_: Any, **__: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(PRUNE, "analyse", fail)
+    monkeypatch.setattr("onnxprune.pipeline.run.analyse", fail)
     with pytest.raises(ModelError, match="not enough memory"):
         prune(conv_net(), None, ratio=0.5, verify=False, measure=False)
