@@ -22,7 +22,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent.parent
 SHARES = (0.8, 0.7, 0.6, 0.5)  # of the MACs that stay
 TIMED = 0.6  # the share whose time is told
-METHODS = ("ncc", "cshe", "apssf", "spectral", "msvfp", "l1", "l2", "fpgm", "bn", "random")
+METHODS = ("ncc", "ncc:floor=0.1", "cshe", "apssf", "spectral", "msvfp", "l1", "l2", "fpgm", "bn", "random")
 ALLOCATIONS = (("ncc", "global"), ("ncc", "sensitivity"), ("l2", "global"), ("l2", "sensitivity"))
 CIFAR = {"mean": "0.485,0.456,0.406", "std": "0.229,0.224,0.225"}
 GREY = {"mean": "0", "std": "1"}
@@ -74,7 +74,8 @@ def measure(args: argparse.Namespace) -> dict:
     model = load(path_of(network, args))
     deps, weights = analyse(model.proto), Weights(model.proto, analyse(model.proto))
     source = str(Path(args.data) / f"{network.calibration}.npz")
-    options = {"images": args.trial_images} if method == "msvfp" else {}
+    method, _, option = method.partition(":")
+    options = {"images": args.trial_images} if method == "msvfp" else dict([option.split("=")] if option else [])
     request = Request(
         target=f"macs={TIMED}",
         method=method,
@@ -188,7 +189,9 @@ def table(results: dict, name: str) -> str:
         if not key.startswith(f"{name} ") or "problem" in found or "seconds" not in found:
             continue
         method, allocation, compensation = key.split()[1:]
-        title = f"`{method}`" + (f", allocation `{allocation}`" if allocation != "uniform" else "")
+        name_, _, option = method.partition(":")
+        title = f"`{name_}`" + (f", `{option}`" if option else "")
+        title += f", allocation `{allocation}`" if allocation != "uniform" else ""
         title += f", then `{compensation}`" if compensation != "none" else ""
         figures = " | ".join(f"{100 * found['accuracy'][f'{share:g}'][0]:.1f}" for share in SHARES)
         lines.append(f"| {title} | {figures} | {found['seconds']:.1f} | {found['memory'] / 2**20:.0f} |")
