@@ -282,6 +282,17 @@ def test_allocations_differ_and_all_hold_the_target() -> None:
     assert len(set(kept.values())) == 3
 
 
+def test_coarse_steps_are_told() -> None:
+    path = HERE / "models/mnist_cnn.onnx"
+    coarse = pruned(path, target="macs=0.7", method="l1", allocation="uniform")
+    left = coarse.report.after.macs / coarse.report.before.macs
+    assert left < 0.69
+    assert f"macs end at {left:.1%}: a step of any group back exceeds 70.0%" in " ".join(coarse.report.notes)
+    fine = pruned(path, target="macs=0.7", method="l1", allocation="uniform", round_to=1)
+    assert fine.report.after.macs / fine.report.before.macs > 0.69
+    assert not any("macs end at" in n for n in fine.report.notes)
+
+
 @pytest.mark.slow
 @needs_resnet
 def test_measured_sensitivity_beats_a_uniform_share_on_a_resnet() -> None:

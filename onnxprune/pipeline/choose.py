@@ -30,6 +30,8 @@ __all__ = ["Choice", "Chooser", "Progress", "choose", "names_of", "silent"]
 
 REMEMBERED = 512  # channels up to which a group's ranking is kept for the next budget
 
+COARSE = 0.01  # share of a cost that may go beyond a target without a word
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -126,7 +128,17 @@ class Chooser:
                 kept[group.name] = self.select(group, count)
         same = self.request.ratio if not allocator.losses and target is None else None
         asked = {g.name: None if g.name in self.notes else self.ratios.get(g.name, same) for g in self.deps.groups}
-        return Choice(kept, asked, self.notes, allocation.stopped_by, remarks=self._remarks())
+        coarse = () if allocation.stopped_by else self._coarse(target, allocation.kept)
+        return Choice(kept, asked, self.notes, allocation.stopped_by, remarks=(*self._remarks(), *coarse))
+
+    def _coarse(self, target: tuple[str, float] | None, kept: Mapping[str, int]) -> tuple[str, ...]:
+        """Why more has gone than was asked, where the steps of the groups make it more than a point."""
+        if target is None or (left := self.costs.share(target[0], list(kept.values()))) > target[1] - COARSE:
+            return ()
+        kind, share = target
+        return (
+            f"{kind} end at {left:.1%}: a step of any group back exceeds {share:.1%} (round_to=1 allows finer ones)",
+        )
 
     def select(self, group: Group, count: int) -> np.ndarray:
         """The channels of a group that stay when so many do."""
