@@ -103,11 +103,8 @@ def transpose(value: Value, perm: Sequence[int]) -> Value:
     return Value(axes, moved)
 
 
-def pick(value: Value, axis: int, positions: np.ndarray) -> tuple[Value, Detour | None]:
-    """Positions of a tangled axis; a single position (an array without axes) drops the axis.
-
-    Where one factor is left that stands where the axis did from which it was split, the detour gives it in one step.
-    """
+def pick(value: Value, axis: int, positions: np.ndarray) -> Value:
+    """Positions of a tangled axis; a single position (an array without axes) drops the axis."""
     tangle = value.tangle
     assert tangle is not None
     k, dropped = tangle.axis(axis), positions.ndim == 0
@@ -121,13 +118,17 @@ def pick(value: Value, axis: int, positions: np.ndarray) -> tuple[Value, Detour 
         order=tangle.order.take(positions, k).reshape(sizes),
         factors=tuple(tangle.factors[j] for j in stay),
     )
-    return _arrived(picked, Value(axes, picked)) or (Value(axes, picked), None)
+    return Value(axes, picked)
 
 
-def _arrived(tangle: Tangle, value: Value) -> tuple[Value, Detour] | None:
-    """What is left of a tangle, as a plain axis where it stands in the place of the axis that it was split from."""
-    if len(tangle.dims) != 1 or not _stands(tangle, value.shape) or tangle.origin is None:
-        return None
+def arrived(value: Value) -> tuple[Value, Detour | None]:
+    """A value, as a plain one where the factor that is left of its tangle stands where the axis did that was split.
+
+    The detour gives it in one step.
+    """
+    tangle = value.tangle
+    if tangle is None or len(tangle.dims) != 1 or not _stands(tangle, value.shape) or tangle.origin is None:
+        return value, None
     axes = tuple(tangle.labels if d == tangle.dims[0] else x for d, x in enumerate(value.axes))
     return Value(axes), Detour(tangle.origin, tangle.order)
 
@@ -180,8 +181,8 @@ def reshape(
             axes += parts
             knots.append(knot)
     out = Value(tuple(axes), next(filter(None, knots), None))
-    if out.tangle is not None and (arrived := _arrived(out.tangle, out)) is not None:
-        return value, *arrived
+    if out.tangle is not None:
+        out, detour = arrived(out)
     return value, out, detour
 
 

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from onnxprune.channels.boxes import Detour, Value, pick, reshape, settle, spread, transpose
+from onnxprune.channels.boxes import Detour, Value, arrived, pick, reshape, settle, spread, transpose
 from onnxprune.channels.labels import Axes, Coupling, LabelError, Labels, fixed, is_fixed
 from onnxprune.channels.roles import Cost, Role, Scaling
 from onnxprune.channels.tables import Rule
@@ -79,6 +79,12 @@ class Op:
         if (array := self.constant(k)) is None:
             raise LabelError(f"its input {self.names[k]!r} is computed from data")
         return [int(v) for v in np.atleast_1d(array)]
+
+    def told(self, k: int, attribute: Any = None) -> list[int]:
+        """Like `ints`, but they must not be left out.  Raises LabelError."""
+        if (found := self.ints(k, attribute)) is None:
+            raise LabelError(f"its input {k} is left out")
+        return found
 
     def silent(self, k: int) -> bool:
         """Whether the dead positions of input k are zero; a tensor of the file is made to be so by this question."""
@@ -199,7 +205,11 @@ class Op:
         if value is None or value.tangle is None or axis not in value.tangle.dims or positions.ndim > 1:
             return None
         self.part(value.tangle.labels.take(positions, value.tangle.axis(axis)).ravel())
-        out, self.detour = pick(value, axis, positions)
+        return pick(value, axis, positions)
+
+    def arrived(self, value: Value) -> Value:
+        """The only output, which may have come back to the axis that was split."""
+        out, self.detour = arrived(value)
         return out
 
     def transpose(self, perm: Sequence[int]) -> Value:

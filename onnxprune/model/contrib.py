@@ -127,12 +127,19 @@ def _concat(x: Sequence[Any], a: Mapping[str, Any]) -> list[Shape | None]:
     return [tuple(sum(p[axis] for p in parts) if k == axis else n for k, n in enumerate(parts[0]))]
 
 
+def matrix_axes(rank: int, transposed: int, batch_inside: int) -> list[int]:
+    """Axes of an operand of FusedMatMul in the order (batch..., rows, columns); the rows may stand before the batch."""
+    axes = list(range(rank))
+    if batch_inside:
+        axes = [*axes[1:-1], 0, axes[-1]]
+    return [*axes[:-2], axes[-1], axes[-2]] if transposed else axes
+
+
 def _matmul(x: Sequence[Any], a: Mapping[str, Any]) -> list[Shape | None]:
-    left, right = x[0], x[1]
-    left = (*left[:-2], left[-1], left[-2]) if a.get("transA") else left
-    right = (*right[:-2], right[-1], right[-2]) if a.get("transB") else right
-    if a.get("transBatchA") or a.get("transBatchB"):
-        return []
+    left, right = (
+        [shape[k] for k in matrix_axes(len(shape), a.get(f"trans{side}", 0), a.get(f"transBatch{side}", 0))]
+        for shape, side in ((x[0], "A"), (x[1], "B"))
+    )
     rank = max(len(left), len(right)) - 2
     columns = zip(*((*(1,) * (rank + 2 - len(s)), *s[:-2]) for s in (left, right)), strict=True)
     return [(*(max(pair) if min(pair) else 0 for pair in columns), left[-2], right[-1])]

@@ -9,6 +9,7 @@ from onnxprune.channels.labels import Axes, Labels, fixed
 from onnxprune.channels.op import Op
 from onnxprune.channels.promises import made
 from onnxprune.channels.tables import repair, rule
+from onnxprune.model.contrib import matrix_axes
 
 
 def _spatial(shape: tuple[int, ...] | None) -> int:
@@ -133,10 +134,8 @@ def matrix_product(op: Op, a: Axes, b: Axes) -> Axes:
 def fused_matmul(
     op: Op, a: Axes, b: Axes, *, transA: int = 0, transB: int = 0, transBatchA: int = 0, transBatchB: int = 0, **_: Any
 ) -> Axes:
-    if transBatchA or transBatchB or min(len(a), len(b)) < 2:
-        return op.unknown("moves its batch axes")
-    left = (*a[:-2], a[-1], a[-2]) if transA else a
-    return matrix_product(op, left, (*b[:-2], b[-1], b[-2]) if transB else b)
+    left = tuple(a[k] for k in matrix_axes(len(a), transA, transBatchA))
+    return matrix_product(op, left, tuple(b[k] for k in matrix_axes(len(b), transB, transBatchB)))
 
 
 @rule("Einsum", quiet=made())

@@ -41,7 +41,8 @@ def repair_squeeze(edit: Any, axes: Any = None, **_: Any) -> None:
 @rule("Transpose", quiet=first, tangled=True)
 def transpose(op: Op, *, perm: Any = None) -> Value:
     value = op.values[0]
-    assert value is not None
+    if value is None:
+        return op.unknown("has no input")
     return op.transpose(list(perm) if perm is not None else range(len(value.axes))[::-1])
 
 
@@ -69,10 +70,10 @@ def space_to_depth(op: Op, x: Axes, *, blocksize: int) -> Axes:
 
 @rule("Tile", quiet=first)
 def tile(op: Op, x: Axes, *_: Axes | None, **attributes: Any) -> Axes:
-    repeats = op.ints(1, attributes.get("repeats"))
-    if op.opset < 6 and (axis := op.ints(2)) is not None and repeats is not None:  # one axis, then
-        repeats = [repeats[0] if k == axis[0] % len(x) else 1 for k in range(len(x))]
-    assert repeats is not None
+    repeats = op.told(1, attributes.get("repeats"))
+    if op.opset < 6:  # one axis, then
+        axis = op.told(2)[0] % len(x)
+        repeats = [repeats[0] if k == axis else 1 for k in range(len(x))]
     return tuple(labels if times == 1 else np.tile(labels, times) for labels, times in zip(x, repeats, strict=True))
 
 
@@ -140,8 +141,7 @@ def pad(op: Op, x: Axes, *_: Axes | None, **attributes: Any) -> Axes:
 
 def pads_of(op: Op, rank: int, attributes: Any) -> tuple[list[int], list[int]]:
     """Amounts added before and after each axis."""
-    given = op.ints(1, attributes.get("pads", attributes.get("paddings")))
-    assert given is not None
+    given = op.told(1, attributes.get("pads", attributes.get("paddings")))
     axes = op.ints(3)
     dims = range(rank) if axes is None else [k % rank for k in axes]
     before, after = [0] * rank, [0] * rank

@@ -13,12 +13,18 @@ from onnxprune.channels.tables import repair, rule
 ALL = np.iinfo(np.int64).max
 
 
-@rule("Split", quiet=first)
-def split(op: Op, x: Axes, *_: Axes | None, axis: int = 0, **__: Any) -> list[Axes]:
+@rule("Split", quiet=first, tangled=True)
+def split(op: Op, *, axis: int = 0, **_: Any) -> list[Axes] | list[Value]:
     sizes = [shape[axis] for shape in op.shapes if shape is not None]
     if len(sizes) < len(op.shapes):
         return op.unknown("splits into sizes that are not known")
-    parts = np.split(x[axis], np.cumsum(sizes)[:-1])
+    ends, rank = np.cumsum(sizes), len(op.values[0].axes) if op.values[0] is not None else 0
+    picked = [op.pick(axis % rank, np.arange(end - size, end)) for size, end in zip(sizes, ends, strict=True)]
+    if None not in picked:
+        return [value for value in picked if value is not None]
+    x = op.axes(0)
+    assert x is not None
+    parts = np.split(x[axis], ends[:-1])
     return [on(x, axis, op.part(part)) for part in parts]
 
 
@@ -41,9 +47,9 @@ def slice_(op: Op, **attributes: Any) -> Axes | Value:
     if value is not None and value.tangle is not None:
         found = slices(op.ints, [range(n) for n in value.shape], attributes)
         if len(found) == 1 and (picked := op.pick(*found[0])) is not None:
-            return picked
-    x = op.axes(0)
-    assert x is not None
+            return op.arrived(picked)
+    if (x := op.axes(0)) is None:
+        return op.unknown("has no input")
     out = list(x)
     for axis, positions in slices(op.ints, x, attributes):
         out[axis] = op.part(x[axis][positions])
@@ -91,10 +97,10 @@ def gather(op: Op, *, axis: int = 0) -> Axes | Value:
     picks, rank = op.constant(1), len(op.values[0].axes) if op.values[0] is not None else 0
     axis %= rank
     if picks is not None and (picked := op.pick(axis, picks)) is not None:
-        return picked
+        return op.arrived(picked)
     x, indices = op.axes(0), op.axes(1)
-    assert x is not None
-    assert indices is not None
+    if x is None or indices is None:
+        return op.unknown("has no input")
     if picks is None:
         if axis != 0 or not op.weights[0]:
             op.freeze(x[axis], why="picks positions that the data says")
