@@ -341,6 +341,14 @@ def test_max_drop_is_held_and_its_search_is_told() -> None:
     assert "✗" in told
 
 
+def test_a_drop_is_judged_on_the_test_data_where_there_are_some() -> None:
+    options = {"max_drop": "4%", "method": "l1", "allocation": "uniform", "compensate": "none"}
+    judged = pruned(DIGITS, test_data=SAMPLE, **options)
+    (told,) = [n for n in judged.report.notes if n.startswith("search for the largest cut with top1")]
+    data = pruned(DIGITS, data=SAMPLE, **options)
+    assert told in data.report.notes
+
+
 FARTHEST = """
 import numpy as np
 

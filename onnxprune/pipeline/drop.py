@@ -48,10 +48,11 @@ def largest_cut(evaluate: Callable[[float], float], least: float, limit: float, 
 
 
 def largest_choice(chooser: Chooser, figure: Callable[[Kept, Metric], float] | None = None) -> Choice:
-    """The choice of least MACs whose figure of merit falls by at most `max_drop`, on all of the data.
+    """The choice of least MACs whose figure of merit falls by at most `max_drop`, on all of the
+    test data, or else of the data.
 
     Args:
-        chooser: with the lab that holds the data.
+        chooser: with the lab that holds them.
         figure: from kept channels to the figure of the network that keeps them; by masking where it is not given.
 
     Raises CheckFailed where even the smallest cut that the search tries loses more.
@@ -59,10 +60,11 @@ def largest_choice(chooser: Chooser, figure: Callable[[Kept, Metric], float] | N
     request, lab = chooser.request, chooser.lab
     drop = request.allowed_drop()
     assert lab is not None
-    assert lab.data is not None
+    judge = lab.judge
+    assert judge is not None
     assert drop is not None
-    metric = find_metric(request.metric[0] if request.metric else "top1" if lab.data.has_labels else "agreement")
-    trials = Trials(lab, lab.data)
+    metric = find_metric(request.metric[0] if request.metric else "top1" if judge.has_labels else "agreement")
+    trials = Trials(lab, judge)
     figure = figure or trials.figure
     before = trials.figure({}, metric)
     found: dict[float, Choice] = {}

@@ -87,7 +87,7 @@ def _largest(run: Run, chooser: Chooser) -> Choice:
 
 def lab_of(run: Run, weights: Weights) -> Lab:
     """The network and the user's data, to try things out on."""
-    return Lab(run.base or run.model.proto, run.deps, weights, run.request, run.data)
+    return Lab(run.base or run.model.proto, run.deps, weights, run.request, run.data, test=run.test)
 
 
 def _check_strict(run: Run, choice: Choice) -> None:

@@ -120,11 +120,11 @@ def repair(run: Run, lab: Lab, kept: Kept, analyse: Analyse) -> None:
 
 
 def repaired_figure(lab: Lab, analyse: Analyse) -> Callable[[Kept, Metric], float]:
-    """From kept channels to the figure of merit, on all of the data, of the network that was cut and compensated."""
+    """From kept channels to the figure of merit, on what judges, of the network that was cut and compensated."""
     samples: list[Calibration] = []
 
     def figure(kept: Kept, metric: Metric) -> float:
-        assert lab.data is not None
+        assert lab.judge is not None
         samples[:] = samples or [calibration(lab)]
         done = repaired(lab, kept, analyse, samples[0])
         small = cut(done.model, done.deps, done.deps.dead(kept))
@@ -132,6 +132,6 @@ def repaired_figure(lab: Lab, analyse: Analyse) -> Callable[[Kept, Metric], floa
         if metric.needs_reference:
             sessions["before"] = make_session(lab.model, optimize=True)
         reference = "before" if metric.needs_reference else None
-        return evaluate(sessions, lab.data, [metric], reference=reference)["after"][metric.name]
+        return evaluate(sessions, lab.judge, [metric], reference=reference)["after"][metric.name]
 
     return figure

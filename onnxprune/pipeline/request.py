@@ -22,7 +22,8 @@ class Request:
     target: "macs=0.5", "params=0.5" or "size=0.5": the share to keep.
     threshold: remove only channels that are at least this similar to one that stays.
     max_drop: the most that the first metric may fall, as a share of 1 ("1%" and 0.01 are one point), or in the
-        metric's own unit where it is no share; the largest cut in MACs that holds it on the data is searched for.
+        metric's own unit where it is no share; the largest cut in MACs that holds it, on test_data or else on data, is
+        searched for.
     method: how channels are compared and ranked; a name of `onnxprune.criteria`. "auto" is "ncc" for a ratio or a
         threshold, and "obs" for a target or a largest drop: what measured best where the budget leaves the choice.
     method_options: hyper-parameters of the method.
@@ -35,7 +36,7 @@ class Request:
     ratio_for: share to remove by pattern (fnmatch) of node or weight names.
     exclude, include: patterns of groups that stay whole, or of the only ones that may be cut.
     heads: "whole" removes whole attention heads, "dims" the same share of every head.
-    test_data: data to report metrics on, when that of `data` is for calibration; read like it.
+    test_data: data to report metrics on and to hold max_drop on, when that of `data` is for calibration; read like it.
     data: calibration or test data in any form that `onnxprune.runtime.data` reads; mean, std, resize, layout and
         limit say how it is read.
     metric: figures of merit to report on the data; by default top1 with labels, agreement without.
@@ -96,8 +97,8 @@ class Request:
             raise UsageError("say how much to remove: ratio=0.5, target='macs=0.5', threshold=0.9 or max_drop='1%'")
         if self.threshold is not None and not -1 <= self.threshold <= 1:
             raise UsageError(f"a similarity threshold lies between -1 and 1, not {self.threshold}")
-        if self.max_drop is not None and self.data is None:
-            raise UsageError("max_drop measures on data: give data, with labels for top1")
+        if self.max_drop is not None and self.data is None and self.test_data is None:
+            raise UsageError("max_drop measures on data: give data or test_data, with labels for top1")
         self.allowed_drop()
         if self.heads not in ("whole", "dims"):
             raise UsageError(f"heads are cut 'whole' or in 'dims', not {self.heads!r}")

@@ -40,7 +40,8 @@ class Lab:
     """A network with data to try things out on.
 
     model, weights: the network; both are replaced when it is trained on the way.
-    data: all samples; None where the user gave none.
+    data: samples to try things out on; None where the user gave none.
+    test: samples that a largest drop is judged on, where they are not `data`.
     remarks: what the user should be told.
     """
 
@@ -50,6 +51,12 @@ class Lab:
     request: Request
     data: Dataset | None = None
     remarks: list[str] = field(default_factory=list)
+    test: Dataset | None = None
+
+    @property
+    def judge(self) -> Dataset | None:
+        """What a figure of merit is measured on."""
+        return self.data if self.test is None else self.test
 
     def samples(self, most: int) -> Dataset:
         """At most so many samples: evenly spread over files, the first ones of iterables."""
