@@ -7,58 +7,23 @@ that needs a box picks the factor that carries the labels and ties the others ov
 """
 
 import math
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from onnxprune.channels.labels import Axes, Coupling, LabelError, Labels, fixed, is_fixed
-
-LARGEST_TANGLE = 1 << 22  # labels; beyond that the channels are frozen instead
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The plain axis that a tangle was split from, while the elements have kept their order elsewhere."""
-
-    value: str
-    axis: int
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Tangle:
-    """Factors of one channel axis whose labels vary along more than one of them."""
-
-    dims: tuple[int, ...]  # axes of the value, one for each axis of `labels`
-    labels: np.ndarray  # sizes of those axes
-    order: np.ndarray  # same shape: position of each element on the axis it came from
-    origin: Origin | None
-    root: int  # the node that split the axis
-    factors: tuple[int, ...]  # which factor of the axis each of `dims` is
-
-    def axis(self, dim: int) -> int:
-        return self.dims.index(dim)
-
-
-@dataclass(frozen=True)
-class Detour:
-    """A moved and merged tangle in one step: the output is `Gather(origin.value, order, origin.axis)`."""
-
-    origin: Origin
-    order: Labels
-
-
-@dataclass(frozen=True)
-class Value:
-    """A tensor under analysis: the labels of each axis; those of tangled axes are in the tangle."""
-
-    axes: Axes
-    tangle: Tangle | None = None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(x.size for x in self.axes)
+from onnxprune.channels.tangles import (
+    LARGEST_TANGLE,
+    Detour,
+    Factor,
+    Origin,
+    Tangle,
+    Value,
+    blocks,
+    keeps,
+    regrouped,
+)
 
 
 def settle(coupling: Coupling, value: Value, avoid: Collection[int] = (), heads: bool = True) -> Axes:
@@ -72,7 +37,7 @@ def settle(coupling: Coupling, value: Value, avoid: Collection[int] = (), heads:
         return value.axes
     wide = [d for d in tangle.dims if value.axes[d].size > 1] or list(tangle.dims)
     free = [d for d in wide if d not in avoid] or wide
-    before = [d for d in free if tangle.factors[tangle.axis(d)] == coupling.carriers.get(tangle.root)]
+    before = [d for d in free if _related(tangle.factors[tangle.axis(d)], coupling.carriers.get(tangle.root))]
     carrier = before[0] if before else free[-2] if heads and len(free) > 1 else free[-1]
     k = tangle.axis(carrier)
     coupling.carriers.setdefault(tangle.root, tangle.factors[k])
@@ -82,6 +47,11 @@ def settle(coupling: Coupling, value: Value, avoid: Collection[int] = (), heads:
         edge.ravel() if d == carrier else fixed(value.axes[d].size) if d in tangle.dims else x
         for d, x in enumerate(value.axes)
     )
+
+
+def _related(factor: Factor, carrier: Factor | None) -> bool:
+    """Whether a factor carries, is part of the one that carries, or has it for a part."""
+    return carrier is not None and all(a == b for a, b in zip(factor, carrier, strict=False))
 
 
 def transpose(value: Value, perm: Sequence[int]) -> Value:
@@ -143,6 +113,8 @@ def _stands(tangle: Tangle, shape: tuple[int, ...]) -> bool:
     """Whether all that is left of a tangle fits into the place of the axis that it was split from."""
     if (origin := tangle.origin) is None or len(origin.shape) != len(shape):
         return False
+    if tangle.order.max(initial=0) >= origin.shape[origin.axis]:
+        return False  # samples are still told apart
     return shape == (*origin.shape[: origin.axis], tangle.labels.size, *origin.shape[origin.axis + 1 :])
 
 
@@ -158,14 +130,16 @@ def reshape(
     if math.prod(shape) != math.prod(value.shape) or 0 in shape:
         raise LabelError(f"it reshapes {value.shape} to {shape}")
     if value.tangle is not None:
+        if (anew := regrouped(value, shape)) is not None:
+            return value, *reshape(coupling, name, anew, shape, heads)[1:]
         pairs = list(blocks(value.shape, shape))
         avoid = {d for old, new in pairs for d in _torn(value, old, shape[new])}
-        if avoid or not all(_keeps(value, old, shape[new]) or _returns(value, old, new, shape) for old, new in pairs):
+        if avoid or not all(keeps(value, old, shape[new]) or _returns(value, old, new, shape) for old, new in pairs):
             value = Value(settle(coupling, value, avoid, heads))
     axes: list[Labels] = []
     detour, knots = None, [_moved(value, shape)]
     for old, new in blocks(value.shape, shape):
-        if _keeps(value, old, shape[new]):
+        if keeps(value, old, shape[new]):
             kept = iter(x for x in value.axes[old] if x.size != 1)
             axes += [fixed(1) if s == 1 else next(kept) for s in shape[new]]
         elif _tangled(value, old):
@@ -186,24 +160,8 @@ def reshape(
     return value, out, detour
 
 
-def blocks(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[slice, slice]]:
-    """Pair the shortest runs of two shapes that hold equally many elements."""
-    i = j = 0
-    while i < len(old) or j < len(new):
-        a, b = i, j
-        i, j = min(i + 1, len(old)), min(j + 1, len(new))
-        while (p := math.prod(old[a:i])) != (q := math.prod(new[b:j])):
-            i, j = (min(i + 1, len(old)), j) if p < q else (i, min(j + 1, len(new)))
-        yield slice(a, i), slice(b, j)
-
-
 def _tangled(value: Value, old: slice) -> bool:
     return value.tangle is not None and any(old.start <= d < old.stop for d in value.tangle.dims)
-
-
-def _keeps(value: Value, old: slice, new: tuple[int, ...]) -> bool:
-    """Whether a block keeps its axes, but for axes of length 1 that come and go."""
-    return [s for s in value.shape[old] if s != 1] == [s for s in new if s != 1]
 
 
 def _torn(value: Value, old: slice, new: tuple[int, ...]) -> set[int]:
@@ -211,7 +169,7 @@ def _torn(value: Value, old: slice, new: tuple[int, ...]) -> set[int]:
     assert value.tangle is not None
     inside = {d for d in value.tangle.dims if old.start <= d < old.stop}
     mixed = any(d not in inside and value.shape[d] > 1 for d in range(old.start, old.stop))
-    return inside if not _keeps(value, old, new) and (mixed or inside != set(value.tangle.dims)) else set()
+    return inside if not keeps(value, old, new) and (mixed or inside != set(value.tangle.dims)) else set()
 
 
 def _returns(value: Value, old: slice, new: slice, shape: tuple[int, ...]) -> bool:
@@ -230,7 +188,7 @@ def _moved(value: Value, shape: tuple[int, ...]) -> Tangle | None:
         return None
     where: dict[int, int] = {}
     for old, new in blocks(value.shape, shape):
-        if _keeps(value, old, shape[new]):
+        if keeps(value, old, shape[new]):
             wide = [d for d in range(old.start, old.stop) if value.shape[d] != 1]
             where |= dict(zip(wide, [d for d in range(new.start, new.stop) if shape[d] != 1], strict=True))
     if not all(d in where for d in tangle.dims):
@@ -253,7 +211,8 @@ def _merge(coupling: Coupling, name: str, value: Value, old: slice) -> tuple[Lab
         return fixed(math.prod(shape)), None
     column = axes[carriers[0]].reshape([-1 if k == carriers[0] else 1 for k in range(len(axes))])
     alone = sum(s > 1 for s in shape) == 1
-    origin = Origin(name, old.start + carriers[0], value.shape) if alone else None
+    repeated = old.start == 0 and all(s == 1 for s in shape[carriers[0] + 1 :])  # for each sample
+    origin = Origin(name, old.start + carriers[0], value.shape) if alone or repeated else None
     return np.broadcast_to(column, shape).ravel(), origin
 
 
@@ -276,7 +235,7 @@ def _split(
         return sizes, None
     narrow = tuple(shape[k] for k in wide)
     order = np.arange(labels.size).reshape(narrow)
-    dims, factors = tuple(start + k for k in wide), tuple(range(len(wide)))
+    dims, factors = tuple(start + k for k in wide), tuple((k,) for k in range(len(wide)))
     return sizes, Tangle(dims, labels.reshape(narrow), order, origin, coupling.node, factors)
 
 

@@ -55,14 +55,28 @@ def _box_dead_ends(walk: Walk) -> None:
 
 
 def _tie_shared(walk: Walk, roles: np.ndarray) -> None:
-    """One weight that several layers filter with stays one weight; shared biases and tables may be copied."""
-    first: dict[str, Use] = {}
+    """One weight that several layers filter with stays one weight; shared biases and tables may be copied.
+
+    Where one of the layers takes a part of it only, the rest has the roles that the other layers give it.
+    """
+    shared: dict[str, list[Use]] = {}
     for use in walk.uses:
         filters = [x for x in use.axes if not is_fixed(x) and (roles[x] & (Role.WRITE | Role.READ)).any()]
-        if not filters or walk.sources[use.source].dtype in INTEGERS:
-            continue
-        if use.source in first:
+        if filters and walk.sources[use.source].dtype not in INTEGERS:
+            shared.setdefault(use.source, []).append(use)
+    for first, *others in shared.values():
+        for use in others:
             walk.coupling.node = use.node
-            for a, b in zip(first[use.source].axes, use.axes, strict=True):
+            for a, b in zip(first.axes, use.axes, strict=True):
                 walk.coupling.tie(a, b, why="filters with a weight that another layer uses too")
-        first.setdefault(use.source, use)
+        if others:
+            _share_roles([first, *others], roles)
+
+
+def _share_roles(uses: list[Use], roles: np.ndarray) -> None:
+    for axes in zip(*(use.axes for use in uses), strict=True):
+        lively = [x for x in axes if not is_fixed(x)]
+        given = np.bitwise_or.reduce([roles[x] for x in lively]) if lively else 0
+        for x in lively:
+            roles[x] = np.where(roles[x] & (Role.WRITE | Role.READ), roles[x], roles[x] | given)
+    roles[0] = 0

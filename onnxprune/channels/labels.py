@@ -52,7 +52,7 @@ class Coupling:
         self.left: list[Labels] = []
         self.right: list[Labels] = []
         self.causes: list[Cause] = []
-        self.carriers: dict[int, int] = {}  # node that splits an axis -> the factor that carries its labels
+        self.carriers: dict[int, tuple[int, ...]] = {}  # node that splits an axis -> the factor that carries its labels
 
     def label(self, size: int) -> Labels:
         """New labels for an axis.  An axis of one position cannot shrink."""

@@ -8,7 +8,7 @@ import onnx
 
 import onnxprune.channels.ops  # noqa: F401  (registers the rules)
 from onnxprune.channels import control
-from onnxprune.channels.arithmetic import Arithmetic, Origins, Place
+from onnxprune.channels.arithmetic import FOLLOWED, Arithmetic, Origins, Place
 from onnxprune.channels.boxes import Detour, Value
 from onnxprune.channels.dependencies import Layer, Node, Source, Use
 from onnxprune.channels.labels import LARGEST_AXIS, Axes, Coupling, LabelError, Labels, fixed, is_fixed
@@ -240,7 +240,8 @@ class Walk:
                 self.values[key] = op.values[k]
         if rule is not None and index not in self.unknown and op.promises(rule):
             self.quiet.update(node.outputs)
-            if all(op.weights):
+            told = FOLLOWED.get(node.proto.op_type, ())  # a slice of a weight is one, whatever its bounds come from
+            if all(made or k in told for k, made in enumerate(op.weights)):
                 self.weights.update(node.outputs)
         self.note(op, index)
         return out

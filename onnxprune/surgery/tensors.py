@@ -50,7 +50,7 @@ def versions(deps: Dependencies, dead: np.ndarray, *, masked: bool = False) -> I
         lives: dict[tuple[bytes, ...], Live] = {}
         for use in uses:
             live = tuple(_live(deps, labels, dead, masked) for labels in use.axes)
-            pattern = tuple(m.tobytes() for m in live)
+            pattern = tuple(b"" if m.all() else m.tobytes() for m in live)
             lives[pattern] = live
             patterns.setdefault(pattern, []).append(use)
         source = deps.sources[key]

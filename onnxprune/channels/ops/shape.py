@@ -14,8 +14,8 @@ from onnxprune.channels.tables import repair, rule
 LARGEST_FILL = 1 << 20  # elements of a filled tensor that may have channels
 
 
-@rule("Shape", "Size", "Range", "RandomNormal", "RandomUniform", "Multinomial")
-def shape(op: Op, *_: Axes | None, **__: Any) -> list[Axes]:
+@rule("Shape", "Size", "Range", "RandomNormal", "RandomUniform", "Multinomial", tangled=True)
+def shape(op: Op, **_: Any) -> list[Axes]:
     """What follows from a shape follows the cut by itself."""
     return [(...,)] * len(op.shapes)  # type: ignore[list-item]
 

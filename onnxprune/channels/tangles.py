@@ -1,0 +1,158 @@
+"""Axes of channels that were split into factors along which the labels vary: what is kept of them, and new factors.
+
+`onnxprune.channels.boxes` says what tangles are for.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.channels.labels import Axes, Labels, fixed, is_fixed
+
+Factor = tuple[int, ...]  # place among the factors of an axis, and among the factors of that factor, ...
+
+LARGEST_TANGLE = 1 << 22  # labels; beyond that the channels are frozen instead
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The plain axis that a tangle was split from, while the elements have kept their order elsewhere."""
+
+    value: str
+    axis: int
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Tangle:
+    """Factors of one channel axis whose labels vary along more than one of them."""
+
+    dims: tuple[int, ...]  # axes of the value, one for each axis of `labels`
+    labels: np.ndarray  # sizes of those axes
+    order: np.ndarray  # same shape: position of each element on the axis it came from
+    origin: Origin | None
+    root: int  # the node that split the axis
+    factors: tuple[Factor, ...]  # which factor of the axis each of `dims` is
+
+    def axis(self, dim: int) -> int:
+        return self.dims.index(dim)
+
+
+@dataclass(frozen=True)
+class Detour:
+    """A moved and merged tangle in one step: the output is `Gather(origin.value, order, origin.axis)`."""
+
+    origin: Origin
+    order: Labels
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor under analysis: the labels of each axis; those of tangled axes are in the tangle."""
+
+    axes: Axes
+    tangle: Tangle | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(x.size for x in self.axes)
+
+
+def blocks(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[slice, slice]]:
+    """Pair the shortest runs of two shapes that hold equally many elements."""
+    i = j = 0
+    while i < len(old) or j < len(new):
+        a, b = i, j
+        i, j = min(i + 1, len(old)), min(j + 1, len(new))
+        while (p := math.prod(old[a:i])) != (q := math.prod(new[b:j])):
+            i, j = (min(i + 1, len(old)), j) if p < q else (i, min(j + 1, len(new)))
+        yield slice(a, i), slice(b, j)
+
+
+def keeps(value: Value, old: slice, new: tuple[int, ...]) -> bool:
+    """Whether a block keeps its axes, but for axes of length 1 that come and go."""
+    return [s for s in value.shape[old] if s != 1] == [s for s in new if s != 1]
+
+
+def regrouped(value: Value, shape: tuple[int, ...]) -> Value | None:
+    """The value with new factors of each tangled axis that is alone in its block, or among axes that cannot shrink.
+
+    None where there is no such axis, or the labels would be too many.
+    """
+    tangle = value.tangle
+    assert tangle is not None
+    axes: list[Labels] = []
+    start: dict[int, int] = {}
+    anew: dict[int, tuple[slice, tuple[int, ...]]] = {}
+    for old, new in blocks(value.shape, shape):
+        inside = [d for d in tangle.dims if old.start <= d < old.stop]
+        still = all(is_fixed(value.axes[d]) for d in range(old.start, old.stop))
+        if len(inside) == 1 and still and not keeps(value, old, shape[new]):
+            start[inside[0]], anew[inside[0]] = len(axes), (old, shape[new])
+            axes += map(fixed, shape[new])
+        else:
+            start.update({d: len(axes) + d - old.start for d in inside})
+            axes += value.axes[old]
+    sizes = [math.prod(anew[d][1]) if d in anew else value.axes[d].size for d in tangle.dims]
+    if not anew or math.prod(sizes) > LARGEST_TANGLE:
+        return None
+    return _untangled(Value(tuple(axes), _refactored(value, tangle, start, anew)))
+
+
+def _refactored(
+    value: Value, tangle: Tangle, start: Mapping[int, int], anew: Mapping[int, tuple[slice, tuple[int, ...]]]
+) -> Tangle:
+    """A tangle of which some axes have new factors: for each its block and the new sizes."""
+    labels, order, origin = tangle.labels, tangle.order, tangle.origin
+    dims: list[int] = []
+    factors: list[Factor] = []
+    for d, factor in zip(tangle.dims, tangle.factors, strict=True):
+        k = len(dims)
+        if d not in anew:
+            dims.append(start[d])
+            factors.append(factor)
+            continue
+        old, new = anew[d]
+        wide = [j for j, size in enumerate(new) if size > 1]
+        column = np.arange(value.axes[d].size).reshape([-1 if j == d else 1 for j in range(old.start, old.stop)])
+        line = np.broadcast_to(column, value.shape[old]).ravel()
+        if line.size > column.size:
+            origin = None
+        sizes = (*labels.shape[:k], *(new[j] for j in wide), *labels.shape[k + 1 :])
+        labels, order = labels.take(line, k).reshape(sizes), order.take(line, k).reshape(sizes)
+        dims += [start[d] + j for j in wide]
+        factors += [(*factor, j) for j in range(len(wide))]
+    return Tangle(tuple(dims), labels, order, origin, tangle.root, tuple(factors))
+
+
+def _untangled(value: Value) -> Value:
+    """The value without those tangled axes along which its labels only repeat."""
+    tangle = value.tangle
+    assert tangle is not None
+    count = range(len(tangle.dims))
+    gone = [k for k in count if (tangle.labels == _across(tangle.labels, k)).all()]
+    stay = [k for k in count if k not in gone]
+    first = tuple(0 if k in gone else slice(None) for k in count)
+    labels, dims = tangle.labels[first], tuple(tangle.dims[k] for k in stay)
+    origin = tangle.origin if all(_tells_samples_apart(value, tangle, k) for k in gone) else None
+    if len(stay) <= 1 and origin is None:
+        return Value(tuple(labels if (d,) == dims else x for d, x in enumerate(value.axes)))
+    factors = tuple(tangle.factors[k] for k in stay)
+    return Value(value.axes, Tangle(dims, labels, tangle.order[first], origin, tangle.root, factors))
+
+
+def _tells_samples_apart(value: Value, tangle: Tangle, k: int) -> bool:
+    """Whether factor k is the axis before the one that was split, in its old place."""
+    if (origin := tangle.origin) is None:
+        return False
+    steps = np.arange(tangle.order.shape[k]) * origin.shape[origin.axis]
+    steps = steps.reshape([-1 if j == k else 1 for j in range(tangle.order.ndim)])
+    behind = all(d > tangle.dims[k] for d, x in enumerate(value.axes) if d not in tangle.dims and x.size > 1)
+    return behind and bool((tangle.order == _across(tangle.order, k) + steps).all())
+
+
+def _across(grid: np.ndarray, k: int) -> np.ndarray:
+    """The first slice of a grid across axis k, with all axes kept."""
+    return grid[tuple(slice(1) if j == k else slice(None) for j in range(grid.ndim))]
