@@ -47,9 +47,7 @@ def run(path: Path, method: str, isolate: bool, limit: int) -> dict[str, float]:
 
     progress("start", 0, 0)
     output = path.with_suffix(".pruned.onnx")
-    onnxprune.prune(
-        path, output, ratio=0.5, method=method, measure=False, **({"isolate": True} if isolate else {}), save_as_external_data=False, progress=progress
-    )
+    onnxprune.prune(path, output, ratio=0.5, method=method, measure=False, isolate=isolate, progress=progress)
     progress("end", 0, 0)
     output.unlink()
     return {"imported": imported, **peaks}
@@ -82,7 +80,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.child:
         task, path, *rest = args.child
-        print(json.dumps(make(Path(path)) if task == "make" else run(Path(path), rest[0], rest[1] == "True", int(rest[2]))))
+        done = make(Path(path)) if task == "make" else run(Path(path), rest[0], rest[1] == "True", int(rest[2]))
+        print(json.dumps(done))
         return
     names = list(DEFAULT if not args.names and not args.gib else args.names)
     names += [f"plain{round(args.gib * 1024)}"] if args.gib else []
@@ -94,7 +93,8 @@ def main() -> None:
             imported = found.pop("imported")
             figures = ", ".join(f"{stage} {(peak - imported) / size:.2f}" for stage, peak in found.items())
             worst = max(found.values())
-            print(f"{name} {size / 2**20:.0f} MiB: peak {worst / size:.2f} (added {(worst - imported) / size:.2f}): {figures}", flush=True)
+            peak = f"peak {worst / size:.2f} (added {(worst - imported) / size:.2f})"
+            print(f"{name} {size / 2**20:.0f} MiB: {peak}: {figures}", flush=True)
             path.unlink()
 
 

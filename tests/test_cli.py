@@ -46,8 +46,9 @@ def test_every_field_of_a_request_has_an_option_and_the_other_way_round() -> Non
 def test_every_option_reaches_the_request() -> None:
     words = (
         "in.onnx out.onnx --target MACS=50% --ratio-for a=b*=0.25 --ratio-for c=10% --max-ratio 0.8 --round-to 8 "
-        "--method ncc --method-option linkage=complete --allocation global --compensate ridge --exclude x --exclude y --include z --heads dims --seed 3 "
-        "--data d.npz --test-data t.npz --metric top1 --metric snr --mean 0.5 --std 0.25 --resize 256 --layout nhwc --limit 10 "
+        "--method ncc --method-option linkage=complete --allocation global --compensate ridge --exclude x --exclude y "
+        "--include z --heads dims --seed 3 --data d.npz --test-data t.npz --metric top1 --metric snr --mean 0.5 "
+        "--std 0.25 --resize 256 --layout nhwc --limit 10 "
         "--input-shapes i:1x2 --no-verify --no-measure --strict --providers cpu --threads 2 --dry-run --force "
         "--save-as-external-data --plan-out p --report r.html --json -q -v"
     )

@@ -197,6 +197,9 @@ HUGE = {
     "a fill for weights": network(
         [node("ConstantOfShape", ["s"], ["f"]), node("Conv", ["x", "f"], ["y"])], tensors={"s": [1 << 34, 3, 1, 1]}
     ),
+    "a fill for no weights": network(
+        [node("ConstantOfShape", ["s"], ["f"]), node("Conv", ["x", "f"], ["y"])], tensors={"s": [1 << 40, 0, 1, 1]}
+    ),
     "an input": network([node("Relu", ["x"], ["y"])], [("x", [1, 1 << 40])], {}),
     "rows of a product": network([node("MatMul", ["x", "w"], ["y"])], [("x", [1 << 40, 3])], {"w": floats(3, 4)}),
     "tiles": network([node("Tile", ["x", "t"], ["y"])], [("x", [1, 3])], {"t": [1 << 30, 1 << 30]}),
@@ -274,7 +277,7 @@ def without_data(dims: Sequence[int], dtype: int = TensorProto.FLOAT, raw: bytes
     return model
 
 
-@pytest.mark.parametrize("dims", [[8, 3, 3, 3], [1 << 40, 3, 3, 3], [-8, 3, 3, 3]])
+@pytest.mark.parametrize("dims", [[8, 3, 3, 3], [1 << 40, 3, 3, 3], [1 << 40, 0, 3, 3], [-8, 3, 3, 3]])
 def test_damaged_tensors_are_refused_in_words(dims: list[int]) -> None:
     with pytest.raises(ModelError, match="damaged"):
         groups_of(without_data(dims))

@@ -18,6 +18,10 @@ def data_type(kind: int) -> object:
 BAD_TENSORS = {
     "huge dims": (lambda t: t.dims.__setitem__(slice(None), [2**40, 2**20]), "needs"),
     "overflowing dims": (lambda t: t.dims.__setitem__(slice(None), [2**62] * 4), "impossible size"),
+    "huge dims of nothing": (
+        lambda t: (t.ClearField("raw_data"), t.dims.__setitem__(slice(None), [2**40, 0])),
+        "impossible size",
+    ),
     "short raw data": (lambda t: setattr(t, "raw_data", t.raw_data[:-1]), "holds 15 bytes, and needs 16"),
     "long raw data": (lambda t: setattr(t, "raw_data", t.raw_data * 2), "holds 32 bytes"),
     "no data": (lambda t: t.ClearField("raw_data"), "holds 0 elements, and needs 4"),

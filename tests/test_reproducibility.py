@@ -1,4 +1,4 @@
-"""The same input and options give the same bytes: over hash seeds, threads, working directories, file names and runs."""
+"""The same input and options give the same bytes: over hash seeds, threads, directories, file names and runs."""
 
 import json
 import os

@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from runtime_models import SHARED, build, conv_net, masked_and_pruned, needs_models, weight
 
 from onnxprune.errors import FileError, ModelError, OnnxPruneError, UsageError
+from onnxprune.runtime import edited, providers, source
 from onnxprune.runtime import engine as engine_module
-from onnxprune.runtime import providers, source
 from onnxprune.runtime.engine import engine, quiet, reason, usable_cpus
 from onnxprune.runtime.outline import outline
 from onnxprune.runtime.providers import CPU, choose, match
@@ -83,7 +83,8 @@ def test_values_that_do_not_fit_are_refused(name, value):
 def spilling(monkeypatch):
     """Every model counts as large."""
     monkeypatch.setattr(source, "SPILL_MODEL", 0)
-    monkeypatch.setattr(source, "SPILL_TENSOR", 64)
+    for module in (source, edited):
+        monkeypatch.setattr(module, "SPILL_TENSOR", 64)
 
 
 def test_large_models_go_through_a_file_that_is_gone_afterwards(spilling, tmp_path, monkeypatch):

@@ -40,7 +40,7 @@ def evaluate(
             out = fn(inputs, attributes)
     except MALFORMED:
         return None  # malformed: the runtime will say so, the analysis only has to be careful
-    return None if out is None or out.size > LARGEST else [np.asarray(out)]
+    return None if out is None or _is_large(out) else [np.asarray(out)]
 
 
 def _by_reference(node: onnx.NodeProto, inputs: Arrays, opset: int) -> list[np.ndarray] | None:
@@ -56,7 +56,12 @@ def _by_reference(node: onnx.NodeProto, inputs: Arrays, opset: int) -> list[np.n
         out = ReferenceEvaluator(model).run(None, feeds)
     except Exception:  # the evaluator has no common error; an unknown value only makes the analysis more careful
         return None
-    return [np.asarray(x) for x in out] if all(np.size(x) <= LARGEST for x in out) else None
+    return None if any(_is_large(x) for x in out) else [np.asarray(x) for x in out]
+
+
+def _is_large(value: Any) -> bool:
+    """Whether there are many elements, or room for many: an array without elements may have an axis of any length."""
+    return np.size(value) > LARGEST or max(np.shape(value), default=0) > LARGEST
 
 
 def _small(op_type: str, inputs: Arrays) -> bool:
@@ -100,7 +105,7 @@ def _slice(x: Arrays, a: Mapping[str, Any]) -> np.ndarray | None:
 
 def _constant_of_shape(x: Arrays, a: Mapping[str, Any]) -> np.ndarray | None:
     shape = [int(v) for v in x[0]]
-    if math.prod(shape) > LARGEST or any(v < 0 for v in shape):
+    if math.prod(shape) > LARGEST or any(not 0 <= v <= LARGEST for v in shape):
         return None
     value = onnx.numpy_helper.to_array(a["value"]) if "value" in a else np.zeros(1, np.float32)
     return np.full(shape, value.ravel()[0], value.dtype)

@@ -60,7 +60,7 @@ def _strip_graph(graph: onnx.GraphProto, out: onnx.GraphProto) -> None:
 
 def _strip_tensor(tensor: onnx.TensorProto, out: onnx.TensorProto) -> None:
     elements = math.prod(tensor.dims)
-    if not 0 <= elements <= MOST or any(n < 0 for n in tensor.dims):
+    if elements > MOST or any(not 0 <= n <= (MOST if elements else LONGEST) for n in tensor.dims):
         raise ModelError(f"the tensor {tensor.name!r} claims the shape {list(tensor.dims)}: the file is damaged")
     if elements <= LARGEST:
         out.CopyFrom(tensor)

@@ -11,6 +11,7 @@ from onnxprune.errors import ModelError
 
 MAX_RANK = 64  # numpy's limit
 LONGEST = 1 << 48  # positions of an axis, more than any address space has bytes
+EMPTY = 1 << 26  # positions of an axis of a tensor without elements, which no file has to pay for
 
 # Bits of one element by data type.  Written out by number, so that types that are newer than the oldest supported
 # onnx are known too.
@@ -78,7 +79,7 @@ def elements(tensor: TensorProto) -> int:
     dims: Sequence[int] = tensor.dims
     if any(d < 0 for d in dims):
         raise ModelError(f"{label(tensor)} has a negative size: {quoted(list(dims))}")
-    if max(dims, default=0) > LONGEST:  # an empty tensor may have any other size
+    if max(dims, default=0) > (EMPTY if 0 in dims else LONGEST):
         raise ModelError(f"{label(tensor)} has an impossible size: {quoted(list(dims))}")
     if len(dims) > MAX_RANK:
         raise ModelError(f"{label(tensor)} has {len(dims)} axes, and at most {MAX_RANK} are supported")

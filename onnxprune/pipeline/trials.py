@@ -23,8 +23,8 @@ from onnxprune.runtime.accuracy import Metric
 from onnxprune.runtime.batches import Batch, Dataset
 from onnxprune.runtime.capture import THREADS
 from onnxprune.runtime.data import open_data
+from onnxprune.runtime.edited import edited
 from onnxprune.runtime.session import Session, make_session
-from onnxprune.runtime.source import edited
 from onnxprune.runtime.specs import Feed, model_inputs
 from onnxprune.surgery.rewrite import mask, zero_points
 from onnxprune.surgery.tensors import masked_array

@@ -1,11 +1,11 @@
 """Sessions in a process of their own: onnxruntime runs a stranger's graph, and a crash there is a failed check here.
 
-The process is started anew (not forked: onnxruntime's threads do not survive a fork) and spoken to over pipes in JSON and
-raw arrays, so that what comes back can be wrong but cannot be code.  It may not write files, and holds
+The process is started anew (not forked: onnxruntime's threads do not survive a fork) and spoken to over pipes in JSON
+and raw arrays, so that what comes back can be wrong but cannot be code.  It may not write files, and holds
 
-* memory: so many bytes of address space (RLIMIT_AS) beyond what it has when onnxruntime is loaded.  Mapped weights count,
-  as do thread stacks; what the limit refuses onnxruntime reports as a failed allocation.  Not on Windows and macOS, which
-  have no such limit.
+* memory: so many bytes of address space (RLIMIT_AS) beyond what it has when onnxruntime is loaded.  Mapped weights
+  count, as do thread stacks; what the limit refuses onnxruntime reports as a failed allocation.  Not on Windows and
+  macOS, which have no such limit.
 * time: so many seconds for making the session, and for each run; then it is killed.
 """
 
@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 from onnx import helper
@@ -96,7 +96,12 @@ class Child:
         self, head: Mapping[str, Any], arrays: Mapping[str, np.ndarray], what: str, model: bytes | None = None
     ) -> tuple[dict[str, Any], Feed]:
         late = threading.Event()
-        timer = threading.Timer(self.limits.seconds, lambda: (late.set(), self.process.kill()))
+
+        def stop() -> None:
+            late.set()
+            self.process.kill()
+
+        timer = threading.Timer(self.limits.seconds, stop)
         timer.daemon = True
         timer.start()
         try:
@@ -154,10 +159,11 @@ def seconds_apart(session: object) -> float | None:
 
 
 def send(
-    stream: BinaryIO, head: Mapping[str, Any], arrays: Mapping[str, np.ndarray], model: bytes | None = None
+    stream: IO[bytes], head: Mapping[str, Any], arrays: Mapping[str, np.ndarray], model: bytes | None = None
 ) -> None:
     """Write a message: the length of the header, the header in JSON, the model if there is one, and the arrays."""
-    described, parts = [], [model] if model is not None else []
+    described: list[list[Any]] = []
+    parts: list[bytes | memoryview] = [model] if model is not None else []
     for name, array in arrays.items():
         array = np.asarray(array)
         if array.dtype.kind in "OUS":
@@ -176,7 +182,7 @@ def send(
     stream.flush()
 
 
-def receive(stream: BinaryIO) -> tuple[dict[str, Any], Feed, bytes]:
+def receive(stream: IO[bytes]) -> tuple[dict[str, Any], Feed, bytes]:
     """Read a message.  Raises EOFError where it ends early and ValueError where it makes no sense."""
     (length,) = struct.unpack("<Q", _exactly(stream, 8))
     if length > LONGEST:
@@ -186,7 +192,7 @@ def receive(stream: BinaryIO) -> tuple[dict[str, Any], Feed, bytes]:
     return head, {name: _array(stream, element, shape, size) for name, element, shape, size in head["arrays"]}, model
 
 
-def _array(stream: BinaryIO, element: int, shape: Sequence[int], size: int) -> np.ndarray:
+def _array(stream: IO[bytes], element: int, shape: Sequence[int], size: int) -> np.ndarray:
     if element == STRING:
         return np.array(json.loads(_exactly(stream, size)), object).reshape(shape)
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(element))
@@ -195,7 +201,7 @@ def _array(stream: BinaryIO, element: int, shape: Sequence[int], size: int) -> n
     return np.frombuffer(_exactly(stream, size), dtype).reshape(shape)
 
 
-def _exactly(stream: BinaryIO, size: int) -> bytearray:
+def _exactly(stream: IO[bytes], size: int) -> bytearray:
     data = bytearray(size)
     view, at = memoryview(data), 0
     while at < size:

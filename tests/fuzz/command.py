@@ -1,4 +1,4 @@
-"""One input through the whole command: what may come of it is a pruned model or a refusal, soon and in little memory."""
+"""One input through the whole command: what may come of it is a pruned model or a refusal, soon and in little space."""
 
 import contextlib
 import faulthandler

@@ -7,8 +7,9 @@ from random import Random
 
 import numpy as np
 import onnx
-from fuzz.damage import random_attribute
 from onnx import TensorProto, helper, numpy_helper
+
+from fuzz.damage import random_attribute
 
 UNARY = tuple(
     "Relu Sigmoid Tanh LeakyRelu Elu HardSwish Abs Neg Exp Erf Softplus Identity Dropout Floor HardSigmoid Not".split()
