@@ -5,6 +5,7 @@ import faulthandler
 import io
 import os
 import re
+import signal
 import tempfile
 import traceback
 import warnings
@@ -20,7 +21,8 @@ from fuzz.damage import damaged_bytes, damaged_structure
 from fuzz.graphs import network
 from onnxprune import OnnxPruneError
 
-PATIENCE = 10.0  # seconds until an input counts as a hang
+PATIENCE = 10.0  # seconds of computing until an input counts as a hang
+IDLE = 60.0  # seconds of anything
 ROOM = 256 << 20  # bytes that a run may add to the memory of the process, whatever small input it was given
 KINDS = ("bits", "structure", "random", "random-damaged", "run")
 
@@ -124,8 +126,21 @@ def one(kind: str, seed: str, folder: Path | None = None) -> str:
     data = make(kind, draw)
     with contextlib.ExitStack() as stack:
         folder = folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        faulthandler.dump_traceback_later(PATIENCE, exit=True)
-        try:
-            return attempt(data, folder / "out.onnx", draw, verify=kind == "run")
-        finally:
-            faulthandler.cancel_dump_traceback_later()
+        stack.enter_context(_patience())
+        return attempt(data, folder / "out.onnx", draw, verify=kind == "run")
+
+
+@contextlib.contextmanager
+def _patience() -> Iterator[None]:
+    """End the process, with a trace, when it takes too long; a machine busy with other things does not count."""
+    timed = hasattr(signal, "setitimer")
+    if timed:
+        faulthandler.register(signal.SIGPROF, chain=True)
+        signal.setitimer(signal.ITIMER_PROF, PATIENCE)
+    faulthandler.dump_traceback_later(IDLE if timed else PATIENCE, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        if timed:
+            signal.setitimer(signal.ITIMER_PROF, 0)
