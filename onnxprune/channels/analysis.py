@@ -35,13 +35,13 @@ def analyse(
     statics = infer(model, shapes, observed)
     walk = Walk(statics, opset_of(model), heads, thaw)
     graph = statics.skeleton.graph  # nothing refers to the weights, so that they can be given up
-    walk.graph(graph, "", [], overridable=_overridable(model))
+    walk.graph(graph, "", [], overridable=overridable(model))
     for value in graph.output:
         walk.freeze_value(walk.key(value.name), "is an output of the network")
     return conclude(walk)
 
 
-def _overridable(model: onnx.ModelProto) -> frozenset[str]:
+def overridable(model: onnx.ModelProto) -> frozenset[str]:
     """Initializers that a caller may replace at run time: those listed as inputs since IR version 4.
 
     A file that lists all its weights so has it from its exporter's habit and means nothing by it.

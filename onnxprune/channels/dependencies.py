@@ -10,7 +10,7 @@ import onnx
 
 from onnxprune.channels.boxes import Detour, Value
 from onnxprune.channels.explain import Ties
-from onnxprune.channels.labels import Axes, Labels, is_fixed
+from onnxprune.channels.labels import COMBINES, Axes, Labels, is_fixed
 from onnxprune.channels.roles import Cost, Role, Scaling
 from onnxprune.model.static import Statics
 
@@ -225,7 +225,25 @@ class Dependencies:
             return "nothing freezes it"
         if cause.node < 0:
             return f"it {cause.why}"
-        return f"{self.nodes[cause.node]} {cause.why or 'ties it to what cannot shrink'}"
+        node = self.nodes[cause.node]
+        return (
+            f"{node} {cause.why or TIES} {self._whole(node)}" if cause.why in ("", COMBINES) else f"{node} {cause.why}"
+        )
+
+    def _whole(self, node: Node) -> str:
+        """What a node takes that cannot shrink, such as a state that the caller gives."""
+        still = (key for key in node.inputs if key and key not in self.sources and self._is_whole(key))
+        if (key := next(still, None)) is None:
+            return "what cannot shrink"
+        start = key
+        while (maker := self.maker(start)) is not None and maker.inputs and self._is_whole(maker.inputs[0]):
+            start = maker.inputs[0]
+        origin = f"comes from the input {start!r}" if maker is None else "cannot shrink"
+        return f"{key.removeprefix(node.path)!r}, which {origin}"
+
+    def _is_whole(self, key: str) -> bool:
+        value = self.values.get(key)
+        return value is not None and any(x.size > 1 for x in value.axes) and all(map(is_fixed, value.axes))
 
 
 def passed(makers: Mapping[str, Node], origin: str, end: Node) -> list[str]:
@@ -237,4 +255,5 @@ def passed(makers: Mapping[str, Node], origin: str, end: Node) -> list[str]:
     return found
 
 
+TIES = "ties it to"
 INTEGERS = (onnx.TensorProto.INT64, onnx.TensorProto.BOOL, onnx.TensorProto.STRING)

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order
 
-from onnxprune.channels.labels import FIXED, Cause, Labels, is_fixed
+from onnxprune.channels.labels import COMBINES, FIXED, Cause, Labels, is_fixed
 from onnxprune.channels.roles import Role
 from onnxprune.errors import UsageError
 from onnxprune.model.tensors import quoted
@@ -163,6 +163,7 @@ def _links(deps: Dependencies, causes: list[Cause] | None, freezes: bool = False
     links = []
     for k, cause in enumerate(causes or ()):
         why = cause.why if freezes and k == len(causes or ()) - 1 else ""
+        why += " what cannot shrink" if why == COMBINES else ""
         if cause.node >= 0:
             node = deps.nodes[cause.node]
             links.append(Link(node.label, node.proto.op_type, why))

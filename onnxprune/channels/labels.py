@@ -17,6 +17,7 @@ Labels = np.ndarray  # int64, one per position of an axis
 Axes = tuple[Labels, ...]  # one per axis of a value
 
 FIXED = 0
+COMBINES = "combines it with"  # a value that cannot shrink
 LARGEST_AXIS = 1 << 26  # a longer axis is no channel axis, and its labels would not fit the memory
 
 
@@ -93,9 +94,7 @@ class Coupling:
     def join(self, column: Sequence[Labels]) -> Labels:
         """Tie axes of equal length; the outcome carries labels where any of them does."""
         lively = next((x for x in column if not is_fixed(x)), column[0])
-        return self.tie(
-            lively, *(x for x in column if x is not lively), why="combines it with a value that cannot shrink"
-        )
+        return self.tie(lively, *(x for x in column if x is not lively), why=COMBINES)
 
     def edges(self) -> tuple[Labels, Labels, np.ndarray]:
         """All equations as (left, right, index of the cause)."""

@@ -21,6 +21,11 @@ def every(op: Op) -> bool:
     return all(_reaches(op, k) for k in inputs) and _silent(op, inputs)
 
 
+def joined(op: Op) -> bool:
+    """Every element is one of some input, and has there the labels that it has in the output."""
+    return _silent(op, range(len(op.names)))
+
+
 def some(op: Op) -> bool:
     """f(0, y) = 0 = f(x, 0): products, of which one factor has to vanish."""
     known = [k for k in range(len(op.names)) if _reaches(op, k)]

@@ -7,7 +7,7 @@ import numpy as np
 from onnxprune.channels.boxes import Value
 from onnxprune.channels.labels import Axes, fixed
 from onnxprune.channels.op import Op, on
-from onnxprune.channels.promises import every, first
+from onnxprune.channels.promises import first, joined
 from onnxprune.channels.tables import repair, rule
 
 
@@ -46,7 +46,7 @@ def transpose(op: Op, *, perm: Any = None) -> Value:
     return op.transpose(list(perm) if perm is not None else range(len(value.axes))[::-1])
 
 
-@rule("Concat", quiet=every)
+@rule("Concat", quiet=joined)
 def concat(op: Op, *xs: Axes, axis: int = 1, **_: Any) -> Axes:
     axis %= len(xs[0])
     columns = zip(*xs, strict=True)
