@@ -3,8 +3,8 @@
     python benchmarks/coverage.py [--folder FOLDER] [--thaw] [NAME ...]
 
 Networks have random weights.  They are exported into the folder where they are not there yet (torch, torchvision and
-onnxscript are needed for that), and pruned from there with the defaults of the command line at `--ratio 0.5`.  CPU-seconds
-are of the whole run, with the proof in onnxruntime.
+onnxscript are needed for that), and pruned from there with the defaults of the command line at `--ratio 0.5`.
+CPU-seconds are of the whole run, with the proof in onnxruntime.
 """
 
 import argparse
@@ -18,8 +18,8 @@ from typing import Any
 
 FORMS = {"script": False, "dynamo": True}
 CNNS = (
-    "alexnet convnext_tiny deeplabv3_mobilenet_v3_large densenet121 efficientnet_b0 fcn_resnet50 googlenet inception_v3 "
-    "lraspp_mobilenet_v3_large mnasnet1_0 mobilenet_v2 mobilenet_v3_large regnet_x_400mf regnet_y_400mf resnet18 "
+    "alexnet convnext_tiny deeplabv3_mobilenet_v3_large densenet121 efficientnet_b0 fcn_resnet50 googlenet "
+    "inception_v3 lraspp_mobilenet_v3_large mnasnet1_0 mobilenet_v2 mobilenet_v3_large regnet_x_400mf regnet_y_400mf resnet18 "
     "resnet50 resnext50_32x4d shufflenet_v2_x1_0 squeezenet1_0 vgg16_bn"
 ).split()
 TRANSFORMERS = ("swin_t", "vit_b_16")
