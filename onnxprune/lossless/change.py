@@ -1,0 +1,171 @@
+"""Weights with which a network does without some channels: constants in biases, multiples in the weights of others."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from onnxprune.channels.dependencies import Dependencies, Use
+from onnxprune.channels.labels import is_fixed
+from onnxprune.channels.roles import Role
+from onnxprune.lossless.conditions import Conditions, zero_point
+from onnxprune.lossless.readers import Reading, bias_of, grid_of
+from onnxprune.surgery.recovery.layers import Bias, Finder
+from onnxprune.surgery.recovery.network import Network
+from onnxprune.surgery.tensors import masked_array
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """Components that go, (components,) bool: by themselves, or each for one that stays (its index there, else -1)."""
+
+    plain: np.ndarray
+    stands_in: np.ndarray
+
+    @property
+    def all(self) -> np.ndarray:
+        return self.plain | (self.stands_in >= 0)
+
+
+def shifts(conditions: Conditions, leaving: Leaving) -> dict[int, np.ndarray]:
+    """By node, what has to be added to the outputs of a layer for constants that go, (outputs,)."""
+    found = {}
+    for k, reading in conditions.readings.items():
+        gone = leaving.plain[conditions.deps.component[reading.labels]] & reading.constants & ~reading.unweighed
+        levels = np.where(gone, reading.facts.low, 0.0)
+        if levels.any():
+            parts, _, inputs, _ = reading.weights.shape
+            found[k] = np.einsum("goit,gi->go", reading.weights, levels.reshape(parts, inputs), optimize=True).ravel()
+    return found
+
+
+def _finder(conditions: Conditions) -> Finder:
+    return Finder(conditions.knowledge.network, conditions.deps, conditions.deps.nothing)
+
+
+def _bias(conditions: Conditions, finder: Finder, k: int) -> Bias | None:
+    weights = conditions.knowledge.array(finder.network.nodes[k].input[1])
+    assert weights is not None
+    return bias_of(finder, k, weights)
+
+
+def changed(conditions: Conditions, leaving: Leaving) -> dict[str, np.ndarray]:
+    """New values of tensors by key, in the layout of the whole network; what goes is zero where it reads and writes."""
+    values: dict[str, np.ndarray] = {}
+    finder, network = _finder(conditions), conditions.knowledge.network
+    for k, moved in shifts(conditions, leaving).items():
+        bias = _bias(conditions, finder, k)
+        assert bias is not None
+        old = values[bias.key] if bias.key in values else network.tensor(bias.key)
+        assert old is not None
+        added = np.divide(moved, bias.gain, out=np.zeros_like(moved), where=bias.gain != 0)
+        values[bias.key] = (old.astype(np.float64) + added.reshape(old.shape)).astype(old.dtype)
+    for k, reading in conditions.readings.items():
+        if reading.merges:
+            _merge(conditions, leaving, k, reading, values)
+    _erase(conditions, leaving.all, values)
+    return values
+
+
+def _merge(conditions: Conditions, leaving: Leaving, k: int, reading: Reading, values: dict[str, np.ndarray]) -> None:
+    """Add the weights of channels that go to those of the channels that they are multiples of."""
+    parts = conditions.deps.component[reading.labels]
+    targets = np.where(reading.unweighed, -1, leaving.stands_in[parts])
+    use = _finder(conditions).use(k, 1)
+    if use is None or not (targets >= 0).any():
+        return
+    node = conditions.knowledge.network.nodes[k]
+    array = values.get(use.source, conditions.knowledge.array(node.input[1]))
+    assert array is not None
+    values[use.source] = new = array.copy()
+    grid = grid_of(node, new)
+    assert grid is not None
+    inputs = grid.shape[2]
+    places = {int(c): np.flatnonzero(parts == c) for c in np.unique([parts[targets >= 0], targets[targets >= 0]])}
+    for at in np.flatnonzero(targets >= 0):
+        turn = np.searchsorted(places[int(parts[at])], at)
+        to = int(places[int(targets[at])][turn])
+        ratio = reading.facts.scale[at] / reading.facts.scale[to]
+        grid[to // inputs, :, to % inputs] += (ratio * grid[at // inputs, :, at % inputs]).astype(new.dtype)
+
+
+def _erase(conditions: Conditions, gone: np.ndarray, values: dict[str, np.ndarray]) -> None:
+    """Zeros where what goes reads and writes, so that what only it needed is seen to be idle next."""
+    deps, network = conditions.deps, conditions.knowledge.network
+    for key, uses in _uses(deps).items():
+        source = deps.sources[key]
+        masks = [[_dead(deps, labels, gone) for labels in use.axes] for use in uses]
+        if source.path or source.kind == "fill" or not any(m.any() for m in masks[0]):
+            continue
+        if any(not np.array_equal(a, b) for other in masks[1:] for a, b in zip(masks[0], other, strict=True)):
+            continue  # another place takes what goes here
+        array = values.get(key, network.tensor(key))
+        if array is not None:
+            values[key] = masked_array(array, tuple(~m for m in masks[0]), zero_point(conditions.knowledge, uses[0]))
+
+
+def _uses(deps: Dependencies) -> dict[str, list[Use]]:
+    found: dict[str, list[Use]] = {}
+    for use in deps.uses:
+        found.setdefault(use.source, []).append(use)
+    return found
+
+
+def _dead(deps: Dependencies, labels: np.ndarray, gone: np.ndarray) -> np.ndarray:
+    """Positions that read or write what goes, (positions,) bool."""
+    if is_fixed(labels):
+        return np.zeros(labels.size, bool)
+    return gone[deps.component[labels]] & ((deps.roles[labels] & int(Role.READ | Role.WRITE)) != 0)
+
+
+def missing_biases(conditions: Conditions, nodes: Iterable[int]) -> dict[int, np.ndarray]:
+    """A bias for each of these layers that has none of its own: zeros, or a copy of the one that it shares."""
+    knowledge, finder = conditions.knowledge, _finder(conditions)
+    found = {}
+    for k in nodes:
+        if _bias(conditions, finder, k) is not None:
+            continue
+        node = knowledge.network.nodes[k]
+        weights = knowledge.array(node.input[1])
+        assert weights is not None
+        shared = knowledge.network.tensor(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+        outputs = int(np.prod(conditions.readings[k].weights.shape[:2]))
+        found[k] = np.zeros(outputs, weights.dtype) if shared is None else shared
+    return found
+
+
+def with_biases_at(model: onnx.ModelProto, biases: Mapping[int, np.ndarray]) -> onnx.ModelProto:
+    """A copy in which these layers have these biases; behind a MatMul an Add does it."""
+    network, out = Network(model), onnx.ModelProto()
+    out.CopyFrom(model)
+    names = set(network.maker) | set(network.tensors) | {v.name for v in model.graph.input}
+    behind: dict[int, onnx.NodeProto] = {}
+    for k, array in biases.items():
+        node = out.graph.node[k]
+        label = node.name or node.output[0]
+        tensor = numpy_helper.from_array(array, _fresh(f"{label}.bias", names))
+        out.graph.initializer.append(tensor)
+        if out.ir_version < 4:  # such files list every tensor as an input too
+            out.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+        if node.op_type == "MatMul":
+            inner, given = _fresh(f"{label}.product", names), node.output[0]
+            node.output[0] = inner
+            behind[k] = helper.make_node("Add", [inner, tensor.name], [given], name=f"{label}.add")
+        else:
+            inputs = [*node.input[:2], tensor.name]
+            del node.input[:]
+            node.input.extend(inputs)
+    if behind:
+        nodes = [n for k, node in enumerate(out.graph.node) for n in (node, behind.get(k)) if n is not None]
+        holder = onnx.GraphProto(node=nodes)
+        del out.graph.node[:]
+        out.graph.node.extend(holder.node)
+    return out
+
+
+def _fresh(wanted: str, names: set[str]) -> str:
+    name = next(n for n in (f"{wanted}{i or ''}" for i in range(len(names) + 1)) if n not in names)
+    names.add(name)
+    return name

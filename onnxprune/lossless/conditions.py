@@ -1,0 +1,232 @@
+"""Which channels every reader can do without.
+
+A reader can do without a channel that it weighs with zeros or that is always zero.  A layer whose bias can take it up
+can do without any constant; one whose weights are its own, without a multiple of another channel.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.channels.dependencies import Dependencies, Node, Use
+from onnxprune.channels.labels import Labels, is_fixed
+from onnxprune.channels.roles import Role
+from onnxprune.channels.tables import operator
+from onnxprune.lossless.facts import Facts, reduced
+from onnxprune.lossless.likeness import Ids, mix, name_of
+from onnxprune.lossless.readers import Reading, reading_of
+from onnxprune.lossless.site import PASSES
+from onnxprune.lossless.walk import Knowledge
+from onnxprune.model.static import attributes_of, subgraphs
+from onnxprune.surgery.recovery.layers import Finder
+
+# Operators besides those with rules here whose channels do not meet: norms whose statistics keep off what can be cut.
+KEEPS_APART = frozenset(
+    "GroupNormalization LayerNormalization RMSNormalization SimplifiedLayerNormalization LogSoftmax Softmax Hardmax "
+    "com.microsoft:SimplifiedLayerNormalization MeanVarianceNormalization LRN LpNormalization Expand Tile Shape Size "
+    "LpPool GlobalLpPool MaxRoiPool RoiAlign GridSample Crop Trilu ReverseSequence TopK ArgMax ArgMin Acos Acosh Asin "
+    "Asinh Atanh Cosh Sinh Affine IsInf IsNaN Not Shrink ScaledTanh ParametricSoftplus com.microsoft:FastGelu "
+    "com.microsoft:BiasGelu com.microsoft:BiasAdd ImageScaler GatherND com.microsoft:QLinearAdd "
+    "com.microsoft:QLinearMul com.microsoft:QLinearLeakyRelu com.microsoft:QLinearSigmoid com.microsoft:QLinearConcat "
+    "com.microsoft:QLinearGlobalAveragePool com.microsoft:QLinearAveragePool com.microsoft:NhwcMaxPool".split()
+)
+REDUCTIONS = frozenset("ReduceMean ReduceMax ReduceMin ReduceSum ReduceL1 ReduceL2 ReduceSumSquare ReduceProd".split())
+ZERO_POINT = {"QLinearConv": 2, "ConvInteger": 2, "MatMulInteger": 2, "QLinearMatMul": 2, "com.microsoft:QGemm": 2}
+RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+
+
+@dataclass
+class Conditions:
+    """What the readers of a network say about its components, (components,) bool each.
+
+    needed: some reader needs it as it is now.
+    needed_apart: some reader needs it even if another one is a multiple of it.
+    lively: some reader gets it as something else than a constant.
+    likeness: a name for all that the layers read of it; components with the same one are multiples of each other.
+    """
+
+    knowledge: Knowledge
+    deps: Dependencies
+    readings: dict[int, Reading]
+    needed: np.ndarray
+    needed_apart: np.ndarray
+    lively: np.ndarray
+    likeness: Ids
+
+    @classmethod
+    def of(cls, knowledge: Knowledge) -> "Conditions":
+        deps, none = knowledge.deps, knowledge.deps.nothing
+        self = cls(knowledge, deps, {}, none.copy(), none.copy(), none.copy(), np.zeros(none.size, np.uint64))
+        self._look()
+        return self
+
+    def _look(self) -> None:
+        finder = Finder(self.knowledge.network, self.deps, self.deps.nothing)
+        place = {index: k for k, index in enumerate(finder.index)}
+        feeds = _feeds(self.knowledge)
+        for index, node in enumerate(self.deps.nodes):
+            if _apart(self.deps, node):
+                continue
+            reading = reading_of(self.knowledge, finder, place[index]) if index in place else None
+            if reading is not None:
+                self.readings[place[index]] = reading
+                self._note(reading)
+            elif not _weights_only(self.knowledge, node):
+                self._note_other(index, node, feeds)
+
+    def _note(self, reading: Reading) -> None:
+        parts = self.deps.component[reading.labels]
+        spare = reading.unweighed | reading.constants
+        self.needed[parts[~spare]] = True
+        if not reading.merges:
+            self.needed_apart[parts[~spare]] = True
+        self.lively[parts[~(reading.facts.constant | reading.unweighed)]] = True
+        used = np.flatnonzero(np.broadcast_to(reading.labels != 0, reading.labels.shape))
+        place = mix(_occurrence(parts[used]), used // reading.weights.shape[2], name_of(f"reader {reading.node}"))
+        names = mix(reading.facts.identity[used], place)
+        np.bitwise_xor.at(self.likeness, parts[used], names)
+
+    def _note_other(self, index: int, node: Node, feeds: dict[str, list[tuple[Labels, np.ndarray]]]) -> None:
+        """An operator that may mix channels, by weights that cannot be changed here or by none."""
+        size = self.deps.nothing.size
+        on, alive, weighed, read = (np.zeros(size, bool) for _ in range(4))
+        contraction = node.proto.op_type in ("MatMul", "Einsum")
+        silent: list[np.ndarray] = []
+        taken = [k for k in node.inputs if k] + (list(node.outputs) if node.proto.op_type in RECURRENT else [])
+        for key in dict.fromkeys(taken):
+            here, loud = self._channels(node, key)
+            on |= here
+            alive |= loud
+            silent.append(here & ~loud)
+        for key in node.inputs:
+            for labels, zero in feeds.get(key, ()):
+                read[self.deps.component[labels]] = True
+                weighed[self.deps.component[labels[~zero]]] = True
+        for labels, zero in feeds.get(f"use of {index}", ()):
+            read[self.deps.component[labels]] = True
+            weighed[self.deps.component[labels[~zero]]] = True
+        if contraction and silent:
+            alive &= ~np.logical_or.reduce(silent)
+        needed = np.where(on, alive & ~(read & ~weighed), read & weighed)
+        self.needed |= needed
+        self.needed_apart |= needed
+        self.lively |= on & alive
+
+    def _channels(self, node: Node, key: str) -> tuple[np.ndarray, np.ndarray]:
+        """Components on a value, and those that are not always zero there, (components,) bool each."""
+        here, loud = self.deps.nothing, self.deps.nothing
+        value = self.deps.values.get(key)
+        if value is None:
+            return here, loud
+        axes = list(range(len(value.axes)))
+        if operator(node.proto.domain, node.proto.op_type) in REDUCTIONS:
+            axes = _reduced_axes(self.knowledge, node, len(axes))
+        found = None if node.path or key not in self.knowledge.facts else self.knowledge.get(key)
+        for axis in axes:
+            labels = value.axes[axis]
+            if not is_fixed(labels):
+                silent = np.zeros(labels.size, bool) if found is None else self._zeros(node, found, axis, labels.size)
+                here[self.deps.component[labels]] = True
+                loud[self.deps.component[labels[~silent]]] = True
+        if value.tangle is not None:
+            parts = self.deps.component[value.tangle.labels.ravel()]
+            here[parts], loud[parts] = True, True
+        return here, loud
+
+    def _zeros(self, node: Node, found: Facts, axis: int, size: int) -> np.ndarray:
+        """Positions of an axis at which a value is always zero, as a number or as what its zero point says."""
+        flat = reduced(found, [k for k in range(len(found.shape)) if k != axis])
+        zero: float | None = 0.0
+        place = ZERO_POINT.get(operator(node.proto.domain, node.proto.op_type))
+        if place is not None and place < len(node.inputs) and node.inputs[place]:
+            array = self.knowledge.array(node.inputs[place])
+            zero = float(array.ravel()[0]) if array is not None and array.size == 1 else None
+        still = flat.constant & (flat.low == zero) if zero is not None else np.zeros(flat.shape, bool)
+        return np.broadcast_to(still.ravel(), (size,))
+
+
+def _occurrence(parts: np.ndarray) -> np.ndarray:
+    """How often each entry has come before, (n,)."""
+    order = np.argsort(parts, kind="stable")
+    sorted_parts = parts[order]
+    starts = np.flatnonzero(np.diff(sorted_parts, prepend=-1))
+    out = np.empty(parts.size, np.int64)
+    lengths = np.diff(np.append(starts, parts.size))
+    out[order] = np.arange(parts.size) - np.repeat(starts, lengths)
+    return out
+
+
+def _apart(deps: Dependencies, node: Node) -> bool:
+    """Whether no channel of the node's inputs has a part in another channel of its outputs."""
+    name = operator(node.proto.domain, node.proto.op_type)
+    if any(True for _ in subgraphs(node.proto)):
+        return False
+    return name in PASSES or name in KEEPS_APART or _depthwise(deps, node)
+
+
+def _depthwise(deps: Dependencies, node: Node) -> bool:
+    if node.proto.op_type not in ("Conv", "ConvTranspose", "QLinearConv", "ConvInteger"):
+        return False
+    place = 3 if node.proto.op_type == "QLinearConv" else 1
+    shape = deps.statics.shapes.get(node.inputs[place])
+    group = attributes_of(node.proto).get("group", 1)
+    if shape is None or group == 1:
+        return False
+    return shape[0] == group if node.proto.op_type == "ConvTranspose" else shape[1] == 1
+
+
+def _weights_only(knowledge: Knowledge, node: Node) -> bool:
+    return not node.path and all(knowledge.network.is_constant(n) for n in node.inputs if n) and bool(node.inputs)
+
+
+def _reduced_axes(knowledge: Knowledge, node: Node, rank: int) -> list[int]:
+    """Axes that a reduction sums over; all where that is not known."""
+    told = attributes_of(node.proto).get("axes")
+    if told is None and len(node.inputs) > 1 and node.inputs[1]:
+        array = knowledge.deps.statics.fixed_constant(node.inputs[1])
+        told = None if array is None else array.ravel().tolist()
+    return list(range(rank)) if told is None else sorted({int(k) % rank for k in told})
+
+
+def _feeds(knowledge: Knowledge) -> dict[str, list[tuple[Labels, np.ndarray]]]:
+    """Weights that read, with the positions at which they are zero: by the value that they become, or by the node.
+
+    A use of its own stands under "use of" its node, one that is computed with first under what is computed.
+    """
+    deps, network = knowledge.deps, knowledge.network
+    found: dict[str, list[tuple[Labels, np.ndarray]]] = {}
+    computed: dict[int, str] = {
+        index: node.outputs[0] for index, node in enumerate(deps.nodes)
+        if node.outputs and node.outputs[0] and _weights_only(knowledge, node)
+    }  # fmt: skip
+    for axis, labels, use in _read_axes(deps):
+        array = None if deps.sources[use.source].path else knowledge.array(use.source)
+        zero = np.zeros(labels.size, bool)
+        if array is not None:
+            point = zero_point(knowledge, use)
+            zero = ~(array != point).any(axis=tuple(k for k in range(array.ndim) if k != axis))
+        found.setdefault(computed.get(use.node, f"use of {use.node}"), []).append((labels, zero))
+    for k in sorted(network.constant):  # in the order of the graph
+        node = network.nodes[k]
+        if given := [row for n in node.input for row in found.get(n, ()) if n in network.maker]:
+            found.setdefault(node.output[0], []).extend(given)
+    return found
+
+
+def _read_axes(deps: Dependencies) -> Iterator[tuple[int, Labels, Use]]:
+    for use in deps.uses:
+        for axis, labels in enumerate(use.axes):
+            if use.node >= 0 and not is_fixed(labels) and (deps.roles[labels] & int(Role.READ)).any():
+                yield axis, labels, use
+
+
+def zero_point(knowledge: Knowledge, use: Use) -> np.ndarray | int:
+    """What stands for zero in a quantised weight, shaped to broadcast over it."""
+    found = next((s for s in knowledge.deps.scalings if s.weight is use.axes), None)
+    array = knowledge.array(found.zero_point) if found is not None and found.zero_point else None
+    if found is None or array is None:
+        return 0
+    if found.axis is None or array.size == 1:
+        return array.ravel()[0]
+    return array.reshape([-1 if k == found.axis % len(use.axes) else 1 for k in range(len(use.axes))])

@@ -1,0 +1,160 @@
+"""What is known of the elements of a value, whatever the input is.
+
+Facts have the rank of their value; an axis of length 1 stands for all its positions.  There the bounds hold for every
+position, and the identity names a function of the position: two elements with the same identity are equal at every
+position, up to their scales.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.lossless.likeness import Ids, bits, mix, name_of
+
+LARGEST = 1 << 22  # elements of facts; of larger values nothing is known
+
+Shape = tuple[int, ...]
+
+_CONSTANT, _NEGATIVE, _ZERO, _PLACE, _SUM = map(name_of, ("constant", "negative", "zero", "place", "sum"))
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Bounds and identity of each element, arrays of one shape; an element is `scale` times its identity's function."""
+
+    low: np.ndarray
+    high: np.ndarray
+    identity: Ids
+    scale: np.ndarray  # positive
+
+    @property
+    def shape(self) -> Shape:
+        return self.low.shape
+
+    @property
+    def constant(self) -> np.ndarray:
+        """Which elements are the same number always, bool."""
+        return (self.low == self.high) & np.isfinite(self.low)
+
+    def map(self, fn) -> "Facts":  # type: ignore[no-untyped-def]
+        """The same facts with the elements moved."""
+        return Facts(*(fn(a) for a in (self.low, self.high, self.identity, self.scale)))
+
+    def named(self, *names: object) -> "Facts":
+        """Facts of what an operator makes of each element in the same way, and linearly in its scale."""
+        return Facts(self.low, self.high, mix(self.identity, *names), self.scale)
+
+
+def facts(low: np.ndarray | float, high: np.ndarray | float, identity: Ids, scale: np.ndarray | float = 1.0) -> Facts:
+    """Facts of arrays that broadcast; constants are named by what they are, and NaN bounds nothing."""
+    low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
+    lost = np.isnan(low) | np.isnan(high) | (low > high)
+    low, high = np.where(lost, -np.inf, low), np.where(lost, np.inf, high)
+    known = (low == high) & np.isfinite(low)
+    own = np.where(low == 0, _ZERO, np.where(low < 0, _NEGATIVE, _CONSTANT))
+    identity = np.where(known, own, identity)
+    size = np.where(known, np.where(low == 0, 1.0, np.abs(np.where(known, low, 1.0))), scale)
+    usable = np.isfinite(size) & (size > 0)
+    identity = np.where(usable, identity, mix(identity, bits(size)))
+    return Facts(*np.broadcast_arrays(low, high, identity, np.where(usable, size, 1.0)))
+
+
+def unknown(rank: int, name: Ids) -> Facts:
+    """Nothing but that a value is itself."""
+    one = np.ones((1,) * rank)
+    return facts(-np.inf * one, np.inf * one, np.broadcast_to(name, one.shape))
+
+
+def known(array: np.ndarray) -> Facts:
+    """A tensor of the file."""
+    return facts(array, array, np.zeros(array.shape, np.uint64))
+
+
+def padded(found: Facts, rank: int) -> Facts:
+    """The same with axes of length 1 in front."""
+    return found.map(lambda a: a.reshape((1,) * (rank - a.ndim) + a.shape))
+
+
+def expanded(found: Facts, shape: Shape, axes: Sequence[int]) -> Facts | None:
+    """Facts of every position of these axes of a value of this shape; None where they would be too large."""
+    stretched = [k for k in axes if found.shape[k] == 1 < shape[k]]
+    target = tuple(shape[k] if k in stretched else n for k, n in enumerate(found.shape))
+    if not stretched:
+        return found
+    if math.prod(target) > LARGEST:
+        return None
+    place = np.zeros((1,) * len(target), np.uint64)
+    for k in stretched:
+        index = np.arange(shape[k], dtype=np.uint64)
+        place = mix(place, index.reshape([-1 if j == k else 1 for j in range(len(target))]))
+    fixed = found.constant
+    identity = np.where(fixed, found.identity, mix(found.identity, _PLACE, place))
+    return Facts(*(np.broadcast_to(a, target) for a in (found.low, found.high, identity, found.scale)))
+
+
+def reduced(found: Facts, axes: Sequence[int]) -> Facts:
+    """Facts that hold for all positions of these axes, which come down to length 1."""
+    gone = tuple(k for k in axes if found.shape[k] > 1)
+    if not gone:
+        return found
+    low, high = found.low.min(gone, keepdims=True), found.high.max(gone, keepdims=True)
+    place = np.zeros((1,) * len(found.shape), np.uint64)
+    for k in gone:
+        index = np.arange(found.shape[k], dtype=np.uint64)
+        place = mix(place, index.reshape([-1 if j == k else 1 for j in range(len(found.shape))]))
+    each = mix(found.identity, bits(found.scale), place)
+    return facts(low, high, mix(_SUM, np.bitwise_xor.reduce(each, axis=gone, keepdims=True)))
+
+
+def aligned(operands: Sequence[tuple[Facts, Shape]]) -> list[Facts] | None:
+    """Operands of a numpy-style broadcast, with positions of their own wherever another one has them."""
+    rank = max(len(shape) for _, shape in operands)
+    found = [(padded(f, rank), (1,) * (rank - len(shape)) + shape) for f, shape in operands]
+    varied = [k for k in range(rank) if any(f.shape[k] > 1 for f, _ in found)]
+    out = [expanded(f, shape, varied) for f, shape in found]
+    return None if None in out else [f for f in out if f is not None]
+
+
+def stacked(parts: Sequence[tuple[Facts, Shape]], axis: int) -> Facts | None:
+    """Facts of a Concat."""
+    rank = len(parts[0][1])
+    varied = [k for k in range(rank) if k == axis or any(f.shape[k] > 1 for f, _ in parts)]
+    each = [expanded(f, shape, varied) for f, shape in parts]
+    if any(f is None for f in each):
+        return None
+    whole = [f for f in each if f is not None]
+    return Facts(
+        *(np.concatenate([getattr(f, name) for f in whole], axis) for name in ("low", "high", "identity", "scale"))
+    )
+
+
+def reshaped(found: Facts, before: Shape, after: Shape) -> Facts | None:
+    """Facts of a Reshape; axes that are neither split nor merged with one that has positions keep their length 1."""
+    source, target = [], []
+    for old, new in blocks(before, after):
+        varied = [k for k in old if found.shape[k] > 1]
+        source += old if varied else []
+        target += [after[k] if varied else 1 for k in new]
+    whole = expanded(found, before, source)
+    return None if whole is None else whole.map(lambda a: a.reshape(target))
+
+
+def blocks(before: Shape, after: Shape) -> list[tuple[list[int], list[int]]]:
+    """Axes before and after a Reshape that hold the same elements, in as small blocks as possible."""
+    found: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(before) or j < len(after):
+        old, new = [i] if i < len(before) else [], [j] if j < len(after) else []
+        i, j = i + len(old), j + len(new)
+        a, b = math.prod(before[k] for k in old), math.prod(after[k] for k in new)
+        while a != b:
+            if a < b:
+                old.append(i)
+                a, i = a * before[i], i + 1
+            else:
+                new.append(j)
+                b, j = b * after[j], j + 1
+        found.append((old, new))
+    return found

@@ -1,0 +1,180 @@
+"""Operators that move elements, pool them, or reduce them."""
+
+import numpy as np
+
+from onnxprune.channels.ops.select import slices
+from onnxprune.lossless.facts import Facts, expanded, facts, reduced, reshaped, stacked
+from onnxprune.lossless.likeness import bits, mix
+from onnxprune.lossless.site import Site, rule
+
+
+def _spread(site: Site, *axes: int) -> Facts | None:
+    """Facts of input 0 with positions of their own on these axes."""
+    found, shape = site.inputs[0], site.shapes[0]
+    return None if found is None or shape is None else expanded(found, shape, axes)
+
+
+@rule("Reshape", "Flatten", "Squeeze", "Unsqueeze")
+def reshape(site: Site) -> Facts | None:
+    found, before, after = site.inputs[0], site.shapes[0], site.outputs[0]
+    if found is None or before is None or after is None or 0 in before:
+        return None
+    out = reshaped(found, before, after)
+    return None if out is None else out.named(len(after))
+
+
+@rule("Transpose")
+def transpose(site: Site) -> Facts | None:
+    found = site.inputs[0]
+    perm = None if found is None else list(site.attributes.get("perm", range(len(found.shape))[::-1]))
+    return None if found is None else found.map(lambda a: a.transpose(perm)).named(site.kind)
+
+
+@rule("Concat")
+def concat(site: Site) -> Facts | None:
+    pairs = [site.fact(k) for k in range(len(site.node.input))]
+    if None in pairs:
+        return None
+    given = [p for p in pairs if p is not None]
+    return stacked(given, site.attributes.get("axis", 1) % len(given[0][1]))
+
+
+@rule("Split")
+def split(site: Site) -> list[Facts | None] | None:
+    shape = site.shapes[0]
+    if shape is None or None in site.outputs:
+        return None
+    axis = site.attributes.get("axis", 0) % len(shape)
+    found = _spread(site, axis)
+    if found is None:
+        return None
+    ends = np.cumsum([s[axis] for s in site.outputs if s is not None])
+    pieces = [np.split(a, ends[:-1], axis) for a in (found.low, found.high, found.identity, found.scale)]
+    return [Facts(*piece) for piece in zip(*pieces, strict=True)]
+
+
+@rule("Slice")
+def slice_(site: Site) -> Facts | None:
+    found, shape = site.inputs[0], site.shapes[0]
+    told = [site.numbers(k, name) for k, name in ((1, "starts"), (2, "ends"), (3, "axes"), (4, ""))]
+    if found is None or shape is None or told[0] is None or told[1] is None or (site.has(3) and told[2] is None):
+        return None
+    if site.has(4) and told[3] is None:
+        return None
+    picks = slices(lambda k, _=None: told[k - 1], [range(n) for n in shape], {})
+    for axis, positions in picks:
+        if found.shape[axis] > 1:
+            found = found.map(lambda a, k=axis, p=positions: a.take(p, k))
+    bounds = [bits(np.asarray(t, np.float64)).tolist() for t in told if t is not None]
+    return found.named(*(n for b in bounds for n in b), site.kind)
+
+
+@rule("Gather")
+def gather(site: Site) -> Facts | None:
+    found, shape, picks = site.inputs[0], site.shapes[0], site.array(1)
+    if found is None or shape is None or picks is None or picks.size > 1 << 16:
+        return None
+    axis = site.attributes.get("axis", 0) % len(shape)
+    whole = expanded(found, shape, [axis])
+    return None if whole is None else whole.map(lambda a: a.take(picks.astype(np.int64), axis))
+
+
+@rule("Pad")
+def pad(site: Site) -> Facts | None:
+    """Constants that other numbers are put around are no constants; an edge or a mirror of them is."""
+    found, shape = site.inputs[0], site.shapes[0]
+    amounts = site.numbers(1, "pads") or site.attributes.get("paddings")
+    if found is None or shape is None or amounts is None or site.has(3) or len(amounts) != 2 * len(shape):
+        return None
+    rank = len(shape)
+    widths = [(int(amounts[k]), int(amounts[k + rank])) for k in range(rank)]
+    if any(min(w) < 0 or (max(w) and found.shape[k] > 1) for k, w in enumerate(widths)):
+        return None
+    low, high = found.low, found.high
+    if site.attributes.get("mode", b"constant") in (b"constant", "constant"):
+        given = site.array(2) if site.has(2) else site.attributes.get("value", 0.0)
+        if given is None:
+            return None
+        fill = float(np.ravel(given)[0]) if np.size(given) else 0.0
+        low, high = np.minimum(low, fill), np.maximum(high, fill)
+        if fill:
+            return facts(low, high, mix(found.identity, bits(found.scale), bits(fill), *map(int, amounts), site.kind))
+    return facts(low, high, mix(found.identity, *map(int, amounts), site.kind), found.scale)
+
+
+@rule("DepthToSpace")
+def depth_to_space(site: Site) -> Facts | None:
+    """A channel of the outcome holds one of each block of channels."""
+    found, shape = site.inputs[0], site.shapes[0]
+    if found is None or shape is None or any(n > 1 for n in found.shape[2:]):
+        return None
+    square = site.attributes["blocksize"] ** 2
+    whole = expanded(found, shape, [1])
+    if whole is None:
+        return None
+    rows = [1, square, -1] if site.attributes.get("mode", b"DCR") in (b"DCR", "DCR") else [1, -1, square]
+    flat = reduced(whole, [0]).map(lambda a: a.reshape(rows))
+    inner = reduced(flat, [1 if rows[1] == square else 2])
+    return inner.map(lambda a: a.reshape(1, -1, *[1] * (len(shape) - 2))).named(site.kind)
+
+
+@rule("SpaceToDepth")
+def space_to_depth(site: Site) -> Facts | None:
+    found, shape = site.inputs[0], site.shapes[0]
+    if found is None or shape is None or any(n > 1 for n in found.shape[2:]):
+        return None
+    whole = expanded(found, shape, [1])
+    if whole is None:
+        return None
+    tiled = whole.map(lambda a: np.concatenate([a] * site.attributes["blocksize"] ** 2, 1))
+    place = np.arange(tiled.shape[1], dtype=np.uint64).reshape(1, -1, *[1] * (len(shape) - 2)) // np.uint64(shape[1])
+    return tiled.named(place, site.kind)
+
+
+@rule("Resize", "Upsample")
+def resize(site: Site) -> Facts | None:
+    """Between its neighbours, where no axis of channels is resized; cubic ones overshoot."""
+    found, before, after = site.inputs[0], site.shapes[0], site.outputs[0]
+    if found is None or before is None or after is None:
+        return None
+    changed = [k for k, (a, b) in enumerate(zip(before, after, strict=True)) if a != b]
+    if site.attributes.get("coordinate_transformation_mode") == b"tf_crop_and_resize":
+        return None
+    found = reduced(found, [k for k in changed if k > 1]) if not {0, 1} & set(changed) else None
+    if found is None or any(n > 1 for n in found.shape[2:]):
+        return None
+    soft = site.attributes.get("mode", b"nearest") in (b"nearest", b"linear", b"bilinear") or found.constant
+    low, high = np.where(soft, found.low, -np.inf), np.where(soft, found.high, np.inf)
+    return facts(low, high, mix(found.identity, site.kind, site.token), found.scale)
+
+
+@rule("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
+def pool(site: Site) -> list[Facts | None] | None:
+    if site.inputs[0] is None or len(site.inputs[0].shape) < 3:
+        return None
+    found = reduced(site.inputs[0], range(2, len(site.inputs[0].shape)))
+    low, high = found.low, found.high
+    counts = site.attributes.get("count_include_pad", 0) and site.node.op_type == "AveragePool"
+    if counts and (any(site.attributes.get("pads", ())) or site.attributes.get("auto_pad", b"NOTSET") != b"NOTSET"):
+        low, high = np.minimum(low, 0), np.maximum(high, 0)
+    out = facts(low, high, mix(found.identity, site.kind), found.scale)
+    return [out, *[site.nothing(k) for k in range(1, len(site.outputs))]]
+
+
+@rule("ReduceMean", "ReduceMax", "ReduceMin", "ReduceSum", passes=False)
+def reduce(site: Site) -> Facts | None:
+    """Over other axes than those of channels; how many elements a sum has may depend on the input."""
+    found, axes = site.inputs[0], site.numbers(1, "axes")
+    if found is None or (axes is None and site.has(1)):
+        return None
+    rank = len(found.shape)
+    given = range(rank) if axes is None else [k % rank for k in axes]
+    if axes is None and site.attributes.get("noop_with_empty_axes", 0):
+        return None
+    gone = sorted(set(given))
+    flat = reduced(found, gone)
+    low, high = flat.low, flat.high
+    if site.node.op_type == "ReduceSum":
+        low, high = np.where(low >= 0, low * 0, -np.inf), np.where(high <= 0, high * 0, np.inf)
+    out = facts(low, high, mix(flat.identity, site.kind, *gone), flat.scale)
+    return out if site.attributes.get("keepdims", 1) else out.map(lambda a: np.squeeze(a, tuple(gone)))

@@ -1,0 +1,124 @@
+"""Layers as readers: the channels that they take in, the weights for them, and where a bias would stand."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import onnx
+
+from onnxprune.channels.labels import Labels
+from onnxprune.channels.tables import operator
+from onnxprune.lossless.facts import Facts, expanded, reduced
+from onnxprune.lossless.linear import touches_padding
+from onnxprune.lossless.walk import Knowledge
+from onnxprune.model.static import attributes_of
+from onnxprune.surgery.recovery.layers import FLOATS, LINEAR, Bias, Finder, linear_of
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a layer with weights of its own, or computed from some, reads the channels of its input.
+
+    node: among those of the main graph.
+    labels: (inputs,), of the channels that it reads.
+    weights: (parts, outputs, inputs / parts, taps).
+    facts: (inputs,), of the input.
+    takes_constants: whether every output sees every tap of the kernel, so that a constant is a bias.
+    merges: whether its weights can be changed.
+    """
+
+    node: int
+    labels: Labels
+    weights: np.ndarray
+    facts: Facts
+    takes_constants: bool
+    merges: bool
+
+    @cached_property
+    def unweighed(self) -> np.ndarray:
+        """Channels with weights of zero, (inputs,) bool."""
+        return ~self.weights.any(axis=(1, 3)).ravel()
+
+    @cached_property
+    def constants(self) -> np.ndarray:
+        """Channels that it can do without, perhaps with another bias, (inputs,) bool."""
+        fixed = self.facts.constant
+        return fixed if self.takes_constants else fixed & (self.facts.low == 0)
+
+
+def reading_of(knowledge: Knowledge, finder: Finder, k: int) -> Reading | None:
+    """How node k of the main graph reads, where it is a layer whose weights and input are known well enough."""
+    node, network = knowledge.network.nodes[k], knowledge.network
+    if node.op_type not in LINEAR or len(node.input) < 2 or operator(node.domain, node.op_type) != node.op_type:
+        return None
+    value, attributes = finder.deps.values.get(node.input[0]), attributes_of(node)
+    weights = knowledge.array(node.input[1])
+    found = None if network.is_constant(node.input[0]) else knowledge.get(node.input[0])
+    if found is None or value is None or value.tangle is not None or weights is None or attributes.get("transA", 0):
+        return None
+    grid = grid_of(node, weights)
+    if grid is None:
+        return None
+    axis = 1 if node.op_type in ("Conv", "ConvTranspose") else len(value.axes) - 1
+    alone = reduced(found, [d for d in range(len(found.shape)) if d != axis])
+    whole = expanded(alone, value.shape, [axis])
+    if whole is None or whole.low.size != grid.shape[0] * grid.shape[2]:
+        return None
+    padding = axis == 1 and touches_padding(attributes, weights.shape[2:], node.op_type == "ConvTranspose")
+    takes = not (node.op_type.startswith("Conv") and padding) and holds_bias(knowledge, finder, k, weights)
+    scale = attributes.get("alpha", 1.0) if node.op_type == "Gemm" else 1.0
+    scaled = grid if scale == 1 else scale * grid
+    return Reading(k, value.axes[axis], scaled, whole.map(np.ravel), takes, finder.obstacle(k) is None)
+
+
+def grid_of(node: onnx.NodeProto, weights: np.ndarray) -> np.ndarray | None:
+    """Weights as (parts, outputs, inputs / parts, taps), a view of them; None where they are no stack of filters."""
+    attributes = attributes_of(node)
+    group = int(attributes.get("group", 1))
+    if node.op_type == "Conv":
+        return weights.reshape(group, len(weights) // group, weights.shape[1], -1)
+    if node.op_type == "ConvTranspose":
+        return weights.reshape(group, len(weights) // group, weights.shape[1], -1).swapaxes(1, 2)
+    if weights.ndim != 2:
+        return None
+    return (weights if attributes.get("transB", 0) else weights.T)[None, :, :, None]
+
+
+def bias_of(finder: Finder, k: int, weights: np.ndarray) -> Bias | None:
+    """Where the bias of a layer stands, if it has one of its own."""
+    linear = linear_of(finder.network.nodes[k], weights.shape)
+    return finder.bias(k, linear, int(np.prod(grid_of(finder.network.nodes[k], weights).shape[:2])))  # type: ignore[union-attr]
+
+
+def holds_bias(knowledge: Knowledge, finder: Finder, k: int, weights: np.ndarray) -> bool:
+    """Whether a layer has a bias in floats, or can be given one."""
+    node = knowledge.network.nodes[k]
+    if finder.deps.statics.types.get(node.output[0], onnx.TensorProto.FLOAT) not in FLOATS or _quantised(
+        knowledge, node
+    ):
+        return False
+    if bias_of(finder, k, weights) is not None:
+        return True
+    if node.op_type == "MatMul" or len(node.input) < 3 or not node.input[2]:
+        return True
+    old = knowledge.network.tensor(node.input[2])
+    return old is not None and fitting(node, old, weights)
+
+
+def fitting(node: onnx.NodeProto, bias: np.ndarray, weights: np.ndarray) -> bool:
+    """Whether a tensor is a bias with one element for each output of a layer, of the layer's type."""
+    grid = grid_of(node, weights)
+    outputs = 0 if grid is None else grid.shape[0] * grid.shape[1]
+    scaled = node.op_type == "Gemm" and attributes_of(node).get("beta", 1.0) == 0
+    return bias.dtype == weights.dtype and bias.ndim == 1 and bias.size == outputs and not scaled
+
+
+def _quantised(knowledge: Knowledge, node: onnx.NodeProto) -> bool:
+    """Whether weights or bias stand in the file as integers: their sums cannot be changed exactly."""
+    for name in node.input[1:3]:
+        k = knowledge.network.maker.get(name)
+        while k is not None:
+            if knowledge.network.nodes[k].op_type == "DequantizeLinear":
+                return True
+            k = next((knowledge.network.maker.get(n) for n in knowledge.network.nodes[k].input[:1]), None)
+    return False

@@ -1,0 +1,137 @@
+"""Facts of every value of a network, an operator at a time."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from onnx import helper
+
+import onnxprune.lossless.linear
+import onnxprune.lossless.movement  # noqa: F401  (both register rules)
+from onnxprune.channels.analysis import overridable
+from onnxprune.channels.dependencies import Dependencies
+from onnxprune.channels.labels import is_fixed
+from onnxprune.channels.tables import operator
+from onnxprune.errors import OnnxPruneError
+from onnxprune.lossless.facts import Facts, Shape, reduced, unknown
+from onnxprune.lossless.likeness import name_of
+from onnxprune.lossless.site import RULES, Site
+from onnxprune.model.evaluate import MALFORMED
+from onnxprune.model.static import attributes_of, opset_of
+from onnxprune.runtime.session import make_session
+from onnxprune.surgery.recovery.network import Network
+
+WIDE = 1 << 15  # elements of facts from which on only axes of channels have positions of their own
+
+
+@dataclass
+class Knowledge:
+    """What is known of the values of the main graph; bodies inside it are not looked into."""
+
+    network: Network
+    deps: Dependencies
+    pinned: frozenset[str] = frozenset()  # tensors of the file that a caller may replace
+    facts: dict[str, Facts | None] = field(default_factory=dict)
+    _arrays: dict[str, np.ndarray | None] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, model: onnx.ModelProto, deps: Dependencies) -> "Knowledge":
+        """Go through the network once.
+
+        Args:
+            model: never changed; the model of `deps`.
+            deps: its analysis, for shapes and axes of channels.
+        """
+        self = cls(Network(model), deps, overridable(model))
+        opset = opset_of(model)
+        for k, node in enumerate(self.network.nodes):
+            if k not in self.network.constant:
+                self._visit(node, opset)
+        return self
+
+    def get(self, name: str) -> Facts | None:
+        """Facts of a value that depends on data; None where its shape is unknown."""
+        if name not in self.facts:
+            shape = self.shape(name)
+            self.facts[name] = None if shape is None else unknown(len(shape), name_of(name))
+        return self.facts[name]
+
+    def shape(self, name: str) -> Shape | None:
+        found = self.deps.statics.shapes.get(name)
+        return None if found is None else tuple(found)
+
+    def array(self, name: str) -> np.ndarray | None:
+        """A value that depends on weights alone, in its own type; None where it depends on data."""
+        if name not in self._arrays:
+            self._arrays[name] = self._computed(name)
+        return self._arrays[name]
+
+    def _computed(self, name: str) -> np.ndarray | None:
+        if not self.network.is_constant(name) or name in self.pinned:
+            return None
+        if (found := self.network.tensor(name)) is not None:
+            return found
+        k = self.network.maker[name]
+        node = self.network.nodes[k]
+        given = {n: self.array(n) for n in self.network.inputs[k]}
+        if any(a is None for a in given.values()):
+            return None
+        with suppress(OnnxPruneError):
+            return _run(node, {n: a for n, a in given.items() if a is not None}, self.network.model, name)
+        return None
+
+    def _visit(self, node: onnx.NodeProto, opset: int) -> None:
+        inputs = [self.get(n) if n and not self.network.is_constant(n) else None for n in node.input]
+        outputs = [n for n in node.output if n]
+        shapes = [self.shape(n) if n else None for n in node.input]
+        site = Site(
+            node, attributes_of(node), opset, inputs, shapes, [self.shape(n) for n in outputs],
+            lambda k: self.array(node.input[k]),
+        )  # fmt: skip
+        found = self._known(site, RULES.get(operator(node.domain, node.op_type)))
+        for k, name in enumerate(outputs):
+            fact = found[k] if k < len(found) else None
+            self.facts[name] = site.nothing(k) if fact is None else self._narrow(name, fact)
+
+    def _known(self, site: Site, rule) -> list[Facts | None]:  # type: ignore[no-untyped-def]
+        """What a rule finds; nothing where there is none, or where a node makes no sense to it."""
+        if rule is None or len(site.inputs) == 0:
+            return []
+        try:
+            with np.errstate(all="ignore"):
+                found = rule(site)
+        except MALFORMED:
+            return []
+        given = found if isinstance(found, list) else [found]
+        return [f if _fits(f, s) else None for f, s in zip(given, site.outputs, strict=False)]
+
+    def _narrow(self, name: str, found: Facts) -> Facts:
+        """Large facts without positions of their own on axes that cannot shrink."""
+        value = self.deps.values.get(name)
+        if found.low.size <= WIDE or value is None:
+            return found
+        inside = value.tangle.dims if value.tangle is not None else ()
+        return reduced(found, [k for k, x in enumerate(value.axes) if is_fixed(x) and k not in inside])
+
+
+def _fits(found: Facts | None, shape: Shape | None) -> bool:
+    """Whether facts are of a value of this shape."""
+    if found is None or shape is None or len(found.shape) != len(shape):
+        return False
+    return all(a in (1, b) for a, b in zip(found.shape, shape, strict=True))
+
+
+def _run(node: onnx.NodeProto, given: Mapping[str, np.ndarray], model: onnx.ModelProto, name: str) -> np.ndarray:
+    """One output of a node.  Raises ModelError."""
+    piece = onnx.ModelProto(ir_version=max(model.ir_version, 4))
+    piece.graph.name = "node"
+    piece.graph.node.append(node)
+    for key, array in given.items():
+        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+        piece.graph.input.append(helper.make_tensor_value_info(key, kind, array.shape))
+    piece.graph.output.append(onnx.ValueInfoProto(name=name))
+    piece.opset_import.extend(model.opset_import)
+    piece.functions.extend(model.functions)
+    return make_session(piece, providers="cpu", threads=1).run(given)[name]
