@@ -55,7 +55,9 @@ def prune_command(context: click.Context, source: str, output: str | None, **giv
     _mistaken_command(source)
     asked = request_options(given)
     if not {*BUDGETS, "ratio_for"} & asked.keys():
-        raise UsageError("say how much to remove: --ratio 0.5, --target macs=0.5, --threshold 0.9 or --max-drop 1%")
+        raise UsageError(
+            "say how much to remove: --ratio 0.5, --target macs=0.5, --threshold 0.9, --max-drop 1% or --lossless"
+        )
     _check_files(source, output, given)
     with screen.progress() as progress:
         result = run_prune(source, output, progress=progress, **asked)

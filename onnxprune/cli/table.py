@@ -102,6 +102,13 @@ FLAGS: tuple[Flag, ...] = (
         frozenset({PRUNE}),
     ),
     Flag(
+        "lossless",
+        BUDGET,
+        "Remove only what cannot change the output: channels that are constant, that nobody reads, or copies and "
+        "multiples of others.",
+        commands=frozenset({PRUNE}),
+    ),
+    Flag(
         "allocation",
         BUDGET,
         f"How groups share the budget: {', '.join(ALLOCATORS)}; auto: by sensitivity under --target and --max-drop.",
@@ -161,6 +168,13 @@ FLAGS: tuple[Flag, ...] = (
         click.Choice(["whole", "dims"]),
         "whole|dims",
         frozenset({PRUNE, SENSE, LOOK}),
+    ),
+    Flag(
+        "thaw",
+        WHICH,
+        "Also cut channels that norms over channels (LayerNormalization and its kin) or other statistics read.  These "
+        "are then taken over the channels that stay: an approximation, and the report names the nodes.",
+        commands=frozenset({PRUNE, SENSE, LOOK}),
     ),
     Flag("seed", WHICH, "Of everything that is drawn.", _SEED, "N", RUNS),
     Flag(

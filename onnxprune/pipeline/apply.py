@@ -8,6 +8,7 @@ from typing import Any
 from onnxprune.pipeline.choose import Choice, Progress, silent
 from onnxprune.pipeline.filters import Weights
 from onnxprune.pipeline.limits import limited
+from onnxprune.pipeline.lossless import repeat_lossless
 from onnxprune.pipeline.prune import Result, finish, lab_of, no_budget
 from onnxprune.pipeline.repair import repair
 from onnxprune.pipeline.request import Request
@@ -33,18 +34,21 @@ def apply(
 
     Raises:
         UsageError: the plan does not fit this network.
-        CheckFailed, ModelError, FileError: as for `prune`.
+        CheckFailed: as for `prune`; or a lossless plan would change what this network computes.
+        ModelError, FileError: as for `prune`.
     """
     no_budget(options)
     plan = plan if isinstance(plan, Plan) else Plan.load(Path(plan))
-    told = {k: v for k, v in plan.options.items() if k in ("heads", "method", "seed", "compensate")}
-    request = Request.of({**told, "ratio": 0.0, **options})
+    told = {k: v for k, v in plan.options.items() if k in ("heads", "method", "seed", "compensate", "lossless", "thaw")}
+    request = Request.of({**({} if told.get("lossless") else {"ratio": 0.0}), **told, **options})
     with limited(request, source):
         run = start(source, request, progress)
         check_plan(run.deps, plan)
         kept = {g.name: plan.kept[g.name] for g in plan.groups if len(g.keep) < g.channels}
         if plan.source.get("sha256") != run.model.sha256:
             run.warnings.append("the plan was made for another file; its channels are cut from this one by name")
+        if request.lossless:
+            return finish(run, repeat_lossless(run, plan), output)
         weights = Weights(run.model.proto, run.deps)
     repair(run, lab_of(run, weights), kept, partial(analysis_of, run.model, run.request, run.shapes))
     return finish(run, Choice(kept, {}, {}, origin="remove what the plan removes"), output)

@@ -38,6 +38,7 @@ class Choice:
     """Channels that stay of each group, what was asked of it, and why some stay whole.
 
     trained: the whole network with the weights that a search has trained on the way; None where none were.
+    removed: channels by the reason for which they could go, under a lossless budget.
     remarks: how the choice came about, for the report.
     """
 
@@ -48,6 +49,7 @@ class Choice:
     origin: str = ""  # where the channels come from, when not from the request
     trained: onnx.ModelProto | None = None
     remarks: tuple[str, ...] = ()
+    removed: Mapping[str, int] = field(default_factory=dict)
 
 
 def choose(
@@ -88,7 +90,7 @@ class Chooser:
 
     def __post_init__(self) -> None:
         self.ratios = _ratios(self.deps, self.request)
-        self.notes |= _whole(self.deps, self.request)
+        self.notes |= whole_groups(self.deps, self.request)
         self.method = method_of(self.request)
         self._rankings: dict[str, Ranking] = {}
         self._losses: Mapping[str, np.ndarray] | None = None
@@ -260,7 +262,7 @@ def _ratios(deps: Dependencies, request: Request) -> dict[str, float]:
     }
 
 
-def _whole(deps: Dependencies, request: Request) -> dict[str, str]:
+def whole_groups(deps: Dependencies, request: Request) -> dict[str, str]:
     """Groups that the user wants whole."""
     notes = {name: f"excluded by {p!r}" for p in request.exclude for name in _matching(deps, p, "exclude")}
     if request.include:

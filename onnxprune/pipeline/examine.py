@@ -15,12 +15,13 @@ import numpy as np
 import onnx
 
 from onnxprune.channels.dependencies import Dependencies
+from onnxprune.errors import CheckFailed
 from onnxprune.model import Model
 from onnxprune.model.skeleton import weightless
 from onnxprune.pipeline.measure import measurements
 from onnxprune.pipeline.run import Run
 from onnxprune.runtime.source import SPILL_MODEL, Source, Variant, held, inline_bytes
-from onnxprune.runtime.verify import prove
+from onnxprune.runtime.verify import Proof, prove
 from onnxprune.surgery.masking import masked_weights
 from onnxprune.surgery.rewrite import mask
 
@@ -29,14 +30,14 @@ def examine(run: Run, kept: Mapping[str, np.ndarray], written: onnx.ModelProto |
     """Verify and measure, before anything is put in place: an error here leaves what was there.
 
     Raises:
-        CheckFailed: the pruned model is not the masked original.
+        CheckFailed: the pruned model is not the masked original, or under `lossless` the original.
         UsageError, ModelError: providers, metrics or data do not fit.
     """
     measured = run.request.measure or run.data is not None or run.test is not None
     with originals(run, (run.full or run.deps).dead(kept), measured) as (masked, original):
         if run.request.verify:
             with run.stage("verify"):
-                run.proof = prove(masked, written, run.feeds()).require()
+                run.proof = _required(prove(masked, written, run.feeds()), run.request.lossless)
         if measured:
             with run.stage("measure"):
                 run.measured = measurements(run, original, written)
@@ -48,7 +49,9 @@ def examine(run: Run, kept: Mapping[str, np.ndarray], written: onnx.ModelProto |
 def originals(run: Run, dead: np.ndarray, measured: bool) -> Iterator[tuple[Source | Variant, Source | Variant]]:
     """The masked original and the original itself; after this, the weights of a large one are no longer in `run`."""
     base, model = run.base or run.model.proto, run.model
-    masked: Source | Variant = masked_original(base, run.full or run.deps, dead) if run.request.verify else base
+    masked: Source | Variant = model.proto  # a lossless cut has to equal the original itself
+    if run.request.verify and not run.request.lossless:
+        masked = masked_original(base, run.full or run.deps, dead)
     original: Source | Variant = model.proto
     if inline_bytes(model.proto) < SPILL_MODEL:
         yield masked, original
@@ -65,6 +68,13 @@ def originals(run: Run, dead: np.ndarray, measured: bool) -> Iterator[tuple[Sour
         yield masked, original
 
 
+def _required(proof: Proof, lossless: bool) -> Proof:
+    """The proof, or CheckFailed where the models differ."""
+    if lossless and not proof.passed:
+        raise CheckFailed(f"the pruned model does not give what the original gives: {proof}")
+    return proof.require()
+
+
 def _give_back() -> None:
     """Have the C library return what it holds of freed memory to the system, where it can (glibc)."""
     with suppress(OSError, AttributeError):
@@ -75,7 +85,9 @@ def masked_original(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray
     """What the pruned model has to equal: the model with zeros for what was removed, without a copy of its weights."""
     if not dead.any():
         return model
-    values = masked_weights(model, deps, dead)
+    values = (
+        None if deps.approximated(dead) else masked_weights(model, deps, dead)
+    )  # statistics need nodes of their own
     return mask(model, deps, dead) if values is None else Variant(model, values)
 
 

@@ -18,6 +18,7 @@ from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Run, start
 from onnxprune.report.inspection import GroupShare, Inspection, UnknownRow
 from onnxprune.report.summary import Figures
+from onnxprune.report.words import listed
 from onnxprune.runtime.specs import model_inputs, model_outputs
 
 
@@ -27,7 +28,7 @@ def inspect(source: Any, *, progress: Progress = silent, **options: Any) -> Insp
     Args:
         source: path, bytes, `ModelProto` or `onnx_graphsurgeon.Graph`; never changed.
         progress: called with (what is done, how far, of how much; 0 of 0 where that is not known).
-        options: `input_shapes` and `heads`, as in `Request`.
+        options: `input_shapes`, `heads` and `thaw`, as in `Request`.
 
     Raises:
         ModelError: the model is invalid.
@@ -36,6 +37,11 @@ def inspect(source: Any, *, progress: Progress = silent, **options: Any) -> Insp
     """
     run = analysed(source, progress, **options)
     deps, proto = run.deps, run.model.proto
+    if deps.thawed:
+        labels = [deps.nodes[k].label for k in deps.thawed]
+        run.notes.append(
+            f"thawed: {listed(labels, len(labels))} would take statistics over the channels that stay alone"
+        )
     taken = {s.name: deps.statics.shapes[s.name] for s in model_inputs(proto) if s.name in deps.statics.shapes}
     return Inspection(
         source=str(run.model.path or "a model from memory"),

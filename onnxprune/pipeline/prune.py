@@ -21,9 +21,10 @@ from onnxprune.pipeline.drop import largest_choice
 from onnxprune.pipeline.examine import examine
 from onnxprune.pipeline.filters import Weights
 from onnxprune.pipeline.limits import limited
+from onnxprune.pipeline.lossless import choose_lossless
 from onnxprune.pipeline.repair import repair, repaired_figure
 from onnxprune.pipeline.report import make_report
-from onnxprune.pipeline.request import BUDGETS, Request
+from onnxprune.pipeline.request import Request, given_budgets
 from onnxprune.pipeline.run import Run, analysis_of, start
 from onnxprune.pipeline.trials import Lab
 from onnxprune.report.summary import Report
@@ -65,7 +66,13 @@ def prune(
 
 def _choose(run: Run) -> Choice:
     """Score, allocate and select; what that needs in memory is gone afterwards."""
-    request, weights = run.request, Weights(run.model.proto, run.deps)
+    request = run.request
+    if request.lossless:
+        choice = choose_lossless(run)
+        run.notes += choice.remarks
+        _check_strict(run, choice)
+        return choice
+    weights = Weights(run.model.proto, run.deps)
     with run.stage("choose channels"):
         chooser = Chooser(run.deps, weights, request, run.model.size, run.progress, lab_of(run, weights))
         choice = chooser.choose(request.target_share()) if request.max_drop is None else _largest(run, chooser)
@@ -160,5 +167,5 @@ def _sign(pruned: onnx.ModelProto, plan: Plan) -> None:
 
 def no_budget(options: Mapping[str, Any]) -> None:
     """A plan brings its own channels.  Raises UsageError."""
-    if given := [name for name in BUDGETS if options.get(name) is not None]:
+    if given := given_budgets(options):
         raise UsageError(f"{given[0]} cannot be given together with a plan")

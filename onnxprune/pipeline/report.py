@@ -23,6 +23,7 @@ def make_report(
     """Put together what the stages found."""
     deps, request, measured = run.deps, run.request, run.measured
     after_bytes = saved.size if saved else pruned.ByteSize()
+    approximated = (run.full or run.deps).approximated((run.full or run.deps).dead(choice.kept))
     figures = [
         Figures(deps.params(d), deps.macs(d), size, latency, peak_activations(deps, d))
         for d, size, latency in zip((deps.nothing, dead), (run.model.size, after_bytes), measured.latency, strict=True)
@@ -46,6 +47,8 @@ def make_report(
         warnings=tuple(run.warnings),
         notes=tuple(run.notes),
         seconds=dict(run.seconds),
+        removed=choice.removed,
+        approximated=tuple((run.full or deps).nodes[k].label for k in approximated),
         sha256={"source": run.model.sha256} | ({"output": saved.sha256} if saved else {}),
         next_commands=_next(run, saved),
     )
@@ -75,6 +78,8 @@ def _asked(run: Run, choice: Choice) -> str:
     request = run.request
     if choice.origin:
         return choice.origin
+    if request.lossless:
+        return "remove only what cannot change the output"
     together = request.allocation != "uniform" or request.method == "msvfp"
     if request.target is not None:
         what = f"keep {request.target}"

@@ -8,14 +8,15 @@ import onnx
 
 from onnxprune.errors import UsageError
 
-BUDGETS = ("ratio", "target", "threshold", "max_drop")
+BUDGETS = ("ratio", "target", "threshold", "max_drop", "lossless")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """Options of a run; the command line has the same under the same names, in kebab case.
 
-    Exactly one budget is given: `ratio`, `target`, `threshold`, `max_drop` (or none of them with `ratio_for`).
+    Exactly one budget is given: `ratio`, `target`, `threshold`, `max_drop`, `lossless` (or none of them with
+    `ratio_for`).
 
     ratio: share of each group's channels to remove, 0 ≤ ratio < 1; where groups lose different shares (another
         allocation than "uniform", method "msvfp"), the share of all their channels together.
@@ -24,6 +25,7 @@ class Request:
     max_drop: the most that the first metric may fall, as a share of 1 ("1%" and 0.01 are one point), or in the
         metric's own unit where it is no share; the largest cut in MACs that holds it, on test_data or else on data, is
         searched for.
+    lossless: remove only what cannot change the output: constants, what nobody reads, copies and multiples.
     method: how channels are compared and ranked; a name of `onnxprune.criteria`. "auto" is "ncc" for a ratio or a
         threshold, and "obs" for a target or a largest drop: what measured best where the budget leaves the choice.
     method_options: hyper-parameters of the method.
@@ -31,11 +33,15 @@ class Request:
         "lstsq" with data and under "obs", and "none" otherwise: the cut alone, at once.
     allocation: how a budget is shared among the groups; a name of `onnxprune.budget.ALLOCATORS`. "auto" is
         "sensitivity" where method "obs" was chosen for a budget, and "uniform" otherwise.
-    round_to: multiple of which kept counts are; None chooses by width (8 from 64 channels on, 4 from 32).
+    round_to: multiple of which kept counts are; None chooses by width (8 from 64 channels on, 4 from 32), and is 1
+        under `lossless`.
     max_ratio: no group loses more than this share.
     ratio_for: share to remove by pattern (fnmatch) of node or weight names.
     exclude, include: patterns of groups that stay whole, or of the only ones that may be cut.
     heads: "whole" removes whole attention heads, "dims" the same share of every head.
+    thaw: cut channels that norms over channels (LayerNormalization and its kin), softmaxes or means over channels read
+        as well.  Their statistics are then taken over the channels that stay, which is not what the original computes
+        with zeros there: an approximation, and the report names the nodes.
     test_data: data to report metrics on and to hold max_drop on, when that of `data` is for calibration; read like it.
     data: calibration or test data in any form that `onnxprune.runtime.data` reads; mean, std, resize, layout and
         limit say how it is read.
@@ -56,6 +62,7 @@ class Request:
     target: str | None = None
     threshold: float | None = None
     max_drop: float | str | None = None
+    lossless: bool = False
     method: str = "auto"
     method_options: Mapping[str, Any] = field(default_factory=dict)
     compensate: str = "auto"
@@ -66,6 +73,7 @@ class Request:
     exclude: Sequence[str] = ()
     include: Sequence[str] = ()
     heads: str = "whole"
+    thaw: bool = False
     data: Any = None
     test_data: Any = None
     mean: Any = None
@@ -89,12 +97,15 @@ class Request:
     max_memory: int | str | None = None
 
     def __post_init__(self) -> None:
+        self._check_lossless()
         self._settle()
-        budgets = [name for name in BUDGETS if getattr(self, name) is not None]
+        budgets = given_budgets(vars(self))
         if len(budgets) > 1:
             raise UsageError(f"{budgets[0]} and {budgets[1]} are two budgets; give one")
         if not budgets and not self.ratio_for:
-            raise UsageError("say how much to remove: ratio=0.5, target='macs=0.5', threshold=0.9 or max_drop='1%'")
+            raise UsageError(
+                "say how much to remove: ratio=0.5, target='macs=0.5', threshold=0.9, max_drop='1%' or lossless=True"
+            )
         if self.threshold is not None and not -1 <= self.threshold <= 1:
             raise UsageError(f"a similarity threshold lies between -1 and 1, not {self.threshold}")
         if self.max_drop is not None and self.data is None and self.test_data is None:
@@ -103,12 +114,30 @@ class Request:
         if self.heads not in ("whole", "dims"):
             raise UsageError(f"heads are cut 'whole' or in 'dims', not {self.heads!r}")
 
+    def _check_lossless(self) -> None:
+        """What is removed losslessly is chosen and made up for in one way only."""
+        if not self.lossless:
+            return
+        if self.thaw:
+            raise UsageError("thaw approximates norms over channels, which lossless must not; give one of them")
+        others: dict[str, Any] = {
+            "method": "auto",
+            "compensate": "auto",
+            "allocation": "auto",
+            "ratio_for": {},
+            "retrain": None,
+        }
+        for name, default in others.items():
+            if (given := getattr(self, name)) != default and not (name == "compensate" and given == "none"):
+                raise UsageError(f"lossless removes all that has no part in the output; {name} has no say in it")
+
     def _settle(self) -> None:
         """Put names in the place of "auto"."""
         chosen = self.method == "auto" and (self.target is not None or self.max_drop is not None)
         method = "obs" if chosen else "ncc" if self.method == "auto" else self.method
         repairs = method == "obs" or (self.data is not None and self.threshold is None and self.retrain is None)
         spread = method == "obs" and self.ratio is None
+        repairs = repairs and not self.lossless
         settled = {
             "method": method,
             "allocation": "sensitivity" if spread else "uniform",
@@ -162,6 +191,10 @@ class Request:
             "allocation",
             "round_to",
         )
+        if self.lossless:
+            names = ("lossless", "round_to")
+        if self.thaw:
+            names += ("thaw",)
         names += ("max_ratio", "ratio_for", "exclude", "include", "heads", "seed")
         values = {name: getattr(self, name) for name in names}
         plain = {
@@ -169,3 +202,8 @@ class Request:
             for k, v in values.items()
         }
         return {k: v for k, v in plain.items() if v not in (None, [], {})}
+
+
+def given_budgets(options: Mapping[str, Any]) -> list[str]:
+    """Names of the budgets among these options."""
+    return [name for name in BUDGETS if options.get(name) is not None and options.get(name) is not False]

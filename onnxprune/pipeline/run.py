@@ -98,14 +98,14 @@ def analysis_of(
     model: Model, request: Request, shapes: Mapping[str, tuple[int, ...]], changed: onnx.ModelProto | None = None
 ) -> Dependencies:
     """Analyse; where nodes were given up for shapes that cannot be inferred, once more with those that a run shows."""
-    heads = request.heads == "whole"
+    heads, thaw = request.heads == "whole", request.thaw
     proto = model.proto if changed is None else changed
-    deps = analyse(proto, input_shapes=shapes, heads=heads)
+    deps = analyse(proto, input_shapes=shapes, heads=heads, thaw=thaw)
     missing = missing_shapes(proto, deps.statics.shapes)
     if not (deps.unknown and missing and (request.verify or request.measure)):
         return deps
     feed = random_inputs(model_inputs(proto), shapes, seed=request.seed)[0]
-    return analyse(proto, input_shapes=shapes, observed=observe(proto, missing, feed), heads=heads)
+    return analyse(proto, input_shapes=shapes, observed=observe(proto, missing, feed), heads=heads, thaw=thaw)
 
 
 def _sizes(

@@ -199,6 +199,8 @@ def zeroed(deps: Dependencies, labels: np.ndarray) -> np.ndarray:
 def fed_weights(lab: Lab) -> list[Fed] | None:
     """The weights that masking changes, use by use; None where one of them cannot be an input of the graph."""
     deps = lab.deps
+    if deps.thawed:  # their statistics need nodes of their own
+        return None
     removable = np.zeros(int(deps.component.max()) + 1, bool)
     for group in deps.groups:
         removable[group.components] = True

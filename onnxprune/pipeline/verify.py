@@ -42,8 +42,8 @@ def verify(
     """
     plan = plan if isinstance(plan, Plan) else Plan.load(Path(plan))
     model = load(pruned)
-    heads = {"heads": plan.options["heads"]} if "heads" in plan.options else {}
-    request = Request.of({"ratio": 0.0, **heads, **options})
+    told = {name: plan.options[name] for name in ("heads", "thaw") if name in plan.options}
+    request = Request.of({"ratio": 0.0, **told, **options})
     with limited(request, source):
         run = start(source, request, progress)
         check_plan(run.deps, plan)
@@ -55,8 +55,12 @@ def verify(
 def _masked(run: Run, plan: Plan, pruned: onnx.ModelProto) -> Source | Variant:
     """The masked original; under a plan with compensation, with the weights that the pruned model has.
 
+    Under a lossless plan it is the original itself.
+
     What compensation made of the weights cannot be told from the original, so that this proves the surgery alone.
     """
+    if plan.options.get("lossless"):
+        return run.model.proto
     dead = run.deps.dead(plan.kept)
     if plan.options.get("compensate", "none") == "none" or not dead.any():
         return masked_original(run.model.proto, run.deps, dead)

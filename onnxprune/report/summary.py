@@ -86,6 +86,8 @@ class Report:
     notes: tuple[str, ...] = ()  # what was assumed of inputs and data
     seconds: Mapping[str, float] = field(default_factory=dict)
     next_commands: tuple[str, ...] = ()
+    removed: Mapping[str, int] = field(default_factory=dict)  # channels by why they could go, in a lossless run
+    approximated: tuple[str, ...] = ()  # nodes that take statistics over fewer channels than in the original
     sha256: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -140,6 +140,8 @@ def untouched(report: Report) -> str:
     """Why nothing was removed, in one line."""
     if report.groups:
         names = plural(len(report.groups), "group")
+        if report.options.get("lossless"):
+            return f"every channel of the {names} that could be cut has a part in the output"
         return f"what was asked leaves all channels of the {names} that could be cut"
     return "no layer of this network has channels that can be removed"
 
@@ -176,6 +178,10 @@ def facts(report: Report, *, details: bool = False) -> list[tuple[str, str]]:
     if report.groups:
         rows.append(("channels", channels(report) + ("" if details else " (-v lists them)")))
     rows.append(("proof", proof(report)))
+    if report.approximated:
+        nodes = plural(len(report.approximated), "node")
+        names = listed(report.approximated, len(report.approximated) if details else 3)
+        rows.append(("approximated", f"{nodes} with statistics over the channels that stay: {names}"))
     if report.drift:
         rows.append(("drift", f"{_drifts(report.drift, details)}; {NOISE}"))
     if report.latency_note:
@@ -191,6 +197,8 @@ def proof(report: Report) -> str:
     if report.proof is None:
         return "not verified"
     whose = "masked original and pruned model are" if report.changed else "original and copy are"
+    if report.changed and report.options.get("lossless"):
+        whose = "original and pruned model are"
     return f"{whose} {clean(report.proof)}"
 
 

@@ -1,0 +1,63 @@
+"""Lossless pruning: only what cannot change the output goes."""
+
+from functools import partial
+
+from onnxprune.errors import CheckFailed
+from onnxprune.lossless import KINDS, Redundancy, redundancy
+from onnxprune.pipeline.choose import Choice, whole_groups
+from onnxprune.pipeline.repair import one_thread
+from onnxprune.pipeline.run import Run, analysis_of
+from onnxprune.surgery.plan import Plan
+
+WORDS = {"dead": "dead (the same number for every input)", "ignored": "ignored by all that read them"}
+WORDS["duplicate"] = "copies or multiples of others"
+
+
+def choose_lossless(run: Run) -> Choice:
+    """Channels without which the network computes the same; from here on `run` has the weights that go with it."""
+    notes = whole_groups(run.deps, run.request)
+    stays = {g.name: range(len(g)) for g in run.deps.groups if g.name in notes}
+    with run.stage("choose channels"):
+        found = _search(run, stays, run.request.round_to or 1, run.request.max_ratio)
+    why = {name: ", ".join(f"{n} {kind}" for kind, n in counts.items()) for name, counts in found.removed.items()}
+    return Choice(found.kept, {}, {**notes, **why}, removed=_counts(found), remarks=_told(found))
+
+
+def repeat_lossless(run: Run, plan: Plan) -> Choice:
+    """The channels that a plan removes, where this network can do without them as well.
+
+    Raises CheckFailed where it cannot.
+    """
+    stays = {g.name: g.keep for g in plan.groups}
+    with run.stage("choose channels"):
+        found = _search(run, stays, 1, 1.0)
+    for group in plan.groups:
+        needed = len(found.kept.get(group.name, range(group.channels))) - len(group.keep)
+        if needed:
+            raise CheckFailed(
+                f"the plan is lossless, and this network needs {needed} of the channels that it removes from "
+                f"{group.name!r}; run --lossless on this network instead"
+            )
+    return Choice(found.kept, {}, {}, origin="remove what the plan removes, losslessly", removed=_counts(found))
+
+
+def _search(run: Run, stays: dict, multiple: int, share: float) -> Redundancy:
+    analyse = partial(analysis_of, run.model, run.request, run.shapes)
+    with one_thread():
+        found = redundancy(
+            run.model.proto, run.deps, analyse=analyse, stays=stays, multiple=multiple, share=share,
+            progress=lambda gone: run.progress(f"{gone} channels can go", 0, 0),
+        )  # fmt: skip
+    if found.kept:
+        run.base, run.full = found.model, found.deps
+    return found
+
+
+def _counts(found: Redundancy) -> dict[str, int]:
+    return {kind: count for kind in KINDS if (count := found.count(kind))}
+
+
+def _told(found: Redundancy) -> tuple[str, ...]:
+    parts = [f"{count:,} {WORDS[kind]}" for kind, count in _counts(found).items()]
+    total = sum(_counts(found).values())
+    return (f"removed {total:,} channel{'s' * (total != 1)}: {'; '.join(parts)}",) if parts else ()
