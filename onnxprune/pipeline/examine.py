@@ -37,7 +37,8 @@ def examine(run: Run, kept: Mapping[str, np.ndarray], written: onnx.ModelProto |
     with originals(run, (run.full or run.deps).dead(kept), measured) as (masked, original):
         if run.request.verify:
             with run.stage("verify"):
-                run.proof = _required(prove(masked, written, run.feeds()), run.request.lossless)
+                lossless = run.request.lossless  # which may rely on what saturates
+                run.proof = required(prove(masked, written, run.feeds(), unrounded=not lossless), lossless)
         if measured:
             with run.stage("measure"):
                 run.measured = measurements(run, original, written)
@@ -68,7 +69,7 @@ def originals(run: Run, dead: np.ndarray, measured: bool) -> Iterator[tuple[Sour
         yield masked, original
 
 
-def _required(proof: Proof, lossless: bool) -> Proof:
+def required(proof: Proof, lossless: bool) -> Proof:
     """The proof, or CheckFailed where the models differ."""
     if lossless and not proof.passed:
         raise CheckFailed(f"the pruned model does not give what the original gives: {proof}")

@@ -11,7 +11,7 @@ from onnxprune.channels.dependencies import Dependencies
 from onnxprune.channels.walk import CUTTABLE
 from onnxprune.model import load
 from onnxprune.pipeline.choose import Progress, silent
-from onnxprune.pipeline.examine import masked_original
+from onnxprune.pipeline.examine import masked_original, required
 from onnxprune.pipeline.filters import tensors_of
 from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.request import Request
@@ -48,8 +48,8 @@ def verify(
         run = start(source, request, progress)
         check_plan(run.deps, plan)
         progress("verify", 0, 0)
-        masked = _masked(run, plan, model.proto)
-        return prove(masked, model.proto, run.feeds()).require()
+        masked, lossless = _masked(run, plan, model.proto), bool(plan.options.get("lossless"))
+        return required(prove(masked, model.proto, run.feeds(), unrounded=not lossless), lossless)
 
 
 def _masked(run: Run, plan: Plan, pruned: onnx.ModelProto) -> Source | Variant:

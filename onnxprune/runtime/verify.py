@@ -91,17 +91,19 @@ def prove(
     tolerance: float | None = None,
     providers: str | Sequence[str] = "cpu",
     threads: int | None = None,
+    unrounded: bool = True,
 ) -> Proof:
     """Run both models on `feeds`, without graph optimizations, and compare every output and what decides it.
 
-    Only one of the two is in memory at a time. `tolerance` replaces the one by element type. Raises
-    `ModelError` when onnxruntime refuses one of them.
+    Only one of the two is in memory at a time. `tolerance` replaces the one by element type. `unrounded`:
+    compare a quantized graph without the rounding of activations, too; that is no law where a change relies on what
+    rounding or saturation does. Raises `ModelError` when onnxruntime refuses one of them.
     """
     one, two = _variant(masked), _variant(pruned)
     taps = find_taps(nodes_of(one.source))
     load = partial(make_session, providers=providers, threads=threads)
     checks = _checks(one, two, feeds, taps, load, partial(_judge, taps=taps, tolerance=tolerance))
-    if taps.rounds and tolerance is None:
+    if unrounded and taps.rounds and tolerance is None:
         judge = partial(_judge, taps=replace(taps, quantized=False), tolerance=tolerance, note="without rounding")
         one, two = replace(one, unrounded=True), replace(two, unrounded=True)
         with contextlib.suppress(ModelError):  # some mix precisions there; the check above stands in any case
