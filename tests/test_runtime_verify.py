@@ -192,6 +192,9 @@ def test_random_operators_draw_the_same_in_both():
     ]
     masked, pruned = masked_and_pruned(conv_net(tail=tail), DEAD)
     assert prove(masked, pruned, feeds(masked)).passed
+    constant = numpy_helper.from_array(np.zeros(1, np.float32))
+    pruned.graph.node.insert(0, helper.make_node("Constant", [], ["more"], value=constant))  # all nodes move by one
+    assert prove(masked, pruned, feeds(masked)).passed
 
 
 def test_networks_that_amplify_rounding_get_more_room_up_to_a_limit():

@@ -1,6 +1,7 @@
 """A model with other values and more outputs, without a copy of the weights that stay as they are."""
 
 import math
+import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -27,6 +28,8 @@ class Blocks(Protocol):
 
 
 Replacement = np.ndarray | Blocks
+
+RANDOM = frozenset("Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike".split())
 
 SPILL_TENSOR = 64 << 10  # smaller ones stay in the proto: they may be shapes that inference reads
 
@@ -142,3 +145,27 @@ def pass_rounding(graph: onnx.GraphProto) -> None:
             node.op_type = "Identity"
             node.ClearField("attribute")
             node.input[:] = [exact[node.input[0]]]
+
+
+def draws(graph: onnx.GraphProto) -> bool:
+    """Whether any node of a graph draws random numbers without a seed of its own."""
+    return any(_unseeded(node) for node in _all_nodes(graph))
+
+
+def sow(graph: onnx.GraphProto) -> None:
+    """Give random operators a seed by the name of what they make: onnxruntime's own hangs on the place of the node."""
+    for node in filter(_unseeded, _all_nodes(graph)):
+        seed = float(zlib.crc32(node.output[0].encode()) % 65536)
+        node.attribute.append(onnx.helper.make_attribute("seed", seed))
+
+
+def _unseeded(node: onnx.NodeProto) -> bool:
+    return node.op_type in RANDOM and not any(a.name == "seed" for a in node.attribute)
+
+
+def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _all_nodes(attribute.g)

@@ -27,6 +27,7 @@ from onnxprune.runtime.edited import (
     edited,
     nbytes_of,
     pass_rounding,
+    sow,
     spills,
     tensor_of,
 )
@@ -46,13 +47,15 @@ class Variant:
     `values` maps names of top-level initializers or of node outputs to arrays of the same shape and type, each of
     which is asked for when it is needed and not kept;
     `folder` is where relative paths of external data begin (for a file, its own folder). `unrounded` lets
-    values pass where the graph quantizes them and dequantizes them at once.
+    values pass where the graph quantizes them and dequantizes them at once. `seeded` gives random operators
+    a seed that hangs on what they make, so that they draw alike in two models with other nodes around them.
     """
 
     source: Source
     values: Mapping[str, Replacement] | None = None
     folder: Path | None = None
     unrounded: bool = False
+    seeded: bool = False
 
     @property
     def base(self) -> Path | None:
@@ -82,7 +85,7 @@ def prepare(variant: Variant, taps: Iterable[str] = ()) -> Prepared:
     """
     source, taps, values = variant.source, tuple(taps), variant.values or {}
     folder = str(variant.base) if variant.base else None
-    plain = not (taps or values or variant.unrounded)
+    plain = not (taps or values or variant.unrounded or variant.seeded)
     if isinstance(source, (str, Path)) and plain:
         if not Path(source).is_file():
             raise FileError(f"{source} is not a file")
@@ -96,6 +99,8 @@ def prepare(variant: Variant, taps: Iterable[str] = ()) -> Prepared:
     copy = edited(model, taps, values, weights=not spill, skip=outside)
     if variant.unrounded:
         pass_rounding(copy.graph)
+    if variant.seeded:
+        sow(copy.graph)
     if not spill:
         return Prepared(_serialise(copy), folder, outside)
     return _spill(copy, model, values, spans)

@@ -16,6 +16,7 @@ import numpy as np
 
 from onnxprune.errors import CheckFailed, ModelError
 from onnxprune.runtime.compare import Difference, agreement
+from onnxprune.runtime.edited import draws
 from onnxprune.runtime.engine import engine
 from onnxprune.runtime.session import Session, make_session
 from onnxprune.runtime.source import Source, Variant, nodes_of
@@ -100,7 +101,10 @@ def prove(
     rounding or saturation does. Raises `ModelError` when onnxruntime refuses one of them.
     """
     one, two = _variant(masked), _variant(pruned)
-    taps = find_taps(nodes_of(one.source))
+    nodes = nodes_of(one.source)
+    taps = find_taps(nodes)
+    if draws(nodes.graph):
+        one, two = replace(one, seeded=True), replace(two, seeded=True)
     load = partial(make_session, providers=providers, threads=threads)
     checks = _checks(one, two, feeds, taps, load, partial(_judge, taps=taps, tolerance=tolerance))
     if unrounded and taps.rounds and tolerance is None:
