@@ -80,6 +80,8 @@ def pick(value: Value, axis: int, positions: np.ndarray) -> Value:
     k, dropped = tangle.axis(axis), positions.ndim == 0
     axes = (*value.axes[:axis], *(() if dropped else (fixed(positions.size),)), *value.axes[axis + 1 :])
     stay = [j for j in range(len(tangle.dims)) if j != k or positions.size > 1]
+    if not stay:
+        return Value(axes)
     sizes = [positions.size if j == k else tangle.labels.shape[j] for j in stay]
     picked = replace(
         tangle,

@@ -133,10 +133,10 @@ def _untangled(value: Value) -> Value:
     assert tangle is not None
     count = range(len(tangle.dims))
     gone = [k for k in count if (tangle.labels == _across(tangle.labels, k)).all()]
-    stay = [k for k in count if k not in gone]
-    first = tuple(0 if k in gone else slice(None) for k in count)
+    stay = [k for k in count if k not in gone] or gone[-1:]
+    first = tuple(slice(None) if k in stay else 0 for k in count)
     labels, dims = tangle.labels[first], tuple(tangle.dims[k] for k in stay)
-    origin = tangle.origin if all(_tells_samples_apart(value, tangle, k) for k in gone) else None
+    origin = tangle.origin if all(_tells_samples_apart(value, tangle, k) for k in count if k not in stay) else None
     if len(stay) <= 1 and origin is None:
         return Value(tuple(labels if (d,) == dims else x for d, x in enumerate(value.axes)))
     factors = tuple(tangle.factors[k] for k in stay)

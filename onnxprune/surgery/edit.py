@@ -1,105 +1,19 @@
 """What a repair sees of a node in the pruned model, and what it may change."""
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
-from onnxprune.channels.dependencies import Dependencies, Node
-from onnxprune.channels.labels import is_fixed
+from onnxprune.channels.dependencies import Node
 from onnxprune.errors import ModelError
-from onnxprune.model.evaluate import evaluate
-from onnxprune.model.static import attributes_of
+from onnxprune.surgery.draft import Draft
+from onnxprune.surgery.retrace import retraced, wanted_from
 
 LARGEST_SIZE = 1 << 31  # larger integers are no sizes: "to the end" is such a one
-
-
-@dataclass
-class Draft:
-    """The pruned model under way: what is known of its values, and nodes to be put beside others."""
-
-    deps: Dependencies
-    dead: np.ndarray
-    opset: int
-    boxes: dict[str, tuple[np.ndarray, ...] | None] = field(default_factory=dict)
-    restated: dict[str, np.ndarray] = field(default_factory=dict)  # computed constants that come out differently now
-    names: set[str] = field(default_factory=set)
-    initializers: dict[str, list[onnx.TensorProto]] = field(default_factory=dict)  # new ones, by path of the graph
-    before: dict[int, list[onnx.NodeProto]] = field(default_factory=dict)  # by position in the analysis
-    after: dict[int, list[onnx.NodeProto]] = field(default_factory=dict)
-
-    def box(self, key: str) -> tuple[np.ndarray, ...] | None:
-        """Live positions of each axis of a value."""
-        if key not in self.boxes:
-            self.boxes[key] = self._find_box(key)
-        return self.boxes[key]
-
-    def _find_box(self, key: str) -> tuple[np.ndarray, ...] | None:
-        return self.deps.box(key, self.dead)
-
-    def touched(self, node: Node) -> bool:
-        """Whether any value around a node loses positions, or is told by another number than before."""
-        return any(key in self.restated for key in node.inputs) or any(
-            box is None or not all(m.all() for m in box)
-            for key in (*node.inputs, *node.outputs)
-            if key and key in self.deps.values and self.deps.values[key] is not None
-            for box in (self.box(key),)
-        )
-
-    def fresh_name(self, stem: str) -> str:
-        """A name that no value of the model has."""
-        name, k = stem, 0
-        while name in self.names:
-            k += 1
-            name = f"{stem}.{k}"
-        self.names.add(name)
-        return name
-
-    def add_initializer(self, path: str, stem: str, array: np.ndarray) -> str:
-        name = self.fresh_name(stem)
-        self.initializers.setdefault(path, []).append(numpy_helper.from_array(np.asarray(array, order="C"), name))
-        return name
-
-    def restate(self) -> None:
-        """Evaluate shape arithmetic again, on the shapes of the pruned network."""
-        statics = self.deps.statics
-        for index, node in enumerate(self.deps.nodes):
-            outputs = [key for key in node.outputs if key in statics.sampled]
-            if not outputs or any(map(self._has_channels, outputs)):
-                continue
-            values: list[np.ndarray] | None = None
-            if node.proto.op_type in ("Shape", "Size"):
-                values = self._sizes(index, node)
-            elif any(key in self.restated for key in node.inputs):
-                inputs = [self.known(key) if key else None for key in node.inputs]
-                values = evaluate(node.proto, inputs, attributes_of(node.proto), self.opset)
-            for key, value in zip(outputs, values or (), strict=False):
-                if not np.array_equal(value, statics.constants[key]):
-                    self.restated[key] = value
-
-    def _has_channels(self, key: str) -> bool:
-        value = self.deps.values.get(key)
-        return value is not None and not all(map(is_fixed, value.axes))
-
-    def _sizes(self, index: int, node: Node) -> list[np.ndarray] | None:
-        """What a Shape or Size node gives; None where it is not known."""
-        box = self.box(node.inputs[0])
-        if box is None:
-            use = next(iter(self.deps.uses_at.get(index, ())), None)
-            box = None if use is None else tuple(self.deps.live(x, self.dead) for x in use.axes)
-        if box is None:
-            return None
-        sizes, a = [int(m.sum()) for m in box], attributes_of(node.proto)
-        told = math.prod(sizes) if node.proto.op_type == "Size" else sizes[a.get("start", 0) : a.get("end", len(sizes))]
-        return [np.asarray(told, np.int64)]
-
-    def known(self, key: str) -> np.ndarray | None:
-        """A small constant as the pruned model computes it."""
-        return self.restated.get(key, self.deps.statics.constants.get(key))
 
 
 @dataclass
@@ -229,7 +143,10 @@ class Edit:
         What has to be 4 and would come out as 8 is multiplied by 4 / 8: a symbolic size may be a factor of it.
         """
         draft, label, path = self.draft, self.source.label, self.source.path
-        if (joined := self._joined_anew(k, told.dtype, changes)) is not None:
+        if (name := retraced(draft, self.index, self.source, k)) is not None:
+            was = draft.deps.statics.constants[self.source.inputs[k]]
+            self.node.input[k], told, changes = name, was, wanted_from(was, told, changes)
+        elif (joined := self._joined_anew(k, told.dtype, changes)) is not None:
             draft.before.setdefault(self.index, []).append(joined)
             self.node.input[k] = joined.output[0]
             return

@@ -18,7 +18,8 @@ from onnxprune.model.evaluate import MALFORMED
 from onnxprune.model.static import opset_of
 from onnxprune.model.tensors import quoted
 from onnxprune.surgery.copying import Replaced, copy_model, graphs_of
-from onnxprune.surgery.edit import Draft, Edit
+from onnxprune.surgery.draft import Draft
+from onnxprune.surgery.edit import Edit
 from onnxprune.surgery.tensors import Version, cut_array, masked_array, read_tensor, versions, write_tensor
 from onnxprune.surgery.thaw import compute_on_live
 from onnxprune.surgery.tidy import all_names, drop_unused, list_tensors, place, refresh_shapes

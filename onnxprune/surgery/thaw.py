@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from onnxprune.surgery.edit import Draft
+from onnxprune.surgery.draft import Draft
 
 
 def compute_on_live(draft: Draft, index: int, proto: onnx.NodeProto) -> None:

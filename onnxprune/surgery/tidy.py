@@ -8,7 +8,7 @@ from onnx import helper
 
 from onnxprune.model.static import subgraphs
 from onnxprune.surgery.copying import graphs_of
-from onnxprune.surgery.edit import Draft
+from onnxprune.surgery.draft import Draft
 
 
 def place(out: onnx.ModelProto, draft: Draft, nodes: Mapping[tuple[str, tuple[str, ...]], onnx.NodeProto]) -> None:

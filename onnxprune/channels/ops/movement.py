@@ -26,7 +26,8 @@ def repair_reshape(edit: Any, allowzero: int = 0, **_: Any) -> None:
     told = [int(v) for v in target]
     copied = [0 if allowzero else size for size in edit.shape_in(0)]
     actual = [copied[k] if v == 0 and not allowzero else v for k, v in enumerate(told)]
-    wrong = [k for k, v in enumerate(actual) if v not in (-1, shape[k])]
+    was = edit.original(1, edit.attribute("shape")) or told
+    wrong = [k for k, v in enumerate(actual) if v not in (-1, shape[k]) or (told[k] == 0 != was[k])]
     if wrong:
         edit.set_ints(1, "shape", {k: shape[k] for k in wrong})
 

@@ -1,0 +1,118 @@
+"""Shape arithmetic that is computed once more from the sizes of the original.
+
+Sizes that follow the cut by themselves may go through a division by a number of heads that is baked into the graph:
+`(batch · heads) // 8` no longer gives the batch when half of the heads are gone.  There the sizes are brought back to
+those of the original, whatever the symbolic ones are, and the same nodes compute on from them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from onnxprune.channels.dependencies import Node
+from onnxprune.surgery.draft import Draft
+
+UNEVEN = frozenset({"Div", "Mod"})  # what they give is not in proportion to what they take
+SIZES = frozenset({"Shape", "Size"})
+
+
+def divides(draft: Draft, key: str) -> bool:
+    """Whether a computed integer went through a division on its way from sizes that are other ones now."""
+    found, todo, seen = False, [key], set[str]()
+    while todo and not found:
+        maker = draft.deps.maker(todo.pop())
+        if maker is None or maker.outputs[0] in seen or maker.proto.op_type in SIZES:
+            continue
+        seen.add(maker.outputs[0])
+        moved = [k for k in maker.inputs if k and _moves(draft, k)]
+        found = bool(moved) and maker.proto.op_type in UNEVEN
+        todo += moved
+    return found
+
+
+def _moves(draft: Draft, key: str) -> bool:
+    """Whether a value hangs on sizes that are other ones now."""
+    todo, seen = [key], set[str]()
+    while todo:
+        maker = draft.deps.maker(current := todo.pop())
+        if maker is None or current in seen or current not in draft.deps.statics.sampled:
+            continue
+        seen.add(current)
+        if maker.proto.op_type in SIZES:
+            if current in draft.restated:
+                return True
+            continue
+        todo += filter(None, maker.inputs)
+    return False
+
+
+@dataclass
+class Retrace:
+    """New nodes in front of one node that compute what the original computed."""
+
+    draft: Draft
+    index: int
+    path: str
+    label: str
+    done: dict[str, str] = field(default_factory=dict)
+
+    def name(self, key: str) -> str:
+        """The name of a value as the original has it.  Raises KeyError where a graph around this one computes it."""
+        if not _moves(self.draft, key):
+            return key.removeprefix(self.path)
+        if key not in self.done:
+            maker = self.draft.deps.maker(key)
+            if maker is None or maker.path != self.path:
+                raise KeyError(key)
+            self.done[key] = self._sizes(maker, key) if maker.proto.op_type in SIZES else self._anew(maker, key)
+        return self.done[key]
+
+    def _sizes(self, maker: Node, key: str) -> str:
+        """What Shape gives, times what it was, over what it is: right for symbolic sizes that are factors of both."""
+        was, now = self.draft.deps.statics.constants[key], self.draft.restated[key]
+        differs = was != now
+        times, over = np.where(differs, was, 1), np.where(differs, now, 1)
+        product = self._node("Mul", [key.removeprefix(self.path), self._constant(times)])
+        return self._node("Div", [product, self._constant(over)])
+
+    def _anew(self, maker: Node, key: str) -> str:
+        inputs = [self.name(k) if k else "" for k in maker.inputs]
+        copy = onnx.NodeProto()
+        copy.CopyFrom(maker.proto)
+        del copy.input[:], copy.output[:]
+        copy.input.extend(inputs)
+        new = [self.draft.fresh_name(f"{self.label}.{name}") for name in maker.proto.output]
+        copy.output.extend(new)
+        copy.name = self.draft.fresh_name(f"{self.label}.{copy.name}") if copy.name else ""
+        self.draft.before.setdefault(self.index, []).append(copy)
+        return new[list(maker.outputs).index(key)]
+
+    def _node(self, kind: str, inputs: list[str]) -> str:
+        out = self.draft.fresh_name(f"{self.label}.{kind.lower()}.before")
+        self.draft.before.setdefault(self.index, []).append(helper.make_node(kind, inputs, [out]))
+        return out
+
+    def _constant(self, array: np.ndarray) -> str:
+        return self.draft.add_initializer(self.path, f"{self.label}.sizes", np.asarray(array, np.int64))
+
+
+def retraced(draft: Draft, index: int, node: Node, k: int) -> str | None:
+    """The name of new integers that are what input k was in the original; None where they cannot be had so."""
+    key = node.inputs[k]
+    if not divides(draft, key):
+        return None
+    before = list(draft.before.get(index, []))
+    try:
+        return Retrace(draft, index, node.path, f"{node.label}.{k}").name(key)
+    except KeyError:
+        draft.before[index] = before
+        return None
+
+
+def wanted_from(was: np.ndarray, now: np.ndarray, changes: Mapping[int, int]) -> dict[int, int]:
+    """Changes to what `now` holds as changes to what `was` there."""
+    wanted = {j: changes.get(j, int(v)) for j, v in enumerate(now.flat)}
+    return {j: v for j, v in wanted.items() if v != int(was.flat[j])}
