@@ -33,6 +33,12 @@ KEEPS_APART = frozenset(
 )
 REDUCTIONS = frozenset("ReduceMean ReduceMax ReduceMin ReduceSum ReduceL1 ReduceL2 ReduceSumSquare ReduceProd".split())
 ZERO_POINT = {"QLinearConv": 2, "ConvInteger": 2, "MatMulInteger": 2, "QLinearMatMul": 2, "com.microsoft:QGemm": 2}
+FACTORS = {  # inputs that are multiplied with each other, so that it is enough if one of them is zero
+    **dict.fromkeys(
+        "MatMul FusedMatMul TransposeMatMul Attention MultiHeadAttention GroupQueryAttention".split(), (0, 1)
+    ),
+    "Einsum": range(64),
+}
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 
 
@@ -89,29 +95,46 @@ class Conditions:
 
     def _note_other(self, index: int, node: Node, feeds: dict[str, list[tuple[Labels, np.ndarray]]]) -> None:
         """An operator that may mix channels, by weights that cannot be changed here or by none."""
-        size = self.deps.nothing.size
-        on, alive, weighed, read = (np.zeros(size, bool) for _ in range(4))
-        contraction = node.proto.op_type in ("MatMul", "Einsum")
-        silent: list[np.ndarray] = []
-        taken = [k for k in node.inputs if k] + (list(node.outputs) if node.proto.op_type in RECURRENT else [])
-        for key in dict.fromkeys(taken):
-            here, loud = self._channels(node, key)
-            on |= here
-            alive |= loud
-            silent.append(here & ~loud)
-        for key in node.inputs:
+        on, alive = self._taken(node)
+        read, weighed = self.deps.nothing, self.deps.nothing
+        for key in (*node.inputs, f"use of {index}"):
             for labels, zero in feeds.get(key, ()):
                 read[self.deps.component[labels]] = True
                 weighed[self.deps.component[labels[~zero]]] = True
-        for labels, zero in feeds.get(f"use of {index}", ()):
-            read[self.deps.component[labels]] = True
-            weighed[self.deps.component[labels[~zero]]] = True
-        if contraction and silent:
-            alive &= ~np.logical_or.reduce(silent)
         needed = np.where(on, alive & ~(read & ~weighed), read & weighed)
+        if "Attention" in node.proto.op_type:
+            needed |= self._kept_inside(index)
         self.needed |= needed
         self.needed_apart |= needed
         self.lively |= on & alive
+
+    def _taken(self, node: Node) -> tuple[np.ndarray, np.ndarray]:
+        """Components on what a node takes, and those that it gets as something else than zero."""
+        on, alive, multiplied, loudly = (np.zeros(self.deps.nothing.size, bool) for _ in range(4))
+        factors = FACTORS.get(node.proto.op_type, ())
+        again = node.outputs if node.proto.op_type in RECURRENT else ()
+        for k, key in enumerate((*node.inputs, *again)):
+            here, loud = self._channels(node, key) if key else (self.deps.nothing, self.deps.nothing)
+            on |= here
+            if k in factors:
+                loudly = np.where(multiplied & here, loudly & loud, loudly | loud)
+                multiplied |= here
+            else:
+                alive |= loud
+        return on, alive | loudly
+
+    def _kept_inside(self, index: int) -> np.ndarray:
+        """Components that a fused attention makes by weights other than zero, (components,) bool: they also meet."""
+        found = self.deps.nothing
+        for use in self.deps.uses_at.get(index, ()):
+            array = self.knowledge.array(use.source)
+            for axis, labels in enumerate(use.axes):
+                if is_fixed(labels) or not (self.deps.roles[labels] & int(Role.WRITE | Role.ADD)).any():
+                    continue
+                rest = tuple(k for k in range(len(use.axes)) if k != axis)
+                busy = np.ones(labels.size, bool) if array is None else (array != 0).any(axis=rest)
+                found[self.deps.component[labels[busy]]] = True
+        return found
 
     def _channels(self, node: Node, key: str) -> tuple[np.ndarray, np.ndarray]:
         """Components on a value, and those that are not always zero there, (components,) bool each."""

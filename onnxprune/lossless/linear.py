@@ -12,6 +12,7 @@ from onnxprune.channels.ops.recurrent import QUIET
 from onnxprune.lossless.facts import Facts, expanded, facts, padded, reduced
 from onnxprune.lossless.likeness import BLOCK, bits, mix, multiples, tolerance
 from onnxprune.lossless.pointwise import NEAR_SUM, affine
+from onnxprune.lossless.products import matrix_product, turned_product, zeros
 from onnxprune.lossless.site import Site, rule
 
 ROUNDING = 2.0**-18  # a sum of positive terms in float32 may be off by this share of it
@@ -118,11 +119,11 @@ def convolution(site: Site) -> Facts | None:
 
 @rule("Gemm", "MatMul", passes=False)
 def product(site: Site) -> Facts | None:
-    """With weights on the right."""
+    """With weights on the right; of other products zeros are followed."""
     x, shape, w = site.inputs[0], site.shapes[0], site.array(1)
     a = site.attributes
     if x is None or shape is None or w is None or w.ndim != 2 or a.get("transA", 0):
-        return None
+        return matrix_product(site) if site.node.op_type == "MatMul" else turned_product(site)
     w = w if a.get("transB", 0) else w.T
     bias = _bias(site, 2, len(w), a.get("beta", 1.0)) if site.node.op_type == "Gemm" else np.zeros(len(w))
     last = len(shape) - 1
@@ -151,6 +152,21 @@ def batch_norm(site: Site) -> list[Facts | None] | None:
     at = (1, -1, *[1] * (len(shape) - 2))
     out = affine(whole, factor.reshape(at), (beta - mean * factor).reshape(at), NEAR_SUM)
     return [out, *[site.nothing(k) for k in range(1, len(site.outputs))]]
+
+
+@rule("GroupNormalization")
+def group_norm(site: Site) -> Facts | None:
+    """A group of channels that are one constant comes out as their shifts."""
+    x, shape, bias = site.inputs[0], site.shapes[0], site.array(2)
+    groups = int(site.attributes["num_groups"])
+    whole = None if x is None or shape is None else expanded(reduced(x, [0, *range(2, len(shape))]), shape, [1])
+    if whole is None or shape is None or bias is None:
+        return None
+    low, high = (a.reshape(groups, -1) for a in (whole.low, whole.high))
+    still = np.repeat(np.isfinite(low[:, 0]) & (low.min(1) == high.max(1)), low.shape[1])
+    shift = bias.astype(np.float64) if bias.size == still.size else np.repeat(bias.astype(np.float64), low.shape[1])
+    at = (1, -1, *[1] * (len(shape) - 2))
+    return zeros(site, still.reshape(at), shift.reshape(at))
 
 
 @rule("InstanceNormalization")
@@ -192,10 +208,15 @@ def quantised_convolution(site: Site) -> Facts | None:
 def recurrent(site: Site) -> list[Facts | None] | None:
     """A hidden unit whose weights, biases and first states are zero stays at zero."""
     w, r, b = (site.array(k) for k in (1, 2, 3))
-    states = [site.array(k) for k in (5, 6) if site.has(k)]
+    states = [site.fact(k) for k in (5, 6) if site.has(k)]
     told = [n.decode() if isinstance(n, bytes) else n for n in site.attributes.get("activations", ())]
     calm = QUIET[site.node.op_type]
-    if w is None or r is None or (b is None and site.has(3)) or any(s is None or s.any() for s in states):
+    if (
+        w is None
+        or r is None
+        or (b is None and site.has(3))
+        or any(s is None or s[0].low.any() or s[0].high.any() for s in states)
+    ):
         return None
     if not all(name in calm[k % len(calm)] for k, name in enumerate(told)):
         return None

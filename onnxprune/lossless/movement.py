@@ -1,10 +1,11 @@
 """Operators that move elements, pool them, or reduce them."""
 
 import numpy as np
+from onnx import numpy_helper
 
 from onnxprune.channels.ops.select import slices
-from onnxprune.lossless.facts import Facts, expanded, facts, reduced, reshaped, stacked
-from onnxprune.lossless.likeness import bits, mix
+from onnxprune.lossless.facts import Facts, expanded, facts, known, padded, reduced, reshaped, stacked
+from onnxprune.lossless.likeness import bits, mix, name_of
 from onnxprune.lossless.site import Site, rule
 
 
@@ -72,11 +73,46 @@ def slice_(site: Site) -> Facts | None:
 @rule("Gather")
 def gather(site: Site) -> Facts | None:
     found, shape, picks = site.inputs[0], site.shapes[0], site.array(1)
+    if picks is None:
+        return _looked_up(site)
     if found is None or shape is None or picks is None or picks.size > 1 << 16:
         return None
     axis = site.attributes.get("axis", 0) % len(shape)
     whole = expanded(found, shape, [axis])
     return None if whole is None else whole.map(lambda a: a.take(picks.astype(np.int64), axis))
+
+
+def _looked_up(site: Site) -> Facts | None:
+    """Rows of a table that the data picks: a column of one number is a constant."""
+    table, picks, axis = site.array(0), site.shapes[1], site.attributes.get("axis", 0)
+    if table is None or picks is None or axis % table.ndim or table.dtype.kind != "f":
+        return None
+    low, high = (fn(axis=0).astype(np.float64) for fn in (table.min, table.max))
+    place = mix(site.token, np.arange(low.size, dtype=np.uint64)).reshape(low.shape)
+    return padded(facts(low, high, place), len(picks) + low.ndim)
+
+
+@rule("Expand", "Tile")
+def repeat(site: Site) -> Facts | None:
+    """Over axes without positions of their own."""
+    pair, after = site.fact(0), site.outputs[0]
+    if pair is None or after is None:
+        return None
+    found, before = pair
+    aligned = (1,) * (len(after) - len(before)) + before
+    wider = padded(found, len(after))
+    if any(wider.shape[k] > 1 and a != b for k, (a, b) in enumerate(zip(aligned, after, strict=True))):
+        return None
+    return Facts(wider.low, wider.high, mix(wider.identity, site.kind, name_of(str(after))), wider.scale)
+
+
+@rule("ConstantOfShape")
+def fill(site: Site) -> Facts | None:
+    shape = site.outputs[0]
+    if shape is None:
+        return None
+    value = numpy_helper.to_array(site.attributes["value"]) if "value" in site.attributes else np.zeros(1)
+    return known(value.astype(np.float64).reshape((1,) * len(shape)))
 
 
 @rule("Pad")
@@ -88,15 +124,22 @@ def pad(site: Site) -> Facts | None:
         return None
     rank = len(shape)
     widths = [(int(amounts[k]), int(amounts[k + rank])) for k in range(rank)]
-    if any(min(w) < 0 or (max(w) and found.shape[k] > 1) for k, w in enumerate(widths)):
+    varied = [k for k, w in enumerate(widths) if max(w) and found.shape[k] > 1]
+    flat = site.attributes.get("mode", b"constant") in (b"constant", "constant")
+    if any(min(w) < 0 for w in widths) or (varied and not flat):
         return None
     low, high = found.low, found.high
-    if site.attributes.get("mode", b"constant") in (b"constant", "constant"):
+    if flat:
         given = site.array(2) if site.has(2) else site.attributes.get("value", 0.0)
         if given is None:
             return None
         fill = float(np.ravel(given)[0]) if np.size(given) else 0.0
-        low, high = np.minimum(low, fill), np.maximum(high, fill)
+        if any(max(w) for k, w in enumerate(widths) if k not in varied):
+            low, high = np.minimum(low, fill), np.maximum(high, fill)
+        if varied:
+            around = [w if k in varied else (0, 0) for k, w in enumerate(widths)]
+            low, high = (np.pad(a, around, constant_values=fill) for a in (low, high))
+            found = found.map(lambda a: np.pad(a, around, constant_values=1))
         if fill:
             return facts(low, high, mix(found.identity, bits(found.scale), bits(fill), *map(int, amounts), site.kind))
     return facts(low, high, mix(found.identity, *map(int, amounts), site.kind), found.scale)

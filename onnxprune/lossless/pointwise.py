@@ -173,8 +173,9 @@ def _combined(site: Site, x: Facts, y: Facts) -> Facts | None:
         corners = [_times(a, b) for a in (x.low, x.high) for b in (y.low, y.high)]
         low, high = np.minimum.reduce(corners), np.maximum.reduce(corners)
     else:
-        fixed = x.constant & y.constant & (y.low != 0)
-        ratio = np.divide(x.low, y.low, out=np.zeros(np.broadcast_shapes(x.shape, y.shape)), where=fixed)
+        none = (x.low == 0) & (x.high == 0) & all(b == 1 for a, b in zip(x.shape, y.shape, strict=True) if a > 1)
+        fixed = (x.constant & y.constant & (y.low != 0)) | none  # else zero by zero would be zero no more
+        ratio = np.divide(x.low, y.low, out=np.zeros(np.broadcast_shapes(x.shape, y.shape)), where=fixed & ~none)
         low, high = np.where(fixed, ratio, -np.inf), np.where(fixed, ratio, np.inf)
     if op == "Mul":
         return facts(low, high, mix(x.identity, y.identity, site.kind), x.scale * y.scale)

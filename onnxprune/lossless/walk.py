@@ -9,7 +9,7 @@ import onnx
 from onnx import helper
 
 import onnxprune.lossless.linear
-import onnxprune.lossless.movement  # noqa: F401  (both register rules)
+import onnxprune.lossless.movement  # noqa: F401  (these register rules)
 from onnxprune.channels.analysis import overridable
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.channels.labels import is_fixed
