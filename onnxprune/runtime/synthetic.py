@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from onnxprune.runtime.inputs import random_inputs
 from onnxprune.runtime.specs import Feed, Spec
@@ -16,6 +17,8 @@ CHANNELS = (1, 3, 4)
 LEAVES = 48  # on the fullest images
 LAW = 1.0  # radii r are drawn with density r^-(LAW + 1)
 SMALLEST = 8  # pixels of a side under which an input is no image
+BLURRED = 0.5  # share of images that are out of focus or were enlarged, as many photographs are
+BLUR = 0.25  # largest deviation of the blur in pixels, as a multiple of the root of the longer side
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,7 @@ def dead_leaves(count: int, channels: int, size: tuple[int, int], generator: np.
         radius = (most**-LAW + part * (least**-LAW - most**-LAW)) ** (-1 / LAW)
         radius *= generator.random(count) < crowd
         images = _laid(images, (y, x), radius.astype(np.float32), tint, generator)
+    images = _blurred(images, generator)
     images += _pink(images.shape, generator) * generator.gamma(2, 0.012, (count, 1, 1, 1)).astype(np.float32)
     return np.clip(_contrasted(images, generator), 0, 1).astype(np.float32)
 
@@ -177,6 +181,15 @@ def _colours(count: int, channels: int, generator: np.random.Generator) -> np.nd
     warm, green = generator.normal(0, 0.10, (count, 1)), generator.normal(0, 0.045, (count, 1))
     colours = bright + np.concatenate([warm - green, green, -warm - green, *[0 * warm] * (channels - 3)], axis=1)
     return colours[:, :channels].astype(np.float32)
+
+
+def _blurred(images: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Some of the images blurred, each as much as chance has it."""
+    count, _, height, width = images.shape
+    sigmas = generator.uniform(0, BLUR * np.sqrt(max(height, width)), count) * (generator.random(count) < BLURRED)
+    for k in np.flatnonzero(sigmas):
+        images[k] = gaussian_filter(images[k], (0, sigmas[k], sigmas[k]), truncate=3)
+    return images
 
 
 def _pink(shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
