@@ -48,7 +48,7 @@ class Conditions:
 
     needed: some reader needs it as it is now.
     needed_apart: some reader needs it even if another one is a multiple of it.
-    lively: some reader gets it as something else than a constant.
+    lively: some reader gets it as something else than a constant, whatever its weight.
     likeness: a name for all that the layers read of it; components with the same one are multiples of each other.
     """
 
@@ -87,7 +87,7 @@ class Conditions:
         self.needed[parts[~spare]] = True
         if not reading.merges:
             self.needed_apart[parts[~spare]] = True
-        self.lively[parts[~(reading.facts.constant | reading.unweighed)]] = True
+        self.lively[parts[~reading.facts.constant]] = True
         used = np.flatnonzero(np.broadcast_to(reading.labels != 0, reading.labels.shape))
         place = mix(_occurrence(parts[used]), used // reading.weights.shape[2], name_of(f"reader {reading.node}"))
         names = mix(reading.facts.identity[used], place)

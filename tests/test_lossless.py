@@ -1,0 +1,336 @@
+"""Lossless pruning: what is planted goes, all else stays, and the output is that of the original."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import helper, numpy_helper
+from planted import CLOSE, Net, gone, lossless
+
+from onnxprune.channels import analyse
+from onnxprune.lossless import redundancy
+
+# --- constants ---------------------------------------------------------------
+
+ACTIVATIONS: dict[str, dict[str, Any]] = {
+    "LeakyRelu": {"alpha": 0.2},
+    "Celu": {"alpha": 0.7},
+    "ThresholdedRelu": {"alpha": 0.1},
+}
+PLAIN = "Relu Sigmoid Tanh HardSwish Gelu Elu Mish Softplus HardSigmoid Exp Sqrt Selu Abs Neg Floor Reciprocal Sin Cos"
+
+
+@pytest.mark.parametrize("activation", [*PLAIN.split(), "Softsign", "Erf", *ACTIVATIONS])
+def test_a_constant_behind_an_activation_moves_into_the_bias(activation: str) -> None:
+    net = Net()
+    y = (
+        net.op("Abs", net.conv("x", 3, 8, 3, zero=(1, 3, 6)))
+        if activation == "Sqrt"
+        else net.conv("x", 3, 8, zero=(1, 3, 6))
+    )
+    y = net.op(activation, y, **ACTIVATIONS.get(activation, {}))
+    found, small, error = lossless(net.model(net.conv(y, 8, 5, 3, bias=False), 3, 9, 9))
+    assert gone(found, "dead") == gone(found) == 3
+    assert error < CLOSE
+    reader = small.graph.node[-1]
+    assert len(reader.input) == 3
+    assert any(v for v in (t for t in small.graph.initializer if t.name == reader.input[2]))
+
+
+def pooled(net: Net, y: str) -> str:
+    return net.op("MaxPool", net.op("AveragePool", y, kernel_shape=[2, 2]), kernel_shape=[2, 2])
+
+
+def clipped(net: Net, y: str) -> str:
+    return net.op("Clip", y, net.tensor(np.array(0.3)), net.tensor(np.array(0.6)))
+
+
+def scaled(net: Net, y: str) -> str:
+    y = net.op("Mul", y, net.tensor(net.filters(8, 1, 1)))
+    return net.op("Sub", net.op("Add", y, net.tensor(net.filters(1, 8, 1, 1))), net.tensor(np.array(0.5)))
+
+
+def normalised(net: Net, y: str) -> str:
+    numbers = [net.tensor(net.filters(8, low=low)) for low in (0.5, -0.5, -0.5, 0.5)]
+    return net.op("BatchNormalization", y, *numbers)
+
+
+def instance(net: Net, y: str) -> str:
+    return net.op("InstanceNormalization", y, *(net.tensor(net.filters(8, low=low)) for low in (0.5, -0.5)))
+
+
+def swish(net: Net, y: str) -> str:
+    return net.op("Mul", y, net.op("Sigmoid", y))
+
+
+def slopes(net: Net, y: str) -> str:
+    return net.op("PRelu", net.op("Neg", y), net.tensor(net.filters(8, 1, 1, low=0.1)))
+
+
+def resized(net: Net, y: str) -> str:
+    return net.op("Resize", y, "", net.tensor(np.array([1, 1, 2, 2])), mode="linear")
+
+
+def reflected(net: Net, y: str) -> str:
+    pads = numpy_helper.from_array(np.array([0, 0, 1, 1, 0, 0, 1, 1]), "pads")
+    net.tensors.append(pads)
+    return net.op("Pad", y, "pads", mode="reflect")
+
+
+def summed(net: Net, y: str) -> str:
+    return net.op("Max", net.op("Sum", y, net.op("Relu", y)), net.op("Min", y, net.op("Tanh", y)))
+
+
+@pytest.mark.parametrize(
+    "way", [pooled, clipped, scaled, normalised, instance, swish, slopes, resized, reflected, summed]
+)
+def test_a_constant_is_followed_through(way: Callable[[Net, str], str]) -> None:
+    net = Net(1)
+    y = way(net, net.conv("x", 3, 8, zero=(0, 5)))
+    found, _, error = lossless(net.model(net.conv(y, 8, 5, 3), 3, 12, 12))
+    assert gone(found, "dead") == gone(found) == 2
+    assert error < 5 * CLOSE  # norms of single maps amplify rounding
+
+
+def test_at_a_padded_border_only_zeros_go_and_the_other_constants_become_one() -> None:
+    """Zero filters with biases b and −b behind a Relu: b meets the padding, 0 does not."""
+    net = Net(2)
+    w = net.tensor(net.filters(8, 3, 1, 1, zero=(1, 3, 4, 6)))
+    b = net.tensor(np.array([1, 0.5, 1, 0.7, -0.2, 1, -0.3, 1]))
+    y = net.op("Relu", net.op("Conv", "x", w, b))
+    found, small, error = lossless(net.model(net.conv(y, 8, 5, 3, pads=[1] * 4), 3, 9, 9))
+    assert found.removed == {"t0": {"dead": 2, "duplicate": 1}}
+    assert error < CLOSE
+    assert next(t for t in small.graph.initializer if t.name == "t0").dims[0] == 5
+
+
+def test_a_relu_that_never_opens_is_dead() -> None:
+    """Behind a Relu, filters without a positive weight and with a bias below zero; one that just opens stays."""
+    net = Net(3)
+    y = net.op("Relu", net.conv("x", 3, 6))
+    w, b = net.filters(8, 6, 3, 3), net.filters(8, low=0.1)
+    w[[2, 7]], b[[2, 7]] = -np.abs(w[[2, 7]]), [-0.1, 0.001]
+    y = net.op("Relu", net.op("Conv", y, net.tensor(w, "two"), net.tensor(b)))
+    found, _, error = lossless(net.model(net.conv(y, 8, 5, 3, pads=[1] * 4), 3, 9, 9))
+    assert {k: v for k, v in found.removed.items() if k.startswith("two")} == {"two2": {"dead": 1}}
+    assert error < CLOSE
+
+
+def test_norms_with_a_factor_of_zero() -> None:
+    """Network slimming leaves γ = 0 behind: the channel is β, whatever its filter is."""
+    net = Net(4)
+    gamma, rest = net.filters(8, low=0.5), [net.filters(8, low=low) for low in (-0.5, -0.5, 0.5)]
+    gamma[[0, 2, 5]] = 0
+    y = net.conv(net.op("Relu", net.conv("x", 3, 6)), 6, 8, 3, pads=[1] * 4, bias=False)
+    y = net.op("BatchNormalization", y, *(net.tensor(a) for a in (gamma, *rest)))
+    found, _, error = lossless(net.model(net.conv(net.op("Relu", y), 8, 5, 3), 3, 9, 9))
+    assert gone(found, "dead") == gone(found) == 3
+    assert error < CLOSE
+
+
+def test_layer_scale_of_zero() -> None:
+    net = Net(5)
+    factor = net.filters(8)
+    factor[[1, 4]] = 0
+    y = net.op("Mul", net.op("MatMul", "x", net.tensor(net.filters(6, 8))), net.tensor(factor))
+    found, small, error = lossless(net.model(net.op("MatMul", y, net.tensor(net.filters(8, 5))), 4, 6))
+    assert gone(found, "dead") == 2
+    assert error < CLOSE
+    assert [n.op_type for n in small.graph.node] == ["MatMul", "Mul", "MatMul"]  # zeros need no bias
+
+
+def test_a_product_without_a_bias_gets_one() -> None:
+    net = Net(6)
+    w = net.filters(6, 8)
+    w[:, [1, 4]] = 0
+    y = net.op("Sigmoid", net.op("MatMul", "x", net.tensor(w)))
+    found, small, error = lossless(net.model(net.op("MatMul", y, net.tensor(net.filters(8, 5))), 4, 6))
+    assert gone(found, "dead") == 2
+    assert error < CLOSE
+    assert [n.op_type for n in small.graph.node] == ["MatMul", "Sigmoid", "MatMul", "Add"]
+
+
+def test_a_bias_that_two_layers_share_is_copied() -> None:
+    net = Net(7)
+    shared = net.tensor(net.filters(5, low=0.1))
+    y = net.op("Relu", net.conv("x", 3, 8, zero=(1, 3)))
+    a = net.op("Conv", y, net.tensor(net.filters(5, 8, 1, 1)), shared)
+    b = net.op("Conv", net.op("Sigmoid", y), net.tensor(net.filters(5, 8, 1, 1)), shared)
+    found, _, error = lossless(net.model(net.op("Add", a, b), 3, 9, 9))
+    assert gone(found, "dead") == 2
+    assert error < CLOSE
+
+
+def test_a_bias_may_stand_in_a_norm_or_in_an_addition() -> None:
+    for seed in range(3):
+        net = Net(20 + seed)
+        y = net.conv(net.op("Relu", net.conv("x", 3, 8, zero=(1, 3))), 8, 8, bias=False)
+        y = normalised(net, y) if seed else net.op("Add", y, net.tensor(net.filters(8, 1, 1)))
+        found, small, error = lossless(net.model(y, 3, 9, 9))
+        assert gone(found, "dead") == 2
+        assert error < CLOSE
+        assert len(small.graph.node[2].input) == 2  # no other bias was made
+
+
+# --- structures --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("second", "goes"), [((1, 3), 2), ((1,), 1), ((), 0)])
+def test_a_residual_stream_is_dead_where_all_of_its_writers_are(second: tuple[int, ...], goes: int) -> None:
+    net = Net(8)
+    x = net.op("Relu", net.conv("x", 3, 8, zero=(1, 3)))
+    y = net.op("Relu", net.conv(x, 8, 6))
+    y = net.op("Add", x, net.conv(y, 6, 8, zero=second))
+    y = net.op("Relu", net.conv(y, 8, 8))
+    found, _, error = lossless(net.model(net.conv(y, 8, 5, 3), 3, 9, 9))
+    assert gone(found, "dead") == gone(found) == goes
+    assert error < CLOSE
+
+
+def test_parts_of_a_concat_go_by_themselves() -> None:
+    net = Net(9)
+    parts = [net.op("Relu", net.conv("x", 3, 8, zero=zero)) for zero in ((0, 1), (), (7,))]
+    y = net.op("Concat", *parts, axis=1)
+    found, _, error = lossless(net.model(net.conv(y, 24, 5, 3), 3, 9, 9))
+    assert found.removed == {"w0": {"dead": 2}, "w4": {"dead": 1}}
+    assert error < CLOSE
+
+
+def test_a_depthwise_filter_of_zeros_takes_its_channel_along() -> None:
+    """And the channels upstream that only it has read; its own bias moves on."""
+    net = Net(10)
+    y = net.op("Relu", net.conv("x", 3, 8, 3))
+    depth = net.tensor(net.filters(8, 1, 3, 3, zero=(2, 5)))
+    y = net.op("Conv", y, depth, net.tensor(net.filters(8, low=0.2)), group=8, pads=[1] * 4)
+    found, small, error = lossless(net.model(net.conv(net.op("Relu", y), 8, 5), 3, 9, 9))
+    assert gone(found, "dead") == gone(found) == 2
+    assert error < CLOSE
+    assert next(a.i for a in small.graph.node[2].attribute if a.name == "group") == 6
+
+
+def test_a_constant_is_spread_over_the_features_of_a_flattened_map() -> None:
+    net = Net(11)
+    y = net.op("Flatten", net.op("MaxPool", net.op("Relu", net.conv("x", 3, 8, zero=(1, 3))), kernel_shape=[2, 2]))
+    y = net.op("Gemm", y, net.tensor(net.filters(6, 8 * 64)), transB=1, alpha=0.5)
+    found, small, error = lossless(net.model(y, 3, 9, 9))
+    assert gone(found, "dead") == 2
+    assert error < CLOSE
+    assert next(t for t in small.graph.initializer if t.name == "t2").dims == [6, 6 * 64]
+
+
+def test_grouped_and_transposed_readers() -> None:
+    """Channels 1 and 5 go together; a transposed convolution sees a constant oftener at some places."""
+    for kind, goes in (("Conv", 1), ("ConvTranspose", 0)):
+        net = Net(12)
+        y = net.op("Sigmoid", net.conv("x", 3, 8, zero=(1, 5)))
+        y = net.op(kind, y, net.tensor(net.filters(8, 2 if kind == "ConvTranspose" else 4, 3, 3)), group=2)
+        found, _, error = lossless(net.model(y, 3, 9, 9))
+        assert gone(found, "dead") == goes
+        assert error < CLOSE
+
+
+def test_recurrent_units_of_zeros() -> None:
+    net = Net(13)
+    w, r, b = net.filters(1, 32, 6), net.filters(1, 32, 8), net.filters(1, 64)
+    for array in (w, r, b):
+        array.reshape(-1, 8, array.shape[2] if array.ndim == 3 else 1)[:, [2, 6]] = 0
+    y = net.op("LSTM", "x", net.tensor(w), net.tensor(r), net.tensor(b), hidden_size=8)
+    y = net.op("MatMul", y, net.tensor(net.filters(8, 5)))
+    found, small, error = lossless(net.model(y, 2, 6))
+    assert gone(found) == 2
+    assert error < CLOSE
+    assert next(a.i for a in small.graph.node[0].attribute if a.name == "hidden_size") == 6
+
+
+# --- what nobody reads, and copies -------------------------------------------
+
+
+def test_what_no_reader_weighs_goes_and_what_only_fed_it_too() -> None:
+    net = Net(14)
+    y = net.op("Relu", net.conv("x", 3, 8, 3))
+    middle = net.filters(6, 8, 1, 1)
+    middle[:4, 2] = 0  # channel 2 feeds only channels 4 and 5, which nobody reads
+    y = net.op("Sigmoid", net.op("Conv", y, net.tensor(middle), net.tensor(net.filters(6))))
+    last = net.filters(5, 6, 3, 3)
+    last[:, [4, 5]] = 0
+    found, _, error = lossless(net.model(net.op("Conv", y, net.tensor(last), pads=[1] * 4), 3, 9, 9))
+    assert found.removed == {"w0": {"ignored": 1}, "t2": {"ignored": 2}}
+    assert found.rounds == 2
+    assert error < CLOSE
+
+
+@pytest.mark.parametrize(
+    ("activation", "scale", "goes"),
+    [("Relu", 1, 2), ("Relu", 0.3, 2), ("Sigmoid", 1, 2), ("Sigmoid", 0.3, 0), ("Relu", -1, 0)],
+)
+def test_copies_and_where_they_may_be_multiples(activation: str, scale: float, goes: int) -> None:
+    net = Net(15)
+    w, b = net.filters(8, 3, 3, 3), net.filters(8)
+    w[[3, 7]], b[[3, 7]] = np.float32(scale) * w[[0, 4]], np.float32(scale) * b[[0, 4]]
+    y = net.op(activation, net.op("Conv", "x", net.tensor(w), net.tensor(b)))
+    found, _, error = lossless(net.model(net.conv(y, 8, 5, 3, pads=[1] * 4), 3, 9, 9))
+    assert gone(found, "duplicate") == gone(found) == goes
+    assert error < CLOSE
+    if goes:
+        assert found.kept["t0"].tolist() == [0, 1, 2, 4, 5, 6]
+
+
+def test_copies_lead_to_copies_downstream() -> None:
+    """Filters that differ only in how they share two copies out are copies once these are one."""
+    net = Net(16)
+    w = net.filters(8, 3, 3, 3)
+    w[1] = w[0]
+    y = net.op("Relu", net.op("Conv", "x", net.tensor(w)))
+    second = net.filters(6, 8, 1, 1)
+    second[4] = second[2]
+    second[4, :2] = second[2, 1::-1]
+    y = net.op("Tanh", net.op("Conv", y, net.tensor(second), pads=[0] * 4))
+    found, _, error = lossless(net.model(net.conv(y, 6, 5, 3), 3, 9, 9))
+    assert found.removed == {"t0": {"duplicate": 1}, "t1": {"duplicate": 1}}
+    assert error < CLOSE
+
+
+def test_copies_of_a_stream_have_to_be_copies_in_all_that_writes_it() -> None:
+    for both, goes in ((True, 1), (False, 0)):
+        net = Net(17)
+        a, b = net.filters(8, 3, 1, 1), net.filters(8, 3, 1, 1)
+        a[5] = a[2]
+        b[5] = b[2] if both else b[5]
+        y = net.op("Add", *(net.op("Conv", "x", net.tensor(w)) for w in (a, b)))
+        found, _, error = lossless(net.model(net.conv(net.op("Gelu", y), 8, 5, 3), 3, 9, 9))
+        assert gone(found) == gone(found, "duplicate") == goes
+        assert error < CLOSE
+
+
+# --- limits ------------------------------------------------------------------
+
+
+def test_a_group_keeps_a_channel() -> None:
+    net = Net(18)
+    a = net.op("Relu", net.conv("x", 3, 4, zero=(0, 1, 2, 3)))
+    b = net.op("Relu", net.conv("x", 3, 4))
+    found, small, error = lossless(net.model(net.conv(net.op("Concat", a, b, axis=1), 8, 5, 3), 3, 9, 9))
+    assert found.removed == {"w0": {"dead": 3}}
+    assert error < CLOSE
+    assert small.graph.node[0].op_type == "Conv"
+
+
+@pytest.mark.parametrize(
+    ("options", "goes"),
+    [({"multiple": 4}, 4), ({"share": 0.25}, 2), ({"stays": {"w0": [1]}}, 4), ({"stays": {"w0": range(8)}}, 0)],
+)
+def test_counts_that_are_asked_for(options: dict, goes: int) -> None:
+    net = Net(19)
+    y = net.op("Relu", net.conv("x", 3, 8, zero=(1, 2, 3, 5, 6)))
+    found, _, error = lossless(net.model(net.conv(y, 8, 5, 3), 3, 9, 9), **options)
+    assert gone(found) == goes
+    assert error < CLOSE
+
+
+def test_weights_that_a_caller_may_replace_are_not_relied_on() -> None:
+    net = Net(21)
+    model = net.model(net.conv(net.op("Relu", net.conv("x", 3, 8, zero=(1, 3))), 8, 5, 3), 3, 9, 9)
+    first = model.graph.initializer[0]
+    model.graph.input.append(helper.make_tensor_value_info(first.name, 1, first.dims))
+    assert not redundancy(model, analyse(model), analyse=analyse).kept
