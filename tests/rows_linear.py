@@ -76,6 +76,9 @@ MATRICES = [
     row("Einsum", (2, 3, 8), (2, 5, 8), free=18, _loud=False, equation="bid,bjd->bij"),
     row("Einsum", (2, 8), W(3, 8), W(8, 5), free=18, equation="bi,oi,ik->bok"),
     row("Einsum", (2, 3, 8), W(8, 4, 5), free=22, equation="bnd,dhe->bhne"),
+    row("Einsum", (2, 3, 8), W(8, 5), free=18, equation="...j,jk->...k"),
+    row("Einsum", (2, 3, 8), W(5, 8), free=18, equation="...j,kj"),
+    row("Einsum", (2, 3, 8), (3, 8), free=13, equation="...jk,jk->...jk"),
     row("MatMulInteger", X((3, 8), "u1", 0, 9, zero=3), X((8, 5), "u1", 0, 9, weight=True), Z, Z, free=16),
     row(
         "MatMulInteger", X((3, 8), "u1", 0, 9, zero=3), X((8, 5), "i1", -9, 9, weight=True), Z,

@@ -132,7 +132,8 @@ QUANTISED = [
 
 DATA = "picks positions by computed indices"
 REFUSED = [
-    row("GatherElements", (2, 6), X((2, 6), "i8", 0, 2), free=0, _refused=DATA),
+    row("GatherElements", (2, 6), X((2, 6), "i8", 0, 2), free=0),
+    row("GatherElements", (2, 6), X((2, 4), "i8", 0, 6), free=0, axis=1),
     row("GatherND", (2, 6), X((3, 1), "i8", 0, 2), free=6),
     row("ScatterElements", (2, 6), X((1, 6), "i8", 0, 2), (1, 6), free=0, _refused=DATA),
     row("Scatter", (2, 6), X((1, 6), "i8", 0, 2), (1, 6), free=0, opset=9, _refused=DATA),

@@ -169,19 +169,18 @@ def test_computed_shapes_with_baked_channels(nodes: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("nodes", "channels"),
+    "nodes",
     [
-        ("i = Gather(s, one{1})  f = Cast<to=1>(i)  r = Sqrt(f)  d = Div(a, r)  y = Conv(d, w2[4,8,1,1])", 8),
-        ("i = Size(a)  f = Cast<to=1>(i)  d = Div(a, f)  y = Conv(d, w2[4,8,1,1])", 0),
+        "i = Gather(s, one{1})  f = Cast<to=1>(i)  r = Sqrt(f)  d = Div(a, r)  y = Conv(d, w2[4,8,1,1])",
+        "i = Size(a)  f = Cast<to=1>(i)  d = Div(a, f)  y = Conv(d, w2[4,8,1,1])",
+        # heads among the samples: (samples · heads) // heads, and as many repetitions as there are samples
+        "r = Reshape(a, t{-1,32})  q = Shape(r)  g = Gather<axis=0>(q, z{0})  n = Div(g, e{4})"
+        "  m = Concat<axis=0>(n, o{1}, o, o)  p = Tile(k[1,8,1,1], m)  d = Add(a, p)  y = Conv(d, w2[4,8,1,1])",
     ],
 )
-def test_sizes_that_end_in_the_data_stay_what_they_were(nodes: str, channels: int) -> None:
-    """A divisor made of the number of channels alone is written down; one that the batch is part of keeps them."""
+def test_sizes_that_end_in_the_data_stay_what_they_were(nodes: str) -> None:
+    """What is made of numbers of channels is computed from those of the original, whatever the batch is."""
     model = build("a = Conv(x, w1[8,3,1,1])  s = Shape(a)  " + nodes)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "n"
-    deps = analyse(model)
-    assert sum(len(g) for g in deps.groups) == channels
-    if channels:
-        assert_lawful(model)
-    else:
-        assert any("computes with its size" in why for _, _, why in deps.frozen_writers())
+    assert sum(len(g) for g in analyse(model).groups) > 0
+    assert_lawful(model)

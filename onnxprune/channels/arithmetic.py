@@ -1,8 +1,8 @@
 """Where computed sizes come from: which axes a small known integer was read from, element by element.
 
 Exporters compute targets of Reshape from Shape nodes; these follow a cut by themselves.  But a size may also end in
-the data: `q / sqrt(Shape(q)[-1])` would change its meaning with the channels.  There the original number is written
-into the model, or, where it depends on a symbolic size too, the axis is frozen.
+the data: `q / sqrt(Shape(q)[-1])` would change its meaning with the channels.  There the original number is computed
+once more, or, where other graphs have a part in it and it depends on a symbolic size too, the axis is frozen.
 """
 
 import math
@@ -66,6 +66,19 @@ class Arithmetic:
         if node.proto.op_type == "Concat" and all(x.ndim == 1 for x in inputs):
             return np.concatenate(inputs)
         return _merged(inputs, shape, node.proto.op_type in BROADCAST | UNARY)
+
+    def stays_in(self, key: str, path: str) -> bool:
+        """Whether all nodes that compute a known constant from sizes are of the graph of that path."""
+        todo, seen = [key], set[str]()
+        while todo:
+            maker = self.makers.get(current := todo.pop())
+            if maker is None or current in seen or current not in self.statics.sampled:
+                continue
+            if maker.path != path:
+                return False
+            seen.add(current)
+            todo += filter(None, maker.inputs if maker.proto.op_type not in ("Shape", "Size") else ())
+        return True
 
     def escapes(self, node: Node, labelled: Sequence[bool]) -> Iterator[tuple[int, Origins]]:
         """Inputs of a node that take computed sizes as data, with what they were computed from.

@@ -92,9 +92,9 @@ class Coupling:
         return tuple(self.join([x for x in column if x.size != 1] or column[:1]) for column in columns)[::-1]
 
     def join(self, column: Sequence[Labels]) -> Labels:
-        """Tie axes of equal length; the outcome carries labels where any of them does."""
-        lively = next((x for x in column if not is_fixed(x)), column[0])
-        return self.tie(lively, *(x for x in column if x is not lively), why=COMBINES)
+        """Tie axes of equal length; the outcome carries no labels where any of them cannot shrink."""
+        first = next((x for x in column if is_fixed(x)), column[0])
+        return self.tie(first, *(x for x in column if x is not first), why=COMBINES)
 
     def edges(self) -> tuple[Labels, Labels, np.ndarray]:
         """All equations as (left, right, index of the cause)."""

@@ -254,9 +254,13 @@ class Op:
         return [complete(x, shape) for x, shape in zip(parts, self.shapes, strict=False)]
 
     def avoided(self, k: int, found: Rule) -> list[int]:
-        """Axes of input k that cannot carry channels."""
+        """Axes of input k that cannot carry channels, or should not."""
         value = self.values[k]
-        if k or found.channel is None or value is None:
+        if k or value is None or value.tangle is None:
+            return []
+        if found.takes is not None:
+            return [d % len(value.axes) for d in found.takes(self)]
+        if found.channel is None:
             return []
         return [d for d in range(len(value.axes)) if d != found.channel]
 

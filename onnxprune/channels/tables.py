@@ -1,9 +1,10 @@
 """The tables of rules and repairs, by name of the operator."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+Axes = Callable[[Any], Sequence[int]]  # axes of input 0, by what the node says
 Quiet = Callable[[Any], bool]  # whether the dead channels of the output are zero in the masked network
 
 
@@ -15,6 +16,7 @@ class Rule:
     quiet: Quiet
     tangled: bool  # takes values whose channels are not boxes yet
     channel: int | None = None  # the axis of input 0 that holds channels; the others are never cut
+    takes: Axes | None = None  # axes of input 0 over which statistics are taken: rather others are cut
 
 
 RULES: dict[str, Rule] = {}
@@ -26,12 +28,16 @@ def never(_: object) -> bool:
 
 
 def rule(
-    *operators: str, quiet: Quiet = never, tangled: bool = False, channel: int | None = None
+    *operators: str,
+    quiet: Quiet = never,
+    tangled: bool = False,
+    channel: int | None = None,
+    takes: Axes | None = None,
 ) -> Callable[[Callable], Callable]:
     """Register the rule of operators, named `Type` or `domain:Type`."""
 
     def register(fn: Callable) -> Callable:
-        RULES.update(dict.fromkeys(operators, Rule(fn, quiet, tangled, channel)))
+        RULES.update(dict.fromkeys(operators, Rule(fn, quiet, tangled, channel, takes)))
         return fn
 
     return register

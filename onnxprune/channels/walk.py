@@ -185,11 +185,12 @@ class Walk:
         return known is not None and known.dtype.kind in "iub" and known.dtype.itemsize != 1
 
     def keep_told(self, node: int, k: int, where: Origins) -> None:
-        """Sizes of channels that end in the data stay what they were; next to symbolic sizes the channels do."""
+        """Sizes of channels that end in the data stay what they were, or where they cannot, the channels do."""
         can_shrink = {place: not is_fixed(x) for places in where.flat for place in places for x in self.axes_at(place)}
         if not any(can_shrink.values()):
             return
-        if node >= 0 and all(can_shrink.get(place) for places in where.flat for place in places):
+        alone = all(can_shrink.get(place) for places in where.flat for place in places)
+        if node >= 0 and (alone or self.arithmetic.stays_in(self.nodes[node].inputs[k], self.nodes[node].path)):
             self.told.add((node, k))
             return
         for place in filter(can_shrink.get, can_shrink):

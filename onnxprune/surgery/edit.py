@@ -11,7 +11,7 @@ from onnx import helper
 from onnxprune.channels.dependencies import Node
 from onnxprune.errors import ModelError
 from onnxprune.surgery.draft import Draft
-from onnxprune.surgery.retrace import retraced, wanted_from
+from onnxprune.surgery.retrace import divides, retraced, wanted_from
 
 LARGEST_SIZE = 1 << 31  # larger integers are no sizes: "to the end" is such a one
 
@@ -143,8 +143,11 @@ class Edit:
         What has to be 4 and would come out as 8 is multiplied by 4 / 8: a symbolic size may be a factor of it.
         """
         draft, label, path = self.draft, self.source.label, self.source.path
-        if (name := retraced(draft, self.index, self.source, k)) is not None:
-            was = draft.deps.statics.constants[self.source.inputs[k]]
+        key, name = self.source.inputs[k], None
+        if divides(draft, key):
+            name = retraced(draft, self.index, self.source, k)
+        if name is not None:
+            was = draft.deps.statics.constants[key]
             self.node.input[k], told, changes = name, was, wanted_from(was, told, changes)
         elif (joined := self._joined_anew(k, told.dtype, changes)) is not None:
             draft.before.setdefault(self.index, []).append(joined)

@@ -100,10 +100,8 @@ class Retrace:
 
 
 def retraced(draft: Draft, index: int, node: Node, k: int) -> str | None:
-    """The name of new integers that are what input k was in the original; None where they cannot be had so."""
+    """The name of new numbers that are what input k was in the original; None where other graphs compute them too."""
     key = node.inputs[k]
-    if not divides(draft, key):
-        return None
     before = list(draft.before.get(index, []))
     try:
         return Retrace(draft, index, node.path, f"{node.label}.{k}").name(key)

@@ -20,6 +20,7 @@ from onnxprune.model.tensors import quoted
 from onnxprune.surgery.copying import Replaced, copy_model, graphs_of
 from onnxprune.surgery.draft import Draft
 from onnxprune.surgery.edit import Edit
+from onnxprune.surgery.retrace import retraced
 from onnxprune.surgery.tensors import Version, cut_array, masked_array, read_tensor, versions, write_tensor
 from onnxprune.surgery.thaw import compute_on_live
 from onnxprune.surgery.tidy import all_names, drop_unused, list_tensors, place, refresh_shapes
@@ -127,7 +128,8 @@ def _keep_told(draft: Draft, index: int, proto: onnx.NodeProto) -> None:
     for k, key in enumerate(node.inputs):
         if (index, k) in draft.deps.told and key in draft.restated:
             original = draft.deps.statics.constants[key]
-            proto.input[k] = draft.add_initializer(node.path, f"{node.label}.{k}", original)
+            name = retraced(draft, index, node, k)
+            proto.input[k] = name or draft.add_initializer(node.path, f"{node.label}.{k}", original)
 
 
 def _fill(draft: Draft, index: int, proto: onnx.NodeProto, found: list[Version]) -> None:

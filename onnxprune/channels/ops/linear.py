@@ -1,6 +1,7 @@
 """Operators that mix channels by weights: they write one set of channels and read another."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -138,22 +139,38 @@ def fused_matmul(
     return matrix_product(op, left, tuple(b[k] for k in matrix_axes(len(b), transB, transBatchB)))
 
 
+def einsum_terms(equation: bytes | str, ranks: Sequence[int]) -> tuple[list[str], str]:
+    """The letters of each operand and of the result, with capitals for axes that an ellipsis stands for.
+
+    Raises ValueError where the equation is none.
+    """
+    text = (equation.decode() if isinstance(equation, bytes) else equation).replace(" ", "")
+    inputs, arrow, result = text.partition("->")
+    terms = inputs.split(",")
+    hidden = [rank - len(t.replace("...", "")) if "..." in t else 0 for t, rank in zip(terms, ranks, strict=True)]
+    free = [c for c in reversed("ABCDEFGHIJKLMNOPQRSTUVWXYZ") if c not in text]
+    stands = "".join(free[: max(hidden)])
+    terms = [t.replace("...", stands[len(stands) - n :]) for t, n in zip(terms, hidden, strict=True)]
+    if not arrow:
+        letters = "".join(t for t in inputs.replace("...", "") if t != ",")
+        result = "..." + "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
+    return terms, result.replace("...", stands)
+
+
 @rule("Einsum", quiet=made())
 def einsum(op: Op, *xs: Axes, equation: bytes | str) -> Axes:
-    text = (equation.decode() if isinstance(equation, bytes) else equation).replace(" ", "")
-    if "..." in text or "->" not in text:
-        return op.unknown("has an equation with omitted axes")
-    terms, result = text.split("->")
+    terms, result = einsum_terms(equation, [len(x) for x in xs])
     where: dict[str, list[tuple[int, Labels]]] = {}
-    for k, (letters, x) in enumerate(zip(terms.split(","), xs, strict=True)):
+    for k, (letters, x) in enumerate(zip(terms, xs, strict=True)):
         for letter, labels in zip(letters, x, strict=True):
             where.setdefault(letter, []).append((k, labels))
     for letter, places in where.items():
-        op.tie(places[0][1], *(labels for _, labels in places[1:]))
+        wide = [(k, labels) for k, labels in places if labels.size > 1] or places[:1]
+        where[letter] = places = [(wide[0][0], op.coupling.join([labels for _, labels in wide])), *wide[1:]]
         kept = letter in result
         if not kept:
             op.contract(places[0][1], places[0][1], any(op.weights[k] or op.quiet[k] for k, _ in places))
-        for k, labels in places:
+        for k, labels in wide:
             if op.weights[k]:
                 (op.writes if kept and len(places) == 1 else op.reads)(labels)
     op.macs(1, *(places[0][1] for places in where.values()))

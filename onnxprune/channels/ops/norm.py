@@ -71,14 +71,20 @@ def lrn(op: Op, x: Axes, **_: Any) -> Axes:
     return x
 
 
-@rule("LpNormalization")
+@rule("LpNormalization", takes=lambda op: [op.attributes.get("axis", -1)])
 def lp_normalization(op: Op, x: Axes, *, axis: int = -1, **_: Any) -> Axes:
     op.statistics(x[axis], why="normalises over it")
     return x
 
 
-@rule("Softmax", "LogSoftmax", "Hardmax")
-def softmax(op: Op, x: Axes, *, axis: int | None = None) -> Axes:
-    normalised = x[1 if axis is None else axis :] if op.opset < 13 else (x[-1 if axis is None else axis],)
-    op.statistics(*normalised, why="normalises over it")
+def _normalised(op: Op) -> list[int]:
+    """Axes over which a softmax goes: before opset 13 all from the named one on."""
+    rank = len(op.values[0].axes) if op.values[0] is not None else 0
+    axis = op.attributes.get("axis", 1 if op.opset < 13 else -1) % max(1, rank)
+    return list(range(axis, rank)) if op.opset < 13 else [axis]
+
+
+@rule("Softmax", "LogSoftmax", "Hardmax", takes=_normalised)
+def softmax(op: Op, x: Axes, **_: Any) -> Axes:
+    op.statistics(*(x[k] for k in _normalised(op)), why="normalises over it")
     return x

@@ -31,14 +31,20 @@ def roi_align(op: Op, x: Axes, rois: Axes, batch: Axes, **_: Any) -> Axes:
     return (fixed(rois[0].size), x[1], ...)  # type: ignore[return-value]
 
 
-@rule(*SUMS, quiet=first)
+def _reduced(op: Op) -> list[int]:
+    given = op.attributes.get("axes", op.constant(1))
+    rank = len(op.values[0].axes) if op.values[0] is not None else 0
+    return list(range(rank)) if given is None else [int(k) for k in given]
+
+
+@rule(*SUMS, quiet=first, takes=_reduced)
 def reduce_sum(op: Op, x: Axes, *_: Axes | None, **attributes: Any) -> Axes:
     """A sum over channels is exact as long as removed ones are zero."""
     return _reduce(op, x, frozen=False, **attributes)
 
 
-@rule("ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", quiet=first)
-@rule("ReduceLogSum", "ReduceLogSumExp")
+@rule("ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", quiet=first, takes=_reduced)
+@rule("ReduceLogSum", "ReduceLogSumExp", takes=_reduced)
 def reduce(op: Op, x: Axes, *_: Axes | None, **attributes: Any) -> Axes:
     return _reduce(op, x, frozen=True, **attributes)
 
@@ -58,7 +64,7 @@ def _reduce(
     return tuple(fixed(1) if k in gone else labels for k, labels in enumerate(x) if keepdims or k not in gone)
 
 
-@rule("ArgMax", "ArgMin")
+@rule("ArgMax", "ArgMin", takes=lambda op: [op.attributes.get("axis", 0)])
 def arg_reduce(op: Op, x: Axes, *, axis: int = 0, keepdims: int = 1, **_: Any) -> Axes:
     axis %= len(x)
     op.freeze(x[axis], why="gives a position on it")
@@ -77,7 +83,7 @@ def cumulative_sum(op: Op, x: Axes, axis_input: Axes, **_: Any) -> Axes:
     return x
 
 
-@rule("TopK")
+@rule("TopK", takes=lambda op: [op.attributes.get("axis", -1)])
 def top_k(op: Op, x: Axes, *_: Axes | None, axis: int = -1, **__: Any) -> list[Axes]:
     op.freeze(x[axis], why="sorts along it")
     axis %= len(x)

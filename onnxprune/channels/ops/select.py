@@ -172,7 +172,23 @@ def gather_nd(op: Op, x: Axes, indices: Axes, *, batch_dims: int = 0) -> Axes:
     return (*(fixed(n.size) for n in indices[:-1]), *x[k:])
 
 
-@rule("GatherElements", "ScatterElements", "Scatter")
+@rule("GatherElements", quiet=first, takes=lambda op: [op.attributes.get("axis", 0)])
+def gather_elements(op: Op, x: Axes, indices: Axes, *, axis: int = 0) -> Axes:
+    """Positions of one axis that the indices say, element by element; the other axes pass with those of the indices."""
+    axis %= len(x)
+    op.freeze(x[axis], indices[axis], why="picks positions of it")
+    out = list(indices)
+    for k, (labels, line) in enumerate(zip(x, indices, strict=True)):
+        if k != axis and labels.size == line.size:
+            out[k] = op.coupling.join((labels, line))
+        elif k != axis:
+            op.freeze(labels, line, why="picks some positions of it")
+            out[k] = fixed(line.size)
+    out[axis] = fixed(indices[axis].size)
+    return tuple(out)
+
+
+@rule("ScatterElements", "Scatter")
 def scatter(op: Op, *_: Axes | None, **__: Any) -> Axes:
     return op.unknown("picks positions by computed indices")
 
