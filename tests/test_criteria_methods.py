@@ -104,6 +104,13 @@ def test_filters_of_zeros_leave_first(way: Method) -> None:
     assert set(keep(way, filters, 13)) == {*alive, 0, 2, 4}
 
 
+def test_filters_that_a_zero_gamma_erases_leave_first(way: Method) -> None:
+    filters = group(12)
+    scales = tuple(np.where(np.arange(12) % 3 == 0, 0, s) for s in (*filters.scales, filters.scales[0]))
+    erased = Filters(filters.weights, scales)
+    assert keep(way, erased, 8).tolist() == [k for k in range(12) if k % 3]
+
+
 @pytest.mark.parametrize(
     "weights",
     [

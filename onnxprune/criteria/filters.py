@@ -93,6 +93,13 @@ class Filters:
             raise ModelError(f"filter {bad} holds NaN or infinite weights and cannot be compared: leave its group out")
         return energies
 
+    @property
+    def strengths(self) -> Floats:
+        """`energies`, and 0 for a filter that is erased by a zero γ behind each of its writers: `(channels,)`."""
+        if len(self.scales) < len(self.weights):
+            return self.energies
+        return np.where(np.any(self.scales, axis=0), self.energies, 0.0)
+
     @cached_property
     def canonical(self) -> Indices:
         """An order of the channels that depends on their weights alone, so that seeded draws follow a permutation."""

@@ -73,13 +73,13 @@ def tree_order(tree: Tree, energies: Floats, residual: Callable[[float, float], 
 
 
 def dead_first(filters: Filters, inner: Callable[[Filters, Indices], Ranking], floor: float = 0.0) -> Ranking:
-    """A ranking of the filters that do something; those that are all zero leave before any other, at no loss.
+    """A ranking of the filters that do something; those that are all zero or erased leave first, at no loss.
 
-    What is left of such a channel is a constant (its bias). With a `floor`, filters of a norm below this share of the
-    median norm go first as well, weakest first, unless a threshold asks for likeness. Unless every filter is zero,
-    `inner` sees the others and their indices.
+    What is left of such a channel is a constant (its bias, or its β). With a `floor`, filters of a norm below this
+    share of the median norm go first as well, weakest first, unless a threshold asks for likeness. Unless every filter
+    is zero, `inner` sees the others and their indices.
     """
-    energies = filters.energies
+    energies = filters.strengths
     positive = energies[energies > 0]
     if not len(positive):
         return replace(ranking(np.zeros(filters.channels)), duplicates=lambda _: np.array([0]))
