@@ -44,6 +44,7 @@ MOVES = [
     row("SpaceToDepth", (1, 3, 4, 4), free=3, blocksize=2),
     row("Tile", (2, 3, 4), I(1, 2, 1), free=9),
     row("Tile", (2, 3, 4), np.float32(2), np.float32(1), free=9, opset=1),
+    row("Tile", (2, 1, 4), I(2, 6, 1), free=12),
     row("Expand", (2, 1, 4), I(2, 6, 4), free=12),
     row("Expand", (6, 1), I(2, 1, 4), free=12),
     row("Expand", (2, 6, 4), I(1, 1), free=12),
@@ -66,6 +67,8 @@ MOVES = [
     row("Pad", IMAGE, free=18, opset=1, paddings=[0, 1, 0, 0, 0, 2, 0, 0]),
     row("Trilu", (2, 4, 4), free=2),
     row("ReverseSequence", (4, 3, 5), I(4, 2, 1), free=5, batch_axis=1, time_axis=0),
+    row("GridSample", (4, 6, 4, 4), X((4, 3, 3, 2), low=-1, high=1), free=10),
+    row("Col2Im", (2, 24, 9), I(4, 4), I(2, 2), free=8, opset=18),
     row("GridSample", (1, 6, 4, 4), X((1, 3, 3, 2), low=-1, high=1), free=6),
     row("Crop", (1, 6, 5, 5), free=6, opset=1, border=[1, 1, 1, 1]),
 ]  # fmt: skip

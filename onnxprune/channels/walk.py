@@ -23,7 +23,7 @@ CUTTABLE = frozenset(
     | {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
 )
 TAKES_INT32 = frozenset("QLinearConv ConvInteger MatMulInteger DequantizeLinear QGemm Add Cast Mul Sub".split())
-MAKES_CHANNELS = frozenset({"ConstantOfShape", "Expand"})  # their outputs have labels where their inputs have none
+MAKES_CHANNELS = frozenset({"ConstantOfShape", "Expand", "Tile"})  # their outputs have labels where their inputs have none
 
 
 @dataclass

@@ -1,11 +1,12 @@
 """Operators that move elements without changing them: labels move along."""
 
+import math
 from typing import Any
 
 import numpy as np
 
 from onnxprune.channels.boxes import Value
-from onnxprune.channels.labels import Axes, fixed
+from onnxprune.channels.labels import Axes, Labels, fixed
 from onnxprune.channels.op import Op, on
 from onnxprune.channels.promises import first, joined
 from onnxprune.channels.tables import repair, rule
@@ -75,7 +76,23 @@ def tile(op: Op, x: Axes, *_: Axes | None, **attributes: Any) -> Axes:
     if op.opset < 6:  # one axis, then
         axis = op.told(2)[0] % len(x)
         repeats = [repeats[0] if k == axis else 1 for k in range(len(x))]
-    return tuple(labels if times == 1 else np.tile(labels, times) for labels, times in zip(x, repeats, strict=True))
+    return tuple(_repeated(op, labels, times) for labels, times in zip(x, repeats, strict=True))
+
+
+def _repeated(op: Op, labels: Labels, times: int) -> Labels:
+    """Repeated labels; a single position makes channels of its own, all alike."""
+    if labels.size == 1:
+        return labels if times == 1 else op.channels(times)
+    return labels if times == 1 else np.tile(labels, times)
+
+
+@repair("Tile")
+def repair_tile(edit: Any, repeats: Any = None, **_: Any) -> None:
+    told = edit.ints(1, None if repeats is None else "repeats")
+    if told is None or edit.draft.opset < 6:
+        return
+    wanted = [edit.count_out(0, k) // edit.count_in(0, k) for k in range(edit.rank_in(0))]
+    edit.set_ints(1, None, {k: n for k, n in enumerate(wanted) if n != told[k]})
 
 
 @rule("Expand", quiet=first)
@@ -187,7 +204,16 @@ def trilu(op: Op, x: Axes, *_: Axes | None, **__: Any) -> Axes:
 @rule("GridSample", channel=1, quiet=first)
 def grid_sample(op: Op, x: Axes, grid: Axes, **_: Any) -> Axes:
     op.freeze(*x[2:], *grid[1:], why="samples it")
-    return (x[0], x[1], ...)  # type: ignore[return-value]
+    return (op.tie(x[0], grid[0]), x[1], ...)  # type: ignore[return-value]
+
+
+@rule("Col2Im", channel=1, quiet=first)
+def columns_to_image(op: Op, x: Axes, *_: Axes | None, **__: Any) -> Axes:
+    """Columns (samples, channels · places in a block, blocks) become maps again."""
+    grid = x[1].reshape(-1, math.prod(op.told(2)))
+    op.freeze(x[2], why="puts blocks of it into their places")
+    op.tie(grid[:, :1], grid)
+    return (x[0], grid[:, 0], ...)  # type: ignore[return-value]
 
 
 @rule("Crop", quiet=first)
