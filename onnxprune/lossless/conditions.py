@@ -50,6 +50,7 @@ class Conditions:
     needed_apart: some reader needs it even if another one is a multiple of it.
     lively: some reader gets it as something else than a constant, whatever its weight.
     likeness: a name for all that the layers read of it; components with the same one are multiples of each other.
+    size: the largest of these multiples as a power of two, (components,).
     """
 
     knowledge: Knowledge
@@ -59,11 +60,21 @@ class Conditions:
     needed_apart: np.ndarray
     lively: np.ndarray
     likeness: Ids
+    size: np.ndarray
 
     @classmethod
     def of(cls, knowledge: Knowledge) -> "Conditions":
         deps, none = knowledge.deps, knowledge.deps.nothing
-        self = cls(knowledge, deps, {}, none.copy(), none.copy(), none.copy(), np.zeros(none.size, np.uint64))
+        self = cls(
+            knowledge,
+            deps,
+            {},
+            none.copy(),
+            none.copy(),
+            none.copy(),
+            np.zeros(none.size, np.uint64),
+            np.full(none.size, -np.inf),
+        )
         self._look()
         return self
 
@@ -92,6 +103,7 @@ class Conditions:
         place = mix(_occurrence(parts[used]), used // reading.weights.shape[2], name_of(f"reader {reading.node}"))
         names = mix(reading.facts.identity[used], place)
         np.bitwise_xor.at(self.likeness, parts[used], names)
+        np.maximum.at(self.size, parts[used], np.log2(reading.facts.scale[used]))
 
     def _note_other(self, index: int, node: Node, feeds: dict[str, list[tuple[Labels, np.ndarray]]]) -> None:
         """An operator that may mix channels, by weights that cannot be changed here or by none."""

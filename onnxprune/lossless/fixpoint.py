@@ -12,6 +12,7 @@ from onnxprune.lossless.conditions import Conditions
 from onnxprune.lossless.walk import Knowledge
 from onnxprune.surgery.recovery.values import with_values
 
+LARGEST = 10  # as a power of two, how many times larger a channel may be than the one that stands in for it
 KINDS = ("dead", "ignored", "duplicate")
 
 Kept = dict[str, np.ndarray]
@@ -136,20 +137,22 @@ def _leaving(state: _State, conditions: Conditions, held: Mapping[str, set[int]]
         free[list(held[group.name])] = False
         own = free & ~conditions.needed[parts]
         plain[parts[own]] = True
-        pairs = _pairs(conditions.likeness[parts], there & ~own, free & ~own & ~conditions.needed_apart[parts])
+        spare = free & ~own & ~conditions.needed_apart[parts]
+        pairs = _pairs(conditions.likeness[parts], conditions.size[parts], there & ~own, spare)
         for channel, other in pairs.items():
             stands_in[parts[channel]] = parts[other]
     return Leaving(plain, stands_in)
 
 
-def _pairs(likeness: np.ndarray, there: np.ndarray, spare: np.ndarray) -> dict[int, int]:
-    """Channels that another one with the same likeness can stand in for: the first that has to stay, else the first."""
+def _pairs(likeness: np.ndarray, size: np.ndarray, there: np.ndarray, spare: np.ndarray) -> dict[int, int]:
+    """Channels that another one with the same likeness can stand in for: the largest that has to stay, if any has."""
     found: dict[int, int] = {}
     order = np.flatnonzero(there)
     _, inverse, counts = np.unique(likeness[order], return_inverse=True, return_counts=True)
     for c in np.flatnonzero(counts > 1):
         members = order[inverse == c]
         firm = members[~spare[members]]
-        lead = int(firm[0] if firm.size else members[0])
-        found.update({int(m): lead for m in members if m != lead and spare[m]})
+        able = firm if firm.size else members
+        lead = int(able[np.argmax(size[able])])
+        found.update({int(m): lead for m in members if m != lead and spare[m] and size[m] - size[lead] <= LARGEST})
     return found
