@@ -24,6 +24,8 @@ SHARES = (0.8, 0.7, 0.6, 0.5)  # of the MACs that stay
 TIMED = 0.6  # the share whose time is told
 METHODS = ("ncc", "ncc:floor=0.1", "cshe", "apssf", "spectral", "msvfp", "l1", "l2", "fpgm", "bn", "random")
 ALLOCATIONS = (("ncc", "global"), ("ncc", "sensitivity"), ("l2", "global"), ("l2", "sensitivity"))
+REPAIRS = ("merge", "ridge", "lstsq:drawn", "lstsq")  # without a sample, with drawn ones, with real ones
+REPAIRED = (("ncc", "uniform"), ("l2", "uniform"), ("obs", "sensitivity"))
 CIFAR = {"mean": "0.485,0.456,0.406", "std": "0.229,0.224,0.225"}
 GREY = {"mean": "0", "std": "1"}
 
@@ -65,12 +67,15 @@ def measure(args: argparse.Namespace) -> dict:
     from onnxprune.model import load
     from onnxprune.pipeline.choose import Chooser
     from onnxprune.pipeline.filters import Weights
+    from onnxprune.pipeline.repair import repaired
     from onnxprune.pipeline.request import Request
     from onnxprune.pipeline.trials import Lab
     from onnxprune.runtime.data import open_data
     from onnxprune.runtime.specs import model_inputs
+    from onnxprune.surgery.rewrite import cut
 
-    network, method, allocation, compensation = NETWORKS[args.networks[0]], *args.child
+    network, method, allocation, repair = NETWORKS[args.networks[0]], *args.child
+    compensation, _, drawn = repair.partition(":")
     model = load(path_of(network, args))
     deps, weights = analyse(model.proto), Weights(model.proto, analyse(model.proto))
     source = str(Path(args.data) / f"{network.calibration}.npz")
@@ -80,37 +85,25 @@ def measure(args: argparse.Namespace) -> dict:
         target=f"macs={TIMED}",
         method=method,
         allocation=allocation,
+        compensate=compensation,
         method_options=options,
-        data=source,
+        data=None if drawn else source,
         **network.reading,
     )
-    calibration = open_data(source, model_inputs(model.proto), **network.reading)
+    calibration = None if drawn else open_data(source, model_inputs(model.proto), **network.reading)
     lab = Lab(model.proto, deps, weights, request, calibration)
     before, found, chosen, seconds, memory = peak(), {}, {}, 0.0, 0
     for share in sorted(SHARES, key=lambda s: s != TIMED):
         begun = time.perf_counter()
         if not chosen:
             chooser = Chooser(deps, weights, request, model.size, lab=lab)
-        chosen[share] = chooser.choose(("macs", share)).kept
+        chosen[share] = kept = chooser.choose(("macs", share)).kept
+        done = repaired(lab, kept, analyse)
+        pruned = cut(done.model, done.deps, done.deps.dead(kept))
         if share == TIMED:
             seconds, memory = time.perf_counter() - begun, peak() - before
-    for share, kept in chosen.items():
-        pruned = finished(model.proto, deps, kept, compensation, lab)
         found[f"{share:g}"] = [accuracy(pruned, network, args), deps.macs(deps.dead(kept)) / deps.macs()]
     return {"accuracy": found, "seconds": seconds, "memory": memory, "images": args.images, "trials": args.trial_images}
-
-
-def finished(model, deps, kept, compensation: str, lab):  # type: ignore[no-untyped-def]
-    """The pruned model, compensated where that is wanted."""
-    from onnxprune.channels import analyse
-    from onnxprune.surgery.compensate import compensate
-    from onnxprune.surgery.rewrite import cut
-
-    if compensation != "none":
-        feeds = [batch.feeds for batch in lab.samples(512)]
-        repaired = compensate(compensation, model, deps, kept, analyse=analyse, feeds=feeds)
-        model, deps = repaired.model, repaired.deps
-    return cut(model, deps, deps.dead(kept))
 
 
 def accuracy(model, network: Network, args: argparse.Namespace) -> float:  # type: ignore[no-untyped-def]
@@ -156,7 +149,12 @@ def rows(args: argparse.Namespace) -> list[tuple[str, str, str]]:
     """Method, allocation and compensation of each row."""
     plain = [(m, "uniform", "none") for m in METHODS]
     mixes = [(m, a, "none") for m, a in ALLOCATIONS]
-    return plain + mixes + [(m, "uniform", c) for c in args.compensate for m in METHODS]
+    return plain + mixes + [(*what, repair) for repair in REPAIRS for what in REPAIRED if usable(*what, repair)]
+
+
+def usable(method: str, allocation: str, repair: str) -> bool:
+    """The order `obs` is that of the least squares, so it is measured with them alone."""
+    return method != "obs" or repair.startswith("lstsq")
 
 
 def run(args: argparse.Namespace) -> dict:
@@ -192,7 +190,8 @@ def table(results: dict, name: str) -> str:
         name_, _, option = method.partition(":")
         title = f"`{name_}`" + (f", `{option}`" if option else "")
         title += f", allocation `{allocation}`" if allocation != "uniform" else ""
-        title += f", then `{compensation}`" if compensation != "none" else ""
+        title += f", then `{compensation.partition(':')[0]}`" if compensation != "none" else ""
+        title += {"lstsq": " on 512 images", "lstsq:drawn": " on drawn images"}.get(compensation, "")
         figures = " | ".join(f"{100 * found['accuracy'][f'{share:g}'][0]:.1f}" for share in SHARES)
         lines.append(f"| {title} | {figures} | {found['seconds']:.1f} | {found['memory'] / 2**20:.0f} |")
     return head + "\n".join(lines) + "\n"
@@ -212,7 +211,6 @@ def main() -> None:
     parser.add_argument("--models", default=str(HERE.parent / "shared/models"), metavar="DIR")
     parser.add_argument("--images", type=int, default=10000, help="test images to judge by")
     parser.add_argument("--trial-images", type=int, default=512, help="samples of the losses of msvfp")
-    parser.add_argument("--compensate", nargs="*", default=[], metavar="NAME", help="add rows with a compensation")
     parser.add_argument("--results", default="methods.json", help="rows that are done")
     parser.add_argument("--write", metavar="PAGE.md", help="a page to put the tables into")
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)

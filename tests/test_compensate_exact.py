@@ -1,5 +1,7 @@
 """Compensation where the outcome is known: what is redundant leaves without a trace."""
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx
 import pytest
@@ -137,7 +139,31 @@ def upsampled(scales: np.ndarray) -> onnx.ModelProto:
     return net.model((3, 6, 6), "y")
 
 
-NETS = {f.__name__: f for f in (plain, normalised, flattened, concatenated, depthwise, mlp, upsampled)}
+def recurrent(kind: str, gates: int) -> Callable[[np.ndarray], onnx.ModelProto]:
+    """Samples are steps of a sequence; both directions read the planted channels, and only the last state is used."""
+
+    def build(scales: np.ndarray) -> onnx.ModelProto:
+        net = Net(9)
+        w, b = net.planted(8, 6, (), scales)
+        net.op("MatMul", "x", net.tensor("w1", w.T), out="m1")
+        net.op("Add", "m1", net.tensor("b1", b), out="a1")
+        net.op("Relu", "a1", out="r1")
+        wide, hidden = net.rng.normal(size=(2, gates * 5, 8)), net.rng.normal(size=(2, gates * 5, 5))
+        names = [net.tensor("wl", 0.3 * wide), net.tensor("rl", 0.3 * hidden)]
+        names += [net.tensor("bl", net.rng.normal(size=(2, 2 * gates * 5)))] if kind != "RNN" else []
+        net.nodes.append(
+            helper.make_node(kind, ["r1", *names], ["", "h"], name=kind, hidden_size=5, direction="bidirectional")
+        )
+        net.op("Identity", "h", out="y")
+        return net.model((4, 6), "y")
+
+    return build
+
+
+NETS: dict[str, Callable[[np.ndarray], onnx.ModelProto]] = {
+    f.__name__: f for f in (plain, normalised, flattened, concatenated, depthwise, mlp, upsampled)
+}
+NETS |= {kind: recurrent(kind, gates) for kind, gates in (("LSTM", 4), ("GRU", 3), ("RNN", 1))}
 
 
 def feeds_of(model: onnx.ModelProto, count: int = 256, batch: int = 64, seed: int = 5) -> list[dict[str, np.ndarray]]:
@@ -215,6 +241,27 @@ def test_only_what_a_removed_channel_touches_changes() -> None:
     assert np.array_equal(before["b1"], after["b1"])
     assert not np.array_equal(before["w2"], after["w2"])
     assert set(after) - set(before) == {"y.bias"}
+
+
+def test_layers_in_bodies_are_named_as_left_alone() -> None:
+    net = Net(10)
+    w, b = net.planted(8, 3, (3, 3), ONES)
+    net.op("Conv", "x", net.tensor("w1", w), net.tensor("b1", b), out="c1")
+    net.op("Relu", "c1", out="r1")
+    net.op("ReduceMax", "x", out="most", keepdims=0)
+    net.op("Greater", "most", net.tensor("zero", np.zeros(())), out="which")
+    bodies = {}
+    for name in ("then_branch", "else_branch"):
+        inner = Net(11)
+        inner.op("Conv", "r1", inner.tensor("w" + name, inner.rng.normal(size=(5, 8, 1, 1))), out="c" + name)
+        value = helper.make_tensor_value_info("c" + name, 1, None)
+        bodies[name] = helper.make_graph(inner.nodes, name, [], [value], inner.tensors)
+    net.op("If", "which", out="y", **bodies)
+    model = net.model((3, 9, 9), "y")
+    deps = analyse(model)
+    kept = {deps.groups[0].name: np.arange(HALF)}
+    done = compensate("lstsq", model, deps, kept, analyse=analyse, feeds=feeds_of(model))
+    assert done.alone["y"].startswith("layers in a body are not solved for")
 
 
 def test_copies_leave_first_and_cost_nothing() -> None:

@@ -249,8 +249,8 @@ class Op:
         inputs = [] if found.tangled else [self.axes(k, self.avoided(k, found)) for k in range(len(self.values))]
         out = found.apply(self, *inputs, **self.attributes)
         parts = out if isinstance(out, list) else [out]
-        if len(parts) == len(self.given):
-            parts = [part for part, given in zip(parts, self.given, strict=True) if given]
+        if len(parts) >= len(self.given):  # a rule knows all that an operator can give
+            parts = [part for part, given in zip(parts, self.given, strict=False) if given]
         return [complete(x, shape) for x, shape in zip(parts, self.shapes, strict=False)]
 
     def avoided(self, k: int, found: Rule) -> list[int]:
@@ -262,7 +262,7 @@ class Op:
             return [d % len(value.axes) for d in found.takes(self)]
         if found.channel is None:
             return []
-        return [d for d in range(len(value.axes)) if d != found.channel]
+        return [d for d in range(len(value.axes)) if d not in (0, found.channel)]  # samples may hold heads
 
     def promises(self, found: Rule) -> bool:
         """Whether the dead positions of the outputs are zero; what comes of no elements at all may be anything."""

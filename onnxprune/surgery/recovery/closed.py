@@ -47,7 +47,7 @@ def writers_of(finder: Finder, layers: Mapping[str, Layer], group: Group) -> lis
     for slot in group.writers:
         layer = layers.get(slot.source)
         weight = finder.network.tensor(slot.source) if layer is not None else None
-        if layer is None or weight is None or slot.positions.shape[1] != 1:
+        if layer is None or weight is None or layer.recurrent or slot.positions.shape[1] != 1:
             return None
         shape = weight.shape
         filters = layer.linear.to_matrix(weight.astype(np.float64))

@@ -125,7 +125,7 @@ def repaired_bias(
     assert layer.bias is not None
     bias, some = _value(network, values, layer.bias.key), slice(part * moved.size, (part + 1) * moved.size)
     change, gain = np.zeros(bias.size), layer.bias.gain[some]
-    change[some] = np.divide(moved, gain, out=np.zeros_like(moved), where=gain != 0)
+    change[layer.bias.at[some]] = np.divide(moved, gain, out=np.zeros_like(moved), where=gain != 0)
     return (bias + change.reshape(bias.shape)).astype(bias.dtype)
 
 

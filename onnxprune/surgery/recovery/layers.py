@@ -10,10 +10,17 @@ import onnx
 from onnxprune.channels.dependencies import Dependencies, Use
 from onnxprune.model.static import attributes_of
 from onnxprune.surgery.recovery.network import Network
-from onnxprune.surgery.recovery.patches import Linear, linear_conv, linear_conv_transpose, linear_product
+from onnxprune.surgery.recovery.patches import (
+    Linear,
+    linear_conv,
+    linear_conv_transpose,
+    linear_gates,
+    linear_product,
+)
 
 FLOATS = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE})
-LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"}) | RECURRENT
 OTHERS = frozenset(
     {
         "QLinearConv",
@@ -21,9 +28,6 @@ OTHERS = frozenset(
         "MatMulInteger",
         "QLinearMatMul",
         "QGemm",
-        "LSTM",
-        "GRU",
-        "RNN",
         "Einsum",
         "FusedConv",
     }
@@ -39,6 +43,7 @@ class Bias:
     place: int  # among the inputs of that node
     gain: np.ndarray  # (outputs,): the unit of the bias in units of the layer's output
     inside: bool  # whether it is part of the layer's output, or added to it later
+    at: np.ndarray  # (outputs,): where in the flat tensor the bias of each output stands
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class Layer:
     bias: Bias | None
     linear: Linear
     live: np.ndarray  # bool, of the weight's shape: what stays
+    recurrent: bool = False  # then y is x, and what is solved for are the gates that the weights make of it
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,8 @@ class Finder:
             return "its weights serve other layers too, or are no floats"
         if node.op_type == "Gemm" and attributes.get("transA", 0):
             return "it takes its input transposed"
+        if node.op_type in RECURRENT and len(use.axes) != 3:
+            return "its weights are not of the usual three axes"
         if node.op_type == "MatMul" and len(use.axes) != 2:
             return "its weights are a stack of matrices"
         return None
@@ -118,18 +126,28 @@ class Finder:
             kept = self.deps.live(labels, self.dead)
             live &= kept.reshape([-1 if a == axis else 1 for a in range(live.ndim)])
         linear = linear_of(node, live.shape)
-        bias = self.bias(k, linear, linear.to_matrix(live).shape[0] * linear.to_matrix(live).shape[1])
-        label = node.name or node.output[0]
-        return Layer(k, label, use.source, node.input[0], node.output[0], bias, linear, live)
+        outputs = linear.to_matrix(live).shape[0] * linear.to_matrix(live).shape[1]
+        label, x = node.name or next(filter(None, node.output)), node.input[0]
+        if node.op_type in RECURRENT:
+            return Layer(k, label, use.source, x, x, self.gate_bias(k, live.shape[0], outputs), linear, live, True)
+        return Layer(k, label, use.source, x, node.output[0], self.bias(k, linear, outputs), linear, live)
+
+    def gate_bias(self, k: int, directions: int, outputs: int) -> Bias | None:
+        """The input's half of the bias of a recurrent node, (directions, 2 · gates · hidden)."""
+        node, use = self.network.nodes[k], self.use(k, 3)
+        if len(node.input) < 4 or not self.alone(use) or use is None or len(use.axes) != 2:
+            return None
+        at = np.arange(2 * outputs).reshape(directions, 2, -1)[:, 0].ravel()
+        return Bias(use.source, k, 3, np.ones(outputs), False, at)
 
     def bias(self, k: int, linear: Linear, outputs: int) -> Bias | None:
         """What is added to the output of a node: its own bias, that of a BatchNormalization behind it, or an Add's."""
-        node, network = self.network.nodes[k], self.network
+        node, network, at = self.network.nodes[k], self.network, np.arange(outputs)
         if node.op_type != "MatMul" and len(node.input) > 2 and node.input[2]:
             use = self.use(k, 2)
             scale = attributes_of(node).get("beta", 1.0) if node.op_type == "Gemm" else 1.0
             if self.alone(use) and use is not None and _per_channel(use, outputs, 1) and scale:
-                return Bias(use.source, k, 2, np.full(outputs, float(scale)), True)
+                return Bias(use.source, k, 2, np.full(outputs, float(scale)), True, at)
         after = network.follow(node.output[0])
         if after is None:
             return None
@@ -140,13 +158,13 @@ class Finder:
             if folded is None:
                 return None
             gain = np.divide(1.0, folded[0], out=np.zeros(outputs), where=folded[0] != 0)
-            return Bias(use.source, after, 2, gain, False)
+            return Bias(use.source, after, 2, gain, False, at)
         if then.op_type == "Add":
             place = 1 - list(then.input).index(node.output[0])
             use = self.use(after, place)
             trailing = 1 if linear.axis == -1 else len(self.deps.statics.shapes.get(node.output[0], ())) - 1
             if self.alone(use) and use is not None and _per_channel(use, outputs, trailing):
-                return Bias(use.source, after, place, np.ones(outputs), False)
+                return Bias(use.source, after, place, np.ones(outputs), False, at)
         return None
 
 
@@ -168,6 +186,7 @@ def linear_of(node: onnx.NodeProto, shape: tuple[int, ...]) -> Linear:
         "ConvTranspose": lambda: linear_conv_transpose(shape, attributes),
         "Gemm": lambda: linear_product(bool(attributes.get("transB", 0)), attributes.get("alpha", 1.0)),
         "MatMul": lambda: linear_product(False),
+        **dict.fromkeys(RECURRENT, lambda: linear_gates(shape[0])),
     }
     return make[node.op_type]()
 

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 
 from onnxprune.channels.dependencies import Dependencies
+from onnxprune.model.static import subgraphs
 from onnxprune.surgery.recovery.layers import LINEAR, OTHERS, Finder, Layer
 from onnxprune.surgery.recovery.network import Network, changed_nodes
 from onnxprune.surgery.recovery.runner import MEMORY, Feeds, Runner, within
@@ -52,7 +53,8 @@ class Work:
     def step(self, layer: Layer) -> None:
         """Solve for one layer."""
         shapes = self.finder.deps.statics.shapes
-        path = Walker(self.finder.network, self.ready, layer.linear.axis, shapes).path(layer.y)
+        walker = Walker(self.finder.network, self.ready, layer.linear.axis, shapes)
+        path = Path(layer.x) if layer.recurrent else walker.path(layer.y)
         added = [s for s in path.steps if not isinstance(s, Affine) and not self.finder.network.is_constant(s.value)]
         pins = [(self.original, path.end), (self.pruned, layer.x), *((self.pruned, s.value) for s in added)]
         for runner, name in pins:
@@ -106,7 +108,7 @@ class Work:
 
     def _samples(self, layer: Layer, path: Path, lm: np.ndarray, outs: np.ndarray) -> tuple[list[np.ndarray], Goal]:
         """Columns of each living group, and the goal, over sampled rows of all batches."""
-        x, end = self.pruned.value(layer.x), self.original.value(path.end)
+        x, end = self.pruned.value(layer.x), self._wanted(layer, path)
         linear, rng = layer.linear, np.random.default_rng(self.options.seed)
         live = [g for g in range(lm.shape[0]) if lm[g].any()]
         feats = [np.flatnonzero(lm[g].any(axis=0)) for g in live]
@@ -129,6 +131,14 @@ class Work:
         offset = None if offsets[0] is None else np.concatenate([o for o in offsets if o is not None], axis=1)
         factor = self._gauge(layer, path)[outs].astype(np.float32)
         return [np.concatenate(c, axis=1) for c in columns], Goal(goal, factor, offset, path.low, path.high)
+
+    def _wanted(self, layer: Layer, path: Path) -> list[np.ndarray]:
+        """What the original network gives at the end of the path, batch by batch."""
+        end = self.original.value(path.end)
+        if not layer.recurrent:
+            return end
+        weight = self._array(layer.weight)
+        return [array @ weight.reshape(-1, weight.shape[2]).T for array in end]
 
     def _offset(
         self, layer: Layer, path: Path, b: int, shape: Sequence[int], rows: np.ndarray, outs: np.ndarray
@@ -157,7 +167,7 @@ class Work:
         """What the layer adds in units of its own output, as (to be solved, now)."""
         base = np.zeros(outputs)
         if layer.bias is not None and layer.bias.inside:
-            base = layer.bias.gain * self._array(layer.bias.key).astype(np.float64).ravel()
+            base = layer.bias.gain * self._array(layer.bias.key).astype(np.float64).ravel()[layer.bias.at]
         return base.copy(), base
 
     def _store(self, layer: Layer, filters: np.ndarray, weight: np.ndarray, bias: np.ndarray, base: np.ndarray) -> None:
@@ -165,10 +175,10 @@ class Work:
         self._put(layer.weight, layer.node, 1, new.astype(weight.dtype))
         if layer.bias is not None:
             old, gain = self._array(layer.bias.key), layer.bias.gain
-            change = np.divide(bias - base, gain, out=np.zeros_like(base), where=gain != 0)
-            self._put(
-                layer.bias.key, layer.bias.node, layer.bias.place, (old + change.reshape(old.shape)).astype(old.dtype)
-            )
+            change = np.zeros(old.size)
+            change[layer.bias.at] = np.divide(bias - base, gain, out=np.zeros_like(base), where=gain != 0)
+            new_bias = (old + change.reshape(old.shape)).astype(old.dtype)
+            self._put(layer.bias.key, layer.bias.node, layer.bias.place, new_bias)
 
     def _put(self, key: str, node: int, place: int, array: np.ndarray) -> None:
         self.values[key] = array
@@ -188,10 +198,12 @@ def lstsq(
     values = {n for k in changed for n in network.nodes[k].output}
     for k in sorted(changed):
         node = network.nodes[k]
+        if inner := [n for body, _ in subgraphs(node) for n in layers_in(body)]:
+            alone[node.name or next(filter(None, node.output))] = f"layers in a body are not solved for ({inner[0]})"
         if node.op_type not in LINEAR | OTHERS or not values & set(network.inputs[k]):
             continue
         if reason := finder.obstacle(k):
-            alone[node.name or node.output[0]] = reason
+            alone[node.name or next(filter(None, node.output))] = reason
         else:
             layers.append(finder.layer(k))
     feeds = within(feeds, deps.statics.shapes, options.memory)
@@ -201,3 +213,9 @@ def lstsq(
     for layer in layers:
         work.step(layer)
     return work.values, alone
+
+
+def layers_in(body: onnx.GraphProto) -> list[str]:
+    """Names of the layers with weights in a body and in the bodies inside it."""
+    own = [n.name or next(filter(None, n.output)) for n in body.node if n.op_type in LINEAR | OTHERS]
+    return own + [name for node in body.node for below, _ in subgraphs(node) for name in layers_in(below)]

@@ -106,6 +106,19 @@ def linear_product(transposed: bool, scale: float = 1.0) -> Linear:
     )
 
 
+def linear_gates(directions: int) -> Linear:
+    """What LSTM, GRU and RNN make of their input, before the recurrence: weights (directions, gates · hidden, inputs).
+
+    Every direction reads the same columns; an output is the value of one gate of one hidden channel.
+    """
+
+    def columns(x: Array, _: Sequence[int], rows: Array) -> Array:
+        taken = np.ascontiguousarray(x.reshape(-1, x.shape[-1])[rows].T.astype(np.float32))
+        return np.broadcast_to(taken, (directions, *taken.shape))
+
+    return Linear(directions, -1, lambda w: w, lambda m, _: np.ascontiguousarray(m), columns)
+
+
 def _begins(attributes: dict[str, Any], given: Sequence[int], needed: Sequence[int]) -> list[int]:
     """Padding before each spatial axis."""
     kind = attributes.get("auto_pad", b"NOTSET")
