@@ -73,9 +73,10 @@ def slice_(site: Site) -> Facts | None:
 @rule("Gather")
 def gather(site: Site) -> Facts | None:
     found, shape, picks = site.inputs[0], site.shapes[0], site.array(1)
+    picks = site.sizes(1) if picks is None and site.has(1) else picks
     if picks is None:
         return _looked_up(site)
-    if found is None or shape is None or picks is None or picks.size > 1 << 16:
+    if found is None or shape is None or picks.size > 1 << 16:
         return None
     axis = site.attributes.get("axis", 0) % len(shape)
     whole = expanded(found, shape, [axis])

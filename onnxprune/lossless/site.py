@@ -22,6 +22,7 @@ class Site:
     shapes: Sequence[Shape | None]  # of the inputs
     outputs: Sequence[Shape | None]
     arrays: Callable[[int], np.ndarray | None]  # input k where it depends on weights alone
+    sizes: Callable[[int], np.ndarray | None]  # input k where it is known for the shapes of the analysis
 
     @property
     def token(self) -> Ids:
@@ -43,10 +44,12 @@ class Site:
         return self.arrays(k) if self.has(k) else None
 
     def numbers(self, k: int, attribute: str = "") -> list[int] | None:
-        """Integers in an attribute, or in input k."""
+        """Integers in an attribute, or in input k, computed from the sizes of values perhaps."""
         if attribute in self.attributes:
             return [int(v) for v in np.atleast_1d(self.attributes[attribute])]
         found = self.array(k)
+        if found is None and self.has(k):
+            found = self.sizes(k)
         return None if found is None else [int(v) for v in found.ravel()]
 
     def fact(self, k: int) -> tuple[Facts, Shape] | None:

@@ -88,7 +88,7 @@ class Knowledge:
         shapes = [self.shape(n) if n else None for n in node.input]
         site = Site(
             node, attributes_of(node), opset, inputs, shapes, [self.shape(n) for n in outputs],
-            lambda k: self.array(node.input[k]),
+            lambda k: self.array(node.input[k]), lambda k: self.deps.statics.constants.get(node.input[k]),
         )  # fmt: skip
         found = self._known(site, RULES.get(operator(node.domain, node.op_type)))
         for k, name in enumerate(outputs):
