@@ -11,6 +11,7 @@ from onnxprune.channels import analyse
 from onnxprune.runtime.session import make_session
 from onnxprune.surgery.compensate import COMPENSATIONS, compensate
 from onnxprune.surgery.recovery.curves import repair_curves
+from onnxprune.surgery.recovery.solve import Goal, fit
 from onnxprune.surgery.rewrite import cut, mask
 
 RECOVERING = ["merge", "ridge", "fold", "lstsq"]
@@ -273,6 +274,20 @@ def test_copies_leave_first_and_cost_nothing() -> None:
     assert curve.loss[0] == 0
     assert curve.loss[HALF] < 0.01 * curve.loss[7]
     assert (np.diff(curve.loss) >= 0).all()
+
+
+@pytest.mark.parametrize("rows", [12, 80], ids=["fewer rows than features", "more"])
+def test_ridge_regression_solves_its_normal_equations(rows: int) -> None:
+    rng = np.random.default_rng(rows)
+    columns, wanted = rng.normal(1, 1, (30, rows)).astype(np.float32), rng.normal(2, 1, (4, rows))
+    prior, strength = rng.normal(size=(4, 30)), 0.1
+    goal = Goal(wanted.astype(np.float32), np.ones(4), None)
+    weights, bias = fit(columns, goal, prior, np.zeros(4), ridge=strength, rounds=1)
+    x, y = (a - a.mean(axis=1, keepdims=True) for a in (columns.astype(float), wanted))
+    pull = strength * np.trace(x @ x.T) / 30 * np.eye(30)
+    exact = np.linalg.solve(x @ x.T + pull, (y @ x.T + prior @ pull).T).T
+    assert np.allclose(weights, exact, atol=1e-4)
+    assert np.allclose(weights @ columns.mean(axis=1) + bias, wanted.mean(axis=1), atol=1e-4)
 
 
 def test_every_row_of_the_table_is_tested() -> None:
