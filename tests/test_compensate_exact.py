@@ -290,5 +290,34 @@ def test_ridge_regression_solves_its_normal_equations(rows: int) -> None:
     assert np.allclose(weights @ columns.mean(axis=1) + bias, wanted.mean(axis=1), atol=1e-4)
 
 
+def test_the_mean_of_what_is_lost_goes_into_the_bias() -> None:
+    """Behind a BatchNormalization of normal numbers the mean of a rectified channel is known in closed form."""
+    net = Net(12)
+    filters = net.rng.normal(size=(8, 3, 1, 1))
+    filters /= np.linalg.norm(filters, axis=1, keepdims=True)  # of normal input they give normal output, variance 1
+    net.op("Conv", "x", net.tensor("w1", filters), out="c1")
+    ones, beta = np.ones(8), net.rng.normal(size=8)
+    names = [net.tensor(n, a) for n, a in zip("gbmv", (ones, beta, 0 * ones, ones), strict=True)]
+    net.op("BatchNormalization", "c1", *names, out="n1")
+    net.op("Relu", "n1", out="r1")
+    net.op("Conv", "r1", net.tensor("w2", net.rng.normal(size=(5, 8, 1, 1))), out="y")
+    model = net.model((3, 40, 40), "y")
+    deps, feed = analyse(model), feeds_of(model, 64, 64)[0]
+    kept = {deps.groups[0].name: np.arange(HALF)}
+    done = compensate("mean", model, deps, kept, analyse=analyse)
+    both = (cut(model, deps, deps.dead(kept)), cut(done.model, done.deps, done.deps.dead(kept)))
+    before, plain_cut, after = (make_session(m).run(feed)["y"].mean(axis=(0, 2, 3)) for m in (model, *both))
+    assert np.abs(before - plain_cut).max() > 0.5
+    assert np.abs(before - after).max() < 0.02
+
+
+def test_without_an_unfused_normalisation_there_is_no_mean_to_take() -> None:
+    model = plain(ONES)
+    deps = analyse(model)
+    done = compensate("mean", model, deps, {deps.groups[0].name: np.arange(HALF)}, analyse=analyse)
+    assert not done.changed
+    assert "BatchNormalization" in done.alone[deps.groups[0].name]
+
+
 def test_every_row_of_the_table_is_tested() -> None:
-    assert set(COMPENSATIONS) == {"none", *RECOVERING}
+    assert set(COMPENSATIONS) == {"none", "mean", *RECOVERING}

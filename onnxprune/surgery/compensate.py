@@ -122,6 +122,13 @@ COMPENSATIONS: dict[str, Compensation] = {
             "Kim et al., NeurIPS 2020",
         ),
         Compensation(
+            "mean",
+            _closed("mean"),
+            False,
+            "the mean of what is lost, known from BatchNormalization, goes into the readers' biases",
+            "mean of a rectified normal variable; after Nagel et al., ICCV 2019, arXiv 1906.04721",
+        ),
+        Compensation(
             "ridge",
             _closed("ridge"),
             False,

@@ -122,10 +122,16 @@ def ridge(filters: np.ndarray, gone: np.ndarray, stay: np.ndarray, *, strength: 
     return mix + cho_solve(cho_factor(system, lower=True), kept @ rest.T).T
 
 
+def nothing(filters: np.ndarray, gone: np.ndarray, stay: np.ndarray) -> np.ndarray:
+    """No channel takes over: only the mean of what is lost does, where a BatchNormalization tells it."""
+    return np.zeros((len(gone), len(stay)))
+
+
 MIXES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
     "merge": merge,
     "fold": merge,
     "ridge": ridge,
+    "mean": nothing,
 }
 
 
@@ -151,6 +157,9 @@ def closed(
         filters = joined(writers)
         mix = MIXES[rule](filters, gone, stay)
         means = _means(network, writers)
+        if rule == "mean" and means is None:
+            alone[group.name] = "no unfused BatchNormalization before a Relu tells the mean of its channels"
+            continue
         for slot in group.readers:
             if slot.source not in layers:
                 alone[deps.nodes[slot.node].label] = "its weights are shared, quantised or computed"
