@@ -15,6 +15,7 @@ from onnxprune.channels.roles import Role
 from onnxprune.channels.tables import operator
 from onnxprune.lossless.facts import Facts, reduced
 from onnxprune.lossless.likeness import Ids, mix, name_of
+from onnxprune.lossless.meeting import meeting_axes
 from onnxprune.lossless.readers import Reading, reading_of
 from onnxprune.lossless.site import PASSES
 from onnxprune.lossless.walk import Knowledge
@@ -23,7 +24,7 @@ from onnxprune.surgery.recovery.layers import Finder
 
 # Operators besides those with rules here whose channels do not meet: norms whose statistics keep off what can be cut.
 KEEPS_APART = frozenset(
-    "GroupNormalization LayerNormalization RMSNormalization SimplifiedLayerNormalization LogSoftmax Softmax Hardmax "
+    "GroupNormalization LayerNormalization RMSNormalization SimplifiedLayerNormalization Hardmax "
     "com.microsoft:SimplifiedLayerNormalization MeanVarianceNormalization LRN LpNormalization Expand Tile Shape Size "
     "LpPool GlobalLpPool MaxRoiPool RoiAlign GridSample Crop Trilu ReverseSequence TopK ArgMax ArgMin Acos Acosh Asin "
     "Asinh Atanh Cosh Sinh Affine IsInf IsNaN Not Shrink ScaledTanh ParametricSoftplus com.microsoft:FastGelu "
@@ -31,7 +32,6 @@ KEEPS_APART = frozenset(
     "com.microsoft:QLinearMul com.microsoft:QLinearLeakyRelu com.microsoft:QLinearSigmoid com.microsoft:QLinearConcat "
     "com.microsoft:QLinearGlobalAveragePool com.microsoft:QLinearAveragePool com.microsoft:NhwcMaxPool".split()
 )
-REDUCTIONS = frozenset("ReduceMean ReduceMax ReduceMin ReduceSum ReduceL1 ReduceL2 ReduceSumSquare ReduceProd".split())
 ZERO_POINT = {"QLinearConv": 2, "ConvInteger": 2, "MatMulInteger": 2, "QLinearMatMul": 2, "com.microsoft:QGemm": 2}
 FACTORS = {  # inputs that are multiplied with each other, so that it is enough if one of them is zero
     **dict.fromkeys(
@@ -126,7 +126,7 @@ class Conditions:
         factors = FACTORS.get(node.proto.op_type, ())
         again = node.outputs if node.proto.op_type in RECURRENT else ()
         for k, key in enumerate((*node.inputs, *again)):
-            here, loud = self._channels(node, key) if key else (self.deps.nothing, self.deps.nothing)
+            here, loud = self._channels(node, key, k) if key else (self.deps.nothing, self.deps.nothing)
             on |= here
             if k in factors:
                 loudly = np.where(multiplied & here, loudly & loud, loudly | loud)
@@ -148,15 +148,13 @@ class Conditions:
                 found[self.deps.component[labels[busy]]] = True
         return found
 
-    def _channels(self, node: Node, key: str) -> tuple[np.ndarray, np.ndarray]:
-        """Components on a value, and those that are not always zero there, (components,) bool each."""
+    def _channels(self, node: Node, key: str, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Components that meet in input k, and those that are not always zero there, (components,) bool each."""
         here, loud = self.deps.nothing, self.deps.nothing
         value = self.deps.values.get(key)
         if value is None:
             return here, loud
-        axes = list(range(len(value.axes)))
-        if operator(node.proto.domain, node.proto.op_type) in REDUCTIONS:
-            axes = _reduced_axes(self.knowledge, node, len(axes))
+        axes = meeting_axes(self.knowledge, node, k, len(value.axes))
         found = None if node.path or key not in self.knowledge.facts else self.knowledge.get(key)
         for axis in axes:
             labels = value.axes[axis]
@@ -213,15 +211,6 @@ def _depthwise(deps: Dependencies, node: Node) -> bool:
 
 def _weights_only(knowledge: Knowledge, node: Node) -> bool:
     return not node.path and all(knowledge.network.is_constant(n) for n in node.inputs if n) and bool(node.inputs)
-
-
-def _reduced_axes(knowledge: Knowledge, node: Node, rank: int) -> list[int]:
-    """Axes that a reduction sums over; all where that is not known."""
-    told = attributes_of(node.proto).get("axes")
-    if told is None and len(node.inputs) > 1 and node.inputs[1]:
-        array = knowledge.deps.statics.fixed_constant(node.inputs[1])
-        told = None if array is None else array.ravel().tolist()
-    return list(range(rank)) if told is None else sorted({int(k) % rank for k in told})
 
 
 def _feeds(knowledge: Knowledge) -> dict[str, list[tuple[Labels, np.ndarray]]]:

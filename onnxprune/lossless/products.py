@@ -1,47 +1,64 @@
 """Products of any two values, and attention: where all terms of a sum are zero, the sum is."""
 
+import math
+
 import numpy as np
 
 from onnxprune.channels.ops.attention import _sizes as sizes_of_parts
 from onnxprune.lossless.facts import LARGEST, Facts, expanded, facts, reduced
-from onnxprune.lossless.likeness import mix
+from onnxprune.lossless.likeness import Ids, bits, mix
 from onnxprune.lossless.site import Site, rule
 from onnxprune.model.contrib import matrix_axes
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
-def zeros(site: Site, silent: np.ndarray, summand: np.ndarray | float = 0.0) -> Facts:
+def zeros(site: Site, silent: np.ndarray, summand: np.ndarray | float = 0.0, names: Ids | None = None) -> Facts:
     """Facts of an output that is `summand` where a sum of products is silent; arrays of the output's rank."""
     low = np.where(silent, summand, -np.inf)
     place = np.arange(low.size, dtype=np.uint64).reshape(low.shape)
-    return facts(low, np.where(silent, summand, np.inf), mix(site.token, place))
+    return facts(low, np.where(silent, summand, np.inf), mix(site.token, place) if names is None else names)
 
 
-def _loud(site: Site, k: int) -> np.ndarray | None:
-    """Which elements of input k may be other than zero, float32 of 0 and 1, axes of length 1 standing for all."""
-    if (array := site.array(k)) is not None:
-        return (array != 0).astype(np.float32) if array.size <= LARGEST else None
-    found = site.inputs[k] if k < len(site.inputs) else None
-    return None if found is None else (~(found.constant & (found.low == 0))).astype(np.float32)
-
-
-def summed(site: Site, terms: list[str], result: str, inputs: tuple[int, ...] = (0, 1)) -> np.ndarray | None:
-    """Which elements of the outcome of an Einsum are sums of zeros, bool."""
-    parts = [_loud(site, k) for k in inputs]
-    if any(p is None for p in parts):
+def summed(site: Site, terms: list[str], result: str, inputs: tuple[int, ...] = (0, 1)) -> Facts | None:
+    """Facts of an Einsum: zero where all its terms are, and alike where they are in the same order."""
+    pairs = [site.fact(k) for k in inputs]
+    if any(p is None or len(t) != len(p[1]) or p[0].low.size > LARGEST for t, p in zip(terms, pairs, strict=True)):
         return None
-    given = [p for p in parts if p is not None]
-    if any(len(t) != p.ndim for t, p in zip(terms, given, strict=True)):
+    given = [p for p in pairs if p is not None]
+    sizes = {
+        letter: max(f.shape[t.index(letter)] for t, (f, _) in zip(terms, given, strict=True) if letter in t)
+        for letter in sorted(set("".join(terms)))
+    }
+    written = [
+        expanded(f, shape, [k for k, letter in enumerate(t) if sizes[letter] > 1])
+        for t, (f, shape) in zip(terms, given, strict=True)
+    ]
+    parts = [f for f in written if f is not None]
+    if len(parts) < len(given):
         return None
-    for letter in set("".join(terms)):  # a letter is written out where one of its operands has positions
-        size = max(p.shape[t.index(letter)] for t, p in zip(terms, given, strict=True) if letter in t)
-        for k, term in enumerate(terms):
-            if letter in term and given[k].shape[term.index(letter)] == 1 < size:
-                given[k] = np.repeat(given[k], size, term.index(letter))
-    if any(p.size > LARGEST for p in given):
+    loud = [(~(f.constant & (f.low == 0))).astype(np.float32) for f in parts]
+    full = [np.broadcast_to(a, [sizes[letter] for letter in t]) for t, a in zip(terms, loud, strict=True)]
+    silent = np.einsum(f"{','.join(terms)}->{result}", *full, optimize=True) == 0
+    return zeros(site, silent, names=_names(site, terms, result, parts, sizes))
+
+
+def _names(site: Site, terms: list[str], result: str, parts: list[Facts], sizes: dict[str, int]) -> Ids | None:
+    """A name for each sum of products by those of its factors; None where there are too many of them."""
+    letters = result + "".join(sorted(set(sizes) - set(result)))
+    if math.prod(sizes.values()) > LARGEST:
         return None
-    return np.einsum(f"{','.join(terms)}->{result}", *given, optimize=True) == 0
+    names = mix(site.kind)
+    for term, part in zip(terms, parts, strict=True):
+        order = sorted(range(len(term)), key=lambda k: letters.index(term[k]))
+        shape = [part.shape[term.index(c)] if c in term else 1 for c in letters]
+        own = mix(part.identity, bits(part.scale)).transpose(order).reshape(shape)
+        names = mix(names, own)
+    for k in range(len(result), len(letters)):
+        place = np.arange(names.shape[k], dtype=np.uint64).reshape([-1 if j == k else 1 for j in range(names.ndim)])
+        names = np.bitwise_xor.reduce(mix(names, place), axis=k, keepdims=True)
+    whole = np.broadcast_to(names, [sizes[c] for c in result] + [1] * (len(letters) - len(result)))
+    return whole.reshape([sizes[c] for c in result])
 
 
 def _matrix_terms(a: int, b: int) -> tuple[list[str], str] | None:
@@ -56,19 +73,18 @@ def matrix_product(site: Site) -> Facts | None:
     """MatMul of two values that depend on data, or with more than one matrix of weights."""
     a, b = (site.shapes[k] for k in (0, 1))
     terms = None if a is None or b is None else _matrix_terms(len(a), len(b))
-    silent = None if terms is None else summed(site, *terms)
-    return None if silent is None else zeros(site, silent)
+    return None if terms is None else summed(site, *terms)
 
 
 def turned_product(site: Site) -> Facts | None:
     """A Gemm that takes its first operand in columns, or its weights first."""
     terms = ["yx" if site.attributes.get("transA", 0) else "xy", "zy" if site.attributes.get("transB", 0) else "yz"]
-    silent = summed(site, terms, "xz")
+    found = summed(site, terms, "xz")
     bias = site.array(2) if site.has(2) else np.zeros(1)
-    if silent is None or bias is None:
+    if found is None or bias is None:
         return None
     summand = site.attributes.get("beta", 1.0) * bias.astype(np.float64)
-    silent, summand = np.broadcast_arrays(silent, summand.reshape((1,) * (2 - summand.ndim) + summand.shape))
+    silent, summand = np.broadcast_arrays(found.constant, summand.reshape((1,) * (2 - summand.ndim) + summand.shape))
     return zeros(site, silent, summand)
 
 
@@ -88,8 +104,7 @@ def fused_product(site: Site) -> Facts | None:
         for letter, k in zip(term, order, strict=True):
             letters[k] = letter
         written.append("".join(letters))
-    silent = summed(site, written, terms[1])
-    return None if silent is None else zeros(site, silent)
+    return summed(site, written, terms[1])
 
 
 @rule("Einsum", passes=False)
@@ -102,8 +117,7 @@ def einsum(site: Site) -> Facts | None:
     parts = terms.split(",")
     if any(len(set(t)) < len(t) for t in parts):
         return None
-    silent = summed(site, parts, result, tuple(range(len(parts))))
-    return None if silent is None else zeros(site, silent)
+    return summed(site, parts, result, tuple(range(len(parts))))
 
 
 def _alone(site: Site, k: int, axis: int) -> np.ndarray | None:
@@ -176,3 +190,15 @@ def integer_layer(site: Site) -> Facts | None:
     silent = ~differs.any(axis=tuple(k for k in range(w.ndim) if k != axis))
     channel = 1 if axis == 0 else len(shape) - 1
     return zeros(site, silent.reshape([-1 if k == channel else 1 for k in range(len(shape))]))
+
+
+@rule("Softmax", "LogSoftmax")
+def softmax(site: Site) -> Facts | None:
+    """Equal elements of equal rows come out equal."""
+    found, shape = site.inputs[0], site.shapes[0]
+    if found is None or not shape or (site.opset < 13 and site.attributes.get("axis", 1) not in (-1, len(shape) - 1)):
+        return None
+    rows = reduced(found, [site.attributes.get("axis", -1) % len(shape)])
+    names = mix(rows.identity, bits(rows.scale), found.identity, bits(found.scale), site.kind)
+    low, high = (-np.inf, 0.0) if site.node.op_type == "LogSoftmax" else (0.0, 1.0)
+    return facts(np.full(names.shape, low), np.full(names.shape, high), names)
