@@ -11,6 +11,7 @@ import click
 from onnxprune.cli.screen import Screen
 from onnxprune.errors import FileError, OnnxPruneError, UsageError
 
+LONGEST = 1000  # characters of a message: names in a stranger's file can have millions
 INTERRUPTED = 130  # what shells say of a process that Ctrl-C ended
 
 
@@ -57,6 +58,7 @@ def _run(given: list[str], screen: Screen) -> int:
 def _failed(error: BaseException, screen: Screen) -> int:
     """Tell of a failure; gives its exit code."""
     message, code = _explained(error)
+    message = message if len(message) <= LONGEST else f"{message[: LONGEST // 2]}…{message[-LONGEST // 2 :]}"
     screen.fail(message, code)
     if screen.verbose and code == 1 and not isinstance(error, OnnxPruneError):
         traceback.print_exception(error)

@@ -15,6 +15,7 @@ from onnx import ModelProto
 
 from onnxprune.errors import FileError, ModelError, UsageError
 from onnxprune.model import external, validate
+from onnxprune.model.calls import check_calls
 from onnxprune.model.decode import Damaged, decode
 from onnxprune.model.encode import fingerprint
 from onnxprune.model.external import ExternalStyle
@@ -138,6 +139,7 @@ def _complete(proto: ModelProto, identity: tuple[str, int] | None, path: Path | 
     try:
         validate.check_versions(proto)
         validate.check_text(proto)
+        check_calls(proto)
         validate.check_tensors(proto)
         digest, size = identity or fingerprint(proto)
         changed = put_in_order(proto)

@@ -1,8 +1,8 @@
 """Nodes that onnx's own shape inference can be trusted with.
 
 It looks at inputs before it knows that they are there: a RegexFullMatch with an empty input name ends the process
-(onnx 1.23.2), which no exception handler notices.  The checker knows of such nodes, one at a time.  A few operators do
-the same with an input whose type is not known; those are left to the inference of single nodes, which is told all types.
+(onnx 1.23.2).  The checker knows of such nodes, one at a time.  A few operators do the same with an input whose type is
+not known; those are left to the inference of single nodes, which is told all types.
 """
 
 from collections.abc import Sequence

@@ -17,17 +17,11 @@ from onnx import numpy_helper
 from onnxprune.model import contrib
 from onnxprune.model.bodies import give_branch, walk_body
 from onnxprune.model.evaluate import LARGEST, MALFORMED, evaluate
+from onnxprune.model.inference import Inference
 from onnxprune.model.skeleton import LONGEST, Shape, skeleton_of
 from onnxprune.model.sound import without_unsound
 
 EIGHT_BIT = frozenset({onnx.TensorProto.INT8, onnx.TensorProto.UINT8})
-UNINFERABLE = (
-    onnx.defs.SchemaError,
-    onnx.shape_inference.InferenceError,
-    onnx.checker.ValidationError,
-    ValueError,
-    RuntimeError,
-)
 
 
 @dataclass
@@ -39,6 +33,7 @@ class Statics:
     types: dict[str, int] = field(default_factory=dict)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     sampled: set[str] = field(default_factory=set)  # constants that follow from a shape
+    inference: Inference = field(default_factory=Inference, repr=False, compare=False)
 
     def fixed_constant(self, key: str) -> np.ndarray | None:
         """A value that holds for every input of the model."""
@@ -61,18 +56,19 @@ def infer(
     # Known values are propagated by the walk below: onnx's own data_prop spends 2^34 elements on a long enough axis.
     # Only bodies need it, whose inputs get their shapes from nowhere else.
     bodies = any(True for node in skeleton.graph.node for _ in subgraphs(node))
-    try:
-        inferred = onnx.shape_inference.infer_shapes(without_unsound(skeleton), data_prop=bodies)
-    except Exception:  # inference gives up on graphs that runtimes accept; the walk below goes node by node
-        inferred = skeleton
-    statics = Statics(skeleton)
-    opset = opset_of(model)
+    statics, opset = Statics(skeleton), opset_of(model)
+    inferred = statics.inference.of_model(without_unsound(skeleton), data_prop=bodies)
+    _fill(statics, inferred or skeleton, opset, observed or {})
+    return statics
+
+
+def _fill(statics: Statics, inferred: onnx.ModelProto, opset: int, observed: Mapping[str, np.ndarray]) -> None:
+    """Take over what whole-graph inference found; it gives up on graphs that runtimes accept, so go node by node."""
     _read_types(inferred.graph, "", statics)
-    for key, array in (observed or {}).items():
+    for key, array in observed.items():
         statics.shapes.setdefault(key, array.shape)
         statics.types.setdefault(key, onnx.helper.np_dtype_to_tensor_dtype(array.dtype))
-    _walk(skeleton.graph, "", statics, opset, [])
-    return statics
+    _walk(statics.skeleton.graph, "", statics, opset, [])
 
 
 def opset_of(model: onnx.ModelProto) -> int:
@@ -268,12 +264,7 @@ def _infer_standard(
     given = {n: onnx.TensorProto.FLOAT if statics.types[k] in floats else statics.types[k] for n, k in keys.items()}
     types = {name: make(given[name], shapes[name]) for name in keys}
     data = {n: numpy_helper.from_array(statics.constants[k]) for n, k in keys.items() if k in statics.constants}
-    try:
-        schema = onnx.defs.get_schema(node.op_type, opset, "")
-        imports = [onnx.helper.make_opsetid("", opset)]
-        found = onnx.shape_inference.infer_node_outputs(schema, node, types, data, opset_imports=imports)
-    except UNINFERABLE:
-        return  # the shape stays unknown, and the analysis freezes what it would need it for
+    found = statics.inference.of_node(node, opset, types, data)
     for name, type_ in found.items():
         if path + name not in statics.shapes:
             _note_type(path + name, type_, statics)

@@ -41,6 +41,8 @@ def check_versions(model: ModelProto) -> None:
     """
     if not model.HasField("graph"):
         raise ModelError("there is no graph in it")
+    if not model.graph.output:
+        raise ModelError("its graph has no outputs, so it computes nothing; export it again")
     if model.ir_version < 1:
         raise ModelError("it has no ir_version, so it is no complete ONNX model; export it again")
     if model.ir_version > onnx.IR_VERSION:

@@ -128,15 +128,32 @@ _NOISE = (
     r"Load model from .*? failed:",
     r"Fatal error: ",
     r"Exception during initialization: ",
-    r"/onnxruntime_src/\S+?:\d+ .*?\) (?=[A-Z])",
     r"\S+\.(cc|h):\d+ \w+ ",
     r"Status Message: ",
 )
 
 
+_SIGNATURE = re.compile(r"/onnxruntime_src/\S+?:\d+ [^(]*\(")
+_QUALIFIERS = re.compile(r"( const)?( \[with [^\]]*\])? *")
+
+
+def _without_signature(text: str) -> str:
+    """The text without the file and the function that it names, whose parameters hold brackets of their own."""
+    found = _SIGNATURE.search(text)
+    if not found:
+        return text
+    depth, at = 1, found.end()
+    while depth and at < len(text):
+        depth += {"(": 1, ")": -1}.get(text[at], 0)
+        at += 1
+    qualifiers = _QUALIFIERS.match(text, at)
+    rest = text[qualifiers.end() if qualifiers else at :]
+    return text[: found.start()] + (rest or "a check of its own failed")
+
+
 def reason(error: BaseException | str, *, width: int = 240) -> str:
     """The first line of what onnxruntime says, without its internal addresses, cut to `width` characters."""
-    text = str(error).strip()
+    text = _without_signature(str(error).strip())
     for pattern in _NOISE:
         text = re.sub(pattern, "", text)
     text = " ".join(text.splitlines()[0].split()) if text else "no reason given"

@@ -32,6 +32,7 @@ SAMPLE_RATE = 16000
 PATIENCE = 30.0
 LARGEST = 1 << 23  # elements of one input: more than a 1,600 × 1,600 colour image is no guess any more
 MOST = 1 << 31  # elements of one input whose sizes are given
+MAX_RANK = 64  # numpy's limit
 
 _DIMS = re.compile(r"[\[(]?\s*(\d+(\s*[x×X*,\s]\s*\d+)*)?\s*,?\s*[\])]?")
 
@@ -193,6 +194,8 @@ def _random(spec: Spec, shape: Shape, generator: np.random.Generator) -> np.ndar
         raise UsageError(
             f"input '{spec.name}' has {math.prod(shape)} elements in shape {describe(shape)}; too many to make up"
         )
+    if len(shape) > MAX_RANK:
+        raise ModelError(f"input '{spec.name}' has {len(shape)} axes, and at most {MAX_RANK} are supported")
     kind = "f" if dtype.kind == "V" or "float" in dtype.name else dtype.kind
     if kind == "f":
         return np.asarray(generator.standard_normal(shape, dtype=np.float32)).astype(dtype)

@@ -5,20 +5,25 @@ import ctypes
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from onnx import helper
 
-from onnxprune.errors import ModelError, UsageError
+from onnxprune.errors import ModelError, OnnxPruneError, UsageError
 from onnxprune.runtime.engine import engine, quiet, reason, usable_cpus
 from onnxprune.runtime.isolate import Child, Limits, current
 from onnxprune.runtime.providers import CPU, choose, configured, short
 from onnxprune.runtime.source import Prepared, Source, Variant, prepare
 from onnxprune.runtime.specs import Feed, Spec, bits, from_argument, nbytes
+from onnxprune.runtime.stoppable import stoppable
 
 # Element types that numpy lacks go through OrtValues instead of `run`.
 _NATIVE = frozenset("?bhilqBHILQefd")
+
+NO_ROOM = "there is not enough memory; close other programs or use smaller --input-shapes"
+OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate")
 
 # What to do about the reasons that onnxruntime gives; the first phrase that occurs counts.
 ADVICE = (
@@ -31,8 +36,7 @@ ADVICE = (
     ("No graph was found", "the file is empty; get it again"),
     ("NOT_IMPLEMENTED", "onnxruntime has no kernel for this element type here; --no-verify prunes without it"),
     ("Could not find an impl", "onnxruntime has no kernel for this element type here; --no-verify prunes without it"),
-    ("bad allocation", "there is not enough memory; close other programs or use smaller --input-shapes"),
-    ("Failed to allocate", "there is not enough memory; close other programs or use smaller --input-shapes"),
+    *((phrase, NO_ROOM) for phrase in OUT_OF_MEMORY),
 )
 DEFAULT_ADVICE = "is it valid? python -m onnx.checker shows more"
 
@@ -63,12 +67,21 @@ class Session:
         if isinstance(self.native, Child):
             return self.native.run(feed, names)
         odd = any(s.dtype.char not in _NATIVE for s in (*self.inputs, *self.outputs) if s.element not in (0, 8))
+        call = partial(_run_bound, self, feed, names) if odd else partial(self.native.run, names, dict(feed))
         try:
-            values = _run_bound(self, feed, names) if odd else self.native.run(names, dict(feed))
+            values = call(None) if self.optimized else stoppable(call)  # a thread of its own is not to be timed
+        except OnnxPruneError:
+            raise
         except Exception as error:  # onnxruntime's exception classes have no base of their own
-            shapes = ", ".join(f"'{n}' {list(np.shape(v))}" for n, v in feed.items())
-            raise ModelError(f"onnxruntime cannot run the model on {shapes or 'no inputs'}: {reason(error)}") from error
+            raise _not_run(error, feed) from error
         return dict(zip(names, values, strict=True))
+
+
+def _not_run(error: BaseException, feed: Mapping[str, np.ndarray]) -> ModelError:
+    """onnxruntime's reason why it cannot run a model on a feed, and what to do if memory is what it lacks."""
+    shapes = ", ".join(f"'{n}' {list(np.shape(v))}" for n, v in feed.items())
+    advice = f": {NO_ROOM}" if any(phrase in str(error) for phrase in OUT_OF_MEMORY) else ""
+    return ModelError(f"onnxruntime cannot run the model on {shapes or 'no inputs'}: {reason(error)}{advice}")
 
 
 def make_session(
@@ -198,14 +211,16 @@ def _ortvalue(array: np.ndarray) -> Any:
     return make.ortvalue_from_numpy_with_onnx_type(carrier, element)
 
 
-def _run_bound(session: Session, feed: Mapping[str, np.ndarray], names: Sequence[str]) -> list[np.ndarray]:
+def _run_bound(
+    session: Session, feed: Mapping[str, np.ndarray], names: Sequence[str], options: Any = None
+) -> list[np.ndarray]:
     """One run with inputs and outputs bound as OrtValues: the way in and out for bfloat16 and float8."""
     binding = session.native.io_binding()
     for name, array in feed.items():
         binding.bind_ortvalue_input(name, _ortvalue(np.asarray(array)))
     for name in names:
         binding.bind_output(name, "cpu")
-    session.native.run_with_iobinding(binding)
+    session.native.run_with_iobinding(binding, options)
     dtypes = {s.name: s.dtype for s in session.outputs}
     return [_array(v, dtypes[n]) for n, v in zip(names, binding.get_outputs(), strict=True)]
 

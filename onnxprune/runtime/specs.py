@@ -47,7 +47,7 @@ class Spec:
     def dtype(self) -> np.dtype:
         """The numpy element type; bfloat16, float8 and int4 are those of ml_dtypes."""
         if not self.element:
-            raise ModelError(f"'{self.name}' is a {self.kind}, not a tensor; such inputs and outputs are not supported")
+            raise ModelError(f"'{self.name}' is no tensor ({self.kind}); such inputs and outputs are not supported")
         try:
             return np.dtype(helper.tensor_dtype_to_np_dtype(self.element))
         except KeyError:

@@ -1,0 +1,157 @@
+"""onnx's shape inference, kept at arm's length: native code that takes the attributes of a node at their word.
+
+An axis of 2^63 at a LayerNormalization or one output too many at a Split ends the process that infers (onnx 1.23.2),
+and no exception handler notices.  Another process therefore does the inference; it is sent encoded models and answers
+with encoded models.  A model that kills it, or keeps it busy for too long, has no inferred shapes.
+"""
+
+import atexit
+import contextlib
+import os
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+import onnx
+import onnx.onnx_cpp2py_export
+
+from onnxprune.model import inferrer
+
+SECONDS = 20.0  # per model; the largest language models take two
+CRASHES = 10  # after which a model is left without inference: no network, but an attack
+HERE = bool(getattr(sys, "frozen", False)) or not sys.executable  # no Python to start: infer in this process
+
+
+class Inference:
+    """Shape inference for one analysis."""
+
+    def __init__(self) -> None:
+        self.crashes = 0
+
+    def of_model(self, model: onnx.ModelProto, *, data_prop: bool = False) -> onnx.ModelProto | None:
+        """The model with inferred shapes recorded; None where inference fails as a whole, by exception or by crash."""
+        if self.crashes >= CRASHES:
+            return None
+        try:
+            answer = _answer(model.SerializeToString(), data_prop)
+        except TimeoutError:
+            self.crashes = CRASHES
+        except EOFError:
+            self.crashes += 1
+        except Exception:  # the model cannot be encoded; protobuf implementations each have their own errors
+            return None
+        else:
+            return None if answer is None else onnx.ModelProto.FromString(answer)
+        return None
+
+    def of_node(
+        self,
+        node: onnx.NodeProto,
+        opset: int,
+        types: Mapping[str, onnx.TypeProto],
+        data: Mapping[str, onnx.TensorProto],
+    ) -> Mapping[str, onnx.TypeProto]:
+        """Types of the outputs of one node of the default domain, as far as they can be inferred.
+
+        Args:
+            node: its inputs are named as in `types`.
+            opset: version of the default operator set.
+            types: of the inputs.
+            data: values of some inputs.
+        """
+        graph = onnx.GraphProto(name="node")
+        graph.node.add().CopyFrom(node)
+        graph.input.extend(onnx.ValueInfoProto(name=n, type=t) for n, t in types.items() if n not in data)
+        for name, tensor in data.items():
+            graph.initializer.add().CopyFrom(tensor)
+            graph.initializer[-1].name = name
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=8)
+        found = self.of_model(model)
+        return {} if found is None else {v.name: v.type for v in found.graph.value_info if v.name in node.output}
+
+
+class _Child:
+    """The process that infers; one for all analyses of this process."""
+
+    def __init__(self) -> None:
+        self.owner = os.getpid()
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(Path(inferrer.__file__)), onnx.onnx_cpp2py_export.__file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for this process
+        )
+
+    def ask(self, encoded: bytes, data_prop: bool) -> bytes | None:
+        """The answer to one model; None where inference raised.  Raises EOFError and TimeoutError."""
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            self.process.kill()
+
+        timer = threading.Timer(SECONDS, stop)
+        timer.daemon = True
+        timer.start()
+        try:
+            assert self.process.stdin is not None
+            assert self.process.stdout is not None
+            self.process.stdin.write(struct.pack("<?Q", data_prop, len(encoded)) + encoded)
+            self.process.stdin.flush()
+            (length,) = struct.unpack("<Q", _exactly(self.process.stdout, 8))
+            return None if length == inferrer.FAILED else _exactly(self.process.stdout, length)
+        except (OSError, EOFError) as error:
+            raise (TimeoutError if late.is_set() else EOFError) from error
+        finally:
+            timer.cancel()
+
+    def end(self) -> None:
+        """End the process, which has nothing to lose."""
+        if self.owner != os.getpid():  # a fork of the one that started it
+            return
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            with contextlib.suppress(OSError):
+                if pipe is not None:
+                    pipe.close()
+
+
+_lock = threading.Lock()
+_child: _Child | None = None
+
+
+def _answer(encoded: bytes, data_prop: bool) -> bytes | None:
+    global _child
+    if HERE:
+        return onnx.shape_inference.C.infer_shapes(encoded, False, False, data_prop)
+    with _lock:
+        if _child is None or _child.owner != os.getpid():
+            _child = _Child()
+        try:
+            return _child.ask(encoded, data_prop)
+        except BaseException:  # also of a signal: an answer that nobody waits for must not be taken for the next one
+            _end()
+            raise
+
+
+def _exactly(stream: IO[bytes], size: int) -> bytes:
+    data = stream.read(size)
+    if len(data) != size:
+        raise EOFError
+    return data
+
+
+def _end() -> None:
+    global _child
+    if _child is not None:
+        child, _child = _child, None
+        child.end()
+
+
+atexit.register(_end)
