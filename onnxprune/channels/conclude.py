@@ -29,7 +29,7 @@ def conclude(walk: Walk) -> Dependencies:
         component=component, groups=groups, layers=tuple(walk.layers), scalings=tuple(walk.scalings),
         detours=walk.detours, told=frozenset(walk.told), thawed=tuple(walk.thawed),
         roles=roles, zeroed=zeroed, ties=ties,
-        statics=walk.statics, unknown=walk.unknown,
+        balances=tuple(walk.balances), statics=walk.statics, unknown=walk.unknown,
     )  # fmt: skip
 
 

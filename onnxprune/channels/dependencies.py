@@ -11,7 +11,7 @@ import onnx
 from onnxprune.channels.boxes import Detour, Value
 from onnxprune.channels.explain import Ties
 from onnxprune.channels.labels import COMBINES, Axes, Labels, is_fixed
-from onnxprune.channels.roles import Cost, Role, Scaling
+from onnxprune.channels.roles import Balance, Cost, Role, Scaling
 from onnxprune.model.static import Statics
 
 
@@ -111,6 +111,7 @@ class Dependencies:
     roles: np.ndarray  # (labels,), Role of each label
     zeroed: np.ndarray  # (labels,) bool, weights that masking sets to zero where they are dead
     ties: Ties
+    balances: tuple[Balance, ...]
     statics: Statics = field(repr=False)
     unknown: Mapping[int, str] = field(default_factory=dict)  # nodes that froze all they touch, and why
 

@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 from onnxprune.channels.boxes import Detour, Value, arrived, pick, reshape, settle, spread, transpose
-from onnxprune.channels.labels import Axes, Coupling, LabelError, Labels, fixed, is_fixed
-from onnxprune.channels.roles import Cost, Role, Scaling
+from onnxprune.channels.labels import BALANCES, Axes, Coupling, LabelError, Labels, fixed, is_fixed
+from onnxprune.channels.roles import Balance, Cost, Role, Scaling
 from onnxprune.channels.tables import Rule
 from onnxprune.model.evaluate import MALFORMED
 
@@ -46,6 +46,7 @@ class Op:
     scalings: list[Scaling] = field(default_factory=list)
     parts: list[Labels] = field(default_factory=list)
     demands: list[Labels] = field(default_factory=list)
+    balances: list[Balance] = field(default_factory=list)
     operands: tuple[Axes | None, ...] = ()  # of a broadcast, filled up to the rank of the output
     results: list[Value] = field(default_factory=list)
     factors: tuple[int, int] = (0, 1)  # the inputs that a product multiplies
@@ -177,9 +178,22 @@ class Op:
         if not any(self.weights[k] and not self.quiet[k] for k in factors):
             self.demands.append(labels)
 
-    def contract(self, a: Labels, b: Labels, silent: bool) -> None:
+    def balance(self, grid: Labels, weight: int, axis: int | None = None) -> None:
+        """Groups that shrink alike: the rows of a grid (groups, channels), of which each keeps as many.
+
+        Which ones may differ: it is a matter of their order (`onnxprune.surgery.align`).
+
+        Args:
+            grid: labels of the channels.
+            weight: the input that holds the weights of all groups.
+            axis: of the weights, where all groups share its positions.
+        """
+        self.coupling.tie(np.broadcast_to(grid[:1], grid.shape), grid, why=BALANCES)
+        self.balances.append(Balance(self.names[weight], axis, grid))
+
+    def contract(self, a: Labels, b: Labels, silent: bool, why: str = "") -> None:
         """Sum over channels of a and b: exact if the dead ones are zero, or frozen."""
-        self.tie(a, b)
+        self.coupling.tie(a, b, why=why)
         if silent:
             self.demand(a)
         else:
@@ -262,7 +276,7 @@ class Op:
             return [d % len(value.axes) for d in found.takes(self)]
         if found.channel is None:
             return []
-        return [d for d in range(len(value.axes)) if d not in (0, found.channel)]  # samples may hold heads
+        return [d for d in range(len(value.axes)) if d != found.channel]
 
     def promises(self, found: Rule) -> bool:
         """Whether the dead positions of the outputs are zero; what comes of no elements at all may be anything."""

@@ -32,3 +32,12 @@ class Scaling:
     scale: str
     zero_point: str
     axis: int | None
+
+
+@dataclass(frozen=True)
+class Balance:
+    """Groups of a convolution that keep equally many channels each."""
+
+    weight: str  # key of the weights of all groups
+    axis: int | None  # of the weights, where all groups share its positions; None where each has its own
+    grid: Labels  # (groups, channels)

@@ -13,7 +13,7 @@ from onnxprune.channels.boxes import Detour, Value
 from onnxprune.channels.dependencies import Layer, Node, Source, Use
 from onnxprune.channels.labels import LARGEST_AXIS, Axes, Coupling, LabelError, Labels, fixed, is_fixed
 from onnxprune.channels.op import Op
-from onnxprune.channels.roles import Role, Scaling
+from onnxprune.channels.roles import Balance, Role, Scaling
 from onnxprune.channels.tables import RULES, Rule, operator
 from onnxprune.model.evaluate import MALFORMED
 from onnxprune.model.static import Statics, attributes_of, find, subgraphs
@@ -23,7 +23,7 @@ CUTTABLE = frozenset(
     | {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
 )
 TAKES_INT32 = frozenset("QLinearConv ConvInteger MatMulInteger DequantizeLinear QGemm Add Cast Mul Sub".split())
-MAKES_CHANNELS = frozenset({"ConstantOfShape", "Expand", "Tile"})  # their outputs have labels where their inputs have none
+MAKES_CHANNELS = frozenset({"ConstantOfShape", "Expand", "Tile"})  # outputs have labels where inputs have none
 
 
 @dataclass
@@ -47,6 +47,7 @@ class Walk:
     scalings: list[Scaling] = field(default_factory=list)
     parts: list[Labels] = field(default_factory=list)
     demands: list[Labels] = field(default_factory=list)  # labels whose dead positions have to be zero
+    balances: list[Balance] = field(default_factory=list)
     detours: dict[int, Detour] = field(default_factory=dict)
     unknown: dict[int, str] = field(default_factory=dict)
     thawed: list[int] = field(default_factory=list)  # nodes that take statistics over channels that may go
@@ -260,6 +261,7 @@ class Walk:
         self.scalings += op.scalings
         self.parts += op.parts
         self.demands += op.demands
+        self.balances += op.balances
         if op.thawed:
             self.thawed.append(index)
         if op.costs:

@@ -42,7 +42,7 @@ def apply(
     told = {k: v for k, v in plan.options.items() if k in ("heads", "method", "seed", "compensate", "lossless", "thaw")}
     request = Request.of({**({} if told.get("lossless") else {"ratio": 0.0}), **told, **options})
     with limited(request, source):
-        run = start(source, request, progress)
+        run = start(source, request, progress, plan.alignment)
         check_plan(run.deps, plan)
         kept = {g.name: plan.kept[g.name] for g in plan.groups if len(g.keep) < g.channels}
         if plan.source.get("sha256") != run.model.sha256:

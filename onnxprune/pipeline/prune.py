@@ -26,6 +26,7 @@ from onnxprune.pipeline.repair import repair, repaired_figure
 from onnxprune.pipeline.report import make_report
 from onnxprune.pipeline.request import Request, given_budgets
 from onnxprune.pipeline.run import Run, analysis_of, start
+from onnxprune.pipeline.speed import fast_choice
 from onnxprune.pipeline.trials import Lab
 from onnxprune.report.summary import Report
 from onnxprune.surgery.plan import Plan, make_plan
@@ -75,12 +76,20 @@ def _choose(run: Run) -> Choice:
     weights = Weights(run.model.proto, run.deps)
     with run.stage("choose channels"):
         chooser = Chooser(run.deps, weights, request, run.model.size, run.progress, lab_of(run, weights))
-        choice = chooser.choose(request.target_share()) if request.max_drop is None else _largest(run, chooser)
+        choice = _within(run, chooser)
     run.base = choice.trained
     run.notes += choice.remarks
     _check_strict(run, choice)
     repair(run, lab_of(run, weights), choice.kept, partial(analysis_of, run.model, request, run.shapes))
     return replace(choice, trained=None)
+
+
+def _within(run: Run, chooser: Chooser) -> Choice:
+    """The choice that the budget allows."""
+    target = run.request.target_share()
+    if run.request.max_drop is not None:
+        return _largest(run, chooser)
+    return fast_choice(run, chooser) if target and target[0] == "latency" else chooser.choose(target)
 
 
 def _largest(run: Run, chooser: Chooser) -> Choice:
@@ -110,7 +119,8 @@ def finish(run: Run, choice: Choice, output: str | os.PathLike[str] | None) -> R
     """Plan, rewrite, verify, save and report."""
     origin = {"sha256": run.model.sha256, "name": run.model.path.name if run.model.path else None}
     with run.stage("plan"):
-        plan = make_plan(run.deps, choice.kept, source=origin, options=run.request.told())
+        moved = run.alignment if choice.kept else None
+        plan = make_plan(run.deps, choice.kept, source=origin, options=run.request.told(), alignment=moved)
     dead = run.deps.dead(choice.kept)
     with run.stage("rewrite"):
         pruned = _cut(run, choice, dead)
@@ -134,7 +144,7 @@ def finish(run: Run, choice: Choice, output: str | os.PathLike[str] | None) -> R
 
 def _cut(run: Run, choice: Choice, dead: np.ndarray) -> onnx.ModelProto:
     if not choice.kept:
-        return _copy(run.model.proto)
+        return _copy(run.own or run.model.proto)
     if run.full is None:
         return cut(run.base or run.model.proto, run.deps, dead)
     assert run.base is not None

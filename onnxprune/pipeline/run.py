@@ -20,7 +20,8 @@ from onnxprune.runtime.data import Dataset, open_data
 from onnxprune.runtime.inputs import parse_input_shapes, random_inputs, resolve_shapes
 from onnxprune.runtime.observe import missing_shapes, observe
 from onnxprune.runtime.specs import Feed, Spec, model_inputs
-from onnxprune.runtime.verify import Proof
+from onnxprune.runtime.verify import Proof, prove
+from onnxprune.surgery.align import Alignment, aligned, alignment_of
 
 RANDOM_FEEDS = 2  # runs on random input that the proof compares
 DATA_FEEDS = 2  # batches of the user's data that it compares as well
@@ -54,6 +55,8 @@ class Run:
     measured: Measurements = field(default_factory=Measurements)
     base: onnx.ModelProto | None = None  # what is cut and masked instead of the model, once weights have changed
     full: Dependencies | None = None  # the analysis of `base`, where that has tensors that the model has not
+    own: onnx.ModelProto | None = None  # the user's, where `model` has its channels in another order
+    alignment: Alignment = field(default_factory=Alignment)
     test: Dataset | None = None  # what metrics are reported on, where it is not `data`
 
     @contextmanager
@@ -72,8 +75,8 @@ class Run:
         return found
 
 
-def start(source: Any, request: Request, progress: Progress) -> Run:
-    """Load and analyse."""
+def start(source: Any, request: Request, progress: Progress, alignment: Alignment | None = None) -> Run:
+    """Load and analyse, and bring faded filters of grouped convolutions together, or what an earlier run brought so."""
     begun = time.perf_counter()
     progress("load", 0, 0)
     model = load(source)
@@ -91,7 +94,20 @@ def start(source: Any, request: Request, progress: Progress) -> Run:
     test = _open_data(request, model, request.test_data, None)
     seconds = {"load": loaded - begun, "find input shapes": resolved - loaded, "analyse": analysed - resolved}
     notes = [*_assumed(specs, hints, deps), *(f"data: {n}" for n in (data.notes if data else ()))]
-    return Run(model, request, progress, shapes, deps, data, seconds, [*model.warnings, *problems], notes, test=test)
+    run = Run(model, request, progress, shapes, deps, data, seconds, [*model.warnings, *problems], notes, test=test)
+    _align(run, alignment_of(model.proto, deps) if alignment is None else alignment)
+    return run
+
+
+def _align(run: Run, alignment: Alignment) -> None:
+    """Go on with the model in another order of its channels, if it gives what the user's own gives."""
+    if not alignment:
+        return
+    own, other = run.model.proto, aligned(run.model.proto, alignment)
+    if run.request.verify and not prove(own, other, run.feeds()).passed:
+        run.warnings.append("channels of grouped convolutions could not be reordered, so that fewer can go")
+        return
+    run.own, run.model, run.alignment = own, replace(run.model, proto=other), alignment
 
 
 def analysis_of(

@@ -45,7 +45,7 @@ def verify(
     told = {name: plan.options[name] for name in ("heads", "thaw") if name in plan.options}
     request = Request.of({"ratio": 0.0, **told, **options})
     with limited(request, source):
-        run = start(source, request, progress)
+        run = start(source, request, progress, plan.alignment)
         check_plan(run.deps, plan)
         progress("verify", 0, 0)
         masked, lossless = _masked(run, plan, model.proto), bool(plan.options.get("lossless"))

@@ -10,6 +10,7 @@ import numpy as np
 
 from onnxprune.channels.dependencies import Dependencies, Group
 from onnxprune.errors import FileError, UsageError
+from onnxprune.surgery.align import Alignment
 from onnxprune.surgery.tensors import versions
 
 VERSION = 1
@@ -29,7 +30,8 @@ class PlannedGroup:
 class Plan:
     """Kept channels of each group, and the kept positions of each axis of each tensor that follow from them.
 
-    Wherever no compensation ran, a pruned tensor is `numpy.take` of the original along each listed axis.
+    Wherever no compensation ran, a pruned tensor is `numpy.take` of the original, in the order that the alignment says,
+    along each listed axis.
     """
 
     source: Mapping[str, Any]  # sha256 and name of the file that the plan was made for
@@ -37,6 +39,7 @@ class Plan:
     initializers: Mapping[str, Mapping[int, tuple[int, ...]]]  # tensor -> axis -> kept positions
     copies: Mapping[str, str] = field(default_factory=dict)  # tensors that had to be doubled -> original
     options: Mapping[str, Any] = field(default_factory=dict)
+    alignment: Alignment = field(default_factory=Alignment)  # how tensors were reordered before they were cut
 
     @property
     def kept(self) -> dict[str, np.ndarray]:
@@ -57,7 +60,7 @@ class Plan:
             },
             "copies": dict(self.copies),
             "options": dict(self.options),
-        }
+        } | ({"alignment": self.alignment.to_json()} if self.alignment else {})
 
     @classmethod
     def from_json(cls, data: Any) -> "Plan":
@@ -78,9 +81,9 @@ class Plan:
                 str(name): {int(axis): tuple(map(int, positions)) for axis, positions in axes.items()}
                 for name, axes in data["initializers"].items()
             }
-            return cls(
-                dict(data["source"]), groups, tensors, dict(data.get("copies", {})), dict(data.get("options", {}))
-            )
+            alignment = Alignment.from_json(data["alignment"]) if "alignment" in data else Alignment()
+            rest = dict(data.get("copies", {})), dict(data.get("options", {}))
+            return cls(dict(data["source"]), groups, tensors, *rest, alignment)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UsageError(f"this is no onnxprune plan: {type(error).__name__} {error}") from None
 
@@ -114,6 +117,7 @@ def make_plan(
     *,
     source: Mapping[str, Any],
     options: Mapping[str, Any] | None = None,
+    alignment: Alignment | None = None,
 ) -> Plan:
     """The plan that keeps these channels of each group; groups that are not named stay whole.
 
@@ -131,7 +135,7 @@ def make_plan(
         tensors[key] = {axis: tuple(map(int, np.flatnonzero(m))) for axis, m in enumerate(version.live) if not m.all()}
         if version.copied:
             copies[key] = version.source.key
-    return Plan(source, groups, tensors, copies, dict(options or {}))
+    return Plan(source, groups, tensors, copies, dict(options or {}), alignment or Alignment())
 
 
 def _planned(deps: Dependencies, group: Group, keep: np.ndarray) -> PlannedGroup:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.channels.labels import Axes, Labels, fixed
+from onnxprune.channels.labels import BALANCES, Axes, Labels, fixed
 from onnxprune.channels.op import Op
 from onnxprune.channels.promises import made
 from onnxprune.channels.tables import repair, rule
@@ -48,8 +48,11 @@ def convolve(op: Op, x: Axes, w: Axes, follow: tuple[Axes | None, ...], group: i
         op.follows(w[0])
     else:
         weight, data = op.factors[1], op.factors[0]
-        op.contract(np.broadcast_to(w[1], reads.shape), reads, op.weights[weight] or op.quiet[data])
-        op.tie(writes[:1], writes)
+        shared = BALANCES if group > 1 else ""
+        op.contract(np.broadcast_to(w[1], reads.shape), reads, op.weights[weight] or op.quiet[data], shared)
+        if group > 1:
+            op.balance(reads, weight, 1)
+            op.balance(writes, weight)
         op.reads(w[1])
     for b in follow:
         if b is not None:

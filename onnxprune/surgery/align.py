@@ -1,0 +1,187 @@
+"""Grouped convolutions whose faded filters trade places inside their groups, so that they can go together.
+
+A grouped convolution keeps equally many channels of every group, but which ones may differ.  The analysis ties the
+first ones of all groups, the second ones, and so on.  Where whole filters have faded (zeroed by another tool, or by
+training for sparsity), channels are therefore brought into an order in which these come first in every group.  The
+network computes the same in another order, and all that follows works on it.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from onnxprune.channels.dependencies import INTEGERS, Dependencies, Group, Slot
+from onnxprune.channels.grouping import groups_of
+from onnxprune.channels.labels import BALANCES, Labels, is_fixed
+from onnxprune.channels.roles import Balance, Role
+from onnxprune.errors import UsageError
+from onnxprune.surgery.copying import Replaced, copy_model, graphs_of
+from onnxprune.surgery.tensors import read_tensor, write_tensor
+
+FADED = 1e-3  # norm of a filter as a share of its layer's largest one
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """How tensors of the file are reordered; empty where nothing has to be.
+
+    orders: tensor -> axis -> old positions in their new order.
+    grouped: weights of a grouped convolution -> for each group the old positions on axis 1 in their new order.
+    """
+
+    orders: Mapping[str, Mapping[int, tuple[int, ...]]] = field(default_factory=dict)
+    grouped: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.orders or self.grouped)
+
+    def apply(self, array: np.ndarray, key: str) -> np.ndarray:
+        """The elements of a tensor in their new order.  Raises UsageError where its shape is another one."""
+        try:
+            for axis, order in self.orders.get(key, {}).items():
+                if len(order) != array.shape[axis]:
+                    raise IndexError(axis)
+                array = array.take(order, axis)
+            if (rows := self.grouped.get(key)) is not None:
+                parts = np.split(array, len(rows))
+                array = np.concatenate([part.take(order, 1) for part, order in zip(parts, rows, strict=True)])
+        except (IndexError, ValueError):
+            raise UsageError(f"the plan reorders {key!r}, which has another shape here") from None
+        return np.ascontiguousarray(array)
+
+    def to_json(self) -> dict[str, Any]:
+        orders = {key: {str(axis): list(o) for axis, o in axes.items()} for key, axes in self.orders.items()}
+        return {"orders": orders, "grouped": {key: [list(row) for row in rows] for key, rows in self.grouped.items()}}
+
+    @classmethod
+    def from_json(cls, data: Any) -> "Alignment":
+        """Read what `to_json` gave.  Raises the errors of Python where it is nothing like it."""
+        orders = {
+            str(key): {int(axis): tuple(map(int, o)) for axis, o in axes.items()}
+            for key, axes in data["orders"].items()
+        }
+        return cls(orders, {str(k): tuple(tuple(map(int, r)) for r in rows) for k, rows in data["grouped"].items()})
+
+
+def aligned(model: onnx.ModelProto, alignment: Alignment) -> onnx.ModelProto:
+    """A copy of the model with its tensors in their new order.  Raises UsageError where it does not fit."""
+
+    def replaced(key: str, tensor: onnx.TensorProto) -> Replaced:
+        if key not in alignment.orders and key not in alignment.grouped:
+            return None
+        return [(tensor.name, False, alignment.apply(read_tensor(tensor), key))]
+
+    return copy_model(model, replaced, write_tensor)
+
+
+def alignment_of(model: onnx.ModelProto, deps: Dependencies) -> Alignment:
+    """The order that brings faded filters of all groups of each grouped convolution together."""
+    if not any(not is_fixed(b.grid) for b in deps.balances):
+        return Alignment()
+    apart = _apart(deps)
+    moves, grouped = _Trades(model, deps, apart).found()
+    if not moves:
+        return Alignment()
+    orders: dict[str, dict[int, tuple[int, ...]]] = {}
+    seen: dict[tuple[str, int], np.ndarray] = {}
+    for use in deps.uses:
+        if use.node < 0 or deps.sources[use.source].kind == "fill" or deps.sources[use.source].dtype in INTEGERS:
+            continue
+        for axis, labels in enumerate(use.axes):
+            order = _order(apart[labels], moves)
+            before = seen.setdefault((use.source, axis), order)
+            if not np.array_equal(before, order):
+                return Alignment()  # a tensor that two layers would want in two orders
+            if (order != np.arange(order.size)).any():
+                orders.setdefault(use.source, {})[axis] = tuple(order.tolist())
+    return Alignment(orders, grouped)
+
+
+def _apart(deps: Dependencies) -> Labels:
+    """Component of every label when groups need not shrink alike."""
+    holds = np.array([cause.why != BALANCES for cause in deps.ties.causes], bool)[deps.ties.cause]
+    left, right, size = deps.ties.left[holds], deps.ties.right[holds], deps.ties.size
+    return connected_components(coo_array((np.ones(left.size, bool), (left, right)), (size, size)), directed=False)[1]
+
+
+def _order(components: np.ndarray, moves: Mapping[int, int]) -> np.ndarray:
+    """Old positions in their new order: each channel is replaced by the one that it trades places with."""
+    order = np.arange(components.size)
+    for there in np.intersect1d(components, np.fromiter(moves, np.int64, len(moves))):
+        order[components == there] = np.flatnonzero(components == moves[int(there)])
+    return order
+
+
+@dataclass
+class _Trades:
+    """Which channels trade places, found balance by balance."""
+
+    model: onnx.ModelProto
+    deps: Dependencies
+    apart: Labels
+    moves: dict[int, int] = field(default_factory=dict)  # component -> the one that comes into its place
+    rows: dict[bytes, np.ndarray] = field(default_factory=dict)  # grid of components -> order in each group
+
+    def found(self) -> tuple[dict[int, int], dict[str, tuple[tuple[int, ...], ...]]]:
+        grouped: dict[str, tuple[tuple[int, ...], ...]] = {}
+        groups = list(groups_of(self.deps.uses, (), self.apart, self.deps.roles))
+        tensors = dict(_tensors(self.model))
+        for balance in self.deps.balances:
+            order = self._rows(balance, groups, tensors)
+            if order is not None and balance.axis is not None:
+                grouped[balance.weight] = tuple(tuple(row) for row in order.tolist())
+        return {a: b for a, b in self.moves.items() if a != b}, grouped
+
+    def _rows(
+        self, balance: Balance, groups: list[Group], tensors: Mapping[str, onnx.TensorProto]
+    ) -> np.ndarray | None:
+        """Positions in each group in their new order, (groups, channels); None where they stay."""
+        grid = self.apart[balance.grid]
+        if grid.tobytes() in self.rows:
+            return self.rows[grid.tobytes()]
+        members = next((g for g in groups if np.isin(grid, g.components).all()), None)
+        known = any(int(c) in self.moves for c in grid.flat)
+        if members is None or known or np.unique(grid).size < grid.size or balance.weight not in self.deps.sources:
+            return None
+        norms = dict(zip(members.components.tolist(), self._norms(members, tensors).tolist(), strict=True))
+        size = np.array([norms[int(c)] for c in grid.flat]).reshape(grid.shape)
+        faded = size <= FADED * size.max()
+        if (faded == faded[:1]).all():
+            return None
+        order = np.argsort(~faded, axis=1, kind="stable")
+        self.rows[grid.tobytes()] = order
+        self.moves |= dict(zip(grid.ravel().tolist(), np.take_along_axis(grid, order, 1).ravel().tolist(), strict=True))
+        return order
+
+    def _norms(self, group: Group, tensors: Mapping[str, onnx.TensorProto]) -> np.ndarray:
+        """Norm of the filters of each channel, times the scales of BatchNormalizations behind them."""
+        total, scale = np.zeros(len(group)), np.ones(len(group))
+        for slot in group.slots:
+            if slot.source not in tensors or not (slot.role & Role.WRITE or self._is_scale(slot)):
+                continue
+            array = np.moveaxis(read_tensor(tensors[slot.source]).astype(np.float64), slot.axis, 0)
+            energy = np.square(array).reshape(len(array), -1).sum(axis=1)[slot.positions].sum(axis=1)
+            if slot.role & Role.WRITE:
+                total += energy
+            else:
+                scale *= np.sqrt(energy)
+        return np.sqrt(total) * scale
+
+    def _is_scale(self, slot: Slot) -> bool:
+        if self.deps.nodes[slot.node].proto.op_type != "BatchNormalization":
+            return False
+        return any(u.input == 1 and u.source == slot.source for u in self.deps.uses_at.get(slot.node, ()))
+
+
+def _tensors(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.TensorProto]]:
+    """Initializers and Constant nodes by the key that the analysis gives them."""
+    for graph, path in graphs_of(model.graph):
+        yield from ((path + tensor.name, tensor) for tensor in graph.initializer)
+        for node in graph.node:
+            if node.op_type == "Constant":
+                yield from ((path + node.output[0], a.t) for a in node.attribute if a.name == "value")
