@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from onnxprune.budget import ALLOCATORS
-from onnxprune.budget.allocate import KINDS
+from onnxprune.budget.allocate import TARGETS
 from onnxprune.cli.values import Number, Pair, Target, Whole
 from onnxprune.criteria.methods import METHODS
 from onnxprune.pipeline.request import Request
@@ -80,8 +80,8 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         "target",
         BUDGET,
-        f"Share of a cost to keep: {', '.join(f'{k}=0.5' for k in KINDS)}.",
-        Target(KINDS),
+        f"Share of a cost to keep: {', '.join(f'{k}=0.5' for k in TARGETS)}; latency is measured here.",
+        Target(TARGETS),
         "COST=SHARE",
         frozenset({PRUNE}),
     ),

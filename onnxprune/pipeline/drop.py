@@ -74,7 +74,7 @@ def largest_choice(chooser: Chooser, figure: Callable[[Kept, Metric], float] | N
         found[share] = chooser.choose((KIND, share))
         return figure(found[share].kept, metric)
 
-    probes = largest_cut(evaluate, _least_share(chooser), before - drop, RESOLUTION)
+    probes = largest_cut(evaluate, least_share(chooser), before - drop, RESOLUTION)
     holding = [p.share for p in probes if p.holds]
     if not holding:
         smallest = max(probes, key=lambda p: p.share)
@@ -86,7 +86,7 @@ def largest_choice(chooser: Chooser, figure: Callable[[Kept, Metric], float] | N
     return replace(choice, remarks=(*choice.remarks, told(probes, metric, before, drop)))
 
 
-def _least_share(chooser: Chooser) -> float:
+def least_share(chooser: Chooser) -> float:
     """What is left of the cost when every group keeps as little as it may."""
     budget, costs = chooser.budget((KIND, 1.0)), chooser.costs
     return costs.share(KIND, np.array([budget.counts(g, n)[-1] for g, n in costs.groups.items()]))

@@ -108,7 +108,7 @@ def _got(before: Figures, after: Figures, plan: Plan, request: Request) -> str:
         "macs": (after.macs, before.macs, "of the MACs"),
     }
     target = request.target_share()
-    asked = target[0] if target else "channels" if request.ratio is not None else "macs"
+    asked = target[0] if target and target[0] in left else "channels" if request.ratio is not None else "macs"
     order = dict.fromkeys((asked, "macs", "params"))
     parts = [f"{a / b:.1%} {what}" if b else f"all {what}" for a, b, what in (left[k] for k in order)]
     return f"{', '.join(parts[:-1])} and {parts[-1]} left"

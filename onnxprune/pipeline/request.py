@@ -20,7 +20,8 @@ class Request:
 
     ratio: share of each group's channels to remove, 0 ≤ ratio < 1; where groups lose different shares (another
         allocation than "uniform", method "msvfp"), the share of all their channels together.
-    target: "macs=0.5", "params=0.5" or "size=0.5": the share to keep.
+    target: "macs=0.5", "params=0.5", "size=0.5" or "latency=0.5": the share to keep.  Latency is measured on this
+        machine, so its outcome is not the same from run to run.
     threshold: remove only channels that are at least this similar to one that stays.
     max_drop: the most that the first metric may fall, as a share of 1 ("1%" and 0.01 are one point), or in the
         metric's own unit where it is no share; the largest cut in MACs that holds it, on test_data or else on data, is
