@@ -48,12 +48,16 @@ class Net:
         b = [self.tensor(self.filters(cout, low=0.2), "b")] if bias else []
         return self.op("Conv", x, w, *b, **more)
 
-    def model(self, y: str, *shape: int) -> onnx.ModelProto:
+    def ints(self, *values: int) -> str:
+        self.tensors.append(numpy_helper.from_array(np.array(values, np.int64), f"i{len(self.tensors)}"))
+        return self.tensors[-1].name
+
+    def model(self, y: str, *shape: int, opset: int = 20) -> onnx.ModelProto:
         graph = helper.make_graph(
             self.nodes, "net", [helper.make_tensor_value_info("x", 1, ["n", *shape])],
             [helper.make_tensor_value_info(y, 1, None)], self.tensors,
         )  # fmt: skip
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
         model = onnx.shape_inference.infer_shapes(model, data_prop=True)
         del model.graph.value_info[:]
         return model

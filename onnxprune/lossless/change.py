@@ -60,7 +60,8 @@ def changed(conditions: Conditions, leaving: Leaving) -> dict[str, np.ndarray]:
         assert bias is not None
         old = values[bias.key] if bias.key in values else network.tensor(bias.key)
         assert old is not None
-        added = np.divide(moved, bias.gain, out=np.zeros_like(moved), where=bias.gain != 0)
+        added = np.zeros(old.size)
+        added[bias.at] = np.divide(moved, bias.gain, out=np.zeros_like(moved), where=bias.gain != 0)
         values[bias.key] = (old.astype(np.float64) + added.reshape(old.shape)).astype(old.dtype)
     for k, reading in conditions.readings.items():
         if reading.merges:

@@ -12,7 +12,9 @@ from onnxprune.lossless.facts import Facts, expanded, reduced
 from onnxprune.lossless.linear import touches_padding
 from onnxprune.lossless.walk import Knowledge
 from onnxprune.model.static import attributes_of
-from onnxprune.surgery.recovery.layers import FLOATS, LINEAR, Bias, Finder, linear_of
+from onnxprune.surgery.recovery.layers import FLOATS, Bias, Finder, linear_of
+
+LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Reading:
 def reading_of(knowledge: Knowledge, finder: Finder, k: int) -> Reading | None:
     """How node k of the main graph reads, where it is a layer whose weights and input are known well enough."""
     node, network = knowledge.network.nodes[k], knowledge.network
-    if node.op_type not in LINEAR or len(node.input) < 2 or operator(node.domain, node.op_type) != node.op_type:
+    if node.op_type not in LAYERS or len(node.input) < 2 or operator(node.domain, node.op_type) != node.op_type:
         return None
     value, attributes = finder.deps.values.get(node.input[0]), attributes_of(node)
     weights = knowledge.array(node.input[1])

@@ -22,7 +22,7 @@ from onnxprune.surgery.draft import Draft
 from onnxprune.surgery.edit import Edit
 from onnxprune.surgery.retrace import retraced
 from onnxprune.surgery.tensors import Version, cut_array, masked_array, read_tensor, versions, write_tensor
-from onnxprune.surgery.thaw import compute_on_live
+from onnxprune.surgery.thaw import around
 from onnxprune.surgery.tidy import all_names, drop_unused, list_tensors, place, refresh_shapes
 
 
@@ -78,12 +78,7 @@ def mask(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.M
     for index, node in enumerate(deps.nodes):
         _rewire(nodes[node.path, tuple(node.proto.output)], index, uses, renamed)
     if approximated := deps.approximated(dead):
-        draft = Draft(deps, dead, opset_of(model))
-        draft.names = all_names(out)
-        for index in approximated:
-            node = deps.nodes[index]
-            compute_on_live(draft, index, nodes[node.path, tuple(node.proto.output)])
-        place(out, draft, nodes)
+        around(out, deps, dead, approximated)
     return out
 
 

@@ -3,20 +3,58 @@
 What is compared then is still the surgery: every other node of the masked network keeps its size.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import onnx
 from onnx import helper
 
+from onnxprune.channels.dependencies import Dependencies
+from onnxprune.model.static import opset_of
+from onnxprune.surgery.copying import graphs_of
 from onnxprune.surgery.draft import Draft
+from onnxprune.surgery.tidy import all_names, place
 
 
-def compute_on_live(draft: Draft, index: int, proto: onnx.NodeProto) -> None:
+def around(
+    out: onnx.ModelProto, deps: Dependencies, dead: np.ndarray, indices: Iterable[int], *, whole: bool = False
+) -> None:
+    """Let these nodes of a masked network compute on their live positions alone.
+
+    Args:
+        out: the masked network in the layout of the original; changed.
+        deps: the analysis of the original.
+        dead: (components,) bool.
+        indices: positions of the nodes in the analysis.
+        whole: put the same nodes there, which let every position pass.
+    """
+    draft = Draft(deps, dead, opset_of(out))
+    draft.names = all_names(out)
+    nodes = {(path, tuple(node.output)): node for graph, path in graphs_of(out.graph) for node in graph.node}
+    for index in indices:
+        node = deps.nodes[index]
+        compute_on_live(draft, index, nodes[node.path, tuple(node.proto.output)], whole=whole)
+    place(out, draft, nodes)
+
+
+def beside(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.ModelProto:
+    """The original with as many nodes, in the same order, as its masked version has; itself where that adds none."""
+    if not (indices := deps.approximated(dead)):
+        return model
+    out = onnx.ModelProto()
+    out.CopyFrom(model)
+    around(out, deps, dead, indices, whole=True)
+    return out
+
+
+def compute_on_live(draft: Draft, index: int, proto: onnx.NodeProto, *, whole: bool = False) -> None:
     """Gather the live positions before a node, and spread its outputs over all positions again.
 
     Args:
         draft: takes the new nodes and tensors.
         index: position of the node in the analysis.
         proto: the node in the masked network; its inputs and outputs are renamed.
+        whole: gather and spread all positions.
     """
     deps, node = draft.deps, draft.deps.nodes[index]
     uses = {u.input: u.axes for u in deps.uses if u.node == index}
@@ -26,13 +64,13 @@ def compute_on_live(draft: Draft, index: int, proto: onnx.NodeProto) -> None:
         for axis, live in enumerate(box or ()):
             if not live.all():
                 name = draft.fresh_name(f"{node.label}.{k}.live")
-                before.append(_gather(draft, node.path, proto.input[k], name, axis, np.flatnonzero(live)))
+                before.append(_gather(draft, node.path, proto.input[k], name, axis, np.flatnonzero(live | whole)))
                 proto.input[k] = name
     for k, key in enumerate(node.outputs):
         for axis, live in enumerate((draft.box(key) if key else None) or ()):
             if not live.all():
                 name = draft.fresh_name(f"{node.label}.{k}.live")
-                spread = np.maximum(np.cumsum(live) - 1, 0)  # dead positions are read by nobody
+                spread = np.maximum(np.cumsum(live | whole) - 1, 0)  # dead positions are read by nobody
                 after.insert(0, _gather(draft, node.path, name, proto.output[k], axis, spread))
                 proto.output[k] = name
 

@@ -14,6 +14,7 @@ from onnxprune.surgery.recovery.runner import MEMORY, Feeds, Runner, within
 from onnxprune.surgery.recovery.solve import Goal, fit
 from onnxprune.surgery.recovery.targets import Affine, Path, Walker
 from onnxprune.surgery.rewrite import mask
+from onnxprune.surgery.thaw import beside
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ def lstsq(
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """New values of tensors by key, in the layout of the model, and why layers were left alone, by label."""
     dead = deps.dead(kept)
-    network, masked = Network(model), Network(mask(model, deps, dead))
+    network, masked = Network(beside(model, deps, dead)), Network(mask(model, deps, dead))
     changed = changed_nodes(network, deps, dead)
     finder = Finder(network, deps, dead)
     layers, alone = [], {}
