@@ -104,6 +104,19 @@ def test_group_norms(groups: int, left: int) -> None:
     assert bool(thawed.approximated) == (groups == 1)
 
 
+def test_files_that_list_all_their_tensors_as_inputs() -> None:
+    """Before IR version 4; the masked network has new tensors, which have to be listed too."""
+    net = Net(8)
+    y = net.op("LRN", net.conv("x", 3, WIDTH, 3), size=5)
+    model = model_of(net, net.conv(y, WIDTH, 5), 3, 9, 9, opset=8)
+    model.ir_version = 3
+    model.graph.input.extend(helper.make_tensor_value_info(t.name, 1, t.dims) for t in net.tensors)
+    for options in ({}, {"compensate": "lstsq"}):
+        report = onnxprune.prune(model, ratio=0.5, round_to=1, measure=False, thaw=True, **options).report
+        assert report.approximated == ("lrn1",)
+        assert report.proof is not None
+
+
 def test_the_statistics_are_those_of_the_channels_that_stay() -> None:
     """Against numpy, which knows neither masks nor labels."""
     net = Net(5)

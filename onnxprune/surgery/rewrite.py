@@ -74,11 +74,11 @@ def mask(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.M
     uses = {(u.node, u.input): v for v in plans for u in v.uses}
     nodes = {(path, tuple(node.output)): node for graph, path in graphs_of(out.graph) for node in graph.node}
     renamed = _materialise(out, plans, nodes, deps)
-    list_tensors(out, model)
     for index, node in enumerate(deps.nodes):
         _rewire(nodes[node.path, tuple(node.proto.output)], index, uses, renamed)
     if approximated := deps.approximated(dead):
         around(out, deps, dead, approximated)
+    list_tensors(out, model)
     return out
 
 
