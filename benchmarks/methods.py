@@ -22,7 +22,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent.parent
 SHARES = (0.8, 0.7, 0.6, 0.5)  # of the MACs that stay
 TIMED = 0.6  # the share whose time is told
-METHODS = ("ncc", "ncc:floor=0.1", "cshe", "apssf", "spectral", "msvfp", "l1", "l2", "fpgm", "bn", "random")
+METHODS = ("ncc", "ncc:floor=0", "cshe", "apssf", "spectral", "msvfp", "l1", "l2", "fpgm", "bn", "random")
 ALLOCATIONS = (("ncc", "global"), ("ncc", "sensitivity"), ("l2", "global"), ("l2", "sensitivity"))
 REPAIRS = ("merge", "ridge", "lstsq:drawn", "lstsq")  # without a sample, with drawn ones, with real ones
 REPAIRED = (("ncc", "uniform"), ("l2", "uniform"), ("obs", "sensitivity"))
@@ -145,11 +145,11 @@ def child(args: argparse.Namespace, name: str, *what: str) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def rows(args: argparse.Namespace) -> list[tuple[str, str, str]]:
+def rows() -> list[tuple[str, str, str]]:
     """Method, allocation and compensation of each row."""
     plain = [(m, "uniform", "none") for m in METHODS]
-    mixes = [(m, a, "none") for m, a in ALLOCATIONS]
-    return plain + mixes + [(*what, repair) for repair in REPAIRS for what in REPAIRED if usable(*what, repair)]
+    repaired = [(*what, repair) for repair in REPAIRS for what in REPAIRED if usable(*what, repair)]
+    return plain + repaired + [(m, a, "none") for m, a in ALLOCATIONS]
 
 
 def usable(method: str, allocation: str, repair: str) -> bool:
@@ -165,7 +165,7 @@ def run(args: argparse.Namespace) -> dict:
         if not path_of(network, args).exists() or not (Path(args.data) / f"{network.test}.npz").exists():
             print(f"{network.title}: the network or its test images are not there", file=sys.stderr)
             continue
-        for what in [("whole",), *rows(args)]:
+        for what in [("whole",), *rows()]:
             key = " ".join((name, *what))
             if key not in results:
                 results[key] = child(args, name, *what)
@@ -183,10 +183,10 @@ def table(results: dict, name: str) -> str:
     head = f"### {NETWORKS[name].title}\n\n{judged}{told}\n\n"
     columns = " | ".join(f"−{1 - share:.0%} MACs" for share in SHARES)
     lines = [f"| method | {columns} | seconds | MiB |", "|---|" + "---:|" * (len(SHARES) + 2)]
-    for key, found in results.items():
-        if not key.startswith(f"{name} ") or "problem" in found or "seconds" not in found:
+    for method, allocation, compensation in rows():
+        found = results.get(f"{name} {method} {allocation} {compensation}", {})
+        if "seconds" not in found:
             continue
-        method, allocation, compensation = key.split()[1:]
         name_, _, option = method.partition(":")
         title = f"`{name_}`" + (f", `{option}`" if option else "")
         title += f", allocation `{allocation}`" if allocation != "uniform" else ""

@@ -183,14 +183,10 @@ def test_only_ncc_takes_a_threshold() -> None:
 def test_a_floor_lets_faded_filters_go_before_duplicates() -> None:
     faded, like = [0.02, -0.03], [4.0, 0.1]  # the first resembles nothing, the last is nearly a copy of the second
     filters = Filters((np.array([faded, [4.0, 0.0], [0.0, 3.0], like]),))
-    assert method("ncc", measure="cosine").select(filters, 3).tolist() == [0, 2, 3]
-    assert method("ncc", measure="cosine", floor=0.1).select(filters, 3).tolist() == [1, 2, 3]
-    assert method("ncc", measure="cosine", floor=0.1).select(filters, 2).tolist() == [2, 3]
-    ranked = method("ncc", measure="cosine", floor=0.1).rank(filters)
+    assert method("ncc", measure="cosine", floor=0).select(filters, 3).tolist() == [0, 2, 3]
+    assert method("ncc", measure="cosine").select(filters, 3).tolist() == [1, 2, 3]
+    assert method("ncc", measure="cosine").select(filters, 2).tolist() == [2, 3]
+    ranked = method("ncc", measure="cosine").rank(filters)
     assert ranked.order[0] == 0
     assert ranked.curve[1] == pytest.approx(0.0013 / filters.energies.sum())
-    assert method("ncc", measure="cosine", floor=0.1).select_by_threshold(filters, 0.9).tolist() == [
-        0,
-        2,
-        3,
-    ]  # it is like nothing
+    assert method("ncc", measure="cosine").select_by_threshold(filters, 0.9).tolist() == [0, 2, 3]  # it is like nothing

@@ -26,7 +26,8 @@ class Ncc:
 
     N. A. Khan, A. M. S. Rafat, Journal of Information and Telecommunication 9(2), 2025,
     doi 10.1080/24751839.2024.2415008. Published: like filters form a cluster, likeness is the three-dimensional
-    normalised cross-correlation, and nothing but the filters is used. Ours: how clusters form and which filter stays.
+    normalised cross-correlation, and nothing but the filters is used. Ours: how clusters form, which filter stays, and
+    that filters which training has let fade leave first (`floor=0` keeps them: a faded filter resembles nothing).
     """
 
     measure: Measure = option(  # noqa: RUF009 - a field, made elsewhere
@@ -39,7 +40,7 @@ class Ncc:
     representative: str = option("norm", "which filter of a cluster stays", choices=("norm", "medoid", "first"))
     absolute: bool = option(False, "take opposite filters for alike, which no ReLU does")
     floor: float = option(
-        0.0, "share of the median norm below which filters go first: they resemble nothing", low=0.0, high=1.0
+        0.1, "share of the median norm below which filters go first: they resemble nothing", low=0.0, high=1.0
     )
 
     def __call__(self, filters: Filters, evidence: Floats | None = None) -> Ranking:
