@@ -118,3 +118,26 @@ def _clear(group: Group, arrays: dict[str, np.ndarray], zero: np.ndarray) -> Non
     for slot in group.slots:
         if slot.role & (Role.WRITE | Role.ADD):
             arrays[slot.source][(*(slice(None),) * slot.axis, slot.positions[zero])] = 0
+
+
+def spoiled(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
+    """A copy in which some rows and columns of weights, biases and norms are zero, below zero or equal."""
+    rng, out = np.random.default_rng(seed), onnx.ModelProto()
+    out.CopyFrom(model)
+    told = {name for n in out.graph.node if n.op_type in ("Resize", "Upsample") for name in n.input[1:]}
+    constants = [a.t for n in out.graph.node for a in n.attribute if n.output[0] not in told and a.name == "value"]
+    for tensor in (*(t for t in out.graph.initializer if t.name not in told), *constants):
+        array = numpy_helper.to_array(tensor)
+        if array.dtype != np.float32 or array.ndim == 0 or array.shape[0] < 2:
+            continue
+        array = array.copy()
+        rows = rng.permutation(len(array))[: max(2, len(array) // 2)]
+        array[rows[0]] = 0
+        if rng.random() < 0.5:
+            array[rows[1:]] = array[rows[1]]
+        if array.ndim > 1 and rng.random() < 0.3:
+            array[:, rng.integers(array.shape[1])] = 0
+        if array.ndim > 1 and rng.random() < 0.3:
+            array[rows[-1]] = -np.abs(array[rows[-1]])
+        tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    return out

@@ -14,7 +14,7 @@ from law import run as outputs_of
 from onnx import numpy_helper
 from patterns import blocks, convolutions, flow, fused, moves, quantized, rarer, sequences  # noqa: F401  (register the patterns)
 from patterns.builder import PATTERNS
-from planted import CLOSE, Net, plant
+from planted import CLOSE, Net, plant, spoiled
 from random_networks import networks
 
 import onnxprune
@@ -158,29 +158,6 @@ def test_the_dead_half_of_every_pattern_goes(name: str) -> None:
     half = {g.name: len(g) // 2 for g in deps.groups}
     left = {g.name: len(found.kept.get(g.name, range(len(g)))) for g in deps.groups}
     assert (left == half or sum(left.values()) <= sum(half.values())) == (name not in LOOKED_AROUND)
-
-
-def spoiled(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
-    """A copy in which some rows and columns of weights, biases and norms are zero, below zero or equal."""
-    rng, out = np.random.default_rng(seed), onnx.ModelProto()
-    out.CopyFrom(model)
-    told = {name for n in out.graph.node if n.op_type in ("Resize", "Upsample") for name in n.input[1:]}
-    constants = [a.t for n in out.graph.node for a in n.attribute if n.output[0] not in told and a.name == "value"]
-    for tensor in (*(t for t in out.graph.initializer if t.name not in told), *constants):
-        array = numpy_helper.to_array(tensor)
-        if array.dtype != np.float32 or array.ndim == 0 or array.shape[0] < 2:
-            continue
-        array = array.copy()
-        rows = rng.permutation(len(array))[: max(2, len(array) // 2)]
-        array[rows[0]] = 0
-        if rng.random() < 0.5:
-            array[rows[1:]] = array[rows[1]]
-        if array.ndim > 1 and rng.random() < 0.3:
-            array[:, rng.integers(array.shape[1])] = 0
-        if array.ndim > 1 and rng.random() < 0.3:
-            array[rows[-1]] = -np.abs(array[rows[-1]])
-        tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
-    return out
 
 
 @given(networks(SIDE), st.integers(0, 99))
