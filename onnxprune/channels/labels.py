@@ -19,7 +19,7 @@ Axes = tuple[Labels, ...]  # one per axis of a value
 FIXED = 0
 BALANCES = "shrinks all its groups alike"
 COMBINES = "combines it with"  # a value that cannot shrink
-LARGEST_AXIS = 1 << 26  # a longer axis is no channel axis, and its labels would not fit the memory
+LARGEST_AXIS = 1 << 22  # a longer axis is no channel axis, and its labels would take more than half a gigabyte
 
 
 class LabelError(ValueError):

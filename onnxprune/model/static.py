@@ -4,6 +4,7 @@ Symbolic sizes (batch, height, width) are normal: the analysis fixes them to a s
 axis does not depend on them.  What follows from such a sample is marked as not fixed and never written into a model.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ class Statics:
     types: dict[str, int] = field(default_factory=dict)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     sampled: set[str] = field(default_factory=set)  # constants that follow from a shape
+    huge: int = 0  # elements of the largest value whose shape is left out for having too long an axis
     inference: Inference = field(default_factory=Inference, repr=False, compare=False)
 
     def fixed_constant(self, key: str) -> np.ndarray | None:
@@ -119,10 +121,13 @@ def _note_type(key: str, type_: onnx.TypeProto, statics: Statics) -> None:
     tensor = type_.tensor_type
     if tensor.elem_type:
         statics.types[key] = tensor.elem_type
-    if tensor.HasField("shape") and all(
-        d.HasField("dim_value") and 0 <= d.dim_value <= LONGEST for d in tensor.shape.dim
-    ):
-        statics.shapes[key] = tuple(d.dim_value for d in tensor.shape.dim)
+    if not tensor.HasField("shape") or not all(d.HasField("dim_value") and d.dim_value >= 0 for d in tensor.shape.dim):
+        return
+    shape = tuple(d.dim_value for d in tensor.shape.dim)
+    if max(shape, default=0) <= LONGEST:
+        statics.shapes[key] = shape
+    else:
+        statics.huge = max(statics.huge, math.prod(shape))
 
 
 def _walk(graph: onnx.GraphProto, path: str, statics: Statics, opset: int, outer: list[dict[str, str]]) -> None:
@@ -263,7 +268,8 @@ def _infer_standard(
     make = onnx.helper.make_tensor_type_proto
     given = {n: onnx.TensorProto.FLOAT if statics.types[k] in floats else statics.types[k] for n, k in keys.items()}
     types = {name: make(given[name], shapes[name]) for name in keys}
-    data = {n: numpy_helper.from_array(statics.constants[k]) for n, k in keys.items() if k in statics.constants}
+    known = {name: statics.constants[key] for name, key in keys.items() if key in statics.constants}
+    data = {name: numpy_helper.from_array(value) for name, value in known.items() if value.dtype.kind != "O"}
     found = statics.inference.of_node(node, opset, types, data)
     for name, type_ in found.items():
         if path + name not in statics.shapes:

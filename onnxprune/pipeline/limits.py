@@ -20,6 +20,7 @@ from onnxprune.runtime.isolate import Limits, isolated
 PER_BYTE = 2.5
 FIXED = 256 << 20
 PER_PAIR = 6 * 8
+LEAST_PER_PAIR = 2 * 4  # what no method does without
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?", re.ASCII)
@@ -82,8 +83,30 @@ def require(size: int, most: int, more: int = 0) -> None:
 
 
 def require_analysed(request: Request, model: Model, deps: Dependencies) -> None:
-    """The same once the network is known: activations and the filters to be compared count as well."""
+    """The same once the network is known: activations and the filters to be compared count as well.
+
+    Without a limit of the user's, only what the machine certainly has no room for is refused.
+    """
+    pairs = max((len(group) ** 2 for group in deps.groups), default=0)
+    activations = peak_activations(deps, deps.nothing)
     if request.max_memory is not None:
-        pairs = max((len(group) ** 2 for group in deps.groups), default=0) * PER_PAIR
-        activations = peak_activations(deps, deps.nothing)
-        require(model.size, parse_size(request.max_memory), max(0, pairs + activations - FIXED // 2))
+        require(model.size, parse_size(request.max_memory), max(0, pairs * PER_PAIR + activations - FIXED // 2))
+        return
+    running = request.verify or request.measure
+    least = max(pairs * LEAST_PER_PAIR, max(activations, deps.statics.huge) * running)
+    if (there := available()) is not None and least > there:
+        raise ModelError(
+            f"this run would need {readable(least)} of memory for {'activations' if running else 'similarities'} and "
+            f"the like, and this machine has {readable(there)} free; give smaller --input-shapes, --no-verify and "
+            "--no-measure, or use a larger machine"
+        )
+
+
+def available() -> int | None:
+    """Bytes of memory and swap that this system has free; None where it does not tell."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            found = {name: int(rest.split()[0]) << 10 for name, _, rest in (line.partition(":") for line in lines)}
+        return found["MemAvailable"] + found.get("SwapFree", 0)
+    except (OSError, ValueError, KeyError, IndexError):
+        return None

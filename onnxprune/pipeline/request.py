@@ -100,6 +100,8 @@ class Request:
     def __post_init__(self) -> None:
         self._check_lossless()
         self._settle()
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise UsageError(f"a seed is a whole number from 0 on, not {self.seed!r}")
         budgets = given_budgets(vars(self))
         if len(budgets) > 1:
             raise UsageError(f"{budgets[0]} and {budgets[1]} are two budgets; give one")

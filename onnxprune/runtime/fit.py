@@ -200,4 +200,10 @@ def _cast(array: np.ndarray, want: np.dtype, spec: Spec) -> np.ndarray:
         limits = np.iinfo(want)
         if array.min() < limits.min or array.max() > limits.max:
             raise UsageError(f"input '{spec.name}' is {want}, which cannot hold {array.min()} to {array.max()}")
-    return np.ascontiguousarray(array, want) if array.ndim else array.astype(want)
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = np.ascontiguousarray(array, want) if array.ndim else array.astype(want)
+    if _kind(want) == "f" and not np.array_equal(np.isfinite(array), np.isfinite(found)):
+        raise UsageError(f"input '{spec.name}' is {want}, which cannot hold all numbers of the data")
+    if _kind(want) == "f" and np.isnan(found).any():
+        raise UsageError(f"the data for input '{spec.name}' hold NaN; repair them or leave those samples out")
+    return found

@@ -1,5 +1,6 @@
 """Folders of images as calibration data: decoded one by one, a class for each sub-folder."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,9 +78,11 @@ def _decoded(pillow: Any, path: Path, mode: str, size: tuple[int, int], options:
     `--resize HxW` to exactly that.
     """
     try:
-        with pillow.open(path) as file:
-            image = file.convert(mode)
-    except (OSError, SyntaxError, ValueError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large images; Pillow refuses those that are larger still
+            with pillow.open(path) as file:
+                image = file.convert(mode)
+    except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
         raise FileError(f"{path} is no image that can be read: {error}") from error
     height, width = image.height, image.width
     if len(options.resize) == 2:

@@ -5,6 +5,7 @@ import binascii
 import contextlib
 import io
 import json
+import math
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -139,7 +140,7 @@ def _runs(picks: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _skip(stream: Any, header: Header, rows: int) -> None:
-    left = rows * int(np.prod(header.shape[1:], dtype=np.int64)) * header.dtype.itemsize
+    left = rows * math.prod(header.shape[1:]) * header.dtype.itemsize
     while left > 0:
         read = len(stream.read(min(left, 1 << 20)))
         if not read:
@@ -150,7 +151,7 @@ def _skip(stream: Any, header: Header, rows: int) -> None:
 def _take(stream: Any, header: Header, rows: tuple[int, ...], name: str, origin: str) -> np.ndarray:
     """Read that many rows (the whole array for none), in C order."""
     shape = (*rows, *header.shape[1:]) if rows else header.shape
-    size = int(np.prod(shape, dtype=np.int64)) * header.dtype.itemsize
+    size = math.prod(shape) * header.dtype.itemsize
     data = stream.read(size)
     if len(data) < size:
         raise FileError(f"{origin} is cut off inside '{name}'; get it again")
@@ -228,7 +229,7 @@ def read_json(path: Path) -> Reader:
         text = path.read_text()
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is no JSON: {error}") from error
     feeds = content if isinstance(content, list) else [content]
     if not feeds or not all(isinstance(f, dict) and f for f in feeds):
@@ -275,7 +276,7 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise FileError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, OverflowError, EOFError, RecursionError, NotImplementedError, zipfile.BadZipFile) as error:
         if "pickle" in str(error) or "Object arrays" in str(error):
             raise UsageError(f"{path} holds Python objects, which could run code; save plain arrays") from error
         raise UsageError(f"{path} cannot be read as numpy data: {str(error).splitlines()[0]}") from error

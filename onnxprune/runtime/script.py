@@ -49,5 +49,5 @@ def blaming(script: str) -> Iterator[None]:
         yield
     except OnnxPruneError:
         raise
-    except Exception as error:  # whatever the user's code raises
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
         raise UsageError(f"{script} failed with {type(error).__name__}: {error}") from error

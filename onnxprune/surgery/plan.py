@@ -10,10 +10,13 @@ import numpy as np
 
 from onnxprune.channels.dependencies import Dependencies, Group
 from onnxprune.errors import FileError, UsageError
+from onnxprune.model.external import open_regular
 from onnxprune.surgery.align import Alignment
 from onnxprune.surgery.tensors import versions
 
 VERSION = 1
+LARGEST = 256 << 20  # bytes of a plan
+POSITIONS = 1 << 40  # of an axis, more than there can be
 
 
 @dataclass(frozen=True)
@@ -72,19 +75,19 @@ class Plan:
                 PlannedGroup(
                     str(g["name"]),
                     int(g["channels"]),
-                    tuple(map(int, g["keep"])),
+                    tuple(map(_position, g["keep"])),
                     tuple(map(str, g.get("members", ()))),
                 )
                 for g in data["groups"]
             )
             tensors = {
-                str(name): {int(axis): tuple(map(int, positions)) for axis, positions in axes.items()}
+                str(name): {int(axis): tuple(map(_position, positions)) for axis, positions in axes.items()}
                 for name, axes in data["initializers"].items()
             }
             alignment = Alignment.from_json(data["alignment"]) if "alignment" in data else Alignment()
             rest = dict(data.get("copies", {})), dict(data.get("options", {}))
             return cls(dict(data["source"]), groups, tensors, *rest, alignment)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UsageError(f"this is no onnxprune plan: {type(error).__name__} {error}") from None
 
     def save(self, path: str | Path) -> None:
@@ -99,16 +102,34 @@ class Plan:
     def load(cls, path: str | Path) -> "Plan":
         """Read a plan.  Raises FileError where the file cannot be read and UsageError where it is no plan."""
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            data = json.loads(_read(Path(path)))
         except OSError as error:
             raise FileError(f"cannot read the plan {path}: {error.strerror}") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"{path} is not JSON ({error})") from None
         return cls.from_json(data)
 
     def __str__(self) -> str:
         width = max([len(g.name) for g in self.groups], default=0)
         return "\n".join(f"{g.name:{width}}  {g.channels:5d} → {len(g.keep):5d}" for g in self.groups)
+
+
+def _position(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < POSITIONS:
+        raise ValueError(f"{value!r} is no position of an axis")
+    return value
+
+
+def _read(path: Path) -> str:
+    """The text of a plan; neither a pipe without a writer nor a device without an end is waited for."""
+    opened = open_regular(path)
+    if opened is None:
+        raise FileError(f"cannot read the plan {path}: it is not a regular file")
+    with opened as stream:
+        data = stream.read(LARGEST + 1)
+    if len(data) > LARGEST:
+        raise UsageError(f"{path} is no onnxprune plan: it is larger than {LARGEST >> 20} MiB")
+    return data.decode("utf-8-sig")
 
 
 def make_plan(

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
+from onnxprune.errors import UsageError
+
 CHUNK = 1 << 14  # rows that are multiplied in single precision before the sum goes on in double
 
 
@@ -45,7 +47,12 @@ def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _factored(gram: np.ndarray, ridge: float, scale: float) -> tuple[Any, float]:
-    """Cholesky factor of `gram + ridge · scale`, and the ridge that rounding errors in the sums asked for."""
+    """Cholesky factor of `gram + ridge · scale`, and the ridge that rounding errors in the sums asked for.
+
+    Raises UsageError where there is NaN or infinity among the activations.
+    """
+    if not np.isfinite(gram).all():
+        raise UsageError("the network gives NaN or infinity on these data; give others, or --compensate none")
     while True:
         try:
             return cho_factor(gram + ridge * scale * np.eye(len(gram)), lower=True), ridge
