@@ -122,6 +122,8 @@ def usable_cpus() -> int:
     return cores
 
 
+LONGEST = 4000  # characters that are looked at; a name from the file can have millions
+
 # What onnxruntime puts before a reason: its own name, a status, the file it was asked for, a C++ signature.
 _NOISE = (
     r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ",
@@ -153,7 +155,7 @@ def _without_signature(text: str) -> str:
 
 def reason(error: BaseException | str, *, width: int = 240) -> str:
     """The first line of what onnxruntime says, without its internal addresses, cut to `width` characters."""
-    text = _without_signature(str(error).strip())
+    text = _without_signature(str(error).strip()[:LONGEST])
     for pattern in _NOISE:
         text = re.sub(pattern, "", text)
     text = " ".join(text.splitlines()[0].split()) if text else "no reason given"
