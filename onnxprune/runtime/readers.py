@@ -59,12 +59,15 @@ def row_count(headers: dict[str, Header], origin: str) -> int:
 def _refuse_objects(dtype: np.dtype, name: str, origin: str) -> None:
     if dtype.hasobject:
         raise UsageError(f"'{name}' in {origin} holds Python objects, which could run code; save plain arrays")
+    if dtype.fields:
+        raise UsageError(f"'{name}' in {origin} holds records; save plain arrays")
 
 
 def read_npy(path: Path) -> Reader:
     """One array, mapped into memory rather than read; its key is the file's name without `.npy`."""
     with _readable(path):
         array = np.load(path, mmap_mode="r", allow_pickle=False)
+    _refuse_objects(array.dtype, path.stem, str(path))
     headers = {path.stem: Header(array.shape, array.dtype)}
     count = row_count(headers, str(path))
 
