@@ -1,21 +1,29 @@
 """The law of facts: in a run, every element lies within its bounds, and elements of one identity are multiples."""
 
+import contextlib
+
 import numpy as np
 import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from law import run as outputs_of
+from onnx import helper, numpy_helper
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, NotImplemented
 from patterns import blocks, convolutions, flow, fused, moves, quantized, rarer, sequences  # noqa: F401  (register the patterns)
 from patterns.builder import PATTERNS
 from planted import plant, spoiled
 from random_networks import networks
+from test_wheel_models import LAWLESS, node_tests
 
 from onnxprune.channels import analyse
+from onnxprune.channels.tables import operator
 from onnxprune.lossless.facts import Facts, aligned, expanded, known, reduced, reshaped, unknown
 from onnxprune.lossless.facts import blocks as blocks_of
 from onnxprune.lossless.likeness import SINGLE, mix, multiples, name_of, snapped
+from onnxprune.lossless.site import RULES
 from onnxprune.lossless.walk import Knowledge
+from onnxprune.model.static import opset_of
 
 SIDE = 8
 
@@ -39,9 +47,12 @@ def held_by(found: Facts, value: np.ndarray, near: float = 1e-4) -> int:
     return int(same.sum()) + int((np.isfinite(found.low) | np.isfinite(found.high)).sum())
 
 
-def check(model: onnx.ModelProto, feed: dict[str, np.ndarray]) -> int:
-    """Every value of the main graph that depends on data; the number of elements of which something is known."""
-    shapes = {name: array.shape for name, array in feed.items()}
+def check(model: onnx.ModelProto, feed: dict[str, np.ndarray], *, sized: bool = False) -> int:
+    """Every value of the main graph that depends on data; the number of elements of which something is known.
+
+    sized: the model says the sizes of all its inputs itself.
+    """
+    shapes = {} if sized else {name: array.shape for name, array in feed.items()}
     knowledge = Knowledge.of(model, analyse(model, input_shapes=shapes))
     wanted = [
         n for n, f in knowledge.facts.items() if f is not None and n not in feed and n not in knowledge.network.tensors
@@ -144,3 +155,55 @@ def test_numbers_are_snapped_to_the_first_of_their_kind() -> None:
     keys = np.array([1, 1, 2, 1], np.uint64)
     out = snapped(keys, np.array([1.0, 1.0 + 1e-9, 1.0 + 1e-9, 2.0]), 1e-6)
     assert out.tolist() == [1.0, 1.0, 1.0 + 1e-9, 2.0]
+
+
+# --- every operator of the wheel's tests ----------------------------------------
+
+
+def led_by_facts(model: onnx.ModelProto, data: dict[str, np.ndarray], axis: int, seed: int) -> onnx.ModelProto | None:
+    """The model behind nodes that make some positions of its inputs copies, multiples and constants."""
+    rng, out, nodes = np.random.default_rng(seed), onnx.ModelProto(), []
+    out.CopyFrom(model)
+    for value in model.graph.input:
+        array, name = data[value.name], value.name
+        if array.dtype != np.float32 or not -array.ndim <= axis < array.ndim or array.shape[axis] < 2:
+            continue
+        size = array.shape[axis]
+        picks, scale, shift = np.arange(size), rng.choice([1, 2, 0.5], size), np.zeros(size)
+        picks[1::2] = picks[: 2 * (size // 2) : 2]
+        fixed = rng.integers(0, size)
+        scale[fixed], shift[fixed] = 0, rng.choice([0, 1.5, -0.5])
+        shape = [-1 if k == axis % array.ndim else 1 for k in range(array.ndim)]
+        tensors = [picks, *(a.astype(np.float32).reshape(shape) for a in (scale, shift))]
+        out.graph.initializer.extend(numpy_helper.from_array(a, f"{name}.{k}") for k, a in enumerate(tensors))
+        for node in out.graph.node:
+            for k, taken in enumerate(node.input):
+                node.input[k] = f"{name}.led" if taken == name else taken
+        nodes += [
+            helper.make_node("Gather", [name, f"{name}.0"], [f"{name}.picked"], axis=axis % array.ndim),
+            helper.make_node("Mul", [f"{name}.picked", f"{name}.1"], [f"{name}.scaled"]),
+            helper.make_node("Add", [f"{name}.scaled", f"{name}.2"], [f"{name}.led"]),
+        ]
+    if not nodes:
+        return None
+    graph = onnx.GraphProto(node=[*nodes, *out.graph.node])
+    del out.graph.node[:]
+    out.graph.node.extend(graph.node)
+    out.ir_version = max(out.ir_version, 4)
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("axis", [0, 1, 2, -1])
+def test_through_every_operator(axis: int) -> None:
+    ran = set()
+    for test in node_tests():
+        names = {operator(n.domain, n.op_type) for n in test.model.graph.node} & set(RULES)
+        if not test.data or not names or test.name.startswith(LAWLESS) or opset_of(test.model) < 7:
+            continue
+        model = led_by_facts(test.model, test.data, axis, seed=len(test.name))
+        if model is not None:
+            with contextlib.suppress(Fail, NotImplemented, InvalidGraph):  # of what onnxruntime has no kernel for
+                check(model, test.data, sized=True)
+                ran |= names
+    assert len(ran) > 50
