@@ -110,6 +110,7 @@ BAD_GRAPHS = {
     "initializer and node": ([node("Relu", ["x"], ["w"]), node("Relu", ["w"], ["y"])], "'w' has two producers"),
     "input and node": ([node("Relu", ["x"], ["x"]), node("Relu", ["x"], ["y"])], "'x' has two producers"),
     "dangling input": ([node("Add", ["x", "nowhere"], ["y"], name="a")], "'a' (Add) reads 'nowhere'"),
+    "no outputs": ([node("Relu", ["x"], ["y"]), node("Relu", ["x"], [], name="a")], "'a' (Relu) has no outputs"),
     "dangling output": ([node("Relu", ["x"], ["z"])], "output 'y' is produced by nothing"),
 }
 

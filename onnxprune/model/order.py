@@ -100,6 +100,8 @@ def _check_producers(graph: GraphProto) -> None:
         raise ModelError(f"two inputs are named {quoted(twice[0])}")
     producer = dict.fromkeys(_given(graph), "an input or initializer")
     for node in graph.node:
+        if not node.output and node.domain in ("", "ai.onnx"):
+            raise ModelError(f"node {describe(node)} has no outputs, so it computes nothing; export the model again")
         for name in filter(None, node.output):
             if name in producer:
                 raise ModelError(f"value {quoted(name)} has two producers: {producer[name]} and {describe(node)}")
