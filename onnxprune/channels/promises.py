@@ -60,9 +60,11 @@ def made(*parameters: int, axis: int = 1) -> Promise:
         if given and not all(j == axis and _spans(op, k, x) for k in given for j, x in lively):
             return False
         loud = [k for k in range(len(op.names)) if not (op.weights[k] or op.quiet[k])]
-        if any(_common(op, k, x).any() for k in loud for _, x in lively):
+        quiet = [k for k in range(len(op.names)) if op.quiet[k]]
+        rest = [x for _, x in lively if not any(_common(op, k, x).all() for k in quiet)]  # one factor of zero is enough
+        if any(_common(op, k, x).any() for k in loud for x in rest):
             return False
-        op.adds(*(x for _, x in lively))
+        op.adds(*rest)
         return _silent(op, given)
 
     return promise

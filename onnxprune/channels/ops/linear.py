@@ -123,7 +123,8 @@ def matrix_product(op: Op, a: Axes, b: Axes) -> Axes:
     """(..., m, k) times (..., k, n): the weight among the two reads k and writes its other axis."""
     left, right = op.factors
     op.contract(a[-1], b[-2], any(op.weights[k] or op.quiet[k] for k in op.factors))
-    batch = op.broadcast(a[:-2], b[:-2])
+    batches = (a[:-2], b[:-2])
+    batch = op.broadcast(*(batches[::-1] if op.quiet[right] and not op.quiet[left] else batches))  # as the promise asks
     if op.weights[right]:
         op.writes(b[-1])
         op.reads(b[-2])

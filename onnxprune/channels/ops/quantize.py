@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from onnxprune.channels.boxes import Value
 from onnxprune.channels.labels import Axes
 from onnxprune.channels.op import Op
 from onnxprune.channels.ops.linear import convolve
@@ -10,9 +11,20 @@ from onnxprune.channels.roles import Scaling
 from onnxprune.channels.tables import rule
 
 
-@rule("QuantizeLinear", "DequantizeLinear", quiet=first)
-@rule("com.microsoft:QuantizeLinear", "com.microsoft:DequantizeLinear", quiet=first)
-def quantize(
+@rule("QuantizeLinear", "DequantizeLinear", quiet=first, tangled=True)
+@rule("com.microsoft:QuantizeLinear", "com.microsoft:DequantizeLinear", quiet=first, tangled=True)
+def quantize(op: Op, **attributes: Any) -> Axes | Value:
+    """With one scale for all of them, channels stay as split as they are."""
+    value, scale = op.values[:2]
+    if value is not None and value.tangle is not None and scale is not None and all(n == 1 for n in scale.shape):
+        return op.changed()
+    x, steps, *rest = (op.axes(k) for k in range(len(op.values)))
+    if x is None or steps is None:
+        return op.unknown("has no input or scale")
+    return _quantized(op, x, steps, *rest, **attributes)
+
+
+def _quantized(
     op: Op, x: Axes, scale: Axes, zero_point: Axes | None = None, *, axis: int = 1, block_size: int = 0, **_: Any
 ) -> Axes:
     if block_size:
