@@ -7,7 +7,7 @@ in the node must follow the cut.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import numpy as np
@@ -199,12 +199,10 @@ class Op:
         else:
             self.freeze(a, why="sums over its channels without weights, and removed ones would count")
 
-    def changed(self) -> Value:
-        """The labels of input 0, tangled or not, whose elements are no longer those of the axis that was split."""
+    def unmoved(self) -> Value:
+        """The labels of input 0, tangled or not: every element stays in its place."""
         value = self.values[0]
-        if value is None or value.tangle is None:
-            return Value(value.axes if value is not None else ())
-        return Value(value.axes, replace(value.tangle, origin=None))
+        return value if value is not None else Value(())
 
     def reshape(self, shape: Sequence[int] | None) -> Value:
         value = self.values[0]

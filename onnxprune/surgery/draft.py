@@ -25,6 +25,7 @@ class Draft:
     names: set[str] = field(default_factory=set)
     initializers: dict[str, list[onnx.TensorProto]] = field(default_factory=dict)  # new ones, by path of the graph
     before: dict[int, list[onnx.NodeProto]] = field(default_factory=dict)  # by position in the analysis
+    in_one_piece: set[str] = field(default_factory=set)  # values that a shuffle no longer splits
     after: dict[int, list[onnx.NodeProto]] = field(default_factory=dict)
 
     def box(self, key: str) -> tuple[np.ndarray, ...] | None:

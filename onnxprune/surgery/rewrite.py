@@ -26,6 +26,10 @@ from onnxprune.surgery.thaw import around
 from onnxprune.surgery.tidy import all_names, drop_unused, list_tensors, place, refresh_shapes
 
 
+MOVES = frozenset("Flatten Gather Reshape Slice Split Squeeze Transpose Unsqueeze".split())
+Nodes = Mapping[tuple[str, tuple[str, ...]], onnx.NodeProto]  # of the pruned model, by path and outputs
+
+
 def cut(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.ModelProto:
     """A copy of the model without the dead components.
 
@@ -50,7 +54,7 @@ def cut(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.Mo
         _rewire(proto, index, versioned)
         _keep_told(draft, index, proto)
         _fill(draft, index, proto, fills.get(node.outputs[0] if node.outputs else "", []))
-        _follow(draft, index, proto, versioned)
+        _follow(draft, index, proto, versioned, nodes)
     place(out, draft, nodes)
     drop_unused(out, model)
     list_tensors(out, model)
@@ -178,11 +182,13 @@ def zero_points(model: onnx.ModelProto, deps: Dependencies) -> dict[str, np.ndar
 # --- nodes -------------------------------------------------------------------
 
 
-def _follow(draft: Draft, index: int, proto: onnx.NodeProto, versioned: Mapping[tuple[int, int], Version]) -> None:
+def _follow(
+    draft: Draft, index: int, proto: onnx.NodeProto, versioned: Mapping[tuple[int, int], Version], nodes: Nodes
+) -> None:
     """Let what a node says of its channels follow the cut.  Raises ModelError where it cannot."""
     deps, node = draft.deps, draft.deps.nodes[index]
     if index in deps.detours and any(draft.box(key) is None for key in deps.passed(index)):
-        _detour(draft, index, proto)
+        _detour(draft, index, proto, nodes)
         return
     if any(draft.box(key) is None and deps.values.get(key) is not None for key in (*node.inputs, *node.outputs)):
         return  # inside a shuffle that is replaced as a whole
@@ -202,7 +208,23 @@ def _follow(draft: Draft, index: int, proto: onnx.NodeProto, versioned: Mapping[
         raise ModelError(f"node {quoted(str(node))} {what} ({type(error).__name__})") from error
 
 
-def _detour(draft: Draft, index: int, proto: onnx.NodeProto) -> None:
+def _in_one_piece(draft: Draft, index: int, nodes: Nodes) -> str:
+    """The name of what a shuffle moves, with the axis in one piece.
+
+    Element-wise operators on the way take that too; what only moves elements is left out.
+    """
+    deps, node = draft.deps, draft.deps.nodes[index]
+    name = deps.detours[index].origin.value.removeprefix(node.path)
+    for key in reversed(deps.passed(index)):
+        maker = deps.maker(key)
+        if maker is not None and maker.proto.op_type not in MOVES:
+            nodes[maker.path, tuple(maker.proto.output)].input[0] = name
+            name = key.removeprefix(node.path)
+            draft.in_one_piece.add(key)
+    return name
+
+
+def _detour(draft: Draft, index: int, proto: onnx.NodeProto, nodes: Nodes) -> None:
     """A shuffle whose channels are no box any more becomes one Gather."""
     node, detour = draft.deps.nodes[index], draft.deps.detours[index]
     origin, out = draft.box(detour.origin.value), draft.box(node.outputs[0])
@@ -211,7 +233,8 @@ def _detour(draft: Draft, index: int, proto: onnx.NodeProto) -> None:
     renumber = np.cumsum(origin[detour.origin.axis]) - 1
     picks = renumber[detour.order[out[detour.origin.axis]]]
     name = draft.add_initializer(node.path, f"{node.label}.picks", picks)
+    plain = _in_one_piece(draft, index, nodes)
     proto.op_type = "Gather"
     del proto.input[:], proto.attribute[:]
-    proto.input.extend([detour.origin.value.removeprefix(node.path), name])
+    proto.input.extend([plain, name])
     proto.attribute.append(helper.make_attribute("axis", detour.origin.axis))

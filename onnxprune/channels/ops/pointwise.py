@@ -27,7 +27,7 @@ NOT_AT_ZERO = (
 @rule(*NOT_AT_ZERO, tangled=True)
 def pointwise(op: Op, **_: object) -> list[Axes] | list[Value]:
     if len(op.values) == 1:
-        return [op.changed()] * len(op.shapes)
+        return [op.unmoved()] * len(op.shapes)
     return [op.broadcast(*(op.axes(k) for k in range(len(op.values))))] * len(op.shapes)
 
 

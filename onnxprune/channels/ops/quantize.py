@@ -17,7 +17,7 @@ def quantize(op: Op, **attributes: Any) -> Axes | Value:
     """With one scale for all of them, channels stay as split as they are."""
     value, scale = op.values[:2]
     if value is not None and value.tangle is not None and scale is not None and all(n == 1 for n in scale.shape):
-        return op.changed()
+        return op.unmoved()
     x, steps, *rest = (op.axes(k) for k in range(len(op.values)))
     if x is None or steps is None:
         return op.unknown("has no input or scale")
