@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from patterns import blocks, convolutions, flow, fused, moves, quantized, rarer, sequences  # noqa: F401  (register the patterns)
+from patterns import blocks, convolutions, exported, flow, fused, moves, quantized, rarer, sequences  # noqa: F401  (register the patterns)
 from patterns.builder import PATTERNS, Pattern
 
 from onnxprune.channels import Dependencies, Group, analyse

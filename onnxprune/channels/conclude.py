@@ -1,5 +1,7 @@
 """The end of the analysis: components of all equations, groups of channels, and what masking sets to zero."""
 
+import functools
+
 import numpy as np
 
 from onnxprune.channels.boxes import Value, settle
@@ -20,6 +22,7 @@ def conclude(walk: Walk) -> Dependencies:
             roles[labels] |= int(role)
     roles[0] = 0
     _tie_shared(walk, roles)
+    _tie_idle(walk)
     component = walk.coupling.solve()
     zeroed = _zeroed(walk, roles, component)
     groups = groups_of(walk.uses, walk.parts, component, roles)
@@ -71,6 +74,31 @@ def _tie_shared(walk: Walk, roles: np.ndarray) -> None:
                 walk.coupling.tie(a, b, why="filters with a weight that another layer uses too")
         if others:
             _share_roles([first, *others], roles)
+
+
+def _tie_idle(walk: Walk) -> None:
+    """What one layer takes of a tensor and does not use follows what another layer makes of it.
+
+    Slices of one weight or bias would each be cut from a copy of their own otherwise.
+    """
+    uses: dict[str, list[Use]] = {}
+    for use in walk.uses:
+        uses.setdefault(use.source, []).append(use)
+    several = [found for found in uses.values() if len(found) > 1]
+    if not several:
+        return
+    left, right, _ = walk.coupling.edges()
+    tied = np.zeros(walk.coupling.size, bool)
+    tied[left] = tied[right] = True
+    for found in several:
+        for axes in zip(*(use.axes for use in found), strict=True):
+            lively = [x for x in axes if not is_fixed(x)]
+            if len(lively) < len(axes):
+                continue
+            leader = functools.reduce(lambda a, b: np.where(tied[a], a, b), lively)
+            for x in lively:
+                idle = ~tied[x] & (x != leader)
+                walk.coupling.tie(x[idle], leader[idle])
 
 
 def _share_roles(uses: list[Use], roles: np.ndarray) -> None:

@@ -201,7 +201,7 @@ def trilu(op: Op, x: Axes, *_: Axes | None, **__: Any) -> Axes:
     return x
 
 
-@rule("GridSample", channel=1, quiet=first)
+@rule("GridSample", quiet=first, takes=lambda op: range(2, len(op.shapes[0] or ())))
 def grid_sample(op: Op, x: Axes, grid: Axes, **_: Any) -> Axes:
     op.freeze(*x[2:], *grid[1:], why="samples it")
     return (op.tie(x[0], grid[0]), x[1], ...)  # type: ignore[return-value]
