@@ -141,7 +141,10 @@ def test_multiples_are_found_and_nothing_else(features: int) -> None:
     rows[12] = -rows[3]
     keys = np.where(np.arange(40) < 35, 1, 2).astype(np.uint64)
     rows[36] = rows[5]
-    first, factor = multiples(rows, keys, SINGLE)
+    last = rows[:, 0].copy()
+    last[20] = 2 * last[21]
+    rows[20] = rows[21]  # but for the last feature
+    first, factor = multiples(rows, last, keys, SINGLE)
     if features > 1:
         assert {i: int(f) for i, f in enumerate(first) if i != f} == {7: 2, 9: 2, 30: 2}
         np.testing.assert_allclose(factor[[7, 9, 30]], [0.3, 1, 1.5], rtol=1e-6)

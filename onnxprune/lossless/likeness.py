@@ -55,16 +55,17 @@ def snapped(keys: Ids, numbers: np.ndarray, near: float) -> np.ndarray:
     return out
 
 
-def multiples(rows: np.ndarray, keys: Ids, near: float) -> tuple[np.ndarray, np.ndarray]:
+def multiples(rows: np.ndarray, last: np.ndarray, keys: Ids, near: float) -> tuple[np.ndarray, np.ndarray]:
     """For each row the first one with the same key of which it is a positive multiple, and the factor.
 
     Args:
         rows: (n, features); of zeros alone, a row stands for itself.
+        last: (n,), one more feature of each row.
         keys: (n,).
         near: largest difference of the elements of two rows of unit length.
     """
     first, factor = np.arange(len(rows)), np.ones(len(rows))
-    length, shadow = _projected(rows)
+    length, shadow = _projected(rows, last)
     order = np.lexsort((first, shadow, keys))
     order = order[length[order] > 0]
     k, p = keys[order], shadow[order]
@@ -74,9 +75,9 @@ def multiples(rows: np.ndarray, keys: Ids, near: float) -> tuple[np.ndarray, np.
         if not joins:
             leaders = [index]
             continue
-        row = rows[index].astype(np.float64)
+        row = np.append(rows[index].astype(np.float64), last[index])
         for leader in leaders:
-            other = rows[leader].astype(np.float64)
+            other = np.append(rows[leader].astype(np.float64), last[leader])
             if np.abs(row / length[index] - other / length[leader]).max() <= near:
                 same = np.array_equal(row, other)
                 first[index], factor[index] = leader, 1.0 if same else length[index] / length[leader]
@@ -94,14 +95,14 @@ def _lowest(first: np.ndarray, factor: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return lead, factor / factor[lead]
 
 
-def _projected(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _projected(rows: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Length of each row, and where its direction lies along a random one."""
-    direction = np.random.default_rng(0).standard_normal(rows.shape[1])
+    direction = np.random.default_rng(0).standard_normal(rows.shape[1] + 1)
     length, shadow = np.zeros(len(rows)), np.zeros(len(rows))
     step = max(1, BLOCK // max(1, 8 * rows.shape[1]))
     for start in range(0, len(rows), step):
         block = rows[start : start + step].astype(np.float64)
         some = slice(start, start + step)
-        length[some] = np.linalg.norm(block, axis=1)
-        shadow[some] = block @ direction
+        length[some] = np.hypot(np.linalg.norm(block, axis=1), last[some])
+        shadow[some] = block @ direction[:-1] + direction[-1] * last[some]
     return length, np.divide(shadow, length, out=np.zeros_like(shadow), where=length > 0)

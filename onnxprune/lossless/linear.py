@@ -83,8 +83,7 @@ def _layer(site: Site, x: Facts, weights: np.ndarray, bias: np.ndarray, near: fl
     rows = weights.reshape(parts * outputs, inputs * taps)
     if inputs == 1 and (scale != 1).any():
         rows = rows * np.repeat(scale.ravel(), outputs)[:, None]
-    rows = np.concatenate([rows, bias.reshape(-1, 1)], 1) if bias.any() else rows
-    first, factor = multiples(rows, keys.ravel(), near)
+    first, factor = multiples(rows, bias.ravel(), keys.ravel(), near)
     return facts(bottom, top, mix(keys.ravel(), first), factor)
 
 
