@@ -116,10 +116,12 @@ def _step(state: _State, held: Mapping[str, set[int]], analyse: Callable[[onnx.M
         state.deps = analyse(state.model)
         conditions = Conditions.of(Knowledge.of(state.model, state.deps))
         leaving = _leaving(state, conditions, held)
-    state.model = with_values(state.model, changed(conditions, leaving))
+    values, lively = changed(conditions, leaving), conditions.lively
+    del conditions  # and with it a copy of all weights
+    state.model = with_values(state.model, values)
     for group in state.deps.groups:
         plain, other = leaving.plain[group.components], leaving.stands_in[group.components] >= 0
-        kind = np.where(other, 3, np.where(conditions.lively[group.components], 2, 1))
+        kind = np.where(other, 3, np.where(lively[group.components], 2, 1))
         new = (plain | other) & (state.gone[group.name] == 0)
         state.gone[group.name][new] = kind[new]
         state.order.setdefault(group.name, []).extend(map(int, np.flatnonzero(new)))

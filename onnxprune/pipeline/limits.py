@@ -18,6 +18,7 @@ from onnxprune.runtime.isolate import Limits, isolated
 # A run with verification peaks at 1.9 to 2.5 times the model file, and at 0.2 GiB more for Python, numpy, BLAS and
 # onnxruntime (benchmarks/memory.py); a group of n filters takes n² similarities, six such matrices at once.
 PER_BYTE = 2.5
+MORE_LOSSLESS = 2.7  # times the model file, for the weights as they are and as they will be
 FIXED = 256 << 20
 PER_PAIR = 6 * 8
 LEAST_PER_PAIR = 2 * 4  # what no method does without
@@ -90,7 +91,8 @@ def require_analysed(request: Request, model: Model, deps: Dependencies) -> None
     pairs = max((len(group) ** 2 for group in deps.groups), default=0)
     activations = peak_activations(deps, deps.nothing)
     if request.max_memory is not None:
-        require(model.size, parse_size(request.max_memory), max(0, pairs * PER_PAIR + activations - FIXED // 2))
+        working = MORE_LOSSLESS * model.size if request.lossless else pairs * PER_PAIR
+        require(model.size, parse_size(request.max_memory), max(0, int(working) + activations - FIXED // 2))
         return
     running = request.verify or request.measure
     least = max(pairs * LEAST_PER_PAIR, max(activations, deps.statics.huge) * running)
