@@ -3,8 +3,8 @@
     python benchmarks/memory.py [NAME ...] [--gib 1] [--limit BYTES]
 
 Each network is pruned in a process of its own.  "peak" is the largest resident memory in a stage, mapped file pages
-included, above what the process had after its imports; --gib makes a network of that size, and --limit bounds what the
-whole process may hold (RLIMIT_DATA), as a small machine would.
+included, above what the process had after its imports; --gib makes a network of that size, and --limit bounds the
+address space of the whole process (RLIMIT_AS), which is more than a small machine would have of memory.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 DEFAULT = ("resnet50", "vgg19")
 
 
@@ -37,7 +37,7 @@ def run(path: Path, method: str, isolate: bool, limit: int) -> dict[str, float]:
     stage = "start"
     imported = resident("VmRSS")
     if limit:
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
     def progress(what: str, done: int, of: int) -> None:
         nonlocal stage

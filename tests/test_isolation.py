@@ -7,6 +7,7 @@ import os
 import signal
 import struct
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,28 @@ def test_a_run_that_does_not_end_is_stopped() -> None:
     with pytest.raises(CheckFailed, match="more than 1 s while it ran"):
         session.run({"x": np.float32(1)})
     assert session.native.process.poll() is not None
+
+
+def test_a_run_in_this_process_is_stopped_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxprune.runtime.stoppable.SECONDS", 0.5)
+    session = make_session(endless(), providers="cpu")
+    with pytest.raises(CheckFailed, match=r"more than 0\.5 s for one run"):
+        session.run({"x": np.float32(1)})
+    monkeypatch.undo()
+    assert make_session(conv_net(), providers="cpu").run(FEED)
+
+
+@posix
+def test_ctrl_c_ends_a_run_that_does_not_end() -> None:
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            make_session(endless(), providers="cpu").run({"x": np.float32(1)})
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, before)
 
 
 @linux
