@@ -32,8 +32,10 @@ TOLERANCE = {"float64": 1e-9, "float32": 3e-5, "float16": 1e-2, "bfloat16": 6e-2
 # Inner values of a quantized graph have about 255 steps, and one that falls on the other side of a boundary moves
 # a sum by up to 1/255 of its range: a MobileNetV2 in int8 gave 1e-2, no less than two exchanged channels do.
 # Such a graph is therefore proven twice: as it is, with this tolerance, and without the rounding of activations,
-# with the tolerance of its element type.
+# with the tolerance of its element type. Where the second proof holds, the first may be off by more: networks of
+# random weights, whose ranges are nothing like trained ones, came to 6e-2.
 QUANTIZED = 3e-2
+ROUNDED = 0.25
 
 # Outputs behind a threshold or a rounding may differ outright in this share of their elements (or in one).
 FLIPPED = 0.01
@@ -111,7 +113,8 @@ def prove(
         judge = partial(_judge, taps=replace(taps, quantized=False), tolerance=tolerance, note="without rounding")
         one, two = replace(one, unrounded=True), replace(two, unrounded=True)
         with contextlib.suppress(ModelError):  # some mix precisions there; the check above stands in any case
-            checks += _checks(one, two, feeds, taps, load, judge)
+            exact = _checks(one, two, feeds, taps, load, judge)
+            checks = [*(_excused(checks) if all(c.passed for c in exact) else checks), *exact]
     return _proof(checks, len(feeds))
 
 
@@ -139,6 +142,12 @@ def _checks(
     dtypes = {s.name: s.dtype.name for s in second.outputs}
     checks = [judge(d, room[d.name], dtypes[d.name], tap=d.name in second.taps) for d in found.outputs]
     return [c for c in (_unchanged(signature, _signature(second)), *checks) if c is not None]
+
+
+def _excused(checks: Sequence[Check]) -> list[Check]:
+    """Checks of a network that is right but for what its rounding makes of the last bits."""
+    off = [not c.passed and not c.note and c.error <= ROUNDED for c in checks]
+    return [replace(c, tolerance=ROUNDED, passed=True) if o else c for c, o in zip(checks, off, strict=True)]
 
 
 def _variant(model: Source | Variant) -> Variant:
