@@ -119,7 +119,7 @@ def test_a_run_in_this_process_is_stopped_too(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("onnxprune.runtime.stoppable.SECONDS", 0.5)
     session = make_session(endless(), providers="cpu")
     with pytest.raises(CheckFailed, match=r"more than 0\.5 s for one run"):
-        session.run({"x": np.float32(1)})
+        session.run({"x": np.array(1, np.float32)})
     monkeypatch.undo()
     assert make_session(conv_net(), providers="cpu").run(FEED)
 
@@ -131,7 +131,7 @@ def test_ctrl_c_ends_a_run_that_does_not_end() -> None:
     timer.start()
     try:
         with pytest.raises(KeyboardInterrupt):
-            make_session(endless(), providers="cpu").run({"x": np.float32(1)})
+            make_session(endless(), providers="cpu").run({"x": np.array(1, np.float32)})
     finally:
         timer.join()
         signal.signal(signal.SIGINT, before)
