@@ -29,6 +29,8 @@ Shift = tuple[int, ...]
 DOUBLE_WORK = 1 << 28  # products (channels² · weights) up to which float64 costs too little to save
 FOLDED_WORK = 1 << 38  # products from which on columns are added up in pairs
 
+PANEL = 1024  # rows of products that are computed at once, which bounds what that takes beside the sum
+
 FLAT = 1e-12  # a filter with less than this share of its energy around its mean is constant
 
 
@@ -84,14 +86,20 @@ def gram(rows: Integers, fold: bool = False) -> Floats:
     work = channels**2 * rows.filters.width
     total = np.zeros((channels, channels))
     multiply = blas.ssyrk if rows.dtype is np.float32 else blas.dsyrk
-    memory: NDArray = np.zeros((channels, channels), rows.dtype, order="F")
+    panel = min(channels, PANEL)
+    memory: NDArray = np.zeros((panel, panel), rows.dtype, order="F")
     with _libraries().limit(limits=1, user_api="blas"):
         for block in rows.blocks():
             columns = block.reshape(channels, -1)
             if fold and work > FOLDED_WORK:
                 columns = folded(columns)
-            lower = multiply(1.0, columns.T, trans=1, lower=1, c=memory, overwrite_c=1)
-            total += lower.T
+            for start in range(0, channels, panel):
+                here, behind = slice(start, start + panel), slice(start + panel, channels)
+                own = columns[here]
+                into = memory if len(own) == panel else np.zeros((len(own), len(own)), rows.dtype, order="F")
+                total[here, here] += multiply(1.0, own.T, trans=1, lower=1, c=into, overwrite_c=1).T
+                if start + panel < channels:
+                    total[here, behind] += own @ columns[behind].T
     return total
 
 
@@ -104,7 +112,8 @@ def folded(columns: NDArray) -> NDArray:
     half = (columns.shape[1] + 1) // 2
     signs = np.random.default_rng(0).choice(np.array([-1, 1], columns.dtype), columns.shape[1] - half)
     result = columns[:, :half].copy()
-    result[:, : signs.size] += columns[:, half:] * signs
+    for rows in tiles(columns):
+        result[rows, : signs.size] += columns[rows, half:] * signs
     result *= columns.dtype.type(0.7)  # norms grow by up to √2, and rounding adds a little
     return np.rint(result, out=result)
 
