@@ -57,6 +57,9 @@ def network(name: str) -> Any:
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
+    for weight in model.parameters():
+        if weight.abs().max() < 1e-3:  # a fresh head of zeros, say, would hide all that stands before it
+            torch.nn.init.normal_(weight, std=0.1)
     return (Pixels(model) if segments else model).eval()
 
 
