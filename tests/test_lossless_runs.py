@@ -131,16 +131,11 @@ def test_the_same_bytes_every_time(dead: Path) -> None:
 
 # --- patterns, random networks, networks from the wild -----------------------
 
-LOOKED_AROUND = {  # bodies are not looked into, and a few fused or dynamically quantised operators neither
+LOOKED_AROUND = {  # bodies are not looked into, and fused norms neither
     "If: branches of the same width",
     "Loop: a residual block in every round",
     "Scan: a recurrent cell",
     "fused embeddings, normalisation and MLP",
-    "FusedConv with a residual",
-    "Tile and Expand of a pooled branch",
-    "integer convolutions and additions",
-    "dynamic quantisation",
-    "dynamic integer convolution",
 }
 
 

@@ -28,11 +28,11 @@ KEEPS_APART = frozenset(
     "com.microsoft:SimplifiedLayerNormalization MeanVarianceNormalization LRN LpNormalization Expand Tile Shape Size "
     "LpPool GlobalLpPool MaxRoiPool RoiAlign GridSample Crop Trilu ReverseSequence TopK ArgMax ArgMin Acos Acosh Asin "
     "Asinh Atanh Cosh Sinh Affine IsInf IsNaN Not Shrink ScaledTanh ParametricSoftplus com.microsoft:FastGelu "
-    "com.microsoft:BiasGelu com.microsoft:BiasAdd ImageScaler GatherND com.microsoft:QLinearAdd "
-    "com.microsoft:QLinearMul com.microsoft:QLinearLeakyRelu com.microsoft:QLinearSigmoid com.microsoft:QLinearConcat "
-    "com.microsoft:QLinearGlobalAveragePool com.microsoft:QLinearAveragePool com.microsoft:NhwcMaxPool".split()
+    "com.microsoft:BiasGelu com.microsoft:BiasAdd ImageScaler GatherND com.microsoft:NhwcMaxPool "
+    "com.microsoft:QLinearLeakyRelu com.microsoft:QLinearSigmoid".split()
 )
 ZERO_POINT = {"QLinearConv": 2, "ConvInteger": 2, "MatMulInteger": 2, "QLinearMatMul": 2, "com.microsoft:QGemm": 2}
+ZERO_POINT["com.microsoft:MatMulIntegerToFloat"] = 4
 FACTORS = {  # inputs that are multiplied with each other, so that it is enough if one of them is zero
     **dict.fromkeys(
         "MatMul FusedMatMul TransposeMatMul Attention MultiHeadAttention GroupQueryAttention".split(), (0, 1)
@@ -126,7 +126,9 @@ class Conditions:
         factors = FACTORS.get(node.proto.op_type, ())
         again = node.outputs if node.proto.op_type in RECURRENT else ()
         for k, key in enumerate((*node.inputs, *again)):
-            here, loud = self._channels(node, key, k) if key else (self.deps.nothing, self.deps.nothing)
+            if not key or (not node.path and self.knowledge.network.is_constant(key)):
+                continue  # what weights read is known by their labels
+            here, loud = self._channels(node, key, k)
             on |= here
             if k in factors:
                 loudly = np.where(multiplied & here, loudly & loud, loudly | loud)
@@ -169,13 +171,17 @@ class Conditions:
 
     def _zeros(self, node: Node, found: Facts, axis: int, size: int) -> np.ndarray:
         """Positions of an axis at which a value is always zero, as a number or as what its zero point says."""
-        flat = reduced(found, [k for k in range(len(found.shape)) if k != axis])
-        zero: float | None = 0.0
-        place = ZERO_POINT.get(operator(node.proto.domain, node.proto.op_type))
-        if place is not None and place < len(node.inputs) and node.inputs[place]:
+        place, zero = ZERO_POINT.get(operator(node.proto.domain, node.proto.op_type)), 0.0
+        given = place is not None and place < len(node.inputs) and bool(node.inputs[place])
+        maker = self.deps.maker(node.inputs[0])
+        if place is not None and given and maker is not None and maker.proto.op_type == "DynamicQuantizeLinear":
+            real = self.knowledge.get(maker.inputs[0]) if node.inputs[place] == maker.outputs[2] else None
+            found = found if real is None else real  # what the zero point stands for is zero
+        elif place is not None and given:
             array = self.knowledge.array(node.inputs[place])
-            zero = float(array.ravel()[0]) if array is not None and array.size == 1 else None
-        still = flat.constant & (flat.low == zero) if zero is not None else np.zeros(flat.shape, bool)
+            zero = float(array.ravel()[0]) if array is not None and array.size == 1 else np.nan
+        flat = reduced(found, [k for k in range(len(found.shape)) if k != axis])
+        still = flat.constant & (flat.low == zero)
         return np.broadcast_to(still.ravel(), (size,))
 
 

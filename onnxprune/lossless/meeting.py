@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from onnxprune.channels.dependencies import Node
+from onnxprune.channels.ops.linear import einsum_terms
 from onnxprune.channels.tables import operator
 from onnxprune.lossless.walk import Knowledge
 from onnxprune.model.contrib import matrix_axes
@@ -27,15 +28,6 @@ def _gemm(a: Attributes, k: int, rank: int) -> Axes:
     return [] if k > 1 else [1 - a.get("transA", 0)] if k == 0 else [a.get("transB", 0)]
 
 
-def _einsum(a: Attributes, k: int, rank: int) -> Axes:
-    text = a["equation"].decode() if isinstance(a["equation"], bytes) else a["equation"]
-    terms, arrow, result = text.replace(" ", "").partition("->")
-    term = terms.split(",")[k]
-    return (
-        [j for j, letter in enumerate(term) if letter not in result] if arrow and "." not in text else _all(a, k, rank)
-    )
-
-
 def _all(_: Attributes, __: int, rank: int) -> Axes:
     return list(range(rank))
 
@@ -43,7 +35,6 @@ def _all(_: Attributes, __: int, rank: int) -> Axes:
 PRODUCTS: dict[str, Callable[[Attributes, int, int], Axes]] = {
     "MatMul": _matmul,
     "Gemm": _gemm,
-    "Einsum": _einsum,
     "com.microsoft:FusedMatMul": _fused_matmul,
     "com.microsoft:TransposeMatMul": _fused_matmul,
 }
@@ -53,6 +44,12 @@ REDUCTIONS = frozenset("ReduceMean ReduceMax ReduceMin ReduceSum ReduceL1 Reduce
 def meeting_axes(knowledge: Knowledge, node: Node, k: int, rank: int) -> Axes:
     """Axes of input k, which has this rank, along which its elements are summed, or else come together."""
     name, attributes = operator(node.proto.domain, node.proto.op_type), attributes_of(node.proto)
+    if name == "Einsum":
+        shapes = [knowledge.deps.statics.shapes.get(key) for key in node.inputs]
+        if any(shape is None for shape in shapes):
+            return _all(attributes, k, rank)
+        terms, result = einsum_terms(attributes["equation"], [len(shape or ()) for shape in shapes])
+        return [j for j, letter in enumerate(terms[k]) if letter not in result]
     if name not in REDUCTIONS:
         return PRODUCTS.get(name, _all)(attributes, k, rank)
     told = attributes.get("axes")

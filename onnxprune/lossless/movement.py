@@ -4,7 +4,7 @@ import numpy as np
 from onnx import numpy_helper
 
 from onnxprune.channels.ops.select import slices
-from onnxprune.lossless.facts import Facts, expanded, facts, known, padded, reduced, reshaped, stacked
+from onnxprune.lossless.facts import Facts, aligned, expanded, facts, known, padded, reduced, reshaped, stacked
 from onnxprune.lossless.likeness import bits, mix, name_of
 from onnxprune.lossless.site import Site, rule
 
@@ -95,15 +95,15 @@ def _looked_up(site: Site) -> Facts | None:
 
 @rule("Expand", "Tile")
 def repeat(site: Site) -> Facts | None:
-    """Over axes without positions of their own."""
+    """Positions that are repeated are copies of each other."""
     pair, after = site.fact(0), site.outputs[0]
     if pair is None or after is None:
         return None
     found, before = pair
     aligned = (1,) * (len(after) - len(before)) + before
     wider = padded(found, len(after))
-    if any(wider.shape[k] > 1 and a != b for k, (a, b) in enumerate(zip(aligned, after, strict=True))):
-        return None
+    times = [b // a if wider.shape[k] > 1 else 1 for k, (a, b) in enumerate(zip(aligned, after, strict=True))]
+    wider = wider.map(lambda a: np.tile(a, times))
     return Facts(wider.low, wider.high, mix(wider.identity, site.kind, name_of(str(after))), wider.scale)
 
 
@@ -222,3 +222,37 @@ def reduce(site: Site) -> Facts | None:
         low, high = np.where(low >= 0, low * 0, -np.inf), np.where(high <= 0, high * 0, np.inf)
     out = facts(low, high, mix(flat.identity, site.kind, *gone), flat.scale)
     return out if site.attributes.get("keepdims", 1) else out.map(lambda a: np.squeeze(a, tuple(gone)))
+
+
+@rule("GatherElements")
+def gather_elements(site: Site) -> Facts | None:
+    """Elements along one axis that the indices name; positions of the others stay apart."""
+    found, shape, picks = site.inputs[0], site.shapes[0], site.fact(1)
+    if found is None or shape is None or picks is None:
+        return None
+    axis = site.attributes.get("axis", 0) % len(shape)
+    both = aligned([(reduced(found, [axis]), (*shape[:axis], 1, *shape[axis + 1 :])), picks])
+    if both is None:
+        return None
+    x, where = both
+    names = mix(x.identity, where.identity, bits(where.scale), site.kind)
+    return facts(x.low, x.high, names, x.scale)
+
+
+@rule("GridSample")
+def grid_sample(site: Site) -> Facts | None:
+    """Means of neighbours, and of zeros outside of a map."""
+    found, grid, shape = site.inputs[0], site.fact(1), site.shapes[0]
+    if (
+        found is None
+        or grid is None
+        or shape is None
+        or site.attributes.get("mode", b"linear") in (b"cubic", b"bicubic")
+    ):
+        return None
+    flat = reduced(found, range(2, len(shape)))
+    where = expanded(reduced(grid[0], range(1, len(shape))), grid[1], [0] if flat.shape[0] > 1 else [])
+    if where is None:
+        return None
+    names = mix(flat.identity, where.identity, bits(where.scale), site.kind)
+    return facts(np.minimum(flat.low, 0), np.maximum(flat.high, 0), names, flat.scale)

@@ -159,12 +159,11 @@ def arithmetic(site: Site) -> Facts | None:
         if op in ("Mul", "Div"):
             return affine(value, number if op == "Mul" else 1 / number, np.zeros(1), EXACT)
         return affine(value, np.ones(1), number if op == "Add" else -number, NEAR_SUM)
-    return _combined(site, x, y)
+    return combined(site, op, x, y)
 
 
-def _combined(site: Site, x: Facts, y: Facts) -> Facts | None:
-    """Two values that both depend on data."""
-    op = site.node.op_type
+def combined(site: Site, op: str, x: Facts, y: Facts) -> Facts:
+    """Add, Sub, Mul or Div of two values that both depend on data."""
     if op == "Add":
         low, high = x.low + y.low, x.high + y.high
     elif op == "Sub":

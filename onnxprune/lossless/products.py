@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from onnxprune.channels.ops.attention import _sizes as sizes_of_parts
+from onnxprune.channels.ops.linear import einsum_terms
 from onnxprune.lossless.facts import LARGEST, Facts, expanded, facts, reduced
 from onnxprune.lossless.likeness import Ids, bits, mix
 from onnxprune.lossless.site import Site, rule
@@ -109,12 +110,9 @@ def fused_product(site: Site) -> Facts | None:
 
 @rule("Einsum", passes=False)
 def einsum(site: Site) -> Facts | None:
-    text = site.attributes["equation"]
-    text = (text.decode() if isinstance(text, bytes) else text).replace(" ", "")
-    if "..." in text or "->" not in text:
+    if any(shape is None for shape in site.shapes):
         return None
-    terms, result = text.split("->")
-    parts = terms.split(",")
+    parts, result = einsum_terms(site.attributes["equation"], [len(shape or ()) for shape in site.shapes])
     if any(len(set(t)) < len(t) for t in parts):
         return None
     return summed(site, parts, result, tuple(range(len(parts))))

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-import onnxprune.lossless.linear
+import onnxprune.lossless.integer
 import onnxprune.lossless.movement  # noqa: F401  (these register rules)
 from onnxprune.channels.analysis import overridable
 from onnxprune.channels.dependencies import Dependencies
