@@ -19,8 +19,8 @@ from typing import Any
 FORMS = {"script": False, "dynamo": True}
 CNNS = (
     "alexnet convnext_tiny deeplabv3_mobilenet_v3_large densenet121 efficientnet_b0 fcn_resnet50 googlenet "
-    "inception_v3 lraspp_mobilenet_v3_large mnasnet1_0 mobilenet_v2 mobilenet_v3_large regnet_x_400mf regnet_y_400mf resnet18 "
-    "resnet50 resnext50_32x4d shufflenet_v2_x1_0 squeezenet1_0 vgg16_bn"
+    "inception_v3 lraspp_mobilenet_v3_large mnasnet1_0 mobilenet_v2 mobilenet_v3_large regnet_x_400mf regnet_y_400mf "
+    "resnet18 resnet50 resnext50_32x4d shufflenet_v2_x1_0 squeezenet1_0 vgg16_bn"
 ).split()
 TRANSFORMERS = ("swin_t", "vit_b_16")
 SIZES = {
