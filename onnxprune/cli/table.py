@@ -96,7 +96,8 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         "max_drop",
         BUDGET,
-        "Search for the largest cut that lowers the metric by at most this: 1% or 0.01 is one point.  Needs --data.",
+        "Search for the largest cut that lowers the metric by at most this: 1% or 0.01 is one point.  Needs "
+        "--data or --test-data.",
         Number(0, share=True),
         "D",
         frozenset({PRUNE}),
@@ -189,7 +190,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         "test_data",
         DATA,
-        "Other samples, to report the metrics on.",
+        "Other samples, to report the metrics on and to hold --max-drop on.",
         click.STRING,
         "PATH",
         CUTS,
