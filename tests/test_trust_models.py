@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from cli_runs import DIGITS, SHARED, Runner, nothing_written
+from cli_runs import DIGITS, SHARED, Runner, finished, nothing_written, process
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from onnxprune.model import load
@@ -297,3 +297,16 @@ def test_other_files(run: Runner, there: Path, case: str) -> None:
     assert outcome.code == 3
     assert outcome.err.count("\n") == 1
     assert "ONNX" in outcome.err
+
+
+def test_nothing_is_kept_in_the_home_folder(there: Path) -> None:
+    """onnxruntime would keep a device id and a database of events there."""
+    (there / "home").mkdir()
+    environment = {"HOME": str(there / "home")}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("XDG_CACHE_HOME", "ORT_DISABLE_TELEMETRY"):
+            patch.delenv(name, raising=False)
+        started = process(DIGITS, "out.onnx", "--ratio", 0.5, "--isolate", environment=environment)
+        outcome = finished(started)
+    assert outcome.code == 0, outcome.err
+    assert not list((there / "home").rglob("*"))

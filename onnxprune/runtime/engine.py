@@ -65,6 +65,7 @@ def engine() -> ModuleType:
     Raises `OnnxPruneError` in one line when the import fails, or when what is imported is the shell that
     remains after one of two wheels was uninstalled from under the other.
     """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else it keeps a device id and a database in the home folder
     try:
         with quiet():  # the library looks for GPUs as it loads, and warns where there are none
             module = importlib.import_module("onnxruntime")
@@ -72,6 +73,9 @@ def engine() -> ModuleType:
         raise _broken(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:160]) from error
     if not hasattr(module, "InferenceSession"):
         raise _broken("the module has no InferenceSession")
+    if os.environ["ORT_DISABLE_TELEMETRY"] == "1":
+        with contextlib.suppress(Exception):  # older versions have nothing to turn off
+            module.disable_telemetry_events()
     return module
 
 
