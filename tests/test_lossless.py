@@ -276,6 +276,19 @@ def test_copies_and_where_they_may_be_multiples(activation: str, scale: float, g
         assert found.kept["t0"].tolist() == [0, 1, 2, 4, 5, 6]
 
 
+def test_copies_behind_weights_that_are_turned_first() -> None:
+    """Exporters leave Transpose and Squeeze between a tensor of the file and its layer."""
+    net = Net(23)
+    w = net.filters(8, 3, 1, 1)
+    w[5] = 2 * w[1]
+    y = net.op("Relu", net.op("Conv", "x", net.tensor(w)))
+    last = net.op("Transpose", net.op("Squeeze", net.tensor(net.filters(8, 1, 5)), net.ints(1)), perm=[1, 0])
+    y = net.op("Gemm", net.op("Flatten", net.op("GlobalMaxPool", y)), last, transB=1)
+    found, _, error = lossless(net.model(y, 3, 9, 9))
+    assert found.removed == {"t0": {"duplicate": 1}}
+    assert error < CLOSE
+
+
 def test_copies_lead_to_copies_downstream() -> None:
     """Filters that differ only in how they share two copies out are copies once these are one."""
     net = Net(16)

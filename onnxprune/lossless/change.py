@@ -11,7 +11,7 @@ from onnxprune.channels.dependencies import Dependencies, Use
 from onnxprune.channels.labels import is_fixed
 from onnxprune.channels.roles import Role
 from onnxprune.lossless.conditions import Conditions, zero_point
-from onnxprune.lossless.readers import Reading, bias_of, grid_of
+from onnxprune.lossless.readers import Reading, bias_of, changeable, grid_of
 from onnxprune.surgery.recovery.layers import Bias, Finder
 from onnxprune.surgery.recovery.network import Network
 from onnxprune.surgery.tensors import masked_array
@@ -74,13 +74,13 @@ def _merge(conditions: Conditions, leaving: Leaving, k: int, reading: Reading, v
     """Add the weights of channels that go to those of the channels that they are multiples of."""
     parts = conditions.deps.component[reading.labels]
     targets = np.where(reading.unweighed, -1, leaving.stands_in[parts])
-    use = _finder(conditions).use(k, 1)
-    if use is None or not (targets >= 0).any():
+    if not (targets >= 0).any() or (key := changeable(conditions.knowledge, _finder(conditions), k)) is None:
         return
-    node = conditions.knowledge.network.nodes[k]
-    array = values.get(use.source, conditions.knowledge.array(node.input[1]))
-    assert array is not None
-    values[use.source] = new = array.copy()
+    knowledge, node = conditions.knowledge, conditions.knowledge.network.nodes[k]
+    source = values.get(key, knowledge.array(key))
+    assert source is not None
+    order = None if knowledge.network.tensor(node.input[1]) is not None else knowledge.order(node.input[1])
+    new = source.copy() if order is None else source.ravel()[order]
     grid = grid_of(node, new)
     assert grid is not None
     inputs = grid.shape[2]
@@ -90,6 +90,11 @@ def _merge(conditions: Conditions, leaving: Leaving, k: int, reading: Reading, v
         to = int(places[int(targets[at])][turn])
         ratio = reading.facts.scale[at] / reading.facts.scale[to]
         grid[to // inputs, :, to % inputs] += (ratio * grid[at // inputs, :, at % inputs]).astype(new.dtype)
+    if order is None:
+        values[key] = new
+        return
+    values[key] = source.copy()
+    values[key].ravel()[order.ravel()] = new.ravel()
 
 
 def _erase(conditions: Conditions, gone: np.ndarray, values: dict[str, np.ndarray]) -> None:

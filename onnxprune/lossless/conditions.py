@@ -26,7 +26,7 @@ from onnxprune.surgery.recovery.layers import Finder
 KEEPS_APART = frozenset(
     "GroupNormalization LayerNormalization RMSNormalization SimplifiedLayerNormalization Hardmax "
     "com.microsoft:SimplifiedLayerNormalization MeanVarianceNormalization LRN LpNormalization Expand Tile Shape Size "
-    "LpPool GlobalLpPool MaxRoiPool RoiAlign GridSample Crop Trilu ReverseSequence TopK ArgMax ArgMin Acos Acosh Asin "
+    "LpPool GlobalLpPool MaxRoiPool RoiAlign Trilu ReverseSequence TopK ArgMax ArgMin Acos Acosh Asin "
     "Asinh Atanh Cosh Sinh Affine IsInf IsNaN Not Shrink ScaledTanh ParametricSoftplus com.microsoft:FastGelu "
     "com.microsoft:BiasGelu com.microsoft:BiasAdd ImageScaler GatherND com.microsoft:NhwcMaxPool "
     "com.microsoft:QLinearLeakyRelu com.microsoft:QLinearSigmoid".split()

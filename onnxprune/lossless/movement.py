@@ -256,3 +256,10 @@ def grid_sample(site: Site) -> Facts | None:
         return None
     names = mix(flat.identity, where.identity, bits(where.scale), site.kind)
     return facts(np.minimum(flat.low, 0), np.maximum(flat.high, 0), names, flat.scale)
+
+
+@rule("Crop")
+def crop(site: Site) -> Facts | None:
+    """Of early Windows exports: a part of every map."""
+    found = site.inputs[0]
+    return None if found is None else reduced(found, range(2, len(found.shape))).named(site.kind)

@@ -26,7 +26,7 @@ class Reading:
     weights: (parts, outputs, inputs / parts, taps).
     facts: (inputs,), of the input.
     takes_constants: whether every output sees every tap of the kernel, so that a constant is a bias.
-    merges: whether its weights can be changed.
+    merges: whether its weights can be changed, in the tensor of the file that they stand in or are moved from.
     """
 
     node: int
@@ -70,7 +70,20 @@ def reading_of(knowledge: Knowledge, finder: Finder, k: int) -> Reading | None:
     takes = not (node.op_type.startswith("Conv") and padding) and holds_bias(knowledge, finder, k, weights)
     scale = attributes.get("alpha", 1.0) if node.op_type == "Gemm" else 1.0
     scaled = grid if scale == 1 else scale * grid
-    return Reading(k, value.axes[axis], scaled, whole.map(np.ravel), takes, finder.obstacle(k) is None)
+    return Reading(
+        k, value.axes[axis], scaled, whole.map(np.ravel), takes, changeable(knowledge, finder, k) is not None
+    )
+
+
+def changeable(knowledge: Knowledge, finder: Finder, k: int) -> str | None:
+    """The tensor of the file that the weights of a layer alone stand in, perhaps in another order."""
+    if finder.obstacle(k) is None:
+        use = finder.use(k, 1)
+        return None if use is None else use.source
+    source = finder.deps.sources.get(knowledge.origin(knowledge.network.nodes[k].input[1]) or "")
+    if source is None or finder.count[source.key] != 1 or source.dtype not in FLOATS:
+        return None
+    return source.key
 
 
 def grid_of(node: onnx.NodeProto, weights: np.ndarray) -> np.ndarray | None:

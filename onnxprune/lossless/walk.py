@@ -1,5 +1,6 @@
 """Facts of every value of a network, an operator at a time."""
 
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from onnxprune.model.static import attributes_of, opset_of
 from onnxprune.runtime.session import make_session
 from onnxprune.surgery.recovery.network import Network
 
+MOVES = frozenset({"Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten"})
 WIDE = 1 << 15  # elements of facts from which on only axes of channels have positions of their own
 
 
@@ -67,6 +69,24 @@ class Knowledge:
         if name not in self._arrays:
             self._arrays[name] = self._computed(name)
         return self._arrays[name]
+
+    def origin(self, name: str) -> str | None:
+        """The tensor of the file that a value is in another order, if nothing else takes what lies between."""
+        if name in self.network.tensors:
+            return None if name in self.pinned else name
+        k = self.network.maker.get(name)
+        if k is None or self.network.nodes[k].op_type not in MOVES or self.network.follow(name) is None:
+            return None
+        return self.origin(self.network.nodes[k].input[0])
+
+    def order(self, name: str) -> np.ndarray:
+        """Which element of its origin each element of a value is.  Raises ModelError."""
+        if name in self.network.tensors:
+            dims = tuple(self.network.tensors[name].dims)
+            return np.arange(math.prod(dims)).reshape(dims)
+        node = self.network.nodes[self.network.maker[name]]
+        rest = {n: array for n in node.input[1:] if n and (array := self.array(n)) is not None}
+        return _run(node, {**rest, node.input[0]: self.order(node.input[0])}, self.network.model, name)
 
     def _computed(self, name: str) -> np.ndarray | None:
         if not self.network.is_constant(name) or name in self.pinned:
