@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from onnxprune.channels.labels import Axes, Coupling, LabelError, Labels, fixed, is_fixed
+from onnxprune.channels.labels import LARGEST_AXIS, Axes, Coupling, LabelError, Labels, fixed, is_fixed
 from onnxprune.channels.tangles import (
     LARGEST_TANGLE,
     Detour,
@@ -210,6 +210,9 @@ def _merge(coupling: Coupling, name: str, value: Value, old: slice) -> tuple[Lab
         coupling.freeze(axes[k], why="merges it with another axis that can shrink")
     shape = [x.size for x in axes]
     if not carriers:
+        return fixed(math.prod(shape)), None
+    if math.prod(shape) > LARGEST_AXIS:
+        coupling.freeze(axes[carriers[0]], why="merges it into an axis of more positions than can be followed")
         return fixed(math.prod(shape)), None
     column = axes[carriers[0]].reshape([-1 if k == carriers[0] else 1 for k in range(len(axes))])
     alone = sum(s > 1 for s in shape) == 1
