@@ -1,7 +1,7 @@
 """Rows of operators that mix channels by weights, of recurrent layers, and of their quantised kin."""
 
 import numpy as np
-from rows import I, Row, W, X, row
+from rows import I, P, Row, W, X, row
 
 S = np.float32(0.05)  # a scale
 Z = np.uint8(3)  # a zero point
@@ -108,6 +108,17 @@ RECURRENT = [
     row("GRU", (3, 2, 4), W(1, 15, 4), W(1, 15, 5), W(1, 30), None, (1, 2, 5), free=9, hidden_size=5, outputs=2),
     row("GRU", (3, 2, 4), W(1, 15, 4), W(1, 15, 5), free=9, hidden_size=5, outputs=2, linear_before_reset=1),
     row("RNN", (3, 2, 4), W(1, 5, 4), W(1, 5, 5), W(1, 10), free=9, hidden_size=5, outputs=2),
+    row(
+        "com.microsoft:DynamicQuantizeLSTM", (3, 2, 4), X((1, 4, 20), "i1", -9, 9, weight=True),
+        X((1, 5, 20), "i1", -9, 9, weight=True), W(1, 40), None, None, None, None, P(1, 20), np.zeros((1, 20), "i1"),
+        P(1, 20), np.zeros((1, 20), "i1"), free=9, hidden_size=5, outputs=3, _loud=False,
+    ),
+    row(
+        "com.microsoft:DynamicQuantizeLSTM", (3, 2, 4), X((2, 4, 20), "i1", -9, 9, weight=True),
+        X((2, 5, 20), "i1", -9, 9, weight=True), W(2, 40), None, None, None, None, P(2), np.ones(2, "i1"),
+        P(2), np.ones(2, "i1"), free=0, hidden_size=5, outputs=3, direction="bidirectional",
+        _refused="zero points of its own",
+    ),
 ]  # fmt: skip
 
 ROWS: list[Row] = CONVOLUTIONS + MATRICES + RECURRENT

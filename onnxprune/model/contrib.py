@@ -77,7 +77,7 @@ def shapes_of(
         return []
     try:
         return known(shapes, attributes)
-    except (IndexError, TypeError):  # an input that the shape needs is left out or unknown
+    except (IndexError, KeyError, TypeError):  # an input that the shape needs is left out or unknown
         return []
 
 
@@ -145,6 +145,13 @@ def _matmul(x: Sequence[Any], a: Mapping[str, Any]) -> list[Shape | None]:
     return [(*(max(pair) if min(pair) else 0 for pair in columns), left[-2], right[-1])]
 
 
+def _lstm(x: Sequence[Any], a: Mapping[str, Any]) -> list[Shape | None]:
+    """Input (steps, batch, features), recurrent weights (directions, units, gates · units)."""
+    (steps, batch, _), directions, units = x[0], x[2][0], a["hidden_size"]
+    last = (directions, batch, units)
+    return [(steps, directions, batch, units), last, last]
+
+
 def _half(x: Sequence[Any], _: Mapping[str, Any]) -> list[Shape | None]:
     return [(*x[0][:-1], x[0][-1] // 2)]
 
@@ -173,6 +180,7 @@ SHAPES: dict[str, Callable[[Sequence[Any], Mapping[str, Any]], list[Shape | None
     "Split": _split,
     "com.microsoft:Attention": _attention,
     "com.microsoft:BiasSplitGelu": _half,
+    "com.microsoft:DynamicQuantizeLSTM": _lstm,
     "com.microsoft:EmbedLayerNormalization": _embed,
     "com.microsoft:FusedMatMul": _matmul,
     "com.microsoft:GroupQueryAttention": _grouped_query,

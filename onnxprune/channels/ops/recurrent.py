@@ -6,6 +6,8 @@ import numpy as np
 
 from onnxprune.channels.labels import Axes, Labels, fixed
 from onnxprune.channels.op import Op
+from onnxprune.channels.ops.integer import one_scale
+from onnxprune.channels.roles import Scaling
 from onnxprune.channels.tables import repair, rule
 
 QUIET = {  # activations after which a unit without weights stays at zero, by position among those of one direction
@@ -100,6 +102,38 @@ def _outputs(x: Axes, units: Labels, direction: Labels, layout: int) -> list[Axe
         return [(fixed(x[0].size), fixed(x[1].size), direction, units), last, last]
     last = (direction, fixed(x[1].size), units)
     return [(fixed(x[0].size), direction, fixed(x[1].size), units), last, last]
+
+
+_quiet_lstm = _quiet("LSTM", 1, 2, 3, 5, 6, 7)
+
+
+@rule("com.microsoft:DynamicQuantizeLSTM", quiet=_quiet_lstm)
+def quantized_lstm(
+    op: Op, x: Axes, w: Axes, r: Axes, b: Axes | None = None, lengths: Axes | None = None, h: Axes | None = None,
+    c: Axes | None = None, p: Axes | None = None, *steps: Axes | None, **_: Any,
+) -> list[Axes]:  # fmt: skip
+    """Weights (directions, features, gates · units) in eight bits; scales and zero points for each column, or one."""
+    one_scale(op, x)
+    if _quiet_lstm(op):
+        op.demands.append(r[1])
+    else:
+        op.freeze(r[1], why="takes one scale over all units")
+    out = _recurrent(op, 4, 0, x, (w[0], w[2], w[1]), (r[0], r[2], r[1]), b, lengths, h, c, p)
+    for weight, scale in zip((w, w, r, r), steps, strict=True):
+        if scale is not None and len(scale) == 2:
+            op.tie(weight[2], scale[1])
+            op.freeze(scale[0], why="has a direction for each position")
+    for weight, k in ((w, 8), (r, 10)):
+        zero = op.constant(k + 1)
+        if zero is None or (zero.any() and zero.size > 1):
+            return op.unknown("has zero points of its own for each direction or column")
+        op.scalings.append(Scaling(weight, "", op.names[k + 1] if zero.any() else "", None))  # ranked as integers
+    return out
+
+
+@repair("com.microsoft:DynamicQuantizeLSTM")
+def repair_quantized_lstm(edit: Any, **_: Any) -> None:
+    edit.set_attribute("hidden_size", edit.count_in(2, 1))
 
 
 @repair("LSTM", "GRU", "RNN")
