@@ -197,6 +197,16 @@ HUGE = {
     "a fill for weights": network(
         [node("ConstantOfShape", ["s"], ["f"]), node("Conv", ["x", "f"], ["y"])], tensors={"s": [1 << 34, 3, 1, 1]}
     ),
+    "a fill for weights, each axis of which could be": network(
+        [
+            node("ConstantOfShape", ["s"], ["f"]),
+            node("Conv", ["x", "f"], ["c"]),
+            node("Relu", ["c"], ["r"]),
+            node("Conv", ["r", "w"], ["y"]),
+        ],
+        [("x", [1, 3, 4000, 4000])],
+        {"s": [1 << 9, 3, 1 << 10, 1 << 10], "w": floats(4, 512, 1, 1)},
+    ),
     "a fill for no weights": network(
         [node("ConstantOfShape", ["s"], ["f"]), node("Conv", ["x", "f"], ["y"])], tensors={"s": [1 << 40, 0, 1, 1]}
     ),

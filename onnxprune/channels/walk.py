@@ -1,5 +1,6 @@
 """The walk over a model: every node is visited once, by its rule."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,6 +25,8 @@ CUTTABLE = frozenset(
 )
 TAKES_INT32 = frozenset("QLinearConv ConvInteger MatMulInteger DequantizeLinear QGemm Add Cast Mul Sub".split())
 MAKES_CHANNELS = frozenset({"ConstantOfShape", "Expand", "Tile"})  # outputs have labels where inputs have none
+
+LARGEST_FILL = 1 << 28  # elements; a fill is a few bytes in the file, and cutting or masking it may write it out
 
 
 @dataclass
@@ -172,6 +175,7 @@ class Walk:
         if (
             proto.op_type == "ConstantOfShape"
             and (shape := next(iter(shapes), None)) is not None
+            and math.prod(shape) <= LARGEST_FILL
             and node.inputs[0] in self.weights
         ):
             dtype = next(

@@ -46,7 +46,7 @@ def fill(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
+    if len(sys.argv) > 1 and not sys.argv[1].startswith("-") and not Path(sys.argv[1]).is_file():
         fill(Path(sys.argv[1]))
     atheris.Setup(sys.argv, try_one)
     atheris.Fuzz()
