@@ -243,6 +243,28 @@ def test_recurrent_units_of_zeros() -> None:
     assert next(a.i for a in small.graph.node[0].attribute if a.name == "hidden_size") == 6
 
 
+@pytest.mark.parametrize(("kind", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+@pytest.mark.parametrize("directions", [1, 2])
+def test_copies_of_recurrent_units(kind: str, gates: int, directions: int) -> None:
+    """Also copies in what the gates read."""
+    net = Net(24)
+    w, r = net.filters(directions, gates * 8, 6), net.filters(directions, gates * 8, 8)
+    b = net.filters(directions, 2 * gates * 8)
+    for array in (w, r, b):
+        grid = array.reshape(-1, 8, array.shape[2] if array.ndim == 3 else 1)
+        grid[:, [5, 6]] = grid[:, [1, 3]]
+    first = net.filters(4, 6)
+    first[:, 2] = first[:, 4]
+    way = "bidirectional" if directions == 2 else "forward"
+    y = net.op("MatMul", "x", net.tensor(first))
+    y = net.op(kind, y, net.tensor(w), net.tensor(r), net.tensor(b), hidden_size=8, direction=way)
+    y = net.op("MatMul", y, net.tensor(net.filters(8, 5)))
+    found, small, error = lossless(net.model(y, 2, 4))
+    assert sorted(found.removed.values(), key=str) == [{"duplicate": 1}, {"duplicate": 2}]
+    assert error < CLOSE
+    assert next(a.i for a in small.graph.node[1].attribute if a.name == "hidden_size") == 6
+
+
 # --- what nobody reads, and copies -------------------------------------------
 
 

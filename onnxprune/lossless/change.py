@@ -32,12 +32,14 @@ class Leaving:
 def shifts(conditions: Conditions, leaving: Leaving) -> dict[int, np.ndarray]:
     """By node, what has to be added to the outputs of a layer for constants that go, (outputs,)."""
     found = {}
-    for k, reading in conditions.readings.items():
+    for reading in conditions.readings:
         gone = leaving.plain[conditions.deps.component[reading.labels]] & reading.constants & ~reading.unweighed
         levels = np.where(gone, reading.facts.low, 0.0)
         if levels.any():
             parts, _, inputs, _ = reading.weights.shape
-            found[k] = np.einsum("goit,gi->go", reading.weights, levels.reshape(parts, inputs), optimize=True).ravel()
+            found[reading.node] = np.einsum(
+                "goit,gi->go", reading.weights, levels.reshape(parts, inputs), optimize=True
+            ).ravel()
     return found
 
 
@@ -63,23 +65,25 @@ def changed(conditions: Conditions, leaving: Leaving) -> dict[str, np.ndarray]:
         added = np.zeros(old.size)
         added[bias.at] = np.divide(moved, bias.gain, out=np.zeros_like(moved), where=bias.gain != 0)
         values[bias.key] = (old.astype(np.float64) + added.reshape(old.shape)).astype(old.dtype)
-    for k, reading in conditions.readings.items():
+    for reading in conditions.readings:
         if reading.merges:
-            _merge(conditions, leaving, k, reading, values)
+            _merge(conditions, leaving, reading, values)
     _erase(conditions, leaving.all, values)
     return values
 
 
-def _merge(conditions: Conditions, leaving: Leaving, k: int, reading: Reading, values: dict[str, np.ndarray]) -> None:
+def _merge(conditions: Conditions, leaving: Leaving, reading: Reading, values: dict[str, np.ndarray]) -> None:
     """Add the weights of channels that go to those of the channels that they are multiples of."""
     parts = conditions.deps.component[reading.labels]
     targets = np.where(reading.unweighed, -1, leaving.stands_in[parts])
-    if not (targets >= 0).any() or (key := changeable(conditions.knowledge, _finder(conditions), k)) is None:
+    if not (targets >= 0).any():
         return
-    knowledge, node = conditions.knowledge, conditions.knowledge.network.nodes[k]
+    knowledge, node = conditions.knowledge, conditions.knowledge.network.nodes[reading.node]
+    name, key = node.input[reading.place], changeable(knowledge, _finder(conditions), reading.node, reading.place)
+    assert key is not None
     source = values.get(key, knowledge.array(key))
     assert source is not None
-    order = None if knowledge.network.tensor(node.input[1]) is not None else knowledge.order(node.input[1])
+    order = None if knowledge.network.tensor(name) is not None else knowledge.order(name)
     new = source.copy() if order is None else source.ravel()[order]
     grid = grid_of(node, new)
     assert grid is not None
@@ -137,7 +141,7 @@ def missing_biases(conditions: Conditions, nodes: Iterable[int]) -> dict[int, np
         weights = knowledge.array(node.input[1])
         assert weights is not None
         shared = knowledge.network.tensor(node.input[2]) if len(node.input) > 2 and node.input[2] else None
-        outputs = int(np.prod(conditions.readings[k].weights.shape[:2]))
+        outputs = next(r.weights.shape[0] * r.weights.shape[1] for r in conditions.readings if r.node == k)
         found[k] = np.zeros(outputs, weights.dtype) if shared is None else shared
     return found
 

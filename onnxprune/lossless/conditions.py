@@ -16,7 +16,7 @@ from onnxprune.channels.tables import operator
 from onnxprune.lossless.facts import Facts, reduced
 from onnxprune.lossless.likeness import Ids, mix, name_of
 from onnxprune.lossless.meeting import meeting_axes
-from onnxprune.lossless.readers import Reading, reading_of
+from onnxprune.lossless.readers import Reading, gates_of, reading_of
 from onnxprune.lossless.site import PASSES
 from onnxprune.lossless.walk import Knowledge
 from onnxprune.model.static import attributes_of, subgraphs
@@ -55,7 +55,7 @@ class Conditions:
 
     knowledge: Knowledge
     deps: Dependencies
-    readings: dict[int, Reading]
+    readings: list[Reading]
     needed: np.ndarray
     needed_apart: np.ndarray
     lively: np.ndarray
@@ -68,7 +68,7 @@ class Conditions:
         self = cls(
             knowledge,
             deps,
-            {},
+            [],
             none.copy(),
             none.copy(),
             none.copy(),
@@ -85,12 +85,16 @@ class Conditions:
         for index, node in enumerate(self.deps.nodes):
             if _apart(self.deps, node):
                 continue
-            reading = reading_of(self.knowledge, finder, place[index]) if index in place else None
-            if reading is not None:
-                self.readings[place[index]] = reading
+            found = self._readings(finder, place[index]) if index in place else []
+            self.readings += found
+            for reading in found:
                 self._note(reading)
-            elif not _weights_only(self.knowledge, node):
+            if not found and not _weights_only(self.knowledge, node):
                 self._note_other(index, node, feeds)
+
+    def _readings(self, finder: Finder, k: int) -> list[Reading]:
+        reading = reading_of(self.knowledge, finder, k)
+        return [reading] if reading is not None else gates_of(self.knowledge, finder, k)
 
     def _note(self, reading: Reading) -> None:
         parts = self.deps.component[reading.labels]
@@ -100,7 +104,11 @@ class Conditions:
             self.needed_apart[parts[~spare]] = True
         self.lively[parts[~reading.facts.constant]] = True
         used = np.flatnonzero(np.broadcast_to(reading.labels != 0, reading.labels.shape))
-        place = mix(_occurrence(parts[used]), used // reading.weights.shape[2], name_of(f"reader {reading.node}"))
+        place = mix(
+            _occurrence(parts[used]),
+            used // reading.weights.shape[2],
+            name_of(f"reader {reading.node} {reading.place}"),
+        )
         names = mix(reading.facts.identity[used], place)
         np.bitwise_xor.at(self.likeness, parts[used], names)
         np.maximum.at(self.size, parts[used], np.log2(reading.facts.scale[used]))

@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxprune.channels.ops.recurrent import QUIET
 from onnxprune.lossless.facts import Facts, expanded, facts, padded, reduced
-from onnxprune.lossless.likeness import BLOCK, bits, mix, multiples, tolerance
+from onnxprune.lossless.likeness import BLOCK, EXACT, bits, mix, multiples, tolerance
 from onnxprune.lossless.pointwise import NEAR_SUM, affine
 from onnxprune.lossless.products import matrix_product, turned_product, zeros
 from onnxprune.lossless.site import Site, rule
@@ -205,7 +205,7 @@ def quantised_convolution(site: Site) -> Facts | None:
 
 @rule("LSTM", "GRU", "RNN", passes=False)
 def recurrent(site: Site) -> list[Facts | None] | None:
-    """A hidden unit whose weights, biases and first states are zero stays at zero."""
+    """Hidden units with the same weights stay the same from states of zero on, and without weights at zero."""
     w, r, b = (site.array(k) for k in (1, 2, 3))
     states = [site.fact(k) for k in (5, 6) if site.has(k)]
     told = [n.decode() if isinstance(n, bytes) else n for n in site.attributes.get("activations", ())]
@@ -220,8 +220,12 @@ def recurrent(site: Site) -> list[Facts | None] | None:
     if not all(name in calm[k % len(calm)] for k, name in enumerate(told)):
         return None
     units = r.shape[2]
-    busy = [a.reshape(len(a), -1, units, a.shape[2]).any((0, 1, 3)) for a in (w, r)]
-    busy += [b.reshape(-1, units).any(0)] if b is not None else []
-    low = np.where(np.any(busy, axis=0), -np.inf, 0.0)
-    one = facts(low, -low, mix(site.token, np.arange(units, dtype=np.uint64)))
+    rows = [a.reshape(len(a), -1, units, a.shape[2]).transpose(2, 0, 1, 3).reshape(units, -1) for a in (w, r)]
+    peepholes = site.array(7) if site.has(7) else None
+    rows += [a.reshape(-1, units).T for a in (b, peepholes) if a is not None]
+    own = np.concatenate(rows, 1)
+    first, factor = multiples(own, np.zeros(units), np.zeros(units, np.uint64), EXACT)
+    first = np.where(factor == 1, first, np.arange(units))
+    low = np.where(own.any(1), -np.inf, 0.0)
+    one = facts(low, -low, mix(site.token, first))
     return [None if s is None else padded(one, len(s)).named(k) for k, s in enumerate(site.outputs)]

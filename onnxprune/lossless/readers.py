@@ -12,7 +12,7 @@ from onnxprune.lossless.facts import Facts, expanded, reduced
 from onnxprune.lossless.linear import touches_padding
 from onnxprune.lossless.walk import Knowledge
 from onnxprune.model.static import attributes_of
-from onnxprune.surgery.recovery.layers import FLOATS, Bias, Finder, linear_of
+from onnxprune.surgery.recovery.layers import FLOATS, RECURRENT, Bias, Finder, linear_of
 
 LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
@@ -27,6 +27,7 @@ class Reading:
     facts: (inputs,), of the input.
     takes_constants: whether every output sees every tap of the kernel, so that a constant is a bias.
     merges: whether its weights can be changed, in the tensor of the file that they stand in or are moved from.
+    place: of the weights among the inputs of the node.
     """
 
     node: int
@@ -35,6 +36,7 @@ class Reading:
     facts: Facts
     takes_constants: bool
     merges: bool
+    place: int = 1
 
     @cached_property
     def unweighed(self) -> np.ndarray:
@@ -75,8 +77,38 @@ def reading_of(knowledge: Knowledge, finder: Finder, k: int) -> Reading | None:
     )
 
 
-def changeable(knowledge: Knowledge, finder: Finder, k: int) -> str | None:
+def gates_of(knowledge: Knowledge, finder: Finder, k: int) -> list[Reading]:
+    """How the gates of a recurrent node read its input and its own hidden units; none where that is not known."""
+    node, network = knowledge.network.nodes[k], knowledge.network
+    if node.op_type not in RECURRENT or network.is_constant(node.input[0]):
+        return []
+    w, r = (knowledge.array(node.input[place]) for place in (1, 2))
+    value, units = finder.deps.values.get(node.input[0]), finder.use(k, 2)
+    own = next((knowledge.get(name) for name in node.output if name), None)
+    found = knowledge.get(node.input[0])
+    if w is None or r is None or w.ndim != 3 or r.ndim != 3 or value is None or found is None or own is None:
+        return []
+    whole = None if value.tangle is not None else expanded(reduced(found, [0, 1]), value.shape, [2])
+    hidden = None if units is None else reduced(own, range(len(own.shape) - 1)).map(np.ravel)
+    if whole is None or units is None or hidden is None or hidden.low.size != r.shape[2]:
+        return []
+    read = ((1, w, value.axes[2], whole.map(np.ravel)), (2, r, units.axes[2], hidden))
+    return [
+        Reading(k, labels, _rows(array), facts, False, changeable(knowledge, finder, k, place) is not None, place)
+        for place, array, labels, facts in read
+    ]
+
+
+def _rows(gates: np.ndarray) -> np.ndarray:
+    """Weights of all gates and directions, (directions, gates · units, inputs), as those of one layer; a view."""
+    return gates.reshape(-1, gates.shape[2])[None, :, :, None]
+
+
+def changeable(knowledge: Knowledge, finder: Finder, k: int, place: int = 1) -> str | None:
     """The tensor of the file that the weights of a layer alone stand in, perhaps in another order."""
+    if knowledge.network.nodes[k].op_type in RECURRENT:
+        use = finder.use(k, place)
+        return use.source if use is not None and finder.alone(use) else None
     if finder.obstacle(k) is None:
         use = finder.use(k, 1)
         return None if use is None else use.source
@@ -94,6 +126,8 @@ def grid_of(node: onnx.NodeProto, weights: np.ndarray) -> np.ndarray | None:
         return weights.reshape(group, len(weights) // group, weights.shape[1], -1)
     if node.op_type == "ConvTranspose":
         return weights.reshape(group, len(weights) // group, weights.shape[1], -1).swapaxes(1, 2)
+    if node.op_type in RECURRENT:
+        return _rows(weights)
     if weights.ndim != 2:
         return None
     return (weights if attributes.get("transB", 0) else weights.T)[None, :, :, None]
