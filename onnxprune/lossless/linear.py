@@ -210,19 +210,15 @@ def recurrent(site: Site) -> list[Facts | None] | None:
     states = [site.fact(k) for k in (5, 6) if site.has(k)]
     told = [n.decode() if isinstance(n, bytes) else n for n in site.attributes.get("activations", ())]
     calm = QUIET[site.node.op_type]
-    if (
-        w is None
-        or r is None
-        or (b is None and site.has(3))
-        or any(s is None or s[0].low.any() or s[0].high.any() for s in states)
-    ):
+    if w is None or r is None or any(site.has(k) and site.array(k) is None for k in (3, 7)):
+        return None
+    if any(s is None or s[0].low.any() or s[0].high.any() for s in states):
         return None
     if not all(name in calm[k % len(calm)] for k, name in enumerate(told)):
         return None
     units = r.shape[2]
     rows = [a.reshape(len(a), -1, units, a.shape[2]).transpose(2, 0, 1, 3).reshape(units, -1) for a in (w, r)]
-    peepholes = site.array(7) if site.has(7) else None
-    rows += [a.reshape(-1, units).T for a in (b, peepholes) if a is not None]
+    rows += [a.reshape(-1, units).T for a in (b, site.array(7)) if a is not None]
     own = np.concatenate(rows, 1)
     first, factor = multiples(own, np.zeros(units), np.zeros(units, np.uint64), EXACT)
     first = np.where(factor == 1, first, np.arange(units))
