@@ -204,6 +204,4 @@ def _cast(array: np.ndarray, want: np.dtype, spec: Spec) -> np.ndarray:
         found = np.ascontiguousarray(array, want) if array.ndim else array.astype(want)
     if _kind(want) == "f" and not np.array_equal(np.isfinite(array), np.isfinite(found)):
         raise UsageError(f"input '{spec.name}' is {want}, which cannot hold all numbers of the data")
-    if _kind(want) == "f" and np.isnan(found).any():
-        raise UsageError(f"the data for input '{spec.name}' hold NaN; repair them or leave those samples out")
     return found
