@@ -25,7 +25,7 @@ class GroupRow:
     channels: int
     kept: int
     asked: float | None  # share of its channels that was asked to go; None under a target or threshold
-    note: str = ""  # why it was left whole, where it was
+    note: str = ""  # why it was left whole, where it was; in a lossless run, what went
 
     @property
     def removed(self) -> float:
