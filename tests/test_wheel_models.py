@@ -38,7 +38,8 @@ def node_tests() -> list[NodeTest]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cases = load_model_tests(kind="node")
-    return [NodeTest(c.name, c.model, tensors(c.model, c.data_sets[0][0])) for c in cases if c.data_sets]
+    models = [(c, c.model or onnx.load(Path(c.model_dir or "") / "model.onnx")) for c in cases if c.data_sets]
+    return [NodeTest(c.name, model, tensors(model, c.data_sets[0][0])) for c, model in models]
 
 
 def tensors(model: ModelProto, inputs: list[np.ndarray]) -> dict[str, np.ndarray]:
@@ -159,6 +160,8 @@ def lawful(test: NodeTest) -> bool:
 
 def test_a_sample_of_operators() -> None:
     tests = [test for test in node_tests() if lawful(test)][::17]
+    if not tests:
+        pytest.skip("this onnx comes without the data of its tests")
     assert sum(check_node_test(test, 1) for test in tests) > 100
     for test in tests:
         assert_faithful(test.model)

@@ -20,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0 done; 1 a check failed, or a bug; 2 usage; 3 the model is invalid or not supported; 4 files; 130 Ctrl-C.
     """
+    _fill_standard_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     screen = Screen(json="--json" in given, verbose=bool({"-v", "--verbose"} & set(given)))
     try:
@@ -88,6 +89,21 @@ def _hint(error: click.ClickException) -> str:
     if context is None or type(error) is click.BadParameter:
         return ""
     return f" (`{context.command_path.removesuffix(' prune')} --help` says what there is)"
+
+
+def _fill_standard_streams() -> None:
+    """Open what the caller closed of the three standard streams, on nothing.
+
+    Else the next file that is opened, perhaps the output, takes the number of one, and libraries print into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            with suppress(OSError):
+                os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  (numpy before 2.1 wants one)
 
 
 def _drop_output() -> None:

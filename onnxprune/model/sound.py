@@ -53,6 +53,17 @@ def _is_sound(node: onnx.NodeProto, context: onnx.checker.C.CheckerContext) -> b
     return True
 
 
+def is_well_formed(node: onnx.NodeProto, opset: int) -> bool:
+    """Whether a node of the default domain has the inputs and attributes that its operator's definition wants."""
+    context = onnx.checker.C.CheckerContext()
+    context.ir_version, context.opset_imports = onnx.IR_VERSION, {"": opset}
+    try:
+        onnx.checker.check_node(node, context)
+    except (onnx.checker.ValidationError, ValueError):
+        return False
+    return True
+
+
 def _has_inputs(node: onnx.NodeProto, context: onnx.checker.C.CheckerContext) -> bool:
     """Whether the inputs are there that the operator cannot do without."""
     version = context.opset_imports.get(node.domain, context.opset_imports.get("ai.onnx", 1))

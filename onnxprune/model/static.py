@@ -20,7 +20,7 @@ from onnxprune.model.bodies import give_branch, walk_body
 from onnxprune.model.evaluate import LARGEST, MALFORMED, evaluate
 from onnxprune.model.inference import Inference
 from onnxprune.model.skeleton import LONGEST, Shape, skeleton_of
-from onnxprune.model.sound import without_unsound
+from onnxprune.model.sound import is_well_formed, without_unsound
 
 EIGHT_BIT = frozenset({onnx.TensorProto.INT8, onnx.TensorProto.UINT8})
 
@@ -261,6 +261,8 @@ def _infer_standard(
     keys = {name: keys[name] for name in node.input if name}
     if not all(key in statics.shapes and key in statics.types for key in keys.values()):
         return
+    if not is_well_formed(node, opset):
+        return  # the shape stays unknown, and the analysis freezes what it would need it for
     shapes = {name: statics.shapes[key] for name, key in keys.items()}
     if channels_last:
         x = shapes[node.input[0]]
