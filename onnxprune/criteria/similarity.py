@@ -94,12 +94,11 @@ def gram(rows: Integers, fold: bool = False) -> Floats:
             if fold and work > FOLDED_WORK:
                 columns = folded(columns)
             for start in range(0, channels, panel):
-                here, behind = slice(start, start + panel), slice(start + panel, channels)
-                own = columns[here]
+                stop = min(start + panel, channels)
+                own = columns[start:stop]
                 into = memory if len(own) == panel else np.zeros((len(own), len(own)), rows.dtype, order="F")
-                total[here, here] += multiply(1.0, own.T, trans=1, lower=1, c=into, overwrite_c=1).T
-                if start + panel < channels:
-                    total[here, behind] += own @ columns[behind].T
+                total[start:stop, start:stop] += multiply(1.0, own.T, trans=1, lower=1, c=into, overwrite_c=1).T
+                total[start:stop, stop:] += own @ columns[stop:].T
     return total
 
 
