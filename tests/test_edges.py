@@ -213,6 +213,13 @@ HUGE = {
     "an input": network([node("Relu", ["x"], ["y"])], [("x", [1, 1 << 40])], {}),
     "rows of a product": network([node("MatMul", ["x", "w"], ["y"])], [("x", [1 << 40, 3])], {"w": floats(3, 4)}),
     "tiles": network([node("Tile", ["x", "t"], ["y"])], [("x", [1, 3])], {"t": [1 << 30, 1 << 30]}),
+    "tiles of a tensor of the file": network(
+        [node("Tile", ["w", "t"], ["y"])], [("x", [1])], {"w": floats(9), "t": [1 << 28, 1, 1, 4]}
+    ),
+    "tiles of channels": network(
+        [node("Conv", ["x", "w1"], ["c"]), node("Tile", ["c", "t"], ["y"])],
+        tensors={**WEIGHTS, "t": [1, 1 << 28, 1, 1]},
+    ),
     "an expansion": network(
         [node("Conv", ["x", "w1"], ["c"]), node("Expand", ["c", "t"], ["y"])],
         tensors={**WEIGHTS, "t": [1 << 20, 8, 7, 7]},

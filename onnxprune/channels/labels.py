@@ -32,6 +32,18 @@ def fixed(size: int) -> Labels:
     return np.broadcast_to(np.int64(FIXED), (size,))
 
 
+def repeated(labels: Labels, times: int, *, each: bool = False) -> Labels:
+    """An axis that stands there several times, one after the other or each position on its own.
+
+    Raises LabelError for more positions than can be followed, and ValueError for fewer than none.
+    """
+    if is_fixed(labels):
+        return fixed(labels.size * times)
+    if labels.size * times > LARGEST_AXIS:
+        raise LabelError(f"an axis of {labels.size * times} positions is too long to label")
+    return np.repeat(labels, times) if each else np.tile(labels, times)
+
+
 def is_fixed(labels: Labels) -> bool:
     """Whether no position of the axis can die, by what the labels say themselves."""
     return not any(labels.strides) or not labels.any()

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.channels.labels import BALANCES, Axes, Labels, fixed
+from onnxprune.channels.labels import BALANCES, Axes, Labels, fixed, repeated
 from onnxprune.channels.op import Op
 from onnxprune.channels.promises import made
 from onnxprune.channels.tables import repair, rule
@@ -78,7 +78,7 @@ def conv_transpose(op: Op, x: Axes, w: Axes, b: Axes | None = None, *, group: in
     op.writes(w[1])
     op.reads(w[0])
     if group > 1 and per_group == 1:  # depthwise, with w[1] outputs for each channel
-        out = np.repeat(x[1], w[1].size)
+        out = repeated(x[1], w[1].size, each=True)
         op.freeze(*(w[1:2] if w[1].size > 1 else ()), why="gives every channel the same number of outputs")
         op.tie(x[1], w[0])
         op.writes(w[0])
@@ -87,7 +87,7 @@ def conv_transpose(op: Op, x: Axes, w: Axes, b: Axes | None = None, *, group: in
         grid = x[1].reshape(group, -1)
         op.contract(w[0], x[1], op.weights[1] or op.quiet[0])
         op.tie(grid[:1], grid)
-        out = np.tile(w[1], group)
+        out = repeated(w[1], group)
     if b is not None:
         op.tie(out, *b)
         op.adds(*b)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.channels.boxes import Value
-from onnxprune.channels.labels import Axes, Labels, fixed
+from onnxprune.channels.labels import Axes, Labels, fixed, repeated
 from onnxprune.channels.op import Op, on
 from onnxprune.channels.promises import first, joined
 from onnxprune.channels.tables import repair, rule
@@ -67,7 +67,7 @@ def depth_to_space(op: Op, x: Axes, *, blocksize: int, mode: bytes | str = b"DCR
 @rule("SpaceToDepth", channel=1, quiet=first)
 def space_to_depth(op: Op, x: Axes, *, blocksize: int) -> Axes:
     op.freeze(*x[2:], why="interleaves it with channels")
-    return (x[0], np.tile(x[1], blocksize * blocksize), ...)  # type: ignore[return-value]
+    return (x[0], repeated(x[1], blocksize * blocksize), ...)  # type: ignore[return-value]
 
 
 @rule("Tile", quiet=first)
@@ -83,7 +83,7 @@ def _repeated(op: Op, labels: Labels, times: int) -> Labels:
     """Repeated labels; a single position makes channels of its own, all alike."""
     if labels.size == 1:
         return labels if times == 1 else op.channels(times)
-    return labels if times == 1 else np.tile(labels, times)
+    return labels if times == 1 else repeated(labels, times)
 
 
 @repair("Tile")
