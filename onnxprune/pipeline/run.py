@@ -12,6 +12,7 @@ from onnxprune.channels.analysis import analyse
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import ModelError
 from onnxprune.model import Model, load
+from onnxprune.pipeline.fold import folded
 from onnxprune.pipeline.limits import require_analysed
 from onnxprune.pipeline.progress import Progress
 from onnxprune.pipeline.request import Request
@@ -80,6 +81,8 @@ def start(source: Any, request: Request, progress: Progress, alignment: Alignmen
     begun = time.perf_counter()
     progress("load", 0, 0)
     model = load(source)
+    own = model.proto
+    model = replace(model, proto=folded(own) or own)
     loaded = time.perf_counter()
     specs = model_inputs(model.proto)
     given = request.input_shapes
@@ -95,6 +98,11 @@ def start(source: Any, request: Request, progress: Progress, alignment: Alignmen
     seconds = {"load": loaded - begun, "find input shapes": resolved - loaded, "analyse": analysed - resolved}
     notes = [*_assumed(specs, hints, deps), *(f"data: {n}" for n in (data.notes if data else ()))]
     run = Run(model, request, progress, shapes, deps, data, seconds, [*model.warnings, *problems], notes, test=test)
+    if model.proto is not own:
+        run.own = own
+        run.notes.append("weights that the graph computes from weights alone were computed beforehand")
+        if request.verify:
+            prove(own, model.proto, run.feeds()).require()
     _align(run, alignment_of(model.proto, deps) if alignment is None else alignment)
     return run
 
@@ -103,7 +111,7 @@ def _align(run: Run, alignment: Alignment) -> None:
     """Go on with the model in another order of its channels, if it gives what the user's own gives."""
     if not alignment:
         return
-    own, other = run.model.proto, aligned(run.model.proto, alignment)
+    own, other = run.own or run.model.proto, aligned(run.model.proto, alignment)
     if run.request.verify and not prove(own, other, run.feeds()).passed:
         run.warnings.append("channels of grouped convolutions could not be reordered, so that fewer can go")
         return

@@ -1,0 +1,69 @@
+"""Weights that the graph computes by statistics over weights (weight standardisation) become tensors of the file.
+
+A norm over the fan-in of a filter would change with every input channel that goes, though what it gives is constant.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from onnxprune.errors import ModelError
+from onnxprune.runtime.session import make_session
+from onnxprune.surgery.tidy import drop_unused
+
+READERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})  # which take a weight for their second input
+STATISTICS = frozenset(
+    "BatchNormalization InstanceNormalization LayerNormalization LpNormalization ReduceL2 ReduceMean ReduceSum "
+    "ReduceSumSquare".split()
+)
+
+
+def folded(model: onnx.ModelProto) -> onnx.ModelProto | None:
+    """A copy of the model with such weights as initializers; None where it has none that onnxruntime can compute."""
+    names = list(dict.fromkeys(_computed(model))) if model.ir_version >= 4 else []
+    if not names:
+        return None
+    try:
+        arrays = make_session(_only(model, names), providers="cpu").run({})
+    except ModelError:  # the analysis will find what can be done without
+        return None
+    out = onnx.ModelProto()
+    out.CopyFrom(model)
+    rest = onnx.GraphProto(node=[node for node in out.graph.node if not set(node.output) & set(names)])
+    del out.graph.node[:]
+    out.graph.node.extend(rest.node)
+    out.graph.initializer.extend(numpy_helper.from_array(np.ascontiguousarray(arrays[name]), name) for name in names)
+    drop_unused(out, model)
+    return out
+
+
+def _computed(model: onnx.ModelProto) -> Iterator[str]:
+    """Weights of layers that statistics over tensors of the file alone have gone into."""
+    constant = {t.name for t in model.graph.initializer} - {v.name for v in model.graph.input}
+    taken: set[str] = set()  # of these, what statistics have gone into
+    single: set[str] = set()
+    for node in model.graph.node:
+        plain = not any(a.type in (a.GRAPH, a.GRAPHS) for a in node.attribute) and "Random" not in node.op_type
+        if node.op_type == "Constant" or (plain and node.input and all(not k or k in constant for k in node.input)):
+            constant |= set(node.output)
+            taken |= set(node.output) if node.op_type in STATISTICS or taken & set(node.input) else set()
+            single |= set(node.output) if len(node.output) == 1 else set()
+        elif node.op_type in READERS and len(node.input) > 1 and node.input[1] in taken & single:
+            yield node.input[1]
+
+
+def _only(model: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
+    """The part of a model that computes these values from tensors of the file."""
+    wanted, nodes = set(names), list[onnx.NodeProto]()
+    for node in reversed(model.graph.node):
+        if wanted & set(node.output):
+            nodes.append(node)
+            wanted |= set(filter(None, node.input))
+    graph = onnx.GraphProto(name="weights", node=nodes[::-1])
+    graph.initializer.extend(t for t in model.graph.initializer if t.name in wanted)
+    graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
+    return onnx.ModelProto(
+        ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions, graph=graph
+    )

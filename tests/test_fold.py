@@ -1,0 +1,57 @@
+"""Weights that the graph computes by statistics over weights: computed beforehand, so that their channels can go."""
+
+import numpy as np
+import onnx
+from law import run
+from patterns.builder import ODD, Net
+
+from onnxprune import apply, prune, verify
+from onnxprune.pipeline.fold import folded
+from onnxprune.surgery import Plan
+
+X = {"x": np.random.default_rng(1).standard_normal((1, 3, 8, 8)).astype(np.float32)}
+
+
+def standardised(net: Net, y: str, cin: int, cout: int) -> str:
+    """A convolution whose filters have mean 0 and length 1 over all their inputs, and a gain of their own."""
+    w = net.weight(cout, cin, 3, 3, name="raw")
+    w = net.op("Sub", w, net.op("ReduceMean", w, axes=[1, 2, 3]))
+    w = net.op("Div", w, net.op("ReduceL2", w, axes=[1, 2, 3]))
+    w = net.op("Mul", w, net.weight(cout, 1, 1, 1, dead=[(0, ODD)], low=0.5))
+    return net.relu(net.op("Conv", y, w, net.weight(cout, dead=[(0, ODD)], low=-0.5), pads=[1] * 4))
+
+
+def network() -> onnx.ModelProto:
+    net = Net()
+    y = standardised(net, net.cbr("x", 3, 16), 16, 16)
+    y = net.head(standardised(net, y, 16, 8), 8)
+    return net.model((1, 3, 8, 8), [y], 1, (1, 3, 8, 8))
+
+
+def test_dead_channels_go_and_nothing_else_changes() -> None:
+    """Dead inputs have weights, which count in the mean and the length."""
+    model = network()
+    before = model.SerializeToString(deterministic=True)
+    result = prune(model, ratio=0.5, method="l2", round_to=1, measure=False)
+    np.testing.assert_allclose(run(result.model, X)[0], run(model, X)[0], rtol=1e-4, atol=1e-6)
+    convs = [n for n in result.model.graph.node if n.op_type == "Conv"]
+    shapes = {t.name: list(t.dims) for t in result.model.graph.initializer}
+    assert [shapes[n.input[1]][:2] for n in convs] == [[8, 3], [8, 8], [4, 8]]
+    assert model.SerializeToString(deterministic=True) == before
+
+
+def test_plans_hold() -> None:
+    model = network()
+    result = prune(model, ratio=0.5, measure=False)
+    plan = Plan.from_json(result.plan.to_json())
+    assert apply(model, plan, measure=False).model.graph == result.model.graph
+    assert verify(model, result.model, plan).passed
+
+
+def test_nothing_is_folded_without_need() -> None:
+    """Products of weights are cut as they are, and a model that loses nothing is left alone."""
+    net = Net()
+    w = net.op("Mul", net.weight(8, 3, 3, 3), net.weight(8, 1, 1, 1, low=0.5))
+    y = net.relu(net.op("Conv", "x", w, pads=[1] * 4))
+    assert folded(net.model((1, 3, 8, 8), [net.head(y, 8, 3)], 1, (1, 3, 8, 8))) is None
+    assert prune(network(), ratio=0.0, measure=False).model.graph == network().graph
