@@ -216,6 +216,10 @@ HUGE = {
     "tiles of a tensor of the file": network(
         [node("Tile", ["w", "t"], ["y"])], [("x", [1])], {"w": floats(9), "t": [1 << 28, 1, 1, 4]}
     ),
+    "tiles of positions": network(
+        [node("Conv", ["x", "w1"], ["c"]), node("Tile", ["c", "t"], ["d"]), node("Conv", ["d", "w2"], ["y"])],
+        tensors={**WEIGHTS, "t": [1, 1, 1 << 24, 1 << 24]},
+    ),
     "tiles of channels": network(
         [node("Conv", ["x", "w1"], ["c"]), node("Tile", ["c", "t"], ["y"])],
         tensors={**WEIGHTS, "t": [1, 1 << 28, 1, 1]},

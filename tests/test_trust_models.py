@@ -150,6 +150,10 @@ REFUSED: dict[str, tuple[Callable[[], ModelProto | bytes], str]] = {
         lambda: network([helper.make_node("Tile", ["c", "t"], ["d"])], [numbers("t", 1, 1, 100_000, 100_000)]),
         "memory",
     ),
+    "thousands of axes": (
+        lambda: network([helper.make_node("Einsum", ["c"], ["d"], equation="bchw->bchw" * 1000)]),
+        "memory",
+    ),
     "an expansion": (
         lambda: network([helper.make_node("Expand", ["c", "t"], ["d"])], [numbers("t", 1 << 30, 8, 7, 7)]),
         "memory",

@@ -19,6 +19,7 @@ Axes = tuple[Labels, ...]  # one per axis of a value
 FIXED = 0
 BALANCES = "shrinks all its groups alike"
 COMBINES = "combines it with"  # a value that cannot shrink
+LARGEST_FIXED = 1 << 28  # positions of an axis that never shrinks
 LARGEST_AXIS = 1 << 22  # a longer axis is no channel axis, and its labels would take more than half a gigabyte
 
 
@@ -28,7 +29,12 @@ class LabelError(ValueError):
 
 @lru_cache(maxsize=4096)
 def fixed(size: int) -> Labels:
-    """Labels of an axis that never shrinks, without spending memory on its positions."""
+    """Labels of an axis that never shrinks, without spending memory on its positions.
+
+    Raises LabelError for more positions than can be looked at in passing.
+    """
+    if size > LARGEST_FIXED:
+        raise LabelError(f"an axis of {size} positions is too long to follow")
     return np.broadcast_to(np.int64(FIXED), (size,))
 
 

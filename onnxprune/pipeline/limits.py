@@ -37,6 +37,8 @@ def parse_size(given: int | str) -> int:
 
 def readable(size: float) -> str:
     """Bytes in words."""
+    if size >= 2**60:  # floats end at 2^1024, sizes in a hostile file need not
+        return "more than 10^18 bytes"
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
