@@ -25,7 +25,6 @@ from onnxprune.surgery.tensors import Version, cut_array, masked_array, read_ten
 from onnxprune.surgery.thaw import around
 from onnxprune.surgery.tidy import all_names, drop_unused, list_tensors, place, refresh_shapes
 
-
 MOVES = frozenset("Flatten Gather Reshape Slice Split Squeeze Transpose Unsqueeze".split())
 Nodes = Mapping[tuple[str, tuple[str, ...]], onnx.NodeProto]  # of the pruned model, by path and outputs
 

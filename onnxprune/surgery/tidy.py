@@ -90,7 +90,7 @@ def refresh_shapes(out: onnx.ModelProto, draft: Draft) -> None:
         made = {name for node in graph.node for name in node.output} | {v.name for v in graph.input}
         tensors = {t.name: t for t in graph.initializer}
         lost = {v.name for v in graph.value_info if path + v.name in draft.in_one_piece}
-        for value in [v for v in graph.value_info if v.name in lost or v.name not in made and v.name not in tensors]:
+        for value in [v for v in graph.value_info if v.name in lost or (v.name not in made and v.name not in tensors)]:
             graph.value_info.remove(value)
         for value in (*graph.value_info, *graph.input, *(graph.output if path else ())):
             if not value.type.tensor_type.HasField("shape"):
