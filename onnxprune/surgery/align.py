@@ -148,6 +148,8 @@ class _Trades:
         known = any(int(c) in self.moves for c in grid.flat)
         if members is None or known or np.unique(grid).size < grid.size or balance.weight not in self.deps.sources:
             return None
+        if not grid.size:  # a Conv without outputs
+            return None
         norms = dict(zip(members.components.tolist(), self._norms(members, tensors).tolist(), strict=True))
         size = np.array([norms[int(c)] for c in grid.flat]).reshape(grid.shape)
         faded = size <= FADED * size.max()
