@@ -49,6 +49,8 @@ def ended(folder: Path, style: str, number: int, delay: float) -> int:
             os.dup2(null, 1)
             os.dup2(null, 2)
             code = main(words(folder, style))
+        except KeyboardInterrupt:
+            code = 130  # before the program had begun, or after its end: Python's own code for it
         except SystemExit as error:
             code = int(error.code or 0)
         finally:
