@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from law import agree, check_law, is_float, run
-from networks import before_softmax, random_dead, random_feeds, with_random_weights
+from networks import before_softmax, data_inputs, random_dead, random_feeds, with_random_weights
 from onnx import ModelProto
 from onnx.backend.test.loader import load_model_tests
 
@@ -117,6 +117,8 @@ def test_files_hold_the_law() -> None:
     removed = 0
     for path in FILES:
         model = onnx.load(path)
+        if not all(v.type.HasField("tensor_type") and v.type.tensor_type.elem_type for v in data_inputs(model)):
+            continue
         feeds = random_feeds(model, symbolic=3)
         if not runs(model, feeds):
             continue
