@@ -10,7 +10,7 @@ import onnx
 import pytest
 from law import agree, check_law, is_float, run
 from networks import before_softmax, data_inputs, random_dead, random_feeds, with_random_weights
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 from onnx.backend.test.loader import load_model_tests
 
 from onnxprune.channels import analyse
@@ -19,7 +19,8 @@ from onnxprune.surgery import cut, mask
 DATA = Path(onnx.backend.test.__file__).parent / "data"
 LIGHT = sorted(DATA.glob("light/*.onnx"))
 HEAVY = {"light_bvlc_alexnet", "light_vgg19", "light_zfnet512"}  # hundreds of megabytes of fully connected layers
-FILES = sorted(set(DATA.glob("**/*.onnx")) - set(LIGHT))
+NODES = DATA.glob("node/**/*.onnx")  # older wheels hold some of the node tests, which are made in memory here
+FILES = sorted(set(DATA.glob("**/*.onnx")) - set(LIGHT) - set(NODES))
 
 # Random numbers, and a shape that onnx and onnxruntime disagree about.
 LAWLESS = ("test_dropout", "test_training_dropout", "test_bernoulli", "test_stft")
@@ -117,8 +118,8 @@ def test_files_hold_the_law() -> None:
     removed = 0
     for path in FILES:
         model = onnx.load(path)
-        if not all(v.type.HasField("tensor_type") and v.type.tensor_type.elem_type for v in data_inputs(model)):
-            continue
+        if any(v.type.tensor_type.elem_type in (0, TensorProto.STRING) for v in data_inputs(model)):
+            continue  # sequences and text
         feeds = random_feeds(model, symbolic=3)
         if not runs(model, feeds):
             continue
