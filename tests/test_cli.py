@@ -24,17 +24,6 @@ from onnxprune.runtime.session import make_session
 PYTHON = {"retrain"}  # fields of Request that are functions
 
 
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Runner:
-    return Runner(capsys)
-
-
-@pytest.fixture
-def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 # --- options -----------------------------------------------------------------
 
 

@@ -18,17 +18,6 @@ stages = import_module("onnxprune.pipeline.prune")
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and devices of POSIX")
 
 
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Runner:
-    return Runner(capsys)
-
-
-@pytest.fixture
-def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def one_line(text: str) -> bool:
     return text.startswith("Error: ") and text.count("\n") == 1 and "Traceback" not in text
 

@@ -18,17 +18,6 @@ IMAGES = np.load(SAMPLE)["image"][:4]
 PRUNE = (DIGITS, "out.onnx", "--ratio", 0.5, "--no-measure")
 
 
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Runner:
-    return Runner(capsys)
-
-
-@pytest.fixture
-def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def refused(run: Runner, there: Path, codes: set[int], *words: object) -> str:
     """The one line with which a command is refused."""
     with nothing_written(there):
