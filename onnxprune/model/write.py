@@ -82,8 +82,7 @@ def save(
         model: complete, all weights inside.  Not changed.
         path: of the output; an existing regular file is replaced, and its permissions are kept.
         style: how to store weights outside; None keeps them inside.  A model over 2 GiB is always stored outside.
-        check: called with the path of the temporary model, whose external data is already in place; what it raises
-            stops the writing and leaves everything as it was.
+        check: called with the path of the temporary model, its data in place; what it raises undoes the writing.
         force: replace even `source`, a write-protected file, or a symbolic link (the link; its target stays).
         source: the model that this one was made from.
 
@@ -106,9 +105,8 @@ def save(
                 check(made.path)
             made.publish(target)
             _confirm(target)
-    return SavedFile(
-        target, digest, size + outside.size, data, tuple(f for f in before if not data or f != data.resolve())
-    )
+    stale = tuple(f for f in before if not data or f != data.resolve())
+    return SavedFile(target, digest, size + outside.size, data, stale)
 
 
 def _may_replace(target: Path, *, force: bool, source: Path | None) -> os.stat_result | None:

@@ -72,11 +72,7 @@ def _recurrent(
     op.reads(r[2])
     if not (op.weights[2] or op.quiet[2]):
         op.freeze(units, why="takes its recurrent weights from data")
-    for parameters in (b, p):
-        if parameters is not None:
-            grid = parameters[1].reshape(-1, units.size)
-            op.freeze(parameters[0], why="has a direction for each position")
-            op.tie(np.broadcast_to(units, grid.shape), grid)
+    _tie_parameters(op, units, b, p)
     states = [state for state in (h, c) if state is not None]
     for state in states:
         op.tie(units, state[2])
@@ -87,6 +83,14 @@ def _recurrent(
     op.macs(x[0].size * x[1].size * w[0].size, w[1], w[2])
     op.macs(x[0].size * x[1].size * r[0].size, r[1], r[2])
     return _outputs(x, units, direction, layout)
+
+
+def _tie_parameters(op: Op, units: Labels, *parameters: Axes | None) -> None:
+    """Biases and peepholes have a number for each gate and unit."""
+    for axes in filter(None, parameters):
+        grid = axes[1].reshape(-1, units.size)
+        op.freeze(axes[0], why="has a direction for each position")
+        op.tie(np.broadcast_to(units, grid.shape), grid)
 
 
 def _freeze_steps(op: Op, x: Axes, layout: int, lengths: Axes | None, states: list[Axes]) -> None:
