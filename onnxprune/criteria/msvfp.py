@@ -26,6 +26,8 @@ from onnxprune.criteria.ranking import Ranking, ranking
 from onnxprune.criteria.similarity import similarity, square, squared_distances
 
 Kept = dict[str, Indices]
+Criterion = Literal["magnitude", "similarity"]
+Train = Callable[[Kept], Mapping[str, Filters] | None]  # kept channels to the filters that training has changed
 Redundant = Literal["euclidean", "cosine", "ncc"]
 
 
@@ -102,7 +104,7 @@ class Step:
     """One real pruning: what left which group by which criterion, and the loss and cost that remain."""
 
     group: str
-    criterion: Literal["magnitude", "similarity"]
+    criterion: Criterion
     removed: Indices
     loss: float
     cost: float
@@ -200,6 +202,51 @@ def _choose(
     return best, least, trials
 
 
+@dataclass
+class _Search:
+    """A search under way: the network, what it costs now, and its loss."""
+
+    network: _Network
+    target: float
+    fine: bool
+    steps: list[Step] = field(default_factory=list)
+    rises: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.full = self.trained = self.now = float(self.network.cost(self.network.kept))
+        self.base = float(self.network.loss(self.network.kept))
+
+    def step(self, trains: bool) -> bool:
+        """Thin the group that loses least, if that does not overshoot; False where no group may be thinned any more."""
+        network, options = self.network, self.network.options
+        redundant = self.full - self.now >= options.switch * (self.full - self.target)
+        removable = network.removable(redundant)
+        if not removable:
+            again = bool(network.passed)
+            network.passed, self.fine = set(), False
+            return again
+        name, self.base, trials = _choose(network, removable, self.base, self.rises)
+        removed = network.enough(name, removable[name], self.target)
+        if self.fine and network.cost(network.without(name, removed)) < self.target - network.finest(removable):
+            network.passed.add(name)
+            return True
+        if len(removed) < len(removable[name]):
+            self.base = network.trial(name, removed)
+        network.kept = network.without(name, removed)
+        self.now = float(network.cost(network.kept))
+        retrained = trains and self.trained - self.now > options.retrain_every * self.full
+        criterion: Criterion = "similarity" if redundant else "magnitude"
+        self.steps.append(Step(name, criterion, removed, self.base, self.now, trials, retrained))
+        return True
+
+    def train(self, retrain: Train) -> None:
+        """Take over the filters that training gives, and forget what older ones have lost."""
+        for which, filters in (retrain(dict(self.network.kept)) or {}).items():
+            self.network.layers[which] = Layer.of(filters, self.network.options.similarity)
+        self.trained, self.base = self.now, float(self.network.loss(self.network.kept))
+        self.rises.clear()
+
+
 def search(
     groups: Mapping[str, Filters],
     target: float,
@@ -207,57 +254,34 @@ def search(
     loss: Callable[[Kept], float],
     options: Msvfp | None = None,
     *,
-    retrain: Callable[[Kept], Mapping[str, Filters] | None] | None = None,
+    retrain: Train | None = None,
     least: Mapping[str, int] | None = None,
     multiple: Mapping[str, int] | None = None,
     fine: bool = False,
-    progress: Callable[[Step], None] | None = None,
+    progress: Callable[[Step], None] = lambda _: None,
 ) -> Result:
     """Remove channels until the cost is at most `target`, in the unit of `cost` (MACs, say).
 
     groups: the filters of each group, by name.
-    cost: of the network that keeps these channels; it need not be a sum over groups.
-    loss: of the network that keeps these channels, on a fixed set of data (mean cross-entropy, say).
+    cost, loss: of the network that keeps these channels; the cost need not be a sum over groups, the loss is on a
+        fixed set of data (mean cross-entropy, say).
     retrain: called with the kept channels whenever the cost has fallen enough; it may give the changed filters, with
         all channels in their old places, those that are gone included.
-    least: channels that a group has to keep; 1 where it is not named.
-    multiple: of which the numbers of channels that a group keeps are; 1 where it is not named.
+    least, multiple: how many channels a group has to keep, and a multiple of which number; 1 where it is not named.
     fine: end within one step of the finest group; else the last step may lead as far as one of its own group does.
 
     Where no group may be thinned any further the search ends early, and `reached` is false.
     """
     options = options or Msvfp()
     layers = {name: Layer.of(filters, options.similarity) for name, filters in groups.items()}
-    full_set = {name: np.arange(f.channels) for name, f in groups.items()}
-    network = _Network(layers, full_set, options, cost, loss, least or {}, multiple or {})
-    full = trained = now = float(cost(network.kept))
-    base = float(loss(network.kept))
-    rises: dict[str, float] = {}
-    steps: list[Step] = []
-    while now > target:
-        redundant = full - now >= options.switch * (full - target)
-        removable = network.removable(redundant)
-        if not removable and network.passed:
-            network.passed, fine = set(), False
-            continue
-        if not removable:
+    everything = {name: np.arange(f.channels) for name, f in groups.items()}
+    state = _Search(_Network(layers, everything, options, cost, loss, least or {}, multiple or {}), target, fine)
+    while state.now > target:
+        done = len(state.steps)
+        if not state.step(retrain is not None):
             break
-        name, base, trials = _choose(network, removable, base, rises)
-        removed = network.enough(name, removable[name], target)
-        if fine and network.cost(network.without(name, removed)) < target - network.finest(removable):
-            network.passed.add(name)
-            continue
-        if len(removed) < len(removable[name]):
-            base = network.trial(name, removed)
-        network.kept = network.without(name, removed)
-        now = float(cost(network.kept))
-        retrained = retrain is not None and trained - now > options.retrain_every * full
-        steps.append(Step(name, "similarity" if redundant else "magnitude", removed, base, now, trials, retrained))
-        if progress:
-            progress(steps[-1])
-        if retrain and retrained:
-            for which, filters in (retrain(dict(network.kept)) or {}).items():
-                layers[which] = Layer.of(filters, options.similarity)
-            trained, base = now, float(loss(network.kept))
-            rises.clear()
-    return Result(network.kept, tuple(steps), now <= target)
+        for step in state.steps[done:]:
+            progress(step)
+            if retrain and step.retrained:
+                state.train(retrain)
+    return Result(state.network.kept, tuple(state.steps), state.now <= target)
