@@ -10,12 +10,12 @@ from onnxprune.budget import Budget, Costs, hand_back
 from onnxprune.channels.dependencies import Group
 from onnxprune.criteria.filters import Filters, Indices
 from onnxprune.criteria.methods import Method
-from onnxprune.criteria.msvfp import Msvfp, Step
+from onnxprune.criteria.msvfp import Msvfp, Result, Step
 from onnxprune.criteria.msvfp import search as search_filters
 from onnxprune.pipeline.losses import task_loss
 from onnxprune.pipeline.progress import Progress
 from onnxprune.pipeline.training import trained_model
-from onnxprune.pipeline.trials import Kept, Lab, Trials
+from onnxprune.pipeline.trials import Kept, Lab, Loss, Trials
 
 
 @dataclass(frozen=True)
@@ -50,48 +50,83 @@ def thin_layer_by_layer(
     """
     options = method.rule
     assert isinstance(options, Msvfp)
-    budget = budget.as_target(costs)
-    assert budget.target is not None
-    kind, share = budget.target
-    names = list(costs.groups)
-    choices = dict(zip(names, (budget.counts(g, n) for g, n in costs.groups.items()), strict=True))
-    fixed = {g.name: select(g, choices[g.name][0]) for g in free if choices[g.name][0] < len(g)}
-    groups = [g for g in free if len(choices[g.name]) > 1]
-    samples = lab.samples(options.images)
-    state = _State(lab, Trials(lab, samples), fixed, lab.model)
-
-    def counts(kept: Kept) -> np.ndarray:
-        return np.array([len(kept[g]) if g in kept else choices[g][0] for g in names], np.int64)
-
-    def tell(step: Step) -> None:
-        progress(f"msvfp: {step.group}", round(costs.total(kind) - step.cost), round((1 - share) * costs.total(kind)))
-
+    task = _Task.of(costs, budget.as_target(costs), free, select)
+    state = _State(lab, Trials(lab, lab.samples(options.images)), task.fixed, lab.model)
     loss, what = task_loss(state.trials)
-    found = search_filters(
-        {g.name: lab.weights.filters(g) for g in groups},
-        share * costs.total(kind) * (1 + 1e-12),
-        lambda kept: costs.total(kind, counts(kept)),
-        lambda kept: state.trials.mean({**fixed, **kept}, loss),
-        options,
-        retrain=None if lab.request.retrain is None else lambda kept: state.retrain(kept, groups),
-        least={g.name: choices[g.name][-1] for g in groups},
-        multiple={g.name: _multiple(choices[g.name]) for g in groups},
-        fine=True,
-        progress=tell,
-    )
-    kept = found.kept
-    if found.reached:
-        wanted = hand_back(costs, kind, share, counts(kept), list(choices.values()))
-        kept = _restored(kept, found.steps, dict(zip(names, wanted, strict=True)))
-    number = sum(b.size for b in state.trials.batches)
-    trials = sum(s.trials for s in found.steps)
+    found = task.search(state, loss, options, progress)
+    number, trials = sum(b.size for b in state.trials.batches), sum(s.trials for s in found.steps)
     remark = f"msvfp: {len(found.steps)} prunings chosen by {trials} trials on {number} samples; loss: {what}"
-    left = costs.share(kind, counts(kept))
-    stopped = (
-        "" if found.reached else f"{kind} can only go down to {left:.1%} with a cap of {options.cap:g} on each group"
-    )
-    complete = {**fixed, **{g: k for g, k in kept.items() if len(k) < costs.groups[g]}}
-    return Thinned(complete, stopped, lab.model if lab.model is not state.original else None, remark)
+    kept = task.handed_back(found)
+    trained = lab.model if lab.model is not state.original else None
+    return Thinned(task.complete(kept), "" if found.reached else task.stopped(kept, options.cap), trained, remark)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is asked for: which share of which cost is to be left, and what each group may keep."""
+
+    costs: Costs
+    kind: str
+    share: float
+    choices: Mapping[str, tuple[int, ...]]  # numbers of channels that a group may keep, from all of its own down
+    fixed: Kept  # of groups that lose a share of their own at once
+    groups: Sequence[Group]  # that are searched
+
+    @classmethod
+    def of(
+        cls, costs: Costs, budget: Budget, free: Sequence[Group], select: Callable[[Group, int], Indices]
+    ) -> "_Task":
+        assert budget.target is not None
+        choices = {g: budget.counts(g, n) for g, n in costs.groups.items()}
+        fixed = {g.name: select(g, choices[g.name][0]) for g in free if choices[g.name][0] < len(g)}
+        return cls(costs, *budget.target, choices, fixed, [g for g in free if len(choices[g.name]) > 1])
+
+    @property
+    def total(self) -> float:
+        return self.costs.total(self.kind)
+
+    def counts(self, kept: Kept) -> np.ndarray:
+        found = [len(kept[g]) if g in kept else choice[0] for g, choice in self.choices.items()]
+        return np.array(found, np.int64)
+
+    def cost(self, kept: Kept) -> float:
+        return self.costs.total(self.kind, self.counts(kept))
+
+    def search(self, state: "_State", loss: Loss, options: Msvfp, progress: Progress) -> Result:
+        """Thin the network until the share is met."""
+        weights, train = state.lab.weights, state.lab.request.retrain is not None
+
+        def tell(step: Step) -> None:
+            saved = round(self.total - step.cost)
+            progress(f"msvfp: {step.group}", saved, round((1 - self.share) * self.total))
+
+        return search_filters(
+            {g.name: weights.filters(g) for g in self.groups},
+            self.share * self.total * (1 + 1e-12),
+            self.cost,
+            lambda kept: state.trials.mean({**self.fixed, **kept}, loss),
+            options,
+            retrain=(lambda kept: state.retrain(kept, self.groups)) if train else None,
+            least={g.name: self.choices[g.name][-1] for g in self.groups},
+            multiple={g.name: _multiple(self.choices[g.name]) for g in self.groups},
+            fine=True,
+            progress=tell,
+        )
+
+    def handed_back(self, found: Result) -> Kept:
+        """What is kept, with those channels back for which there is room below the target."""
+        if not found.reached:
+            return found.kept
+        wanted = hand_back(self.costs, self.kind, self.share, self.counts(found.kept), list(self.choices.values()))
+        return _restored(found.kept, found.steps, dict(zip(self.choices, wanted, strict=True)))
+
+    def complete(self, kept: Kept) -> Kept:
+        return {**self.fixed, **{g: k for g, k in kept.items() if len(k) < self.costs.groups[g]}}
+
+    def stopped(self, kept: Kept, cap: float) -> str:
+        """Why the target was not reached."""
+        left = self.costs.share(self.kind, self.counts(kept))
+        return f"{self.kind} can only go down to {left:.1%} with a cap of {cap:g} on each group"
 
 
 @dataclass
