@@ -155,7 +155,7 @@ def test_the_process_ends_with_the_session() -> None:
     process = session.native.process
     del session
     gc.collect()
-    process.wait(10)
+    assert process.wait(10) is not None
 
 
 # --- messages ----------------------------------------------------------------

@@ -6,7 +6,6 @@ with encoded models.  A model that kills it, or keeps it busy for too long, has 
 """
 
 import atexit
-import contextlib
 import os
 import struct
 import subprocess
@@ -20,6 +19,7 @@ import onnx
 import onnx.onnx_cpp2py_export
 
 from onnxprune.model import inferrer
+from onnxprune.processes import end
 
 SECONDS = 20.0  # per model; the largest language models take two
 CRASHES = 10  # after which a model is left without inference: no network, but an attack
@@ -111,15 +111,9 @@ class _Child:
             timer.cancel()
 
     def end(self) -> None:
-        """End the process, which has nothing to lose."""
-        if self.owner != os.getpid():  # a fork of the one that started it
-            return
-        self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            with contextlib.suppress(OSError):
-                if pipe is not None:
-                    pipe.close()
+        """End the process."""
+        if self.owner == os.getpid():  # not in a fork of the one that started it
+            end(self.process)
 
 
 _lock = threading.Lock()

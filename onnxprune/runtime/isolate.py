@@ -28,6 +28,7 @@ import numpy as np
 from onnx import helper
 
 from onnxprune.errors import CheckFailed, ModelError
+from onnxprune.processes import end
 from onnxprune.runtime.specs import Feed
 
 BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from onnxprune.runtime.isolated import main; main()"
@@ -134,13 +135,7 @@ class Child:
         """End the process."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(0.2)  # one that crashed is about to be gone, and its end says why
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            with contextlib.suppress(OSError):
-                if pipe is not None:
-                    pipe.close()
+        end(self.process)
 
     def __del__(self) -> None:
         process = getattr(self, "process", None)
