@@ -15,6 +15,7 @@ from rich.console import Console
 
 import onnxprune
 from onnxprune.errors import FileError, UsageError
+from onnxprune.pipeline.report import slower
 from onnxprune.report import DriftRow, Figures, FrozenRow, GroupRow, MetricRow, Report, files, words
 from onnxprune.report.html import html
 from onnxprune.report.jsonable import dumps, jsonable
@@ -312,3 +313,9 @@ def test_targets_are_checked_before_the_work(tmp_path: Path) -> None:
         files.check_target("a\0b", None, "--plan-out")
     assert files.same(str(tmp_path / "x"), str(tmp_path) + "/./x")
     assert not files.same(str(tmp_path / "x"), str(tmp_path / "y"))
+
+
+@pytest.mark.parametrize(("macs", "latency", "told"), [(50, 1.1, 1), (50, 0.9, 0), (100, 1.1, 0), (50, None, 0)])
+def test_fewer_macs_that_take_no_less_time_are_told(macs: int, latency: float | None, told: int) -> None:
+    before, after = Figures(10, 100, 40, 1.0, 8), Figures(5, macs, 20, latency, 8)
+    assert len(slower(before, after)) == told

@@ -45,13 +45,20 @@ def make_report(
         latency_note=measured.latency_note,
         input_shapes=run.shapes,
         warnings=tuple(run.warnings),
-        notes=tuple(run.notes),
+        notes=(*run.notes, *slower(*figures)),
         seconds=dict(run.seconds),
         removed=choice.removed,
         approximated=tuple((run.full or deps).nodes[k].label for k in approximated),
         sha256={"source": run.model.sha256} | ({"output": saved.sha256} if saved else {}),
         next_commands=_next(run, saved),
     )
+
+
+def slower(before: Figures, after: Figures) -> tuple[str, ...]:
+    """What to try where fewer MACs did not take less time."""
+    if before.latency is None or after.latency is None or after.macs >= before.macs or after.latency < before.latency:
+        return ()
+    return ("fewer MACs, and no faster here: kernels like channel counts in multiples of 16 or 32 (--round-to)",)
 
 
 def group_rows(deps: Dependencies, choice: Choice, plan: Plan) -> tuple[GroupRow, ...]:
