@@ -17,7 +17,7 @@ from types import MappingProxyType
 import numpy as np
 import onnxruntime as ort
 from legacy import run_legacy
-from onnx import ModelProto, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, numpy_helper
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidGraph, NotImplemented
 
 from onnxprune.channels.boxes import Value
@@ -190,6 +190,39 @@ def disturbed(
         return np.where(gone, noise, array).astype(array.dtype)
     noise = np.zeros(array.shape) if silent else rng.uniform(5, 50, array.shape) * rng.choice([-1, 1], array.shape)
     return np.where(gone, noise, array).astype(array.dtype)
+
+
+def waste(before: ModelProto, after: ModelProto) -> list[str]:
+    """What nobody reads in a model that was made from another, unless nobody read it there; and how much it has grown.
+
+    What only feeds a node that gave nothing to anyone before counts as read.
+    """
+    old = _idle(before.graph, set())
+    idle = _idle(after.graph, old) - old
+    grown = after.ByteSize() - before.ByteSize()
+    return sorted(idle) + [f"{grown} bytes more"] * (grown > 0)
+
+
+def _idle(graph: GraphProto, wanted: set[str]) -> set[str]:
+    """Tensors and outputs of nodes that nothing comes of that is wanted, or an output of the graph."""
+    needed, idle = wanted | {value.name for value in graph.output}, set[str]()
+    for node in reversed(graph.node):
+        if needed.isdisjoint(node.output):
+            idle |= set(node.output)
+            continue
+        needed |= set(node.input)
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.GRAPH:
+                needed |= _names(attribute.g)
+                idle |= _idle(attribute.g, wanted)
+    return idle | {t.name for t in graph.initializer if t.name not in needed}
+
+
+def _names(graph: GraphProto) -> set[str]:
+    """All names that a body and the bodies inside it use."""
+    bodies = [a.g for node in graph.node for a in node.attribute if a.type == AttributeProto.GRAPH]
+    own = {value.name for value in graph.output} | {name for node in graph.node for name in node.input}
+    return own.union(*map(_names, bodies))
 
 
 def agree(name: str, a: np.ndarray, b: np.ndarray, tolerance: float) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from law import agree, run
+from law import agree, run, waste
 from networks import random_dead, random_feeds, with_random_weights
 from onnx import ModelProto
 
@@ -59,6 +59,7 @@ def test_exports(path: Path, batch: int, heads: bool) -> None:
     dead = random_dead(deps, 0.5, seed=batch)
     pruned = cut(model, deps, dead)
     onnx.checker.check_model(pruned, full_check=True)
+    assert not waste(model, pruned)
     for value, masked, small in zip(
         model.graph.output, run(mask(model, deps, dead), feeds), run(pruned, feeds), strict=True
     ):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import onnx
-from law import run
+from law import run, waste
 from patterns.builder import ODD, Net
 
 from onnxprune import apply, prune, verify
@@ -38,6 +38,32 @@ def test_dead_channels_go_and_nothing_else_changes() -> None:
     shapes = {t.name: list(t.dims) for t in result.model.graph.initializer}
     assert [shapes[n.input[1]][:2] for n in convs] == [[8, 3], [8, 8], [4, 8]]
     assert model.SerializeToString(deterministic=True) == before
+
+
+def test_the_raw_weights_go() -> None:
+    """Also where a node of several outputs standardises them, as PyTorch exports it: BatchNormalization in training."""
+    net = Net()
+    raw, gain, shift = net.weight(1, 16, 27, name="raw"), net.weight(16, low=0.5), net.weight(16)
+    mean = net.op("ReduceMean", raw, axes=[0, 2], keepdims=0)
+    apart = net.op("Sub", raw, net.op("ReduceMean", raw, axes=[0, 2]))
+    variance = net.op("ReduceMean", net.op("Mul", apart, apart), axes=[0, 2], keepdims=0)
+    w, *_ = net.op("BatchNormalization", raw, gain, shift, mean, variance, outputs=3, training_mode=1)
+    y = net.relu(net.op("Conv", "x", net.reshape(w, 16, 3, 3, 3), pads=[1] * 4))
+    model = net.model((1, 3, 8, 8), [net.head(y, 16)], 1, (1, 3, 8, 8))
+    pruned = prune(model, ratio=0.5, round_to=1, measure=False).model
+    del pruned.metadata_props[:]
+    assert not waste(model, pruned)
+    assert pruned.ByteSize() < model.ByteSize() / 2
+
+
+def test_nothing_is_folded_that_would_take_more_bytes() -> None:
+    """One raw weight, in eight bits, standardised for two layers."""
+    net = Net()
+    raw = net.tensor(np.random.default_rng(1).integers(-99, 99, (8, 8, 3, 3)).astype(np.int8), "raw")
+    w = net.op("DequantizeLinear", raw, net.tensor(np.float32(0.01)))
+    w = net.op("Sub", w, net.op("ReduceMean", w, axes=[1, 2, 3]))
+    y = net.relu(net.op("Conv", net.cbr("x", 3, 8), w, pads=[1] * 4))
+    assert folded(net.model((1, 3, 8, 8), [net.head(y, 8)], 1, (1, 3, 8, 8))) is None
 
 
 def test_plans_hold() -> None:

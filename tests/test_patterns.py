@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from law import waste
 from patterns import blocks, convolutions, exported, flow, fused, moves, quantized, rarer, sequences  # noqa: F401  (register the patterns)
 from patterns.builder import PATTERNS, Pattern
 
@@ -60,6 +61,7 @@ def test_dead_channels_go_and_nothing_else_changes(name: str) -> None:
     dead = weakest(model, deps)
     pruned = cut(model, deps, dead)
     onnx.checker.check_model(pruned, full_check=True)
+    assert not waste(model, pruned)
     for before, after in zip(run(model, pattern), run(pruned, pattern), strict=True):
         assert before.shape == after.shape
         assert np.abs(before).max() > 1e-3

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 from hypothesis import given
 from hypothesis import strategies as st
-from law import agree, run
+from law import agree, run, waste
 from onnx import ModelProto
 from random_networks import networks
 
@@ -24,6 +24,7 @@ def test_masked_is_pruned(model: ModelProto, seed: int) -> None:
     dead = deps.dead(kept)
     pruned, masked = cut(model, deps, dead), mask(model, deps, dead)
     onnx.checker.check_model(pruned)
+    assert not waste(model, pruned)
     dynamic = not model.graph.input[0].type.tensor_type.shape.dim[2].dim_value
     for batch, side in [(2, SIDE), (3, SIDE + 4 if dynamic else SIDE)]:
         x = {"x": rng.normal(size=(batch, 3, side, side)).astype(np.float32)}

@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from law import agree, run
+from law import agree, run, waste
 from networks import random_feeds
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from test_fineness import build
@@ -54,6 +54,21 @@ def test_all_that_is_not_touched_stays_as_it_was() -> None:
     for part in (model, pruned):
         del part.graph.initializer[:]
     assert pruned == model
+
+
+@pytest.mark.parametrize("through", ["", "i = Identity(w1)"])
+def test_no_weight_is_kept_for_its_sizes(through: str) -> None:
+    """What an exporter writes for a bias of zeros; and where the size ends in the data, it stays what it was."""
+    w = "i" if through else "w1"
+    model = build(
+        f"""{through} s = Shape<start=0, end=1>({w})  zero = Constant<value_float=0.0>()  b = Expand(zero, s)
+        c = Conv(x, w1, b)  d = Conv(c, w2[4,8,1,1])  n = Cast<to=1>(s)  y = Div(d, n)""".replace(
+            "w1", "w1[8,3,3,3]", 1
+        )
+    )
+    pruned = assert_lawful(model)
+    assert not waste(model, pruned)
+    assert tensor(pruned, "w1").shape == (4, 3, 3, 3)
 
 
 def test_functions_stay() -> None:

@@ -107,6 +107,7 @@ class Dependencies:
     scalings: tuple[Scaling, ...]
     detours: Mapping[int, Detour]
     told: frozenset[tuple[int, int]]  # (node, input) whose computed sizes must stay what they are
+    asked: Mapping[int, str]  # sources of which a node takes the sizes alone, by position of the node
     thawed: tuple[int, ...]  # nodes that take statistics over channels that may go
     roles: np.ndarray  # (labels,), Role of each label
     zeroed: np.ndarray  # (labels,) bool, weights that masking sets to zero where they are dead

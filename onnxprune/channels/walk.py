@@ -55,6 +55,7 @@ class Walk:
     unknown: dict[int, str] = field(default_factory=dict)
     thawed: list[int] = field(default_factory=list)  # nodes that take statistics over channels that may go
     told: set[tuple[int, int]] = field(default_factory=set)  # inputs whose computed sizes must stay what they are
+    asked: dict[int, str] = field(default_factory=dict)  # sources of which a node takes the sizes alone
     scope: list[dict[str, str]] = field(default_factory=list)
     pinned: frozenset[str] = frozenset()
 
@@ -150,7 +151,10 @@ class Walk:
         dtype, consumer = source.dtype, self.nodes[node].proto.op_type
         cuttable = dtype in CUTTABLE or (dtype == onnx.TensorProto.INT32 and consumer in TAKES_INT32)
         cuttable = cuttable and max(source.shape, default=0) <= LARGEST_AXIS
-        if not cuttable or source.key in self.pinned or consumer in ("Shape", "Size"):
+        if consumer in ("Shape", "Size"):
+            self.asked[node] = source.key
+            return Value(tuple(fixed(n) for n in source.shape))
+        if not cuttable or source.key in self.pinned:
             axes: Axes = tuple(fixed(n) for n in source.shape)
         else:
             axes = tuple(self.coupling.label(n) for n in source.shape)

@@ -33,7 +33,8 @@ class Statics:
     shapes: dict[str, Shape] = field(default_factory=dict)
     types: dict[str, int] = field(default_factory=dict)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
-    sampled: set[str] = field(default_factory=set)  # constants that follow from a shape
+    sampled: set[str] = field(default_factory=set)  # constants that follow from the shape of a value
+    tensors: set[str] = field(default_factory=set)  # tensors of the file, whose shapes hold for every input
     huge: int = 0  # elements of the largest value whose shape is left out for having too long an axis
     inference: Inference = field(default_factory=Inference, repr=False, compare=False)
 
@@ -134,8 +135,11 @@ def _walk(graph: onnx.GraphProto, path: str, statics: Statics, opset: int, outer
     """Evaluate shape arithmetic and fill the gaps of shape inference, in the order of the nodes."""
     names: dict[str, str] = {value.name: path + value.name for value in graph.input}
     scope = [*outer, names]
+    replaceable = {value.name for value in graph.input} if statics.skeleton.ir_version >= 4 else set()
     for tensor in graph.initializer:
         names[tensor.name] = path + tensor.name
+        if tensor.name not in replaceable:
+            statics.tensors.add(path + tensor.name)
         if (value := _elements(tensor)) is not None:
             statics.constants[path + tensor.name] = value
     for node in graph.node:
@@ -185,6 +189,7 @@ def _evaluate_node(
     if node.domain not in ("", "ai.onnx"):
         return
     if node.op_type == "Constant":
+        statics.tensors.add(path + node.output[0])
         if (value := constant_value(node)) is not None and value.size <= LARGEST:
             constants[path + node.output[0]] = value
             statics.shapes.setdefault(path + node.output[0], value.shape)
@@ -195,8 +200,11 @@ def _evaluate_node(
             picked = shape[attributes.get("start", 0) : attributes.get("end", len(shape))]
             value = np.array(picked if node.op_type == "Shape" else np.prod(shape, dtype=np.int64), np.int64)
             constants[path + node.output[0]] = value
-            statics.sampled.add(path + node.output[0])
+            if keys[0] not in statics.tensors:
+                statics.sampled.add(path + node.output[0])
         return
+    if node.op_type == "Identity" and keys and keys[0] in statics.tensors:
+        statics.tensors.add(path + node.output[0])
     if not keys or not all(key in constants or not key for key in keys):
         return
     out = evaluate(node, [constants.get(key) for key in keys], attributes_of(node), opset)

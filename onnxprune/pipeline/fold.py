@@ -21,7 +21,10 @@ STATISTICS = frozenset(
 
 
 def folded(model: onnx.ModelProto) -> onnx.ModelProto | None:
-    """A copy of the model with such weights as initializers; None where it has none that onnxruntime can compute."""
+    """A copy of the model with such weights as initializers.
+
+    None where there are none that onnxruntime can compute, or where they would take more bytes than what they come of.
+    """
     names = list(dict.fromkeys(_computed(model))) if model.ir_version >= 4 else []
     if not names:
         return None
@@ -36,7 +39,12 @@ def folded(model: onnx.ModelProto) -> onnx.ModelProto | None:
     out.graph.node.extend(rest.node)
     out.graph.initializer.extend(numpy_helper.from_array(np.ascontiguousarray(arrays[name]), name) for name in names)
     drop_unused(out, model)
-    return out
+    return out if _weight(out) <= _weight(model) else None
+
+
+def _weight(model: onnx.ModelProto) -> int:
+    """Bytes of the tensors of a model."""
+    return sum(tensor.ByteSize() for tensor in model.graph.initializer)
 
 
 def _computed(model: onnx.ModelProto) -> Iterator[str]:

@@ -24,6 +24,8 @@ class Draft:
     restated: dict[str, np.ndarray] = field(default_factory=dict)  # computed constants that come out differently now
     names: set[str] = field(default_factory=set)
     initializers: dict[str, list[onnx.TensorProto]] = field(default_factory=dict)  # new ones, by path of the graph
+    added: dict[tuple[str, str, tuple[int, ...], bytes], str] = field(default_factory=dict)  # names of these
+    retraced: dict[str, str] = field(default_factory=dict)  # new names of sizes as the original has them
     before: dict[int, list[onnx.NodeProto]] = field(default_factory=dict)  # by position in the analysis
     in_one_piece: set[str] = field(default_factory=set)  # values that a shuffle no longer splits
     after: dict[int, list[onnx.NodeProto]] = field(default_factory=dict)
@@ -56,20 +58,24 @@ class Draft:
         return name
 
     def add_initializer(self, path: str, stem: str, array: np.ndarray) -> str:
-        name = self.fresh_name(stem)
-        self.initializers.setdefault(path, []).append(numpy_helper.from_array(np.asarray(array, order="C"), name))
-        return name
+        """The name of a new tensor of a graph; what another new one holds already is not put in twice."""
+        array = np.asarray(array, order="C")
+        mark = (path, array.dtype.str, array.shape, array.tobytes())
+        if mark not in self.added:
+            self.added[mark] = self.fresh_name(stem)
+            self.initializers.setdefault(path, []).append(numpy_helper.from_array(array, self.added[mark]))
+        return self.added[mark]
 
     def restate(self) -> None:
         """Evaluate shape arithmetic again, on the shapes of the pruned network."""
         statics = self.deps.statics
-        for index, node in enumerate(self.deps.nodes):
+        for node in self.deps.nodes:
             outputs = [key for key in node.outputs if key in statics.sampled]
             if not outputs or any(map(self._has_channels, outputs)):
                 continue
             values: list[np.ndarray] | None = None
             if node.proto.op_type in ("Shape", "Size"):
-                values = self._sizes(index, node)
+                values = self._sizes(node)
             elif any(key in self.restated for key in node.inputs):
                 inputs = [self.known(key) if key else None for key in node.inputs]
                 values = evaluate(node.proto, inputs, attributes_of(node.proto), self.opset)
@@ -81,12 +87,9 @@ class Draft:
         value = self.deps.values.get(key)
         return value is not None and not all(map(is_fixed, value.axes))
 
-    def _sizes(self, index: int, node: Node) -> list[np.ndarray] | None:
+    def _sizes(self, node: Node) -> list[np.ndarray] | None:
         """What a Shape or Size node gives; None where it is not known."""
         box = self.box(node.inputs[0])
-        if box is None:
-            use = next(iter(self.deps.uses_at.get(index, ())), None)
-            box = None if use is None else tuple(self.deps.live(x, self.dead) for x in use.axes)
         if box is None:
             return None
         sizes, a = [int(m.sum()) for m in box], attributes_of(node.proto)

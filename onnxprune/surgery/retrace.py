@@ -6,7 +6,7 @@ those of the original, whatever the symbolic ones are, and the same nodes comput
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -57,18 +57,17 @@ class Retrace:
     index: int
     path: str
     label: str
-    done: dict[str, str] = field(default_factory=dict)
 
     def name(self, key: str) -> str:
         """The name of a value as the original has it.  Raises KeyError where a graph around this one computes it."""
         if not _moves(self.draft, key):
             return key.removeprefix(self.path)
-        if key not in self.done:
-            maker = self.draft.deps.maker(key)
-            if maker is None or maker.path != self.path:
-                raise KeyError(key)
-            self.done[key] = self._sizes(maker, key) if maker.proto.op_type in SIZES else self._anew(maker, key)
-        return self.done[key]
+        maker, done = self.draft.deps.maker(key), self.draft.retraced
+        if maker is None or maker.path != self.path:
+            raise KeyError(key)
+        if key not in done:  # else a node before this one has it already
+            done[key] = self._sizes(maker, key) if maker.proto.op_type in SIZES else self._anew(maker, key)
+        return done[key]
 
     def _sizes(self, maker: Node, key: str) -> str:
         """What Shape gives, times what it was, over what it is: right for symbolic sizes that are factors of both."""
@@ -102,11 +101,11 @@ class Retrace:
 def retraced(draft: Draft, index: int, node: Node, k: int) -> str | None:
     """The name of new numbers that are what input k was in the original; None where other graphs compute them too."""
     key = node.inputs[k]
-    before = list(draft.before.get(index, []))
+    before, done = list(draft.before.get(index, [])), dict(draft.retraced)
     try:
         return Retrace(draft, index, node.path, f"{node.label}.{k}").name(key)
     except KeyError:
-        draft.before[index] = before
+        draft.before[index], draft.retraced = before, done
         return None
 
 

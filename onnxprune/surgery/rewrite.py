@@ -4,7 +4,7 @@ Only touched tensors, attributes and shapes differ: names, operator sets, IR ver
 outputs stay as they were.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import MappingProxyType
 
 import numpy as np
@@ -43,6 +43,7 @@ def cut(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.Mo
     draft.names = all_names(out)
     draft.restate()
     versioned = {(u.node, u.input): v for v in plans for u in v.uses}
+    changed = {version.source.key for version in plans}
     fills: dict[str, list[Version]] = {}
     for version in plans:
         if version.source.kind == "fill":
@@ -52,6 +53,7 @@ def cut(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.Mo
         proto = nodes[node.path, tuple(node.proto.output)]
         _rewire(proto, index, versioned)
         _keep_told(draft, index, proto)
+        _keep_sizes(draft, index, proto, changed)
         _fill(draft, index, proto, fills.get(node.outputs[0] if node.outputs else "", []))
         _follow(draft, index, proto, versioned, nodes)
     place(out, draft, nodes)
@@ -128,6 +130,16 @@ def _keep_told(draft: Draft, index: int, proto: onnx.NodeProto) -> None:
             original = draft.deps.statics.constants[key]
             name = retraced(draft, index, node, k)
             proto.input[k] = name or draft.add_initializer(node.path, f"{node.label}.{k}", original)
+
+
+def _keep_sizes(draft: Draft, index: int, proto: onnx.NodeProto, changed: Collection[str]) -> None:
+    """A node that asks a tensor of the file for its sizes becomes the constant that it always was."""
+    deps = draft.deps
+    if deps.asked.get(index) in changed:
+        sizes = deps.statics.constants[deps.nodes[index].outputs[0]]
+        proto.op_type = "Constant"
+        del proto.input[:], proto.attribute[:]
+        proto.attribute.append(helper.make_attribute("value", numpy_helper.from_array(sizes)))
 
 
 def _fill(draft: Draft, index: int, proto: onnx.NodeProto, found: list[Version]) -> None:

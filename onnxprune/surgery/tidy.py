@@ -64,24 +64,31 @@ def _references(graph: onnx.GraphProto) -> Counter[str]:
 
 def drop_unused(out: onnx.ModelProto, model: onnx.ModelProto) -> None:
     """Remove nodes and tensors that only the removed parts used; what nobody used before stays."""
-    wanted, used, graph = _references(model.graph), _references(out.graph), out.graph
+    wanted, used = _references(model.graph), _references(out.graph)
+    for graph, _ in reversed(list(graphs_of(out.graph))):  # bodies first: they use what is outside
+        _drop_nodes(graph, wanted, used)
+    for graph, _ in graphs_of(out.graph):
+        names = {t.name for t in graph.initializer if wanted[t.name] and not used[t.name]}
+        for values in (graph.initializer, graph.input):
+            for k in [k for k, value in enumerate(values) if value.name in names][::-1]:
+                del values[k]
+
+
+def _drop_nodes(graph: onnx.GraphProto, wanted: Counter[str], used: Counter[str]) -> None:
+    """Remove nodes that gave something before and give nothing now, and count down what they used."""
     makers = {name: node for node in graph.node for name in node.output if name}
     idle: set[int] = set()
-    doubtful = [node for node in graph.node if node.output]
+    doubtful = list(graph.node)
     while doubtful:
         node = doubtful.pop()
-        if id(node) in idle or any(used[o] or not wanted[o] for o in node.output):
+        if id(node) in idle or any(used[o] for o in node.output) or not any(wanted[o] for o in node.output):
             continue
         idle.add(id(node))
-        holder = onnx.GraphProto(node=[node])
-        used.subtract(_references(holder))
-        doubtful += [makers[name] for name in node.input if name in makers]
+        dropped = _references(onnx.GraphProto(node=[node]))
+        used.subtract(dropped)
+        doubtful += [makers[name] for name in dropped if name in makers]
     if idle:
         _replace_nodes(graph, [node for node in graph.node if id(node) not in idle])
-    names = {t.name for t in graph.initializer if wanted[t.name] and not used[t.name]}
-    for values in (graph.initializer, graph.input):
-        for k in [k for k, value in enumerate(values) if value.name in names][::-1]:
-            del values[k]
 
 
 def refresh_shapes(out: onnx.ModelProto, draft: Draft) -> None:
