@@ -3,11 +3,14 @@
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from runtime_models import SHARED, build, conv_net, needs_models
 
 from onnxprune.errors import ModelError, UsageError
-from onnxprune.runtime.inputs import parse_input_shapes, random_inputs, resolve_shapes
+from onnxprune.model.dims import expressions
+from onnxprune.runtime import effort, resolve
+from onnxprune.runtime.inputs import parse_input_shapes, random_inputs
+from onnxprune.runtime.resolve import resolve_shapes
 from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import Spec, describe, fits, from_value_info, model_inputs
 
@@ -105,6 +108,72 @@ def test_hints_settle_what_shares_their_names():
     add = helper.make_node("Add", ["a", "b"], ["y"])
     model = build([add], [("a", 1, ["N", "T"]), ("b", 1, ["N", "T"])], [("y", 1, None)])
     assert resolve_shapes(model, {"a": (2, 7)}) == {"a": (2, 7), "b": (2, 7)}
+
+
+def attention(dims, name="x"):
+    """Every position of a map with every other one."""
+    nodes = [
+        helper.make_node("Reshape", [name, "to"], ["flat"]),
+        helper.make_node("Transpose", ["flat"], ["turned"], perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["turned", "flat"], ["y"]),
+    ]
+    return build(nodes, [(name, 1, dims)], [("y", 1, None)], {"to": np.array([0, 4, -1], np.int64)})
+
+
+def test_what_would_take_much_memory_is_not_tried(monkeypatch):
+    """Customary sizes come first, but at 224 × 224 the product of all pairs of positions has 2.5 thousand million."""
+    tried = []
+    monkeypatch.setattr(
+        resolve, "random_inputs", lambda specs, shapes: [tried.append(shapes)] and random_inputs(specs, shapes)
+    )
+    assert resolve_shapes(attention(["batch", 4, "H", "W"])) == {"x": (1, 4, 32, 32)}
+    assert tried == [{"x": (1, 4, 32, 32)}]
+
+
+def test_what_no_inference_knows_is_seen_in_a_small_run():
+    """How many elements are not zero: all pairs of positions, here."""
+    model = attention(["batch", 4, "H", "W"])
+    model.graph.node.append(helper.make_node("NonZero", ["y"], ["places"]))
+    model.graph.output.append(helper.make_tensor_value_info("places", 7, None))
+    assert resolve_shapes(model) == {"x": (1, 4, 32, 32)}
+
+
+def test_dear_sizes_are_tried_where_no_others_run(monkeypatch):
+    monkeypatch.setattr(effort, "MODEST_ELEMENTS", 1 << 8)
+    model = attention(["batch", 4, "H", "W"])
+    model.graph.node.append(helper.make_node("Reshape", ["x", "all"], ["checked"]))
+    model.graph.output.append(helper.make_tensor_value_info("checked", 1, None))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1, 4 * 16 * 16], np.int64), "all"))
+    assert resolve_shapes(model) == {"x": (1, 4, 16, 16)}
+
+
+def test_sizes_that_are_named_by_others_follow_them():
+    """A cache of P positions, T new ones, and a mask over both, as PyTorch exports a decoder."""
+    nodes = [
+        helper.make_node("Concat", ["past", "x"], ["all"], axis=1),
+        helper.make_node("Add", ["all", "mask"], ["y"]),
+    ]
+    inputs = [("mask", 1, ["B", "P+T"]), ("x", 1, ["B", "T"]), ("past", 1, ["B", "P"])]
+    model = build(nodes, inputs, [("y", 1, None)])
+    assert resolve_shapes(model) == {"mask": (1, 448), "x": (1, 224), "past": (1, 224)}
+    assert resolve_shapes(model, {"mask": (2, 9), "x": (2, 4)}) == {"mask": (2, 9), "x": (2, 4), "past": (2, 5)}
+
+
+def test_expressions():
+    found = expressions(["P", "P+T", "2*s", "(s0 + 1)//2", "Max(1, s0)", "floor(s/2)", "1//(s - 7)"])
+    at_seven = {text: expression.at(dict.fromkeys(expression.names, 7)) for text, expression in found.items()}
+    assert at_seven == {
+        "P+T": 14, "2*s": 14, "(s0 + 1)//2": 4, "Max(1, s0)": 7, "floor(s/2)": 3, "1//(s - 7)": None
+    }  # fmt: skip
+    assert found["(s0 + 1)//2"].solved("s0", 5, {}) == 9
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["batch-size", "N/A", "?", "unk__7", "p2o.Dim.0", "a b", "1+", "9**9**9*s", "f(s)", "max(s)", "__import__('os')"],
+)
+def test_names_that_are_no_expressions(name):
+    assert expressions([name, "other"]) == {}
 
 
 def test_when_nothing_runs_the_inputs_are_named():

@@ -18,8 +18,9 @@ from onnxprune.pipeline.progress import Progress
 from onnxprune.pipeline.request import Request
 from onnxprune.report.summary import DriftRow, MetricRow
 from onnxprune.runtime.data import Dataset, open_data
-from onnxprune.runtime.inputs import parse_input_shapes, random_inputs, resolve_shapes
+from onnxprune.runtime.inputs import parse_input_shapes, random_inputs
 from onnxprune.runtime.observe import missing_shapes, observe
+from onnxprune.runtime.resolve import resolve_shapes
 from onnxprune.runtime.specs import Feed, Spec, model_inputs
 from onnxprune.runtime.verify import Proof, prove
 from onnxprune.surgery.align import Alignment, aligned, alignment_of

@@ -1,18 +1,15 @@
-"""Feeds for a model: shapes for what it leaves open, found by running it, and seeded random arrays."""
+"""Feeds for a model: likely shapes for what it leaves open, and seeded random arrays."""
 
 import itertools
 import math
 import re
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
-import onnx
 
 from onnxprune.errors import ModelError, UsageError
-from onnxprune.runtime.session import Session, make_session
-from onnxprune.runtime.source import Source, Variant
-from onnxprune.runtime.specs import Feed, Shape, Spec, anonymous, describe, fits, model_inputs
+from onnxprune.model.dims import Expression, expressions
+from onnxprune.runtime.specs import Dim, Feed, Shape, Spec, anonymous, describe, fits
 
 # Sizes that networks are built for, most common first; image sizes that are multiples of 32 suit most of them.
 SIZES = (224, 320, 256, 512, 640, 32, 64, 16, 128, 96, 28, 48, 299, 160, 416, 16000, 1024, 8, 4, 2, 1)
@@ -28,8 +25,6 @@ BATCHES = (2, 4, 8, 16, 32, 64, 128)
 RATES = {"sr", "sample_rate", "samplerate", "sampling_rate"}
 SAMPLE_RATE = 16000
 
-# Time that the search for shapes may take before it asks for --input-shapes.
-PATIENCE = 30.0
 LARGEST = 1 << 23  # elements of one input: more than a 1,600 × 1,600 colour image is no guess any more
 MOST = 1 << 31  # elements of one input whose sizes are given
 MAX_RANK = 64  # numpy's limit
@@ -82,40 +77,6 @@ def example(specs: Sequence[Spec]) -> str:
     return f"--input-shapes {spec.name}:{'x'.join(map(str, dims)) or '[]'}"
 
 
-def resolve_shapes(model: Source | Variant | Session, hints: Mapping[str, Shape] | None = None) -> dict[str, Shape]:
-    """A shape for every input under which onnxruntime really runs `model`.
-
-    Fixed sizes stay, a free first axis becomes 1, `hints` settle what they name, and free sizes of the same
-    name get the same value. For what is then still open, sizes that networks are commonly built for are tried
-    until one runs.
-
-    Raises `UsageError` that names the inputs and shows an `--input-shapes` when nothing runs.
-    """
-    if isinstance(model, onnx.ModelProto) and all(s.closed for s in model_inputs(model)):
-        return next(_proposals(model_inputs(model), hints or {}))
-    session = model if isinstance(model, Session) else make_session(model, providers="cpu")
-    hints = dict(hints or {})
-    strange = hints.keys() - {s.name for s in session.inputs}
-    if strange:
-        raise UsageError(f"'{min(strange)}' is no input of the model; it has {listing(session.inputs)}")
-    if all(s.name in hints or s.closed for s in session.inputs):
-        return next(_proposals(session.inputs, hints))
-    begun, said = time.monotonic(), None
-    for shapes in _proposals(session.inputs, hints):
-        try:
-            session.run(random_inputs(session.inputs, shapes)[0])
-        except ModelError as error:
-            said = said or error
-        else:
-            return shapes
-        if time.monotonic() - begun > PATIENCE:
-            break
-    raise UsageError(
-        f"found no input sizes that the model runs with ({listing(session.inputs)}); "
-        f"say them, for instance {example(session.inputs)}"
-    ) from said
-
-
 # A free size is known by its name, or by (input, axis) where the name says nothing.
 Key = str | tuple[str, int]
 
@@ -125,26 +86,42 @@ def _key(spec: Spec, axis: int) -> Key:
     return (spec.name, axis) if anonymous(dim) else str(dim)
 
 
-def _free(specs: Iterable[Spec]) -> Iterator[tuple[Spec, int, Key]]:
+def _open(specs: Iterable[Spec]) -> Iterator[tuple[Spec, int, Key]]:
     for spec in specs:
         for axis, dim in enumerate(spec.shape or ()):
             if not isinstance(dim, int):
                 yield spec, axis, _key(spec, axis)
 
 
-def _known(specs: Sequence[Spec], hints: Mapping[str, Shape]) -> dict[Key, int]:
+def computed_sizes(specs: Sequence[Spec]) -> dict[str, Expression]:
+    """The sizes that are expressions of others, by the text that names them."""
+    return expressions(key for _, _, key in _open(specs) if isinstance(key, str))
+
+
+def _known(specs: Sequence[Spec], hints: Mapping[str, Shape], computed: Mapping[str, Expression]) -> dict[Key, int]:
     """The free sizes that hints settle, under their names."""
-    return {key: hints[spec.name][axis] for spec, axis, key in _free(specs) if spec.name in hints}
+    told = {key: hints[spec.name][axis] for spec, axis, key in _open(specs) if spec.name in hints}
+    known = {key: size for key, size in told.items() if key not in computed}
+    for text, expression in computed.items():
+        left = sorted(expression.names - known.keys())
+        sizes = {name: known[name] for name in expression.names & known.keys()}
+        size = expression.solved(left[0], told[text], sizes) if text in told and len(left) == 1 else None
+        if size is not None:
+            known[left[0]] = size
+    return known
 
 
-def _proposals(specs: Sequence[Spec], hints: Mapping[str, Shape]) -> Iterator[dict[str, Shape]]:
+def proposals(specs: Sequence[Spec], hints: Mapping[str, Shape]) -> Iterator[dict[str, Shape]]:
     """Shapes worth a try, the most likely first, none twice, none larger than `LARGEST`."""
-    known = _known(specs, hints)
-    free = list(dict.fromkeys(key for _, _, key in _free(specs) if key not in known))
-    batch = {key for _, axis, key in _free(specs) if axis == 0}
-    guess = {key: 1 if key in batch else value for _, axis, key in _free(specs) if (value := _likely(key)) is not None}
+    computed = computed_sizes(specs)
+    known = _known(specs, hints, computed)
+    named = [(spec, axis, key) for spec, axis, key in _open(specs) if key not in computed]
+    inside: list[Key] = sorted(name for expression in computed.values() for name in expression.names)
+    free = list(dict.fromkeys(key for key in (*(key for _, _, key in named), *inside) if key not in known))
+    batch = {key for _, axis, key in named if axis == 0}
+    guess = {key: 1 if key in batch else value for key in free if (value := _likely(key)) is not None}
     guess |= dict.fromkeys(batch, 1)
-    channel = {key: 3 for s, axis, key in _free(specs) if axis == 1 and len(s.shape or ()) == 4 and key not in guess}
+    channel = {key: 3 for s, axis, key in named if axis == 1 and len(s.shape or ()) == 4 and key not in guess}
     unnamed = [key for key in free if key not in batch]
     seen = set()
     for chosen in itertools.chain(
@@ -158,12 +135,18 @@ def _proposals(specs: Sequence[Spec], hints: Mapping[str, Shape]) -> Iterator[di
         ),
         (dict.fromkeys(free, 224) | channel | guess | dict.fromkeys(batch, n) for n in BATCHES),
     ):
-        shapes = {s.name: hints.get(s.name) or _filled(s, chosen | known) for s in specs}
+        shapes = {s.name: hints.get(s.name) or filled(s, chosen | known, computed) for s in specs}
         mark = tuple(shapes.values())
         guessed = [s for s in specs if s.name not in hints and not s.closed]
-        if mark not in seen and all(math.prod(shapes[s.name]) <= LARGEST for s in guessed):
+        if mark not in seen and all(_possible(s, shapes[s.name]) for s in guessed):
             seen.add(mark)
             yield shapes
+
+
+def _possible(spec: Spec, shape: Shape) -> bool:
+    """Whether a guess is neither too large nor empty where the model leaves a size open."""
+    least = min((n for n, dim in zip(shape, spec.shape or (), strict=False) if not isinstance(dim, int)), default=1)
+    return least > 0 and math.prod(shape) <= LARGEST
 
 
 def _likely(key: Key) -> int | None:
@@ -173,8 +156,17 @@ def _likely(key: Key) -> int | None:
     return next((size for names, size in NAMED if name in names), None)
 
 
-def _filled(spec: Spec, chosen: Mapping[Key, int]) -> Shape:
-    return tuple(d if isinstance(d, int) else chosen[_key(spec, i)] for i, d in enumerate(spec.shape or ()))
+def filled(spec: Spec, chosen: Mapping[Key, int], computed: Mapping[str, Expression]) -> Shape:
+    """The shape of an input where the free sizes are these; 0 where an expression has no value for them."""
+    sizes = {key: size for key, size in chosen.items() if isinstance(key, str)}
+
+    def at(axis: int, dim: Dim) -> int:
+        if isinstance(dim, int):
+            return dim
+        expression = computed.get(dim) if dim is not None else None
+        return chosen[_key(spec, axis)] if expression is None else expression.at(sizes) or 0
+
+    return tuple(at(axis, dim) for axis, dim in enumerate(spec.shape or ()))
 
 
 def random_inputs(specs: Sequence[Spec], shapes: Mapping[str, Shape], *, seed: int = 0, count: int = 1) -> list[Feed]:
