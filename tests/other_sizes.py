@@ -1,0 +1,222 @@
+"""An oracle for *pruned = masked at other sizes* that knows of the product no more than the JSON of a plan.
+
+What a plan removes is set to zero in the original, in numpy; both models then run at sizes and on numbers that the
+product has not seen, in onnxruntime without optimisations and in onnx's own reference evaluator.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+Size = Mapping[str, int]  # of each open dim
+Feeds = Mapping[str, np.ndarray]
+Runner = Callable[[ModelProto, Feeds], list[np.ndarray]]
+
+INPUTS: dict[str, Callable[[np.random.Generator, list[int]], np.ndarray]] = {
+    "normal": lambda rng, shape: rng.standard_normal(shape),
+    "positive": lambda rng, shape: rng.uniform(0.1, 2, shape),
+    "pixels": lambda rng, shape: rng.uniform(20, 255, shape),
+}
+
+# --- the masked original -----------------------------------------------------
+
+WEIGHTS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
+ZERO_POINTS = {  # where the zero point of a quantised weight stands
+    "DequantizeLinear": (0, 2),
+    "QLinearConv": (3, 5),
+    "QLinearMatMul": (3, 5),
+    "ConvInteger": (1, 3),
+    "MatMulInteger": (1, 3),
+}
+
+
+def masked(model: ModelProto, plan: Mapping[str, Any], pruned: ModelProto) -> ModelProto:
+    """The original in which all that the plan removes is zero."""
+    out = ModelProto()
+    out.CopyFrom(model)
+    _give_copies(out.graph, pruned.graph, plan.get("copies", {}))
+    held, zeros, scales = dict(_tensors(out.graph, "")), _zeros(out.graph), _scales(out.graph)
+    for key, axes in plan["initializers"].items():
+        tensor = held[key]
+        name = tensor.name
+        if name in zeros or (tensor.data_type in WEIGHTS and name not in scales):
+            array = numpy_helper.to_array(tensor)
+            stays = _stays(array.shape, axes, plan.get("alignment", {}), key)
+            array = np.where(stays, array, array.dtype.type(zeros.get(name, 0)))
+            tensor.CopyFrom(numpy_helper.from_array(array, name))
+    return out
+
+
+def _stays(shape: tuple[int, ...], axes: Mapping[str, list[int]], alignment: Mapping[str, Any], key: str) -> np.ndarray:
+    """Which elements of a tensor a plan keeps, bool; its positions count in the order that the alignment gives."""
+    stays = np.ones(shape, bool)
+    for axis, kept in axes.items():
+        gone = np.setdiff1d(np.arange(shape[int(axis)]), kept)
+        stays[(slice(None),) * int(axis) + (gone,)] = False
+    if rows := alignment.get("grouped", {}).get(key):
+        parts = zip(np.split(stays, len(rows)), rows, strict=True)
+        stays = np.concatenate([part.take(np.argsort(row), 1) for part, row in parts])
+    for axis, order in alignment.get("orders", {}).get(key, {}).items():
+        stays = stays.take(np.argsort(order), int(axis))
+    return stays
+
+
+def _tensors(graph: GraphProto, path: str) -> Iterator[tuple[str, TensorProto]]:
+    """Tensors of a graph and of the bodies in it, by the names that a plan gives them."""
+    yield from ((path + t.name, t) for t in graph.initializer)
+    for node in graph.node:
+        for a in node.attribute:
+            if a.type == AttributeProto.GRAPH:
+                yield from _tensors(a.g, f"{path}{next(filter(None, node.output), node.name)}.{a.name}/")
+            elif node.op_type == "Constant" and a.type == AttributeProto.TENSOR:
+                yield path + node.output[0], a.t
+
+
+def _zeros(graph: GraphProto) -> dict[str, int]:
+    """What stands for zero in each quantised weight."""
+    held = {t.name: t for t in graph.initializer}
+    found = {}
+    for node in graph.node:
+        weight, zero = ZERO_POINTS.get(node.op_type, (0, 0))
+        if zero and node.input[weight] in held:
+            given = held.get(node.input[zero]) if len(node.input) > zero else None
+            found[node.input[weight]] = int(numpy_helper.to_array(given).flat[0]) if given else 0
+    return found
+
+
+def _scales(graph: GraphProto) -> set[str]:
+    """Tensors that something is divided by."""
+    quantise = [n for n in graph.node if "Quantize" in n.op_type or "QLinear" in n.op_type or n.op_type == "Div"]
+    return {name for node in quantise for name in node.input[1:]}
+
+
+def _give_copies(graph: GraphProto, pruned: GraphProto, copies: Mapping[str, str]) -> None:
+    """A tensor that its readers see cut in different ways has copies in the pruned graph: so it has here."""
+    held, nodes = dict(_tensors(graph, "")), {node.output[0]: node for node in graph.node}
+    for copy, original in copies.items():
+        graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(held[original]), copy))
+        for node in pruned.node:
+            for k in (k for k, name in enumerate(node.input) if name == copy):
+                nodes[node.output[0]].input[k] = copy
+
+
+# --- runs --------------------------------------------------------------------
+
+
+def run(model: ModelProto, feeds: Feeds) -> list[np.ndarray]:
+    """Outputs in onnxruntime, of the graph as it is written."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session.run(None, dict(feeds))
+
+
+def reference(model: ModelProto, feeds: Feeds) -> list[np.ndarray]:
+    """Outputs in onnx's own evaluator."""
+    return ReferenceEvaluator(model).run(None, dict(feeds))
+
+
+def data_inputs(model: ModelProto) -> list[Any]:
+    """Inputs that are no weights."""
+    weights = {t.name for t in model.graph.initializer}
+    return [v for v in model.graph.input if v.name not in weights]
+
+
+def shapes(model: ModelProto, size: Size) -> dict[str, list[int]]:
+    """Shapes of the inputs at this size."""
+    dims = {v.name: v.type.tensor_type.shape.dim for v in data_inputs(model)}
+    return {name: [d.dim_value or size[d.dim_param] for d in shape] for name, shape in dims.items()}
+
+
+def feeds(model: ModelProto, size: Size, kind: str = "normal", seed: int = 0) -> dict[str, np.ndarray]:
+    """Inputs of one kind at this size; integers are small."""
+    rng, found, given = np.random.default_rng(seed), {}, shapes(model, size)
+    for value in data_inputs(model):
+        dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        shape = given[value.name]
+        found[value.name] = (rng.integers(0, 3, shape) if dtype.kind in "iub" else INPUTS[kind](rng, shape)).astype(
+            dtype
+        )
+    return found
+
+
+def runs(model: ModelProto, size: Size) -> bool:
+    """Whether the original has a meaning at this size."""
+    try:
+        run(model, feeds(model, size))
+    except Exception:  # onnxruntime's errors have no common base
+        return False
+    return True
+
+
+def assert_same(
+    original: ModelProto, pruned: ModelProto, sizes: Iterable[Size], kinds: Iterable[str] = INPUTS, engine: Runner = run
+) -> None:
+    """Assert that both give the same at each size, the original in onnxruntime and the other in this engine."""
+    finite = 0
+    for seed, size in enumerate(sizes):
+        for kind in kinds:
+            given = feeds(original, size, kind, seed + 100)
+            for a, b in zip(run(original, given), engine(pruned, given), strict=True):
+                assert a.shape == b.shape, f"{b.shape} in place of {a.shape} at {dict(size)}"
+                if a.dtype.kind not in "fiub" or not np.isfinite(a.astype(float)).all():
+                    continue
+                finite += a.size
+                difference = np.abs(a.astype(float) - b.astype(float)).max(initial=0)
+                scale = max(1e-3, np.abs(a.astype(float)).max(initial=0))
+                assert difference <= 1e-4 * scale, f"off by {difference:.2g} of {scale:.2g} at {dict(size)} ({kind})"
+    assert finite
+
+
+# --- open dims ---------------------------------------------------------------
+
+
+def opened(
+    model: ModelProto, at: Mapping[str, Iterable[int]], axes: Container[int]
+) -> tuple[ModelProto, dict[str, int]]:
+    """A copy whose inputs are open along those axes that it runs with another length of, and the lengths in `at`."""
+    out = ModelProto()
+    out.CopyFrom(model)
+    del out.graph.value_info[:]
+    for value in out.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    size, dims = {}, defaultdict(list)
+    for value in data_inputs(out):
+        for axis, (d, length) in enumerate(zip(value.type.tensor_type.shape.dim, at[value.name], strict=True)):
+            if axis in axes:
+                d.dim_param = d.dim_param or f"axis {axis} of {length}"
+                size[d.dim_param] = length
+                dims[d.dim_param].append(d)
+    _loosen(out.graph, next(iter(size.values())))
+    for name in list(size):
+        if not any(runs(out, {**size, name: size[name] + step}) for step in (1, 2, 4, 8)):
+            for d in dims[name]:
+                d.dim_value = size[name]
+            del size[name]
+    return out, size
+
+
+def _loosen(graph: GraphProto, batch: int) -> None:
+    """Let each Reshape to a constant shape that begins with the batch take the batch that comes."""
+    targets = {n.input[1] for n in graph.node if n.op_type == "Reshape"}
+    targets -= {name for n in graph.node for k, name in enumerate(n.input) if (n.op_type, k) != ("Reshape", 1)}
+    for tensor in graph.initializer:
+        if tensor.name in targets and (shape := numpy_helper.to_array(tensor).copy()).size and shape[0] == batch:
+            name, shape[0] = tensor.name, 0
+            tensor.CopyFrom(numpy_helper.from_array(shape, name))
+
+
+def others(model: ModelProto, at: Size, count: int = 3) -> list[Size]:
+    """Sizes that the model runs at and that `at` is not: other batches first, and other lengths where it can."""
+    names = list(at)
+    tries = [(2, 3), (3, 4), (4, 1), (2, 8), (3, 16), (2, 0), (3, 0), (5, 0)]
+    made = [
+        {n: at[n] + step * (k or 1) for k, n in enumerate(names)} | {names[0]: batch} for batch, step in tries if at
+    ]
+    return [size for size in made if size != at and runs(model, size)][:count]
