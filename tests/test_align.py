@@ -6,10 +6,13 @@ import numpy as np
 import onnx
 import pytest
 from law import run
-from patterns.builder import Net
+from patterns.builder import NONE, Net
+from patterns.moves import shuffle
 
 from onnxprune import apply, prune, verify
+from onnxprune.channels import analyse
 from onnxprune.surgery import Plan
+from onnxprune.surgery.align import aligned, alignment_of
 
 GROUPS, WIDTH = 4, 8  # channels of each group
 
@@ -62,6 +65,19 @@ def test_the_plan_says_how_to_reorder_the_weights() -> None:
         for axis, kept in result.plan.initializers.get(tensor.name, {}).items():
             array = array.take(kept, axis)
         np.testing.assert_array_equal(onnx.numpy_helper.to_array(tensor), array)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_shuffle_between_two_grouped_convolutions(seed: int) -> None:
+    """What changes places before it would change groups behind it: no order fits both."""
+    rng, net, c = np.random.default_rng(seed), Net(), GROUPS * WIDTH
+    y = net.relu(net.conv(net.cbr("x", 3, c, 1, dead=NONE), c, c, group=GROUPS, dead=dead(rng)))
+    y = shuffle(net, net.norm(y, c, dead=NONE), GROUPS, c)
+    y = net.relu(net.conv(y, c, c, 1, group=GROUPS, dead=dead(rng)))
+    model = net.model((1, 3, 8, 8), [net.head(y, c)], 1, (1, 3, 8, 8))
+    moved = aligned(model, alignment_of(model, analyse(model)))
+    x = {"x": rng.standard_normal((1, 3, 8, 8)).astype(np.float32)}
+    np.testing.assert_allclose(run(moved, x)[0], run(model, x)[0], rtol=1e-4, atol=1e-5)
 
 
 def test_nothing_is_reordered_without_need() -> None:

@@ -125,40 +125,42 @@ class _Trades:
     deps: Dependencies
     apart: Labels
     moves: dict[int, int] = field(default_factory=dict)  # component -> the one that comes into its place
-    rows: dict[bytes, np.ndarray] = field(default_factory=dict)  # grid of components -> order in each group
 
     def found(self) -> tuple[dict[int, int], dict[str, tuple[tuple[int, ...], ...]]]:
-        grouped: dict[str, tuple[tuple[int, ...], ...]] = {}
+        """Moves and orders of inputs; none at all where a channel would leave its group in any convolution."""
         groups = list(groups_of(self.deps.uses, (), self.apart, self.deps.roles))
         tensors = dict(_tensors(self.model))
         for balance in self.deps.balances:
-            order = self._rows(balance, groups, tensors)
-            if order is not None and balance.axis is not None:
+            self._trade(balance, groups, tensors)
+        grouped: dict[str, tuple[tuple[int, ...], ...]] = {}
+        for balance in self.deps.balances:
+            grid = self.apart[balance.grid]
+            moved = np.array([self.moves.get(int(c), int(c)) for c in grid.flat], grid.dtype).reshape(grid.shape)
+            if (moved == grid).all():
+                continue
+            if np.unique(grid).size < grid.size or (np.sort(moved, axis=1) != np.sort(grid, axis=1)).any():
+                return {}, {}
+            if balance.axis is not None:
+                order = np.take_along_axis(np.argsort(grid, axis=1), np.argsort(np.argsort(moved, axis=1), axis=1), 1)
                 grouped[balance.weight] = tuple(tuple(row) for row in order.tolist())
         return {a: b for a, b in self.moves.items() if a != b}, grouped
 
-    def _rows(
-        self, balance: Balance, groups: list[Group], tensors: Mapping[str, onnx.TensorProto]
-    ) -> np.ndarray | None:
-        """Positions in each group in their new order, (groups, channels); None where they stay."""
-        grid = self.apart[balance.grid]
-        if grid.tobytes() in self.rows:
-            return self.rows[grid.tobytes()]
+    def _trade(self, balance: Balance, groups: list[Group], tensors: Mapping[str, onnx.TensorProto]) -> None:
+        """Bring the faded channels of a convolution to the front of each group."""
+        grid = self.apart[balance.grid]  # (groups, channels)
         members = next((g for g in groups if np.isin(grid, g.components).all()), None)
         known = any(int(c) in self.moves for c in grid.flat)
         if members is None or known or np.unique(grid).size < grid.size or balance.weight not in self.deps.sources:
-            return None
+            return
         if not grid.size:  # a Conv without outputs
-            return None
+            return
         norms = dict(zip(members.components.tolist(), self._norms(members, tensors).tolist(), strict=True))
         size = np.array([norms[int(c)] for c in grid.flat]).reshape(grid.shape)
         faded = size <= FADED * size.max()
         if (faded == faded[:1]).all():
-            return None
+            return
         order = np.argsort(~faded, axis=1, kind="stable")
-        self.rows[grid.tobytes()] = order
         self.moves |= dict(zip(grid.ravel().tolist(), np.take_along_axis(grid, order, 1).ravel().tolist(), strict=True))
-        return order
 
     def _norms(self, group: Group, tensors: Mapping[str, onnx.TensorProto]) -> np.ndarray:
         """Norm of the filters of each channel, times the scales of BatchNormalizations behind them."""
