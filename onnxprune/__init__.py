@@ -8,8 +8,13 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from onnxprune.channels import Dependencies, analyse
     from onnxprune.errors import CheckFailed, FileError, ModelError, OnnxPruneError, UsageError
-    from onnxprune.pipeline import Request, Result, Sensitivity, apply, prune, sensitivity, verify  # type: ignore[no-redef]
+    from onnxprune.pipeline.apply import apply
+    from onnxprune.pipeline.curves import sensitivity
     from onnxprune.pipeline.inspection import inspect
+    from onnxprune.pipeline.prune import Result, prune
+    from onnxprune.pipeline.request import Request
+    from onnxprune.pipeline.sensitivity import Sensitivity
+    from onnxprune.pipeline.verify import verify
     from onnxprune.report import Report
     from onnxprune.surgery import Plan
 
@@ -23,16 +28,16 @@ _HOMES = {
     "OnnxPruneError": "errors",
     "Plan": "surgery",
     "Report": "report",
-    "Request": "pipeline",
-    "Result": "pipeline",
-    "Sensitivity": "pipeline",
+    "Request": "pipeline.request",
+    "Result": "pipeline.prune",
+    "Sensitivity": "pipeline.sensitivity",
     "UsageError": "errors",
     "analyse": "channels",
-    "apply": "pipeline",
+    "apply": "pipeline.apply",
     "inspect": "pipeline.inspection",
-    "prune": "pipeline",
-    "sensitivity": "pipeline",
-    "verify": "pipeline",
+    "prune": "pipeline.prune",
+    "sensitivity": "pipeline.curves",
+    "verify": "pipeline.verify",
 }
 
 __all__ = [

@@ -17,7 +17,7 @@ from onnxprune.cli import screen
 from onnxprune.cli.commands import cli
 from onnxprune.cli.table import FLAGS, OWN, PRUNE, RENAMED, flags_of, request_options
 from onnxprune.criteria.methods import METHODS
-from onnxprune.pipeline import Request
+from onnxprune.pipeline.request import Request
 from onnxprune.runtime.inputs import random_inputs
 from onnxprune.runtime.session import make_session
 

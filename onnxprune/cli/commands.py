@@ -1,28 +1,25 @@
-"""The commands: each reads its options, calls the function of the same name in Python, and shows what came out."""
+"""The commands: each reads its options, calls the function of the same name in Python, and shows what came out.
 
+Each imports what it needs when it is called: onnx, onnxruntime and scipy take a second, which nobody should wait for
+to be told of a typing error.
+"""
+
+import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import onnxprune
-from onnxprune.channels.explain import explain
 from onnxprune.cli.layout import Main, MainJob, Sectioned
 from onnxprune.cli.screen import Screen
 from onnxprune.cli.table import APPLY, LOOK, PRUNE, SENSE, VERIFY, options, request_options
-from onnxprune.criteria.methods import METHODS
-from onnxprune.errors import UsageError
-from onnxprune.pipeline.apply import apply as run_apply
-from onnxprune.pipeline.curves import sensitivity as run_sensitivity
-from onnxprune.pipeline.inspection import analysed, inspect
-from onnxprune.pipeline.prune import Result
-from onnxprune.pipeline.prune import prune as run_prune
+from onnxprune.errors import FileError, UsageError
 from onnxprune.pipeline.request import BUDGETS
-from onnxprune.pipeline.verify import verify as run_verify
-from onnxprune.report import files, lists
-from onnxprune.report.terminal import rendered
-from onnxprune.runtime.doctor import diagnose
+
+if TYPE_CHECKING:
+    from onnxprune.pipeline.prune import Result
 
 HELP = {"help_option_names": ["-h", "--help"]}
 Given = dict[str, Any]
@@ -59,8 +56,10 @@ def prune_command(context: click.Context, source: str, output: str | None, **giv
             "say how much to remove: --ratio 0.5, --target macs=0.5, --threshold 0.9, --max-drop 1% or --lossless"
         )
     _check_files(source, output, given)
+    from onnxprune.pipeline.prune import prune
+
     with screen.progress() as progress:
-        result = run_prune(source, output, progress=progress, **asked)
+        result = prune(source, output, progress=progress, **asked)
     _deliver(screen, result, given)
 
 
@@ -77,8 +76,10 @@ def apply_command(context: click.Context, source: str, output: str | None, plan:
     """
     screen = _screen(context, given)
     _check_files(source, output, given, plan)
+    from onnxprune.pipeline.apply import apply
+
     with screen.progress() as progress:
-        result = run_apply(source, plan, output, progress=progress, **request_options(given))
+        result = apply(source, plan, output, progress=progress, **request_options(given))
     _deliver(screen, result, given)
 
 
@@ -94,8 +95,11 @@ def verify_command(context: click.Context, source: str, pruned: str, plan: str, 
     Is OUT the original without the channels that the plan removes?
     """
     screen = _screen(context, given)
+    _must_be_there(source, pruned, plan)
+    from onnxprune.pipeline.verify import verify
+
     with screen.progress() as progress:
-        proof = run_verify(source, pruned, plan, progress=progress, **request_options(given))
+        proof = verify(source, pruned, plan, progress=progress, **request_options(given))
     screen.give({"verified": proof.passed, "result": str(proof), **asdict(proof)})
     screen.show(f"masked original and pruned model are {proof}")
 
@@ -110,6 +114,10 @@ def inspect_command(context: click.Context, source: str, **given: Any) -> None:
     Groups of channels that go together, their share of the MACs, what is frozen and why.
     """
     screen = _screen(context, given)
+    _must_be_there(source)
+    from onnxprune.pipeline.inspection import inspect
+    from onnxprune.report import lists
+
     with screen.progress() as progress:
         found = inspect(source, progress=progress, **request_options(given))
     screen.give(found.to_json())
@@ -129,6 +137,11 @@ def explain_command(context: click.Context, source: str, node: str, other: str |
     coupled.
     """
     screen = _screen(context, given)
+    _must_be_there(source)
+    from onnxprune.channels.explain import explain
+    from onnxprune.pipeline.inspection import analysed
+    from onnxprune.report import lists
+
     with screen.progress() as progress:
         run = analysed(source, progress, **request_options(given))
     found = explain(run.deps, node, other)
@@ -147,8 +160,12 @@ def sensitivity_command(context: click.Context, source: str, **given: Any) -> No
     weights.
     """
     screen = _screen(context, given)
+    _must_be_there(source)
+    from onnxprune.pipeline.curves import sensitivity
+    from onnxprune.report import lists
+
     with screen.progress() as progress:
-        found = run_sensitivity(source, progress=progress, **request_options(given))
+        found = sensitivity(source, progress=progress, **request_options(given))
     screen.give(found.to_json())
     screen.show(lists.sensitivity(found))
 
@@ -160,6 +177,9 @@ def sensitivity_command(context: click.Context, source: str, **given: Any) -> No
 def methods_command(context: click.Context, json: bool, verbose: bool) -> None:
     """List the methods, their needs and sources."""
     screen = _screen(context, {"json": json, "quiet": False, "verbose": verbose})
+    from onnxprune.criteria.methods import METHODS
+    from onnxprune.report import lists
+
     screen.give(
         {
             m.name: {
@@ -184,6 +204,9 @@ def doctor_command(context: click.Context, json: bool) -> int:
     problem.
     """
     screen = _screen(context, {"json": json, "quiet": False, "verbose": False})
+    from onnxprune.report import lists
+    from onnxprune.runtime.doctor import diagnose
+
     found = diagnose()
     screen.give([asdict(f) for f in found])
     screen.show(lists.findings(found))
@@ -203,6 +226,9 @@ def _check_files(source: str, output: str | None, given: Given, plan: str | None
     """Before any work: is there an output, can the other files be written, and are they all different?"""
     if output is None and not given["dry_run"]:
         raise UsageError("say where to write the pruned model: OUT.onnx after IN.onnx, or --dry-run")
+    _must_be_there(source, plan)
+    from onnxprune.report import files
+
     taken = {name: path for name, path in (("IN.onnx", source), ("OUT.onnx", output), ("--plan", plan)) if path}
     for name in ("plan_out", "report"):
         if given[name] is not None:
@@ -214,8 +240,22 @@ def _check_files(source: str, output: str | None, given: Given, plan: str | None
             taken[option] = given[name]
 
 
-def _deliver(screen: Screen, result: Result, given: Given) -> None:
+def _must_be_there(*paths: str | None) -> None:
+    """Raise FileError for a file that does not exist; of everything else, reading says what is wrong with it."""
+    for path in filter(None, paths):
+        try:
+            os.stat(path)
+        except FileNotFoundError as error:
+            raise FileError(f"there is no file {path!r}") from error
+        except (OSError, ValueError):
+            continue
+
+
+def _deliver(screen: Screen, result: "Result", given: Given) -> None:
     """Write the files besides the model, and show the report."""
+    from onnxprune.report import files
+    from onnxprune.report.terminal import rendered
+
     if given["plan_out"] is not None:
         files.write(given["plan_out"], files.plan_text(result.plan.to_json()))
     if given["report"] is not None:

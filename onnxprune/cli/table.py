@@ -6,12 +6,9 @@ from typing import Any
 
 import click
 
-from onnxprune.budget import ALLOCATORS
-from onnxprune.budget.allocate import TARGETS
 from onnxprune.cli.values import Number, Pair, Target, Whole
-from onnxprune.criteria.methods import METHODS
+from onnxprune.pipeline.choices import ALLOCATIONS, COMPENSATIONS, METHODS, TARGETS
 from onnxprune.pipeline.request import Request
-from onnxprune.surgery.compensate import COMPENSATIONS
 
 BUDGET, WHICH, DATA = "How much to remove", "Which channels", "Data and accuracy"
 RUNNING, OUTPUT, TALK = "Verifying and measuring", "Files", "What is shown"
@@ -112,8 +109,8 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         "allocation",
         BUDGET,
-        f"How groups share the budget: {', '.join(ALLOCATORS)}; auto: by sensitivity under --target and --max-drop.",
-        click.Choice(["auto", *ALLOCATORS]),
+        f"How groups share the budget: {', '.join(ALLOCATIONS)}; auto: by sensitivity under --target and --max-drop.",
+        click.Choice(["auto", *ALLOCATIONS]),
         "NAME",
         frozenset({PRUNE}),
     ),

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
-
-import onnx
+from typing import TYPE_CHECKING, Any
 
 from onnxprune.errors import UsageError
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 BUDGETS = ("ratio", "target", "threshold", "max_drop", "lossless")
 
@@ -83,7 +84,7 @@ class Request:
     layout: str | None = None
     limit: int | None = None
     metric: Sequence[str] = ()
-    retrain: Callable[[onnx.ModelProto], onnx.ModelProto] | None = None
+    retrain: "Callable[[ModelProto], ModelProto] | None" = None
     input_shapes: Mapping[str, Sequence[int]] | Sequence[str] = field(default_factory=dict)
     providers: str | Sequence[str] = "auto"
     threads: int | None = None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 from scipy.linalg import cho_factor, cho_solve
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from onnxprune.channels.dependencies import Dependencies, Group
 from onnxprune.channels.roles import Role
@@ -226,7 +226,7 @@ def _means(network: Network, writers: Sequence[Writer]) -> np.ndarray | None:
         return None
     mean, deviation = writers[0].moments
     ratio = mean / np.maximum(deviation, 1e-12)
-    return mean * norm.cdf(ratio) + deviation * norm.pdf(ratio)
+    return mean * ndtr(ratio) + deviation * np.exp(-(ratio**2) / 2) / np.sqrt(2 * np.pi)
 
 
 def _fold(

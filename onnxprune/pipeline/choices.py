@@ -1,0 +1,18 @@
+"""What a request can choose from, by name: told without loading what does it, which takes seconds."""
+
+ALLOCATIONS = ("uniform", "global", "sensitivity")  # `onnxprune.budget.ALLOCATORS`
+COMPENSATIONS = ("none", "merge", "mean", "ridge", "fold", "lstsq")  # `onnxprune.surgery.compensate`
+METHODS = (
+    "ncc",
+    "cshe",
+    "apssf",
+    "spectral",
+    "msvfp",
+    "l1",
+    "l2",
+    "fpgm",
+    "bn",
+    "obs",
+    "random",
+)  # `onnxprune.criteria.METHODS`
+TARGETS = ("macs", "params", "size", "latency")  # `onnxprune.budget.allocate`

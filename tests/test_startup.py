@@ -1,0 +1,48 @@
+"""What is told at once loads none of the libraries that take a second; and what it says of them is true."""
+
+import subprocess
+import sys
+
+import pytest
+
+import onnxprune
+from onnxprune.budget import ALLOCATORS
+from onnxprune.budget.allocate import TARGETS
+from onnxprune.criteria.methods import METHODS
+from onnxprune.pipeline import choices
+from onnxprune.surgery.compensate import COMPENSATIONS
+
+HEAVY = "numpy scipy onnx onnxruntime"
+
+
+def loaded(code: str) -> str:
+    """The heavy libraries that a fresh Python has loaded behind some code."""
+    ending = f"print(*[name for name in '{HEAVY}'.split() if name in sys.modules], file=sys.stderr)"
+    run = subprocess.run([sys.executable, "-c", f"import sys; {code}; {ending}"], capture_output=True, text=True)
+    return run.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--version"], ["--help"], ["apply", "-h"], ["inspct"], ["none.onnx", "out.onnx", "--ratio", "0.5"]]
+)
+def test_answers_that_need_no_model_come_at_once(arguments: list[str]) -> None:
+    assert loaded(f"from onnxprune.cli import main; main({arguments})") == ""
+
+
+def test_the_package_loads_what_is_used() -> None:
+    assert loaded("import onnxprune") == ""
+    assert "onnx" in loaded("from onnxprune import prune").split()
+
+
+def test_every_public_name_is_there() -> None:
+    assert all(hasattr(onnxprune, name) for name in onnxprune.__all__)
+    assert set(onnxprune.__all__) <= set(dir(onnxprune))
+    with pytest.raises(AttributeError, match="no attribute 'prnue'"):
+        _ = onnxprune.prnue
+
+
+def test_the_choices_are_those_that_there_are() -> None:
+    assert tuple(METHODS) == choices.METHODS
+    assert tuple(ALLOCATORS) == choices.ALLOCATIONS
+    assert tuple(COMPENSATIONS) == choices.COMPENSATIONS
+    assert choices.TARGETS == TARGETS
