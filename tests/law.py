@@ -4,7 +4,8 @@ A small model is analysed with labels on every axis of its data inputs (a networ
 operator in the middle of a network sees inputs that do).  Random components are killed; the cut model, fed with cut
 inputs, must give the live part of what the masked model gives for the whole inputs.  An input is *quiet* where its
 dead positions are zero and *loud* where they hold anything at all: whatever happens upstream of the operator.  And
-where a rule promises a quiet output, the dead positions of what the masked model gives must be exactly zero.
+where a rule promises a quiet output, the dead positions of what the masked model gives must be exactly zero, or what
+stands for zero in a quantised one.
 
 The two together are an induction over the nodes of any network: they prove its rules and repairs for all of them.
 """
@@ -26,6 +27,7 @@ from onnxprune.channels.dependencies import Dependencies
 from onnxprune.channels.labels import is_fixed
 from onnxprune.channels.roles import Role
 from onnxprune.channels.walk import Walk
+from onnxprune.channels.zeros import Zero, silence
 from onnxprune.model.static import infer, opset_of
 from onnxprune.surgery import cut, mask
 
@@ -77,17 +79,21 @@ def opened(model: ModelProto, weights: Feeds) -> ModelProto:
 
 
 def labelled(
-    model: ModelProto, data: Feeds, quiet: Collection[str], heads: bool
-) -> tuple[Dependencies, frozenset[str]]:
-    """Analysis of a model with labels on every axis of its data inputs, and the values that are promised quiet."""
+    model: ModelProto, data: Feeds, quiet: Collection[str], heads: bool, zeros: Mapping[str, int]
+) -> tuple[Dependencies, Mapping[str, Zero]]:
+    """Analysis of a model with labels on every axis of its data inputs.
+
+    And the values that are promised quiet, with what their dead positions hold.
+    """
     walk = Walk(infer(model, {name: x.shape for name, x in data.items()}), opset_of(model), heads)
     for name, array in data.items():
         if is_float(array) or array.dtype in (np.int8, np.uint8, np.bool_):
             walk.values[name] = Value(tuple(walk.coupling.label(n) for n in array.shape))
-    walk.quiet |= set(quiet)
+    silence(walk, list(quiet), 0)
+    walk.zero_points |= {name: zero for name, zero in zeros.items() if name in quiet}
     walk.graph(model.graph, "", [])
     deps = conclude(walk)
-    return deps, frozenset(walk.quiet)
+    return deps, {name: walk.zero_points.get(name, 0) for name in walk.quiet}
 
 
 def boxes(deps: Dependencies, names: Sequence[str], dead: np.ndarray) -> dict[str, tuple[np.ndarray, ...]]:
@@ -147,22 +153,23 @@ def check_law(
     """
     rng = np.random.default_rng(seed)
     model = opened(model, weights)
-    deps, quiet = labelled(model, data, data if silent else (), heads)
+    deps, quiet = labelled(model, data, data if silent else (), heads, zeros)
     dead = lottery(deps, rng)
     live = boxes(deps, list(data), dead)
     whole = {name: disturbed(x, live.get(name), silent, rng, zeros.get(name, 0)) for name, x in data.items()}
     small = {name: x[np.ix_(*live[name])] if name in live else x for name, x in data.items()}
     outputs = [v.name for v in model.graph.output]
     masked, pruned = run(mask(model, deps, dead), whole), run(cut(model, deps, dead), small)
-    zeroed = run(mask(model, silenced(deps), dead), whole) if quiet & set(outputs) else masked
+    zeroed = run(mask(model, silenced(deps), dead), whole) if quiet.keys() & set(outputs) else masked
     for name, a, b, z in zip(outputs, masked, pruned, zeroed, strict=True):
         if a.dtype.kind in "OSU" or name in deps.statics.sampled:
             continue  # text has no channels; a network whose output is a size is frozen
         box = deps.box(name, dead) or tuple(np.ones(n, bool) for n in a.shape)
         agree(name, a[np.ix_(*box)], b, tolerance)
-        if name in quiet and is_float(b):
+        if name in quiet and b.dtype.kind != "b":
             agree(name, z[np.ix_(*box)], b, tolerance)
-            assert not np.any(z[dead_positions(box)]), f"{name} is promised to be zero where it is dead"
+            zero = zeroed[outputs.index(quiet[name])] if quiet[name] in outputs else quiet[name] or 0
+            assert np.all(z[dead_positions(box)] == zero), f"{name} is promised to be zero where it is dead"
     return Trial(deps, dead, masked, pruned)
 
 

@@ -80,6 +80,8 @@ MATRICES = [
     row("Einsum", (2, 3, 8), W(5, 8), free=18, equation="...j,kj"),
     row("Einsum", (2, 3, 8), (3, 8), free=13, equation="...jk,jk->...jk"),
     row("MatMulInteger", X((3, 8), "u1", 0, 9, zero=3), X((8, 5), "u1", 0, 9, weight=True), Z, Z, free=16),
+    row("MatMulInteger", X((3, 8), "u1", 0, 9, zero=3), X((8, 5), "u1", 0, 9, zero=3), Z, Z, free=16, _loud=False),
+    row("MatMulInteger", X((3, 8), "u1", 0, 9, zero=3), X((8, 5), "u1", 0, 9, zero=3), *[np.uint8(5)] * 2, free=8),
     row(
         "MatMulInteger", X((3, 8), "u1", 0, 9, zero=3), X((8, 5), "i1", -9, 9, weight=True), Z,
         I(1, 2, 3, 4, 5, dtype="i1"), free=16,

@@ -14,6 +14,7 @@ from law import Trial, check_law
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 from rows import Row
 
+from onnxprune.channels import zeros
 from onnxprune.channels.tables import REPAIRS, RULES
 from onnxprune.errors import OnnxPruneError
 
@@ -104,7 +105,11 @@ FAULTS = {
     ),
     "Sigmoid promises silence": ("Sigmoid", promise_that("Sigmoid")),
     "Add promises silence": ("Add", promise_that("Add")),
-    "Conv promises silence": ("Conv", promise_that("Conv")),
+    **{f"{op} promises silence": (op, promise_that(op)) for op in ("Celu", "Conv", "LRN", "Resize", "Shrink")},
+    "DequantizeLinear takes any zero for its own": (
+        "DequantizeLinear",
+        lambda patch: patch.setattr(zeros, "silent", lambda walk, node, k: node.inputs[k] in walk.quiet),
+    ),
     **{f"{op} is not repaired": (op, no_repair(op)) for op in sorted(REPAIRS)},
 }
 

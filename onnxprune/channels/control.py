@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from onnxprune.channels import zeros
 from onnxprune.channels.boxes import Value, settle
 from onnxprune.channels.dependencies import Node, Use
 from onnxprune.channels.labels import Axes, fixed
@@ -53,7 +54,7 @@ def _branches(walk: Walk, node: Node) -> None:
     _give(walk, node, [_join(walk, keys, taken) for keys in zip(*given, strict=True)])
     for key, keys in zip(node.outputs, zip(*given, strict=True), strict=True):
         if all(k in walk.quiet for k in keys):
-            walk.quiet.add(key)
+            zeros.silence(walk, [key], zeros.common(walk, keys))
 
 
 def _loop(walk: Walk, node: Node) -> None:

@@ -5,7 +5,8 @@ channels add nothing.  A rule says with one of these functions whether its opera
 tensor of the file keeps the promise by being masked itself.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +36,11 @@ def some(op: Op) -> bool:
 def first(op: Op) -> bool:
     """f(0, parameters) = 0."""
     return bool(op.names) and _reaches(op, 0) and op.silent(0)
+
+
+def provided(holds: Callable[[Mapping[str, Any]], bool], promise: Promise = first) -> Promise:
+    """Another promise, which its attributes can break."""
+    return lambda op: holds(op.attributes) and promise(op)
 
 
 def only(*inputs: int) -> Promise:

@@ -8,7 +8,7 @@ from functools import cached_property
 import onnx
 
 import onnxprune.channels.ops  # noqa: F401  (registers the rules)
-from onnxprune.channels import control
+from onnxprune.channels import control, zeros
 from onnxprune.channels.arithmetic import FOLLOWED, Arithmetic, Origins, Place
 from onnxprune.channels.boxes import Detour, Value
 from onnxprune.channels.dependencies import Layer, Node, Source, Use
@@ -44,6 +44,7 @@ class Walk:
     alias: dict[str, str] = field(default_factory=dict)  # value -> the source that it is
     weights: set[str] = field(default_factory=set)  # values made of weights alone
     quiet: set[str] = field(default_factory=set)  # values whose dead channels are zero
+    zero_points: dict[str, zeros.Zero] = field(default_factory=dict)  # what zero is in some of these, if it is not 0
     uses: list[Use] = field(default_factory=list)
     roles: list[tuple[Role, Labels]] = field(default_factory=list)
     layers: list[Layer] = field(default_factory=list)
@@ -231,7 +232,7 @@ class Walk:
             shapes,
             [self.statics.constants.get(key) for key in node.inputs],
             [not key or key in self.weights for key in node.inputs],
-            [not key or key in self.quiet for key in node.inputs],
+            [not key or zeros.silent(self, node, k) for k, key in enumerate(node.inputs)],
             attributes_of(node.proto),
             self.opset,
             self.heads,
@@ -249,7 +250,7 @@ class Walk:
             if key and key not in self.alias:
                 self.values[key] = op.values[k]
         if rule is not None and index not in self.unknown and op.promises(rule):
-            self.quiet.update(node.outputs)
+            zeros.silence(self, node.outputs, zeros.given(self, node))
             told = FOLLOWED.get(node.proto.op_type, ())  # a slice of a weight is one, whatever its bounds come from
             if all(made or k in told for k, made in enumerate(op.weights)):
                 self.weights.update(node.outputs)

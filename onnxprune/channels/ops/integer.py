@@ -23,7 +23,8 @@ def _product(op: Op, a: Axes, b: Axes, factors: tuple[int, int], scale: int, zer
     y = matrix_product(op, a, b)
     columns = _columns(b, *follow)
     op.tie(b[-1], *columns)
-    op.adds(*columns)
+    point = op.values[zero] if zero < len(op.values) else None  # which weights that are nothing are equal to
+    op.adds(*(x for x in columns if point is None or not any(x is y for y in point.axes)))
     names = (*op.names, *[""] * 9)
     if op.weights[factors[1]]:
         op.scalings.append(Scaling(b, names[scale] if scale else "", names[zero], len(b) - 1 if columns else None))

@@ -1,6 +1,7 @@
 """Operators that move elements without changing them: labels move along."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from onnxprune.channels.boxes import Value
 from onnxprune.channels.labels import Axes, Labels, fixed, repeated
 from onnxprune.channels.op import Op, on
-from onnxprune.channels.promises import first, joined
+from onnxprune.channels.promises import first, joined, provided
 from onnxprune.channels.tables import repair, rule
 
 
@@ -117,7 +118,13 @@ def repair_expand(edit: Any, **_: Any) -> None:
         edit.set_ints(1, None, {k: shape[off + k] for k, v in enumerate(become) if v != shape[off + k]})
 
 
-@rule("Resize", "Upsample", channel=1, quiet=first)
+def _stays_inside(attributes: Mapping[str, Any]) -> bool:
+    """Whether every element comes of the input, or is zero."""
+    region = attributes.get("coordinate_transformation_mode") == b"tf_crop_and_resize"
+    return not (region and attributes.get("extrapolation_value", 0.0))
+
+
+@rule("Resize", "Upsample", channel=1, quiet=provided(_stays_inside))
 def resize(op: Op, x: Axes, *told: Axes | None, axes: Any = None, **attributes: Any) -> Axes:
     shape = op.shapes[0]
     op.freeze(*(labels for value in told if value for labels in value), why="resizes by it")

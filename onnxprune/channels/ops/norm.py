@@ -4,7 +4,7 @@ from typing import Any
 
 from onnxprune.channels.labels import Axes, fixed
 from onnxprune.channels.op import Op
-from onnxprune.channels.promises import every, first, scaled
+from onnxprune.channels.promises import every, provided, scaled
 from onnxprune.channels.tables import repair, rule
 
 
@@ -44,8 +44,11 @@ def repair_group_norm(edit: Any, num_groups: int, **_: Any) -> None:
         edit.set_attribute("num_groups", edit.count_in(0, 1) * num_groups // edit.size_in(0, 1))
 
 
-@rule("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization", quiet=every)
-@rule("com.microsoft:SimplifiedLayerNormalization", quiet=every)
+_no_division_by_zero = provided(lambda a: a.get("epsilon", 1e-5) > 0, every)
+
+
+@rule("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization", quiet=_no_division_by_zero)
+@rule("com.microsoft:SimplifiedLayerNormalization", quiet=_no_division_by_zero)
 def layer_norm(op: Op, x: Axes, *params: Axes | None, axis: int = -1, **_: Any) -> list[Axes]:
     op.statistics(*x[axis:], why="normalises over its channels")
     statistics = (*x[:axis], *(fixed(1) for _ in x[axis:]))
@@ -65,7 +68,7 @@ def mean_variance(op: Op, x: Axes, *, axes: Any = (0, 2, 3), **_: Any) -> Axes:
     return x
 
 
-@rule("LRN", channel=1, quiet=first)
+@rule("LRN", channel=1, quiet=provided(lambda a: a.get("bias", 1.0) > 0))  # it divides by that
 def lrn(op: Op, x: Axes, **_: Any) -> Axes:
     op.statistics(x[1], why="sums over neighbouring channels")
     return x

@@ -5,12 +5,12 @@ import numpy as np
 from onnxprune.channels.boxes import Value
 from onnxprune.channels.labels import Axes, fixed
 from onnxprune.channels.op import Op
-from onnxprune.channels.promises import every, first, only, some
+from onnxprune.channels.promises import every, first, only, provided, some
 from onnxprune.channels.tables import rule
 
 ZERO_AT_ZERO = (
     "Abs Asin Asinh Atan Atanh Cast Ceil Celu Dropout Elu Erf Floor Gelu HardSwish Identity LeakyRelu Mish Neg "
-    "Relu Round Selu Shrink Sign Sin Sinh Softsign Sqrt Swish Tan Tanh ThresholdedRelu "
+    "Relu Round Selu Sign Sin Sinh Softsign Sqrt Swish Tan Tanh ThresholdedRelu "
     "com.microsoft:Gelu com.microsoft:QuickGelu"
 ).split()
 NOT_AT_ZERO = (
@@ -24,6 +24,8 @@ NOT_AT_ZERO = (
 @rule(
     "com.microsoft:FastGelu", "com.microsoft:BiasGelu", "com.microsoft:BiasAdd", quiet=every, tangled=True
 )  # of a sum
+@rule("Celu", quiet=provided(lambda a: a.get("alpha", 1.0) != 0), tangled=True)  # 0 / 0
+@rule("Shrink", quiet=provided(lambda a: a.get("lambd", 0.5) >= 0 or not a.get("bias", 0.0)), tangled=True)
 @rule(*NOT_AT_ZERO, tangled=True)
 def pointwise(op: Op, **_: object) -> list[Axes] | list[Value]:
     if len(op.values) == 1:
