@@ -159,6 +159,12 @@ def test_sizes_that_are_named_by_others_follow_them():
     assert resolve_shapes(model, {"mask": (2, 9), "x": (2, 4)}) == {"mask": (2, 9), "x": (2, 4), "past": (2, 5)}
 
 
+def test_multiples_come_to_customary_sizes():
+    """What PyTorch writes for an image whose sides are divisible by 32."""
+    model = build([helper.make_node("Relu", ["x"], ["y"])], [("x", 1, ["2*b", 3, "32*h", "32*w"])], [("y", 1, None)])
+    assert resolve_shapes(model) == {"x": (2, 3, 224, 224)}
+
+
 def test_expressions():
     found = expressions(["P", "P+T", "2*s", "(s0 + 1)//2", "Max(1, s0)", "floor(s/2)", "1//(s - 7)"])
     at_seven = {text: expression.at(dict.fromkeys(expression.names, 7)) for text, expression in found.items()}

@@ -43,8 +43,9 @@ def folded(model: onnx.ModelProto) -> onnx.ModelProto | None:
 
 
 def _weight(model: onnx.ModelProto) -> int:
-    """Bytes of the tensors of a model."""
-    return sum(tensor.ByteSize() for tensor in model.graph.initializer)
+    """Bytes of the tensors of a model, those of Constant nodes among them."""
+    constants = (a.t for node in model.graph.node for a in node.attribute if a.type == onnx.AttributeProto.TENSOR)
+    return sum(tensor.ByteSize() for tensor in (*model.graph.initializer, *constants))
 
 
 def _computed(model: onnx.ModelProto) -> Iterator[str]:

@@ -115,32 +115,51 @@ def proposals(specs: Sequence[Spec], hints: Mapping[str, Shape]) -> Iterator[dic
     """Shapes worth a try, the most likely first, none twice, none larger than `LARGEST`."""
     computed = computed_sizes(specs)
     known = _known(specs, hints, computed)
+    guessed = [s for s in specs if s.name not in hints and not s.closed]
+    seen = set()
+    for chosen in _choices(specs, computed, known):
+        shapes = {s.name: hints.get(s.name) or filled(s, chosen | known, computed) for s in specs}
+        mark = tuple(shapes.values())
+        if mark not in seen and all(_possible(s, shapes[s.name]) for s in guessed):
+            seen.add(mark)
+            yield shapes
+
+
+def _choices(
+    specs: Sequence[Spec], computed: Mapping[str, Expression], known: Mapping[Key, int]
+) -> Iterator[dict[Key, int]]:
+    """Values of the free sizes, the most likely first."""
     named = [(spec, axis, key) for spec, axis, key in _open(specs) if key not in computed]
-    inside: list[Key] = sorted(name for expression in computed.values() for name in expression.names)
-    free = list(dict.fromkeys(key for key in (*(key for _, _, key in named), *inside) if key not in known))
-    batch = {key for _, axis, key in named if axis == 0}
+    inside = [(axis, name) for _, axis, key in _open(specs) for name in sorted(_names(key, computed))]
+    free = [key for key in dict.fromkeys((*(key for _, _, key in named), *(n for _, n in inside))) if key not in known]
+    batch = {key for _, axis, key in named if axis == 0} | {name for axis, name in inside if axis == 0}
     guess = {key: 1 if key in batch else value for key in free if (value := _likely(key)) is not None}
     guess |= dict.fromkeys(batch, 1)
     channel = {key: 3 for s, axis, key in named if axis == 1 and len(s.shape or ()) == 4 and key not in guess}
     unnamed = [key for key in free if key not in batch]
-    seen = set()
-    for chosen in itertools.chain(
-        (dict.fromkeys(free, size) | channel | guess for size in SIZES),
-        (dict.fromkeys(free, size) | dict.fromkeys(batch, 1) for size in SIZES),
-        (
-            dict.fromkeys(free, size) | dict.fromkeys((*ones, *batch), 1)
-            for size in SIZES
-            for n in range(1, min(len(unnamed), 4))
-            for ones in itertools.combinations(unnamed, n)
-        ),
-        (dict.fromkeys(free, 224) | channel | guess | dict.fromkeys(batch, n) for n in BATCHES),
-    ):
-        shapes = {s.name: hints.get(s.name) or filled(s, chosen | known, computed) for s in specs}
-        mark = tuple(shapes.values())
-        guessed = [s for s in specs if s.name not in hints and not s.closed]
-        if mark not in seen and all(_possible(s, shapes[s.name]) for s in guessed):
-            seen.add(mark)
-            yield shapes
+    all_of = {size: dict.fromkeys(free, size) | _behind(computed, free, named, size) for size in SIZES}
+    yield from (all_of[size] | channel | guess for size in SIZES)
+    yield from (all_of[size] | dict.fromkeys(batch, 1) for size in SIZES)
+    for size in SIZES:
+        for n in range(1, min(len(unnamed), 4)):
+            for ones in itertools.combinations(unnamed, n):
+                yield all_of[size] | dict.fromkeys((*ones, *batch), 1)
+    yield from (all_of[224] | channel | guess | dict.fromkeys(batch, n) for n in BATCHES)
+
+
+def _names(key: Key, computed: Mapping[str, Expression]) -> frozenset[str]:
+    """The sizes that another one is computed from."""
+    return computed[key].names if isinstance(key, str) and key in computed else frozenset()
+
+
+def _behind(
+    computed: Mapping[str, Expression], free: Sequence[Key], named: Sequence[tuple[Spec, int, Key]], size: int
+) -> dict[Key, int]:
+    """The sizes in expressions such as `32*s` that make these come to one size; no input has them for a size itself."""
+    plain = {key for _, _, key in named}
+    alone = {name: e for e in computed.values() for name in e.names if len(e.names) == 1 and name not in plain}
+    found = {name: e.solved(name, size, {}) for name, e in alone.items() if name in free}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _possible(spec: Spec, shape: Shape) -> bool:
