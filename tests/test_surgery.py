@@ -71,6 +71,21 @@ def test_no_weight_is_kept_for_its_sizes(through: str) -> None:
     assert tensor(pruned, "w1").shape == (4, 3, 3, 3)
 
 
+def test_parts_of_branches_go_too() -> None:
+    model = build(
+        """c = Conv(x, w1[8,3,3,3])  q = Constant<value = bool {1}>()
+        r = If(q) <
+            then_branch = t () => (float a) {
+                s = Shape<start=0, end=1>(w1)  k = Constant<value_ints=[1]>()  n = Concat<axis=0>(k, s, k, k)
+                one = Constant<value_float=1.0>()  b = Expand(one, n)  a = Add(c, b) },
+            else_branch = e () => (float o) { o = Relu(c) }>
+        y = Conv(r, w2[4,8,1,1])"""
+    )
+    pruned = assert_lawful(model)
+    assert not waste(model, pruned)
+    assert [n.op_type for n in pruned.graph.node[2].attribute[0].g.node] == ["Constant", "Expand", "Add"]
+
+
 def test_functions_stay() -> None:
     model = build("c = Conv(x, w1[8,3,1,1])  r = Relu(c)  y = Conv(r, w2[4,8,1,1])")
     imports = [helper.make_opsetid("", 17)]
