@@ -1,5 +1,14 @@
 """What can go wrong, one class per exit code; every message is one line that says what to do."""
 
+from contextvars import ContextVar
+
+COMMAND_LINE = ContextVar("COMMAND_LINE", default=False)  # whether options are typed there, and not in Python
+
+
+def spelled(option: str) -> str:
+    """An option as its user types it: `max_drop` in Python, `--max-drop` on the command line."""
+    return "--" + option.replace("_", "-") if COMMAND_LINE.get() else option
+
 
 class OnnxPruneError(Exception):
     """Base of all errors that onnxprune raises on purpose."""

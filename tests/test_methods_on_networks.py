@@ -216,8 +216,8 @@ def test_groups_that_bn_cannot_rank_stay_whole() -> None:
 
 def test_msvfp_tells_its_loss_and_prefers_what_hurts_least() -> None:
     options = {"target": "macs=0.6", "method": "msvfp", "method_options": {"images": 50}}
-    found = pruned(DIGITS, data=SAMPLE, limit=50, **options)
-    assert any("msvfp: " in n and "50 samples; loss: cross-entropy with the labels" in n for n in found.report.notes)
+    found = pruned(DIGITS, data=SAMPLE, limit=60, **options)
+    assert any("msvfp: " in n and "45 samples; loss: cross-entropy with the labels" in n for n in found.report.notes)
     images = np.load(SAMPLE)["image"][:50]
     unlabelled = pruned(DIGITS, data=[{"image": images}], **options)
     assert any("cross-entropy with the original's own predictions" in n for n in unlabelled.report.notes)

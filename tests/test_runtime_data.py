@@ -239,6 +239,32 @@ def test_states_and_scalars_go_with_every_batch(tmp_path):
         assert [b.size for b in batches] == [1] * 5
 
 
+@pytest.mark.parametrize("samples", [1, 2, 5])
+@pytest.mark.parametrize("batch", [None, 32])
+def test_a_state_is_no_row_of_samples(samples, batch, tmp_path):
+    """Neither where there are as many samples as layers, nor where there are fewer, nor in larger batches."""
+    audio, state = RNG.standard_normal((samples, 8)).astype(np.float32), np.ones((2, 1, 6), np.float32)
+    own = np.arange(samples, dtype=np.float32).reshape(-1, 1, 1, 1) * state
+    for given, expected in ((state, [1] * samples), (own, range(samples))):
+        np.savez(tmp_path / "d.npz", audio=audio, state=given, sr=np.int64(16000), labels=np.arange(samples))
+        for source in (tmp_path / "d.npz", {**np.load(tmp_path / "d.npz")}):
+            dataset = open_data(source, STATE)
+            batches = list(dataset.batched(batch) if batch else dataset)
+            assert [b.feeds["audio"].shape for b in batches] == [(1, 8)] * samples
+            assert [b.feeds["state"].shape for b in batches] == [(2, 1, 6)] * samples
+            assert [b.feeds["state"].max() for b in batches] == list(expected)
+            assert [b.labels.tolist() for b in batches] == [[i] for i in range(samples)]
+            assert dataset.counted().samples == samples
+            (last,) = dataset.counted().chosen(np.array([samples - 1]))
+            np.testing.assert_array_equal(last.feeds["audio"], audio[-1:])
+
+
+def test_what_is_no_state_is_refused(tmp_path):
+    np.savez(tmp_path / "d.npz", audio=np.zeros((5, 8), np.float32), state=np.zeros((5, 1, 6), np.float32), sr=1)
+    with pytest.raises(UsageError, match=r"'state' \[2, \?, 6\] float32 is a state.*and not \[5, 1, 6\]"):
+        open_data(tmp_path / "d.npz", STATE)
+
+
 def test_feeds_with_states_of_their_own_are_not_mixed():
     items = [
         {"audio": np.full((1, 8), i, np.float32), "state": np.full((2, 1, 6), i, np.float32), "sr": np.int64(1)}
@@ -304,6 +330,11 @@ def test_pixels_for_channels_last_halves_integers_and_grey(pixels, tmp_path):
     for shape, axis in ((("N", 1, 4, 5), 1), (("N", 4, 5, 1), 3)):
         found, _ = gathered(open_data(tmp_path / "g.npy", [Spec("x", 1, shape)], mean=0, std=1))
         np.testing.assert_allclose(found, np.expand_dims(PIXELS[..., 0], axis) / 255, atol=1e-6)
+
+
+def test_an_int8_input_holds_no_raw_pixels(pixels):
+    with pytest.raises(UsageError, match=r"int8, which holds no pixels from 0 to 255.*--mean 128 --std 1"):
+        open_data(pixels, [Spec("x", TensorProto.INT8, ("N", 4, 5, 3))], layout="nhwc,raw")
 
 
 def test_floats_are_normalised_without_dividing_by_255(tmp_path):

@@ -161,7 +161,7 @@ def test_thaw_leaves_networks_without_such_norms_alone() -> None:
 def test_with_other_options(options: dict[str, Any]) -> None:
     model = transformer(layer_norm)
     if options.get("data"):
-        samples = np.random.default_rng(0).normal(size=(8, TOKENS, 6)).astype(np.float32)
+        samples = np.random.default_rng(0).normal(size=(16, TOKENS, 6)).astype(np.float32)
         options = {**options, "data": [{"x": samples}]}
     report = onnxprune.prune(model, thaw=True, measure=False, round_to=1, **options).report
     assert report.changed

@@ -9,7 +9,7 @@ from contextlib import suppress
 import click
 
 from onnxprune.cli.screen import Screen
-from onnxprune.errors import FileError, OnnxPruneError, UsageError
+from onnxprune.errors import COMMAND_LINE, FileError, OnnxPruneError, UsageError
 
 LONGEST = 1000  # characters of a message: names in a stranger's file can have millions
 INTERRUPTED = 130  # what shells say of a process that Ctrl-C ended
@@ -48,11 +48,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(given: list[str], screen: Screen) -> int:
     from onnxprune.cli.commands import cli  # here, so that Ctrl-C is heard while onnx, scipy and the rest are loaded
 
+    token = COMMAND_LINE.set(True)
     try:
         with cli.make_context("onnxprune", list(given) or ["--help"], obj=screen) as context:
             code = cli.invoke(context)
     except click.exceptions.Exit as done:
         code = done.exit_code
+    finally:
+        COMMAND_LINE.reset(token)
     return int(code or 0) if given else UsageError.exit_code
 
 

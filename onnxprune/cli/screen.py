@@ -56,7 +56,7 @@ class Screen:
 
     def progress(self) -> "Bar":
         """A progress to hand to a job, as a context manager."""
-        return Bar(not self.quiet and sys.stderr is not None and sys.stderr.isatty())
+        return Bar(not self.quiet and sys.stderr is not None and sys.stderr.isatty(), self.quiet)
 
 
 def _speaks_unicode(stream: TextIO) -> bool:
@@ -85,6 +85,7 @@ class Bar:
     """Progress on a terminal once a job has taken two seconds; gone when the job is done."""
 
     wanted: bool
+    quiet: bool = False
     now: tuple[str, int, int] = ("", 0, 0)
     progress: Progress | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -96,6 +97,12 @@ class Bar:
         with self.lock:
             self.now = (what, done, of)
             self._update()
+
+    def tell(self, line: str) -> None:
+        """A warning that cannot wait for the report, on standard error."""
+        with self.lock:
+            if not self.quiet:
+                _write(sys.stderr, f"warning: {clean(line)}")
 
     def __enter__(self) -> "Bar":
         if self.wanted:

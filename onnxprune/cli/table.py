@@ -187,7 +187,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         "test_data",
         DATA,
-        "Other samples, to report the metrics on and to hold --max-drop on.",
+        "Other samples, for the figures and the search of --max-drop; without them, a part of --data is held out.",
         click.STRING,
         "PATH",
         CUTS,
@@ -195,7 +195,8 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         "metric",
         DATA,
-        "top1, top5, agreement (with the original), cosine, snr, or script.py:function.  Repeatable.",
+        "top1, top5, agreement (with the original), cosine, snr, or script.py:function; else what fits the outputs.  "
+        "Repeatable.",
         click.STRING,
         "NAME",
         CUTS,
@@ -205,7 +206,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("std", DATA, "Of pixels, per channel: 0.229,0.224,0.225.", click.STRING, "S", RUNS),
     Flag("resize", DATA, "Images, to 256 (shorter side) or 224x224.", click.STRING, "SIZE", RUNS),
     Flag("layout", DATA, "nchw or nhwc; may go on with ,bgr or ,raw (pixels 0 to 255).", click.STRING, "NAME", RUNS),
-    Flag("limit", DATA, "At most N samples, spread evenly.", _COUNT, "N", RUNS),
+    Flag("limit", DATA, "At most N samples of each, spread evenly.", _COUNT, "N", RUNS),
     Flag(
         "input_shapes",
         RUNNING,

@@ -7,6 +7,7 @@ from typing import Any
 
 from onnxprune.pipeline.choose import Choice, Progress, silent
 from onnxprune.pipeline.filters import Weights
+from onnxprune.pipeline.judge import prepare
 from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.lossless import repeat_lossless
 from onnxprune.pipeline.prune import Result, finish, lab_of, no_budget
@@ -44,6 +45,7 @@ def apply(
     with limited(request, source):
         run = start(source, request, progress, plan.alignment)
         check_plan(run.deps, plan)
+        prepare(run, chooses=False)
         kept = {g.name: plan.kept[g.name] for g in plan.groups if len(g.keep) < g.channels}
         if plan.source.get("sha256") != run.model.sha256:
             run.warnings.append("the plan was made for another file; its channels are cut from this one by name")

@@ -10,7 +10,7 @@ import numpy as np
 from onnxprune.errors import CheckFailed
 from onnxprune.pipeline.choose import Choice, Chooser
 from onnxprune.pipeline.trials import Kept, Trials
-from onnxprune.runtime.accuracy import Metric, find_metric
+from onnxprune.runtime.accuracy import Metric
 
 KIND = "macs"  # the cost whose share is searched
 RESOLUTION = 0.01  # of the share, at which the search ends: seven evaluations
@@ -48,8 +48,8 @@ def largest_cut(evaluate: Callable[[float], float], least: float, limit: float, 
 
 
 def largest_choice(chooser: Chooser, figure: Callable[[Kept, Metric], float] | None = None) -> Choice:
-    """The choice of least MACs whose figure of merit falls by at most `max_drop`, on all of the
-    test data, or else of the data.
+    """The choice of least MACs whose figure of merit falls by at most `max_drop`, on the samples of
+    the lab that are there for the search.
 
     Args:
         chooser: with the lab that holds them.
@@ -60,11 +60,11 @@ def largest_choice(chooser: Chooser, figure: Callable[[Kept, Metric], float] | N
     request, lab = chooser.request, chooser.lab
     drop = request.allowed_drop()
     assert lab is not None
-    judge = lab.judge
-    assert judge is not None
+    metric = lab.metric
+    assert lab.search is not None
+    assert metric is not None
     assert drop is not None
-    metric = find_metric(request.metric[0] if request.metric else "top1" if judge.has_labels else "agreement")
-    trials = Trials(lab, judge)
+    trials = Trials(lab, lab.search)
     figure = figure or trials.figure
     before = trials.figure({}, metric)
     found: dict[float, Choice] = {}

@@ -18,7 +18,7 @@ from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import CheckFailed
 from onnxprune.model import Model
 from onnxprune.model.skeleton import weightless
-from onnxprune.pipeline.measure import measurements
+from onnxprune.pipeline.measure import measurements, missed
 from onnxprune.pipeline.run import Run
 from onnxprune.runtime.source import SPILL_MODEL, Source, Variant, held, inline_bytes
 from onnxprune.runtime.verify import Proof, prove
@@ -33,7 +33,7 @@ def examine(run: Run, kept: Mapping[str, np.ndarray], written: onnx.ModelProto |
         CheckFailed: the pruned model is not the masked original, or under `lossless` the original.
         UsageError, ModelError: providers, metrics or data do not fit.
     """
-    measured = run.request.measure or run.data is not None or run.test is not None
+    measured = run.request.measure or run.test is not None
     with originals(run, (run.full or run.deps).dead(kept), measured) as (masked, original):
         if run.request.verify:
             with run.stage("verify"):
@@ -42,8 +42,8 @@ def examine(run: Run, kept: Mapping[str, np.ndarray], written: onnx.ModelProto |
         if measured:
             with run.stage("measure"):
                 run.measured = measurements(run, original, written)
-            if run.measured.problem:
-                run.warnings.append(run.measured.problem)
+            problems = run.measured.problem, missed(run.request, run.measured.metrics)
+            run.warnings += filter(None, problems)
 
 
 @contextmanager

@@ -8,11 +8,12 @@ from contextlib import suppress
 from functools import cache, partial
 from platform import machine, processor
 
-from onnxprune.errors import ModelError
+from onnxprune.errors import ModelError, spelled
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Measurements, Run
 from onnxprune.report.summary import DriftRow, MetricRow
-from onnxprune.runtime.accuracy import evaluate, find_metric
+from onnxprune.report.words import MINUS, merit_change
+from onnxprune.runtime.accuracy import Metric, evaluate
 from onnxprune.runtime.compare import Agreement, agreement, compare
 from onnxprune.runtime.data import Dataset
 from onnxprune.runtime.inputs import random_inputs
@@ -33,7 +34,7 @@ def measurements(run: Run, original: Source | Variant, pruned: Source) -> Measur
         UsageError: providers or metrics do not fit.
         ModelError: the models cannot be run on the data.
     """
-    wanted, data = run.request.measure, run.test or run.data
+    wanted, data = run.request.measure, run.test
     if not wanted and data is None:
         return Measurements()
     try:
@@ -45,7 +46,7 @@ def measurements(run: Run, original: Source | Variant, pruned: Source) -> Measur
         if data is not None:
             raise
         return Measurements(problem=f"latency and drift were not measured: {error}")
-    rows = () if data is None else metrics(sessions, data, tuple(run.request.metric))
+    rows = () if data is None else metrics(sessions, data, run.metrics)
     return Measurements(timed.latency, timed.latency_note, timed.drift, rows)
 
 
@@ -106,9 +107,17 @@ def _rows(found: Agreement) -> tuple[DriftRow, ...]:
     )
 
 
-def metrics(sessions: dict[str, Session], dataset: Dataset, names: Sequence[str]) -> tuple[MetricRow, ...]:
-    """Figures of merit before and after; top1 and agreement with labels, agreement alone without."""
-    chosen = [find_metric(name) for name in names or (("top1", "agreement") if dataset.has_labels else ("agreement",))]
+def missed(request: Request, rows: Sequence[MetricRow]) -> str | None:
+    """That a drop which holds on the samples of its search does not hold on others, where that is so."""
+    drop = request.allowed_drop()
+    if drop is None or not rows or rows[0].before - rows[0].after <= drop:
+        return None
+    fall = merit_change(rows[0]).removeprefix(MINUS)
+    return f"on samples that the search has not seen {rows[0].name} falls by {fall}: more than {spelled('max_drop')}"
+
+
+def metrics(sessions: dict[str, Session], dataset: Dataset, chosen: Sequence[Metric]) -> tuple[MetricRow, ...]:
+    """Figures of merit before and after."""
     found = evaluate(sessions, dataset, chosen, reference="before")
     return tuple(
         MetricRow(m.name, found["before"][m.name], found["after"][m.name], m.unit, dataset.samples) for m in chosen

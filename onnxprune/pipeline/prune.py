@@ -20,6 +20,7 @@ from onnxprune.pipeline.choose import Choice, Chooser, Progress, silent
 from onnxprune.pipeline.drop import largest_choice
 from onnxprune.pipeline.examine import examine
 from onnxprune.pipeline.filters import Weights
+from onnxprune.pipeline.judge import prepare
 from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.lossless import choose_lossless
 from onnxprune.pipeline.repair import repair, repaired_figure
@@ -62,6 +63,7 @@ def prune(
     request = Request.of(options)
     with limited(request, source):
         run = start(source, request, progress)
+        prepare(run)
         return finish(run, _choose(run), output)
 
 
@@ -103,7 +105,15 @@ def _largest(run: Run, chooser: Chooser) -> Choice:
 
 def lab_of(run: Run, weights: Weights) -> Lab:
     """The network and the user's data, to try things out on."""
-    return Lab(run.base or run.model.proto, run.deps, weights, run.request, run.data, test=run.test)
+    return Lab(
+        run.base or run.model.proto,
+        run.deps,
+        weights,
+        run.request,
+        run.data,
+        search=run.search,
+        metric=next(iter(run.metrics), None),
+    )
 
 
 def _check_strict(run: Run, choice: Choice) -> None:

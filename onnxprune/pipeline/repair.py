@@ -9,6 +9,7 @@ import onnx
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from onnxprune.channels.dependencies import Dependencies, Group
+from onnxprune.pipeline.enough import too_few
 from onnxprune.pipeline.progress import Progress
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Run
@@ -32,10 +33,15 @@ Analyse = Callable[[onnx.ModelProto], Dependencies]
 
 @dataclass(frozen=True)
 class Calibration:
-    """Samples that layers are solved on, in batches, and what they are, for the report."""
+    """Samples that layers are solved on, in batches, and what they are, for the report.
+
+    count, wanted: how many there are, and beyond how many more would not be taken.
+    """
 
     feeds: Sequence[Feed]
     what: str
+    count: int
+    wanted: int
 
 
 def one_thread() -> AbstractContextManager[object]:
@@ -47,16 +53,17 @@ def calibration(lab: Lab) -> Calibration:
     """The user's samples where there are some, else drawn ones in the model's own shape and normalisation."""
     wanted = max(FEWEST, min(SAMPLES, int(WORK / max(1, lab.deps.macs()))))
     if lab.data is not None:
-        feeds = [batch.feeds for batch in lab.samples(wanted).batched(BATCH)]
-        count = sum(max((len(a) for a in feed.values() if a.ndim), default=1) for feed in feeds)
-        return Calibration(feeds, f"{count} samples of the data, without their labels")
+        batches = list(lab.samples(wanted).batched(BATCH))
+        count = sum(batch.size for batch in batches)
+        what = f"{count} samples of the data, without their labels"
+        return Calibration([batch.feeds for batch in batches], what, count, wanted)
     specs = model_inputs(lab.model)
     shapes = {s.name: lab.deps.statics.shapes[s.name] for s in specs}
     feeds, noisy = synthetic_feeds(
         specs, shapes, count=wanted, batch=BATCH, scale=_scale(lab.request), seed=lab.request.seed
     )
     noise = f"; noise for {', '.join(noisy)}, which takes no images" if noisy else ""
-    return Calibration(feeds, f"{wanted} drawn samples{noise}; real ones repair better (--data)")
+    return Calibration(feeds, f"{wanted} drawn samples{noise}; real ones repair better (--data)", wanted, wanted)
 
 
 def _scale(request: Request) -> Scale | None:
@@ -112,8 +119,8 @@ def repair(run: Run, lab: Lab, kept: Kept, analyse: Analyse) -> None:
     run.base, run.full = done.model, done.deps
     on = f" on {samples.what}" if samples else ""
     run.notes.append(f"{run.request.compensate} changed {len(done.changed)} tensors{on}")
-    if run.data is not None and run.test is None and samples:
-        run.notes.append("the repair was solved on samples that the metrics are measured on; --test-data takes others")
+    if samples and run.data is not None and samples.count < samples.wanted:
+        run.warnings += too_few(run.deps, kept, samples.count, done.changed)
     if done.alone:
         first, why = next(iter(done.alone.items()))
         run.notes.append(f"not compensated: {len(done.alone)} layers or groups, such as {first} ({why})")
@@ -124,7 +131,7 @@ def repaired_figure(lab: Lab, analyse: Analyse) -> Callable[[Kept, Metric], floa
     samples: list[Calibration] = []
 
     def figure(kept: Kept, metric: Metric) -> float:
-        assert lab.judge is not None
+        assert lab.search is not None
         samples[:] = samples or [calibration(lab)]
         done = repaired(lab, kept, analyse, samples[0])
         small = cut(done.model, done.deps, done.deps.dead(kept))
@@ -132,6 +139,6 @@ def repaired_figure(lab: Lab, analyse: Analyse) -> Callable[[Kept, Metric], floa
         if metric.needs_reference:
             sessions["before"] = make_session(lab.model, optimize=True)
         reference = "before" if metric.needs_reference else None
-        return evaluate(sessions, lab.judge, [metric], reference=reference)["after"][metric.name]
+        return evaluate(sessions, lab.search, [metric], reference=reference)["after"][metric.name]
 
     return figure

@@ -42,6 +42,7 @@ def make_report(
         proof_error=None if run.proof is None else run.proof.error,
         drift=measured.drift,
         metrics=measured.metrics,
+        samples=run.samples,
         latency_note=measured.latency_note,
         input_shapes=run.shapes,
         warnings=tuple(run.warnings),
@@ -93,7 +94,7 @@ def _asked(run: Run, choice: Choice) -> str:
     elif request.threshold is not None:
         what = f"remove what is at least {request.threshold:g} similar to what stays"
     elif request.max_drop is not None:
-        metric = request.metric[0] if request.metric else "the metric"
+        metric = run.metrics[0].name
         what = f"remove as much as lowers {metric} by at most {request.allowed_drop():g}"
     elif request.ratio is not None:
         whose = "all groups together" if together else "each group"

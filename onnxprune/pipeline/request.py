@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from onnxprune.errors import UsageError
+from onnxprune.errors import UsageError, spelled
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -25,8 +25,8 @@ class Request:
         machine, so its outcome is not the same from run to run.
     threshold: remove only channels that are at least this similar to one that stays.
     max_drop: the most that the first metric may fall, as a share of 1 ("1%" and 0.01 are one point), or in the
-        metric's own unit where it is no share; the largest cut in MACs that holds it, on test_data or else on data, is
-        searched for.
+        metric's own unit where it is no share; the largest cut in MACs that holds it is searched for on a part of
+        test_data, or else of data, and the figures come from another part.
     lossless: remove only what cannot change the output: constants, what nobody reads, copies and multiples.
     method: how channels are compared and ranked; a name of `onnxprune.criteria`. "auto" is "ncc" for a ratio or a
         threshold, and "obs" for a target or a largest drop: what measured best where the budget leaves the choice.
@@ -44,10 +44,12 @@ class Request:
     thaw: cut channels that norms over channels (LayerNormalization and its kin), softmaxes or means over channels read
         as well.  Their statistics are then taken over the channels that stay, which is not what the original computes
         with zeros there: an approximation, and the report names the nodes.
-    test_data: data to report metrics on and to hold max_drop on, when that of `data` is for calibration; read like it.
-    data: calibration or test data in any form that `onnxprune.runtime.data` reads; mean, std, resize, layout and
-        limit say how it is read.
-    metric: figures of merit to report on the data; by default top1 with labels, agreement without.
+    data: samples in any form that `onnxprune.runtime.data` reads; mean, std, resize, layout and limit say how it is
+        read.  Where they are fitted on (by the repair, or a method or allocation that looks at data), a quarter is held
+        out for the figures.
+    test_data: other samples, read alike, that the figures come from instead, so that all of `data` is fitted on.
+    metric: figures of merit to report on the data; by default top1 and agreement with labels, agreement for class
+        scores without, cosine and snr for all other outputs.
     retrain: from a pruned model to the same with trained weights; "msvfp" calls it whenever enough has gone.
     input_shapes: concrete shapes of inputs, by name; "name:1x3x224x224" on the command line.
     providers, threads: of onnxruntime, for measuring; verification runs on the CPU.
@@ -112,11 +114,19 @@ class Request:
             )
         if self.threshold is not None and not -1 <= self.threshold <= 1:
             raise UsageError(f"a similarity threshold lies between -1 and 1, not {self.threshold}")
-        if self.max_drop is not None and self.data is None and self.test_data is None:
-            raise UsageError("max_drop measures on data: give data or test_data, with labels for top1")
+        self._check_data()
         self.allowed_drop()
         if self.heads not in ("whole", "dims"):
             raise UsageError(f"heads are cut 'whole' or in 'dims', not {self.heads!r}")
+
+    def _check_data(self) -> None:
+        """What measures on data needs some."""
+        for name in ("max_drop", "metric"):
+            if getattr(self, name) not in (None, (), []) and self.data is None and self.test_data is None:
+                raise UsageError(
+                    f"{spelled(name)} measures on data: give {spelled('data')} or {spelled('test_data')}"
+                    ", with labels for top1"
+                )
 
     def _check_lossless(self) -> None:
         """What is removed losslessly is chosen and made up for in one way only."""

@@ -16,7 +16,8 @@ from onnxprune.pipeline.fold import folded
 from onnxprune.pipeline.limits import require_analysed
 from onnxprune.pipeline.progress import Progress
 from onnxprune.pipeline.request import Request
-from onnxprune.report.summary import DriftRow, MetricRow
+from onnxprune.report.summary import DriftRow, MetricRow, Samples
+from onnxprune.runtime.accuracy import Metric
 from onnxprune.runtime.data import Dataset, open_data
 from onnxprune.runtime.inputs import parse_input_shapes, random_inputs
 from onnxprune.runtime.observe import missing_shapes, observe
@@ -59,7 +60,10 @@ class Run:
     full: Dependencies | None = None  # the analysis of `base`, where that has tensors that the model has not
     own: onnx.ModelProto | None = None  # the user's, where `model` has its channels in another order
     alignment: Alignment = field(default_factory=Alignment)
-    test: Dataset | None = None  # what metrics are reported on, where it is not `data`
+    search: Dataset | None = None  # what a search for the largest drop decides on
+    test: Dataset | None = None  # what the figures of the report come from
+    samples: Samples | None = None  # how many samples had which part
+    metrics: tuple[Metric, ...] = ()  # the figures, the first of which a search goes by
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -94,10 +98,11 @@ def start(source: Any, request: Request, progress: Progress, alignment: Alignmen
     deps = analysis_of(model, request, shapes)
     require_analysed(request, model, deps)
     analysed = time.perf_counter()
-    data = _open_data(request, model, request.data, request.limit)
-    test = _open_data(request, model, request.test_data, None)
+    data = _open_data(request, model, request.data)
+    test = _open_data(request, model, request.test_data)
     seconds = {"load": loaded - begun, "find input shapes": resolved - loaded, "analyse": analysed - resolved}
-    notes = [*_assumed(specs, hints, deps), *(f"data: {n}" for n in (data.notes if data else ()))]
+    told = [f"{name}: {n}" for name, d in (("data", data), ("test data", test)) for n in (d.notes if d else ())]
+    notes = [*_assumed(specs, hints, deps), *told]
     run = Run(model, request, progress, shapes, deps, data, seconds, [*model.warnings, *problems], notes, test=test)
     if model.proto is not own:
         run.own = own
@@ -158,8 +163,8 @@ def _assumed(specs: Sequence[Spec], hints: Mapping[str, tuple[int, ...]], deps: 
     ]
 
 
-def _open_data(request: Request, model: Model, source: Any, limit: int | None) -> Dataset | None:
+def _open_data(request: Request, model: Model, source: Any) -> Dataset | None:
     if source is None:
         return None
-    reading = {name: getattr(request, name) for name in ("mean", "std", "resize", "layout")}
-    return open_data(source, model_inputs(model.proto), **reading, limit=limit)
+    reading = {name: getattr(request, name) for name in ("mean", "std", "resize", "layout", "limit")}
+    return open_data(source, model_inputs(model.proto), **reading)

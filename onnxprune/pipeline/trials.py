@@ -5,9 +5,8 @@ network gives what the pruned one would give.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -22,10 +21,9 @@ from onnxprune.pipeline.request import Request
 from onnxprune.runtime.accuracy import Metric
 from onnxprune.runtime.batches import Batch, Dataset
 from onnxprune.runtime.capture import THREADS
-from onnxprune.runtime.data import open_data
 from onnxprune.runtime.edited import edited
 from onnxprune.runtime.session import Session, make_session
-from onnxprune.runtime.specs import Feed, model_inputs
+from onnxprune.runtime.specs import Feed
 from onnxprune.surgery.rewrite import mask, zero_points
 from onnxprune.surgery.tensors import masked_array
 
@@ -41,8 +39,8 @@ class Lab:
 
     model, weights: the network; both are replaced when it is trained on the way.
     data: samples to try things out on; None where the user gave none.
-    test: samples that a largest drop is judged on, where they are not `data`.
     remarks: what the user should be told.
+    search, metric: samples that a largest drop is judged on, and by which figure.
     """
 
     model: onnx.ModelProto
@@ -51,37 +49,13 @@ class Lab:
     request: Request
     data: Dataset | None = None
     remarks: list[str] = field(default_factory=list)
-    test: Dataset | None = None
-
-    @property
-    def judge(self) -> Dataset | None:
-        """What a figure of merit is measured on."""
-        return self.data if self.test is None else self.test
+    search: Dataset | None = None
+    metric: Metric | None = None
 
     def samples(self, most: int) -> Dataset:
-        """At most so many samples: evenly spread over files, the first ones of iterables."""
+        """At most so many samples, evenly spread."""
         assert self.data is not None
-        known, source = self.data.samples, self.request.data
-        if known is not None and known <= most:
-            return self.data
-        if isinstance(source, (str, Path)):
-            reading = {name: getattr(self.request, name) for name in ("mean", "std", "resize", "layout")}
-            return open_data(source, model_inputs(self.model), **reading, limit=min(most, self.request.limit or most))
-        return first(self.data, most)
-
-
-def first(dataset: Dataset, most: int) -> Dataset:
-    """The first batches of a data set, up to so many samples (rounded up to a whole batch)."""
-
-    def some(size: int) -> Iterator[Batch]:
-        seen = 0
-        for batch in dataset.batched(min(size, most)):
-            yield batch
-            seen += batch.size
-            if seen >= most:
-                return
-
-    return replace(dataset, samples=None, _open=some)
+        return self.data.spread(most)
 
 
 def held(dataset: Dataset) -> Iterable[Batch]:
@@ -184,11 +158,10 @@ class Trials:
 
     def figure(self, kept: Kept, metric: Metric) -> float:
         """A figure of merit over the samples when the groups keep these channels."""
-        run, sums, samples = self.runner(kept), np.zeros(1), 0
+        run, sums = self.runner(kept), np.zeros(1)
         for batch, reference in zip(self.batches, self.references(), strict=True):
             sums = sums + metric.terms(run(batch.feeds), reference, batch.labels)
-            samples += batch.size
-        return metric.total(sums, samples)
+        return metric.total(sums)
 
 
 def zeroed(deps: Dependencies, labels: np.ndarray) -> np.ndarray:

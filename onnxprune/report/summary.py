@@ -53,6 +53,16 @@ class MetricRow:
 
 
 @dataclass(frozen=True)
+class Samples:
+    """How many of the user's samples had which part in a run; no sample has two."""
+
+    source: str  # of those that were measured on: "data" or "test data"
+    fitted: int  # that the channels were chosen or repaired on
+    searched: int  # that a search for the largest drop decided on
+    measured: int  # that the figures come from
+
+
+@dataclass(frozen=True)
 class DriftRow:
     """How far an output moved on random input: that of noise, which says nothing about accuracy."""
 
@@ -80,6 +90,7 @@ class Report:
     proof_error: float | None = None
     drift: tuple[DriftRow, ...] = ()
     metrics: tuple[MetricRow, ...] = ()
+    samples: Samples | None = None
     latency_note: str = ""
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

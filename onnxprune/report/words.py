@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from onnxprune.report.summary import DriftRow, FrozenRow, MetricRow, Report
+from onnxprune.report.summary import DriftRow, FrozenRow, MetricRow, Report, Samples
 
 MINUS = "−"
 NOISE = "on random input, which says nothing about accuracy"
@@ -153,8 +153,16 @@ def widths(rows: Iterable[FrozenRow]) -> str:
 
 def whose_data(report: Report) -> str:
     """What the figures of merit were measured on."""
-    samples = next((m.samples for m in report.metrics), None)
-    return f"on {plural(samples, 'sample')} of the data" if samples else "on the data"
+    number = next((m.samples for m in report.metrics), None)
+    source = report.samples.source if report.samples else "data"
+    return f"on {plural(number, 'sample')} of the {source}" if number else f"on the {source}"
+
+
+def parts(samples: Samples) -> str:
+    """How many samples were fitted on, searched on and measured on."""
+    used = [(samples.fitted, "fitted on"), (samples.searched, "searched on")]
+    told = [f"{number:,} {how}" for number, how in used if number]
+    return f"{' and '.join(told)}; the figures come from {samples.measured:,} others"
 
 
 def figures(report: Report) -> list[tuple[str, float, float, str, str]]:
@@ -178,6 +186,8 @@ def facts(report: Report, *, details: bool = False) -> list[tuple[str, str]]:
     if report.groups:
         rows.append(("channels", channels(report) + ("" if details else " (-v lists them)")))
     rows.append(("proof", proof(report)))
+    if report.metrics and report.samples and (report.samples.fitted or report.samples.searched):
+        rows.append(("samples", parts(report.samples)))
     if report.approximated:
         nodes = plural(len(report.approximated), "node")
         names = listed(report.approximated, len(report.approximated) if details else 3)

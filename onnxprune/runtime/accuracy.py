@@ -3,12 +3,13 @@
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from onnxprune.errors import UsageError
 from onnxprune.runtime.batches import Dataset
+from onnxprune.runtime.classes import as_scores, label_problem
 from onnxprune.runtime.script import blaming, load_function
 from onnxprune.runtime.session import Session
 from onnxprune.runtime.specs import Feed, describe
@@ -20,46 +21,51 @@ Labels = np.ndarray | None
 class Metric:
     """A figure of merit, the higher the better.
 
-    `terms(outputs, reference, labels)` gives one row of sums per batch (any number of columns), and
-    `total(sums, samples)` the figure from the sums over all batches. `unit` is `share` (0 to 1), `dB` or empty.
+    `terms(outputs, reference, labels)` gives one row of sums per batch (any number of columns), and `total(sums)` the
+    figure from the sums over all batches. `unit` is `share` (0 to 1), `dB` or empty.
     """
 
     name: str
     terms: Callable[[Feed, Feed | None, Labels], np.ndarray]
-    total: Callable[[np.ndarray, int], float]
+    total: Callable[[np.ndarray], float]
     needs_labels: bool = False
     needs_reference: bool = False
     unit: str = "share"
+    ranks: bool = False  # looks at class scores only
+
+    def of(self, output: str) -> "Metric":
+        """The same figure of one output alone."""
+
+        def terms(outputs: Feed, reference: Feed | None, labels: Labels) -> np.ndarray:
+            old = None if reference is None else {output: reference[output]}
+            return self.terms({output: outputs[output]}, old, labels)
+
+        return replace(self, terms=terms)
 
 
 def scores(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
     """The class scores (samples, classes) or (samples, classes, ...) among a model's outputs: the first that can be.
 
-    Axes of length 1 after the classes are dropped. Raises `UsageError` when no output has two axes or more
-    than one class.
+    Axes of length 1 are dropped.  Raises `UsageError` when no output has more than one class.
     """
     for array in outputs.values():
-        if array.ndim >= 2 and array.shape[1] > 1:
-            kept = [n for i, n in enumerate(array.shape) if i < 2 or n > 1]
-            return array.reshape(kept)
+        if (given := as_scores(array)) is not None:
+            return given
     shapes = ", ".join(f"'{n}' {describe(a.shape)}" for n, a in outputs.items())
     raise UsageError(f"no output looks like class scores ({shapes}); use --metric cosine, snr or script.py:fn")
 
 
 def _hits(outputs: Feed, labels: np.ndarray, k: int) -> np.ndarray:
     given = scores(outputs)
+    if problem := label_problem(labels, given):
+        raise UsageError(problem)
     truth = np.asarray(labels).reshape(-1) if given.ndim == 2 else np.asarray(labels)
-    if truth.shape != (given.shape[0], *given.shape[2:]) or truth.dtype.kind not in "iu":
-        want = describe((given.shape[0], *given.shape[2:]))
-        raise UsageError(f"labels are {describe(np.shape(labels))} {truth.dtype}; class numbers {want} are needed")
-    if truth.size and (truth.min() < 0 or truth.max() >= given.shape[1]):
-        raise UsageError(f"labels go from {truth.min()} to {truth.max()}; the model has {given.shape[1]} classes")
     # How many classes score higher, and of the equal ones how many stand before: ties count as argmax has them.
     own = np.take_along_axis(given, truth.astype(np.int64)[:, None], axis=1)
     order = np.arange(given.shape[1]).reshape(1, -1, *[1] * (given.ndim - 2))
     before = (given > own) | ((given == own) & (order < truth[:, None]))
     hit = (before.sum(axis=1) < k) & ~np.isnan(own[:, 0].astype(np.float64))
-    return np.array([hit.mean() * len(hit)])
+    return np.array([hit.mean() * len(hit), len(hit)])
 
 
 def _top(k: int) -> Callable[[Feed, Feed | None, Labels], np.ndarray]:
@@ -88,7 +94,7 @@ def _cosine(outputs: Feed, reference: Feed | None, labels: Labels) -> np.ndarray
     dots = np.einsum("ij,ij->i", a, b)
     same = (a == b).all(axis=1)  # two zero vectors agree
     cosines = np.minimum(np.where(lengths > 0, dots / np.where(lengths > 0, lengths, 1), same), 1.0)
-    return np.array([cosines.mean() * samples])
+    return np.array([cosines.mean() * samples, samples])
 
 
 def _snr(outputs: Feed, reference: Feed | None, labels: Labels) -> np.ndarray:
@@ -97,13 +103,14 @@ def _snr(outputs: Feed, reference: Feed | None, labels: Labels) -> np.ndarray:
     return np.array([np.vdot(a, a), np.vdot(a - b, a - b)])
 
 
-def _decibels(sums: np.ndarray, samples: int) -> float:
+def _decibels(sums: np.ndarray) -> float:
     signal, noise = sums
     return math.inf if not noise else 10 * math.log10(signal / noise) if signal else -math.inf
 
 
-def _mean(sums: np.ndarray, samples: int) -> float:
-    return float(sums[0] / samples)
+def _mean(sums: np.ndarray) -> float:
+    """A sum over samples by their number, which is that of the outputs: a batch may be one sample with its state."""
+    return float(sums[0] / sums[1])
 
 
 def _samples(outputs: Mapping[str, np.ndarray]) -> int:
@@ -113,9 +120,9 @@ def _samples(outputs: Mapping[str, np.ndarray]) -> int:
 METRICS = {
     m.name: m
     for m in (
-        Metric("top1", _top(1), _mean, needs_labels=True),
-        Metric("top5", _top(5), _mean, needs_labels=True),
-        Metric("agreement", _agreement, _mean, needs_reference=True),
+        Metric("top1", _top(1), _mean, needs_labels=True, ranks=True),
+        Metric("top5", _top(5), _mean, needs_labels=True, ranks=True),
+        Metric("agreement", _agreement, _mean, needs_reference=True, ranks=True),
         Metric("cosine", _cosine, _mean, needs_reference=True, unit=""),
         Metric("snr", _snr, _decibels, needs_reference=True, unit="dB"),
     )
@@ -139,7 +146,7 @@ def find_metric(name: str) -> Metric:
     def terms(outputs: Feed, reference: Feed | None, labels: Labels) -> np.ndarray:
         with blaming(name):
             given = np.asarray(function(*(outputs, labels, reference)[:count]), np.float64)
-        return np.array([given.mean() * _samples(outputs)])
+        return np.array([given.mean() * _samples(outputs), _samples(outputs)])
 
     return Metric(name, terms, _mean, needs_reference=count > 2, unit="")
 
@@ -169,15 +176,13 @@ def evaluate(
             raise UsageError(f"{metric.name} compares with the original, which is not given")
     recorded = iter(reference) if reference is not None and not isinstance(reference, str) else None
     sums: dict[tuple[str, str], np.ndarray] = {}
-    samples = 0
     for batch in dataset:
         outputs = {name: session.run(batch.feeds) for name, session in sessions.items()}
         base = next(recorded) if recorded else outputs[reference] if isinstance(reference, str) else None
-        samples += batch.size
         for name, given in outputs.items():
             for metric in chosen:
                 key = name, metric.name
                 sums[key] = sums.get(key, np.zeros(1)) + metric.terms(given, base, batch.labels)
-    if not samples:
+    if not sums:
         raise UsageError("the data is empty")
-    return {n: {m.name: m.total(sums[n, m.name], samples) for m in chosen} for n in sessions}
+    return {n: {m.name: m.total(sums[n, m.name]) for m in chosen} for n in sessions}

@@ -11,6 +11,8 @@ from onnxprune.runtime.inputs import listing
 from onnxprune.runtime.readers import Arrays, Header
 from onnxprune.runtime.specs import Feed, Spec, describe, fits
 
+Rows = np.ndarray | None  # positions of samples, ascending; None for all of them
+
 LABELS = ("labels", "label", "y", "targets", "target")
 
 
@@ -27,31 +29,58 @@ class Batch:
 class Dataset:
     """Batches that can be gone through again and again; only one is in memory at a time.
 
-    `samples` is None where nobody knows before the end; `notes` are what a user should be told.
+    `samples` is None where nobody knows before the end; `notes` are what a user should be told; `unit` is the number
+    of samples that the model takes at once, where it fixes that; `folders` that of folders whose ranks are labels.
     """
 
     samples: int | None
     has_labels: bool
     batch: int
     notes: tuple[str, ...] = ()
-    _open: Callable[[int], Iterator[Batch]] = field(repr=False, default=lambda batch: iter(()))
+    unit: int = 1
+    folders: int = 0
+    _open: Callable[[int, Rows], Iterator[Batch]] = field(repr=False, default=lambda batch, rows: iter(()))
+    _rows: Rows = field(repr=False, default=None)
 
     def __iter__(self) -> Iterator[Batch]:
-        return self._open(self.batch)
+        return self._open(self.batch, self._rows)
 
     def batched(self, batch: int) -> "Dataset":
         """The same data in batches of another size, as far as the model leaves it open."""
         return replace(self, batch=batch)
 
+    def counted(self) -> "Dataset":
+        """The same data with its number of samples; what nobody knows beforehand is gone through once."""
+        return self if self.samples is not None else replace(self, samples=sum(batch.size for batch in self))
+
+    def chosen(self, rows: np.ndarray) -> "Dataset":
+        """The samples at these positions, ascending, as far as they fill the batches that the model fixes."""
+        rows = rows[: len(rows) // self.unit * self.unit]
+        return replace(self, samples=len(rows), _rows=rows if self._rows is None else self._rows[rows])
+
+    def spread(self, most: int) -> "Dataset":
+        """At most so many samples, evenly over all of them."""
+        known = self.counted()
+        return known if (known.samples or 0) <= most else known.chosen(evenly(known.samples or 0, most))
+
+
+def evenly(samples: int, most: int) -> np.ndarray:
+    """`most` positions evenly over so many samples, since data is often sorted by class."""
+    return ((np.arange(most) + 0.5) * samples / most).astype(np.int64)
+
 
 @dataclass(frozen=True)
 class Roles:
-    """Which array feeds which input (input name → array name), and which one holds labels."""
+    """Which array feeds which input (input name → array name), and which one holds labels.
+
+    `constant` are inputs that are the same for all samples, `stacked` states of which each sample has its own.
+    """
 
     inputs: dict[str, str]
     labels: str | None
     specs: Sequence[Spec]
     constant: frozenset[str] = frozenset()
+    stacked: frozenset[str] = frozenset()
 
 
 def assign(specs: Sequence[Spec], headers: Mapping[str, Header], origin: str) -> Roles:
@@ -72,15 +101,16 @@ def assign(specs: Sequence[Spec], headers: Mapping[str, Header], origin: str) ->
 def _with_constants(roles: Roles, headers: Mapping[str, Header]) -> Roles:
     """Mark the arrays that are the same for all samples, and check that the others count alike.
 
-    Constant are scalars, arrays that fit an input whose first axis is fixed to something else than a batch of
-    one (a state, a cache), and those of length one while others are longer.
+    Constant are scalars, states (whose first axis counts something else than samples) that come as they are, and
+    arrays of length one while others are longer.
     """
     shapes = {s.name: headers[roles.inputs[s.name]].shape for s in roles.specs}
-    free = {s.name for s in roles.specs if shapes[s.name] and (s.batch in (None, 1) or not fits(shapes[s.name], s))}
-    counted = free or {n for n, shape in shapes.items() if shape}
+    states = states_of(roles.specs)
+    stacked = {s.name for s in roles.specs if s.name in states and _is_stack(shapes[s.name], s)}
+    counted = {n for n, shape in shapes.items() if shape and (n not in states or n in stacked)}
     rows = max((shapes[n][0] for n in counted), default=1)
     constant = {s.name for s in roles.specs if s.name not in counted}
-    constant |= {s.name for s in roles.specs if s.name in free and shapes[s.name][0] == 1 != rows}
+    constant |= {n for n in counted - stacked if shapes[n][0] == 1 != rows}
     for name in sorted(counted - constant):
         if shapes[name][0] != rows:
             longest = next(n for n in sorted(counted) if shapes[n][0] == rows)
@@ -90,7 +120,29 @@ def _with_constants(roles: Roles, headers: Mapping[str, Header]) -> Roles:
     labels = headers[roles.labels].shape if roles.labels else (rows,)
     if not labels or labels[0] != rows:
         raise UsageError(f"there are {rows} samples, but '{roles.labels}' is {describe(labels)}")
-    return replace(roles, constant=frozenset(constant))
+    return replace(roles, constant=frozenset(constant), stacked=frozenset(stacked))
+
+
+def states_of(specs: Sequence[Spec]) -> frozenset[str]:
+    """Inputs whose first axis counts something else than samples: fixed, while that of another input is not.
+
+    A recurrent network takes a state of, say, (2, 1, 128): layers, batch, width.
+    """
+    batched = any(s.shape and s.batch in (None, 1) for s in specs)
+    return frozenset(s.name for s in specs if batched and s.batch not in (None, 1))
+
+
+def _is_stack(shape: Sequence[int], spec: Spec) -> bool:
+    """Whether an array holds a state for each sample, (samples, *shape).  Raises UsageError if it holds no state."""
+    if fits(shape, spec):
+        return False
+    if not shape or not fits(shape[1:], spec):
+        own = describe(spec.shape)
+        raise UsageError(
+            f"input {spec} is a state, whose first axis counts no samples: give {own} for all samples, or one of them "
+            f"for each, and not {describe(shape)}"
+        )
+    return True
 
 
 def fitted(roles: Roles, headers: Mapping[str, Header], options: Options, image: bool) -> dict[str, Step]:
@@ -98,13 +150,17 @@ def fitted(roles: Roles, headers: Mapping[str, Header], options: Options, image:
     steps = {}
     for spec in roles.specs:
         name = roles.inputs[spec.name]
-        steps[spec.name] = fitting(spec, name, headers[name], options, image=image)
+        header = headers[name]
+        own = Header(header.shape[1:], header.dtype) if spec.name in roles.stacked else header
+        steps[spec.name] = fitting(spec, name, own, options, image=image)
     return steps
 
 
 def fixed_batch(roles: Roles) -> int | None:
-    """The batch size that the model fixes, if it does."""
-    sizes = {s.batch for s in roles.specs if s.name not in roles.constant and s.batch is not None}
+    """The batch size that the model fixes, if it does; one where a state goes with the samples, whose size is fixed."""
+    sizes = {s.batch for s in roles.specs if s.name not in roles.constant | roles.stacked and s.batch is not None}
+    if states_of(roles.specs) and not sizes:
+        return 1
     if len(sizes) > 1:
         raise UsageError(f"the inputs fix batches of different sizes: {listing(roles.specs)}")
     return sizes.pop() if sizes else None
@@ -120,7 +176,25 @@ class Piece:
     size: int
 
 
-def piece(chunk: Arrays, roles: Roles, steps: Mapping[str, Step]) -> Piece:
+def pieces(chunk: Arrays, roles: Roles, steps: Mapping[str, Step]) -> Iterator[Piece]:
+    """A chunk made to fit, in one piece; in one for each sample where samples have states of their own."""
+    if not roles.stacked:
+        yield _piece(chunk, roles, steps)
+        return
+    own = {roles.inputs[n] for n in roles.stacked}
+    same = {roles.inputs[n] for n in roles.constant}
+    cut = {*roles.inputs.values(), *([roles.labels] if roles.labels else [])} - own - same
+    plain = replace(roles, constant=roles.constant | roles.stacked)
+    for i in range(len(chunk[next(iter(own))])):
+        sample = {
+            **{n: chunk[n][i] for n in own},
+            **{n: chunk[n] for n in same},
+            **{n: chunk[n][i : i + 1] for n in cut},
+        }
+        yield _piece(sample, plain, steps)
+
+
+def _piece(chunk: Arrays, roles: Roles, steps: Mapping[str, Step]) -> Piece:
     """The arrays of a chunk made to fit, by the part that they play."""
     arrays = {s.name: steps[s.name](chunk[roles.inputs[s.name]]) for s in roles.specs}
     rows = {n: a for n, a in arrays.items() if n not in roles.constant}
@@ -175,6 +249,22 @@ def _cut(held: list[Piece], size: int, *, last: bool) -> Iterator[Batch]:
 
 def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def picked(pieces: Iterator[Piece], rows: Rows) -> Iterator[Piece]:
+    """The samples at these positions, counted over all pieces."""
+    begin = 0
+    for part in pieces:
+        if rows is None:
+            yield part
+            continue
+        inside = rows[np.searchsorted(rows, begin) : np.searchsorted(rows, begin + part.size)] - begin
+        begin += part.size
+        if len(inside) == part.size:
+            yield part
+        elif len(inside):
+            labels = None if part.labels is None else part.labels[inside]
+            yield Piece({n: a[inside] for n, a in part.rows.items()}, part.constant, labels, len(inside))
 
 
 def first_samples(pieces: Iterator[Piece], limit: int | None) -> Iterator[Piece]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,16 @@ from onnxprune.runtime.batches import (
     Dataset,
     Piece,
     Roles,
+    Rows,
     assign,
+    evenly,
     first_samples,
     fitted,
     fixed_batch,
-    piece,
+    picked,
+    pieces,
     regrouped,
+    states_of,
 )
 from onnxprune.runtime.fit import Options, read_options
 from onnxprune.runtime.images import SUFFIXES, find_images, read_images
@@ -66,27 +71,35 @@ def open_data(
     samples = None if reader.whole else reader.count if rows is None else len(rows)
     if samples is not None and samples < (fixed or 1):
         raise UsageError(f"the model takes batches of {fixed}, but {reader.origin} has {samples} samples")
-    to_piece = _pieces(reader, roles, headers, options)
+    to_pieces = _pieces(reader, roles, headers, options)
 
-    def generate(size: int) -> Iterator[Batch]:
-        found = first_samples(map(to_piece, reader.chunks(rows, fixed or size)), limit)
+    def generate(size: int, some: Rows) -> Iterator[Batch]:
+        if reader.whole:  # where a sample stands in a feed is known when the feed is there
+            found = picked(first_samples(chain.from_iterable(map(to_pieces, reader.chunks(rows, size))), limit), some)
+        else:
+            places = rows if some is None else some if rows is None else rows[some]
+            found = first_samples(chain.from_iterable(map(to_pieces, reader.chunks(places, fixed or size))), limit)
         return regrouped(found, fixed or size, exact=fixed is not None)
 
-    size = fixed or batch or _comfortable(roles, headers)
-    return Dataset(samples, roles.labels is not None, size, _notes(reader, options, roles, headers, fixed), generate)
+    size, unit = fixed or batch or _comfortable(roles, headers), fixed or 1
+    notes = _notes(reader, options, roles, headers, fixed)
+    whole = None if samples is None else samples // unit * unit
+    return Dataset(whole, roles.labels is not None, size, notes, unit, reader.folders, generate)
 
 
-def _pieces(reader: Reader, roles: Roles, headers: Mapping[str, Header], options: Options) -> Callable[[Arrays], Piece]:
+def _pieces(
+    reader: Reader, roles: Roles, headers: Mapping[str, Header], options: Options
+) -> Callable[[Arrays], Iterable[Piece]]:
     """The function that makes what the reader gives fit; what cannot fit is refused now, not at the first batch."""
     steps = fitted(roles, headers, options, image=reader.image)
 
-    def own(chunk: Arrays) -> Piece:
+    def own(chunk: Arrays) -> Iterable[Piece]:
         found = {n: Header(a.shape, a.dtype) for n, a in chunk.items()}
         parts = assign(roles.specs, found, reader.origin)
-        return piece(chunk, parts, fitted(parts, found, options, image=False))
+        return pieces(chunk, parts, fitted(parts, found, options, image=False))
 
     # Feeds of their own may differ in shape from one to the next.
-    return own if reader.whole else partial(piece, roles=roles, steps=steps)
+    return own if reader.whole else partial(pieces, roles=roles, steps=steps)
 
 
 def _spread(reader: Reader, limit: int | None) -> np.ndarray | None:
@@ -95,11 +108,11 @@ def _spread(reader: Reader, limit: int | None) -> np.ndarray | None:
         return None
     if limit < 1:
         raise UsageError(f"a limit of {limit} leaves no data")
-    return ((np.arange(limit) + 0.5) * reader.count / limit).astype(np.int64)
+    return evenly(reader.count, limit)
 
 
 def _comfortable(roles: Roles, headers: Mapping[str, Header]) -> int:
-    """A batch for `COMFORT` bytes of input; one sample where a state goes with it, whose own size is fixed."""
+    """A batch for `COMFORT` bytes of input."""
     shapes = {s: headers[roles.inputs[s.name]].shape for s in roles.specs}
     if any(s.name in roles.constant and shape for s, shape in shapes.items()):
         return 1
@@ -164,7 +177,11 @@ def _path_reader(text: str, specs: Sequence[Spec], options: Options) -> Reader:
         return read_images([path], None, _image_input(specs), options)
     if suffix == ".pb":
         return readers.read_protobufs([path.parent], [s.name for s in specs])
-    known = {".npz": readers.read_npz, ".npy": readers.read_npy, ".json": readers.read_json}
+    known: dict[str, Callable[[Path], Reader]] = {
+        ".npz": partial(readers.read_npz, states=_states(specs)),
+        ".npy": readers.read_npy,
+        ".json": readers.read_json,
+    }
     if suffix not in known:
         raise UsageError(f"{path} is no kind of data that is known ({FORMS})")
     return known[suffix](path)
@@ -190,10 +207,15 @@ def _folder_reader(path: Path, specs: Sequence[Spec], options: Options) -> Reade
     if sets:
         return readers.read_protobufs(sets, [s.name for s in specs])
     if arrays:
-        return readers.read_folder([p for p in arrays if p.suffix == arrays[0].suffix])
+        return readers.read_folder([p for p in arrays if p.suffix == arrays[0].suffix], _states(specs))
     if images:
         return read_images(images, classes, _image_input(specs), options)
     raise UsageError(f"{path} holds no data that is known ({FORMS})")
+
+
+def _states(specs: Sequence[Spec]) -> list[Spec]:
+    names = states_of(specs)
+    return [s for s in specs if s.name in names]
 
 
 def _image_input(specs: Sequence[Spec]) -> Spec:

@@ -112,6 +112,8 @@ def fitting(spec: Spec, name: str, header: Header, options: Options, *, image: b
         hint = "; --layout transposes" if _transposable(spec, header) else ""
         raise UsageError(f"input {spec} cannot take {what}{hint}")
     want = spec.dtype
+    if pixels and want == np.int8 and "raw" in options.flags:
+        raise UsageError(f"input '{spec.name}' is int8, which holds no pixels from 0 to 255: {PIXELS['i']}")
     if (options.normalises or image) and (pixels or (rank == 4 and _kind(header.dtype) == "f")):
         axis = channel_axis(spec, options) if rank == 4 else -1
         convert = _normalised(spec, axis, options, scale=header.dtype == np.uint8)

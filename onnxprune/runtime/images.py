@@ -50,7 +50,7 @@ def read_images(paths: Sequence[Path], classes: Sequence[int] | None, spec: Spec
     headers = {"": Header((len(paths), *size, len(mode)), np.dtype(np.uint8))}
     if classes is not None:
         headers["labels"] = Header((len(paths),), np.dtype(np.int64))
-    return Reader(str(paths[0].parent), chunks, headers, len(paths), image=True)
+    return Reader(str(paths[0].parent), chunks, headers, len(paths), image=True, folders=max(classes or (-1,)) + 1)
 
 
 def _pillow() -> Any:

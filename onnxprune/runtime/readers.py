@@ -19,6 +19,7 @@ import onnx
 from onnx import numpy_helper
 
 from onnxprune.errors import FileError, UsageError
+from onnxprune.runtime.specs import Spec, fits
 
 Arrays = dict[str, np.ndarray]
 
@@ -37,7 +38,8 @@ class Reader:
 
     `headers` are known beforehand where the form permits, `count` likewise. `chunks(rows, step)` gives dicts of
     arrays with the samples on their first axis, at most `step` of them at a time; `rows` are the positions to
-    give, ascending, or None for all. `whole` says that each dict is a feed of its own, of whatever size.
+    give, ascending, or None for all. `whole` says that each dict is a feed of its own, of whatever size. `folders` is
+    the number of folders whose ranks are the labels.
     """
 
     origin: str
@@ -46,6 +48,7 @@ class Reader:
     count: int | None = None
     whole: bool = False
     image: bool = False
+    folders: int = 0
 
 
 def row_count(headers: dict[str, Header], origin: str) -> int:
@@ -79,8 +82,8 @@ def read_npy(path: Path) -> Reader:
     return Reader(str(path), chunks, headers, count)
 
 
-def read_npz(path: Path) -> Reader:
-    """The arrays of an npz, each decompressed as it is needed."""
+def read_npz(path: Path, states: Sequence[Spec] = ()) -> Reader:
+    """The arrays of an npz, each decompressed as it is needed; those that are one of the `states` count no samples."""
     with _readable(path), zipfile.ZipFile(path) as archive:
         headers = {}
         for member in archive.namelist():
@@ -89,12 +92,13 @@ def read_npz(path: Path) -> Reader:
                     header, _ = _npy_header(stream)
                 _refuse_objects(header.dtype, member.removesuffix(".npy"), str(path))
                 headers[member.removesuffix(".npy")] = header
-    count = row_count(headers, str(path))
+    whole = {s.name for s in states if s.name in headers and fits(headers[s.name].shape, s)}
+    count = row_count({n: h for n, h in headers.items() if n not in whole}, str(path))
 
     def chunks(rows: np.ndarray | None, step: int) -> Iterator[Arrays]:
         with _readable(path), zipfile.ZipFile(path) as archive, contextlib.ExitStack() as stack:
             streams = {n: stack.enter_context(archive.open(f"{n}.npy")) for n in headers}
-            parts = {n: _rows(s, n, str(path), count, rows, step) for n, s in streams.items()}
+            parts = {n: _rows(s, n, str(path), count, rows, step, n in whole) for n, s in streams.items()}
             while True:
                 chunk = {n: next(p, None) for n, p in parts.items()}
                 if any(a is None for a in chunk.values()):
@@ -112,14 +116,16 @@ def _npy_header(stream: Any) -> tuple[Header, bool]:
     return Header(tuple(shape), dtype), fortran and len(shape) > 1
 
 
-def _rows(stream: Any, name: str, origin: str, count: int, rows: np.ndarray | None, step: int) -> Iterator[np.ndarray]:
-    """`step` of the wanted rows at a time from an npy stream; an array that has not `count` rows comes whole."""
+def _rows(
+    stream: Any, name: str, origin: str, count: int, rows: np.ndarray | None, step: int, whole: bool
+) -> Iterator[np.ndarray]:
+    """`step` of the wanted rows at a time from an npy stream; an array that has not `count` rows comes whole, too."""
     header, fortran = _npy_header(stream)
     total = count if rows is None else len(rows)
-    if not header.shape or header.shape[0] != count or fortran:
+    whole = whole or not header.shape or header.shape[0] != count
+    if whole or fortran:
         array = _take(stream, header, (), name, origin)
         array = array.reshape(header.shape[::-1]).T if fortran else array.reshape(header.shape)
-        whole = not header.shape or header.shape[0] != count
         picks = np.arange(count) if rows is None else rows
         for begin in range(0, total, step):
             yield array if whole else np.ascontiguousarray(array[picks[begin : begin + step]])
@@ -161,9 +167,9 @@ def _take(stream: Any, header: Header, rows: tuple[int, ...], name: str, origin:
     return np.frombuffer(data, header.dtype).reshape(shape)
 
 
-def read_folder(paths: Sequence[Path]) -> Reader:
-    """Several npz or npy files with the same keys, one after the other."""
-    readers = [read_npz(p) if p.suffix == ".npz" else read_npy(p) for p in paths]
+def read_folder(paths: Sequence[Path], states: Sequence[Spec] = ()) -> Reader:
+    """Several npz or npy files with the same keys, one after the other; for `states` see `read_npz`."""
+    readers = [read_npz(p, states) if p.suffix == ".npz" else read_npy(p) for p in paths]
     keys = [_keys(r) for r in readers]
     for path, have in zip(paths, keys, strict=True):
         if have != keys[0]:
