@@ -102,9 +102,11 @@ def test_what_looks_at_data_to_choose_fits_too(options: dict[str, Any]) -> None:
 
 
 def test_test_data_give_the_figures_alone_and_hold_to_the_limit() -> None:
-    report = pruned(DIGITS, data=SAMPLE, test_data=SAMPLE, limit=40)
+    report = pruned(DIGITS, data=digits(100), test_data=SAMPLE, limit=40)
     assert report.samples == Samples("test data", 40, 0, 40)
     assert "on 40 samples of the test data" in str(report)
+    assert not warned(report, "test_data is data")
+    assert warned(pruned(DIGITS, data=SAMPLE, test_data=SAMPLE, limit=40), "test_data is data")
 
 
 def test_too_few_samples_give_no_figure() -> None:

@@ -101,6 +101,7 @@ def test_the_loss_follows_labels_and_else_the_original() -> None:
     assert 0 <= entropy < own({k: v + np.arange(10) for k, v in outputs.items()}, outputs, None)[0]
     none, what = likeness({"boxes": np.ones((2, 1), np.float32)})
     assert what == "squared error relative to the original's outputs"
+    assert likeness({"boxes": np.ones((2, 9, 4), np.float32)})[1] == what
     assert none({"y": np.array([3.0])}, {"y": np.array([4.0])}, None) == (1 / 16, 1)
 
 

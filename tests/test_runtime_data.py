@@ -213,6 +213,14 @@ def test_a_model_of_a_fixed_batch_is_fed_in_its_pieces(tmp_path):
         open_data(as_npz(tmp_path), [Spec("x", 1, (16, 3, 4, 5))])
 
 
+def test_chosen_samples_fill_the_batches_of_the_model(tmp_path):
+    dataset = open_data(as_npz(tmp_path), [Spec("x", 1, (2, 3, 4, 5))])
+    some = dataset.chosen(np.array([1, 4, 5, 8, 9]))
+    assert some.samples == 4
+    np.testing.assert_array_equal(gathered(some)[0], X[[1, 4, 5, 8]])
+    np.testing.assert_array_equal(gathered(some.chosen(np.array([0, 3])))[0], X[[1, 8]])
+
+
 def test_a_batch_that_is_not_asked_for_suits_the_size_of_samples(tmp_path):
     np.save(tmp_path / "d.npy", np.zeros((100, 3, 224, 224), np.float32))
     assert open_data(tmp_path / "d.npy", [Spec("x", 1, ("N", 3, 224, 224))]).batch == 6

@@ -109,6 +109,27 @@ def test_what_a_metric_needs():
     assert all(m.name == n for n, m in METRICS.items())
 
 
+class Fixed:
+    """A session that gives the same outputs for every feed."""
+
+    def __init__(self, **outputs):
+        self.outputs = outputs
+
+    def run(self, feed):
+        return dict(self.outputs)
+
+
+def test_a_mean_is_over_the_rows_that_outputs_have():
+    """A batch of one sample may give the two layers of a state, and what is no tensor of numbers does not count."""
+    rows, text = RNG.standard_normal((2, 1, 3)).astype(np.float32), np.array(["cat"], object)
+    session = Fixed(state=rows, y=rows[0], text=text, maps=[{"cat": 1.0}])
+    dataset = open_data({"x": X[:3]}, [Spec("x", 1, (1, 3, 8, 8))])
+    found = evaluate({"m": session}, dataset, ["cosine", "snr"], reference="m")["m"]
+    assert found == {"cosine": pytest.approx(1), "snr": math.inf}
+    with pytest.raises(UsageError, match="no output is a tensor of numbers"):
+        evaluate({"m": Fixed(text=text)}, dataset, ["cosine"], reference="m")
+
+
 SCRIPT = """
 import numpy as np
 def metric(outputs, labels):

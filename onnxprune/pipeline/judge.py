@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,7 +19,7 @@ from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Run
 from onnxprune.runtime.accuracy import Metric, find_metric
 from onnxprune.runtime.batches import Batch, Dataset
-from onnxprune.runtime.classes import Scores, as_scores, class_scores, label_problem
+from onnxprune.runtime.classes import Scores, as_scores, class_scores, label_problem, numbers
 from onnxprune.runtime.session import Session, make_session
 from onnxprune.runtime.specs import Feed
 
@@ -55,8 +57,8 @@ class Look:
         batches: list[tuple[Batch, Feed]] = []
         seen = 0
         for batch in data.spread(SAMPLES):
-            batches.append((batch, session.run(batch.feeds)))
-            seen += sum(a.nbytes for feed in (batch.feeds, batches[-1][1]) for a in feed.values() if _is_array(a))
+            batches.append((batch, numbers(session.run(batch.feeds))))
+            seen += sum(a.nbytes for feed in (batch.feeds, batches[-1][1]) for a in feed.values())
             if seen > BYTES:
                 break
         if not batches:
@@ -72,17 +74,13 @@ def _pairs(batches: list[tuple[Batch, Feed]]) -> list[tuple[Feed, Feed]]:
     return [(batch.feeds, given) for batch, given in batches]
 
 
-def _is_array(value: object) -> bool:
-    return isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
-
-
 def _joined(parts: Mapping[str, list[np.ndarray]], sizes: list[int]) -> dict[str, np.ndarray]:
     """The values with the samples on their first axis, put together."""
     return {
         name: np.concatenate(arrays)
         for name, arrays in parts.items()
         if len(arrays) == len(sizes)
-        and all(_is_array(a) and a.ndim and len(a) == n for a, n in zip(arrays, sizes, strict=True))
+        and all(a.ndim and len(a) == n for a, n in zip(arrays, sizes, strict=True))
         and len({a.shape[1:] for a in arrays}) == 1
     }
 
@@ -108,6 +106,8 @@ def prepare(run: Run, *, chooses: bool = True) -> None:
         original = make_session(run.model.proto, providers=request.providers, threads=request.threads, optimize=True)
         judged = judge(original, request, data, run.model.proto)
     run.metrics = judged.metrics
+    if run.test is not None and request.test_data is not None and _same(request.data, request.test_data):
+        run.warnings.append(f"{spelled('test_data')} is {spelled('data')}: figures on samples that may be fitted on")
     if judged.doubts and request.max_drop is not None:
         raise UsageError(judged.doubts[0])
     for line in judged.doubts:
@@ -115,6 +115,13 @@ def prepare(run: Run, *, chooses: bool = True) -> None:
     run.warnings += judged.doubts
     if found.figures and judged.why:
         run.notes.append(judged.why)
+
+
+def _same(data: Any, test: Any) -> bool:
+    """Whether two sources of samples are one."""
+    if isinstance(data, (str, os.PathLike)) and isinstance(test, (str, os.PathLike)):
+        return os.path.realpath(data) == os.path.realpath(test)
+    return data is test
 
 
 def judge(session: Session, request: Request, data: Dataset, model: onnx.ModelProto) -> Judgement:

@@ -4,10 +4,9 @@ import numpy as np
 
 from onnxprune.errors import UsageError
 from onnxprune.pipeline.trials import Loss, Trials
-from onnxprune.runtime.accuracy import find_metric, scores
+from onnxprune.runtime.accuracy import scores
+from onnxprune.runtime.classes import as_scores, class_scores, is_probable, label_problem
 from onnxprune.runtime.specs import Feed
-
-SURE = 1e-3  # how far sums of probabilities may be from one
 
 
 def task_loss(trials: Trials) -> tuple[Loss, str]:
@@ -19,38 +18,41 @@ def task_loss(trials: Trials) -> tuple[Loss, str]:
     """
     run, batch = trials.runner({}), next(iter(trials.batches))
     outputs = run(batch.feeds)
-    if trials.has_labels:
-        find_metric("top1").terms(outputs, outputs, batch.labels)  # the labels fit, or it says why not
-        return _with_labels(probable(outputs)), "cross-entropy with the labels"
-    return likeness(outputs)
+    found = class_scores(outputs, batch.labels) if trials.has_labels else None
+    if found is None:
+        return likeness(outputs)
+    given = as_scores(outputs[found.output])
+    if given is not None and batch.labels is not None and (problem := label_problem(batch.labels, given)):
+        raise UsageError(problem)
+    return _with_labels(found.output, probable(outputs, found.output)), "cross-entropy with the labels"
 
 
 def likeness(outputs: Feed) -> tuple[Loss, str]:
     """A loss that compares with the original network, from its outputs, and what it is."""
-    try:
-        return _with_predictions(probable(outputs)), "cross-entropy with the original's own predictions"
-    except UsageError:
+    found = class_scores(outputs)
+    if found is None:
         return _relative_error, "squared error relative to the original's outputs"
+    name = found.output
+    return _with_predictions(name, probable(outputs, name)), "cross-entropy with the original's own predictions"
 
 
-def probable(outputs: Feed) -> bool:
-    """Whether the class scores are probabilities (they add up to one).  Raises UsageError without class scores."""
-    given = scores(outputs)
-    return bool((given >= 0).all() and np.allclose(given.sum(axis=1), 1, atol=SURE))
+def probable(outputs: Feed, name: str) -> bool:
+    """Whether the class scores in an output are probabilities."""
+    return is_probable(scores({name: outputs[name]}))
 
 
-def log_probabilities(outputs: Feed, probabilities: bool) -> np.ndarray:
-    """Logarithms of the class probabilities (samples, classes, ...)."""
-    given = scores(outputs).astype(np.float64)
+def log_probabilities(outputs: Feed, name: str, probabilities: bool) -> np.ndarray:
+    """Logarithms of the class probabilities (samples, classes, ...) in an output."""
+    given = scores({name: outputs[name]}).astype(np.float64)
     if probabilities:
         return np.log(np.maximum(given, 1e-12))
     shifted = given - given.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
-def _with_labels(probabilities: bool) -> Loss:
+def _with_labels(name: str, probabilities: bool) -> Loss:
     def loss(outputs: Feed, reference: Feed, labels: np.ndarray | None) -> tuple[float, int]:
-        given = log_probabilities(outputs, probabilities)
+        given = log_probabilities(outputs, name, probabilities)
         truth = np.asarray(labels).reshape(given.shape[0], *given.shape[2:]).astype(np.int64)
         own = np.take_along_axis(given, truth[:, None], axis=1)
         return -float(own.sum()), own.size
@@ -58,9 +60,9 @@ def _with_labels(probabilities: bool) -> Loss:
     return loss
 
 
-def _with_predictions(probabilities: bool) -> Loss:
+def _with_predictions(name: str, probabilities: bool) -> Loss:
     def loss(outputs: Feed, reference: Feed, labels: np.ndarray | None) -> tuple[float, int]:
-        given, target = (log_probabilities(x, probabilities) for x in (outputs, reference))
+        given, target = (log_probabilities(x, name, probabilities) for x in (outputs, reference))
         return -float((np.exp(target) * given).sum()), given.size // given.shape[1]
 
     return loss

@@ -101,6 +101,8 @@ class Request:
     max_memory: int | str | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.metric, str):
+            object.__setattr__(self, "metric", (self.metric,))
         self._check_lossless()
         self._settle()
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:

@@ -21,6 +21,7 @@ from onnxprune.pipeline.request import Request
 from onnxprune.runtime.accuracy import Metric
 from onnxprune.runtime.batches import Batch, Dataset
 from onnxprune.runtime.capture import THREADS
+from onnxprune.runtime.classes import numbers
 from onnxprune.runtime.edited import edited
 from onnxprune.runtime.session import Session, make_session
 from onnxprune.runtime.specs import Feed
@@ -115,9 +116,10 @@ class Trials:
         """What gives the outputs for a feed when the groups keep these channels; groups not named keep all."""
         dead = self.lab.deps.dead(kept)
         if self._fed is None:
-            return self._load(mask(self.lab.model, self.lab.deps, dead) if dead.any() else self.lab.model).run
+            masked = self._load(mask(self.lab.model, self.lab.deps, dead) if dead.any() else self.lab.model)
+            return lambda feed: numbers(masked.run(feed))
         values = {f.name: self._masked(f, dead) for f in self._fed}
-        return lambda feed: self._session.run({**feed, **values})
+        return lambda feed: numbers(self._session.run({**feed, **values}))
 
     def _masked(self, fed: Fed, dead: np.ndarray) -> np.ndarray:
         deps = self.lab.deps

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxprune.errors import UsageError
 from onnxprune.runtime.batches import Dataset
-from onnxprune.runtime.classes import as_scores, label_problem
+from onnxprune.runtime.classes import as_scores, label_problem, numbers
 from onnxprune.runtime.script import blaming, load_function
 from onnxprune.runtime.session import Session
 from onnxprune.runtime.specs import Feed, describe
@@ -83,6 +83,8 @@ def _agreement(outputs: Feed, reference: Feed | None, labels: Labels) -> np.ndar
 
 def _flat(outputs: Mapping[str, np.ndarray], samples: int) -> np.ndarray:
     """All outputs as rows (samples, ...); outputs without the samples' axis count as one row."""
+    if not outputs:
+        raise UsageError("no output is a tensor of numbers, so that nothing can be compared")
     rows = samples if all(a.ndim and len(a) == samples for a in outputs.values()) else 1
     return np.concatenate([a.reshape(rows, -1).astype(np.float64) for a in outputs.values()], axis=1)
 
@@ -153,7 +155,7 @@ def find_metric(name: str) -> Metric:
 
 def record(session: Session, dataset: Dataset) -> list[Feed]:
     """The outputs of a model for each batch, to score others against without running it again."""
-    return [session.run(batch.feeds) for batch in dataset]
+    return [numbers(session.run(batch.feeds)) for batch in dataset]
 
 
 def evaluate(
@@ -177,7 +179,7 @@ def evaluate(
     recorded = iter(reference) if reference is not None and not isinstance(reference, str) else None
     sums: dict[tuple[str, str], np.ndarray] = {}
     for batch in dataset:
-        outputs = {name: session.run(batch.feeds) for name, session in sessions.items()}
+        outputs = {name: numbers(session.run(batch.feeds)) for name, session in sessions.items()}
         base = next(recorded) if recorded else outputs[reference] if isinstance(reference, str) else None
         for name, given in outputs.items():
             for metric in chosen:

@@ -23,6 +23,15 @@ class Scores:
     classes: int
 
 
+def numbers(outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The outputs that are tensors of numbers; sequences, maps and texts have no figure of merit."""
+    return {n: a for n, a in outputs.items() if isinstance(a, np.ndarray) and _numeric(a.dtype)}
+
+
+def _numeric(dtype: np.dtype) -> bool:
+    return dtype.kind in "fiub" or "float" in dtype.name  # numpy knows bfloat16 by its name only
+
+
 def as_scores(array: np.ndarray) -> np.ndarray | None:
     """An output as (samples, classes) or (samples, classes, ...) without axes of length one; None where it is none."""
     if array.ndim < 2 or array.dtype.kind not in "fiu" or not array.size:
