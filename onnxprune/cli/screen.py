@@ -101,7 +101,9 @@ class Bar:
     def tell(self, line: str) -> None:
         """A warning that cannot wait for the report, on standard error."""
         with self.lock:
-            if not self.quiet:
+            if self.progress:  # which knows where its own line stands
+                self.progress.console.print(f"warning: {clean(line)}", soft_wrap=True)
+            elif not self.quiet:
                 _write(sys.stderr, f"warning: {clean(line)}")
 
     def __enter__(self) -> "Bar":
