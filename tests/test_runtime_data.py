@@ -267,6 +267,15 @@ def test_a_state_is_no_row_of_samples(samples, batch, tmp_path):
             np.testing.assert_array_equal(last.feeds["audio"], audio[-1:])
 
 
+def test_a_state_of_one_layer_may_come_for_each_sample(tmp_path):
+    specs = [Spec("x", TensorProto.FLOAT, (1, 8)), Spec("h", TensorProto.FLOAT, (1, 1, 6))]
+    x, state = RNG.standard_normal((5, 8)).astype(np.float32), np.arange(30, dtype=np.float32).reshape(5, 1, 1, 6)
+    for given in (state, state[:, 0]):
+        np.savez(tmp_path / "d.npz", x=x, h=given)
+        batches = list(open_data(tmp_path / "d.npz", specs))
+        np.testing.assert_array_equal(np.stack([b.feeds["h"] for b in batches]), state)
+
+
 def test_what_is_no_state_is_refused(tmp_path):
     np.savez(tmp_path / "d.npz", audio=np.zeros((5, 8), np.float32), state=np.zeros((5, 1, 6), np.float32), sr=1)
     with pytest.raises(UsageError, match=r"'state' \[2, \?, 6\] float32 is a state.*and not \[5, 1, 6\]"):

@@ -73,7 +73,8 @@ def evenly(samples: int, most: int) -> np.ndarray:
 class Roles:
     """Which array feeds which input (input name → array name), and which one holds labels.
 
-    `constant` are inputs that are the same for all samples, `stacked` states of which each sample has its own.
+    `constant` are inputs that are the same for all samples, `stacked` those of which each sample has all that
+    the model takes at once, such as a state.
     """
 
     inputs: dict[str, str]
@@ -106,7 +107,12 @@ def _with_constants(roles: Roles, headers: Mapping[str, Header]) -> Roles:
     """
     shapes = {s.name: headers[roles.inputs[s.name]].shape for s in roles.specs}
     states = states_of(roles.specs)
-    stacked = {s.name for s in roles.specs if s.name in states and _is_stack(shapes[s.name], s)}
+    stacked = {s.name for s in roles.specs if _is_stack(shapes[s.name], s)}
+    for spec in (s for s in roles.specs if s.name in states - stacked and not fits(shapes[s.name], s)):
+        raise UsageError(
+            f"input {spec} is a state, whose first axis counts no samples: give {describe(spec.shape)} for all "
+            f"samples, or one of them for each, and not {describe(shapes[spec.name])}"
+        )
     counted = {n for n, shape in shapes.items() if shape and (n not in states or n in stacked)}
     rows = max((shapes[n][0] for n in counted), default=1)
     constant = {s.name for s in roles.specs if s.name not in counted}
@@ -133,16 +139,8 @@ def states_of(specs: Sequence[Spec]) -> frozenset[str]:
 
 
 def _is_stack(shape: Sequence[int], spec: Spec) -> bool:
-    """Whether an array holds a state for each sample, (samples, *shape).  Raises UsageError if it holds no state."""
-    if fits(shape, spec):
-        return False
-    if not shape or not fits(shape[1:], spec):
-        own = describe(spec.shape)
-        raise UsageError(
-            f"input {spec} is a state, whose first axis counts no samples: give {own} for all samples, or one of them "
-            f"for each, and not {describe(shape)}"
-        )
-    return True
+    """Whether an array holds all that a model takes at once for each sample, (samples, *shape)."""
+    return spec.batch is not None and len(shape) > 1 and not fits(shape, spec) and fits(shape[1:], spec)
 
 
 def fitted(roles: Roles, headers: Mapping[str, Header], options: Options, image: bool) -> dict[str, Step]:
