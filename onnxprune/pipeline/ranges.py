@@ -19,7 +19,7 @@ FAR = (
     100.0  # times the variance that a BatchNormalization has seen, up or down: pixels of 0 to 1 for 0 to 255 give 65025
 )
 PIXEL = 16.0  # what values of 0 to 1 never reach, and of 0 to 255 always do
-DROWNED = 50.0  # times what a first layer adds that its input may give, or the other way round
+DROWNED = 25.0  # times what a first layer adds that its input may give, or the other way round
 MOVES = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Flatten"})
 
 
