@@ -86,6 +86,10 @@ NOTHING = replace(
         (words.merit_change(MetricRow("top1", 0.7, 0.7, "share", 1)), "unchanged"),
         (words.merit_change(MetricRow("snr", math.inf, 3.0, "dB", 1)), ""),
         (words.drift(DriftRow("y", 0.0, 1.0, math.inf)), "y: none, bit for bit the same"),
+        (
+            words.drift(DriftRow("y", 0.0, 1.0, math.inf), less=True),
+            "y: none at all, so that it says nothing of what was removed",
+        ),
         (words.drift(DriftRow("y", math.inf, math.nan, -math.inf, "shape changed")), "y: shape changed"),
         (words.plural(1, "layer"), "1 layer"),
         (words.plural(2000, "layer"), "2,000 layers"),

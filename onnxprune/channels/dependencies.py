@@ -168,7 +168,8 @@ class Dependencies:
 
     def approximated(self, dead: np.ndarray) -> list[int]:
         """Nodes that take statistics over fewer channels than in the original, by position."""
-        return [k for k in self.thawed if any(self.loses(key, dead) for key in self.nodes[k].inputs)]
+        touched = ((k, (*self.nodes[k].inputs, *self.nodes[k].outputs)) for k in self.thawed)  # inputs may be weights
+        return [k for k, keys in touched if any(self.loses(key, dead) for key in keys)]
 
     def loses(self, key: str, dead: np.ndarray) -> bool:
         """Whether a value loses positions."""

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +35,15 @@ def examine(run: Run, kept: Mapping[str, np.ndarray], written: onnx.ModelProto |
         UsageError, ModelError: providers, metrics or data do not fit.
     """
     measured = run.request.measure or run.test is not None
-    with originals(run, (run.full or run.deps).dead(kept), measured) as (masked, original):
+    deps = run.full or run.deps
+    dead = deps.dead(kept)
+    with originals(run, dead, measured) as (masked, original):
         if run.request.verify:
             with run.stage("verify"):
                 lossless = run.request.lossless  # which may rely on what saturates
-                run.proof = required(prove(masked, written, run.feeds(), unrounded=not lossless), lossless)
+                box = partial(deps.box, dead=dead)
+                run.proof = required(prove(masked, written, run.stimuli(), box=box, loose=lossless), lossless)
+                run.warnings += run.proof.warnings
         if measured:
             with run.stage("measure"):
                 run.measured = measurements(run, original, written)

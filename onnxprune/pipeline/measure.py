@@ -16,11 +16,10 @@ from onnxprune.report.words import MINUS, merit_change
 from onnxprune.runtime.accuracy import Metric, evaluate
 from onnxprune.runtime.compare import Agreement, agreement, compare
 from onnxprune.runtime.data import Dataset
-from onnxprune.runtime.inputs import random_inputs
 from onnxprune.runtime.latency import measure
 from onnxprune.runtime.session import Session, make_session
 from onnxprune.runtime.source import SPILL_MODEL, Source, Variant
-from onnxprune.runtime.specs import Feed, model_inputs
+from onnxprune.runtime.specs import Feed
 
 APART = SPILL_MODEL  # bytes of a model from which on only one of the two is in memory at a time
 
@@ -51,7 +50,7 @@ def measurements(run: Run, original: Source | Variant, pruned: Source) -> Measur
 
 
 def _timed(run: Run, sessions: dict[str, Session]) -> Measurements:
-    feeds = random_inputs(model_inputs(run.model.proto), run.shapes, seed=run.request.seed)
+    feeds = run.made()
     times = measure(sessions, feeds[0])
     before, after = times["before"], times["after"]
     threads = f"{after.threads} thread{'s' * (after.threads != 1)}"
@@ -61,7 +60,7 @@ def _timed(run: Run, sessions: dict[str, Session]) -> Measurements:
 
 def _timed_apart(run: Run, original: Source | Variant, pruned: Source) -> Measurements:
     """Like `_timed`, with one of two large models in memory at a time."""
-    feed = random_inputs(model_inputs(run.model.proto), run.shapes, seed=run.request.seed)[0]
+    feed = run.made()[0]
     load = _loader(run.request)
     first = load(original)
     before, expected = measure({"before": first}, feed, seconds=1.0)["before"], first.run(feed)

@@ -40,6 +40,7 @@ def make_report(
         frozen=frozen_rows(deps),
         proof=None if run.proof is None else str(run.proof),
         proof_error=None if run.proof is None else run.proof.error,
+        proof_runs={} if run.proof is None else run.proof.ran,
         drift=measured.drift,
         metrics=measured.metrics,
         samples=run.samples,

@@ -19,15 +19,15 @@ from onnxprune.pipeline.request import Request
 from onnxprune.report.summary import DriftRow, MetricRow, Samples
 from onnxprune.runtime.accuracy import Metric
 from onnxprune.runtime.data import Dataset, open_data
-from onnxprune.runtime.inputs import parse_input_shapes, random_inputs
+from onnxprune.runtime.inputs import KINDS, NORMAL, parse_input_shapes, random_inputs
 from onnxprune.runtime.observe import missing_shapes, observe
 from onnxprune.runtime.resolve import resolve_shapes
 from onnxprune.runtime.specs import Feed, Spec, model_inputs
+from onnxprune.runtime.stimuli import Stimuli
 from onnxprune.runtime.verify import Proof, prove
 from onnxprune.surgery.align import Alignment, aligned, alignment_of
 
-RANDOM_FEEDS = 2  # runs on random input that the proof compares
-DATA_FEEDS = 2  # batches of the user's data that it compares as well
+DATA_FEEDS = 2  # batches of the user's data that the proof runs on
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,16 @@ class Run:
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begun
 
-    def feeds(self) -> list[Feed]:
-        """What the proof runs on: seeded random inputs, and the first batches of the user's data."""
-        found = random_inputs(model_inputs(self.model.proto), self.shapes, seed=self.request.seed, count=RANDOM_FEEDS)
-        if self.data is not None:
-            found += [batch.feeds for batch, _ in zip(self.data, range(DATA_FEEDS), strict=False)]
-        return found
+    def stimuli(self) -> Stimuli:
+        """What the proof runs on: made input of several kinds and sizes, and the first batches of the user's data."""
+        batches = () if self.data is None else zip(self.data, range(DATA_FEEDS), strict=False)
+        data = tuple(batch.feeds for batch, _ in batches)
+        return Stimuli(model_inputs(self.model.proto), self.shapes, self.request.seed, data)
+
+    def made(self) -> list[Feed]:
+        """One feed of made input, of the kind that reaches furthest where the proof has shown that."""
+        kind = next((k for k in (self.proof.inputs if self.proof else ()) if k in KINDS), NORMAL)
+        return random_inputs(model_inputs(self.model.proto), self.shapes, seed=self.request.seed, kind=kind)
 
 
 def start(source: Any, request: Request, progress: Progress, alignment: Alignment | None = None) -> Run:
@@ -108,7 +112,7 @@ def start(source: Any, request: Request, progress: Progress, alignment: Alignmen
         run.own = own
         run.notes.append("weights that the graph computes from weights alone were computed beforehand")
         if request.verify:
-            prove(own, model.proto, run.feeds()).require()
+            prove(own, model.proto, run.stimuli()).require()
     _align(run, alignment_of(model.proto, deps) if alignment is None else alignment)
     return run
 
@@ -118,7 +122,7 @@ def _align(run: Run, alignment: Alignment) -> None:
     if not alignment:
         return
     own, other = run.own or run.model.proto, aligned(run.model.proto, alignment)
-    if run.request.verify and not prove(own, other, run.feeds()).passed:
+    if run.request.verify and not prove(own, other, run.stimuli()).passed:
         run.warnings.append("channels of grouped convolutions could not be reordered, so that fewer can go")
         return
     run.own, run.model, run.alignment = own, replace(run.model, proto=other), alignment

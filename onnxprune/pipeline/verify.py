@@ -1,6 +1,7 @@
 """Proving an earlier result again: is the pruned file the original without what the plan removed?"""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ def verify(
         check_plan(run.deps, plan)
         progress("verify", 0, 0)
         masked, lossless = _masked(run, plan, model.proto), bool(plan.options.get("lossless"))
-        return required(prove(masked, model.proto, run.feeds(), unrounded=not lossless), lossless)
+        box = partial(run.deps.box, dead=run.deps.dead(plan.kept))
+        return required(prove(masked, model.proto, run.stimuli(), box=box, loose=lossless), lossless)
 
 
 def _masked(run: Run, plan: Plan, pruned: onnx.ModelProto) -> Source | Variant:

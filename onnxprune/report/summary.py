@@ -88,6 +88,7 @@ class Report:
     frozen: tuple[FrozenRow, ...]
     proof: str | None  # None: not verified
     proof_error: float | None = None
+    proof_runs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # sizes, inputs, branches; what was not run
     drift: tuple[DriftRow, ...] = ()
     metrics: tuple[MetricRow, ...] = ()
     samples: Samples | None = None
@@ -110,6 +111,7 @@ class Report:
         """The report as JSON values; times and latencies are in seconds, sizes in bytes."""
         data = asdict(self)
         data["proof"] = {"verified": self.proof is not None, "result": self.proof, "error": self.proof_error}
+        data["proof"] |= data.pop("proof_runs")
         del data["proof_error"]
         return data
 

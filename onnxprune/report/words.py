@@ -79,10 +79,12 @@ def merit_change(row: MetricRow) -> str:
     return f"{MINUS if gap < 0 else '+'}{text}" if float(text.split()[0]) else "unchanged"
 
 
-def drift(row: DriftRow) -> str:
-    """How far one output moved."""
+def drift(row: DriftRow, *, less: bool = False) -> str:
+    """How far one output moved; one that did not move although there is `less` of the network says nothing."""
     if row.problem:
         return f"{clean(row.output)}: {clean(row.problem)}"
+    if not row.relative and less:
+        return f"{clean(row.output)}: none at all, so that it says nothing of what was removed"
     if not row.relative:
         return f"{clean(row.output)}: none, bit for bit the same"
     noise = f", signal to noise {row.snr:.1f} dB" if math.isfinite(row.snr) else ""
@@ -186,6 +188,7 @@ def facts(report: Report, *, details: bool = False) -> list[tuple[str, str]]:
     if report.groups:
         rows.append(("channels", channels(report) + ("" if details else " (-v lists them)")))
     rows.append(("proof", proof(report)))
+    rows += [(f"{what} run", ", ".join(map(clean, names))) for what, names in report.proof_runs.items() if names]
     if report.metrics and report.samples and (report.samples.fitted or report.samples.searched):
         rows.append(("samples", parts(report.samples)))
     if report.approximated:
@@ -193,7 +196,8 @@ def facts(report: Report, *, details: bool = False) -> list[tuple[str, str]]:
         names = listed(report.approximated, len(report.approximated) if details else 3)
         rows.append(("approximated", f"{nodes} with statistics over the channels that stay: {names}"))
     if report.drift:
-        rows.append(("drift", f"{_drifts(report.drift, details)}; {NOISE}"))
+        less = report.changed and not report.options.get("lossless")
+        rows.append(("drift", f"{_drifts(report.drift, details, less)}; {NOISE}"))
     if report.latency_note:
         rows.append(("latency", clean(report.latency_note)))
     rows += [("note", clean(n)) for n in report.notes]
@@ -212,7 +216,7 @@ def proof(report: Report) -> str:
     return f"{whose} {clean(report.proof)}"
 
 
-def _drifts(rows: Sequence[DriftRow], details: bool) -> str:
+def _drifts(rows: Sequence[DriftRow], details: bool, less: bool) -> str:
     if details or len(rows) == 1:
-        return "; ".join(map(drift, rows))
-    return f"worst of {len(rows)} outputs, {drift(worst(rows))}"
+        return "; ".join(drift(row, less=less) for row in rows)
+    return f"worst of {len(rows)} outputs, {drift(worst(rows), less=less)}"

@@ -137,14 +137,25 @@ def _tap(graph: onnx.GraphProto, taps: Iterable[str]) -> None:
             graph.output.add().name = name
 
 
-def pass_rounding(graph: onnx.GraphProto) -> None:
-    """Turn each DequantizeLinear that takes the result of a QuantizeLinear into an Identity of what was quantized."""
-    exact = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "QuantizeLinear"}
+def hand_over(graph: onnx.GraphProto, values: Mapping[str, int]) -> None:
+    """Let these values be given by the caller (name → element type); what the graph makes itself becomes an output."""
     for node in graph.node:
-        if node.op_type == "DequantizeLinear" and node.input[0] in exact:
-            node.op_type = "Identity"
-            node.ClearField("attribute")
-            node.input[:] = [exact[node.input[0]]]
+        for k, name in enumerate(node.output):
+            if name in values:
+                node.output[k] = own(name)
+    outputs = [o for o in graph.output if o.name not in values]
+    holder = onnx.GraphProto()
+    holder.output.extend(outputs)
+    graph.ClearField("output")
+    graph.output.extend(holder.output)
+    for name, element in values.items():
+        graph.input.append(onnx.helper.make_tensor_value_info(name, element, None))
+        graph.output.add().name = own(name)
+
+
+def own(name: str) -> str:
+    """What a graph makes itself of a value that is handed to it."""
+    return f"{name}/own"
 
 
 def draws(graph: onnx.GraphProto) -> bool:

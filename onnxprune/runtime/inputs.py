@@ -3,7 +3,7 @@
 import itertools
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -86,7 +86,8 @@ def _key(spec: Spec, axis: int) -> Key:
     return (spec.name, axis) if anonymous(dim) else str(dim)
 
 
-def _open(specs: Iterable[Spec]) -> Iterator[tuple[Spec, int, Key]]:
+def open_sizes(specs: Iterable[Spec]) -> Iterator[tuple[Spec, int, Key]]:
+    """Every axis whose size the model leaves open: input, axis, and what the size is known by."""
     for spec in specs:
         for axis, dim in enumerate(spec.shape or ()):
             if not isinstance(dim, int):
@@ -95,12 +96,14 @@ def _open(specs: Iterable[Spec]) -> Iterator[tuple[Spec, int, Key]]:
 
 def computed_sizes(specs: Sequence[Spec]) -> dict[str, Expression]:
     """The sizes that are expressions of others, by the text that names them."""
-    return expressions(key for _, _, key in _open(specs) if isinstance(key, str))
+    return expressions(key for _, _, key in open_sizes(specs) if isinstance(key, str))
 
 
-def _known(specs: Sequence[Spec], hints: Mapping[str, Shape], computed: Mapping[str, Expression]) -> dict[Key, int]:
+def known_sizes(
+    specs: Sequence[Spec], hints: Mapping[str, Shape], computed: Mapping[str, Expression]
+) -> dict[Key, int]:
     """The free sizes that hints settle, under their names."""
-    told = {key: hints[spec.name][axis] for spec, axis, key in _open(specs) if spec.name in hints}
+    told = {key: hints[spec.name][axis] for spec, axis, key in open_sizes(specs) if spec.name in hints}
     known = {key: size for key, size in told.items() if key not in computed}
     for text, expression in computed.items():
         left = sorted(expression.names - known.keys())
@@ -114,7 +117,7 @@ def _known(specs: Sequence[Spec], hints: Mapping[str, Shape], computed: Mapping[
 def proposals(specs: Sequence[Spec], hints: Mapping[str, Shape]) -> Iterator[dict[str, Shape]]:
     """Shapes worth a try, the most likely first, none twice, none larger than `LARGEST`."""
     computed = computed_sizes(specs)
-    known = _known(specs, hints, computed)
+    known = known_sizes(specs, hints, computed)
     guessed = [s for s in specs if s.name not in hints and not s.closed]
     seen = set()
     for chosen in _choices(specs, computed, known):
@@ -129,8 +132,8 @@ def _choices(
     specs: Sequence[Spec], computed: Mapping[str, Expression], known: Mapping[Key, int]
 ) -> Iterator[dict[Key, int]]:
     """Values of the free sizes, the most likely first."""
-    named = [(spec, axis, key) for spec, axis, key in _open(specs) if key not in computed]
-    inside = [(axis, name) for _, axis, key in _open(specs) for name in sorted(_names(key, computed))]
+    named = [(spec, axis, key) for spec, axis, key in open_sizes(specs) if key not in computed]
+    inside = [(axis, name) for _, axis, key in open_sizes(specs) for name in sorted(_names(key, computed))]
     free = [key for key in dict.fromkeys((*(key for _, _, key in named), *(n for _, n in inside))) if key not in known]
     batch = {key for _, axis, key in named if axis == 0} | {name for axis, name in inside if axis == 0}
     guess = {key: 1 if key in batch else value for key in free if (value := _likely(key)) is not None}
@@ -188,18 +191,33 @@ def filled(spec: Spec, chosen: Mapping[Key, int], computed: Mapping[str, Express
     return tuple(at(axis, dim) for axis, dim in enumerate(spec.shape or ()))
 
 
-def random_inputs(specs: Sequence[Spec], shapes: Mapping[str, Shape], *, seed: int = 0, count: int = 1) -> list[Feed]:
+NORMAL, POSITIVE, PIXELS, BRIGHT, SMALL = "standard normal", "positive", "0 to 255", "128 to 255", "small integers"
+Floats = Callable[[np.random.Generator, Shape], np.ndarray]
+KINDS: Mapping[str, Floats] = {
+    NORMAL: lambda generator, shape: generator.standard_normal(shape, dtype=np.float32),
+    POSITIVE: lambda generator, shape: 1 - generator.random(shape, dtype=np.float32),  # above 0, for a logarithm
+    PIXELS: lambda generator, shape: generator.integers(0, 256, shape),
+    BRIGHT: lambda generator, shape: generator.integers(128, 256, shape),
+    SMALL: lambda generator, shape: generator.integers(0, SMALLEST, shape),
+}
+SMALLEST = 10  # whole numbers below this are small
+COUNTING = (PIXELS, SMALL)  # kinds in which integers, too, are more than 0 or 1
+
+
+def random_inputs(
+    specs: Sequence[Spec], shapes: Mapping[str, Shape], *, seed: int = 0, count: int = 1, kind: str = NORMAL
+) -> list[Feed]:
     """`count` feeds of random arrays; the same seed gives the same feeds.
 
-    Floats are standard normal, 8-bit integers use their whole range, booleans are fair coins, and other
-    integers are 0 or 1, which is a row of any embedding table and a legal mask. An integer called `sr` or
-    `sample_rate` is 16,000. Raises `ModelError` for strings, sequences, maps and optionals.
+    Floats are of one of the `KINDS`, 8-bit integers use their whole range, booleans are fair coins, and other
+    integers are 0 or 1, which is a row of any embedding table and a legal mask, or small where the kind is `COUNTING`.
+    An integer called `sr` or `sample_rate` is 16,000. Raises `ModelError` for strings, sequences, maps and optionals.
     """
     generator = np.random.default_rng(seed)
-    return [{s.name: _random(s, shapes[s.name], generator) for s in specs} for _ in range(count)]
+    return [{s.name: _random(s, shapes[s.name], generator, kind) for s in specs} for _ in range(count)]
 
 
-def _random(spec: Spec, shape: Shape, generator: np.random.Generator) -> np.ndarray:
+def _random(spec: Spec, shape: Shape, generator: np.random.Generator, sort: str) -> np.ndarray:
     dtype = spec.dtype
     if math.prod(shape) > MOST:
         raise UsageError(
@@ -209,13 +227,14 @@ def _random(spec: Spec, shape: Shape, generator: np.random.Generator) -> np.ndar
         raise ModelError(f"input '{spec.name}' has {len(shape)} axes, and at most {MAX_RANK} are supported")
     kind = "f" if dtype.kind == "V" or "float" in dtype.name else dtype.kind
     if kind == "f":
-        return np.asarray(generator.standard_normal(shape, dtype=np.float32)).astype(dtype)
+        return np.asarray(KINDS[sort](generator, shape)).astype(dtype)
     if kind == "b":
         return np.asarray(generator.integers(0, 2, shape)).astype(dtype)
     if kind in "iu":
         if spec.name.lower() in RATES:
             return np.full(shape, SAMPLE_RATE, dtype)
         wide = dtype.kind in "iu" and dtype.itemsize == 1 and dtype.name in ("int8", "uint8")
-        low, high = (np.iinfo(dtype).min, np.iinfo(dtype).max + 1) if wide else (0, 2)
+        high = SMALLEST if sort in COUNTING and "mask" not in spec.name.lower() else 2
+        low, high = (np.iinfo(dtype).min, np.iinfo(dtype).max + 1) if wide else (0, high)
         return np.asarray(generator.integers(low, high, shape)).astype(dtype)
     raise ModelError(f"input '{spec.name}' holds {dtype.name}; only numbers can be made up (--no-verify does without)")

@@ -3,7 +3,7 @@
 import contextlib
 import ctypes
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -61,6 +61,7 @@ class Session:
     def run(self, feed: Mapping[str, np.ndarray], names: Sequence[str] | None = None) -> Feed:
         """Outputs by name (all, or those in `names`) for one feed of arrays by input name.
 
+        Of a sequence or a map the elements are outputs of their own: `name[0]`, `name.keys`, `name.values`.
         Raises `ModelError` with onnxruntime's reason when it cannot run the model on these shapes.
         """
         names = [o.name for o in self.outputs] if names is None else list(names)
@@ -74,7 +75,19 @@ class Session:
             raise
         except Exception as error:  # onnxruntime's exception classes have no base of their own
             raise _not_run(error, feed) from error
-        return dict(zip(names, values, strict=True))
+        return {part: array for name, value in zip(names, values, strict=True) for part, array in _parts(name, value)}
+
+
+def _parts(name: str, value: Any) -> Iterator[tuple[str, np.ndarray]]:
+    """An output as arrays: itself, the elements of a sequence, or the keys and values of a map."""
+    if isinstance(value, Mapping):
+        yield f"{name}.keys", np.array(list(value), object if any(isinstance(k, str) for k in value) else None)
+        yield f"{name}.values", np.array(list(value.values()))
+    elif isinstance(value, list):
+        for k, element in enumerate(value):
+            yield from _parts(f"{name}[{k}]", element)
+    elif value is not None:
+        yield name, value
 
 
 def _not_run(error: BaseException, feed: Mapping[str, np.ndarray]) -> ModelError:

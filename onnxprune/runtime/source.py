@@ -19,14 +19,15 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from onnxprune.errors import FileError, ModelError
+from onnxprune.runtime.branches import take
 from onnxprune.runtime.edited import (
     SPILL_TENSOR,
     Replacement,
     check,
     checked,
     edited,
+    hand_over,
     nbytes_of,
-    pass_rounding,
     sow,
     spills,
     tensor_of,
@@ -46,15 +47,17 @@ class Variant:
 
     `values` maps names of top-level initializers or of node outputs to arrays of the same shape and type, each of
     which is asked for when it is needed and not kept;
-    `folder` is where relative paths of external data begin (for a file, its own folder). `unrounded` lets
-    values pass where the graph quantizes them and dequantizes them at once. `seeded` gives random operators
-    a seed that hangs on what they make, so that they draw alike in two models with other nodes around them.
+    `folder` is where relative paths of external data begin (for a file, its own folder). `given` are values of the
+    graph that the caller feeds instead (name → element type). `taken` sends every If whose condition is computed from
+    data into its first branch (True) or its second, by how deep it lies. `seeded` gives random operators a seed that
+    hangs on what they make, so that they draw alike in two models with other nodes around them.
     """
 
     source: Source
     values: Mapping[str, Replacement] | None = None
     folder: Path | None = None
-    unrounded: bool = False
+    given: Mapping[str, int] | None = None
+    taken: tuple[bool, ...] = ()
     seeded: bool = False
 
     @property
@@ -85,7 +88,7 @@ def prepare(variant: Variant, taps: Iterable[str] = ()) -> Prepared:
     """
     source, taps, values = variant.source, tuple(taps), variant.values or {}
     folder = str(variant.base) if variant.base else None
-    plain = not (taps or values or variant.unrounded or variant.seeded)
+    plain = not (taps or values or variant.given or variant.taken or variant.seeded)
     if isinstance(source, (str, Path)) and plain:
         if not Path(source).is_file():
             raise FileError(f"{source} is not a file")
@@ -97,8 +100,10 @@ def prepare(variant: Variant, taps: Iterable[str] = ()) -> Prepared:
     outside = {name: checked(values[name], external[name]) for name in sorted(values.keys() & external.keys())}
     spill = not external and inline_bytes(model) >= SPILL_MODEL
     copy = edited(model, taps, values, weights=not spill, skip=outside)
-    if variant.unrounded:
-        pass_rounding(copy.graph)
+    if variant.given:
+        hand_over(copy.graph, variant.given)
+    if variant.taken:
+        take(copy.graph, variant.taken)
     if variant.seeded:
         sow(copy.graph)
     if not spill:

@@ -5,7 +5,7 @@ The values that such operators take, between the last weighted layer and the out
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import onnx
 from onnx import TensorProto
@@ -39,6 +39,8 @@ WEIGHTED = {
 QUANTIZING = {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger"}
 QUANTIZING |= {"MatMulInteger", "QLinearAdd", "DequantizeLinear"}
 
+VALUES_FIRST = {"TopK"}  # gives the values before the decision that picked them
+
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
 
 
@@ -47,15 +49,20 @@ class Taps:
     """Inner values to compare, and what is to be expected of the outputs.
 
     `bounded`: outputs (and taps) that a saturating operator has squeezed into about ±1; `decided`: those that
-    an operator has rounded or chosen; `quantized`: the graph rounds inner values to integers; `rounds`: it does
-    so by QuantizeLinear followed by DequantizeLinear, which can be left out.
+    an operator has rounded or chosen; `quantized`: the graph rounds inner values to integers. `decisions` are all
+    values at the top of the graph that an operator has rounded or chosen, with the values that it took for that;
+    `layers` are those that weighted layers give; `fixed` outputs depend on no input. `before` names the taps of each
+    output.
     """
 
     names: tuple[str, ...] = ()
     bounded: frozenset[str] = frozenset()
     decided: frozenset[str] = frozenset()
     quantized: bool = False
-    rounds: bool = False
+    decisions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    layers: tuple[str, ...] = ()
+    fixed: frozenset[str] = frozenset()
+    before: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,29 +74,43 @@ class _Scope:
 
     def inside(self, graph: onnx.GraphProto) -> "_Scope":
         """The scope of a branch, which sees the values around it."""
-        return _Scope(self.producer | _producers(graph.node), self.fixed | _fixed(graph, self.fixed))
+        return _Scope(self.producer | _producers(graph.node), self.fixed | depends_on_shapes_alone(graph, self.fixed))
 
 
 def find_taps(model: onnx.ModelProto) -> Taps:
     """Walk back from each output of `model` to its last weighted layers, and note what lies between."""
     graph = model.graph
-    scope = _Scope(_producers(graph.node), _fixed(graph))
+    scope = _Scope(_producers(graph.node), depends_on_shapes_alone(graph))
     bodies = {(f.domain, f.name): f for f in model.functions}
     outputs = {o.name for o in graph.output}
-    names: dict[str, None] = {}
+    before: dict[str, dict[str, None]] = {name: {} for name in outputs}
     for name in outputs:
         for node, direct in _trail(name, scope, bodies):
             if _decides(node) or node.op_type in BOUNDED or (direct and node.op_type in CUTTING):
-                names |= {i: None for i in node.input if i in scope.producer and i not in scope.fixed | outputs}
+                before[name] |= {i: None for i in node.input if i in scope.producer and i not in scope.fixed | outputs}
+    names = {tap for taps in before.values() for tap in taps}
     trails = {name: list(_trail(name, scope, bodies)) for name in [*outputs, *names]}
-    codes = {node.output[0] for node in graph.node if node.op_type == "QuantizeLinear"}
     return Taps(
         tuple(n for node in graph.node for n in node.output if n in names),
         frozenset(n for n, trail in trails.items() if any(d and node.op_type in BOUNDED for node, d in trail)),
         frozenset(n for n, trail in trails.items() if any(_decides(node) for node, _ in trail)),
         any(node.op_type in QUANTIZING for node in graph.node),
-        any(node.op_type == "DequantizeLinear" and node.input[0] in codes for node in graph.node),
+        _decisions(graph, scope),
+        tuple(n for node in graph.node if node.op_type in WEIGHTED for n in node.output if n and n not in scope.fixed),
+        frozenset(outputs & scope.fixed),
+        {name: tuple(taps) for name, taps in before.items()},
     )
+
+
+def _decisions(graph: onnx.GraphProto, scope: _Scope) -> dict[str, tuple[str, ...]]:
+    """What operators at the top of a graph have rounded or chosen, and what they took that depends on its inputs."""
+    found: dict[str, tuple[str, ...]] = {}
+    for node in graph.node:
+        if _decides(node) or node.op_type.startswith("QLinear") or node.op_type == "QGemm":
+            took = tuple(i for i in node.input if i in scope.producer and i not in scope.fixed)
+            chosen = node.output[1:] if node.op_type in VALUES_FIRST else node.output
+            found |= {name: took for name in chosen if name and name not in scope.fixed}
+    return found
 
 
 def _producers(nodes: Iterable[onnx.NodeProto]) -> dict[str, onnx.NodeProto]:
@@ -123,7 +144,7 @@ def _trail(
             todo += [(i, direct and node.op_type in MOVING and not _decides(node), at) for i in node.input if i]
 
 
-def _fixed(graph: onnx.GraphProto, known: Iterable[str] = ()) -> set[str]:
+def depends_on_shapes_alone(graph: onnx.GraphProto, known: Iterable[str] = ()) -> set[str]:
     """Values that depend on weights and shapes alone, such as the target of a Reshape: nothing to compare there."""
     fixed = {t.name for t in graph.initializer} | set(known)
     for node in graph.node:

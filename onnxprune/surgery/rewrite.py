@@ -25,6 +25,7 @@ from onnxprune.surgery.tensors import Version, cut_array, masked_array, read_ten
 from onnxprune.surgery.thaw import around
 from onnxprune.surgery.tidy import all_names, drop_unused, list_tensors, place, refresh_shapes
 
+QUANTISED = frozenset({onnx.TensorProto.UINT8, onnx.TensorProto.INT8, onnx.TensorProto.UINT16, onnx.TensorProto.INT16})
 MOVES = frozenset("Flatten Gather Reshape Slice Split Squeeze Transpose Unsqueeze".split())
 Nodes = Mapping[tuple[str, tuple[str, ...]], onnx.NodeProto]  # of the pruned model, by path and outputs
 
@@ -175,7 +176,7 @@ def _materialise(out: onnx.ModelProto, plans: list[Version], nodes: dict, deps: 
 def zero_points(model: onnx.ModelProto, deps: Dependencies) -> dict[str, np.ndarray]:
     """What zero is in quantised weights, shaped to broadcast over them, by key of the weight."""
     wanted = {id(scaling.weight): scaling for scaling in deps.scalings if scaling.zero_point}
-    tensors = {t.name: t for t in model.graph.initializer} if wanted else {}
+    tensors = {t.name: t for t in model.graph.initializer}
     found: dict[str, np.ndarray] = {}
     for use in deps.uses:
         if (scaling := wanted.get(id(use.axes))) is None:
@@ -187,6 +188,27 @@ def zero_points(model: onnx.ModelProto, deps: Dependencies) -> dict[str, np.ndar
             zero = zero.reshape([-1 if k == scaling.axis % len(use.axes) else 1 for k in range(len(use.axes))])
         if zero is not None:
             found[use.source] = zero
+    return found | _zeros_of_tables(deps, tensors)
+
+
+def _zeros_of_tables(deps: Dependencies, tensors: Mapping[str, onnx.TensorProto]) -> dict[str, np.ndarray]:
+    """What zero is in quantised tables that are looked up, or moved otherwise, before they are dequantised."""
+    takers: dict[str, list[int]] = {}
+    for index, node in enumerate(deps.nodes):
+        for key in node.inputs:
+            takers.setdefault(key, []).append(index)
+    found: dict[str, np.ndarray] = {}
+    for use in deps.uses:
+        todo = [use.node] if use.node >= 0 and deps.sources[use.source].dtype in QUANTISED else []
+        while todo:
+            node = deps.nodes[todo.pop()]
+            if node.proto.op_type in MOVES:
+                todo += [taker for key in node.outputs for taker in takers.get(key, ())]
+            elif node.proto.op_type == "DequantizeLinear" and len(node.inputs) > 2 and use.node >= 0:
+                zero = deps.statics.constants.get(node.inputs[2])
+                zero = read_tensor(tensors[node.inputs[2]]) if zero is None and node.inputs[2] in tensors else zero
+                if zero is not None and zero.size == 1 and node.inputs[0] != use.source:
+                    found[use.source] = zero.reshape(())
     return found
 
 

@@ -1,0 +1,135 @@
+"""Part by part: both models are handed the same inner values, and each part must make the same of them.
+
+A near tie in front of a TopK or a rounding falls one way in one model and the other way in the other, and everything
+behind it differs, although nothing is wrong. So the pruned model is given the values that the masked one decided on,
+less the channels that went: what lies in front of a decision must be equal up to rounding, the decision must be the
+same but for a few near ties, and what lies behind it must be equal given the same decision.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from onnxprune.runtime.edited import own
+from onnxprune.runtime.judge import FLIPPED, Check, Judge
+from onnxprune.runtime.session import Session
+from onnxprune.runtime.slices import sliced, widen
+from onnxprune.runtime.source import Variant, nodes_of
+from onnxprune.runtime.stimuli import Trial
+from onnxprune.runtime.ulps import nudged, nudged_weights
+
+Box = Callable[[str], tuple[np.ndarray, ...] | None]  # live positions of each axis of a value; None where unknown
+Load = Callable[..., Session]
+
+CODES = {"uint8", "int8", "uint16", "int16"}  # rounded values, one step of which is the least that they differ by
+FEW = 2  # decisions that may always fall the other way
+
+
+def part_by_part(
+    one: Variant, two: Variant, trials: Sequence[Trial], points: Mapping[str, Sequence[str]], box: Box | None,
+    load: Load, judge: Judge,
+) -> list[Check]:  # fmt: skip
+    """Compare two models that are handed the same values at `points`.
+
+    Args:
+        one: the masked original.
+        two: the pruned model.
+        trials: runs of the first.
+        points: values to hand over, with those in front of each that are compared.
+        box: live positions of the values of the first; all are live where it is None.
+        load: makes a session.
+        judge: says how far values may differ.
+    """
+    named = sorted({*points, *(name for took in points.values() for name in took)})
+    first = load(one, taps=named)
+    seen = [first.run(t.feed) for t in trials]
+    elements = {o.name: o.element for o in first.outputs}
+    del first
+    second = load(two, taps=_present(two, named))
+    shapes = {name: array.shape for name, array in second.run(trials[0].feed).items()}
+    del second
+    cut = [_alike(values, shapes, box) for values in seen]
+    given = {n: elements[n] for n in points if elements[n] and n in _alike(seen[0], shapes, box, exact=True)}
+    if not given:
+        return []
+    fronts = {n for took in points.values() for n in took if n in cut[0] and n not in given}
+    kept = [n for n in cut[0] if n in fronts or n not in named]
+    judge = replace(judge, steps=len(given) < len(points))  # what was not handed over falls as it will
+    pinned = load(replace(two, given=given), taps=sorted(fronts))
+    made = [pinned.run(t.feed | {n: values[n] for n in given}) for t, values in zip(trials, cut, strict=True)]
+    del pinned
+
+    def judged() -> list[Check]:
+        checks = list[Check | None]()
+        for trial, values, found in zip(trials, cut, made, strict=True):
+            where = f"{trial}, part by part"
+            look = partial(judge.check, where=where, kind=trial.kind)
+            checks += [look(sliced(n, values[n], found.get(n)), tap=n in fronts) for n in kept]
+            for n in given:
+                check = look(sliced(n, values[n], found[own(n)]), tap=False)
+                decided = n in judge.taps.decisions and check is not None and not check.passed
+                checks.append(_same(n, values[n], found[own(n)], where) if decided else check)
+        return [c for c in checks if c is not None]
+
+    checks = judged()
+    if all(c.passed for c in checks):
+        return checks
+    moved = load(replace(nudged_weights(one), given=given), taps=sorted(fronts))
+    for trial, values, want in zip(trials, seen, cut, strict=True):
+        for seed in (1, 2):
+            found = moved.run(nudged(trial.feed, seed) | {n: values[n] for n in given})
+            found = {n: found[own(n)] if n in given else found[n] for n in (*kept, *given)}
+            other = {n: a for n, array in found.items() if (a := _cut(array, n, box)) is not None}
+            widen(judge.noise, trial.kind, (sliced(n, want[n], other.get(n)) for n in found))
+    return judged()
+
+
+def _alike(
+    values: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], box: Box | None, *, exact: bool = False
+) -> dict[str, np.ndarray]:
+    """The live positions of values that the other model has, too; with `exact`, in the same shape."""
+    cut = {name: _cut(array, name, box) for name, array in values.items() if name in shapes}
+    return {n: a for n, a in cut.items() if a is not None and (not exact or a.shape == shapes[n])}
+
+
+def _cut(array: np.ndarray, name: str, box: Box | None) -> np.ndarray | None:
+    """The live positions of a value; all where nothing is known of it, None where that does not fit its shape."""
+    for axis, mask in enumerate((box and box(name)) or ()):
+        if not mask.all():
+            if axis >= array.ndim or mask.size != array.shape[axis]:
+                return None
+            array = array.compress(mask, axis)
+    return array
+
+
+def _present(model: Variant, names: Sequence[str]) -> list[str]:
+    have = {name for node in nodes_of(model.source).graph.node for name in node.output}
+    return [n for n in names if n in have]
+
+
+def _same(name: str, theirs: np.ndarray, mine: np.ndarray, where: str) -> Check:
+    """The check of what the pruned model itself decides, given what the masked one decided before."""
+    problem = _unlike(theirs, mine)
+    return Check(name, float(bool(problem)), 0.5, not problem, True, problem and f"'{name}': {problem}", where)
+
+
+def _unlike(theirs: np.ndarray, mine: np.ndarray) -> str:
+    """How two decisions differ beyond near ties; empty where they do not."""
+    if theirs.dtype != mine.dtype:
+        return f"type {theirs.dtype} became {mine.dtype}"
+    if theirs.dtype.name in CODES or theirs.dtype.kind in "fV":
+        if theirs.shape != mine.shape:
+            return f"shape {list(theirs.shape)} became {list(mine.shape)}"
+        gap = np.abs(theirs.astype(np.float64) - mine.astype(np.float64))
+        other, most = int(np.count_nonzero(gap)), float(gap.max(initial=0))
+        if most > 1 and theirs.dtype.name in CODES:
+            return f"rounded values differ by {most:.0f} steps"
+    else:  # indices, in whatever order near ties come, and however many pass a threshold
+        values, counts = np.unique(np.concatenate([theirs.ravel(), mine.ravel()]), return_counts=True)
+        mine_counts = dict(zip(*np.unique(mine.ravel(), return_counts=True), strict=True))
+        other = sum(abs(int(n) - 2 * int(mine_counts.get(v, 0))) for v, n in zip(values, counts, strict=True)) // 2
+    if other > max(FEW, FLIPPED * theirs.size):
+        return f"{other} of {theirs.size} decisions fall the other way"
+    return ""
