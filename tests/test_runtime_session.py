@@ -411,3 +411,20 @@ def test_reasons_are_cut_to_what_helps():
 def test_cpus_and_engine_are_there():
     assert usable_cpus() >= 1
     assert engine() is engine()
+
+
+@pytest.mark.parametrize("op", ["QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger"])
+def test_unsigned_weights_give_the_same_products(op):
+    """Without saturation, which CPUs without the newer instructions have for int8 weights."""
+    rng = np.random.default_rng(0)
+    conv, code = "Conv" in op, np.uint8(130)
+    codes = {"w": rng.integers(-128, 128, (4, 6, 1, 1) if conv else (6, 4)).astype(np.int8), "wz": np.int8(3)}
+    scales = {"xs": np.float32(0.1), "xz": code, "ws": np.float32(0.2), "ys": np.float32(3), "yz": code}
+    quantised = ["x", "xs", "xz", "w", "ws", "wz", "ys", "yz"]
+    node = helper.make_node(op, quantised if op.startswith("QLinear") else ["x", "w", "xz"], ["y"])
+    element = TensorProto.UINT8 if op.startswith("QLinear") else TensorProto.INT32
+    shape = [1, 6, 5, 5] if conv else [5, 6]
+    model = build([node], [("x", TensorProto.UINT8, shape)], [("y", element, None)], codes | scales)
+    feed = {"x": rng.integers(0, 256, shape).astype(np.uint8)}
+    plain, unsigned = (make_session(Variant(model, unsigned=flag)).run(feed)["y"] for flag in (False, True))
+    assert plain.tolist() == unsigned.tolist()

@@ -16,13 +16,13 @@ import numpy as np
 import onnx
 
 from onnxprune.channels.dependencies import Dependencies
-from onnxprune.errors import CheckFailed
 from onnxprune.model import Model
 from onnxprune.model.skeleton import weightless
 from onnxprune.pipeline.measure import measurements, missed
 from onnxprune.pipeline.run import Run
 from onnxprune.runtime.source import SPILL_MODEL, Source, Variant, held, inline_bytes
-from onnxprune.runtime.verify import Proof, prove
+from onnxprune.runtime.verify import NOT_MASKED, Proof, prove
+from onnxprune.surgery.guard import divides
 from onnxprune.surgery.masking import masked_weights
 from onnxprune.surgery.rewrite import mask
 
@@ -76,9 +76,7 @@ def originals(run: Run, dead: np.ndarray, measured: bool) -> Iterator[tuple[Sour
 
 def required(proof: Proof, lossless: bool) -> Proof:
     """The proof, or CheckFailed where the models differ."""
-    if lossless and not proof.passed:
-        raise CheckFailed(f"the pruned model does not give what the original gives: {proof}")
-    return proof.require()
+    return proof.require("the pruned model does not give what the original gives" if lossless else NOT_MASKED)
 
 
 def _give_back() -> None:
@@ -91,9 +89,8 @@ def masked_original(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray
     """What the pruned model has to equal: the model with zeros for what was removed, without a copy of its weights."""
     if not dead.any():
         return model
-    values = (
-        None if deps.approximated(dead) else masked_weights(model, deps, dead)
-    )  # statistics need nodes of their own
+    nodes = deps.approximated(dead) or divides(deps, dead)  # statistics and divisions need nodes of their own
+    values = None if nodes else masked_weights(model, deps, dead)
     return mask(model, deps, dead) if values is None else Variant(model, values)
 
 

@@ -35,6 +35,7 @@ from onnxprune.runtime.edited import (
 from onnxprune.runtime.folder import Folder
 from onnxprune.runtime.outline import outline
 from onnxprune.runtime.specs import bits
+from onnxprune.runtime.unsigned import multiply_unsigned
 
 Source = Path | str | bytes | onnx.ModelProto
 
@@ -50,7 +51,8 @@ class Variant:
     `folder` is where relative paths of external data begin (for a file, its own folder). `given` are values of the
     graph that the caller feeds instead (name → element type). `taken` sends every If whose condition is computed from
     data into its first branch (True) or its second, by how deep it lies. `seeded` gives random operators a seed that
-    hangs on what they make, so that they draw alike in two models with other nodes around them.
+    hangs on what they make, so that they draw alike in two models with other nodes around them. `unsigned` multiplies
+    integers so that nothing saturates.
     """
 
     source: Source
@@ -59,6 +61,7 @@ class Variant:
     given: Mapping[str, int] | None = None
     taken: tuple[bool, ...] = ()
     seeded: bool = False
+    unsigned: bool = False
 
     @property
     def base(self) -> Path | None:
@@ -88,7 +91,7 @@ def prepare(variant: Variant, taps: Iterable[str] = ()) -> Prepared:
     """
     source, taps, values = variant.source, tuple(taps), variant.values or {}
     folder = str(variant.base) if variant.base else None
-    plain = not (taps or values or variant.given or variant.taken or variant.seeded)
+    plain = not (taps or values or variant.given or variant.taken or variant.seeded or variant.unsigned)
     if isinstance(source, (str, Path)) and plain:
         if not Path(source).is_file():
             raise FileError(f"{source} is not a file")
@@ -106,6 +109,8 @@ def prepare(variant: Variant, taps: Iterable[str] = ()) -> Prepared:
         take(copy.graph, variant.taken)
     if variant.seeded:
         sow(copy.graph)
+    if variant.unsigned:
+        multiply_unsigned(copy.graph)
     if not spill:
         return Prepared(_serialise(copy), folder, outside)
     return _spill(copy, model, values, spans)

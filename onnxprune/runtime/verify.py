@@ -24,8 +24,10 @@ from onnxprune.runtime.specs import Feed, Spec
 from onnxprune.runtime.stimuli import NEVER, Stimuli, Trial, explored, silent
 from onnxprune.runtime.taps import Taps, find_taps
 from onnxprune.runtime.ulps import nudged, nudged_weights
+from onnxprune.runtime.unsigned import PRODUCTS
 
 APART = 2  # runs, the smallest, that a quantized graph is compared in part by part
+NOT_MASKED = "the pruned model is not the masked original"
 NUDGED = 6  # runs that noise is measured on: an output of one number may stay the same by chance
 
 
@@ -64,14 +66,14 @@ class Proof:
         said = [f"'{name}' is {what} whatever goes in" for name, what in self.silent.items()]
         return (f"the outputs say nothing: {', '.join(said)}, so that nothing is proven of them",) if said else ()
 
-    def require(self) -> "Proof":
-        """Itself, or `CheckFailed` where the models differ."""
+    def require(self, problem: str = NOT_MASKED) -> "Proof":
+        """Itself, or `CheckFailed` with these words where the models differ."""
         if self.passed:
             return self
         failed = max((c for c in self.checks if not c.passed), key=lambda c: bool(c.note), default=None)
         where = f" at {failed.where}" if failed and failed.where else ""
         note = failed.note if failed and failed.note else str(self)
-        raise CheckFailed(f"the pruned model is not the masked original{where}: {note}")
+        raise CheckFailed(f"{problem}{where}: {note}")
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,8 @@ def prove(
     graph = nodes_of(one.source).graph
     if draws(graph):
         one, two = replace(one, seeded=True), replace(two, seeded=True)
+    if any(node.op_type in PRODUCTS for node in graph.node):
+        one, two = replace(one, unsigned=True), replace(two, unsigned=True)
     load = partial(make_session, providers=providers, threads=threads)
     view = _View(one, two, find_taps(nodes_of(one.source)), load, tolerance, box, loose)
     seen = _observed(view, stimuli)

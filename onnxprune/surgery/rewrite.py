@@ -20,6 +20,7 @@ from onnxprune.model.tensors import quoted
 from onnxprune.surgery.copying import Replaced, copy_model, graphs_of
 from onnxprune.surgery.draft import Draft
 from onnxprune.surgery.edit import Edit
+from onnxprune.surgery.guard import divides, guard
 from onnxprune.surgery.retrace import retraced
 from onnxprune.surgery.tensors import Version, cut_array, masked_array, read_tensor, versions, write_tensor
 from onnxprune.surgery.thaw import around
@@ -82,6 +83,8 @@ def mask(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.M
     renamed = _materialise(out, plans, nodes, deps)
     for index, node in enumerate(deps.nodes):
         _rewire(nodes[node.path, tuple(node.proto.output)], index, uses, renamed)
+    if divides(deps, dead):
+        guard(out, deps, dead)
     if approximated := deps.approximated(dead):
         around(out, deps, dead, approximated)
     list_tensors(out, model)

@@ -15,7 +15,7 @@ def place(out: onnx.ModelProto, draft: Draft, nodes: Mapping[tuple[str, tuple[st
     """Put the new tensors and nodes where they belong."""
     deps = draft.deps
     index = {id(nodes[deps.nodes[k].path, tuple(deps.nodes[k].proto.output)]): k for k in (*draft.before, *draft.after)}
-    for graph, path in list(graphs_of(out.graph)):
+    for graph, path in reversed(list(graphs_of(out.graph))):  # bodies first: the graph around them is copied
         new = draft.initializers.get(path, ())
         graph.initializer.extend(new)
         places = [index.get(id(node), -1) for node in graph.node]

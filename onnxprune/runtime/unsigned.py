@@ -1,0 +1,35 @@
+"""Integer products that cannot saturate: int8 weights become uint8 with a zero point to match.
+
+On CPUs without the newer instructions, a product of uint8 and int8 adds pairs in 16 bits and cuts off what does not
+fit. Which pairs meet changes when channels go, and the outcome with it; two uint8 are multiplied exactly everywhere.
+"""
+
+import numpy as np
+import onnx
+from onnx import TensorProto, numpy_helper
+
+# Positions of the zero point of the values, of the weights, and of their zero point.
+PRODUCTS = {"QLinearConv": (2, 3, 5), "QLinearMatMul": (2, 3, 5), "MatMulInteger": (2, 1, 3), "ConvInteger": (2, 1, 3)}
+SHIFT = 128
+
+
+def multiply_unsigned(graph: onnx.GraphProto) -> None:
+    """Shift the int8 weights of integer products, and their zero points, where they are tensors of the graph."""
+    tensors = {t.name: t for t in graph.initializer}
+    shifted: dict[str, str] = {}
+    for node in graph.node:
+        if node.op_type not in PRODUCTS:
+            continue
+        values, weights, zero = (node.input[k] if k < len(node.input) else "" for k in PRODUCTS[node.op_type])
+        signed = [name for name in (weights, zero) if name]
+        known = all(name in tensors and tensors[name].data_type == TensorProto.INT8 for name in signed)
+        if not known or not values or (values in tensors and tensors[values].data_type != TensorProto.UINT8):
+            continue
+        for name in {*signed, ""} - shifted.keys():
+            array = numpy_helper.to_array(tensors[name]) if name else np.int8(0)
+            shifted[name] = f"{name}/unsigned"
+            moved = (np.asarray(array).astype(np.int16) + SHIFT).astype(np.uint8)
+            graph.initializer.append(numpy_helper.from_array(moved, shifted[name]))
+        _, at, at_zero = PRODUCTS[node.op_type]
+        node.input.extend([""] * (at_zero + 1 - len(node.input)))
+        node.input[at], node.input[at_zero] = shifted[weights], shifted[zero]
