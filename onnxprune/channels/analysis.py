@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 
-from onnxprune.channels.conclude import conclude
+from onnxprune.channels.conclude import box_dead_ends, conclude
 from onnxprune.channels.dependencies import Dependencies
+from onnxprune.channels.unite import unite
 from onnxprune.channels.walk import CUTTABLE, Walk
 from onnxprune.model.static import infer, opset_of
 
@@ -34,11 +35,21 @@ def analyse(
     shapes = {name: tuple(int(n) for n in shape) for name, shape in (input_shapes or {}).items()}
     statics = infer(model, shapes, observed)
     walk = Walk(statics, opset_of(model), heads, thaw)
-    graph = statics.skeleton.graph  # nothing refers to the weights, so that they can be given up
-    walk.graph(graph, "", [], overridable=overridable(model))
+    _go(walk, overridable(model))
+    for k, node in walk.elsewhere.items():
+        other = Walk(statics.accepted[k], walk.opset, heads, thaw)
+        _go(other, overridable(model))
+        box_dead_ends(other)
+        unite(walk, other, node)
+    return conclude(walk)
+
+
+def _go(walk: Walk, overridable: frozenset[str]) -> None:
+    """Walk over a whole model."""
+    graph = walk.statics.skeleton.graph  # nothing refers to the weights, so that they can be given up
+    walk.graph(graph, "", [], overridable=overridable)
     for value in graph.output:
         walk.freeze_value(walk.key(value.name), "is an output of the network")
-    return conclude(walk)
 
 
 def overridable(model: onnx.ModelProto) -> frozenset[str]:

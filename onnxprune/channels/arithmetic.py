@@ -3,6 +3,9 @@
 Exporters compute targets of Reshape from Shape nodes; these follow a cut by themselves.  But a size may also end in
 the data: `q / sqrt(Shape(q)[-1])` would change its meaning with the channels.  There the original number is computed
 once more, or, where other graphs have a part in it and it depends on a symbolic size too, the axis is frozen.
+
+A number may decide a cut only if it is static: the same at every size of the input.  In `Pad(x, [0, 0, 0, H - 8, ...])`
+the amounts for the channels are, and those for the height are not.
 """
 
 import math
@@ -12,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 
-from onnxprune.channels.dependencies import Node
+from onnxprune.channels.nodes import Node
 from onnxprune.model.evaluate import BROADCAST, evaluate
 from onnxprune.model.static import Statics, attributes_of
 
@@ -43,6 +46,50 @@ class Arithmetic:
     opset: int
     makers: dict[str, Node] = field(default_factory=dict)  # of values known so far
     found: dict[str, Origins] = field(default_factory=dict)
+    masks: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def static(self, key: str) -> np.ndarray:
+        """Which elements of a known constant are the same at every size of the input, bool in its shape."""
+        if key not in self.masks:
+            self.masks[key] = self._static(key, self.statics.constants[key].shape)
+        return self.masks[key]
+
+    def constant(self, key: str) -> np.ndarray | None:
+        """The value of a constant that is known and the same at every size of the input."""
+        value = self.statics.constants.get(key)
+        return None if value is None or not self.static(key).all() else value
+
+    def is_open(self, key: str, axis: int) -> bool:
+        """Whether the length of an axis hangs on sizes that the model leaves open."""
+        return self.statics.is_open(key, axis)
+
+    def _static(self, key: str, shape: tuple[int, ...]) -> np.ndarray:
+        node = self.makers.get(key)
+        if not self.statics.others or key not in self.statics.sampled:
+            return np.ones(shape, bool)
+        if node is None or any(self.is_open(key, axis) for axis in range(len(shape))):
+            return np.zeros(shape, bool)
+        if node.proto.op_type in ("Shape", "Size"):
+            axes = range(len(self.statics.shapes[node.inputs[0]]))
+            closed = np.array([not self.is_open(node.inputs[0], axis) for axis in axes])
+            return _picked(node, closed) if node.proto.op_type == "Shape" else np.asarray(closed.all())
+        inputs = [self.static(k) for k in node.inputs if k]
+        lengths = all(not self.is_open(k, j) for k in node.inputs if k for j in range(self.statics.constants[k].ndim))
+        if node.proto.op_type in MOVES and lengths and all(x.all() for x in inputs[1:]):
+            moved = self._moved(node, inputs[0])
+            if moved is not None:
+                return moved.astype(bool)
+        if node.proto.op_type == "Concat" and all(x.ndim == 1 for x in inputs):
+            return np.concatenate(inputs)
+        if node.proto.op_type in BROADCAST | UNARY:
+            return np.logical_and.reduce([np.broadcast_to(x, shape) for x in inputs])
+        return np.full(shape, lengths and all(x.all() for x in inputs))
+
+    def _moved(self, node: Node, elements: np.ndarray) -> np.ndarray | None:
+        """What a node that only moves elements makes of others in the place of its first input."""
+        told = [elements.astype(np.int64), *(self.statics.constants[k] if k else None for k in node.inputs[1:])]
+        moved = evaluate(node.proto, told, {**attributes_of(node.proto), "to": onnx.TensorProto.INT64}, self.opset)
+        return None if moved is None else moved[0]
 
     def origins(self, key: str) -> Origins:
         """For each element of a known constant, the axes whose sizes it was computed from, in the constant's shape."""
@@ -58,11 +105,9 @@ class Arithmetic:
             return _of_shape(node, len(self.statics.shapes[node.inputs[0]]))
         inputs = [self.origins(k) for k in node.inputs if k]
         if node.proto.op_type in MOVES:
-            index = np.arange(inputs[0].size).reshape(inputs[0].shape)
-            told = [index, *(self.statics.constants[k] if k else None for k in node.inputs[1:])]
-            moved = evaluate(node.proto, told, {**attributes_of(node.proto), "to": onnx.TensorProto.INT64}, self.opset)
+            moved = self._moved(node, np.arange(inputs[0].size).reshape(inputs[0].shape))
             if moved is not None:
-                return _array([inputs[0].flat[k] for k in moved[0].flat], moved[0].shape)
+                return _array([inputs[0].flat[k] for k in moved.flat], moved.shape)
         if node.proto.op_type == "Concat" and all(x.ndim == 1 for x in inputs):
             return np.concatenate(inputs)
         return _merged(inputs, shape, node.proto.op_type in BROADCAST | UNARY)
@@ -107,8 +152,13 @@ def _of_shape(node: Node, rank: int) -> Origins:
     axes = [frozenset({(node.inputs[0], axis)}) for axis in range(rank)]
     if node.proto.op_type == "Size":
         return _alike(NOWHERE.union(*axes), ())
+    return _picked(node, _array(axes, (rank,)))
+
+
+def _picked(node: Node, axes: np.ndarray) -> np.ndarray:
+    """Of one element for each axis those that a Shape node gives."""
     a = attributes_of(node.proto)
-    return _array(axes, (rank,))[a.get("start", 0) : a.get("end", rank)]
+    return axes[a.get("start", 0) : a.get("end", len(axes))]
 
 
 def _merged(inputs: list[Origins], shape: tuple[int, ...], elementwise: bool) -> Origins:

@@ -15,7 +15,7 @@ from onnxprune.channels.walk import Walk
 
 def conclude(walk: Walk) -> Dependencies:
     """Solve what a finished walk has stated."""
-    _box_dead_ends(walk)
+    box_dead_ends(walk)
     roles = np.zeros(walk.coupling.size, np.int64)
     for role, labels in walk.roles:
         if not is_fixed(labels):
@@ -32,7 +32,7 @@ def conclude(walk: Walk) -> Dependencies:
         component=component, groups=groups, layers=tuple(walk.layers), scalings=tuple(walk.scalings),
         detours=walk.detours, told=frozenset(walk.told), asked=walk.asked, thawed=tuple(walk.thawed),
         roles=roles, zeroed=zeroed, ties=ties,
-        balances=tuple(walk.balances), statics=walk.statics, unknown=walk.unknown,
+        balances=tuple(walk.balances), arithmetic=walk.arithmetic, unknown=walk.unknown,
     )  # fmt: skip
 
 
@@ -48,7 +48,7 @@ def _zeroed(walk: Walk, roles: np.ndarray, component: Labels) -> np.ndarray:
     return ((roles & int(Role.READ)) != 0) | (makes & demanded[component])
 
 
-def _box_dead_ends(walk: Walk) -> None:
+def box_dead_ends(walk: Walk) -> None:
     """Tangled values that no detour goes round have to be boxes."""
     makers = walk.arithmetic.makers
     inside = {key for k, detour in walk.detours.items() for key in passed(makers, detour.origin.value, walk.nodes[k])}

@@ -50,7 +50,9 @@ def _branches(walk: Walk, node: Node) -> None:
         names = walk.graph(body, path, walk.scope)
         given.append([find([*walk.scope, names], value.name) for value in body.output])
     walk.coupling.node = index
-    taken = branch_taken(node.proto, walk.statics.constants.get(node.inputs[0])) or 0
+    conditions = [s.constants.get(node.inputs[0]) for s in (walk.statics, *walk.statics.accepted)]
+    branches = {branch_taken(node.proto, condition) for condition in conditions}
+    taken = branches.pop() if len(branches) == 1 else None
     _give(walk, node, [_join(walk, keys, taken) for keys in zip(*given, strict=True)])
     for key, keys in zip(node.outputs, zip(*given, strict=True), strict=True):
         if all(k in walk.quiet for k in keys):
@@ -141,17 +143,20 @@ def _slice(walk: Walk, axes: Axes | None, axis: int) -> Axes | None:
     return (*axes[:axis], *axes[axis + 1 :])
 
 
-def _join(walk: Walk, keys: Sequence[str], taken: int) -> Axes | None:
-    """What one branch gives has the labels of what the other one gives; they may differ by axes of length 1."""
+def _join(walk: Walk, keys: Sequence[str], taken: int | None) -> Axes | None:
+    """What one branch gives has the labels of what the other one gives.
+
+    They may differ by axes of length 1 where it is known which branch is taken.
+    """
     values = [boxed(walk, key) for key in keys]
     known = [axes for axes in values if axes is not None]
-    wide = [[x for x in axes if x.size > 1] for axes in known]
+    wide = [[x for x in axes if x.size > 1 or taken is None] for axes in known]
     if len(known) < len(keys) or len({tuple(x.size for x in axes) for axes in wide}) > 1:
         for key in keys:
             walk.freeze_value(key, "leaves a branch of it")
         return None
     joined = iter([walk.coupling.join(column) for column in zip(*wide, strict=True)])
-    return tuple(next(joined) if x.size > 1 else x for x in known[taken])
+    return tuple(next(joined) if x.size > 1 or taken is None else x for x in known[taken or 0])
 
 
 def _taken(walk: Walk, node: Node, k: int) -> Axes | None:

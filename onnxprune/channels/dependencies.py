@@ -8,29 +8,13 @@ from functools import cached_property
 import numpy as np
 import onnx
 
+from onnxprune.channels.arithmetic import Arithmetic
 from onnxprune.channels.boxes import Detour, Value
 from onnxprune.channels.explain import Ties
 from onnxprune.channels.labels import COMBINES, Axes, Labels, is_fixed
+from onnxprune.channels.nodes import Node
 from onnxprune.channels.roles import Balance, Cost, Role, Scaling
 from onnxprune.model.static import Statics
-
-
-@dataclass(frozen=True)
-class Node:
-    """A node in the order of the analysis, with the keys of what it takes and gives."""
-
-    proto: onnx.NodeProto
-    path: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-
-    @property
-    def label(self) -> str:
-        """How messages call the node: its name, else its first output."""
-        return self.proto.name or next(filter(None, self.outputs), self.proto.op_type)
-
-    def __str__(self) -> str:
-        return f"{self.label} ({self.proto.op_type})"
 
 
 @dataclass(frozen=True)
@@ -113,8 +97,13 @@ class Dependencies:
     zeroed: np.ndarray  # (labels,) bool, weights that masking sets to zero where they are dead
     ties: Ties
     balances: tuple[Balance, ...]
-    statics: Statics = field(repr=False)
+    arithmetic: Arithmetic = field(repr=False)
     unknown: Mapping[int, str] = field(default_factory=dict)  # nodes that froze all they touch, and why
+
+    @property
+    def statics(self) -> Statics:
+        """Shapes and known numbers at the sizes of the analysis."""
+        return self.arithmetic.statics
 
     # --- what a choice of channels means -------------------------------------
 

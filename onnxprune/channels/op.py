@@ -6,7 +6,7 @@ axes that never shrink, or a list of such tuples for several outputs.  Beside a 
 in the node must follow the cut.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -16,6 +16,7 @@ from onnxprune.channels.boxes import Detour, Value, arrived, pick, reshape, sett
 from onnxprune.channels.labels import BALANCES, Axes, Coupling, LabelError, Labels, fixed, is_fixed
 from onnxprune.channels.roles import Balance, Cost, Role, Scaling
 from onnxprune.channels.tables import Rule
+from onnxprune.channels.told import Told
 from onnxprune.model.evaluate import MALFORMED
 
 
@@ -26,21 +27,15 @@ def on(x: Axes, axis: int, labels: Labels) -> Axes:
 
 
 @dataclass
-class Op:
+class Op(Told):
     """One node under analysis: what a rule may ask and state."""
 
     coupling: Coupling
-    names: Sequence[str]  # of the inputs, "" where one is left out
     values: list[Value | None]
-    shapes: Sequence[tuple[int, ...] | None]  # of the outputs
-    constants: Sequence[np.ndarray | None]  # of the inputs, where small and known
     weights: Sequence[bool]  # whether an input is made of weights alone, so that masking them can make it zero
     quiet: Sequence[bool]  # whether the dead positions of an input are zero in the masked network
-    attributes: Mapping[str, Any]
-    opset: int
     heads: bool
     thaw: bool = False  # statistics over channels may be taken over those that stay
-    given: Sequence[bool] = ()  # which outputs the node has; a rule that knows them all may give them all
     roles: list[tuple[Role, Labels]] = field(default_factory=list)
     costs: list[Cost] = field(default_factory=list)
     scalings: list[Scaling] = field(default_factory=list)
@@ -63,29 +58,6 @@ class Op:
         if value.tangle is not None:
             self.values[k] = value = Value(settle(self.coupling, value, avoid, self.heads))
         return value.axes
-
-    def constant(self, k: int) -> np.ndarray | None:
-        """The value of input k where it is known for the shapes of this analysis."""
-        return self.constants[k] if k < len(self.constants) else None
-
-    def ints(self, k: int, attribute: Any = None) -> list[int] | None:
-        """Integers that stand in an attribute or, in later opsets, in input k; None where left out.
-
-        Raises LabelError where they are computed and unknown.
-        """
-        if attribute is not None:
-            return [int(v) for v in np.atleast_1d(attribute)]
-        if k >= len(self.names) or not self.names[k]:
-            return None
-        if (array := self.constant(k)) is None:
-            raise LabelError(f"its input {self.names[k]!r} is computed from data")
-        return [int(v) for v in np.atleast_1d(array)]
-
-    def told(self, k: int, attribute: Any = None) -> list[int]:
-        """Like `ints`, but they must not be left out.  Raises LabelError."""
-        if (found := self.ints(k, attribute)) is None:
-            raise LabelError(f"its input {k} is left out")
-        return found
 
     def silent(self, k: int) -> bool:
         """Whether the dead positions of input k are zero; a tensor of the file is made to be so by this question."""
@@ -122,6 +94,13 @@ class Op:
         elif not is_fixed(labels):
             self.parts.append(labels)
         return labels
+
+    def pickable(self, labels: Labels, axis: int) -> Labels:
+        """The labels of an axis of input 0 of which positions are picked: none where its length is an open one."""
+        if is_fixed(labels) or not self.open_in(0, axis):
+            return labels
+        self.freeze(labels, why="picks positions of an axis whose length the model leaves open")
+        return fixed(labels.size)
 
     def picked(self, labels: np.ndarray) -> Axes:
         """Positions picked from an axis, in any number of axes: at least one of them has to stay."""
@@ -215,6 +194,8 @@ class Op:
         """Positions of an axis of input 0 that is tangled; None where it is not."""
         value = self.values[0]
         if value is None or value.tangle is None or axis not in value.tangle.dims or positions.ndim > 1:
+            return None
+        if self.open_in(0, axis):
             return None
         self.part(value.tangle.labels.take(positions, value.tangle.axis(axis)).ravel())
         return pick(value, axis, positions)

@@ -59,6 +59,11 @@ class Value:
     def shape(self) -> tuple[int, ...]:
         return tuple(x.size for x in self.axes)
 
+    def along(self, axis: int) -> Labels:
+        """The labels of an axis; all those of its tangle where it is tangled."""
+        tangled = self.tangle is not None and axis in self.tangle.dims
+        return self.tangle.labels.ravel() if self.tangle is not None and tangled else self.axes[axis]
+
 
 def blocks(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[slice, slice]]:
     """Pair the shortest runs of two shapes that hold equally many elements."""

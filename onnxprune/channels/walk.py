@@ -16,6 +16,7 @@ from onnxprune.channels.labels import LARGEST_AXIS, Axes, Coupling, LabelError, 
 from onnxprune.channels.op import Op
 from onnxprune.channels.roles import Balance, Role, Scaling
 from onnxprune.channels.tables import RULES, Rule, operator
+from onnxprune.channels.unite import moves_otherwise
 from onnxprune.model.evaluate import MALFORMED
 from onnxprune.model.static import Statics, attributes_of, find, subgraphs
 
@@ -55,6 +56,7 @@ class Walk:
     detours: dict[int, Detour] = field(default_factory=dict)
     unknown: dict[int, str] = field(default_factory=dict)
     thawed: list[int] = field(default_factory=list)  # nodes that take statistics over channels that may go
+    elsewhere: dict[int, int] = field(default_factory=dict)  # other sizes to look at as well -> a node that wants it
     told: set[tuple[int, int]] = field(default_factory=set)  # inputs whose computed sizes must stay what they are
     asked: dict[int, str] = field(default_factory=dict)  # sources of which a node takes the sizes alone
     scope: list[dict[str, str]] = field(default_factory=list)
@@ -199,7 +201,7 @@ class Walk:
         can_shrink = {place: not is_fixed(x) for places in where.flat for place in places for x in self.axes_at(place)}
         if not any(can_shrink.values()):
             return
-        alone = all(can_shrink.get(place) for places in where.flat for place in places)
+        alone = all(can_shrink.get(p) and not self.statics.is_open(*p) for places in where.flat for p in places)
         if node >= 0 and (alone or self.arithmetic.stays_in(self.nodes[node].inputs[k], self.nodes[node].path)):
             self.told.add((node, k))
             return
@@ -210,11 +212,7 @@ class Walk:
         """The labels of an axis of a value."""
         key, axis = place
         value = self.values.get(key)
-        if value is None:
-            return []
-        if value.tangle is not None and axis in value.tangle.dims:
-            return [value.tangle.labels.ravel()]
-        return [value.axes[axis]]
+        return [] if value is None else [value.along(axis)]
 
     def skips(self, proto: onnx.NodeProto, values: Sequence[Value | None]) -> bool:
         """Whether no input has labels: then neither have the outputs, whatever the operator does."""
@@ -226,18 +224,18 @@ class Walk:
         self, node: Node, index: int, values: list[Value | None], shapes: Sequence[tuple[int, ...] | None]
     ) -> list[Value | None]:
         op = Op(
-            self.coupling,
             node.inputs,
-            values,
+            node.outputs,
             shapes,
-            [self.statics.constants.get(key) for key in node.inputs],
-            [not key or key in self.weights for key in node.inputs],
-            [not key or zeros.silent(self, node, k) for k, key in enumerate(node.inputs)],
             attributes_of(node.proto),
             self.opset,
+            self.arithmetic,
+            self.coupling,
+            values,
+            [not key or key in self.weights for key in node.inputs],
+            [not key or zeros.silent(self, node, k) for k, key in enumerate(node.inputs)],
             self.heads,
             self.thaw,
-            [bool(key) for key in node.outputs],
         )
         rule = RULES.get(operator(node.proto.domain, node.proto.op_type))
         try:
@@ -255,7 +253,15 @@ class Walk:
             if all(made or k in told for k, made in enumerate(op.weights)):
                 self.weights.update(node.outputs)
         self.note(op, index)
+        self.look_elsewhere(index, out)
         return out
+
+    def look_elsewhere(self, index: int, outputs: Sequence[Value | None]) -> None:
+        """Note other sizes of the input at which a node has done something else to channels."""
+        if any(value is not None and has_labels(value) for value in outputs):
+            for k, other in enumerate(self.statics.accepted):
+                if k not in self.elsewhere and moves_otherwise(self.nodes[index], outputs, self.statics, other):
+                    self.elsewhere[k] = index
 
     def outputs(self, op: Op, node: Node, rule: Rule | None) -> list[Value | None]:
         if rule is None:

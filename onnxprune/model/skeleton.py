@@ -1,7 +1,7 @@
 """A model without its large tensors and with concrete input shapes: all that shape inference needs of it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import onnx
 
@@ -11,6 +11,7 @@ from onnxprune.model.evaluate import LARGEST
 Shape = tuple[int, ...]
 SAMPLE = {0: 1}  # size taken for a symbolic axis by its position; the others are spatial
 SPATIAL = 224
+PRIMES = (2, 3, 5, 7, 11, 13)
 MOST = 1 << 40  # elements of a tensor of the file
 LONGEST = 1 << 26  # positions of an axis; the shape of a value with a longer one counts as unknown
 
@@ -22,6 +23,47 @@ def skeleton_of(model: onnx.ModelProto, input_shapes: Mapping[str, Shape]) -> on
     for value in skeleton.graph.input:
         _make_concrete(value, input_shapes.get(value.name), channels.get(value.name))
     return skeleton
+
+
+def open_axes(value: onnx.ValueInfoProto, rank: int) -> Iterator[tuple[int, str]]:
+    """Axes of an input whose size the model leaves open, with the names of the sizes; "" where they have none."""
+    dims = value.type.tensor_type.shape.dim
+    for axis in range(rank):
+        dim = dims[axis] if axis < len(dims) else onnx.TensorShapeProto.Dimension()
+        if not dim.HasField("dim_value") or dim.dim_value < 0:
+            yield axis, dim.dim_param
+
+
+Shapes = dict[str, Shape]
+
+
+def other_sizes(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> Iterator[list[Shapes]]:
+    """Other shapes of the inputs in which sizes that the model leaves open are other ones; sizes of one name alike.
+
+    First no multiples of the given ones, and no quotient of two of them what it was.  Then, for networks that halve
+    their sizes, all but one are multiples; then all, by the same factor, for those that want them in proportion; last
+    the samples alone, for those that take one size.  Nothing where no size is open.
+    """
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = {v.name: v for v in model.graph.input if v.name in shapes and v.name not in weights}
+    opened = {name: dict(open_axes(value, len(shapes[name]))) for name, value in inputs.items()}
+    sizes = {name or axis: axis for axes in opened.values() for axis, name in axes.items()}
+    prime = {size: PRIMES[k % len(PRIMES)] for k, size in enumerate(sizes)}
+
+    def larger(times: Mapping[int | str, int], uneven: Collection[int | str]) -> Shapes:
+        def of(n: int, size: int | str) -> int:
+            return max(n, 1) * times[size] + (size in uneven)
+
+        return {
+            key: tuple(of(n, axes[k] or k) if k in axes else n for k, n in enumerate(shapes[key]))
+            for key, axes in opened.items()
+        }
+
+    if sizes:
+        yield [larger(prime, sizes)]
+        yield [larger(prime, {size}) for size in sizes]
+        yield [larger(dict.fromkeys(sizes, 2), ())]
+        yield [larger({size: 1 + (axis == 0) for size, axis in sizes.items()}, ())]
 
 
 def weightless(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -1,10 +1,10 @@
 """Static shapes and small constants of every value, for one concrete choice of input shapes.
 
-Symbolic sizes (batch, height, width) are normal: the analysis fixes them to a sample, since which axis is a channel
-axis does not depend on them.  What follows from such a sample is marked as not fixed and never written into a model.
+Open sizes (batch, height, width) are normal: the analysis fixes them to a sample, since which axis is a channel axis
+does not depend on them.  The same is inferred for other samples, in which open sizes are other ones: a size that
+differs there is open too, and what is computed from it decides nothing and is never written into a model.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,14 +15,12 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from onnxprune.model import contrib
 from onnxprune.model.bodies import give_branch, walk_body
 from onnxprune.model.evaluate import LARGEST, MALFORMED, evaluate
 from onnxprune.model.inference import Inference
-from onnxprune.model.skeleton import LONGEST, Shape, skeleton_of
-from onnxprune.model.sound import is_well_formed, without_unsound
-
-EIGHT_BIT = frozenset({onnx.TensorProto.INT8, onnx.TensorProto.UINT8})
+from onnxprune.model.nodes import attributes_of, infer_node, note_type
+from onnxprune.model.skeleton import Shape, other_sizes, skeleton_of
+from onnxprune.model.sound import without_unsound
 
 
 @dataclass
@@ -36,11 +34,29 @@ class Statics:
     sampled: set[str] = field(default_factory=set)  # constants that follow from the shape of a value
     tensors: set[str] = field(default_factory=set)  # tensors of the file, whose shapes hold for every input
     huge: int = 0  # elements of the largest value whose shape is left out for having too long an axis
+    inferred: frozenset[str] = frozenset()  # values whose shapes no run has to show
+    others: list["Statics"] = field(default_factory=list, repr=False, compare=False)  # at other sizes of what is open
     inference: Inference = field(default_factory=Inference, repr=False, compare=False)
 
     def fixed_constant(self, key: str) -> np.ndarray | None:
         """A value that holds for every input of the model."""
         return None if key in self.sampled else self.constants.get(key)
+
+    @property
+    def accepted(self) -> list["Statics"]:
+        """At other sizes that the whole network takes; where there are none, at all that were tried."""
+        return list(filter(self.accepts, self.others)) or self.others
+
+    def accepts(self, other: "Statics") -> bool:
+        """Whether the network takes other sizes: no shape gets lost there."""
+        return other.shapes.keys() >= self.inferred
+
+    def is_open(self, key: str, axis: int) -> bool:
+        """Whether the length of an axis hangs on sizes that the model leaves open, or may do so."""
+        if not self.others:
+            return False
+        here, found = self.shapes.get(key), [s.shapes[key] for s in self.others if key in s.shapes]
+        return here is None or not found or any(len(s) != len(here) or s[axis] != here[axis] for s in found)
 
 
 def infer(
@@ -55,13 +71,25 @@ def infer(
         input_shapes: concrete shapes of inputs; symbolic axes of others become 1 (the first) or 224.
         observed: arrays of the shape and type of values that inference cannot know, as a run has shown them.
     """
-    skeleton = skeleton_of(model, input_shapes or {})
+    statics = _infer(model, input_shapes or {}, observed or {})
+    statics.inferred = frozenset((_infer(model, input_shapes or {}, {}) if observed else statics).shapes)
+    for several in other_sizes(model, statics.shapes):
+        statics.others += [_infer(model, shapes, {}) for shapes in several]
+        if any(map(statics.accepts, statics.others)):
+            break
+    for other in statics.others:
+        other.others = [statics]
+    return statics
+
+
+def _infer(model: onnx.ModelProto, input_shapes: Mapping[str, Shape], observed: Mapping[str, np.ndarray]) -> Statics:
+    skeleton = skeleton_of(model, input_shapes)
     # Known values are propagated by the walk below: onnx's own data_prop spends 2^34 elements on a long enough axis.
     # Only bodies need it, whose inputs get their shapes from nowhere else.
     bodies = any(True for node in skeleton.graph.node for _ in subgraphs(node))
     statics, opset = Statics(skeleton), opset_of(model)
     inferred = statics.inference.of_model(without_unsound(skeleton), data_prop=bodies)
-    _fill(statics, inferred or skeleton, opset, observed or {})
+    _fill(statics, inferred or skeleton, opset, observed)
     return statics
 
 
@@ -86,15 +114,6 @@ def subgraphs(node: onnx.NodeProto, path: str = "") -> Iterator[tuple[onnx.Graph
             yield attribute.g, f"{path}{next(filter(None, node.output), node.name)}.{attribute.name}/"
 
 
-def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
-    """Attributes as Python values, without bodies and references."""
-    return {
-        a.name: onnx.helper.get_attribute_value(a)
-        for a in node.attribute
-        if a.type not in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) and not a.ref_attr_name
-    }
-
-
 def _elements(tensor: onnx.TensorProto) -> np.ndarray | None:
     """The value of a small tensor; None where it was left out or is damaged."""
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
@@ -107,28 +126,13 @@ def _elements(tensor: onnx.TensorProto) -> np.ndarray | None:
 
 def _read_types(graph: onnx.GraphProto, path: str, statics: Statics) -> None:
     for value in (*graph.input, *graph.value_info, *graph.output):
-        _note_type(path + value.name, value.type, statics)
+        note_type(path + value.name, value.type, statics)
     for tensor in graph.initializer:
         statics.shapes[path + tensor.name] = tuple(tensor.dims)
         statics.types[path + tensor.name] = tensor.data_type
     for node in graph.node:
         for body, below in subgraphs(node, path):
             _read_types(body, below, statics)
-
-
-def _note_type(key: str, type_: onnx.TypeProto, statics: Statics) -> None:
-    if not type_.HasField("tensor_type"):
-        return
-    tensor = type_.tensor_type
-    if tensor.elem_type:
-        statics.types[key] = tensor.elem_type
-    if not tensor.HasField("shape") or not all(d.HasField("dim_value") and d.dim_value >= 0 for d in tensor.shape.dim):
-        return
-    shape = tuple(d.dim_value for d in tensor.shape.dim)
-    if max(shape, default=0) <= LONGEST:
-        statics.shapes[key] = shape
-    else:
-        statics.huge = max(statics.huge, math.prod(shape))
 
 
 def _walk(graph: onnx.GraphProto, path: str, statics: Statics, opset: int, outer: list[dict[str, str]]) -> None:
@@ -149,8 +153,9 @@ def _walk(graph: onnx.GraphProto, path: str, statics: Statics, opset: int, outer
         names.update({name: path + name for name in node.output if name})
         with suppress(*MALFORMED):
             _evaluate_node(node, keys, path, statics, opset, statics.shapes.get)
-        with suppress(*MALFORMED):
-            _infer_node(node, keys, path, statics, opset)
+        if not any(True for _ in subgraphs(node)):
+            with suppress(*MALFORMED):
+                infer_node(node, keys, path, statics, opset)
 
 
 def _walk_bodies(
@@ -225,64 +230,3 @@ def constant_value(node: onnx.NodeProto) -> np.ndarray | None:
         if a.name in ("value_float", "value_floats"):
             return np.array(onnx.helper.get_attribute_value(a), np.float32)
     return None
-
-
-def _infer_node(node: onnx.NodeProto, keys: list[str], path: str, statics: Statics, opset: int) -> None:
-    """Shapes of the outputs of one node where whole-graph inference left them open."""
-    missing = [name for name in node.output if name and path + name not in statics.shapes]
-    if not missing or any(True for _ in subgraphs(node)):
-        return
-    if node.domain in ("", "ai.onnx"):
-        _infer_standard(node, dict(zip(node.input, keys, strict=True)), path, statics, opset)
-    if any(path + name not in statics.shapes for name in missing):
-        _infer_contrib(node, keys, path, statics, opset)
-
-
-def _infer_contrib(node: onnx.NodeProto, keys: list[str], path: str, statics: Statics, opset: int) -> None:
-    """Shapes of operators that onnx's inference does not know."""
-    dtype = contrib.type_of(node, [statics.types.get(key) for key in keys])
-    if (copy := contrib.stand_in(node, opset)) is not None:
-        last = contrib.channels_last(node)
-        _infer_standard(copy, dict(zip(node.input, keys, strict=True)), path, statics, opset, EIGHT_BIT, last)
-    else:
-        found = contrib.shapes_of(node, [statics.shapes.get(key) for key in keys], attributes_of(node))
-        for name, shape in zip(node.output, found, strict=False):
-            if name and shape is not None and all(0 <= n <= LONGEST for n in shape):
-                statics.shapes[path + name] = tuple(map(int, shape))
-    if dtype is not None:
-        statics.types.update({path + name: dtype for name in node.output if name and path + name in statics.shapes})
-
-
-def _infer_standard(
-    node: onnx.NodeProto,
-    keys: Mapping[str, str],
-    path: str,
-    statics: Statics,
-    opset: int,
-    floats: frozenset[int] = frozenset(),
-    channels_last: bool = False,
-) -> None:
-    """Shapes by the operator's own inference, from those of its inputs; its channels may be at the end.
-
-    Inputs whose type is among `floats` are taken for float, which the standard operator wants.
-    """
-    keys = {name: keys[name] for name in node.input if name}
-    if not all(key in statics.shapes and key in statics.types for key in keys.values()):
-        return
-    if not is_well_formed(node, opset):
-        return  # the shape stays unknown, and the analysis freezes what it would need it for
-    shapes = {name: statics.shapes[key] for name, key in keys.items()}
-    if channels_last:
-        x = shapes[node.input[0]]
-        shapes[node.input[0]] = (x[0], x[-1], *x[1:-1])
-    make = onnx.helper.make_tensor_type_proto
-    given = {n: onnx.TensorProto.FLOAT if statics.types[k] in floats else statics.types[k] for n, k in keys.items()}
-    types = {name: make(given[name], shapes[name]) for name in keys}
-    known = {name: statics.constants[key] for name, key in keys.items() if key in statics.constants}
-    data = {name: numpy_helper.from_array(value) for name, value in known.items() if value.dtype.kind != "O"}
-    found = statics.inference.of_node(node, opset, types, data)
-    for name, type_ in found.items():
-        if path + name not in statics.shapes:
-            _note_type(path + name, type_, statics)
-            if channels_last and (y := statics.shapes.get(path + name)) is not None:
-                statics.shapes[path + name] = (y[0], *y[2:], y[1])

@@ -71,8 +71,8 @@ class Edit:
         return None if array is None else [int(v) for v in np.atleast_1d(array)]
 
     def tensor(self, k: int) -> np.ndarray | None:
-        """The constant in input k, in its own rank."""
-        return self.draft.deps.statics.constants.get(self.source.inputs[k])
+        """The constant in input k, in its own rank; None where it hangs on the sizes of the model's inputs."""
+        return self.draft.deps.arithmetic.constant(self.source.inputs[k])
 
     def now(self, k: int, attribute: Any = None) -> list[int] | None:
         """Like `ints`, for attributes given by value."""

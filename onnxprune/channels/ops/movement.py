@@ -7,14 +7,23 @@ from typing import Any
 import numpy as np
 
 from onnxprune.channels.boxes import Value
-from onnxprune.channels.labels import Axes, Labels, fixed, repeated
+from onnxprune.channels.labels import Axes, Labels, fixed, is_fixed, repeated
 from onnxprune.channels.op import Op, on
 from onnxprune.channels.promises import first, joined, provided
 from onnxprune.channels.tables import repair, rule
 
 
-@rule("Reshape", "Flatten", "Squeeze", "Unsqueeze", quiet=first, tangled=True)
+@rule("Reshape", "Flatten", "Unsqueeze", quiet=first, tangled=True)
 def reshape(op: Op, **_: Any) -> Value:
+    return op.reshape(op.shapes[0])
+
+
+@rule("Squeeze", quiet=first, tangled=True)
+def squeeze(op: Op, *, axes: Any = None, **_: Any) -> Value:
+    """Where the axes are not told, all of length 1 go: with open lengths not even the rank is known."""
+    value = op.values[0]
+    if value is not None and op.ints(1, axes) is None and any(op.open_in(0, k) for k in range(len(value.axes))):
+        return op.unknown("drops all axes of one position, and the model leaves open which these are")
     return op.reshape(op.shapes[0])
 
 
@@ -73,15 +82,20 @@ def space_to_depth(op: Op, x: Axes, *, blocksize: int) -> Axes:
 
 @rule("Tile", quiet=first)
 def tile(op: Op, x: Axes, *_: Axes | None, **attributes: Any) -> Axes:
-    repeats = op.told(1, attributes.get("repeats"))
+    repeats = op.some_ints(1, attributes.get("repeats"))
+    if repeats is None:
+        return op.unknown("repeats it as often as is left out")
     if op.opset < 6:  # one axis, then
         axis = op.told(2)[0] % len(x)
         repeats = [repeats[0] if k == axis else 1 for k in range(len(x))]
-    return tuple(_repeated(op, labels, times) for labels, times in zip(x, repeats, strict=True))
+    return tuple(_repeated(op, k, labels, times) for k, (labels, times) in enumerate(zip(x, repeats, strict=True)))
 
 
-def _repeated(op: Op, labels: Labels, times: int) -> Labels:
+def _repeated(op: Op, axis: int, labels: Labels, times: int | None) -> Labels:
     """Repeated labels; a single position makes channels of its own, all alike."""
+    if times is None:
+        op.freeze(labels, why="repeats it as often as the sizes of the model's inputs say")
+        return op.fixed_out(axis)
     if labels.size == 1:
         return labels if times == 1 else op.channels(times)
     return labels if times == 1 else repeated(labels, times)
@@ -104,7 +118,8 @@ def expand(op: Op, x: Axes, _: Axes) -> Axes:
         return op.unknown("expands to a shape that is not known")
     padded = (*(fixed(1) for _ in shape[len(x) :]), *x)
     return tuple(
-        op.channels(size) if labels.size == 1 < size else labels for labels, size in zip(padded, shape, strict=True)
+        labels if labels.size == size else fixed(size) if op.open_out(axis) else op.channels(size)
+        for axis, (labels, size) in enumerate(zip(padded, shape, strict=True))
     )
 
 
@@ -133,8 +148,13 @@ def resize(op: Op, x: Axes, *told: Axes | None, axes: Any = None, **attributes: 
         op.freeze(*(x[k] for k in (range(len(x)) if axes is None else axes)), why="resizes a region of it")
     if shape is None:
         return (x[0], x[1], ...)  # type: ignore[return-value]
-    op.freeze(*(labels for labels, size in zip(x, shape, strict=True) if labels.size != size), why="resizes it")
-    return tuple(labels if labels.size == size else fixed(size) for labels, size in zip(x, shape, strict=True))
+    out = []
+    for k, (labels, size) in enumerate(zip(x, shape, strict=True)):
+        same = labels.size == size and (is_fixed(labels) or not op.open_out(k))
+        if not same:
+            op.freeze(labels, why="resizes it")
+        out.append(labels if same else fixed(size))
+    return tuple(out)
 
 
 @repair("Resize")
@@ -149,27 +169,30 @@ def repair_resize(edit: Any, axes: Any = None, **_: Any) -> None:
 def pad(op: Op, x: Axes, *_: Axes | None, **attributes: Any) -> Axes:
     """Constant padding of a channel axis makes channels of its own; they can go as well."""
     before, after = pads_of(op, len(x), attributes)
-    mode = attributes.get("mode", b"constant")
-    out = []
+    constant = attributes.get("mode", b"constant") in (b"constant", "constant")
+    out: list[Labels] = []
     for k, labels in enumerate(x):
-        if not before[k] and not after[k]:
+        start, end = before[k], after[k]
+        if start == end == 0:
             out.append(labels)
-            continue
-        if before[k] < 0 or after[k] < 0 or mode not in (b"constant", "constant") or not op.zero_padded():
+        elif start is None or end is None or min(start, end) < 0 or not constant or not op.zero_padded():
             op.freeze(labels, why="pads or crops it")
-            out.append(fixed(labels.size + before[k] + after[k]))
-            continue
-        fresh = op.coupling.fresh if labels.any() else fixed
-        out.append(np.concatenate([fresh(before[k]), labels, fresh(after[k])]))
+            out.append(op.fixed_out(k) if start is None or end is None else fixed(labels.size + start + end))
+        else:
+            fresh = op.coupling.fresh if labels.any() else fixed
+            out.append(np.concatenate([fresh(start), labels, fresh(end)]))
     return tuple(out)
 
 
-def pads_of(op: Op, rank: int, attributes: Any) -> tuple[list[int], list[int]]:
-    """Amounts added before and after each axis."""
-    given = op.told(1, attributes.get("pads", attributes.get("paddings")))
+def pads_of(op: Op, rank: int, attributes: Any) -> tuple[list[int | None], list[int | None]]:
+    """Amounts added before and after each axis; None where they hang on the sizes of the model's inputs."""
+    given = op.some_ints(1, attributes.get("pads", attributes.get("paddings")))
+    if given is None:
+        return op.unknown("pads by amounts that are left out")
     axes = op.ints(3)
     dims = range(rank) if axes is None else [k % rank for k in axes]
-    before, after = [0] * rank, [0] * rank
+    before: list[int | None] = [0] * rank
+    after: list[int | None] = [0] * rank
     for j, k in enumerate(dims):
         before[k], after[k] = given[j], given[j + len(given) // 2]
     return before, after

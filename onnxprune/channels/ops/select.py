@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.channels.boxes import Value
-from onnxprune.channels.labels import Axes, fixed
+from onnxprune.channels.labels import Axes, LabelError, fixed
 from onnxprune.channels.op import Op, on
 from onnxprune.channels.promises import first
 from onnxprune.channels.tables import repair, rule
@@ -19,12 +19,16 @@ def split(op: Op, *, axis: int = 0, **_: Any) -> list[Axes] | list[Value]:
     if len(sizes) < len(op.shapes):
         return op.unknown("splits into sizes that are not known")
     ends, rank = np.cumsum(sizes), len(op.values[0].axes) if op.values[0] is not None else 0
-    picked = [op.pick(axis % rank, np.arange(end - size, end)) for size, end in zip(sizes, ends, strict=True)]
+    axis %= rank
+    told = op.some_ints(1) if op.opset >= 13 else None
+    if op.values[0] is not None and (None in (told or ()) or any(op.open_out(axis, k) for k in range(len(sizes)))):
+        op.freeze(op.values[0].along(axis), why="splits it into sizes that hang on those of the model's inputs")
+    picked = [op.pick(axis, np.arange(end - size, end)) for size, end in zip(sizes, ends, strict=True)]
     if None not in picked:
         return [value for value in picked if value is not None]
     x = op.axes(0)
     assert x is not None
-    parts = np.split(x[axis], ends[:-1])
+    parts = np.split(op.pickable(x[axis], axis), ends[:-1])
     return [on(x, axis, op.part(part)) for part in parts]
 
 
@@ -45,25 +49,37 @@ def repair_split(edit: Any, axis: int = 0, num_outputs: int | None = None, **_: 
 def slice_(op: Op, **attributes: Any) -> Axes | Value:
     value = op.values[0]
     if value is not None and value.tangle is not None:
-        found = slices(op.ints, [range(n) for n in value.shape], attributes)
-        if len(found) == 1 and (picked := op.pick(*found[0])) is not None:
+        found = slices(op.some_ints, [range(n) for n in value.shape], attributes)
+        if len(found) == 1 and found[0][1] is not None and (picked := op.pick(*found[0])) is not None:
             return op.arrived(picked)
     if (x := op.axes(0)) is None:
         return op.unknown("has no input")
     out = list(x)
-    for axis, positions in slices(op.ints, x, attributes):
-        out[axis] = op.part(x[axis][positions])
+    for axis, positions in slices(op.some_ints, x, attributes):
+        if positions is None:
+            op.freeze(x[axis], why="picks positions of it that hang on the sizes of the model's inputs")
+            out[axis] = op.fixed_out(axis)
+        else:
+            out[axis] = op.part(op.pickable(x[axis], axis)[positions])
     return tuple(out)
 
 
-def slices(ints: Any, x: Any, attributes: Any) -> list[tuple[int, np.ndarray]]:
-    """Positions that a Slice picks, axis by axis, for axes given as sequences of their length."""
+def slices(ints: Any, x: Any, attributes: Any) -> list[tuple[int, Any]]:
+    """Positions (positions,) that a Slice picks, axis by axis, for axes given as sequences of their length.
+
+    None where its bounds are other ones at other sizes of the input.  Raises LabelError where its axes are.
+    """
     starts, ends = ints(1, attributes.get("starts")), ints(2, attributes.get("ends"))
     axes, steps = ints(3, attributes.get("axes")), ints(4)
     axes = range(len(starts)) if axes is None else axes
     steps = [1] * len(starts) if steps is None else steps
-    found = []
+    found: list[tuple[int, Any]] = []
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        if axis is None:
+            raise LabelError("its axes hang on the sizes of the model's inputs")
+        if start is None or end is None or step is None:
+            found.append((int(axis) % len(x), None))
+            continue
         size = len(x[axis])
         stop = None if step < 0 and end < -size else int(end)
         found.append((int(axis) % len(x), np.arange(size)[slice(int(start), stop, int(step))]))
@@ -109,7 +125,7 @@ def gather(op: Op, *, axis: int = 0) -> Axes | Value:
         if op.weights[0] and len(x) > 1:
             op.writes(x[-1])
         return (*x[:axis], *indices, *x[axis + 1 :])
-    return (*x[:axis], *op.picked(x[axis][picks]), *x[axis + 1 :])
+    return (*x[:axis], *op.picked(op.pickable(x[axis], axis)[picks]), *x[axis + 1 :])
 
 
 @repair("Gather")
@@ -137,8 +153,8 @@ def scatter_nd(op: Op, x: Axes, indices: Axes, updates: Axes, **_: Any) -> Axes:
     if lines is None:
         op.freeze(*x[:k], *updates[: len(indices) - 1], why="scatters into it by computed indices")
         return x
-    for labels, replaced, line in zip(x, updates, lines, strict=False):
-        op.tie(labels[line], replaced)
+    for axis, (labels, replaced, line) in enumerate(zip(x, updates, lines, strict=False)):
+        op.tie(op.pickable(labels, axis)[line], replaced)
         op.part(replaced)
     return x
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from onnx import numpy_helper
 
-from onnxprune.channels.labels import Axes
+from onnxprune.channels.labels import Axes, fixed
 from onnxprune.channels.op import Op
 from onnxprune.channels.promises import first
 from onnxprune.channels.tables import repair, rule
@@ -36,7 +36,7 @@ def constant_of_shape(op: Op, _: Axes, **__: Any) -> Axes:
     size = op.shapes[0]
     if size is None or math.prod(size) > LARGEST_FILL:
         return (...,)  # type: ignore[return-value]
-    return tuple(op.channels(n) for n in size)
+    return tuple(fixed(n) if op.open_out(axis) else op.channels(n) for axis, n in enumerate(size))
 
 
 @repair("ConstantOfShape")

@@ -1,0 +1,75 @@
+"""What a node is told beside its data: attributes, and numbers that are computed from weights or from sizes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from onnxprune.channels.arithmetic import Arithmetic
+from onnxprune.channels.labels import LabelError, Labels, fixed
+
+
+@dataclass
+class Told:
+    """A node with the shapes around it and the numbers that it takes."""
+
+    names: Sequence[str]  # of the inputs, "" where one is left out
+    made: Sequence[str]  # names of the outputs, "" where one is left out
+    shapes: Sequence[tuple[int, ...] | None]  # of the outputs that are there
+    attributes: Mapping[str, Any]
+    opset: int
+    arithmetic: Arithmetic  # numbers that are known, and whether they are so at every size of the model's inputs
+
+    @property
+    def given(self) -> list[bool]:
+        """Which outputs the node has; a rule that knows them all may give them all."""
+        return [bool(name) for name in self.made]
+
+    def open_in(self, k: int, axis: int) -> bool:
+        """Whether the length of an axis of input k hangs on sizes that the model leaves open."""
+        return self.arithmetic.is_open(self.names[k], axis)
+
+    def open_out(self, axis: int, k: int = 0) -> bool:
+        """Whether the length of an axis of output k hangs on sizes that the model leaves open."""
+        return self.arithmetic.is_open([name for name in self.made if name][k], axis)
+
+    def fixed_out(self, axis: int) -> Labels:
+        """Labels of an axis of the first output that never shrinks.  Raises LabelError where its length is unknown."""
+        if not self.shapes or (shape := self.shapes[0]) is None:
+            raise LabelError("its output has a size that is not known")
+        return fixed(shape[axis])
+
+    def constant(self, k: int) -> np.ndarray | None:
+        """The value of input k where it is known and the same at every size of the model's inputs."""
+        return self.arithmetic.constant(self.names[k]) if k < len(self.names) else None
+
+    def some_ints(self, k: int, attribute: Any = None) -> list[int | None] | None:
+        """Integers that stand in an attribute or, in later opsets, in input k; None where left out.
+
+        An integer that hangs on sizes that the model leaves open is None.  Raises LabelError where all are unknown.
+        """
+        if attribute is not None:
+            return [int(v) for v in np.atleast_1d(attribute)]
+        if k >= len(self.names) or not (key := self.names[k]):
+            return None
+        if (array := self.arithmetic.statics.constants.get(key)) is None:
+            raise LabelError(f"its input {key!r} is computed from data")
+        static = np.atleast_1d(self.arithmetic.static(key))
+        return [int(v) if s else None for v, s in zip(np.atleast_1d(array), static, strict=True)]
+
+    def ints(self, k: int, attribute: Any = None) -> list[int] | None:
+        """Integers that stand in an attribute or, in later opsets, in input k; None where left out.
+
+        Raises LabelError where one is unknown, or not the same at every size of the model's inputs.
+        """
+        found = self.some_ints(k, attribute)
+        if found is not None and None in found:
+            raise LabelError(f"its input {self.names[k]!r} hangs on the sizes of the model's inputs")
+        return None if found is None else [v for v in found if v is not None]
+
+    def told(self, k: int, attribute: Any = None) -> list[int]:
+        """Like `ints`, but they must not be left out.  Raises LabelError."""
+        if (found := self.ints(k, attribute)) is None:
+            raise LabelError(f"its input {k} is left out")
+        return found

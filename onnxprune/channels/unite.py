@@ -1,0 +1,66 @@
+"""What two analyses of a network, at different sizes of its inputs, say together.
+
+A Reshape may merge channels with an axis whose length the model leaves open: samples with channels to (N · C, H, W), or
+(B, heads · width) to (B · heads, width).  At one sample size the labels of such an axis could mean many things; taken
+for one sample, (N · C) even looks like channels alone.  There the network is analysed at other sizes too, and channels
+that live and die together at either live and die together.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import zip_longest
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxprune.channels.boxes import Value
+from onnxprune.channels.labels import is_fixed
+from onnxprune.channels.nodes import Node
+from onnxprune.channels.tangles import blocks
+from onnxprune.model.static import Statics
+
+if TYPE_CHECKING:
+    from onnxprune.channels.walk import Walk
+
+RESHAPES = frozenset({"Reshape", "Flatten"})
+WHY = "merges it with an axis whose length the model leaves open"
+
+
+def moves_otherwise(node: Node, outputs: Sequence[Value | None], here: Statics, there: Statics) -> bool:
+    """Whether a node gives channels on an axis of another length elsewhere, or has merged other axes there."""
+    for key, value in zip(filter(None, node.outputs), outputs, strict=True):
+        shape = there.shapes.get(key)
+        if value is None or shape is None:
+            continue
+        pairs = zip_longest(value.shape, shape)
+        if any(a != b and (a is None or not is_fixed(value.along(k))) for k, (a, b) in enumerate(pairs)):
+            return True
+    return node.proto.op_type in RESHAPES and _blocks(node, here) != _blocks(node, there)
+
+
+def _blocks(node: Node, at: Statics) -> list[tuple[slice, slice]]:
+    """Axes that a reshape splits and merges; none where the shapes are not known, or make no sense."""
+    before, after = (at.shapes.get(key, ()) for key in (node.inputs[0], node.outputs[0]))
+    return list(blocks(before, after)) if math.prod(before) == math.prod(after) else []
+
+
+def unite(walk: "Walk", other: "Walk", node: int) -> None:
+    """Add to a walk the couplings that another one has found between the tensors of the file.
+
+    Args:
+        walk: finished but for its conclusions; grows.
+        other: of the same network at other sizes of its inputs.
+        node: the node that has done something else to channels there.
+    """
+    walk.coupling.node = node
+    if [(u.source, u.node, u.input) for u in walk.uses] != [(u.source, u.node, u.input) for u in other.uses]:
+        for use in walk.uses:  # the tensors that are taken hang on the sizes
+            walk.coupling.freeze(*use.axes, why=WHY)
+        return
+    here, there = (np.concatenate([x for use in w.uses for x in use.axes] or [np.zeros(0, int)]) for w in (walk, other))
+    component = other.coupling.solve()
+    walk.coupling.freeze(here[component[there] == component[0]], why=WHY)
+    order = np.argsort(component[there], kind="stable")
+    here, together = here[order], component[there][order]
+    same = together[1:] == together[:-1]
+    walk.coupling.tie(here[:-1][same], here[1:][same], why=WHY)

@@ -1,0 +1,103 @@
+"""Shapes node by node, where the inference of whole graphs has left them open."""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import onnx
+from onnx import numpy_helper
+
+from onnxprune.model import contrib
+from onnxprune.model.skeleton import LONGEST
+from onnxprune.model.sound import is_well_formed
+
+if TYPE_CHECKING:
+    from onnxprune.model.static import Statics
+
+EIGHT_BIT = frozenset({onnx.TensorProto.INT8, onnx.TensorProto.UINT8})
+
+
+def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
+    """Attributes as Python values, without bodies and references."""
+    return {
+        a.name: onnx.helper.get_attribute_value(a)
+        for a in node.attribute
+        if a.type not in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) and not a.ref_attr_name
+    }
+
+
+def note_type(key: str, type_: onnx.TypeProto, statics: "Statics") -> None:
+    """Take over what is known of the type of a value."""
+    if not type_.HasField("tensor_type"):
+        return
+    tensor = type_.tensor_type
+    if tensor.elem_type:
+        statics.types[key] = tensor.elem_type
+    if not tensor.HasField("shape") or not all(d.HasField("dim_value") and d.dim_value >= 0 for d in tensor.shape.dim):
+        return
+    shape = tuple(d.dim_value for d in tensor.shape.dim)
+    if max(shape, default=0) <= LONGEST:
+        statics.shapes[key] = shape
+    else:
+        statics.huge = max(statics.huge, math.prod(shape))
+
+
+def infer_node(node: onnx.NodeProto, keys: list[str], path: str, statics: "Statics", opset: int) -> None:
+    """Shapes of the outputs of one node where whole-graph inference left them open."""
+    missing = [name for name in node.output if name and path + name not in statics.shapes]
+    if not missing:
+        return
+    if node.domain in ("", "ai.onnx"):
+        _infer_standard(node, dict(zip(node.input, keys, strict=True)), path, statics, opset)
+    if any(path + name not in statics.shapes for name in missing):
+        _infer_contrib(node, keys, path, statics, opset)
+
+
+def _infer_contrib(node: onnx.NodeProto, keys: list[str], path: str, statics: "Statics", opset: int) -> None:
+    """Shapes of operators that onnx's inference does not know."""
+    dtype = contrib.type_of(node, [statics.types.get(key) for key in keys])
+    if (copy := contrib.stand_in(node, opset)) is not None:
+        last = contrib.channels_last(node)
+        _infer_standard(copy, dict(zip(node.input, keys, strict=True)), path, statics, opset, EIGHT_BIT, last)
+    else:
+        found = contrib.shapes_of(node, [statics.shapes.get(key) for key in keys], attributes_of(node))
+        for name, shape in zip(node.output, found, strict=False):
+            if name and shape is not None and all(0 <= n <= LONGEST for n in shape):
+                statics.shapes[path + name] = tuple(map(int, shape))
+    if dtype is not None:
+        statics.types.update({path + name: dtype for name in node.output if name and path + name in statics.shapes})
+
+
+def _infer_standard(
+    node: onnx.NodeProto,
+    keys: Mapping[str, str],
+    path: str,
+    statics: "Statics",
+    opset: int,
+    floats: frozenset[int] = frozenset(),
+    channels_last: bool = False,
+) -> None:
+    """Shapes by the operator's own inference, from those of its inputs; its channels may be at the end.
+
+    Inputs whose type is among `floats` are taken for float, which the standard operator wants.
+    """
+    keys = {name: keys[name] for name in node.input if name}
+    if not all(key in statics.shapes and key in statics.types for key in keys.values()):
+        return
+    if not is_well_formed(node, opset):
+        return  # the shape stays unknown, and the analysis freezes what it would need it for
+    shapes = {name: statics.shapes[key] for name, key in keys.items()}
+    if channels_last:
+        x = shapes[node.input[0]]
+        shapes[node.input[0]] = (x[0], x[-1], *x[1:-1])
+    make = onnx.helper.make_tensor_type_proto
+    given = {n: onnx.TensorProto.FLOAT if statics.types[k] in floats else statics.types[k] for n, k in keys.items()}
+    types = {name: make(given[name], shapes[name]) for name in keys}
+    known = {name: statics.constants[key] for name, key in keys.items() if key in statics.constants}
+    data = {name: numpy_helper.from_array(value) for name, value in known.items() if value.dtype.kind != "O"}
+    found = statics.inference.of_node(node, opset, types, data)
+    for name, type_ in found.items():
+        if path + name not in statics.shapes:
+            note_type(path + name, type_, statics)
+            if channels_last and (y := statics.shapes.get(path + name)) is not None:
+                statics.shapes[path + name] = (y[0], *y[2:], y[1])
