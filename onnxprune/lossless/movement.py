@@ -1,18 +1,20 @@
 """Operators that move elements, pool them, or reduce them."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from onnx import numpy_helper
 
 from onnxprune.channels.ops.select import slices
-from onnxprune.lossless.facts import Facts, aligned, expanded, facts, known, padded, reduced, reshaped, stacked
-from onnxprune.lossless.likeness import bits, mix, name_of
+from onnxprune.lossless.facts import Facts, aligned, blocks, expanded, facts, known, padded, reduced, reshaped, stacked
+from onnxprune.lossless.likeness import Ids, bits, mix, name_of
 from onnxprune.lossless.site import Site, rule
 
 
-def _spread(site: Site, *axes: int) -> Facts | None:
-    """Facts of input 0 with positions of their own on these axes."""
+def _spread(site: Site, axis: int) -> Facts | None:
+    """Facts of input 0 with positions of their own on an axis; none where the model leaves its length open."""
     found, shape = site.inputs[0], site.shapes[0]
-    return None if found is None or shape is None else expanded(found, shape, axes)
+    return None if found is None or shape is None or site.open_in(axis) else expanded(found, shape, [axis])
 
 
 @rule("Reshape", "Flatten", "Squeeze", "Unsqueeze")
@@ -20,6 +22,9 @@ def reshape(site: Site) -> Facts | None:
     found, before, after = site.inputs[0], site.shapes[0], site.outputs[0]
     if found is None or before is None or after is None or 0 in before:
         return None
+    for old, new in blocks(before, after):  # which position goes where hangs on the open lengths
+        if any(map(site.open_in, old)) or any(map(site.open_out, new)):
+            found = reduced(found, old)
     out = reshaped(found, before, after)
     return None if out is None else out.named(len(after))
 
@@ -57,17 +62,25 @@ def split(site: Site) -> list[Facts | None] | None:
 @rule("Slice")
 def slice_(site: Site) -> Facts | None:
     found, shape = site.inputs[0], site.shapes[0]
-    told = [site.numbers(k, name) for k, name in ((1, "starts"), (2, "ends"), (3, "axes"), (4, ""))]
-    if found is None or shape is None or told[0] is None or told[1] is None or (site.has(3) and told[2] is None):
+    told = [site.some_numbers(k, name) for k, name in ((1, "starts"), (2, "ends"), (3, "axes"), (4, ""))]
+    if found is None or shape is None or told[0] is None or told[1] is None:
         return None
-    if site.has(4) and told[3] is None:
+    if any(site.has(k) and (told[k - 1] is None or None in (told[k - 1] or ())) for k in (3, 4)):
         return None
     picks = slices(lambda k, _=None: told[k - 1], [range(n) for n in shape], {})
     for axis, positions in picks:
         if found.shape[axis] > 1:
+            if positions is None:
+                return None
             found = found.map(lambda a, k=axis, p=positions: a.take(p, k))
-    bounds = [bits(np.asarray(t, np.float64)).tolist() for t in told if t is not None]
-    return found.named(*(n for b in bounds for n in b), site.kind)
+    return found.named(*(_name(site, k, t) for k, t in enumerate(told, 1) if t is not None), site.kind)
+
+
+def _name(site: Site, k: int, numbers: Sequence[int | None]) -> Ids:
+    """A name for the numbers of input k: two of the same one are the same at every size of the input."""
+    if None in numbers:
+        return name_of(site.node.input[k])
+    return mix(*bits(np.asarray(numbers, np.float64)), name_of("numbers"))
 
 
 @rule("Gather")
@@ -79,7 +92,7 @@ def gather(site: Site) -> Facts | None:
     if found is None or shape is None or picks.size > 1 << 16:
         return None
     axis = site.attributes.get("axis", 0) % len(shape)
-    whole = expanded(found, shape, [axis])
+    whole = _spread(site, axis)
     return None if whole is None else whole.map(lambda a: a.take(picks.astype(np.int64), axis))
 
 
@@ -103,8 +116,11 @@ def repeat(site: Site) -> Facts | None:
     aligned = (1,) * (len(after) - len(before)) + before
     wider = padded(found, len(after))
     times = [b // a if wider.shape[k] > 1 else 1 for k, (a, b) in enumerate(zip(aligned, after, strict=True))]
+    if any(wider.shape[k] > 1 and site.open_out(k) for k in range(len(after))):
+        return None
     wider = wider.map(lambda a: np.tile(a, times))
-    return Facts(wider.low, wider.high, mix(wider.identity, site.kind, name_of(str(after))), wider.scale)
+    sizes = [name_of(site.node.output[0] if site.open_out(k) else str(n)) for k, n in enumerate(after)]
+    return Facts(wider.low, wider.high, mix(wider.identity, site.kind, *sizes), wider.scale)
 
 
 @rule("ConstantOfShape")
@@ -120,11 +136,14 @@ def fill(site: Site) -> Facts | None:
 def pad(site: Site) -> Facts | None:
     """Constants that other numbers are put around are no constants; an edge or a mirror of them is."""
     found, shape = site.inputs[0], site.shapes[0]
-    amounts = site.numbers(1, "pads") or site.attributes.get("paddings")
+    amounts = site.some_numbers(1, "pads") or site.attributes.get("paddings")
     if found is None or shape is None or amounts is None or site.has(3) or len(amounts) != 2 * len(shape):
         return None
     rank = len(shape)
-    widths = [(int(amounts[k]), int(amounts[k + rank])) for k in range(rank)]
+    name = _name(site, 1, amounts)
+    if any(None in amounts[k::rank] and found.shape[k] > 1 for k in range(rank)):
+        return None
+    widths = [tuple(1 if n is None else int(n) for n in amounts[k::rank]) for k in range(rank)]  # by any amount
     varied = [k for k, w in enumerate(widths) if max(w) and found.shape[k] > 1]
     flat = site.attributes.get("mode", b"constant") in (b"constant", "constant")
     if any(min(w) < 0 for w in widths) or (varied and not flat):
@@ -142,8 +161,8 @@ def pad(site: Site) -> Facts | None:
             low, high = (np.pad(a, around, constant_values=fill) for a in (low, high))
             found = found.map(lambda a: np.pad(a, around, constant_values=1))
         if fill:
-            return facts(low, high, mix(found.identity, bits(found.scale), bits(fill), *map(int, amounts), site.kind))
-    return facts(low, high, mix(found.identity, *map(int, amounts), site.kind), found.scale)
+            return facts(low, high, mix(found.identity, bits(found.scale), bits(fill), name, site.kind))
+    return facts(low, high, mix(found.identity, name, site.kind), found.scale)
 
 
 @rule("DepthToSpace")

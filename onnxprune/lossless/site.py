@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from onnxprune.channels.arithmetic import Arithmetic
 from onnxprune.lossless.facts import Facts, Shape, known, unknown
 from onnxprune.lossless.likeness import Ids, mix, name_of
 
@@ -22,7 +23,7 @@ class Site:
     shapes: Sequence[Shape | None]  # of the inputs
     outputs: Sequence[Shape | None]
     arrays: Callable[[int], np.ndarray | None]  # input k where it depends on weights alone
-    sizes: Callable[[int], np.ndarray | None]  # input k where it is known for the shapes of the analysis
+    arithmetic: Arithmetic  # numbers computed from sizes, and which of these the model leaves open
 
     @property
     def token(self) -> Ids:
@@ -43,14 +44,33 @@ class Site:
         """The numbers of input k; None where it depends on data or is left out."""
         return self.arrays(k) if self.has(k) else None
 
-    def numbers(self, k: int, attribute: str = "") -> list[int] | None:
-        """Integers in an attribute, or in input k, computed from the sizes of values perhaps."""
+    def sizes(self, k: int) -> np.ndarray | None:
+        """Input k where it is computed from sizes and the same whatever sizes the input has."""
+        return self.arithmetic.constant(self.node.input[k]) if self.has(k) else None
+
+    def some_numbers(self, k: int, attribute: str = "") -> list[int | None] | None:
+        """Integers in an attribute, or in input k, computed from sizes perhaps: None where these are open ones."""
         if attribute in self.attributes:
             return [int(v) for v in np.atleast_1d(self.attributes[attribute])]
-        found = self.array(k)
-        if found is None and self.has(k):
-            found = self.sizes(k)
-        return None if found is None else [int(v) for v in found.ravel()]
+        found, static = self.array(k), None
+        if found is None and self.has(k) and (key := self.node.input[k]) in self.arithmetic.statics.constants:
+            found, static = self.arithmetic.statics.constants[key], self.arithmetic.static(key).ravel()
+        if found is None:
+            return None
+        return [int(v) if static is None or static[j] else None for j, v in enumerate(found.ravel())]
+
+    def numbers(self, k: int, attribute: str = "") -> list[int] | None:
+        """Integers in an attribute, or in input k; None where one is unknown or not the same at every size."""
+        found = self.some_numbers(k, attribute)
+        return None if found is None or None in found else [v for v in found if v is not None]
+
+    def open_in(self, axis: int, k: int = 0) -> bool:
+        """Whether the length of an axis of input k hangs on sizes that the model leaves open."""
+        return self.arithmetic.is_open(self.node.input[k], axis)
+
+    def open_out(self, axis: int, k: int = 0) -> bool:
+        """Whether the length of an axis of output k hangs on sizes that the model leaves open."""
+        return self.arithmetic.is_open([name for name in self.node.output if name][k], axis)
 
     def fact(self, k: int) -> tuple[Facts, Shape] | None:
         """Facts and shape of input k, also where it is a tensor of the file."""

@@ -108,7 +108,7 @@ class Knowledge:
         shapes = [self.shape(n) if n else None for n in node.input]
         site = Site(
             node, attributes_of(node), opset, inputs, shapes, [self.shape(n) for n in outputs],
-            lambda k: self.array(node.input[k]), lambda k: self.deps.statics.constants.get(node.input[k]),
+            lambda k: self.array(node.input[k]), self.deps.arithmetic,
         )  # fmt: skip
         found = self._known(site, RULES.get(operator(node.domain, node.op_type)))
         for k, name in enumerate(outputs):
@@ -128,7 +128,8 @@ class Knowledge:
         return [f if _fits(f, s) else None for f, s in zip(given, site.outputs, strict=False)]
 
     def _narrow(self, name: str, found: Facts) -> Facts:
-        """Large facts without positions of their own on axes that cannot shrink."""
+        """Facts without positions of their own on axes of open length, and large ones on axes that cannot shrink."""
+        found = reduced(found, [k for k in range(len(found.shape)) if self.deps.arithmetic.is_open(name, k)])
         value = self.deps.values.get(name)
         if found.low.size <= WIDE or value is None:
             return found

@@ -5,6 +5,7 @@ does not depend on them.  The same is inferred for other samples, in which open 
 differs there is open too, and what is computed from it decides nothing and is never written into a model.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ class Statics:
     sampled: set[str] = field(default_factory=set)  # constants that follow from the shape of a value
     tensors: set[str] = field(default_factory=set)  # tensors of the file, whose shapes hold for every input
     huge: int = 0  # elements of the largest value whose shape is left out for having too long an axis
+    torn: bool = False  # a Reshape would have to change the number of elements, which inference does not mind
     inferred: frozenset[str] = frozenset()  # values whose shapes no run has to show
     others: list["Statics"] = field(default_factory=list, repr=False, compare=False)  # at other sizes of what is open
     inference: Inference = field(default_factory=Inference, repr=False, compare=False)
@@ -48,8 +50,8 @@ class Statics:
         return list(filter(self.accepts, self.others)) or self.others
 
     def accepts(self, other: "Statics") -> bool:
-        """Whether the network takes other sizes: no shape gets lost there."""
-        return other.shapes.keys() >= self.inferred
+        """Whether the network takes other sizes: no shape gets lost there, and no element."""
+        return not other.torn and other.shapes.keys() >= self.inferred
 
     def is_open(self, key: str, axis: int) -> bool:
         """Whether the length of an axis hangs on sizes that the model leaves open, or may do so."""
@@ -156,6 +158,9 @@ def _walk(graph: onnx.GraphProto, path: str, statics: Statics, opset: int, outer
         if not any(True for _ in subgraphs(node)):
             with suppress(*MALFORMED):
                 infer_node(node, keys, path, statics, opset)
+        if node.op_type == "Reshape" and node.output:
+            before, after = statics.shapes.get(keys[0]), statics.shapes.get(path + node.output[0])
+            statics.torn |= before is not None and after is not None and math.prod(before) != math.prod(after)
 
 
 def _walk_bodies(
