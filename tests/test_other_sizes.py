@@ -49,6 +49,7 @@ def check_opened(
 
 
 SLOW = pytest.mark.slow
+BEYOND_REFERENCE = {"Quantised around 16 H", "Crop of the channels by H - 8"}  # onnx's own evaluator cannot run these
 WRONG = pytest.mark.xfail(strict=True, reason="a size that was sampled decides it")
 
 
@@ -60,7 +61,8 @@ def cases(budget: str) -> list[object]:
 def test_what_a_size_decides(case: Case) -> None:
     original, pruned = cut(case.model(), case.at)
     assert_same(original, pruned, [case.at, *case.sizes])
-    assert_same(original, pruned, case.sizes[:1], ["normal"], reference)
+    if case.name not in BEYOND_REFERENCE:
+        assert_same(original, pruned, case.sizes[:1], ["normal"], reference)
 
 
 @pytest.mark.parametrize("case", cases("lossless"))
@@ -71,18 +73,10 @@ def test_what_a_size_decides_losslessly(case: Case) -> None:
 # --- networks ----------------------------------------------------------------
 
 SAMPLE = sorted(PATTERNS)[::5]
-BAKED = {  # a Reshape to (-1, 2, 8, 8, 8) makes samples of what is larger than 8 × 8
-    "channel shuffle",
-    "ShuffleNetV2 by Slice",
-    "ShuffleNetV2 units",
-    "SpaceToDepth by Reshape and Transpose",
-    "baked Reshape that changes nothing",
-}
 
 
 def every(names: list[str]) -> list[object]:
-    marks = {n: (WRONG,) * (n in BAKED) + (SLOW,) * (n not in SAMPLE) for n in names}
-    return [pytest.param(n, marks=marks[n]) for n in names]
+    return [pytest.param(n, marks=() if n in SAMPLE else SLOW) for n in names]
 
 
 def filled(pattern: Pattern) -> ModelProto:

@@ -85,6 +85,7 @@ SAMPLES: dict[str, tuple[list[np.ndarray], dict]] = {
     "And": ([I([True, False]), I([True, True])], {}),
     "Cast": ([I([1.5, -2.5])], {"to": TensorProto.INT64}),
     "Ceil": ([I([1.2, -1.2])], {}),
+    "Clip": ([I([-2, 1, 9]), I(0), I(5)], {}),
     "Concat": ([I([1, 2]), I([3])], {"axis": 0}),
     "ConstantOfShape": ([I([2, 3])], {"value": helper.make_tensor("v", TensorProto.INT64, [1], [7])}),
     "CumSum": ([I([1, 2, 3]), I(0)], {}),

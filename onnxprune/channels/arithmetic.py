@@ -34,7 +34,7 @@ FOLLOWED = {  # inputs whose numbers follow the cut, at run time or by the opera
     "Upsample": {1},
 }
 MOVES = frozenset("Cast Expand Flatten Gather Identity Reshape Slice Squeeze Tile Transpose Unsqueeze".split())
-UNARY = frozenset("Abs Ceil Floor Neg Not Reciprocal Round Sign Sqrt".split())
+UNARY = frozenset("Abs Ceil Clip Floor Neg Not Reciprocal Round Sign Sqrt".split())
 FILLS = frozenset({"ConstantOfShape", "Constant"})
 
 

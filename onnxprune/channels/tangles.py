@@ -59,6 +59,11 @@ class Value:
     def shape(self) -> tuple[int, ...]:
         return tuple(x.size for x in self.axes)
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether any position may die."""
+        return self.tangle is not None or not all(map(is_fixed, self.axes))
+
     def along(self, axis: int) -> Labels:
         """The labels of an axis; all those of its tangle where it is tangled."""
         tangled = self.tangle is not None and axis in self.tangle.dims

@@ -26,7 +26,15 @@ RESHAPES = frozenset({"Reshape", "Flatten"})
 WHY = "merges it with an axis whose length the model leaves open"
 
 
-def moves_otherwise(node: Node, outputs: Sequence[Value | None], here: Statics, there: Statics) -> bool:
+def look_elsewhere(walk: "Walk", index: int, outputs: Sequence[Value | None]) -> None:
+    """Note other sizes of the inputs at which a node has done something else to channels."""
+    if any(value is not None and value.has_labels for value in outputs):
+        for k, other in enumerate(walk.statics.accepted):
+            if k not in walk.elsewhere and _moves_otherwise(walk.nodes[index], outputs, walk.statics, other):
+                walk.elsewhere[k] = index
+
+
+def _moves_otherwise(node: Node, outputs: Sequence[Value | None], here: Statics, there: Statics) -> bool:
     """Whether a node gives channels on an axis of another length elsewhere, or has merged other axes there."""
     for key, value in zip(filter(None, node.outputs), outputs, strict=True):
         shape = there.shapes.get(key)

@@ -16,7 +16,7 @@ from onnxprune.channels.labels import LARGEST_AXIS, Axes, Coupling, LabelError, 
 from onnxprune.channels.op import Op
 from onnxprune.channels.roles import Balance, Role, Scaling
 from onnxprune.channels.tables import RULES, Rule, operator
-from onnxprune.channels.unite import moves_otherwise
+from onnxprune.channels.unite import look_elsewhere
 from onnxprune.model.evaluate import MALFORMED
 from onnxprune.model.static import Statics, attributes_of, find, subgraphs
 
@@ -169,7 +169,7 @@ class Walk:
     def plain(self, node: Node) -> None:
         index, proto = len(self.nodes) - 1, node.proto
         values = [self.take(index, k, key) if key else None for k, key in enumerate(node.inputs)]
-        for k, where in self.arithmetic.escapes(node, [value is not None and has_labels(value) for value in values]):
+        for k, where in self.arithmetic.escapes(node, [value is not None and value.has_labels for value in values]):
             self.keep_told(index, k, where)
         shapes = [self.statics.shapes.get(key) for key in node.outputs if key]
         if self.skips(proto, values):
@@ -218,7 +218,7 @@ class Walk:
         """Whether no input has labels: then neither have the outputs, whatever the operator does."""
         if proto.op_type in MAKES_CHANNELS and not self.counts(proto):
             return False
-        return not any(value is not None and has_labels(value) for value in values)
+        return not any(value is not None and value.has_labels for value in values)
 
     def apply(
         self, node: Node, index: int, values: list[Value | None], shapes: Sequence[tuple[int, ...] | None]
@@ -253,15 +253,8 @@ class Walk:
             if all(made or k in told for k, made in enumerate(op.weights)):
                 self.weights.update(node.outputs)
         self.note(op, index)
-        self.look_elsewhere(index, out)
+        look_elsewhere(self, index, out)
         return out
-
-    def look_elsewhere(self, index: int, outputs: Sequence[Value | None]) -> None:
-        """Note other sizes of the input at which a node has done something else to channels."""
-        if any(value is not None and has_labels(value) for value in outputs):
-            for k, other in enumerate(self.statics.accepted):
-                if k not in self.elsewhere and moves_otherwise(self.nodes[index], outputs, self.statics, other):
-                    self.elsewhere[k] = index
 
     def outputs(self, op: Op, node: Node, rule: Rule | None) -> list[Value | None]:
         if rule is None:
@@ -286,7 +279,7 @@ class Walk:
 
     def freeze_value(self, key: str, why: str) -> None:
         value = self.values.get(key)
-        if key in self.statics.sampled and not (value is not None and has_labels(value)):
+        if key in self.statics.sampled and not (value is not None and value.has_labels):
             self.keep_told(-1, -1, self.arithmetic.origins(key))
         if key in self.alias:
             source = self.sources[self.alias[key]]
@@ -295,8 +288,3 @@ class Walk:
         if value is None:
             return
         self.coupling.freeze(*(value.axes if value.tangle is None else (*value.axes, value.tangle.labels)), why=why)
-
-
-def has_labels(value: Value) -> bool:
-    """Whether any position of a value may die."""
-    return value.tangle is not None or not all(map(is_fixed, value.axes))

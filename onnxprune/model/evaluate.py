@@ -185,6 +185,6 @@ BROADCAST = frozenset(
 )
 
 BY_REFERENCE = frozenset(
-    "Abs And CumSum Expand Flatten GatherND GreaterOrEqual LessOrEqual Mod NonZero Or Pad Pow Range Round "
+    "Abs And Clip CumSum Expand Flatten GatherND GreaterOrEqual LessOrEqual Mod NonZero Or Pad Pow Range Round "
     "ScatterElements ScatterND Sign Split Tile Xor".split()
 )

@@ -38,16 +38,12 @@ class Statics:
     torn: bool = False  # a Reshape would have to change the number of elements, which inference does not mind
     inferred: frozenset[str] = frozenset()  # values whose shapes no run has to show
     others: list["Statics"] = field(default_factory=list, repr=False, compare=False)  # at other sizes of what is open
+    accepted: list["Statics"] = field(default_factory=list, repr=False, compare=False)  # that the whole network takes
     inference: Inference = field(default_factory=Inference, repr=False, compare=False)
 
     def fixed_constant(self, key: str) -> np.ndarray | None:
         """A value that holds for every input of the model."""
         return None if key in self.sampled else self.constants.get(key)
-
-    @property
-    def accepted(self) -> list["Statics"]:
-        """At other sizes that the whole network takes; where there are none, at all that were tried."""
-        return list(filter(self.accepts, self.others)) or self.others
 
     def accepts(self, other: "Statics") -> bool:
         """Whether the network takes other sizes: no shape gets lost there, and no element."""
@@ -73,25 +69,29 @@ def infer(
         input_shapes: concrete shapes of inputs; symbolic axes of others become 1 (the first) or 224.
         observed: arrays of the shape and type of values that inference cannot know, as a run has shown them.
     """
-    statics = _infer(model, input_shapes or {}, observed or {})
-    statics.inferred = frozenset((_infer(model, input_shapes or {}, {}) if observed else statics).shapes)
+    statics = infer_once(model, input_shapes or {}, observed or {})
+    statics.inferred = frozenset((infer_once(model, input_shapes or {}) if observed else statics).shapes)
     for several in other_sizes(model, statics.shapes):
-        statics.others += [_infer(model, shapes, {}) for shapes in several]
+        statics.others += [infer_once(model, shapes) for shapes in several]
         if any(map(statics.accepts, statics.others)):
             break
+    statics.accepted = list(filter(statics.accepts, statics.others)) or statics.others
     for other in statics.others:
-        other.others = [statics]
+        other.others = other.accepted = [statics]
     return statics
 
 
-def _infer(model: onnx.ModelProto, input_shapes: Mapping[str, Shape], observed: Mapping[str, np.ndarray]) -> Statics:
+def infer_once(
+    model: onnx.ModelProto, input_shapes: Mapping[str, Shape], observed: Mapping[str, np.ndarray] | None = None
+) -> Statics:
+    """Like `infer`, at these sizes alone: what is open is not told from what is not."""
     skeleton = skeleton_of(model, input_shapes)
     # Known values are propagated by the walk below: onnx's own data_prop spends 2^34 elements on a long enough axis.
     # Only bodies need it, whose inputs get their shapes from nowhere else.
     bodies = any(True for node in skeleton.graph.node for _ in subgraphs(node))
     statics, opset = Statics(skeleton), opset_of(model)
     inferred = statics.inference.of_model(without_unsound(skeleton), data_prop=bodies)
-    _fill(statics, inferred or skeleton, opset, observed)
+    _fill(statics, inferred or skeleton, opset, observed or {})
     return statics
 
 

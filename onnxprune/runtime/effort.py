@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from onnxprune.model.static import Statics, infer
+from onnxprune.model.static import Statics, infer_once
 from onnxprune.runtime.specs import Shape
 
 MODEST_ELEMENTS = 1 << 28  # of all values together; 1 GiB of floats, of which a run holds a part at a time
@@ -36,7 +36,7 @@ class Effort:
 
 def effort(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> Effort:
     """An estimate for inputs of these shapes; of bodies, one turn."""
-    statics = infer(model, shapes)
+    statics = infer_once(model, shapes)
     values = [name for node in model.graph.node for name in node.output if name]
     elements = sum(math.prod(shape) for key, shape in statics.shapes.items() if key not in statics.tensors)
     macs = sum(_macs(node, statics) for node in model.graph.node)
