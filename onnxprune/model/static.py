@@ -158,7 +158,7 @@ def _walk(graph: onnx.GraphProto, path: str, statics: Statics, opset: int, outer
         if not any(True for _ in subgraphs(node)):
             with suppress(*MALFORMED):
                 infer_node(node, keys, path, statics, opset)
-        if node.op_type == "Reshape" and node.output:
+        if node.op_type == "Reshape" and keys and node.output:
             before, after = statics.shapes.get(keys[0]), statics.shapes.get(path + node.output[0])
             statics.torn |= before is not None and after is not None and math.prod(before) != math.prod(after)
 
