@@ -31,6 +31,7 @@ FOLLOWED = {  # inputs whose numbers follow the cut, at run time or by the opera
     "Resize": {2, 3},
     "Slice": {1, 2, 3, 4},
     "Split": {1},
+    "Tile": {1},
     "Upsample": {1},
 }
 MOVES = frozenset("Cast Expand Flatten Gather Identity Reshape Slice Squeeze Tile Transpose Unsqueeze".split())

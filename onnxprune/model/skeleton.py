@@ -66,6 +66,13 @@ def other_sizes(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> Iterator
         yield [larger({size: 1 + (axis == 0) for size, axis in sizes.items()}, ())]
 
 
+def smallest_sizes(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> Shapes:
+    """Shapes of the inputs in which all sizes that the model leaves open are 1."""
+    inputs = {v.name: v for v in model.graph.input if v.name in shapes}
+    opened = {name: dict(open_axes(value, len(shapes[name]))) for name, value in inputs.items()}
+    return {key: tuple(1 if k in axes else n for k, n in enumerate(shapes[key])) for key, axes in opened.items()}
+
+
 def weightless(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy without the data of large tensors and without recorded shapes, which may be stale."""
     out = onnx.ModelProto(ir_version=model.ir_version)

@@ -20,7 +20,7 @@ from onnxprune.model.bodies import give_branch, walk_body
 from onnxprune.model.evaluate import LARGEST, MALFORMED, evaluate
 from onnxprune.model.inference import Inference
 from onnxprune.model.nodes import attributes_of, infer_node, note_type
-from onnxprune.model.skeleton import Shape, other_sizes, skeleton_of
+from onnxprune.model.skeleton import Shape, other_sizes, skeleton_of, smallest_sizes
 from onnxprune.model.sound import without_unsound
 
 
@@ -39,6 +39,7 @@ class Statics:
     inferred: frozenset[str] = frozenset()  # values whose shapes no run has to show
     others: list["Statics"] = field(default_factory=list, repr=False, compare=False)  # at other sizes of what is open
     accepted: list["Statics"] = field(default_factory=list, repr=False, compare=False)  # that the whole network takes
+    least: list["Statics"] = field(default_factory=list, repr=False, compare=False)  # at open sizes of 1
     inference: Inference = field(default_factory=Inference, repr=False, compare=False)
 
     def fixed_constant(self, key: str) -> np.ndarray | None:
@@ -53,7 +54,7 @@ class Statics:
         """Whether the length of an axis hangs on sizes that the model leaves open, or may do so."""
         if not self.others:
             return False
-        here, found = self.shapes.get(key), [s.shapes[key] for s in self.others if key in s.shapes]
+        here, found = self.shapes.get(key), [s.shapes[key] for s in (*self.others, *self.least) if key in s.shapes]
         return here is None or not found or any(len(s) != len(here) or s[axis] != here[axis] for s in found)
 
 
@@ -76,8 +77,11 @@ def infer(
         if any(map(statics.accepts, statics.others)):
             break
     statics.accepted = list(filter(statics.accepts, statics.others)) or statics.others
+    if statics.others:  # the first eight rows are eight at all sizes but smaller ones
+        statics.least = [infer_once(model, smallest_sizes(model, statics.shapes))]
     for other in statics.others:
         other.others = other.accepted = [statics]
+        other.least = statics.least
     return statics
 
 
