@@ -1,10 +1,14 @@
 """Networks with local functions are cut as if each call stood written out."""
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx
 import onnxruntime as ort
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from onnxprune import apply, prune, verify
 from onnxprune.channels import analyse
 from onnxprune.model.functions import inlined
 from onnxprune.surgery import cut, mask
@@ -89,3 +93,29 @@ def test_a_model_without_calls_is_left_as_it_is() -> None:
     del model.graph.node[:2]
     model.graph.node[0].input[0] = "x"
     assert inlined(model) is model
+
+
+def overloaded() -> onnx.ModelProto:
+    """The same calls, of which the second is of another function of the same name."""
+    model = network()
+    other = onnx.FunctionProto()
+    other.CopyFrom(model.functions[1])
+    other.overload = "wide"
+    model.functions.append(other)
+    model.graph.node[1].overload = "wide"
+    model.ir_version = 10
+    return model
+
+
+@pytest.mark.parametrize("build", [network, overloaded])
+def test_a_model_in_functions_is_cut_as_the_same_network_written_out(build: Callable[[], onnx.ModelProto]) -> None:
+    model = build()
+    before = model.SerializeToString(deterministic=True)
+    result, flat = (prune(m, ratio=0.5, round_to=1, measure=False) for m in (model, inlined(model)))
+    assert result.model.graph == flat.model.graph
+    assert not result.model.functions
+    assert result.plan.groups == flat.plan.groups
+    assert verify(model, result.model, result.plan).passed
+    assert apply(model, result.plan, measure=False).model.graph == result.model.graph
+    assert model.SerializeToString(deterministic=True) == before
+    np.testing.assert_array_equal(run(prune(model, ratio=0.0, measure=False).model), run(model))

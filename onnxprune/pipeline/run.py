@@ -12,6 +12,7 @@ from onnxprune.channels.analysis import analyse
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import ModelError
 from onnxprune.model import Model, load
+from onnxprune.model.functions import inlined
 from onnxprune.pipeline.fold import folded
 from onnxprune.pipeline.limits import require_analysed
 from onnxprune.pipeline.progress import Progress
@@ -28,6 +29,8 @@ from onnxprune.runtime.verify import Proof, prove
 from onnxprune.surgery.align import Alignment, aligned, alignment_of
 
 DATA_FEEDS = 2  # batches of the user's data that the proof runs on
+FLAT = "local functions were written out: each call is cut on its own"
+FOLDED = "weights that the graph computes from weights alone were computed beforehand"
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,8 @@ def start(source: Any, request: Request, progress: Progress, alignment: Alignmen
     begun = time.perf_counter()
     progress("load", 0, 0)
     model = load(source)
-    own = model.proto
-    model = replace(model, proto=folded(own) or own)
+    own, flat = model.proto, inlined(model.proto)
+    model = replace(model, proto=folded(flat) or flat)
     loaded = time.perf_counter()
     specs = model_inputs(model.proto)
     given = request.input_shapes
@@ -110,7 +113,7 @@ def start(source: Any, request: Request, progress: Progress, alignment: Alignmen
     run = Run(model, request, progress, shapes, deps, data, seconds, [*model.warnings, *problems], notes, test=test)
     if model.proto is not own:
         run.own = own
-        run.notes.append("weights that the graph computes from weights alone were computed beforehand")
+        run.notes += [FLAT] * (flat is not own) + [FOLDED] * (model.proto is not flat)
         if request.verify:
             prove(own, model.proto, run.stimuli()).require()
     _align(run, alignment_of(model.proto, deps) if alignment is None else alignment)
