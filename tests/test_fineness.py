@@ -142,6 +142,20 @@ GRAPHS = {
         "  y = Gemm(r, w[6,5])",
         "t 6: t[1] w[0]",
     ),
+    "a norm by the mean of squares": (
+        "a = Conv(x, w1[8,3,1,1])  q = Mul(a, a)  m = ReduceMean<axes=[1]>(q)  r = Sqrt(m)  n = Div(a, r)"
+        "  y = Conv(n, w2[4,8,1,1])",
+        "w1 8: w1[0] w2[1]",
+    ),
+    "lengths relative to their mean": (
+        "a = Conv(x, w1[8,3,1,1])  q = ReduceL2<axes=[2,3]>(a)  m = ReduceMean<axes=[1]>(q)  r = Div(q, m)"
+        "  n = Mul(a, r)  y = Conv(n, w2[4,8,1,1])",
+        "w1 8: w1[0] w2[1]",
+    ),
+    "a norm by mean and variance keeps its channels": (
+        "a = Conv(x, w1[8,3,1,1])  m = ReduceMean<axes=[1]>(a)  d = Sub(a, m)  q = Mul(d, d)"
+        "  v = ReduceMean<axes=[1]>(q)  r = Sqrt(v)  n = Div(d, r)  y = Conv(n, w2[4,8,1,1])",
+    ),
     "mean of squares over channels": (
         "a = Conv(x, w1[8,3,1,1])  q = Mul(a, a)  r = ReduceSum(q, o{1})  b = Conv(r, w2[6,1,1,1])"
         "  y = Conv(b, w3[4,6,1,1])",

@@ -57,7 +57,15 @@ def gate(net: Net, x: str) -> str:
     return net.op("Mul", x, net.op("Softmax", x))
 
 
-NORMS = [layer_norm, rms_norm, by_hand, rms_by_hand, unit_length, gate]
+def response(net: Net, x: str) -> str:
+    """Lengths over all tokens, relative to their mean over the channels (GRN)."""
+    length = net.op("ReduceL2", x, net.ints(1))
+    mean = net.op("Add", net.op("ReduceMean", length, net.ints(-1)), net.tensor(np.array(1e-5)))
+    return net.op("Mul", x, net.op("Div", length, mean))
+
+
+NORMS = [layer_norm, by_hand, gate]
+EXACT = [rms_norm, rms_by_hand, unit_length, response]  # zeros do not change them but by their number
 
 
 def transformer(norm: Any) -> onnx.ModelProto:
@@ -84,6 +92,17 @@ def test_streams_behind_norms_are_cut_when_these_are_thawed(norm: Any) -> None:
     said = f"{len(thawed.approximated)} nodes with statistics over the channels that stay"
     assert said in " ".join(str(thawed).split())
     assert thawed.to_json()["approximated"] == thawed.approximated
+
+
+@pytest.mark.parametrize("thaw", [False, True])
+@pytest.mark.parametrize("norm", EXACT)
+def test_norms_without_a_mean_are_exact(norm: Any, thaw: bool) -> None:
+    model = transformer(norm)
+    result = onnxprune.prune(model, ratio=0.5, round_to=1, measure=False, thaw=thaw)
+    assert result.report.after.macs <= 0.27 * result.report.before.macs
+    assert not result.report.approximated
+    assert result.report.proof is not None
+    assert onnxprune.verify(model, result.model, result.plan).passed
 
 
 def group_normed(groups: int) -> onnx.ModelProto:

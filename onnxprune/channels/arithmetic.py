@@ -36,6 +36,10 @@ FOLLOWED = {  # inputs whose numbers follow the cut, at run time or by the opera
 }
 MOVES = frozenset("Cast Expand Flatten Gather Identity Reshape Slice Squeeze Tile Transpose Unsqueeze".split())
 UNARY = frozenset("Abs Ceil Clip Floor Neg Not Reciprocal Round Sign Sqrt".split())
+SIZES = frozenset({"Abs", "Mul", "Pow"})
+FLOATS = frozenset(
+    {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE}
+)
 FILLS = frozenset({"ConstantOfShape", "Constant"})
 
 
@@ -48,6 +52,7 @@ class Arithmetic:
     makers: dict[str, Node] = field(default_factory=dict)  # of values known so far
     found: dict[str, Origins] = field(default_factory=dict)
     masks: dict[str, np.ndarray] = field(default_factory=dict)
+    without_mean: set[str] = field(default_factory=set)  # values from which their own mean is subtracted
 
     def static(self, key: str) -> np.ndarray:
         """Which elements of a known constant are the same at every size of the input, bool in its shape."""
@@ -63,6 +68,17 @@ class Arithmetic:
     def is_open(self, key: str, axis: int) -> bool:
         """Whether the length of an axis hangs on sizes that the model leaves open."""
         return self.statics.is_open(key, axis)
+
+    def is_float(self, key: str) -> bool:
+        """Whether the elements of a value are known to be floating point numbers."""
+        return self.statics.types.get(key) in FLOATS
+
+    def centred(self, key: str) -> bool:
+        """Whether a value, or what it is the square or size of, has its own mean subtracted from it somewhere."""
+        maker = self.makers.get(key)
+        return key in self.without_mean or (
+            maker is not None and maker.proto.op_type in SIZES and maker.inputs[0] in self.without_mean
+        )
 
     def _static(self, key: str, shape: tuple[int, ...]) -> np.ndarray:
         node = self.makers.get(key)

@@ -127,6 +127,15 @@ class Op(Told):
         else:
             self.freeze(*labels, why=why)
 
+    def mean(self, *labels: Labels, inputs: Sequence[int] = (0,), why: str) -> None:
+        """A mean over these channels: exact but for their number if the dead ones are zero, else a statistic."""
+        centred = self.thaw and self.arithmetic.centred(self.names[0])
+        exact = self.arithmetic.is_float(self.names[0]) and self.opset >= 7  # before, a factor is no plain Mul
+        if exact and not centred and all([self.silent(k) for k in inputs]):
+            self.demands += labels
+        else:
+            self.statistics(*labels, why=why)
+
     def broadcast(self, *values: Axes | None) -> Axes:
         out = self.coupling.broadcast(*values)
         self.operands = tuple(None if v is None else (*(fixed(1) for _ in out[len(v) :]), *v) for v in values)

@@ -24,8 +24,7 @@ from onnxprune.surgery.recovery.layers import Finder
 
 # Operators besides those with rules here whose channels do not meet: norms whose statistics keep off what can be cut.
 KEEPS_APART = frozenset(
-    "GroupNormalization LayerNormalization RMSNormalization SimplifiedLayerNormalization Hardmax "
-    "com.microsoft:SimplifiedLayerNormalization MeanVarianceNormalization LRN LpNormalization Expand Tile Shape Size "
+    "GroupNormalization LayerNormalization Hardmax MeanVarianceNormalization LRN Expand Tile Shape Size "
     "LpPool GlobalLpPool MaxRoiPool RoiAlign Trilu ReverseSequence TopK ArgMax ArgMin Acos Acosh Asin "
     "Asinh Atanh Cosh Sinh Affine IsInf IsNaN Not Shrink ScaledTanh ParametricSoftplus com.microsoft:FastGelu "
     "com.microsoft:BiasGelu com.microsoft:BiasAdd ImageScaler GatherND com.microsoft:NhwcMaxPool "

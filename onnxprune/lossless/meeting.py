@@ -5,6 +5,7 @@ from typing import Any
 
 from onnxprune.channels.dependencies import Node
 from onnxprune.channels.ops.linear import einsum_terms
+from onnxprune.channels.ops.norm import RMS
 from onnxprune.channels.tables import operator
 from onnxprune.lossless.walk import Knowledge
 from onnxprune.model.contrib import matrix_axes
@@ -32,13 +33,25 @@ def _all(_: Attributes, __: int, rank: int) -> Axes:
     return list(range(rank))
 
 
-PRODUCTS: dict[str, Callable[[Attributes, int, int], Axes]] = {
+def _normalised(a: Attributes, k: int, rank: int) -> Axes:
+    return [] if k else list(range(rank))[a.get("axis", -1) :]
+
+
+def _unit_length(a: Attributes, _: int, rank: int) -> Axes:
+    return [a.get("axis", -1) % rank]
+
+
+MEET: dict[str, Callable[[Attributes, int, int], Axes]] = {
     "MatMul": _matmul,
     "Gemm": _gemm,
     "com.microsoft:FusedMatMul": _fused_matmul,
     "com.microsoft:TransposeMatMul": _fused_matmul,
+    **dict.fromkeys(RMS, _normalised),
+    "LpNormalization": _unit_length,
 }
-REDUCTIONS = frozenset("ReduceMean ReduceMax ReduceMin ReduceSum ReduceL1 ReduceL2 ReduceSumSquare ReduceProd".split())
+REDUCTIONS = frozenset(
+    "ReduceMean ReduceMax ReduceMin ReduceSum ReduceL1 ReduceL2 ReduceLogSum ReduceSumSquare ReduceProd".split()
+)
 
 
 def meeting_axes(knowledge: Knowledge, node: Node, k: int, rank: int) -> Axes:
@@ -51,7 +64,7 @@ def meeting_axes(knowledge: Knowledge, node: Node, k: int, rank: int) -> Axes:
         terms, result = einsum_terms(attributes["equation"], [len(shape or ()) for shape in shapes])
         return [j for j, letter in enumerate(terms[k]) if letter not in result]
     if name not in REDUCTIONS:
-        return PRODUCTS.get(name, _all)(attributes, k, rank)
+        return MEET.get(name, _all)(attributes, k, rank)
     told = attributes.get("axes")
     if told is None and len(node.inputs) > 1 and node.inputs[1]:
         array = knowledge.deps.statics.fixed_constant(node.inputs[1])

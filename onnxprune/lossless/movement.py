@@ -224,7 +224,7 @@ def pool(site: Site) -> list[Facts | None] | None:
     return [out, *[site.nothing(k) for k in range(1, len(site.outputs))]]
 
 
-@rule("ReduceMean", "ReduceMax", "ReduceMin", "ReduceSum", passes=False)
+@rule("ReduceMean", "ReduceMax", "ReduceMin", "ReduceSum", "ReduceL1", "ReduceL2", passes=False)
 def reduce(site: Site) -> Facts | None:
     """Over other axes than those of channels; how many elements a sum has may depend on the input."""
     found, axes = site.inputs[0], site.numbers(1, "axes")
@@ -239,6 +239,8 @@ def reduce(site: Site) -> Facts | None:
     low, high = flat.low, flat.high
     if site.node.op_type == "ReduceSum":
         low, high = np.where(low >= 0, low * 0, -np.inf), np.where(high <= 0, high * 0, np.inf)
+    elif site.node.op_type in ("ReduceL1", "ReduceL2"):
+        low, high = np.zeros(low.shape), np.where((low == 0) & (high == 0), 0, np.inf)
     out = facts(low, high, mix(flat.identity, site.kind, *gone), flat.scale)
     return out if site.attributes.get("keepdims", 1) else out.map(lambda a: np.squeeze(a, tuple(gone)))
 

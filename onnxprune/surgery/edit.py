@@ -1,6 +1,7 @@
 """What a repair sees of a node in the pruned model, and what it may change."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +59,12 @@ class Edit:
 
     def shape_out(self, k: int) -> tuple[int, ...]:
         return tuple(int(m.sum()) for m in self._box(self.source.outputs, k))
+
+    def share_in(self, k: int, axes: Iterable[int]) -> float:
+        """Which share of the positions of these axes of input k stays; 1 where it is a statistic over what stays."""
+        if self.index in self.draft.deps.thawed:
+            return 1.0
+        return math.prod(float(self.live_in(k, axis).mean()) for axis in {a % self.rank_in(k) for a in axes})
 
     def renumber(self, k: int, axis: int) -> np.ndarray:
         """New position of every old one of an axis (dead ones get that of the last live one before)."""
@@ -188,9 +195,25 @@ class Edit:
 
     def then_gather(self, axis: int, indices: np.ndarray) -> None:
         """Pick positions of an axis of the output, in a node of their own behind this one."""
-        draft, label = self.draft, self.source.label
-        name = self.node.output[0]
+        self._then("Gather", "picks", np.asarray(indices, np.int64), axis=axis)
+
+    def then_scale(self, factor: float) -> None:
+        """Multiply the output, in a node of its own behind this one."""
+        self._then("Mul", "share", np.asarray(factor, self._dtype(self.source.outputs[0])))
+
+    def scale_input(self, k: int, factor: float) -> None:
+        """Multiply input k, in a node of its own before this one."""
+        draft, stem = self.draft, f"{self.source.label}.{k}.scaled"
+        share = np.asarray(factor, self._dtype(self.source.inputs[k]))
+        name, out = draft.add_initializer(self.source.path, stem, share), draft.fresh_name(f"{stem}.out")
+        draft.before.setdefault(self.index, []).append(helper.make_node("Mul", [self.node.input[k], name], [out]))
+        self.node.input[k] = out
+
+    def _then(self, op_type: str, what: str, operand: np.ndarray, **attributes: Any) -> None:
+        draft, name = self.draft, self.node.output[0]
         self.node.output[0] = between = draft.fresh_name(f"{name}.all")
-        picks = draft.add_initializer(self.source.path, f"{label}.picks", np.asarray(indices, np.int64))
-        behind = draft.after.setdefault(self.index, [])
-        behind.append(helper.make_node("Gather", [between, picks], [name], axis=axis))
+        given = [between, draft.add_initializer(self.source.path, f"{self.source.label}.{what}", operand)]
+        draft.after.setdefault(self.index, []).append(helper.make_node(op_type, given, [name], **attributes))
+
+    def _dtype(self, key: str) -> np.dtype:
+        return helper.tensor_dtype_to_np_dtype(self.draft.deps.statics.types[key])

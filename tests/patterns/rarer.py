@@ -109,3 +109,26 @@ def dynamic_conv(net: Net, k: int) -> str:
         y = net.op("Mul", y, net.op("Mul", scale, net.tensor(np.float32(0.01))))
         y = net.relu(net.op("Add", y, net.weight(1, cout, 1, 1, dead=[(1, ODD)], low=-0.5)))
     return net.head(y, 6 * k)
+
+
+@pattern("norm by the mean of squares", 1, 3, 8, 8)
+def mean_of_squares(net: Net, k: int) -> str:
+    """A stream of tokens behind RMS norms: removed channels count in the mean by their number."""
+    c = 8 * k
+    y = stream = net.project(net.transpose(net.reshape("x", 1, 3, 64), 0, 2, 1), 3, c)
+    for _ in range(2):
+        square = net.op("ReduceMean", net.op("Mul", y, y), axes=[-1])
+        y = net.op("Div", y, net.op("Sqrt", net.op("Add", square, net.tensor(np.float32(0.1)))))
+        y = net.project(net.op("Mul", y, net.weight(c, dead=[(0, ODD)], low=0.5)), c, c)
+        y = stream = net.op("Add", stream, net.relu(y))
+    return net.project(y, c, 3, dead=NONE)
+
+
+@pattern("global response normalisation", 1, 3, 8, 8)
+def global_response(net: Net, k: int) -> str:
+    c = 8 * k
+    y = net.cbr("x", 3, c)
+    length = net.op("ReduceL2", y, axes=[2, 3])
+    mean = net.op("Add", net.op("ReduceMean", length, axes=[1]), net.tensor(np.float32(1e-6)))
+    z = net.op("Mul", net.op("Mul", y, net.op("Div", length, mean)), net.weight(1, c, 1, 1, dead=[(1, ODD)], low=0.5))
+    return net.head(net.op("Add", y, z), c)

@@ -47,18 +47,52 @@ def repair_group_norm(edit: Any, num_groups: int, **_: Any) -> None:
 _no_division_by_zero = provided(lambda a: a.get("epsilon", 1e-5) > 0, every)
 
 
-@rule("LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization", quiet=_no_division_by_zero)
-@rule("com.microsoft:SimplifiedLayerNormalization", quiet=_no_division_by_zero)
-def layer_norm(op: Op, x: Axes, *params: Axes | None, axis: int = -1, **_: Any) -> list[Axes]:
-    op.statistics(*x[axis:], why="normalises over its channels")
+RMS = ("RMSNormalization", "SimplifiedLayerNormalization", "com.microsoft:SimplifiedLayerNormalization")
+SKIP_RMS = "com.microsoft:SkipSimplifiedLayerNormalization"
+NORMALISES = "normalises over its channels"
+
+
+@rule(*RMS, quiet=_no_division_by_zero)
+def rms_norm(op: Op, x: Axes, *params: Axes | None, axis: int = -1, **_: Any) -> list[Axes]:
+    """Removed channels that are zero add nothing to the mean of squares but their number."""
+    over = op.mean if sum(op.given) == 1 else op.statistics
+    over(*x[axis:], why=NORMALISES)
     statistics = (*x[:axis], *(fixed(1) for _ in x[axis:]))
     return [op.broadcast(x, *params), *[statistics] * (len(op.shapes) - 1)]
 
 
-@rule("com.microsoft:SkipLayerNormalization", "com.microsoft:SkipSimplifiedLayerNormalization")
+@rule(SKIP_RMS)
+def skip_rms_norm(op: Op, x: Axes, skip: Axes, *params: Axes | None, **_: Any) -> list[Axes]:
+    y = op.broadcast(x, skip, *params)
+    if any(op.given[1:3]):  # the statistics themselves
+        op.statistics(y[-1], why=NORMALISES)
+    else:
+        op.mean(y[-1], inputs=(0, 1, 3), why=NORMALISES)
+    return [y if shape is not None and len(shape) == len(y) else (...,) for shape in op.shapes]  # type: ignore[misc]
+
+
+@repair(*RMS, SKIP_RMS)
+def repair_rms_norm(edit: Any, axis: int = -1, epsilon: float | None = None, **_: Any) -> None:
+    """x / √(s · share + ε) is x / √(s + ε / share) / √share, for s a mean over the share of channels that stay."""
+    skips = edit.node.op_type.startswith("Skip")
+    share = edit.share_in(0, range(edit.rank_in(0))[axis:])
+    if share != 1:
+        given = (1e-12 if skips else 1e-5) if epsilon is None else epsilon
+        edit.set_attribute("epsilon", given / share)
+        edit.scale_input(2 if skips else 1, share**-0.5)
+
+
+@rule("LayerNormalization", quiet=_no_division_by_zero)
+def layer_norm(op: Op, x: Axes, *params: Axes | None, axis: int = -1, **_: Any) -> list[Axes]:
+    op.statistics(*x[axis:], why=NORMALISES)
+    statistics = (*x[:axis], *(fixed(1) for _ in x[axis:]))
+    return [op.broadcast(x, *params), *[statistics] * (len(op.shapes) - 1)]
+
+
+@rule("com.microsoft:SkipLayerNormalization")
 def skip_layer_norm(op: Op, x: Axes, skip: Axes, *params: Axes | None, **_: Any) -> list[Axes]:
     y = op.broadcast(x, skip, *params)
-    op.statistics(y[-1], why="normalises over its channels")
+    op.statistics(y[-1], why=NORMALISES)
     return [y if shape is not None and len(shape) == len(y) else (...,) for shape in op.shapes]  # type: ignore[misc]
 
 
@@ -76,7 +110,11 @@ def lrn(op: Op, x: Axes, **_: Any) -> Axes:
 
 @rule("LpNormalization", takes=lambda op: [op.attributes.get("axis", -1)])
 def lp_normalization(op: Op, x: Axes, *, axis: int = -1, **_: Any) -> Axes:
-    op.statistics(x[axis], why="normalises over it")
+    """A length does not change with what is zero."""
+    if op.silent(0):
+        op.total(x[axis])
+    else:
+        op.statistics(x[axis], why="normalises over it")
     return x
 
 

@@ -1,13 +1,15 @@
 """Pools and reductions: spatial axes vanish, channels pass; sums over channels need dead ones to be zero."""
 
+from collections.abc import Callable
 from typing import Any
 
-from onnxprune.channels.labels import Axes, fixed, is_fixed
+from onnxprune.channels.labels import Axes, Labels, fixed, is_fixed
 from onnxprune.channels.op import Op
 from onnxprune.channels.promises import first
-from onnxprune.channels.tables import rule
+from onnxprune.channels.tables import repair, rule
 
 SUMS = ("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare")
+COUNTS = "reduces over its channels, and removed ones would count"
 
 
 @rule("MaxPool", "AveragePool", "LpPool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", channel=1, quiet=first)
@@ -38,29 +40,47 @@ def _reduced(op: Op) -> list[int]:
 
 
 @rule(*SUMS, quiet=first, takes=_reduced)
+@rule("ReduceLogSum", takes=_reduced)
 def reduce_sum(op: Op, x: Axes, *_: Axes | None, **attributes: Any) -> Axes:
     """A sum over channels is exact as long as removed ones are zero."""
-    return _reduce(op, x, frozen=False, **attributes)
+    return _reduce(op, x, op.total, **attributes)
 
 
-@rule("ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", quiet=first, takes=_reduced)
-@rule("ReduceLogSum", "ReduceLogSumExp", takes=_reduced)
+@rule("ReduceMean", quiet=first, takes=_reduced)
+def reduce_mean(op: Op, x: Axes, *_: Axes | None, **attributes: Any) -> Axes:
+    """Removed channels that are zero count in a mean by their number alone."""
+    return _reduce(op, x, lambda labels: op.mean(labels, why=COUNTS), **attributes)
+
+
+@repair("ReduceMean")
+def repair_mean(edit: Any, axes: Any = None, noop_with_empty_axes: int = 0, **_: Any) -> None:
+    """A mean over fewer channels is divided by the number that they were."""
+    given = edit.now(1, axes) or ([] if noop_with_empty_axes else range(edit.rank_in(0)))
+    if (share := edit.share_in(0, given)) != 1:
+        edit.then_scale(share)
+
+
+@rule("ReduceMax", "ReduceMin", "ReduceProd", quiet=first, takes=_reduced)
+@rule("ReduceLogSumExp", takes=_reduced)
 def reduce(op: Op, x: Axes, *_: Axes | None, **attributes: Any) -> Axes:
-    return _reduce(op, x, frozen=True, **attributes)
+    return _reduce(op, x, lambda labels: op.statistics(labels, why=COUNTS), **attributes)
 
 
 def _reduce(
-    op: Op, x: Axes, *, frozen: bool, keepdims: int = 1, noop_with_empty_axes: int = 0, axes: Any = None
+    op: Op,
+    x: Axes,
+    over: Callable[[Labels], None],
+    *,
+    keepdims: int = 1,
+    noop_with_empty_axes: int = 0,
+    axes: Any = None,
 ) -> Axes:
     given = op.ints(1, axes)
     if given is None:
         given = [] if noop_with_empty_axes else list(range(len(x)))
     gone = {k % len(x) for k in given}
     for k in gone:
-        if frozen:
-            op.statistics(x[k], why="reduces over its channels, and removed ones would count")
-        else:
-            op.total(x[k])
+        over(x[k])
     return tuple(fixed(1) if k in gone else labels for k, labels in enumerate(x) if keepdims or k not in gone)
 
 
