@@ -16,6 +16,11 @@ WU = X((6, 4, 3, 3), "u1", 0, 9, weight=True)
 CONVOLUTIONS = [
     row("Conv", (2, 4, 5, 5), W(6, 4, 3, 3), W(6), free=12),
     row("Conv", (2, 4, 5, 5), W(6, 4, 3, 3), free=12, pads=[1, 1, 1, 1], strides=[2, 2], opset=1),
+    row("DeformConv", (2, 4, 5, 5), W(6, 4, 3, 3), (2, 18, 3, 3), W(6), free=12, opset=19),
+    row("DeformConv", (2, 4, 5, 5), W(6, 4, 2, 2), (2, 16, 4, 4), None, (2, 8, 4, 4), free=10, opset=19,
+        offset_group=2),
+    row("DeformConv", (1, 8, 5, 5), W(6, 4, 3, 3), (1, 36, 3, 3), W(6), free=7, opset=22, group=2, offset_group=2),
+    row("DeformConv", (1, 4, 5, 5), W(4, 1, 3, 3), (1, 18, 3, 3), W(4), free=4, opset=19, group=4),
     row("Conv", (2, 4, 9), W(6, 4, 3), W(6), free=12, dilations=[2]),
     row("Conv", (1, 4, 4, 4, 4), W(6, 4, 2, 2, 2), W(6), free=10),
     row("Conv", (1, 6, 5, 5), W(8, 3, 3, 3), W(8), free=7, group=2),

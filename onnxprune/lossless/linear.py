@@ -116,6 +116,17 @@ def convolution(site: Site) -> Facts | None:
     return out.map(lambda a: a.reshape(1, -1, *[1] * (len(shape) - 2)))
 
 
+@rule("DeformConv", passes=False)
+def deformed_convolution(site: Site) -> Facts | None:
+    """Filters of zeros give the bias, wherever they look."""
+    shape, w = site.shapes[0], site.array(1)
+    bias = None if w is None else _bias(site, 3, len(w))
+    if shape is None or w is None or bias is None:
+        return None
+    at = (1, -1, *[1] * (len(shape) - 2))
+    return zeros(site, ~w.reshape(len(w), -1).any(1).reshape(at), bias.reshape(at))
+
+
 @rule("Gemm", "MatMul", passes=False)
 def product(site: Site) -> Facts | None:
     """With weights on the right; of other products zeros are followed."""

@@ -13,7 +13,7 @@ from onnxprune.surgery.copying import graphs_of
 from onnxprune.surgery.tensors import read_tensor
 
 REMEMBERED = 4 << 20  # weights of one group up to which its filters are kept for the next one who asks
-CONVOLUTIONS = ("Conv", "ConvTranspose", "QLinearConv", "ConvInteger")
+CONVOLUTIONS = ("Conv", "ConvTranspose", "DeformConv", "QLinearConv", "ConvInteger")
 
 
 def tensors_of(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:

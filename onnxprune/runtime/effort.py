@@ -49,7 +49,7 @@ def _macs(node: onnx.NodeProto, statics: Statics) -> int:
     if not all(shapes) or len(shapes) < 3:
         return 0
     out, x, w = shapes
-    if node.op_type == "Conv":
+    if node.op_type in ("Conv", "DeformConv"):
         return math.prod(out) * math.prod(w[1:])
     if node.op_type == "ConvTranspose":
         return math.prod(x) * math.prod(w[1:])

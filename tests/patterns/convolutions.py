@@ -199,3 +199,13 @@ def instance_norm(net: Net, k: int) -> str:
 def pooled(net: Net, k: int) -> str:
     y = net.op("Flatten", net.op("GlobalAveragePool", net.cbr("x", 3, 8 * k)))
     return net.linear(net.linear(y, 8 * k, 6 * k), 6 * k, 3, dead=NONE, transposed=False)
+
+
+@pattern("deformable convolution", 1, 3, 8, 8, opset=19)
+def deformable(net: Net, k: int) -> str:
+    """Offsets and weights of the taps, for each half of the channels, come from convolutions that stay."""
+    c = 8 * k
+    y = net.cbr("x", 3, c)
+    offset, mask = net.conv(y, c, 36, dead=NONE), net.op("Sigmoid", net.conv(y, c, 18, dead=NONE))
+    w, b = net.weight(6 * k, c, 3, 3, dead=[(0, ODD)]), net.weight(6 * k, dead=[(0, ODD)], low=-0.5)
+    return net.head(net.relu(net.op("DeformConv", y, w, offset, b, mask, offset_group=2, pads=[1] * 4)), 6 * k)

@@ -63,7 +63,21 @@ def convolve(op: Op, x: Axes, w: Axes, follow: tuple[Axes | None, ...], group: i
     return (x[0], w[0], ...)  # type: ignore[return-value]
 
 
-@repair("Conv", "com.microsoft:FusedConv", "ConvInteger", "QLinearConv")
+@rule("DeformConv", channel=1, quiet=made(3))
+def deform_conv(
+    op: Op, x: Axes, w: Axes, offset: Axes, b: Axes | None = None, mask: Axes | None = None, *,
+    group: int = 1, offset_group: int = 1, **_: Any,
+) -> Axes:  # fmt: skip
+    """A convolution whose taps are moved, for each offset group of channels in its own way."""
+    for moves in filter(None, (offset, mask)):
+        op.freeze(*moves[1:], why="moves its kernel by it")
+        op.tie(x[0], moves[0])
+    grid = x[1].reshape(offset_group, -1)
+    op.coupling.tie(np.broadcast_to(grid[:1], grid.shape), grid, why=BALANCES)
+    return convolve(op, x, w, (b,), group)
+
+
+@repair("Conv", "com.microsoft:FusedConv", "ConvInteger", "DeformConv", "QLinearConv")
 def repair_conv(edit: Any, group: int = 1, **_: Any) -> None:
     if group > 1:
         weight = 3 if edit.node.op_type == "QLinearConv" else 1
