@@ -19,6 +19,7 @@ ACTIVATIONS: dict[str, dict[str, Any]] = {
     "ThresholdedRelu": {"alpha": 0.1},
 }
 PLAIN = "Relu Sigmoid Tanh HardSwish Gelu Elu Mish Softplus HardSigmoid Exp Sqrt Selu Abs Neg Floor Reciprocal Sin Cos"
+PLAIN += " Tan Sinh Cosh Asinh Atan"
 
 
 @pytest.mark.parametrize("activation", [*PLAIN.split(), "Softsign", "Erf", *ACTIVATIONS])
@@ -369,3 +370,28 @@ def test_weights_that_a_caller_may_replace_are_not_relied_on() -> None:
     first = model.graph.initializer[0]
     model.graph.input.append(helper.make_tensor_value_info(first.name, 1, first.dims))
     assert not redundancy(model, analyse(model), analyse=analyse).kept
+
+
+@pytest.mark.parametrize("domain", ["", "com.microsoft"])
+def test_constants_pass_a_quantiser_of_either_domain(domain: str) -> None:
+    net = Net()
+    y, step = net.conv("x", 3, 8, zero=(1, 3, 6)), net.tensor(np.array(0.05))
+    net.tensors.append(numpy_helper.from_array(np.array(128, np.uint8), "zero"))
+    for op in ("QuantizeLinear", "DequantizeLinear"):
+        y = net.op(op, y, step, "zero")
+    model = net.model(net.conv(y, 8, 5, 3, bias=False), 3, 9, 9)
+    for node in model.graph.node[1:3]:
+        node.domain = domain
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    found, _, error = lossless(model)
+    assert gone(found, "dead") == gone(found) == 3
+    assert error < CLOSE
+
+
+def test_zeros_go_from_norms_by_the_mean_of_squares() -> None:
+    net = Net()
+    y = net.op("Relu", net.op("MatMul", "x", net.tensor(net.filters(6, 8) * (np.arange(8) % 2))))
+    y = net.op("RMSNormalization", y, net.tensor(net.filters(8, low=0.5)))
+    found, _, error = lossless(net.model(net.op("MatMul", y, net.tensor(net.filters(8, 4))), 5, 6, opset=23))
+    assert gone(found) == 4
+    assert error < CLOSE

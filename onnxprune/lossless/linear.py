@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxprune.channels.ops.norm import RMS
 from onnxprune.channels.ops.recurrent import QUIET
 from onnxprune.lossless.facts import Facts, expanded, facts, padded, reduced
 from onnxprune.lossless.likeness import BLOCK, EXACT, bits, mix, multiples, tolerance
@@ -162,6 +163,16 @@ def batch_norm(site: Site) -> list[Facts | None] | None:
     at = (1, -1, *[1] * (len(shape) - 2))
     out = affine(whole, factor.reshape(at), (beta - mean * factor).reshape(at), NEAR_SUM)
     return [out, *[site.nothing(k) for k in range(1, len(site.outputs))]]
+
+
+@rule(*RMS, passes=False)
+def rms_norm(site: Site) -> list[Facts | None] | None:
+    """Zeros stay zeros."""
+    x = site.inputs[0]
+    if x is None or site.attributes.get("epsilon", 1e-5) <= 0:
+        return None
+    names = mix(x.identity, bits(x.scale), site.token)
+    return [zeros(site, x.constant & (x.low == 0), names=names), *map(site.nothing, range(1, len(site.outputs)))]
 
 
 @rule("GroupNormalization")

@@ -35,6 +35,7 @@ HOMOGENEOUS: dict[str, Function] = {
     "Neg": lambda x, a: -x,
 }
 MONOTONE: dict[str, Function] = {
+    "Asinh": lambda x, a: np.arcsinh(x),
     "Atan": lambda x, a: np.arctan(x),
     "Ceil": lambda x, a: np.ceil(x),
     "Celu": lambda x, a: _elu(x, a.get("alpha", 1.0), unit=a.get("alpha", 1.0)),
@@ -47,6 +48,7 @@ MONOTONE: dict[str, Function] = {
     "Round": lambda x, a: np.round(x),
     "Selu": lambda x, a: _elu(x, a.get("alpha", _SELU[0]), a.get("gamma", _SELU[1])),
     "Sigmoid": lambda x, a: expit(x),
+    "Sinh": lambda x, a: np.sinh(x),
     "Softplus": lambda x, a: np.logaddexp(0, x),
     "Sqrt": lambda x, a: np.sqrt(x),
     "Tanh": lambda x, a: np.tanh(x),
@@ -54,7 +56,12 @@ MONOTONE: dict[str, Function] = {
 }
 OTHERS: dict[str, Function] = {  # of these only constants are followed
     "Abs": lambda x, a: np.abs(x),
+    "Acos": lambda x, a: np.arccos(x),
+    "Acosh": lambda x, a: np.arccosh(x),
+    "Asin": lambda x, a: np.arcsin(x),
+    "Atanh": lambda x, a: np.arctanh(x),
     "Cos": lambda x, a: np.cos(x),
+    "Cosh": lambda x, a: np.cosh(x),
     "Gelu": _gelu,
     "com.microsoft:Gelu": _gelu,
     "com.microsoft:QuickGelu": lambda x, a: x * expit(a.get("alpha", 1.702) * x),
@@ -65,6 +72,7 @@ OTHERS: dict[str, Function] = {  # of these only constants are followed
     "Sin": lambda x, a: np.sin(x),
     "Softsign": lambda x, a: x / (1 + np.abs(x)),
     "Swish": lambda x, a: x * expit(a.get("alpha", 1.0) * x),
+    "Tan": lambda x, a: np.tan(x),
 }
 
 
@@ -228,7 +236,7 @@ def _prelu(site: Site, x: Facts, slope: Facts) -> Facts:
     return facts(np.where(keeps, np.minimum(a, b), -np.inf), np.where(keeps, np.maximum(a, b), np.inf), name, x.scale)
 
 
-@rule("QuantizeLinear", "DequantizeLinear")
+@rule("QuantizeLinear", "DequantizeLinear", "com.microsoft:QuantizeLinear", "com.microsoft:DequantizeLinear")
 def quantize(site: Site) -> Facts | None:
     found, shape = site.inputs[0], site.shapes[0]
     scale, zero = site.array(1), site.array(2)
