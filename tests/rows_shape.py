@@ -140,11 +140,16 @@ QUANTISED = [
 
 DATA = "picks positions by computed indices"
 REFUSED = [
-    row("GatherElements", (2, 6), X((2, 6), "i8", 0, 2), free=0),
-    row("GatherElements", (2, 6), X((2, 4), "i8", 0, 6), free=0, axis=1),
+    row("GatherElements", (2, 6), X((2, 6), "i8", 0, 2), free=6),
+    row("GatherElements", (2, 6), X((2, 4), "i8", 0, 6), free=2, axis=1),
+    row("GatherElements", (2, 6), np.arange(24).reshape(4, 6) % 2, free=6),
+    row("GatherElements", (2, 6), X((2, 4), "i8", 0, 2), free=0),
     row("GatherND", (2, 6), X((3, 1), "i8", 0, 2), free=6),
-    row("ScatterElements", (2, 6), X((1, 6), "i8", 0, 2), (1, 6), free=0, _refused=DATA),
-    row("Scatter", (2, 6), X((1, 6), "i8", 0, 2), (1, 6), free=0, opset=9, _refused=DATA),
+    row("ScatterElements", (2, 6, 3), X((1, 6, 3), "i8", 0, 2), (1, 6, 3), free=9),
+    row("ScatterElements", (2, 6), X((3, 6), "i8", 0, 2), (3, 6), free=6, opset=18, reduction="add"),
+    row("ScatterElements", (2, 6), np.arange(12).reshape(2, 6) % 2, (2, 6), free=6, opset=18, reduction="max"),
+    row("ScatterElements", (2, 6), X((1, 4), "i8", 0, 2), (1, 4), free=0),
+    row("Scatter", (2, 6), X((1, 6), "i8", 0, 2), (1, 6), free=6, opset=9),
     row("ScatterND", (3, 6), I(1, 0).reshape(2, 1), (2, 6), free=9),
     row("ScatterND", (3, 6, 2), np.stack(np.meshgrid([0, 2], [1, 4, 5], indexing="ij"), -1), (2, 3, 2), free=11),
     row("ScatterND", (3, 6), np.array([[0, 1], [2, 2]]), (2,), free=0),

@@ -8,6 +8,7 @@ from onnx import numpy_helper
 from onnxprune.channels.ops.select import slices
 from onnxprune.lossless.facts import Facts, aligned, blocks, expanded, facts, known, padded, reduced, reshaped, stacked
 from onnxprune.lossless.likeness import Ids, bits, mix, name_of
+from onnxprune.lossless.products import zeros
 from onnxprune.lossless.site import Site, rule
 
 
@@ -258,6 +259,17 @@ def gather_elements(site: Site) -> Facts | None:
     x, where = both
     names = mix(x.identity, where.identity, bits(where.scale), site.kind)
     return facts(x.low, x.high, names, x.scale)
+
+
+@rule("ScatterElements", "Scatter")
+def scatter_elements(site: Site) -> Facts | None:
+    """Zeros among zeros stay zeros."""
+    given, shape = [site.fact(0), site.fact(2)], site.shapes[0]
+    if shape is None or given[0] is None or given[1] is None:
+        return None
+    axis = site.attributes.get("axis", 0) % len(shape)
+    x, updates = (reduced(f[0], [k for k, n in enumerate(f[1]) if k == axis or n != shape[k]]) for f in given if f)
+    return zeros(site, (x.low == 0) & (x.high == 0) & (updates.low == 0) & (updates.high == 0))
 
 
 @rule("GridSample")

@@ -60,6 +60,11 @@ class Edit:
     def shape_out(self, k: int) -> tuple[int, ...]:
         return tuple(int(m.sum()) for m in self._box(self.source.outputs, k))
 
+    def sizes_in(self, k: int) -> tuple[int, ...]:
+        """The shape of input k, also where it is computed from sizes that follow the cut."""
+        known = self.draft.known(self.source.inputs[k])
+        return self.shape_in(k) if known is None else known.shape
+
     def share_in(self, k: int, axes: Iterable[int]) -> float:
         """Which share of the positions of these axes of input k stays; 1 where it is a statistic over what stays."""
         if self.index in self.draft.deps.thawed:
@@ -203,11 +208,18 @@ class Edit:
 
     def scale_input(self, k: int, factor: float) -> None:
         """Multiply input k, in a node of its own before this one."""
-        draft, stem = self.draft, f"{self.source.label}.{k}.scaled"
-        share = np.asarray(factor, self._dtype(self.source.inputs[k]))
-        name, out = draft.add_initializer(self.source.path, stem, share), draft.fresh_name(f"{stem}.out")
-        draft.before.setdefault(self.index, []).append(helper.make_node("Mul", [self.node.input[k], name], [out]))
-        self.node.input[k] = out
+        self._first(k, "Mul", "scaled", np.asarray(factor, self._dtype(self.source.inputs[k])))
+
+    def gather_input(self, k: int, axis: int, indices: np.ndarray) -> None:
+        """Pick positions of an axis of input k, in a node of their own before this one."""
+        self._first(k, "Gather", "picks", np.asarray(indices, np.int64), axis=axis)
+
+    def _first(self, k: int, op_type: str, what: str, operand: np.ndarray, **attributes: Any) -> None:
+        draft, stem = self.draft, f"{self.source.label}.{k}.{what}"
+        given = [self.node.input[k], draft.add_initializer(self.source.path, stem, operand)]
+        self.node.input[k] = draft.fresh_name(f"{stem}.out")
+        made = helper.make_node(op_type, given, [self.node.input[k]], **attributes)
+        draft.before.setdefault(self.index, []).append(made)
 
     def _then(self, op_type: str, what: str, operand: np.ndarray, **attributes: Any) -> None:
         draft, name = self.draft, self.node.output[0]

@@ -132,3 +132,16 @@ def global_response(net: Net, k: int) -> str:
     mean = net.op("Add", net.op("ReduceMean", length, axes=[1]), net.tensor(np.float32(1e-6)))
     z = net.op("Mul", net.op("Mul", y, net.op("Div", length, mean)), net.weight(1, c, 1, 1, dead=[(1, ODD)], low=0.5))
     return net.head(net.op("Add", y, z), c)
+
+
+@pattern("sums over the neighbours in a graph", 6, 3)
+def neighbours(net: Net, k: int) -> str:
+    """Which node a message goes to is expanded over its channels, as exporters write `scatter_add`."""
+    y = net.linear("x", 3, 8 * k)
+    to = net.op("ArgMax", net.op("MatMul", "x", net.weight(3, 6)), axis=-1, keepdims=1)
+    for c, wider in ((8 * k, 6 * k), (6 * k, 4 * k)):
+        sizes = net.op("Shape", y)
+        sums = net.op("ConstantOfShape", sizes)
+        y = net.op("ScatterElements", sums, net.op("Expand", to, sizes), y, axis=0, reduction="add")
+        y = net.relu(net.linear(y, c, wider))
+    return net.linear(y, 4 * k, 3, dead=NONE)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.channels.boxes import Value
-from onnxprune.channels.labels import Axes, LabelError, fixed
+from onnxprune.channels.labels import Axes, LabelError, Labels, fixed, is_fixed
 from onnxprune.channels.op import Op, on
 from onnxprune.channels.promises import first
 from onnxprune.channels.tables import repair, rule
@@ -190,23 +190,40 @@ def gather_nd(op: Op, x: Axes, indices: Axes, *, batch_dims: int = 0) -> Axes:
 
 @rule("GatherElements", quiet=first, takes=lambda op: [op.attributes.get("axis", 0)])
 def gather_elements(op: Op, x: Axes, indices: Axes, *, axis: int = 0) -> Axes:
-    """Positions of one axis that the indices say, element by element; the other axes pass with those of the indices."""
+    """Positions of one axis that the indices say, element by element; along the other axes channels pass."""
     axis %= len(x)
     op.freeze(x[axis], indices[axis], why="picks positions of it")
-    out = list(indices)
-    for k, (labels, line) in enumerate(zip(x, indices, strict=True)):
-        if k != axis and labels.size == line.size:
-            out[k] = op.coupling.join((labels, line))
+    return tuple(fixed(indices[k].size) if k == axis else _passing(op, k, x, indices) for k in range(len(x)))
+
+
+@rule("ScatterElements", "Scatter", quiet=lambda op: op.silent(0) and op.silent(2))
+def scatter_elements(op: Op, x: Axes, indices: Axes, updates: Axes, *, axis: int = 0, **_: Any) -> Axes:
+    """Elements go to the positions of one axis that the indices say; along the other axes channels pass."""
+    axis %= len(x)
+    op.freeze(x[axis], indices[axis], updates[axis], why="scatters into it")
+    for k in range(len(x)):
+        if k != axis and _passing(op, k, x, indices).size == x[k].size:
+            op.tie(x[k], updates[k])
         elif k != axis:
-            op.freeze(labels, line, why="picks some positions of it")
-            out[k] = fixed(line.size)
-    out[axis] = fixed(indices[axis].size)
-    return tuple(out)
+            op.freeze(updates[k], why="scatters into some positions of it")
+    return tuple(fixed(labels.size) if k == axis else labels for k, labels in enumerate(x))
 
 
-@rule("ScatterElements", "Scatter")
-def scatter(op: Op, *_: Axes | None, **__: Any) -> Axes:
-    return op.unknown("picks positions by computed indices")
+def _passing(op: Op, axis: int, x: Axes, indices: Axes) -> Labels:
+    """Channels for each of which there are indices; such as know nothing of channels lose those that go."""
+    labels, line = x[axis], indices[axis]
+    whole = labels.size == line.size and not (op.open_in(0, axis) or op.open_in(1, axis))
+    if not whole:
+        op.freeze(labels, line, why="picks some positions of it")
+        return fixed(line.size)
+    return labels if is_fixed(line) else op.tie(labels, line)
+
+
+@repair("GatherElements", "ScatterElements", "Scatter")
+def repair_elements(edit: Any, axis: int = 0, **_: Any) -> None:
+    for k, size in enumerate(edit.sizes_in(1)):
+        if k != axis % edit.rank_in(0) and size != edit.count_in(0, k):
+            edit.gather_input(1, k, np.flatnonzero(edit.live_in(0, k)))
 
 
 @rule("Compress", "OneHot", "NonMaxSuppression", "NonZero", "Unique")
