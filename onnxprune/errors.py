@@ -5,9 +5,10 @@ from contextvars import ContextVar
 COMMAND_LINE = ContextVar("COMMAND_LINE", default=False)  # whether options are typed there, and not in Python
 
 
-def spelled(option: str) -> str:
-    """An option as its user types it: `max_drop` in Python, `--max-drop` on the command line."""
-    return "--" + option.replace("_", "-") if COMMAND_LINE.get() else option
+def spelled(option: str, value: object = None) -> str:
+    """An option, with its value where there is one, as it is typed: `max_drop=1` in Python, `--max-drop 1` in a shell."""
+    name, mark = ("--" + option.replace("_", "-"), " ") if COMMAND_LINE.get() else (option, "=")
+    return name if value is None else f"{name}{mark}{value}"
 
 
 class OnnxPruneError(Exception):

@@ -10,6 +10,7 @@ from onnxprune.budget import ALLOCATORS
 from onnxprune.budget.allocate import TARGETS
 from onnxprune.criteria.methods import METHODS
 from onnxprune.pipeline import choices
+from onnxprune.runtime.accuracy import METRICS
 from onnxprune.surgery.compensate import COMPENSATIONS
 
 HEAVY = "numpy scipy onnx onnxruntime"
@@ -46,3 +47,4 @@ def test_the_choices_are_those_that_there_are() -> None:
     assert tuple(ALLOCATORS) == choices.ALLOCATIONS
     assert tuple(COMPENSATIONS) == choices.COMPENSATIONS
     assert choices.TARGETS == TARGETS
+    assert tuple(name for name, metric in METRICS.items() if metric.unit == "share") == choices.SHARES

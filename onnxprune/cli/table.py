@@ -86,7 +86,7 @@ FLAGS: tuple[Flag, ...] = (
         "threshold",
         BUDGET,
         "Remove only what is at least this similar to something that stays, from -1 to 1.",
-        Number(-1, 1),
+        Number(-1, 1, share=True),
         "T",
         frozenset({PRUNE}),
     ),

@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from onnxprune.pipeline.share import meant
+
 
 class Number(click.ParamType):
     """A number within limits; a share may be written as 0.5 or 50%."""
@@ -22,7 +24,7 @@ class Number(click.ParamType):
         except (ValueError, OverflowError):
             self.fail(f"{text!r} is no {self.name}; write it like {self.example()}", param, ctx)
         if not self.low <= number <= self.high or (self.below and number == self.high):
-            hint = f"; did you mean {number:g}%?" if self.share and self.high < number < 100 * self.high else ""
+            hint = meant(number) if self.share else ""
             self.fail(f"{text} is not {self.limits()}{hint}", param, ctx)
         return number
 

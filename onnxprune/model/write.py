@@ -109,6 +109,12 @@ def save(
     return SavedFile(target, digest, size + outside.size, data, stale)
 
 
+def size_of(model: ModelProto, style: ExternalStyle | None = None) -> int:
+    """Bytes of the file, and of its data file, that `save` would write: at most so many."""
+    outside, rest = _layout(model, style)
+    return outside.size + rest
+
+
 def _may_replace(target: Path, *, force: bool, source: Path | None) -> os.stat_result | None:
     """Status of what is at the target and will be replaced; None if nothing is there."""
     name = quoted(str(target))

@@ -1,7 +1,7 @@
 """From a request to the channels that stay: which groups may be cut, how many channels each keeps, and which."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -14,7 +14,7 @@ from onnxprune.criteria.methods import method as find_method
 from onnxprune.criteria.msvfp import Msvfp
 from onnxprune.criteria.ranking import Ranking
 from onnxprune.criteria.rules import Obs
-from onnxprune.errors import ModelError, UsageError
+from onnxprune.errors import ModelError, UsageError, spelled
 from onnxprune.pipeline import evidence
 from onnxprune.pipeline.costs import costs_of
 from onnxprune.pipeline.filters import Weights
@@ -130,17 +130,21 @@ class Chooser:
                 kept[group.name] = self.select(group, count)
         same = self.request.ratio if not allocator.losses and target is None else None
         asked = {g.name: None if g.name in self.notes else self.ratios.get(g.name, same) for g in self.deps.groups}
-        coarse = () if allocation.stopped_by else self._coarse(target, allocation.kept)
+        coarse = () if allocation.stopped_by else self._coarse(target, allocation.kept, losses)
         return Choice(kept, asked, self.notes, allocation.stopped_by, remarks=(*self._remarks(), *coarse))
 
-    def _coarse(self, target: tuple[str, float] | None, kept: Mapping[str, int]) -> tuple[str, ...]:
+    def _coarse(
+        self, target: tuple[str, float] | None, kept: Mapping[str, int], losses: Mapping[str, np.ndarray] | None
+    ) -> tuple[str, ...]:
         """Why more has gone than was asked, where the steps of the groups make it more than a point."""
         if target is None or (left := self.costs.share(target[0], list(kept.values()))) > target[1] - COARSE:
             return ()
         kind, share = target
-        return (
-            f"{kind} end at {left:.1%}: a step of any group back exceeds {share:.1%} (round_to=1 allows finer ones)",
-        )
+        single = replace(self.budget(target), round_to=1)
+        finer = allocate(self.costs, single, self.request.allocation, losses).kept
+        helps = self.costs.share(kind, list(finer.values())) > left + COARSE / 10
+        advice = f"; {spelled('round_to', 1)} allows finer ones" if helps else ""
+        return (f"{kind} end at {left:.1%}: a step of any group back exceeds {share:.1%}{advice}",)
 
     def select(self, group: Group, count: int) -> np.ndarray:
         """The channels of a group that stay when so many do."""
@@ -178,8 +182,6 @@ class Chooser:
         if self.lab is None:
             raise UsageError("'obs' runs the network to find its order; 'ncc' and 'l2' need weights only")
         self._curves = curves_of(self.lab, self.free, rule.ridge, self.progress)
-        unread = "no layer that reads it can be solved again"
-        self.notes |= {g.name: unread for g in self.free if g.name not in self._curves}
         return importance(self._curves)
 
     def _note_what_lacks(self) -> None:

@@ -16,6 +16,7 @@ from onnxprune import __version__
 from onnxprune.errors import CheckFailed, UsageError
 from onnxprune.model import save
 from onnxprune.model.external import ExternalStyle
+from onnxprune.model.write import size_of
 from onnxprune.pipeline.choose import Choice, Chooser, Progress, silent
 from onnxprune.pipeline.drop import largest_choice
 from onnxprune.pipeline.examine import examine
@@ -27,10 +28,12 @@ from onnxprune.pipeline.repair import repair, repaired_figure
 from onnxprune.pipeline.report import make_report
 from onnxprune.pipeline.request import Request, given_budgets
 from onnxprune.pipeline.run import Run, analysis_of, start
+from onnxprune.pipeline.size import sized_choice
 from onnxprune.pipeline.speed import fast_choice
 from onnxprune.pipeline.trials import Lab
 from onnxprune.report.summary import Report
 from onnxprune.surgery.plan import Plan, make_plan
+from onnxprune.surgery.recovery.values import with_biases
 from onnxprune.surgery.rewrite import cut
 
 
@@ -91,6 +94,8 @@ def _within(run: Run, chooser: Chooser) -> Choice:
     target = run.request.target_share()
     if run.request.max_drop is not None:
         return _largest(run, chooser)
+    if target and target[0] == "size":
+        return sized_choice(chooser, target[1], partial(_written_bytes, run))
     return fast_choice(run, chooser) if target and target[0] == "latency" else chooser.choose(target)
 
 
@@ -127,29 +132,46 @@ def _check_strict(run: Run, choice: Choice) -> None:
 
 def finish(run: Run, choice: Choice, output: str | os.PathLike[str] | None) -> Result:
     """Plan, rewrite, verify, save and report."""
-    origin = {"sha256": run.model.sha256, "name": run.model.path.name if run.model.path else None}
-    with run.stage("plan"):
-        moved = run.alignment if choice.kept else None
-        plan = make_plan(run.deps, choice.kept, source=origin, options=run.request.told(), alignment=moved)
-    dead = run.deps.dead(choice.kept)
-    with run.stage("rewrite"):
-        pruned = _cut(run, choice, dead)
-        if choice.kept:
-            _sign(pruned, plan)
+    plan, pruned = _rewritten(run, choice)
     saved = None
     if output is None or run.request.dry_run:
         examine(run, choice.kept, pruned)
     else:
         with run.stage("save"):
-            style = run.model.external or (ExternalStyle() if run.request.save_as_external_data else None)
             target = Path(output)
             saved = save(
-                pruned, target, style=style, force=run.request.force, source=run.model.path,
+                pruned, target, style=_style(run), force=run.request.force, source=run.model.path,
                 check=lambda path: examine(run, choice.kept, path),
             )  # fmt: skip
         run.seconds["save"] -= run.seconds.get("verify", 0.0) + run.seconds.get("measure", 0.0)
-    report = make_report(run, choice, plan, dead, pruned, saved)
+    report = make_report(run, choice, plan, run.deps.dead(choice.kept), pruned, saved)
     return Result(pruned, plan, report)
+
+
+def _rewritten(run: Run, choice: Choice) -> tuple[Plan, onnx.ModelProto]:
+    """The plan of a choice, and the model as it will be written."""
+    origin = {"sha256": run.model.sha256, "name": run.model.path.name if run.model.path else None}
+    with run.stage("plan"):
+        moved = run.alignment if choice.kept else None
+        plan = make_plan(run.deps, choice.kept, source=origin, options=run.request.told(), alignment=moved)
+    with run.stage("rewrite"):
+        pruned = _cut(run, choice, run.deps.dead(choice.kept))
+        if choice.kept:
+            _sign(pruned, plan)
+    return plan, pruned
+
+
+def _written_bytes(run: Run, choice: Choice) -> int:
+    """Bytes of the file that a choice makes; the biases that a repair adds are there, whatever they will hold."""
+    if run.request.compensate != "none" and choice.kept:
+        base = with_biases(run.model.proto, run.deps, run.deps.dead(choice.kept))
+        run = replace(run, base=base, full=analysis_of(run.model, run.request, run.shapes, base))
+    return size_of(_rewritten(run, choice)[1], _style(run))
+
+
+def _style(run: Run) -> ExternalStyle | None:
+    """How weights are stored outside; None where they stay inside."""
+    return run.model.external or (ExternalStyle() if run.request.save_as_external_data else None)
 
 
 def _cut(run: Run, choice: Choice, dead: np.ndarray) -> onnx.ModelProto:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx
@@ -13,6 +14,7 @@ from onnxprune.pipeline.enough import too_few
 from onnxprune.pipeline.progress import Progress
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Run
+from onnxprune.pipeline.sensitivity import worth
 from onnxprune.pipeline.trials import Kept, Lab
 from onnxprune.runtime.accuracy import Metric, evaluate
 from onnxprune.runtime.fit import read_options
@@ -79,14 +81,22 @@ def _scale(request: Request) -> Scale | None:
 
 
 def curves_of(lab: Lab, groups: Sequence[Group], ridge: float, progress: Progress) -> dict[str, Curve]:
-    """For each group the order in which channels leave best, and the drift with its readers re-solved."""
+    """For each group the order in which channels leave best, and the drift with its readers re-solved.
+
+    Where none can be, a channel is worth the energy of its filters times that of the weights that read it.
+    """
     samples = calibration(lab)
     lab.remarks.append(f"order and losses of channels measured on {samples.what}")
     names = [g.name for g in groups]
     with one_thread():
-        return repair_curves(
-            lab.model, lab.deps, names, samples.feeds, ridge=ridge, seed=lab.request.seed, progress=progress
-        )
+        found = repair_curves(
+            lab.model, lab.deps, names, samples.feeds,
+            worth=partial(worth, lab.weights), ridge=ridge, seed=lab.request.seed, progress=progress,
+        )  # fmt: skip
+    if plain := [name for name, curve in found.items() if not curve.solved]:
+        first = f"{len(plain)} of {len(found)} groups, such as {plain[0]}"
+        lab.remarks.append(f"ranked by weights, as no layer that reads them can be solved again: {first}")
+    return found
 
 
 def importance(curves: Mapping[str, Curve]) -> dict[str, np.ndarray]:

@@ -46,14 +46,34 @@ def make_report(
         samples=run.samples,
         latency_note=measured.latency_note,
         input_shapes=run.shapes,
-        warnings=tuple(run.warnings),
-        notes=(*run.notes, *slower(*figures)),
+        warnings=(*run.warnings, *(() if choice.stopped_by else missed(request, *figures))),
+        notes=(*run.notes, *unrounded(request, plan), *slower(*figures)),
         seconds=dict(run.seconds),
         removed=choice.removed,
         approximated=tuple((run.full or deps).nodes[k].label for k in approximated),
         sha256={"source": run.model.sha256} | ({"output": saved.sha256} if saved else {}),
         next_commands=_next(run, saved),
     )
+
+
+def missed(request: Request, before: Figures, after: Figures) -> tuple[str, ...]:
+    """That more is left of a cost than was asked, where it is."""
+    kind, share = request.target_share() or ("", 1.0)
+    figures = {"macs": "macs", "params": "params", "size": "bytes"}
+    if kind not in figures:
+        return ()
+    whole, left = (getattr(f, figures[kind]) for f in (before, after))
+    return (f"{kind} end at {left / whole:.2%}, more than the {share:.2%} asked for",) if left > share * whole else ()
+
+
+def unrounded(request: Request, plan: Plan) -> tuple[str, ...]:
+    """Groups whose counts are not the multiples that the user wants."""
+    step = request.round_to or 1
+    odd = [g for g in plan.groups if len(g.keep) < g.channels and len(g.keep) % step]
+    if not odd:
+        return ()
+    first = f"{odd[0].name} ({len(odd[0].keep)} of {odd[0].channels})"
+    return (f"no multiple of {step} is left of {len(odd)} groups, narrower ones above all, such as {first}",)
 
 
 def slower(before: Figures, after: Figures) -> tuple[str, ...]:

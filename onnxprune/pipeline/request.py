@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from onnxprune.errors import UsageError, spelled
+from onnxprune.pipeline.choices import SHARES
+from onnxprune.pipeline.share import meant, share
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -105,6 +107,7 @@ class Request:
             object.__setattr__(self, "metric", (self.metric,))
         self._check_lossless()
         self._settle()
+        self._read_shares()
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise UsageError(f"a seed is a whole number from 0 on, not {self.seed!r}")
         budgets = given_budgets(vars(self))
@@ -114,8 +117,6 @@ class Request:
             raise UsageError(
                 "say how much to remove: ratio=0.5, target='macs=0.5', threshold=0.9, max_drop='1%' or lossless=True"
             )
-        if self.threshold is not None and not -1 <= self.threshold <= 1:
-            raise UsageError(f"a similarity threshold lies between -1 and 1, not {self.threshold}")
         self._check_data()
         self.allowed_drop()
         if self.heads not in ("whole", "dims"):
@@ -163,6 +164,18 @@ class Request:
             if name == "method" or getattr(self, name) == "auto":
                 object.__setattr__(self, name, value)
 
+    def _read_shares(self) -> None:
+        """Put numbers in the place of shares that are written as texts.  Raises UsageError for what is no share."""
+        read: dict[str, Any] = {"max_ratio": share(self.max_ratio, "the largest ratio")}
+        if self.ratio is not None:
+            read["ratio"] = share(self.ratio, "the ratio to remove")
+        if self.threshold is not None:
+            read["threshold"] = share(self.threshold, "the similarity to remove from", low=-1)
+        read["ratio_for"] = {k: share(v, f"the ratio to remove of {k!r}") for k, v in self.ratio_for.items()}
+        for name, value in read.items():
+            object.__setattr__(self, name, value)
+        self.target_share()
+
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> "Request":
         """A request from keyword options.  Raises UsageError for a name that is no option."""
@@ -175,11 +188,10 @@ class Request:
         """(kind, share to keep).  Raises UsageError."""
         if self.target is None:
             return None
-        kind, _, share = self.target.partition("=")
-        try:
-            return kind.strip().lower(), float(share)
-        except ValueError:
-            raise UsageError(f"a target looks like macs=0.5 (keep half of the MACs), not {self.target!r}") from None
+        kind, mark, left = str(self.target).partition("=")
+        if not mark:
+            raise UsageError(f"a target looks like macs=0.5 (keep half of the MACs), not {self.target!r}")
+        return kind.strip().lower(), share(left, f"the share of {kind.strip()} to keep")
 
     def allowed_drop(self) -> float | None:
         """The most that the metric may fall.  Raises UsageError."""
@@ -192,6 +204,9 @@ class Request:
             drop = -1.0
         if not 0 <= drop < float("inf"):
             raise UsageError(f"max_drop looks like 0.01 or 1% (one point of the metric), not {self.max_drop!r}")
+        if drop > 1 and (not self.metric or self.metric[0] in SHARES):
+            other = "" if self.metric else f" (or name a metric of another unit: {spelled('metric', 'snr')})"
+            raise UsageError(f"a largest drop of {drop:g} is more than all of a metric from 0 to 1{meant(drop)}{other}")
         return drop
 
     def told(self) -> dict[str, Any]:

@@ -59,12 +59,22 @@ def modelled_curves(
     for k, group in enumerate(groups):
         progress(f"sensitivity of {group.name}", k, len(groups))
         ranking = rank(group)
-        worth = sum((_shares(weights, s) for s in group.readers), np.zeros(len(group))) * len(group)
-        lost = np.concatenate([[0.0], np.cumsum(ranking.losses * worth[ranking.order])])
+        read = _read_shares(weights, group) * len(group)
+        lost = np.concatenate([[0.0], np.cumsum(ranking.losses * read[ranking.order])])
         counts = counts_of(len(group))
         removed = [len(group) - c for c in counts]
         curves.append(Curve(group.name, len(group), tuple(removed), tuple(float(lost[r]) for r in removed)))
     return Sensitivity(tuple(curves), "modelled share of the readers' outputs")
+
+
+def worth(weights: Weights, group: Group) -> np.ndarray:
+    """The energy of each channel's filters, times its share in the weights that read it: (channels,)."""
+    return weights.filters(group).strengths * _read_shares(weights, group)
+
+
+def _read_shares(weights: Weights, group: Group) -> np.ndarray:
+    """The shares of each channel in the energies of the weights that read the group, summed: (channels,)."""
+    return sum((_shares(weights, s) for s in group.readers), np.zeros(len(group)))
 
 
 def _shares(weights: Weights, slot: Slot) -> np.ndarray:

@@ -16,12 +16,12 @@ def html(report: Report) -> str:
     style = resources.files("onnxprune.report").joinpath("style.css").read_text("utf-8")
     title = f"{words.shown(report.source)} → {words.shown(report.output) if report.output else 'nothing written'}"
     sections = (
+        _warnings(report.warnings),
         _figures(report),
         _merits(report),
         _facts(report),
         _groups(report.groups),
         _frozen(report.frozen),
-        _warnings(report.warnings),
         _next(report.next_commands),
     )
     return "\n".join(

@@ -108,8 +108,13 @@ class Report:
         return any(g.kept < g.channels for g in self.groups)
 
     def to_json(self) -> dict[str, Any]:
-        """The report as JSON values; times and latencies are in seconds, sizes in bytes."""
-        data = asdict(self)
+        """The report as JSON values; times and latencies are in seconds, sizes in bytes.
+
+        `nothing_removed` is the reason where no channel went, and null where some did.
+        """
+        from onnxprune.report.words import untouched
+
+        data = asdict(self) | {"nothing_removed": None if self.changed else untouched(self)}
         data["proof"] = {"verified": self.proof is not None, "result": self.proof, "error": self.proof_error}
         data["proof"] |= data.pop("proof_runs")
         del data["proof_error"]

@@ -29,19 +29,19 @@ def text_of(renderable: RenderableType, width: int = 80) -> str:
 
 
 def rendered(report: Report, *, details: bool = False) -> RenderableType:
-    """The report for a rich console; `details` adds all groups, all reasons and the time of each stage."""
-    parts: list[RenderableType] = [_title(report), Text(), FiguresTable(report)]
+    """The report for a rich console; `details` adds all groups, all reasons and the time of each stage.
+
+    What was not done as asked comes first: that nothing was removed, and the warnings.
+    """
+    parts: list[RenderableType] = [] if report.changed else [Text(_nothing(report), style="bold"), Text()]
+    parts += [_title(report), *messages(report.warnings), Text(), FiguresTable(report)]
     if report.metrics:
         parts += [Text(), _merits(report)]
-    if report.changed:
-        parts += [Text(), _facts(report, details)]
-    else:
-        parts += [Text(), Text(_nothing(report), style="bold"), Text(), _facts(report, details)]
+    parts += [Text(), _facts(report, details)]
     if details and report.groups:
         parts += [Text(), groups_table(report.groups)]
     if report.frozen and (details or not report.changed):
         parts += [Text(), frozen_table(report.frozen, None if details else FEW)]
-    parts += messages(report.warnings)
     if report.next_commands:
         parts += [Text(), Text("next", style="bold"), *map(_command, report.next_commands)]
     return Group(*parts)

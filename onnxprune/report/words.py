@@ -3,6 +3,7 @@
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -140,12 +141,21 @@ def channels(report: Report) -> str:
 
 def untouched(report: Report) -> str:
     """Why nothing was removed, in one line."""
-    if report.groups:
-        names = plural(len(report.groups), "group")
-        if report.options.get("lossless"):
-            return f"every channel of the {names} that could be cut has a part in the output"
-        return f"what was asked leaves all channels of the {names} that could be cut"
-    return "no layer of this network has channels that can be removed"
+    if not report.groups:
+        return "no layer of this network has channels that can be removed"
+    names, options = plural(len(report.groups), "group"), report.options
+    if options.get("lossless"):
+        return f"every channel of the {names} that could be cut has a part in the output"
+    if all(g.note for g in report.groups):
+        whole = Counter(clean(g.note) for g in report.groups).most_common()
+        reasons = ", ".join(why if len(whole) == 1 else f"{why} ({n})" for why, n in whole)
+        return f"of {names} that could be cut all stay whole: {reasons}"
+    if "threshold" in options:
+        return f"no channel of the {names} that could be cut is as similar as that to one that stays"
+    if all(g.channels == 1 for g in report.groups):
+        return f"the {names} that could be cut have one channel each"
+    limit = "the largest ratio" if options.get("max_ratio", 1.0) < 1 else "what was asked"
+    return f"{limit} leaves all channels of the {names} that could be cut: it is less than one step of any"
 
 
 def widths(rows: Iterable[FrozenRow]) -> str:

@@ -1,7 +1,11 @@
-"""What it costs to remove channels of each group when the readers are re-solved: the base of choice and allocation."""
+"""What it costs to remove channels of each group: the base of choice and allocation.
+
+Where layers that read a group can be solved again, that is what is left of the error then; elsewhere the error of the
+cut alone.  Both are drift of the network's outputs, so that the groups compare.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -21,14 +25,21 @@ WIDEST = 1200  # features of a reader up to which all their covariances are used
 ROWS = 1 << 16  # positions that a reader's covariances are taken over
 MULTIPLICATIONS = 1e12  # of all trial runs together
 PROBES = (0.25, 0.5)  # shares of a group that trial runs leave out
+FAINT = 1e-3  # of the mean worth: what the channel of no worth at all has
 
 
 @dataclass(frozen=True)
 class Curve:
-    """order: channels, first to leave first; loss: (channels + 1,) drift of the outputs when 0, 1, ... have left."""
+    """The way of a group down to its last channel.
+
+    order: channels, first to leave first.
+    loss: (channels + 1,) drift of the outputs when 0, 1, ... have left.
+    solved: whether layers that read the group are solved again; otherwise the order is that of the weights.
+    """
 
     order: np.ndarray
     loss: np.ndarray
+    solved: bool = True
 
 
 @dataclass(frozen=True)
@@ -55,14 +66,19 @@ def repair_curves(
     names: Sequence[str],
     feeds: Feeds,
     *,
+    worth: Callable[[Group], np.ndarray] = lambda group: np.ones(len(group)),
     ridge: float = 1e-3,
     seed: int = 0,
     progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> dict[str, Curve]:
-    """For each named group the order of its channels and the loss; groups without a solvable reader are left out.
+    """For each named group the order of its channels and the loss.
 
-    The loss is a covariance-based error at the readers, scaled by trial runs of the network, in which a part of the
-    group is out and its readers are re-solved: mean squared drift of the outputs per unit of their variance.
+    The loss is an error at the readers, scaled by trial runs of the network, in which a part of the group is out and
+    its readers are re-solved: mean squared drift of the outputs per unit of their variance.  The error comes from
+    covariances; where no reader can be solved, it is the worth of the channels that are out.
+
+    Args:
+        worth: of the channels of a group by its weights, (channels,), at least 0.
     """
     feeds = within(feeds, deps.statics.shapes)
     network = Network(model)
@@ -74,11 +90,25 @@ def repair_curves(
     for k, group in enumerate(groups):
         progress(f"measuring {group.name}", k, len(groups))
         ports = [p for s in group.readers if s.source in seen for p in ports_of(finder, group, s, seen[s.source])]
-        if not ports or len(group) < 2:
-            continue
-        found = elimination([p.reader for p in ports], ridge=ridge)
-        curves[group.name] = Curve(found.order, _scaled(model, deps, group, ports, found, drift, ridge))
-    return curves
+        found = elimination([p.reader for p in ports], ridge=ridge) if ports else by_worth(worth(group))
+        loss = np.zeros(2) if len(group) < 2 else _scaled(model, deps, group, ports, found, drift, ridge)
+        curves[group.name] = Curve(found.order, loss, bool(ports))
+    return _typical_where_unseen(curves)
+
+
+def by_worth(worth: np.ndarray) -> Order:
+    """The channels of least worth first, and the share of all worth that has left before each."""
+    shares = (worth + FAINT * worth.mean()) / max((1 + FAINT) * float(worth.sum()), 1e-30)
+    order = np.argsort(shares, kind="stable")
+    return Order(order, np.append(0.0, np.cumsum(shares[order])[:-1]))
+
+
+def _typical_where_unseen(curves: Mapping[str, Curve]) -> dict[str, Curve]:
+    """Groups that no trial run has shown anything of, such as those of a branch not taken, lose as others do."""
+    seen = {name: c for name, c in curves.items() if np.isfinite(c.loss).all()}
+    half = float(np.median([c.loss[len(c.order) // 2] for c in seen.values()])) if seen else 1.0
+    even = {name: 2 * half * np.linspace(0, 1, len(c.order) + 1) for name, c in curves.items()}
+    return {name: seen.get(name, replace(c, loss=even[name])) for name, c in curves.items()}
 
 
 def _scaled(
@@ -90,13 +120,18 @@ def _scaled(
     drift: "Drift",
     ridge: float,
 ) -> np.ndarray:
-    """The loss at the readers in units of drift at the outputs, by trial runs; a saturated drift falls behind it."""
+    """The loss at the readers in units of drift at the outputs, by trial runs; a saturated drift falls behind it.
+
+    NaN where no output moves although nothing makes up for what is gone, or where the outputs are no numbers.
+    """
     counts = sorted({max(1, int(len(group) * share)) for share in PROBES})
     units = []
     for count in counts:
         values = repaired(drift.network, ports, found.order[:count], ridge)
         trial = mask(with_values(model, values), deps, deps.dead({group.name: found.order[count:]}))
         units.append(drift(trial) / max(found.loss[count], 1e-30))
+    if not np.isfinite(units).all() or (not ports and found.loss[-1] > 0 and not any(units)):
+        return np.full(len(group) + 1, np.nan)
     unit = np.exp(np.interp(np.arange(len(group) + 1), counts, np.log(np.maximum(units, 1e-30))))
     last = 2 * found.loss[-1]  # no group loses all its channels
     return np.maximum.accumulate(np.append(found.loss, last) * unit)

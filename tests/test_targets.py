@@ -1,0 +1,200 @@
+"""Targets on networks whose layers cannot all be solved again: they are met all the same, and what is not is said."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from cli_runs import DIGITS, MIXED, SAMPLE, Runner
+from patterns.builder import NONE, Net
+from runtime_models import conv_net
+
+import onnxprune
+from onnxprune.report.terminal import plain
+
+SIDE = (1, 3, 8, 8)
+
+
+def share(result: onnxprune.Result, kind: str = "macs") -> float:
+    return getattr(result.report.after, kind) / getattr(result.report.before, kind)
+
+
+def reshaped(net: Net) -> str:
+    """Two layers whose weights are stored flat, or turned."""
+    rng = net.rng
+    y = net.relu(net.conv("x", 3, 16, dead=NONE))
+    flat = net.tensor(rng.standard_normal((16, 16 * 9)).astype(np.float32) / 12)
+    y = net.relu(net.op("Conv", y, net.op("Reshape", flat, net.ints(16, 16, 3, 3)), pads=[1] * 4))
+    turned = net.tensor(rng.standard_normal((16, 4, 1, 1)).astype(np.float32) / 4)
+    return net.op("Conv", y, net.op("Transpose", turned, perm=[1, 0, 2, 3]))
+
+
+def branching(net: Net) -> str:
+    """A layer before an If, and two in each of its branches, one of which random input does not take."""
+    y = net.relu(net.conv("x", 3, 16, dead=NONE))
+    bodies = [branch(net, y, seed) for seed in (1, 2)]
+    condition = net.op("Less", net.op("ReduceMax", "x", keepdims=0), net.tensor(np.float32(1e6)))
+    return net.op("If", condition, then_branch=bodies[0], else_branch=bodies[1])
+
+
+def branch(net: Net, y: str, seed: int) -> onnx.GraphProto:
+    rng = np.random.default_rng(seed)
+    shapes = {f"a{seed}": (16, 16, 3, 3), f"b{seed}": (4, 16, 1, 1)}
+    weights = [onnx.numpy_helper.from_array(rng.standard_normal(s).astype(np.float32), n) for n, s in shapes.items()]
+    make, out = onnx.helper.make_node, f"out{seed}"
+    nodes = [
+        make("Conv", [y, f"a{seed}"], [f"c{seed}"], pads=[1] * 4),
+        make("Relu", [f"c{seed}"], [f"r{seed}"]),
+        make("Conv", [f"r{seed}", f"b{seed}"], [out]),
+    ]
+    value = onnx.helper.make_tensor_value_info(out, onnx.TensorProto.FLOAT, [1, 4, 8, 8])
+    return onnx.helper.make_graph(nodes, "branch", [], [value], weights)
+
+
+def quantised(net: Net) -> str:
+    """Three convolutions in int8, their weights and what is between them dequantised."""
+    y = requantised(net, "x")
+    for cin, cout in ((3, 16), (16, 16)):
+        y = requantised(net, net.relu(net.op("Conv", y, *int8(net, cout, cin), pads=[1] * 4)))
+    return requantised(net, net.op("Conv", y, *int8(net, 4, 16), pads=[1] * 4))
+
+
+def requantised(net: Net, y: str) -> str:
+    scale, zero = net.tensor(np.float32(0.04)), net.tensor(np.int8(0))
+    return net.op("DequantizeLinear", net.op("QuantizeLinear", y, scale, zero), scale, zero)
+
+
+def int8(net: Net, cout: int, cin: int) -> tuple[str, str]:
+    """Weights and biases of a layer, with the scales that runtimes want."""
+    scales = net.rng.uniform(0.002, 0.006, cout).astype(np.float32)
+    weights = net.tensor(net.rng.integers(-127, 128, (cout, cin, 3, 3)).astype(np.int8), "w")
+    bias = net.tensor(net.rng.integers(-300, 300, cout).astype(np.int32), "bias")
+    real = net.op(
+        "DequantizeLinear", weights, net.tensor(scales, "scales"), net.tensor(np.zeros(cout, np.int8)), axis=0
+    )
+    none = net.tensor(np.zeros(cout, np.int32))
+    return real, net.op("DequantizeLinear", bias, net.tensor(scales * np.float32(0.04), "scales"), none, axis=0)
+
+
+@pytest.mark.parametrize("build", [reshaped, branching, quantised], ids=lambda f: f.__name__)
+def test_a_target_is_met_whatever_holds_the_weights(build: Callable[[Net], str]) -> None:
+    net = Net()
+    model = net.model(SIDE, [build(net)], onnx.TensorProto.FLOAT, SIDE)
+    result = onnxprune.prune(model, target="macs=0.5", round_to=1, measure=False)
+    assert 0.4 < share(result) <= 0.5
+    assert not result.report.warnings
+    rows = {g.name: g.kept / g.channels for g in result.report.groups}
+    assert min(rows.values()) > 0.2, f"all of it came out of one group: {rows}"
+
+
+def test_groups_that_no_trial_run_has_seen_do_not_go_for_nothing() -> None:
+    net = Net()
+    model = net.model(SIDE, [branching(net)], onnx.TensorProto.FLOAT, SIDE)
+    result = onnxprune.prune(model, target="params=0.6", round_to=1, measure=False)
+    kept = [g.kept for g in result.report.groups]
+    assert len(kept) == 3
+    assert min(kept) > 3
+
+
+def test_missing_a_target_is_the_first_that_is_said_after_the_name() -> None:
+    result = onnxprune.prune(conv_net(16), target="macs=0.1", max_ratio=0.5, measure=False)
+    assert share(result) > 0.1
+    first = " ".join(plain(result.report).split("parameters")[0].split())
+    assert "warning: macs can only go down to" in first
+
+
+def test_removing_nothing_is_the_first_line_and_a_field_with_the_reason() -> None:
+    result = onnxprune.prune(conv_net(16), target="macs=0.5", exclude=["*"], measure=False)
+    reason = "of 2 groups that could be cut all stay whole: excluded by '*'"
+    assert plain(result.report).splitlines()[0].startswith("nothing was removed: of 2 groups")
+    assert result.report.to_json()["nothing_removed"] == reason
+    assert onnxprune.prune(conv_net(16), ratio=0.5, measure=False).report.to_json()["nothing_removed"] is None
+
+
+@pytest.mark.parametrize("asked", [0.9, 0.6, 0.4])
+@pytest.mark.parametrize("outside", [False, True], ids=["one file", "data file"])
+def test_a_size_is_that_of_the_bytes_that_are_written(tmp_path: Path, asked: float, outside: bool) -> None:
+    options = {"method": "l2", "round_to": 1, "measure": False, "save_as_external_data": outside}
+    onnx.save(conv_net(12), tmp_path / "in.onnx")  # small: names and metadata are a good part of it
+    before = (tmp_path / "in.onnx").stat().st_size
+    folder = tmp_path / "out"
+    folder.mkdir()
+    result = onnxprune.prune(tmp_path / "in.onnx", folder / "out.onnx", target=f"size={asked}", **options)
+    after = sum(file.stat().st_size for file in folder.iterdir())
+    assert after == result.report.after.bytes
+    assert (after <= asked * before) != any("size" in warning for warning in result.report.warnings)
+
+
+def test_a_size_that_the_metadata_would_exceed_is_held(tmp_path: Path) -> None:
+    result = onnxprune.prune(MIXED, tmp_path / "out.onnx", target="size=0.6", measure=False)
+    assert (tmp_path / "out.onnx").stat().st_size <= 0.6 * MIXED.stat().st_size
+    assert not result.report.warnings
+
+
+@pytest.mark.parametrize("kind", ["macs", "params"])
+@pytest.mark.parametrize("asked", [0.85, 0.5, 0.2])
+def test_a_cost_is_at_most_what_was_asked(kind: str, asked: float) -> None:
+    result = onnxprune.prune(MIXED, target=f"{kind}={asked}", method="l2", measure=False)
+    assert share(result, kind) <= asked
+
+
+SLIPS = {
+    "ratio": ({"ratio": 50}, "did you mean 50%?"),
+    "target": ({"target": "macs=50"}, "did you mean 50%?"),
+    "threshold": ({"threshold": 95}, "did you mean 95%?"),
+    "max_drop": ({"max_drop": 5, "data": SAMPLE}, "did you mean 5%?"),
+    "max_ratio": ({"ratio": 0.5, "max_ratio": 90}, "did you mean 90%?"),
+    "ratio_for": ({"ratio_for": {"a": 30}}, "did you mean 30%?"),
+    "no share": ({"ratio": "half"}, "'half'"),
+}
+
+
+@pytest.mark.parametrize("slip", SLIPS)
+def test_a_percentage_without_its_sign_is_asked_about(slip: str) -> None:
+    options, question = SLIPS[slip]
+    with pytest.raises(onnxprune.UsageError) as found:
+        onnxprune.prune(DIGITS, **options)
+    assert question in str(found.value)
+
+
+def test_the_command_line_asks_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    run = Runner(capsys)
+    for words in (["--max-drop", "5", "--data", SAMPLE], ["--threshold", "95"], ["--target", "macs=50"]):
+        outcome = run(DIGITS, "--dry-run", *words)
+        assert outcome.code == 2
+        assert f"did you mean {str(words[1]).removeprefix('macs=')}%?" in outcome.err
+
+
+def test_a_drop_in_another_unit_may_be_more_than_one() -> None:
+    options = {"max_drop": 3, "data": SAMPLE, "metric": ["snr"]}
+    assert onnxprune.prune(DIGITS, method="l2", compensate="none", measure=False, **options).report.metrics
+
+
+def test_percentages_are_shares() -> None:
+    texts = onnxprune.prune(conv_net(16), ratio="50%", measure=False)
+    numbers = onnxprune.prune(conv_net(16), ratio=0.5, measure=False)
+    assert [g.kept for g in texts.report.groups] == [g.kept for g in numbers.report.groups]
+    assert share(onnxprune.prune(conv_net(16), target="macs=50%", measure=False)) <= 0.5
+
+
+def test_finer_steps_are_proposed_only_where_they_help(capsys: pytest.CaptureFixture[str]) -> None:
+    wide = onnxprune.prune(conv_net(64), target="macs=0.97", method="l2", measure=False)
+    assert any("round_to=1 allows" in note for note in wide.report.notes)
+    single = onnxprune.prune(conv_net(4), target="macs=0.6", method="l2", round_to=1, measure=False)
+    assert any("a step of any group back" in note for note in single.report.notes)
+    assert not any("round_to" in note for note in single.report.notes)
+
+
+def test_the_command_line_proposes_in_its_own_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    onnx.save(conv_net(64), tmp_path / "in.onnx")
+    words = ["--dry-run", "--no-measure", "--method", "l2", "--target", "macs=0.97"]
+    said = " ".join(Runner(capsys)(tmp_path / "in.onnx", *words).out.split())
+    assert "--round-to 1 allows finer ones" in said
+    assert "round_to" not in said
+
+
+def test_counts_that_are_no_multiples_are_said() -> None:
+    notes = onnxprune.prune(conv_net(6), ratio=0.5, round_to=8, measure=False).report.notes
+    assert any(note.startswith("no multiple of 8 is left of") for note in notes)
+    assert not any("multiple" in n for n in onnxprune.prune(conv_net(16), ratio=0.5, round_to=1).report.notes)
