@@ -5,10 +5,11 @@ import functools
 import numpy as np
 
 from onnxprune.channels.boxes import Value, settle
-from onnxprune.channels.dependencies import INTEGERS, Dependencies, Use, passed
+from onnxprune.channels.dependencies import Dependencies, Use, passed
 from onnxprune.channels.explain import Ties
 from onnxprune.channels.grouping import groups_of
 from onnxprune.channels.labels import Labels, is_fixed
+from onnxprune.channels.parameters import INTEGERS
 from onnxprune.channels.roles import Role
 from onnxprune.channels.walk import Walk
 

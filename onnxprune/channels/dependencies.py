@@ -13,6 +13,7 @@ from onnxprune.channels.boxes import Detour, Value
 from onnxprune.channels.explain import Ties
 from onnxprune.channels.labels import COMBINES, Axes, Labels, is_fixed
 from onnxprune.channels.nodes import Node
+from onnxprune.channels.parameters import parameters
 from onnxprune.channels.roles import Balance, Cost, Role, Scaling
 from onnxprune.model.static import Statics
 
@@ -179,15 +180,19 @@ class Dependencies:
         gone = self.nothing if dead is None else dead
         return sum(self.layer_macs(layer, gone) for layer in self.layers)
 
+    @cached_property
+    def weights(self) -> tuple[Use, ...]:
+        """The first use of every tensor that holds parameters (`channels.parameters`)."""
+        kept = parameters(self.nodes, self.sources, {layer.node for layer in self.layers})
+        return tuple({use.source: use for use in reversed(self.uses) if use.source in kept}.values())
+
     def params(self, dead: np.ndarray | None = None) -> int:
-        """Elements of all tensors of the file that hold weights, each counted once."""
+        """Elements of the tensors that layers, norms and the like take as weights, biases and scales, each once.
+
+        Constants that are no weights, such as grids of anchors, sizes and bounds, do not count.
+        """
         gone = self.nothing if dead is None else dead
-        first = {use.source: use for use in reversed(self.uses)}
-        return sum(
-            math.prod(int(self.live(x, gone).sum()) for x in use.axes)
-            for use in first.values()
-            if self.sources[use.source].dtype not in INTEGERS
-        )
+        return sum(math.prod(int(self.live(x, gone).sum()) for x in use.axes) for use in self.weights)
 
     @property
     def nothing(self) -> np.ndarray:
@@ -248,4 +253,3 @@ def passed(makers: Mapping[str, Node], origin: str, end: Node) -> list[str]:
 
 
 TIES = "ties it to"
-INTEGERS = (onnx.TensorProto.INT64, onnx.TensorProto.BOOL, onnx.TensorProto.STRING)

@@ -6,8 +6,9 @@ import numpy as np
 import onnx
 
 from onnxprune.budget.cost import Costs, Term
-from onnxprune.channels.dependencies import INTEGERS, Dependencies
+from onnxprune.channels.dependencies import Dependencies
 from onnxprune.channels.labels import Labels, is_fixed
+from onnxprune.channels.parameters import INTEGERS
 from onnxprune.model.tensors import BITS
 
 
@@ -31,7 +32,7 @@ def costs_of(deps: Dependencies, size: int) -> Costs:
     macs = tuple(term(c.times, c.labels) for layer in deps.layers for c in layer.costs)
     first = {use.source: use for use in reversed(deps.uses)}
     weights = [use for use in first.values() if deps.sources[use.source].dtype not in INTEGERS]
-    params = tuple(term(1, use.axes) for use in weights)
+    params = tuple(term(1, use.axes) for use in deps.weights)
     sizes = [onnx.helper.tensor_dtype_to_np_dtype(deps.sources[use.source].dtype).itemsize for use in weights]
     held = [k for k, use in enumerate(weights) if deps.sources[use.source].kind != "fill"]
     stored = tuple(term(sizes[k], weights[k].axes) for k in held)

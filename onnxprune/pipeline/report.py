@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from onnxprune.channels.dependencies import INTEGERS, Dependencies
+from onnxprune.channels.dependencies import Dependencies
+from onnxprune.channels.parameters import INTEGERS
 from onnxprune.model.write import SavedFile
 from onnxprune.pipeline.choose import Choice
 from onnxprune.pipeline.costs import peak_activations

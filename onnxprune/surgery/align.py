@@ -15,9 +15,10 @@ import onnx
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from onnxprune.channels.dependencies import INTEGERS, Dependencies, Group, Slot
+from onnxprune.channels.dependencies import Dependencies, Group, Slot
 from onnxprune.channels.grouping import groups_of
 from onnxprune.channels.labels import BALANCES, Labels, is_fixed
+from onnxprune.channels.parameters import INTEGERS
 from onnxprune.channels.roles import Balance, Role
 from onnxprune.errors import UsageError
 from onnxprune.surgery.copying import Replaced, copy_model, graphs_of

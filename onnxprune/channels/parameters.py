@@ -1,0 +1,93 @@
+"""Which tensors of a file are parameters of the network, and which are numbers that it merely computes with."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from onnx import TensorProto
+
+if TYPE_CHECKING:
+    from onnxprune.channels.dependencies import Node, Source
+
+INTEGERS = (TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING)
+NORMS = frozenset(
+    "BatchNormalization InstanceNormalization LayerNormalization GroupNormalization RMSNormalization GroupNorm "
+    "SimplifiedLayerNormalization SkipLayerNormalization SkipSimplifiedLayerNormalization EmbedLayerNormalization "
+    "PRelu".split()
+)
+TABLES = frozenset({"Gather", "EmbedLayerNormalization"})
+NUMBERS = frozenset(  # sizes, bounds, exponents and steps beside what is worked on
+    "Resize Upsample Pad Slice Clip TopK NonMaxSuppression Tile Range Dropout QuantizeLinear DequantizeLinear Pow "
+    "Expand OneHot".split()
+)
+STILL = NORMS | frozenset("Add Sub Mul Div Cast Identity QuantizeLinear DequantizeLinear".split())
+
+
+def parameters(nodes: Sequence[Node], sources: Mapping[str, Source], layers: Collection[int]) -> frozenset[str]:
+    """Keys of the tensors that hold parameters: weights, biases, scales and tables.
+
+    What a layer, a norm or a table look-up takes is one, perhaps behind nodes that compute from constants alone.  So is
+    what changes a value, by a sum or a product, say, if a layer follows (the scale of a norm that is written out,
+    learned positions), or if it has one element per channel of the layer right before it: a bias.  Grids of anchors,
+    with which boxes are computed behind the last layer, are none, nor are single numbers, sizes and bounds.
+
+    Args:
+        nodes: in the order of the analysis.
+        sources: tensors of the file by key.
+        layers: nodes that multiply by weights, by position.
+    """
+    constant, behind, ahead = _constant(nodes, sources), _behind(nodes, layers), _ahead(nodes, layers)
+    found: set[str] = set()  # keys of constants that are parameters, or that parameters are made into
+    for k, node in reversed(list(enumerate(nodes))):
+        fixed = [key for key in node.inputs if key in constant]
+        if all(key in constant for key in node.outputs if key):
+            made = found & set(node.outputs)
+            found.update(key for key in fixed if made and (key not in sources or _wide(sources[key])))
+        elif k in layers or node.proto.op_type in NORMS:
+            found.update(fixed)
+        elif node.proto.op_type in TABLES:
+            found.update(set(fixed) & {node.inputs[0]})
+        elif node.proto.op_type not in NUMBERS:
+            own = bool(behind & set(node.inputs))
+            found.update(key for key in fixed if key not in sources or _weighs(sources[key], own, k in ahead))
+    return frozenset(key for key in found if key in sources and sources[key].dtype not in INTEGERS)
+
+
+def _weighs(source: Source, behind: bool, ahead: bool) -> bool:
+    """Whether a tensor that no layer takes is a bias or scale right behind one, or changes what a layer ahead sees."""
+    return _wide(source) == 1 if behind and not ahead else _wide(source) > 0 and ahead
+
+
+def _wide(source: Source) -> int:
+    """How many axes have more than one position."""
+    return sum(size > 1 for size in source.shape)
+
+
+def _constant(nodes: Sequence[Node], sources: Mapping[str, Source]) -> set[str]:
+    """Keys of the values that are computed from tensors of the file alone."""
+    found = set(sources)
+    for node in nodes:
+        if node.inputs and all(key in found for key in node.inputs if key):
+            found.update(filter(None, node.outputs))
+    return found
+
+
+def _behind(nodes: Sequence[Node], layers: Collection[int]) -> set[str]:
+    """Keys of what layers give, up to the first node that moves elements."""
+    found = set[str]()
+    for k, node in enumerate(nodes):
+        if k in layers or (node.proto.op_type in STILL and found & set(node.inputs)):
+            found.update(filter(None, node.outputs))
+    return found
+
+
+def _ahead(nodes: Sequence[Node], layers: Collection[int]) -> set[int]:
+    """Nodes behind which a layer follows; those of a body are taken for such."""
+    wanted, found = set[str](), set[int]()
+    for k, node in reversed(list(enumerate(nodes))):
+        if node.path or wanted & set(node.outputs):
+            found.add(k)
+        if k in found or k in layers:
+            wanted.update(filter(None, node.inputs))
+    return found
