@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import patterns.quantized  # noqa: F401  (registers its networks)
 import pytest
 from cli_runs import DIGITS, MIXED, SAMPLE, Runner
-from patterns.builder import NONE, Net
+from patterns.builder import NONE, PATTERNS, Net
 from runtime_models import conv_net
 
 import onnxprune
@@ -97,11 +98,16 @@ def test_groups_that_no_trial_run_has_seen_do_not_go_for_nothing() -> None:
     assert min(kept) > 3
 
 
-def test_missing_a_target_is_the_first_that_is_said_after_the_name() -> None:
+def test_missing_a_target_is_the_first_that_is_said() -> None:
     result = onnxprune.prune(conv_net(16), target="macs=0.1", max_ratio=0.5, measure=False)
     assert share(result) > 0.1
-    first = " ".join(plain(result.report).split("parameters")[0].split())
-    assert "warning: macs can only go down to" in first
+    assert plain(result.report).startswith("warning: macs can only go down to")
+
+
+def test_integer_layers_that_are_not_solved_are_said_first() -> None:
+    model = PATTERNS["integer convolutions and additions"].model(2)
+    text = plain(onnxprune.prune(model, target="macs=0.6", measure=False).report)
+    assert text.startswith("warning: int8: cut without repair; prune the float model first")
 
 
 def test_removing_nothing_is_the_first_line_and_a_field_with_the_reason() -> None:
@@ -198,3 +204,35 @@ def test_counts_that_are_no_multiples_are_said() -> None:
     notes = onnxprune.prune(conv_net(6), ratio=0.5, round_to=8, measure=False).report.notes
     assert any(note.startswith("no multiple of 8 is left of") for note in notes)
     assert not any("multiple" in n for n in onnxprune.prune(conv_net(16), ratio=0.5, round_to=1).report.notes)
+
+
+def drift_of(model: onnx.ModelProto, compensate: str) -> float:
+    """Signal to noise of what is left on random input, in dB."""
+    result = onnxprune.prune(model, target="macs=0.6", round_to=1, compensate=compensate)
+    return result.report.drift[0].snr
+
+
+@pytest.mark.parametrize("build", [reshaped, quantised], ids=lambda f: f.__name__)
+def test_weights_behind_views_and_scales_are_solved(build: Callable[[Net], str]) -> None:
+    net = Net()
+    model = net.model(SIDE, [build(net)], onnx.TensorProto.FLOAT, SIDE)
+    notes = onnxprune.prune(model, target="macs=0.6", measure=False).report.notes
+    assert not any("ranked by weights" in note or "not compensated" in note for note in notes)
+    assert drift_of(model, "lstsq") > drift_of(model, "none") + 1
+
+
+def test_a_solved_layer_is_quantised_again_with_scales_of_its_own() -> None:
+    net = Net()
+    model = net.model(SIDE, [quantised(net)], onnx.TensorProto.FLOAT, SIDE)
+    result = onnxprune.prune(model, target="macs=0.6", round_to=1, measure=False).model
+    tensors = {t.name: onnx.numpy_helper.to_array(t) for t in result.graph.initializer}
+    made = {node.output[0]: node for node in result.graph.node}
+    for conv in (node for node in result.graph.node if node.op_type == "Conv"):
+        x, w, b = (made[name] for name in conv.input)
+        assert tensors[w.input[0]].dtype == np.int8
+        assert tensors[b.input[0]].dtype == np.int32
+        step = tensors[x.input[1]] * tensors[w.input[1]]  # what runtimes take for granted of a bias
+        np.testing.assert_allclose(tensors[b.input[1]], step, rtol=1e-5)
+    before = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    scales = [name for name in tensors if name.startswith("scales")]
+    assert any(tensors[n].shape == before[n].shape and not np.array_equal(tensors[n], before[n]) for n in scales)

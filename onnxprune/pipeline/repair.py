@@ -129,6 +129,8 @@ def repair(run: Run, lab: Lab, kept: Kept, analyse: Analyse) -> None:
     run.base, run.full = done.model, done.deps
     on = f" on {samples.what}" if samples else ""
     run.notes.append(f"{run.request.compensate} changed {len(done.changed)} tensors{on}")
+    if not done.changed and lab.deps.scalings:
+        run.warnings.insert(0, "int8: cut without repair; prune the float model first for a better result")
     if samples and run.data is not None and samples.count < samples.wanted:
         run.warnings += too_few(run.deps, kept, samples.count, done.changed)
     if done.alone:

@@ -33,8 +33,9 @@ def rendered(report: Report, *, details: bool = False) -> RenderableType:
 
     What was not done as asked comes first: that nothing was removed, and the warnings.
     """
-    parts: list[RenderableType] = [] if report.changed else [Text(_nothing(report), style="bold"), Text()]
-    parts += [_title(report), *messages(report.warnings), Text(), FiguresTable(report)]
+    parts: list[RenderableType] = [] if report.changed else [Text(_nothing(report), style="bold")]
+    parts += [_warning(w) for w in report.warnings]
+    parts += [*([Text()] if parts else []), _title(report), Text(), FiguresTable(report)]
     if report.metrics:
         parts += [Text(), _merits(report)]
     parts += [Text(), _facts(report, details)]
@@ -49,7 +50,11 @@ def rendered(report: Report, *, details: bool = False) -> RenderableType:
 
 def messages(warnings: Sequence[str]) -> list[RenderableType]:
     """Warnings, one paragraph each."""
-    return [Text.assemble(("\nwarning: ", "yellow bold"), words.clean(w)) for w in warnings]
+    return [part for w in warnings for part in (Text(), _warning(w))]
+
+
+def _warning(text: str) -> Text:
+    return Text.assemble(("warning: ", "yellow bold"), words.clean(text))
 
 
 def facts(rows: Iterable[tuple[str, str | Text]]) -> Table:

@@ -91,9 +91,16 @@ def synthetic_feeds(
             shape = tuple(shapes[spec.name])
             shape = (size, *shape[1:]) if free else shape
             own = scale.get(spec.name) if isinstance(scale, Mapping) else scale
-            feed[spec.name] = _drawn(spec, shape, own or Scale(), generator)
+            feed[spec.name] = _drawn(spec, shape, own or _usual(spec), generator)
         feeds.append(feed)
     return feeds, noisy
+
+
+def _usual(spec: Spec) -> Scale:
+    """What is most likely where nobody says it: integers span their bytes, real numbers have zero mean."""
+    if spec.dtype.kind not in "iu":
+        return Scale()
+    return Scale.of_range(-128, 127) if spec.dtype == np.int8 else Scale.of_range(0, 255)
 
 
 def _drawn(spec: Spec, shape: tuple[int, ...], scale: Scale, generator: np.random.Generator) -> np.ndarray:

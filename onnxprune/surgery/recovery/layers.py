@@ -17,6 +17,7 @@ from onnxprune.surgery.recovery.patches import (
     linear_gates,
     linear_product,
 )
+from onnxprune.surgery.recovery.stored import VIEWS, View, behind, plain
 
 FLOATS = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE})
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
@@ -89,43 +90,59 @@ class Finder:
         return self.uses.get((self.index[k], place))
 
     def alone(self, use: Use | None) -> bool:
-        """Whether a tensor of the file holds floats and serves one place."""
+        """Whether a tensor of the file holds floats, or integers that stand for some, and serves one place."""
         if use is None or self.count[use.source] != 1:
             return False
         source = self.deps.sources[use.source]
-        return source.dtype in FLOATS and source.kind != "fill" and not source.path
+        real = source.dtype in FLOATS or use.source in self.network.scaled
+        return real and source.kind != "fill" and not source.path
+
+    def stored(self, k: int, place: int) -> tuple[Use, View] | None:
+        """The tensor of the file behind an input, and how node k sees it; None where it is computed otherwise."""
+        if (use := self.use(k, place)) is not None:
+            return use, plain([x.size for x in use.axes])
+        name = self.network.nodes[k].input[place]
+        maker = self.network.maker.get(name)
+        if maker is None or maker not in self.network.constant or self.network.follow(name) is None:
+            return None
+        node, shape = self.network.nodes[maker], self.deps.statics.shapes.get(name)
+        if node.op_type == "DequantizeLinear" and node.input[0] in self.network.scaled:
+            return self.stored(maker, 0)
+        found = self.stored(maker, 0) if node.op_type in VIEWS and shape is not None else None
+        return None if found is None or shape is None else (found[0], behind(found[1], node, shape))
 
     def obstacle(self, k: int) -> str | None:
         """Why the weights of a node cannot be solved for; None where they can."""
         node = self.network.nodes[k]
         if node.op_type in OTHERS:
             return f"its operator {node.op_type} is not solved for"
-        attributes, use = attributes_of(node), self.use(k, 1)
-        if use is None:
+        attributes, found = attributes_of(node), self.stored(k, 1)
+        if found is None:
             maker = self.network.maker.get(node.input[1])
             if maker is None or maker not in self.network.constant:
                 return "it has no weights of its own"
-            kind = self.network.nodes[maker].op_type
-            return "its weights are quantised" if kind == "DequantizeLinear" else f"its weights are computed by {kind}"
+            return f"its weights are computed by {self.network.nodes[maker].op_type}"
+        use, view = found
         if not self.alone(use):
             return "its weights serve other layers too, or are no floats"
         if node.op_type == "Gemm" and attributes.get("transA", 0):
             return "it takes its input transposed"
-        if node.op_type in RECURRENT and len(use.axes) != 3:
+        if node.op_type in RECURRENT and (len(view.shape) != 3 or self.use(k, 1) is None):
             return "its weights are not of the usual three axes"
-        if node.op_type == "MatMul" and len(use.axes) != 2:
+        if node.op_type == "MatMul" and len(view.shape) != 2:
             return "its weights are a stack of matrices"
         return None
 
     def layer(self, k: int) -> Layer:
         node = self.network.nodes[k]
-        use = self.use(k, 1)
-        assert use is not None
+        found = self.stored(k, 1)
+        assert found is not None
+        use, view = found
         live = np.ones(tuple(x.size for x in use.axes), bool)
         for axis, labels in enumerate(use.axes):
             kept = self.deps.live(labels, self.dead)
             live &= kept.reshape([-1 if a == axis else 1 for a in range(live.ndim)])
-        linear = linear_of(node, live.shape)
+        linear = view.of(linear_of(node, view.shape))
         outputs = linear.to_matrix(live).shape[0] * linear.to_matrix(live).shape[1]
         label, x = node.name or next(filter(None, node.output)), node.input[0]
         if node.op_type in RECURRENT:
@@ -144,7 +161,7 @@ class Finder:
         """What is added to the output of a node: its own bias, that of a BatchNormalization behind it, or an Add's."""
         node, network, at = self.network.nodes[k], self.network, np.arange(outputs)
         if node.op_type != "MatMul" and len(node.input) > 2 and node.input[2]:
-            use = self.use(k, 2)
+            use = found[0] if (found := self.stored(k, 2)) is not None else None
             scale = attributes_of(node).get("beta", 1.0) if node.op_type == "Gemm" else 1.0
             if self.alone(use) and use is not None and _per_channel(use, outputs, 1) and scale:
                 return Bias(use.source, k, 2, np.full(outputs, float(scale)), True, at)

@@ -12,6 +12,7 @@ from onnxprune.surgery.recovery.layers import LINEAR, OTHERS, Finder, Layer
 from onnxprune.surgery.recovery.network import Network, changed_nodes
 from onnxprune.surgery.recovery.runner import MEMORY, Feeds, Runner, within
 from onnxprune.surgery.recovery.solve import Goal, fit
+from onnxprune.surgery.recovery.stored import encoded
 from onnxprune.surgery.recovery.targets import Affine, Path, Walker
 from onnxprune.surgery.rewrite import mask
 from onnxprune.surgery.thaw import beside
@@ -182,9 +183,20 @@ class Work:
             self._put(layer.bias.key, layer.bias.node, layer.bias.place, new_bias)
 
     def _put(self, key: str, node: int, place: int, array: np.ndarray) -> None:
+        """Take over new numbers; the pruned network goes on with them as the file will hold them."""
         self.values[key] = array
-        name = self.pruned.network.nodes[node].input[place]
-        self.pruned.replaced[name] = array
+        if self.finder.use(node, place) is not None and key not in self.finder.network.scaled:
+            self.pruned.replaced[self.pruned.network.nodes[node].input[place]] = array
+            return
+        both = {k: v for k, v in self.values.items() if k in self._together(node)}
+        self.pruned.replaced |= encoded(self.finder.network, both)
+
+    def _together(self, node: int) -> set[str]:
+        """Keys of the weight and of the bias of a layer, whose scales hang together."""
+        found = [
+            self.finder.stored(node, place) for place in (1, 2) if place < len(self.finder.network.nodes[node].input)
+        ]
+        return {f[0].source for f in found if f is not None}
 
 
 def lstsq(

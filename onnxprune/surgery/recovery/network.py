@@ -17,6 +17,25 @@ RANDOM = frozenset(
 
 
 @dataclass(frozen=True)
+class Scaled:
+    """A tensor of the file that a DequantizeLinear makes real numbers of: `(tensor − zero point) · scale`."""
+
+    key: str
+    node: int
+    scale: str
+    zero: str  # "" where there is none
+    axis: int
+
+    def along(self, numbers: np.ndarray, rank: int) -> np.ndarray:
+        """Scales or zero points as they broadcast with the tensor, which has so many axes."""
+        return (
+            numbers.reshape([-1 if k == self.axis % max(rank, 1) else 1 for k in range(rank)])
+            if numbers.ndim
+            else numbers
+        )
+
+
+@dataclass(frozen=True)
 class Network:
     """Nodes of the main graph in their order, and the values between them."""
 
@@ -65,13 +84,51 @@ class Network:
         k = self.maker.get(name)
         return name in self.tensors if k is None else k in self.constant
 
+    @cached_property
+    def scaled(self) -> dict[str, Scaled]:
+        """Quantised tensors that one DequantizeLinear alone takes, by key."""
+        found = {}
+        for k, node in enumerate(self.nodes):
+            if node.op_type != "DequantizeLinear" or any(a.name == "block_size" and a.i for a in node.attribute):
+                continue
+            key, scale, zero = (*node.input, "")[:3]
+            if key in self.tensors and self.consumers[key] == [k] and k in self.constant and scale in self.tensors:
+                axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
+                found[key] = Scaled(key, k, scale, zero, axis)
+        return found
+
     def tensor(self, name: str) -> np.ndarray | None:
-        """A value that stands in the file, perhaps behind Identity; None where it is computed."""
+        """A value that stands in the file, perhaps quantised or behind Identity; None where it is computed."""
+        k = self.maker.get(name)
+        key = self.nodes[k].input[0] if k is not None and self.nodes[k].op_type == "DequantizeLinear" else name
+        return self.real(key) if key in self.scaled else self._held(name)
+
+    def real(self, key: str) -> np.ndarray:
+        """The real numbers that a quantised tensor stands for."""
+        found, steps = self.scaled[key], self.integers(key)
+        scale = self.number(found.scale)
+        zero = found.along(self.zero(found), steps.ndim)
+        return ((steps.astype(np.float64) - zero) * found.along(scale, steps.ndim)).astype(scale.dtype)
+
+    def zero(self, found: Scaled) -> np.ndarray:
+        return self.number(found.zero).astype(np.float64) if found.zero else np.zeros(())
+
+    def integers(self, key: str) -> np.ndarray:
+        """The elements of a quantised tensor."""
+        return self.number(key)
+
+    def number(self, name: str) -> np.ndarray:
+        """The elements of a tensor that stands in the file."""
+        found = self._held(name)
+        assert found is not None
+        return found
+
+    def _held(self, name: str) -> np.ndarray | None:
         if (k := self.maker.get(name)) is None:
             return numpy_helper.to_array(self.tensors[name]) if name in self.tensors else None
         node = self.nodes[k]
         if node.op_type == "Identity":
-            return self.tensor(node.input[0])
+            return self._held(node.input[0])
         value = next((a.t for a in node.attribute if a.name == "value"), None) if node.op_type == "Constant" else None
         return numpy_helper.to_array(value) if value is not None else None
 

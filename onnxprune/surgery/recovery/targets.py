@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+import onnx
 
 from onnxprune.surgery.recovery.layers import folded_norm
 from onnxprune.surgery.recovery.network import Network
@@ -73,6 +74,8 @@ class Walker:
             shapes = [self.shapes.get(v) for v in (node.output[0], value)]
             if (node.op_type == "Sub" and place == 1) or None in shapes or shapes[0] != shapes[1]:
                 return None
+            if self.network.is_constant(other) and self.network.tensor(other) is None:
+                return None
             return [Plus(other, 1.0 if node.op_type == "Add" else -1.0)] if self.ready(other) else None
         return None
 
@@ -87,6 +90,8 @@ class Walker:
         node = self.network.nodes[k]
         if node.op_type == "Relu":
             return 0.0, np.inf
+        if node.op_type == "QuantizeLinear":
+            return self._quantised(node)
         if node.op_type == "Clip":
             attributes = {a.name: a.f for a in node.attribute}
             bounds = [attributes.get("min", -np.inf), attributes.get("max", np.inf)]
@@ -96,3 +101,11 @@ class Walker:
                     bounds[place - 1] = float(found) if found is not None else (-np.inf, np.inf)[place - 1]
             return bounds[0], bounds[1]
         return -np.inf, np.inf
+
+    def _quantised(self, node: onnx.NodeProto) -> tuple[float, float]:
+        """What the integers of a QuantizeLinear with one scale can stand for."""
+        scale, zero = (self.network.tensor(n) if n else None for n in (*node.input[1:], "")[:2])
+        if scale is None or zero is None or scale.size != 1 or zero.size != 1 or zero.dtype.kind not in "iu":
+            return -np.inf, np.inf
+        kind, step, at = np.iinfo(zero.dtype), float(scale.reshape(())), int(zero.reshape(()))
+        return (kind.min - at) * step, (kind.max - at) * step

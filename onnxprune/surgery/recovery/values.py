@@ -10,13 +10,15 @@ from onnxprune.channels.dependencies import Dependencies
 from onnxprune.surgery.copying import Replaced, copy_model
 from onnxprune.surgery.recovery.layers import Finder, Layer
 from onnxprune.surgery.recovery.network import Network, changed_nodes
+from onnxprune.surgery.recovery.stored import encoded
 from onnxprune.surgery.tensors import write_tensor
 
 BIASED = frozenset({"Conv", "ConvTranspose", "Gemm"})
 
 
 def with_values(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:
-    """A copy of the model in which tensors, by key, have other elements of the same shape and type."""
+    """A copy of the model in which tensors, by key, stand for other numbers; quantised ones are quantised again."""
+    values = encoded(Network(model), values)
 
     def replaced(key: str, _: onnx.TensorProto) -> Replaced:
         return [(key, False, values[key])] if key in values else None
@@ -41,7 +43,8 @@ def with_biases(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) ->
         if node.op_type not in BIASED or finder.obstacle(k) is not None:
             continue
         layer = finder.layer(k)
-        made = _bias_for(network, layer) if layer.bias is None else None
+        quantised = layer.weight in network.scaled  # runtimes want integers for the bias too, and then fuse
+        made = _bias_for(network, layer) if layer.bias is None and not quantised else None
         if made is None:
             continue
         name = next(n for n in (f"{layer.label}.bias{i or ''}" for i in range(len(names) + 1)) if n not in names)
