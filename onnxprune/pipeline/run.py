@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import onnx
 
 from onnxprune.channels.analysis import analyse
@@ -17,6 +18,7 @@ from onnxprune.pipeline.fold import folded
 from onnxprune.pipeline.limits import require_analysed
 from onnxprune.pipeline.progress import Progress
 from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.unrunnable import recorded, runnable
 from onnxprune.report.summary import DriftRow, MetricRow, Samples
 from onnxprune.runtime.accuracy import Metric
 from onnxprune.runtime.data import Dataset, open_data
@@ -31,6 +33,7 @@ from onnxprune.surgery.align import Alignment, aligned, alignment_of
 DATA_FEEDS = 2  # batches of the user's data that the proof runs on
 FLAT = "local functions were written out: each call is cut on its own"
 FOLDED = "weights that the graph computes from weights alone were computed beforehand"
+MOST_UNKNOWN = 8  # operators behind each other whose output shapes are told by the weights of the next layer
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ def start(source: Any, request: Request, progress: Progress, alignment: Alignmen
     hints = {k: tuple(v) for k, v in given.items()} if isinstance(given, Mapping) else parse_input_shapes(given, specs)
     progress("analyse", 0, 0)
     request, shapes, problems = _sizes(request, model, hints)
+    request, problems = (found := runnable(request, model.proto))[0], [*problems, *found[1]]
     resolved = time.perf_counter()
     deps = analysis_of(model, request, shapes)
     require_analysed(request, model, deps)
@@ -139,10 +143,26 @@ def analysis_of(
     proto = model.proto if changed is None else changed
     deps = analyse(proto, input_shapes=shapes, heads=heads, thaw=thaw)
     missing = missing_shapes(proto, deps.statics.shapes)
-    if not (deps.unknown and missing and (request.verify or request.measure)):
+    if not (deps.unknown and missing):
         return deps
-    feed = random_inputs(model_inputs(proto), shapes, seed=request.seed)[0]
-    return analyse(proto, input_shapes=shapes, observed=observe(proto, missing, feed), heads=heads, thaw=thaw)
+    if request.verify or request.measure:
+        feed = random_inputs(model_inputs(proto), shapes, seed=request.seed)[0]
+        deps = analyse(proto, input_shapes=shapes, observed=observe(proto, missing, feed), heads=heads, thaw=thaw)
+    return deps if request.verify else _analysed_without_runs(proto, deps, shapes, heads, thaw)
+
+
+def _analysed_without_runs(
+    proto: onnx.ModelProto, deps: Dependencies, shapes: Mapping[str, tuple[int, ...]], heads: bool, thaw: bool
+) -> Dependencies:
+    """Analyse with the shapes that weights and the file tell, one unknown operator behind the other."""
+    told: dict[str, np.ndarray] = {}
+    for _ in range(MOST_UNKNOWN):
+        missing = missing_shapes(proto, deps.statics.shapes)
+        if not (new := recorded(proto, missing, deps.statics.shapes)):
+            break
+        told |= new
+        deps = analyse(proto, input_shapes=shapes, observed=told, heads=heads, thaw=thaw)
+    return deps
 
 
 def _sizes(
