@@ -236,3 +236,12 @@ def test_a_solved_layer_is_quantised_again_with_scales_of_its_own() -> None:
     before = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
     scales = [name for name in tensors if name.startswith("scales")]
     assert any(tensors[n].shape == before[n].shape and not np.array_equal(tensors[n], before[n]) for n in scales)
+
+
+def test_a_quantised_network_that_was_solved_is_proven_again_from_its_files(tmp_path: Path) -> None:
+    net = Net()
+    model = net.model(SIDE, [quantised(net)], onnx.TensorProto.FLOAT, SIDE)
+    onnx.save(model, tmp_path / "in.onnx")
+    result = onnxprune.prune(tmp_path / "in.onnx", tmp_path / "out.onnx", target="macs=0.6", measure=False)
+    result.plan.save(tmp_path / "plan.json")
+    assert onnxprune.verify(tmp_path / "in.onnx", tmp_path / "out.onnx", tmp_path / "plan.json").passed

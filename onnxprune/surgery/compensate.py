@@ -11,7 +11,7 @@ from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import UsageError
 from onnxprune.surgery.recovery.closed import closed
 from onnxprune.surgery.recovery.lstsq import Lstsq, lstsq
-from onnxprune.surgery.recovery.values import with_biases, with_values
+from onnxprune.surgery.recovery.values import with_biases, with_numbers
 
 Feeds = Sequence[Mapping[str, np.ndarray]]
 Values = tuple[dict[str, np.ndarray], dict[str, str]]
@@ -81,7 +81,7 @@ def compensate(
     for key in bad:
         alone[key] = "its solution is not finite; the weights stay as they were"
         del values[key]
-    return Compensated(with_values(prepared, values), again, tuple(values), alone)
+    return Compensated(with_numbers(prepared, values), again, tuple(values), alone)
 
 
 def _none(*_: Any) -> Values:

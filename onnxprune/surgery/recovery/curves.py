@@ -17,7 +17,7 @@ from onnxprune.surgery.recovery.layers import LINEAR, Finder, Layer
 from onnxprune.surgery.recovery.network import Network
 from onnxprune.surgery.recovery.runner import THREADS, Feeds, Runner, within
 from onnxprune.surgery.recovery.solve import product
-from onnxprune.surgery.recovery.values import with_values
+from onnxprune.surgery.recovery.values import with_numbers
 from onnxprune.surgery.rewrite import mask
 
 SATURATING = frozenset({"Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid", "Tanh"})
@@ -81,7 +81,7 @@ def repair_curves(
         worth: of the channels of a group by its weights, (channels,), at least 0.
     """
     feeds = within(feeds, deps.statics.shapes)
-    network = Network(model)
+    network = Network(model, unpacked=True)
     finder = Finder(network, deps, deps.nothing)
     groups = [g for g in deps.groups if g.name in set(names)]
     seen = _seen(finder, {s.source for g in groups for s in g.readers}, feeds, seed)
@@ -128,7 +128,7 @@ def _scaled(
     units = []
     for count in counts:
         values = repaired(drift.network, ports, found.order[:count], ridge)
-        trial = mask(with_values(model, values), deps, deps.dead({group.name: found.order[count:]}))
+        trial = mask(with_numbers(model, values), deps, deps.dead({group.name: found.order[count:]}))
         units.append(drift(trial) / max(found.loss[count], 1e-30))
     if not np.isfinite(units).all() or (not ports and found.loss[-1] > 0 and not any(units)):
         return np.full(len(group) + 1, np.nan)

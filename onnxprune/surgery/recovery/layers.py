@@ -103,7 +103,8 @@ class Finder:
             return use, plain([x.size for x in use.axes])
         name = self.network.nodes[k].input[place]
         maker = self.network.maker.get(name)
-        if maker is None or maker not in self.network.constant or self.network.follow(name) is None:
+        whole = maker is not None and maker in self.network.constant and self.network.follow(name) is not None
+        if maker is None or not whole or not self.network.unpacked:
             return None
         node, shape = self.network.nodes[maker], self.deps.statics.shapes.get(name)
         if node.op_type == "DequantizeLinear" and node.input[0] in self.network.scaled:

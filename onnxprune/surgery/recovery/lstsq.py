@@ -204,7 +204,7 @@ def lstsq(
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """New values of tensors by key, in the layout of the model, and why layers were left alone, by label."""
     dead = deps.dead(kept)
-    network, masked = Network(beside(model, deps, dead)), Network(mask(model, deps, dead))
+    network, masked = Network(beside(model, deps, dead), unpacked=True), Network(mask(model, deps, dead))
     changed = changed_nodes(network, deps, dead)
     finder = Finder(network, deps, dead)
     layers, alone = [], {}

@@ -37,9 +37,13 @@ class Scaled:
 
 @dataclass(frozen=True)
 class Network:
-    """Nodes of the main graph in their order, and the values between them."""
+    """Nodes of the main graph in their order, and the values between them.
+
+    unpacked: whether tensors that are stored quantised are read as the real numbers that they stand for.
+    """
 
     model: onnx.ModelProto
+    unpacked: bool = False
 
     @cached_property
     def nodes(self) -> list[onnx.NodeProto]:
@@ -86,9 +90,9 @@ class Network:
 
     @cached_property
     def scaled(self) -> dict[str, Scaled]:
-        """Quantised tensors that one DequantizeLinear alone takes, by key."""
+        """Quantised tensors that one DequantizeLinear alone takes, by key; none unless they are `unpacked`."""
         found = {}
-        for k, node in enumerate(self.nodes):
+        for k, node in enumerate(self.nodes if self.unpacked else ()):
             if node.op_type != "DequantizeLinear" or any(a.name == "block_size" and a.i for a in node.attribute):
                 continue
             key, scale, zero = (*node.input, "")[:3]

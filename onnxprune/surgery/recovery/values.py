@@ -17,13 +17,17 @@ BIASED = frozenset({"Conv", "ConvTranspose", "Gemm"})
 
 
 def with_values(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:
-    """A copy of the model in which tensors, by key, stand for other numbers; quantised ones are quantised again."""
-    values = encoded(Network(model), values)
+    """A copy of the model in which tensors, by key, have other elements of the same shape and type."""
 
     def replaced(key: str, _: onnx.TensorProto) -> Replaced:
         return [(key, False, values[key])] if key in values else None
 
     return copy_model(model, replaced, write_tensor)
+
+
+def with_numbers(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+    """A copy of the model in which tensors, by key, stand for other numbers; quantised ones are quantised again."""
+    return with_values(model, encoded(Network(model, unpacked=True), values))
 
 
 def with_biases(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.ModelProto:
@@ -33,7 +37,7 @@ def with_biases(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) ->
     that could hold one, gets zeros; one that shares its bias with other layers gets a copy of it.  The outcome has to
     be analysed again: its groups have the same names and channels.
     """
-    network = Network(model)
+    network = Network(model, unpacked=True)
     finder = Finder(network, deps, dead)
     out = onnx.ModelProto()
     out.CopyFrom(model)
