@@ -79,7 +79,7 @@ def _spread(deps: Dependencies, dead: np.ndarray, pruned: onnx.ModelProto) -> di
     live |= {v.source.key: v.live for v in versions(deps, dead) if not v.copied}
     values = {}
     for key, source in deps.sources.items():
-        if key in small and source.dtype in CUTTABLE:
+        if key in small and source.dtype in CUTTABLE | {onnx.TensorProto.INT32}:  # which biases are, behind integers
             array = read_tensor(small[key])
             values[key] = np.zeros(source.shape, array.dtype)
             values[key][np.ix_(*live[key])] = array
