@@ -39,3 +39,13 @@ class FileError(OnnxPruneError):
     """The file system said no: missing file, no permission, disk full."""
 
     exit_code = 4
+
+
+class Incomplete(FileError):
+    """The model is in place and whole, but what was to go with it (plan, report, a word of the disk) is not."""
+
+    exit_code = 5
+
+
+class Terminated(SystemExit):
+    """Another process has asked this one to end; goes through everything, so that what was begun is undone."""

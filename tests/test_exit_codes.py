@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from importlib import import_module
@@ -283,11 +284,15 @@ def test_directory_that_is_write_protected(run: Runner, there: Path) -> None:
     assert run(DIGITS, folder / "out.onnx", "--ratio", 0.5).code == 4
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-def test_standard_output_on_a_full_disk(there: Path) -> None:
+FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+
+
+@FULL
+@pytest.mark.parametrize("words", [("inspect", DIGITS, "--json"), ("--help",), ("methods",), ("bla", "--json")])
+def test_a_full_standard_output_is_one_line(there: Path, words: tuple[object, ...]) -> None:
     with open("/dev/full", "w") as full:
-        outcome = finished(process("inspect", DIGITS, stdout=full))
-    assert outcome.code == 4
+        outcome = finished(process(*words, stdout=full))
+    assert outcome.code == (2 if "bla" in words else 4)
     assert one_line(outcome.err)
 
 
@@ -324,6 +329,32 @@ def test_interrupted_while_onnxruntime_works(there: Path) -> None:
     assert outcome.code == 130
     assert one_line(outcome.err)
     assert not list(there.iterdir())
+
+
+IMPORTING = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == sys.argv[-1]:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+from onnxprune.cli import main
+sys.exit(main())
+"""
+
+
+@posix
+@pytest.mark.parametrize("module", ["click", "rich.console", "numpy", "scipy.linalg", "onnxprune.pipeline.prune"])
+def test_interrupted_while_a_library_is_loaded(there: Path, module: str) -> None:
+    """One line and no trace, wherever Ctrl-C comes in the second before the work begins."""
+    root = Path(__file__).resolve().parents[1]
+    command = [sys.executable, "-c", IMPORTING, "explain", str(DIGITS), module]
+    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root)
+    outcome = finished(started)
+    assert outcome.code == 130
+    assert outcome.err == "Error: interrupted\n"
 
 
 @posix

@@ -1,17 +1,24 @@
 """Data, plans and scripts that are broken or hostile: one line, the right exit code, and nothing left behind."""
 
+import contextlib
+import copy
+import functools
 import json
+import operator
 import os
+import random
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from cli_runs import DIGITS, SAMPLE, Runner, nothing_written
+
+import onnxprune
 
 posix = pytest.mark.skipif(os.name != "posix", reason="pipes and devices of POSIX")
 IMAGES = np.load(SAMPLE)["image"][:4]
@@ -90,6 +97,7 @@ NPY = {
     "a negative size": shaped("(-1, 1, 8, 8)") + bytes(64),
     "a large size": shaped("(99999999999, 1, 8, 8)") + bytes(64),
     "brackets": header(f"{{'descr': {'[' * 3000}{']' * 3000}, 'fortran_order': False, 'shape': (1,), }}"),
+    "a header without an end": header("{'descr':'<f4','fortran_order':False,'shape':__import__('os')}"),
     "records": header("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (4, 1, 8, 8), }") + bytes(1024),
 }
 
@@ -134,6 +142,10 @@ OTHERS = {
     "syntax.py": b"def (",
     "raises.py": b'raise RuntimeError("x\\ny\\x1b[31m")',
     "leaves.py": b"import sys; sys.exit(0)",
+    "no exception.py": b"class E(BaseException): pass\ndef load_data():\n raise E('x')\n yield",
+    "left early.py": b"def load_data():\n yield {}\n raise GeneratorExit",
+    "speechless.py": b"class E(Exception):\n def __str__(self): raise self\nraise E",
+    "no array.py": b"class A:\n def __array__(self, *_, **__): raise SystemExit\ndef load_data(): yield {'image': A()}",
     "lacks.py": b"a = 1",
     "three.py": b"def load_data(): return 3",
     "later.py": b'def load_data():\n yield {"image": 1}\n raise KeyError("z")',
@@ -172,8 +184,6 @@ def test_pipes_are_not_waited_for(run: Runner, there: Path, name: str) -> None:
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    import onnxprune
-
     return onnxprune.prune(DIGITS, ratio=0.5, measure=False, verify=False).plan.to_json()
 
 
@@ -201,6 +211,12 @@ BROKEN: dict[str, Callable[[dict[str, Any]], object]] = {
     "letters": first(keep=["a"]),
     "yes and no": first(keep=[True, False]),
     "nothing told": first(keep=None),
+    "a compensation in another form": lambda p: p.update(options={"compensate": {"a": 1}}),
+    "a switch in another form": lambda p: p.update(options={"lossless": "no"}),
+    "an order that loses channels": lambda p: p.update(
+        alignment={"orders": {"conv1.weight": {"0": [0] * 48}}, "grouped": {}}
+    ),
+    "no groups to reorder": lambda p: p.update(alignment={"orders": {}, "grouped": {"conv2.weight": []}}),
     "another width": first(channels=999),
     "another name": first(name="\x1b[31mzz\n"),
     "members in another form": first(members=3),
@@ -214,6 +230,28 @@ def test_plans(run: Runner, there: Path, plan: dict[str, Any], case: str) -> Non
     (there / "p.json").write_text(json.dumps(broken))
     text = refused(run, there, {2}, "apply", DIGITS, "out.onnx", "--plan", "p.json", "--no-measure")
     assert "\x1b" not in text
+
+
+OTHER_VALUES = (None, True, -1, 1.5, 10**30, float("nan"), "", "x", "\ud800", [], [[1]], {}, {"a": 1}, {"0": [0]})
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The paths to all values within JSON, but for the third and later ones of a list."""
+    yield path
+    inside = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
+    for key, item in inside:
+        yield from places(item, (*path, key))
+
+
+def test_plans_with_anything_in_any_place(there: Path, plan: dict[str, Any]) -> None:
+    whole = json.loads(json.dumps(plan)) | {"alignment": {"orders": {"a": {"0": [1, 0]}}, "grouped": {"b": [[1, 0]]}}}
+    draws = random.Random(0).sample([(p, v) for p in places(whole) if p for v in OTHER_VALUES], 150)
+    for path, value in draws:
+        broken = copy.deepcopy(whole)
+        functools.reduce(operator.getitem, path[:-1], broken)[path[-1]] = value
+        (there / "p.json").write_text(json.dumps(broken))
+        with contextlib.suppress(onnxprune.OnnxPruneError):  # and no other error
+            onnxprune.apply(DIGITS, there / "p.json", dry_run=True, verify=False, measure=False)
 
 
 NO_PLANS = {

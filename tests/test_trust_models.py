@@ -114,6 +114,29 @@ def renamed(prefix: str) -> Callable[[], ModelProto]:
     return changed(rename)
 
 
+KINDS = {
+    "a sequence": helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, None)),
+    "an optional": helper.make_optional_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, None)),
+    "a map": helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, [])),
+    "a sparse tensor": helper.make_sparse_tensor_type_proto(TensorProto.FLOAT, [2]),
+}
+
+
+def taking(kind: onnx.TypeProto) -> ModelProto:
+    """A network with one more input, of this type."""
+    return network(inputs=[value("x", [1, 3, 9, 9]), helper.make_value_info("other", kind)])
+
+
+def wide(channels: int) -> ModelProto:
+    """A network whose one layer has so many channels."""
+    model = network()
+    weights = [TensorProto(name="w1", data_type=1, dims=[channels, 3, 1, 1], raw_data=bytes(12 * channels))]
+    weights.append(TensorProto(name="w2", data_type=1, dims=[1, channels, 1, 1], raw_data=bytes(4 * channels)))
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(weights)
+    return model
+
+
 def no_outputs(model: ModelProto) -> None:
     model.graph.ClearField("output")
 
@@ -169,11 +192,43 @@ REFUSED: dict[str, tuple[Callable[[], ModelProto | bytes], str]] = {
         lambda: network([helper.make_node("Split", ["c"], ["d", "e", "f"], axis=1, num_outputs=2)]),
         "onnxruntime cannot load",
     ),
+    "an operator set 2^62": (
+        changed(lambda m: m.opset_import.append(helper.make_opsetid("my", 1 << 62))),
+        "version 4611686018427387904",
+    ),
+    **{f"{name} that it takes": (lambda kind=kind: taking(kind), "is no tensor") for name, kind in KINDS.items()},
     "names of 100,000 letters": (
         lambda: network([helper.make_node("Own" + "a" * 100_000, ["c"], ["d"], domain="my")]),
         "…",
     ),
 }
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_values_that_are_no_tensors_are_pruned_past(run: Runner, there: Path, name: str) -> None:
+    onnx.save(taking(KINDS[name]), there / "in.onnx")
+    assert run("inspect", "in.onnx").code == 0
+    assert run("in.onnx", "out.onnx", "--ratio", 0.5, "--no-verify", "--no-measure").code == 0
+    assert onnx.load(there / "out.onnx").graph.initializer[0].dims[0] == 4
+
+
+def test_comparisons_that_do_not_fit_into_memory(run: Runner, there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxprune.pipeline.limits.available", lambda: 1 << 27)
+    onnx.save(wide(8192), there / "in.onnx")
+    outcome = run("in.onnx", "out.onnx", "--ratio", 0.5)
+    assert outcome.code == 3
+    assert "compares each of the 8,192 channels of 'w1' with each" in outcome.err
+    assert run("in.onnx", "out.onnx", "--ratio", 0.5, "--method", "l2").code == 0  # which compares none
+    assert run("inspect", "in.onnx").code == 0
+
+
+def test_filters_without_weights(run: Runner, there: Path) -> None:
+    model = network(inputs=[value("x", [1, 0, 9, 9])])
+    model.graph.initializer[0].CopyFrom(floats("w1", 8, 0, 3, 3))
+    onnx.save(model, there / "in.onnx")
+    outcome = run("in.onnx", "out.onnx", "--ratio", 0.5, "-v")
+    assert outcome.code == 0
+    assert "its filters have no weights" in outcome.out
 
 
 @pytest.mark.parametrize("case", REFUSED)

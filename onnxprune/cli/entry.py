@@ -8,46 +8,44 @@ from contextlib import suppress
 
 import click
 
-from onnxprune.cli.screen import Screen
-from onnxprune.errors import COMMAND_LINE, FileError, OnnxPruneError, UsageError
+from onnxprune.cli.interrupts import INTERRUPTED, heard_again
+from onnxprune.cli.screen import Screen, drop_output
+from onnxprune.errors import COMMAND_LINE, FileError, OnnxPruneError, Terminated, UsageError
 
 LONGEST = 1000  # characters of a message: names in a stranger's file can have millions
-INTERRUPTED = 130  # what shells say of a process that Ctrl-C ended
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line; gives the exit code.
-
-    0 done; 1 a check failed, or a bug; 2 usage; 3 the model is invalid or not supported; 4 files; 130 Ctrl-C.
-    """
+def run(arguments: Sequence[str] | None) -> int:
+    """Run a command line; gives the exit code.  Whatever fails is told in a line."""
     _fill_standard_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     screen = Screen(json="--json" in given, verbose=bool({"-v", "--verbose"} & set(given)))
+    code = 0
     try:
         try:
-            code = _run(given, screen)
-        except BrokenPipeError:
+            code = _command(given, screen)
+        except (BrokenPipeError, Terminated):
             raise
-        except (Exception, KeyboardInterrupt) as error:
+        except BaseException as error:  # a user's script may raise anything
             code = _failed(error, screen)
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader has seen enough, as in `| head`
-        _drop_output()
-        return 0
+        drop_output()
+        return code
     except KeyboardInterrupt:
         return INTERRUPTED
-    except OSError as error:  # standard output goes to a full disk
-        _drop_output()
-        with suppress(OSError):
-            Screen().fail(f"cannot write to standard output: {error.strerror or error}", FileError.exit_code)
+    except OSError as error:  # what click printed goes to a full disk
+        drop_output()
+        Screen().fail(f"cannot write to standard output: {error.strerror or error}", FileError.exit_code)
         return FileError.exit_code
 
 
-def _run(given: list[str], screen: Screen) -> int:
-    from onnxprune.cli.commands import cli  # here, so that Ctrl-C is heard while onnx, scipy and the rest are loaded
+def _command(given: list[str], screen: Screen) -> int:
+    from onnxprune.cli.commands import cli  # here, where it is told when a library cannot be loaded
 
+    heard_again()
     token = COMMAND_LINE.set(True)
     try:
         with cli.make_context("onnxprune", list(given) or ["--help"], obj=screen) as context:
@@ -107,9 +105,3 @@ def _fill_standard_streams() -> None:
                 os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  (numpy before 2.1 wants one)
-
-
-def _drop_output() -> None:
-    """Send what is still in the buffers of standard output nowhere, so that Python does not complain at its end."""
-    with suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

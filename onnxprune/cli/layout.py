@@ -18,6 +18,7 @@ CODES = (
     ("2", "the command makes no sense"),
     ("3", "the model is invalid or not supported"),
     ("4", "a file cannot be read or written"),
+    ("5", "the model was written; its plan, its report or what is printed was not"),
     ("130", "interrupted"),
 )
 COLUMN = 24  # width of what stands before the descriptions

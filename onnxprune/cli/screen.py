@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, TextIO
@@ -45,14 +46,16 @@ class Screen:
 
     def fail(self, message: str, code: int) -> None:
         """One line on standard error; with --json, the same as an object on standard output."""
-        self.give({"error": {"message": message, "exit_code": code}})
+        with suppress(FileError, OSError):  # standard output may be what has failed
+            self.give({"error": {"message": message, "exit_code": code}})
         if sys.stderr is None:
             return
         console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         if console.is_terminal and _speaks_unicode(sys.stderr):
             console.print(Text.assemble(("Error: ", "bold red"), clean(message)), soft_wrap=True)
         else:
-            _write(sys.stderr, f"Error: {clean(message)}")
+            with suppress(FileError, OSError):  # and where nobody hears, nothing is to be done
+                _write(sys.stderr, f"Error: {clean(message)}")
 
     def progress(self) -> "Bar":
         """A progress to hand to a job, as a context manager."""
@@ -74,10 +77,20 @@ def _write(stream: TextIO | None, text: str) -> None:
         text = text.encode(encoding, "replace").decode(encoding)
     try:
         stream.write(text + "\n")
+        stream.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise FileError(f"cannot write to {stream.name}: {error.strerror or error}") from None
+        if stream is sys.stdout:
+            drop_output()
+        name = "standard output" if stream is sys.stdout else "standard error"
+        raise FileError(f"cannot write to {name}: {error.strerror or error}") from None
+
+
+def drop_output() -> None:
+    """Send what is still in the buffers of standard output nowhere, so that Python does not complain at its end."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @dataclass

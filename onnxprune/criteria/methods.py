@@ -23,6 +23,7 @@ class Method:
     rule: a frozen dataclass of hyper-parameters that maps filters (and evidence) to a `Ranking`.
     needs: "weights"; "scales", unfused BatchNormalizations; "images", calibration data whose feature maps give the
         evidence; "labels", for a loss over the whole network (`criteria.msvfp.search`).
+    alone: whether a filter is ranked by itself; else n filters are compared in pairs, which takes n² numbers.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Method:
     needs: tuple[Need, ...]
     summary: str
     source: str
+    alone: bool = False
 
     @property
     def options(self) -> tuple[Option, ...]:
@@ -128,6 +130,7 @@ METHODS: dict[str, Method] = {
             ("weights",),
             "largest sum of absolute weights",
             "Li et al., Pruning filters for efficient ConvNets, ICLR 2017, arXiv 1608.08710",
+            alone=True,
         ),
         Method(
             "l2",
@@ -135,6 +138,7 @@ METHODS: dict[str, Method] = {
             ("weights",),
             "largest Euclidean norm over all weights that write a channel",
             "He et al., Soft filter pruning, IJCAI 2018, arXiv 1808.06866",
+            alone=True,
         ),
         Method(
             "fpgm",
@@ -149,6 +153,7 @@ METHODS: dict[str, Method] = {
             ("scales",),
             "largest scale |γ| of an unfused BatchNormalization",
             "Liu et al., Network slimming, ICCV 2017, arXiv 1708.06519",
+            alone=True,
         ),
         Method(
             "obs",
@@ -156,8 +161,9 @@ METHODS: dict[str, Method] = {
             ("weights", "images"),
             "those stay without which the layers that read them can least be solved again; draws samples if given none",
             "after Hassibi and Stork, Optimal brain surgeon, NeurIPS 1992, block-wise",
+            alone=True,
         ),
-        Method("random", rules.Random(), ("weights",), "channels drawn by seed, to compare with", "none"),
+        Method("random", rules.Random(), ("weights",), "channels drawn by seed, to compare with", "none", alone=True),
     )
 }
 

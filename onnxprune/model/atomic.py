@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from onnxprune.errors import FileError
+from onnxprune.errors import FileError, Terminated
 from onnxprune.model.tensors import quoted
 
 try:
@@ -139,14 +139,14 @@ def check_space(target: Path, needed: int) -> None:
     """Refuse, before anything is written, what the disk has no room for.
 
     Raises:
-        FileError: there are fewer than `needed` bytes.
+        FileError: there are fewer than `needed` bytes and the spare ones.
     """
     with reported(target):
         free = shutil.disk_usage(target.parent).free
     if free < needed + SPARE:
         raise FileError(
-            f"cannot write {quoted(str(target))}: it needs {needed / 1e6:,.1f} MB and the disk has "
-            f"{free / 1e6:,.1f} MB free; make room, or write elsewhere"
+            f"cannot write {quoted(str(target))}: it needs {needed / 1e6:,.1f} MB and {SPARE / 1e6:,.1f} MB to spare, "
+            f"and the disk has {free / 1e6:,.1f} MB free; make room, or write elsewhere"
         )
 
 
@@ -192,4 +192,4 @@ def ending_cleanly() -> Iterator[None]:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
+    raise Terminated(128 + number)

@@ -25,6 +25,7 @@ DEFAULT = ("", "ai.onnx")  # two names of the default domain
 KNOWN = {*DEFAULT, "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview", "ai.onnx.preview.training"} | {
     *("com.microsoft", "com.microsoft.nchwc", "com.microsoft.experimental", "com.ms.internal.nhwc", "com.microsoft.dml")
 }
+INT32 = 1 << 31  # what onnx and onnxruntime count versions with
 KEPT = 4096  # bytes of a tensor that the checker may see: shapes and other small constants
 
 
@@ -37,7 +38,7 @@ def check_versions(model: ModelProto) -> None:
     """The model has a graph, an IR version and an operator set, and this onnx knows them.
 
     Raises:
-        ModelError: one is missing, or newer than this onnx.
+        ModelError: one is missing, newer than this onnx, or no number of a version.
     """
     if not model.HasField("graph"):
         raise ModelError("there is no graph in it")
@@ -55,6 +56,9 @@ def check_versions(model: ModelProto) -> None:
         )
     if len(versions) > 1:
         raise ModelError(f"it declares several versions of the default operator set: {sorted(versions)}")
+    imports = (*model.opset_import, *(o for f in model.functions for o in f.opset_import))
+    if odd := next((o for o in imports if not -INT32 <= o.version < INT32), None):
+        raise ModelError(f"it declares version {odd.version} of the operator set {quoted(odd.domain)}; none has it")
     known = onnx.defs.onnx_opset_version()
     if opset(model) > known:
         raise ModelError(_newer(f"opset {opset(model)}", known))

@@ -1,5 +1,6 @@
 """From a request to the channels that stay: which groups may be cut, how many channels each keeps, and which."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -18,6 +19,7 @@ from onnxprune.errors import ModelError, UsageError, spelled
 from onnxprune.pipeline import evidence
 from onnxprune.pipeline.costs import costs_of
 from onnxprune.pipeline.filters import Weights
+from onnxprune.pipeline.limits import require_comparable
 from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.pipeline.repair import curves_of, importance
 from onnxprune.pipeline.request import Request
@@ -96,8 +98,8 @@ class Chooser:
         self._losses: Mapping[str, np.ndarray] | None = None
         self._curves: Mapping[str, Curve] = {}
         for group in self.deps.groups:
-            if group.name not in self.notes and not _finite(self.weights, group):
-                self.notes[group.name] = "its weights are not finite"
+            if group.name not in self.notes and (why := _unfit(self.weights, group)):
+                self.notes[group.name] = why
         self.costs: Costs = costs_of(self.deps, self.size)
         self.evidence = self._evidence()
         self._note_what_lacks()
@@ -154,6 +156,7 @@ class Chooser:
         """What the method makes of a group."""
         if group.name in self._rankings:
             return self._rankings[group.name]
+        require_comparable(self.method, group)
         found = self.method.rank(self.weights.filters(group), self.evidence.get(group.name))
         if len(group) <= REMEMBERED:
             self._rankings[group.name] = found
@@ -233,6 +236,7 @@ class Chooser:
             self.progress(f"comparing the filters of {group.name}", k, len(self.deps.groups))
             if group.name in self.notes:
                 continue
+            require_comparable(self.method, group)
             stay = self.method.select_by_threshold(self.weights.filters(group), self.request.threshold)
             if stay.size < len(group):
                 kept[group.name] = stay
@@ -273,8 +277,12 @@ def whole_groups(deps: Dependencies, request: Request) -> dict[str, str]:
     return notes
 
 
-def _finite(weights: Weights, group: Group) -> bool:
+def _unfit(weights: Weights, group: Group) -> str | None:
+    """Why the filters of a group cannot be compared at all; None where they can."""
+    if any(not math.prod(weights.deps.sources[slot.source].shape) for slot in group.writers):
+        return "its filters have no weights"
     try:
-        return bool(np.isfinite(weights.filters(group).energies).all())
+        finite = bool(np.isfinite(weights.filters(group).energies).all())
     except ModelError:
-        return False
+        finite = False
+    return None if finite else "its weights are not finite"

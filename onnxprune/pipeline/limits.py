@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from onnxprune.channels.dependencies import Dependencies
+from onnxprune.channels.dependencies import Dependencies, Group
+from onnxprune.criteria.methods import METHODS, Method
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.model import Model
+from onnxprune.model.tensors import quoted
 from onnxprune.model.write import data_files
 from onnxprune.pipeline.costs import peak_activations
 from onnxprune.pipeline.request import Request
@@ -21,7 +23,7 @@ PER_BYTE = 2.5
 MORE_LOSSLESS = 2.7  # times the model file, for the weights as they are and as they will be
 FIXED = 256 << 20
 PER_PAIR = 6 * 8
-LEAST_PER_PAIR = 2 * 4  # what no method does without
+LEAST_PER_PAIR = 2 * 4  # what no comparison in pairs does without
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?", re.ASCII)
@@ -90,19 +92,30 @@ def require_analysed(request: Request, model: Model, deps: Dependencies) -> None
 
     Without a limit of the user's, only what the machine certainly has no room for is refused.
     """
-    pairs = max((len(group) ** 2 for group in deps.groups), default=0)
     activations = peak_activations(deps, deps.nothing)
     if request.max_memory is not None:
+        widest = max((len(group) for group in deps.groups), default=0)
+        pairs = 0 if METHODS[request.method].alone else widest**2
         working = MORE_LOSSLESS * model.size if request.lossless else pairs * PER_PAIR
         require(model.size, parse_size(request.max_memory), max(0, int(working) + activations - FIXED // 2))
         return
-    running = request.verify or request.measure
-    least = max(pairs * LEAST_PER_PAIR, max(activations, deps.statics.huge) * running)
+    least = max(activations, deps.statics.huge) * (request.verify or request.measure)
     if (there := available()) is not None and least > there:
         raise ModelError(
-            f"this run would need {readable(least)} of memory for {'activations' if running else 'similarities'} and "
-            f"the like, and this machine has {readable(there)} free; give smaller --input-shapes, --no-verify and "
-            "--no-measure, or use a larger machine"
+            f"this run would need {readable(least)} of memory for activations and the like, and this machine has "
+            f"{readable(there)} free; give smaller --input-shapes, --no-verify and --no-measure, or use a larger "
+            "machine"
+        )
+
+
+def require_comparable(method: Method, group: Group) -> None:
+    """Raise ModelError if this machine has no room for what a method makes of the filters of a group."""
+    least = 0 if method.alone else len(group) ** 2 * LEAST_PER_PAIR
+    if (there := available()) is not None and least > there:
+        raise ModelError(
+            f"{method.name!r} compares each of the {len(group):,} channels of {quoted(group.name)} with each, which "
+            f"would need {readable(least)} of memory, and this machine has {readable(there)} free; --method l2 ranks "
+            "them one by one, and --exclude leaves them whole"
         )
 
 

@@ -103,6 +103,7 @@ class Request:
     max_memory: int | str | None = None
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         if isinstance(self.metric, str):
             object.__setattr__(self, "metric", (self.metric,))
         self._check_lossless()
@@ -121,6 +122,15 @@ class Request:
         self.allowed_drop()
         if self.heads not in ("whole", "dims"):
             raise UsageError(f"heads are cut 'whole' or in 'dims', not {self.heads!r}")
+
+    def _check_kinds(self) -> None:
+        """Names are text and switches are on or off, whatever a plan from a stranger says."""
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if option.type is str and not isinstance(value, str):
+                raise UsageError(f"{option.name} is a name, not {value!r}")
+            if option.type is bool and value not in (True, False):
+                raise UsageError(f"{option.name} is True or False, not {value!r}")
 
     def _check_data(self) -> None:
         """What measures on data needs some."""

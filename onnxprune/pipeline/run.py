@@ -172,6 +172,8 @@ def _sizes(
     if not (request.verify or request.measure):
         return request, hints, []
     try:
+        for spec in model_inputs(model.proto):
+            _ = spec.dtype  # a ModelError for what is no tensor, and so cannot be drawn
         return request, resolve_shapes(model.proto, hints), []
     except ModelError as error:
         if request.verify:

@@ -143,7 +143,8 @@ def find_metric(name: str) -> Metric:
     if ".py" not in name:
         raise UsageError(f"no metric is called '{name}'; there are {', '.join(METRICS)}, or script.py:fn")
     function = load_function(name, default="metric")
-    count = len(inspect.signature(function).parameters)
+    with blaming(name):
+        count = len(inspect.signature(function).parameters)
 
     def terms(outputs: Feed, reference: Feed | None, labels: Labels) -> np.ndarray:
         with blaming(name):

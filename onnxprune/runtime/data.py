@@ -188,8 +188,16 @@ def _path_reader(text: str, specs: Sequence[Spec], options: Options) -> Reader:
 
 
 def _from_script(name: str, function: Callable[[], Iterable[Any]]) -> Iterator[Any]:
+    """What the user's function gives; an error of theirs is told apart from one of whoever takes it."""
     with blaming(name):
-        yield from function()
+        items = iter(function())
+    end = object()
+    while True:
+        with blaming(name):
+            item = next(items, end)
+        if item is end:
+            return
+        yield item
 
 
 FORMS = "npz, npy, json, script.py, a folder of npz, of images or of input_*.pb"

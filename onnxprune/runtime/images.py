@@ -82,7 +82,7 @@ def _decoded(pillow: Any, path: Path, mode: str, size: tuple[int, int], options:
             warnings.simplefilter("ignore")  # of large images; Pillow refuses those that are larger still
             with pillow.open(path) as file:
                 image = file.convert(mode)
-    except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
+    except Exception as error:  # Pillow hands on what its decoders raise
         raise FileError(f"{path} is no image that can be read: {error}") from error
     height, width = image.height, image.width
     if len(options.resize) == 2:

@@ -1,7 +1,6 @@
 """Files of arrays, read as streams of rows: npz, npy, folders of them, protobuf sets, JSON; nothing is unpickled."""
 
 import base64
-import binascii
 import contextlib
 import io
 import json
@@ -18,7 +17,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from onnxprune.errors import FileError, UsageError
+from onnxprune.errors import FileError, OnnxPruneError, UsageError
+from onnxprune.runtime.script import blaming
 from onnxprune.runtime.specs import Spec, fits
 
 Arrays = dict[str, np.ndarray]
@@ -259,7 +259,7 @@ def _decoded(value: Any, name: str, path: Path) -> np.ndarray:
             return np.load(io.BytesIO(base64.b64decode(encoded, validate=True)), allow_pickle=False)
         if isinstance(value, (list, int, float)):
             return np.asarray(value)
-    except (ValueError, binascii.Error) as error:
+    except Exception as error:  # what numpy's reader raises
         raise UsageError(f"'{name}' in {path} cannot be decoded: {error}") from error
     raise UsageError(f"'{name}' in {path} is no array")
 
@@ -273,7 +273,9 @@ def read_feeds(make: Callable[[], Iterable[Any]], origin: str) -> Reader:
             if not isinstance(feed, dict):
                 raise UsageError(f"{origin} gives {type(feed).__name__}; dicts of arrays by input name are needed")
             if wanted is None or i in wanted:
-                yield {str(n): np.asarray(a) for n, a in feed.items()}
+                with blaming(origin):
+                    arrays = {str(n): np.asarray(a) for n, a in feed.items()}
+                yield arrays
 
     return Reader(origin, chunks, None, None, whole=True)
 
@@ -283,9 +285,12 @@ def _readable(path: Path) -> Iterator[None]:
     """Turn what goes wrong in reading a file into one line."""
     try:
         yield
+    except (OnnxPruneError, MemoryError):
+        raise
     except OSError as error:
         raise FileError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, OverflowError, EOFError, RecursionError, NotImplementedError, zipfile.BadZipFile) as error:
+    except Exception as error:  # numpy hands on what tokenizers, parsers, struct, zlib and zipfile raise
         if "pickle" in str(error) or "Object arrays" in str(error):
             raise UsageError(f"{path} holds Python objects, which could run code; save plain arrays") from error
-        raise UsageError(f"{path} cannot be read as numpy data: {str(error).splitlines()[0]}") from error
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"{path} cannot be read as numpy data: {first}") from error

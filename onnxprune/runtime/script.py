@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from onnxprune.errors import FileError, OnnxPruneError, UsageError
+from onnxprune.errors import FileError, OnnxPruneError, Terminated, UsageError
 
 
 def split_script(text: str, default: str) -> tuple[Path, str]:
@@ -47,7 +47,16 @@ def blaming(script: str) -> Iterator[None]:
     """Report what the user's own code raises as a `UsageError` that names the script, in one line."""
     try:
         yield
-    except OnnxPruneError:
+    except (OnnxPruneError, KeyboardInterrupt, Terminated):
         raise
-    except (Exception, SystemExit) as error:  # whatever the user's code raises
-        raise UsageError(f"{script} failed with {type(error).__name__}: {error}") from error
+    except BaseException as error:  # whatever the user's code raises
+        raise UsageError(f"{script} failed with {type(error).__name__}{_said(error)}") from error
+
+
+def _said(error: BaseException) -> str:
+    """What an error says of itself, if it can."""
+    try:
+        text = str(error)
+    except Exception:
+        return ""
+    return f": {text}" if text else ""

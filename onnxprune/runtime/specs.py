@@ -47,7 +47,10 @@ class Spec:
     def dtype(self) -> np.dtype:
         """The numpy element type; bfloat16, float8 and int4 are those of ml_dtypes."""
         if not self.element:
-            raise ModelError(f"'{self.name}' is no tensor ({self.kind}); such inputs and outputs are not supported")
+            raise ModelError(
+                f"'{self.name}' is no tensor ({self.kind}), and such values can be neither made up nor compared; "
+                "--no-verify --no-measure prunes without running the model"
+            )
         try:
             return np.dtype(helper.tensor_dtype_to_np_dtype(self.element))
         except KeyError:

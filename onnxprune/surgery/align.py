@@ -6,7 +6,7 @@ training for sparsity), channels are therefore brought into an order in which th
 network computes the same in another order, and all that follows works on it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,12 +45,11 @@ class Alignment:
         """The elements of a tensor in their new order.  Raises UsageError where its shape is another one."""
         try:
             for axis, order in self.orders.get(key, {}).items():
-                if len(order) != array.shape[axis]:
-                    raise IndexError(axis)
-                array = array.take(order, axis)
+                array = array.take(_permutation(order, array.shape[axis]), axis)
             if (rows := self.grouped.get(key)) is not None:
-                parts = np.split(array, len(rows))
-                array = np.concatenate([part.take(order, 1) for part, order in zip(parts, rows, strict=True)])
+                parts = np.split(array, max(1, len(rows)))
+                orders = [_permutation(order, array.shape[1]) for order in rows]
+                array = np.concatenate([part.take(order, 1) for part, order in zip(parts, orders, strict=True)])
         except (IndexError, ValueError):
             raise UsageError(f"the plan reorders {key!r}, which has another shape here") from None
         return np.ascontiguousarray(array)
@@ -67,6 +66,13 @@ class Alignment:
             for key, axes in data["orders"].items()
         }
         return cls(orders, {str(k): tuple(tuple(map(int, r)) for r in rows) for k, rows in data["grouped"].items()})
+
+
+def _permutation(order: Sequence[int], size: int) -> np.ndarray:
+    """The order as an array.  Raises ValueError where it loses or doubles a position."""
+    if sorted(order) != list(range(size)):
+        raise ValueError(f"{size} positions in another order were wanted")
+    return np.array(order, np.int64)
 
 
 def aligned(model: onnx.ModelProto, alignment: Alignment) -> onnx.ModelProto:
