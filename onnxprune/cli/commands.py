@@ -5,6 +5,7 @@ to be told of a typing error.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ import onnxprune
 from onnxprune.cli.layout import Main, MainJob, Sectioned
 from onnxprune.cli.screen import Screen
 from onnxprune.cli.table import APPLY, LOOK, PRUNE, SENSE, VERIFY, options, request_options
-from onnxprune.errors import FileError, UsageError
+from onnxprune.errors import FileError, Incomplete, UsageError
 from onnxprune.pipeline.request import BUDGETS
 
 if TYPE_CHECKING:
@@ -223,21 +224,19 @@ def _mistaken_command(source: str) -> None:
 
 
 def _check_files(source: str, output: str | None, given: Given, plan: str | None = None) -> None:
-    """Before any work: is there an output, can the other files be written, and are they all different?"""
+    """Before any work: is there an output, can all files be written, and is none of them one that is read?"""
     if output is None and not given["dry_run"]:
         raise UsageError("say where to write the pruned model: OUT.onnx after IN.onnx, or --dry-run")
     _must_be_there(source, plan)
+    from onnxprune.pipeline.paths import OUT, check_paths
     from onnxprune.report import files
 
-    taken = {name: path for name, path in (("IN.onnx", source), ("OUT.onnx", output), ("--plan", plan)) if path}
-    for name in ("plan_out", "report"):
-        if given[name] is not None:
-            option = "--" + name.replace("_", "-")
-            files.check_target(given[name], (".html", ".htm", ".json") if name == "report" else None, option)
-            for other, path in taken.items():
-                if files.same(path, given[name]):
-                    raise UsageError(f"{option} would overwrite {other}, {path!r}; choose another name")
-            taken[option] = given[name]
+    written = {OUT: output, "--plan-out": given["plan_out"], "--report": given["report"]}
+    for name, path in written.items():
+        if path is not None:
+            files.check_target(path, (".html", ".htm", ".json") if name == "--report" else None, name)
+    read = {"--" + name.replace("_", "-"): given[name] for name in ("data", "test_data", "metric")}
+    check_paths(source, written, {**read, "--plan": plan}, force=given["force"])
 
 
 def _must_be_there(*paths: str | None) -> None:
@@ -252,13 +251,34 @@ def _must_be_there(*paths: str | None) -> None:
 
 
 def _deliver(screen: Screen, result: "Result", given: Given) -> None:
-    """Write the files besides the model, and show the report."""
+    """Write the files besides the model, and show the report: all that can be, whatever the others do.
+
+    Raises Incomplete where something cannot, and the model is in place.
+    """
+    from onnxprune.model.tensors import quoted
     from onnxprune.report import files
+
+    jobs: list[tuple[str, Callable[[], None]]] = []
+    if given["plan_out"] is not None:
+        jobs.append(("the plan", lambda: files.write(given["plan_out"], files.plan_text(result.plan.to_json()))))
+    if given["report"] is not None:
+        jobs.append(("the report", lambda: files.write_report(given["report"], result.report)))
+    jobs.append(("the report on the screen", lambda: _show(screen, result)))
+    failed: list[tuple[str, FileError]] = []
+    for what, job in jobs:
+        try:
+            job()
+        except FileError as error:
+            failed.append((what, error))
+    if failed and result.report.output is None:
+        raise failed[0][1]
+    if failed:
+        reasons = "; ".join(f"{what} was not: {error}" for what, error in failed)
+        raise Incomplete(f"{quoted(result.report.output)} was written and is whole; {reasons}")
+
+
+def _show(screen: Screen, result: "Result") -> None:
     from onnxprune.report.terminal import rendered
 
-    if given["plan_out"] is not None:
-        files.write(given["plan_out"], files.plan_text(result.plan.to_json()))
-    if given["report"] is not None:
-        files.write_report(given["report"], result.report)
     screen.give(result.report.to_json())
     screen.show(rendered(result.report, details=screen.verbose))

@@ -124,6 +124,23 @@ def temporary(target: Path) -> Iterator[Temporary]:
             made.path.unlink()
 
 
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Nobody else who asks for it does anything in the directory meanwhile; for moments only.
+
+    No lock where the system or the file system has none.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY) if fcntl else -1
+    try:
+        if fcntl:
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        if fcntl:
+            os.close(descriptor)
+
+
 def sync_directory(directory: Path) -> None:
     """Have the names in a directory on the disk; nothing to do where directories cannot be opened (Windows)."""
     if not hasattr(os, "O_DIRECTORY"):

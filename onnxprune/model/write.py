@@ -2,10 +2,13 @@
 
 External data goes first, into a file that is named after its content: models that are already there keep their own
 data, the switch from the old model to the new one is the one rename of the model file, and the same weights always get
-the same name, so that equal results are equal bytes whatever they are called.
+the same name, so that equal results are equal bytes whatever they are called.  Models with equal weights share that
+file: it is removed only by the run that first put it there, if that fails and nobody has put it there again since.
 """
 
+import hashlib
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,17 +17,26 @@ from pathlib import Path
 
 from onnx import ModelProto, StringStringEntryProto, TensorProto
 
-from onnxprune.errors import FileError, ModelError, UsageError
-from onnxprune.model.atomic import Temporary, check_space, ending_cleanly, reported, sweep, sync_directory, temporary
-from onnxprune.model.decode import Damaged, decode
+from onnxprune.errors import FileError, Incomplete, ModelError, UsageError
+from onnxprune.model.atomic import (
+    Temporary,
+    check_space,
+    ending_cleanly,
+    locked,
+    reported,
+    sweep,
+    sync_directory,
+    temporary,
+)
 from onnxprune.model.encode import LARGE, Elements, Piece, chunks, encode, inline, length
-from onnxprune.model.external import THRESHOLD, ExternalStyle, resolve
-from onnxprune.model.tensors import is_external, quoted, tensors
+from onnxprune.model.external import THRESHOLD, ExternalStyle, open_regular
+from onnxprune.model.references import data_files
+from onnxprune.model.tensors import quoted
 
 LIMIT = (1 << 31) - 1  # bytes of a protobuf message
+DATA_FILE = re.compile(r"weights-[0-9a-f]{32}\.data")
 LONG, PAGE, SHORT = 1 << 20, 64 << 10, 64  # tensors from 1 MiB on start where every system can map a file into memory
 STUB = 160  # bytes at most that stand for elements outside: three keys, the name of the file, two numbers
-SKELETON = 16 << 20  # bytes up to which an old model file is looked into for the names of its data files
 
 
 @dataclass(frozen=True)
@@ -88,6 +100,7 @@ def save(
 
     Raises:
         FileError: the file system refuses, or there is something else than a file.
+        Incomplete: the model is in place, and the disk does not confirm it.
         UsageError: the output may be replaced with `force` only, or is the data of the input.
         ModelError: the model is too large for the ONNX format even with its weights outside.
     """
@@ -120,9 +133,11 @@ def _may_replace(target: Path, *, force: bool, source: Path | None) -> os.stat_r
     name = quoted(str(target))
     if "\0" in str(target):
         raise FileError(f"cannot write {name}: a path has no null bytes")
-    if not target.parent.is_dir():
-        raise FileError(f"cannot write {name}: there is no directory {quoted(str(target.parent))}")
+    if DATA_FILE.fullmatch(target.name):
+        raise UsageError(f"{name} is a name that files of weights have; choose another name for the output")
     with reported(target):
+        if not target.parent.is_dir():
+            raise FileError(f"cannot write {name}: there is no directory {quoted(str(target.parent))}")
         try:
             status = os.lstat(target)
         except FileNotFoundError:
@@ -143,22 +158,6 @@ def _may_replace(target: Path, *, force: bool, source: Path | None) -> os.stat_r
     if not force and not status.st_mode & 0o222:
         raise UsageError(f"{name} is write-protected; choose another name, or replace it with --force")
     return status
-
-
-def data_files(path: Path) -> tuple[Path, ...]:
-    """Data files that the model at a path refers to; none if it is no model, or too large to be one of that kind."""
-    if not path.is_file():
-        return ()
-    with suppress(OSError, Damaged), path.open("rb") as stream:
-        if (size := os.fstat(stream.fileno()).st_size) > SKELETON:
-            return ()
-        found: list[Path] = []
-        for tensor in tensors(decode(stream, size)[0]):
-            locations = [e.value for e in tensor.external_data if e.key == "location" and isinstance(e.value, str)]
-            with suppress(ModelError):
-                found += [resolve(location, path) for location in locations if is_external(tensor)]
-        return tuple(dict.fromkeys(found))
-    return ()
 
 
 def _layout(model: ModelProto, style: ExternalStyle | None) -> tuple[_Outside, int]:
@@ -223,28 +222,48 @@ def _data(outside: _Outside, model: Temporary, replaced: os.stat_result | None) 
         yield None
         return
     with temporary(model.target) as made:
-        _keep_permissions(made, replaced)  # who may not read the model may not read its weights
         digest, _ = made.write(chunks(outside.pieces()))
         final = model.target.parent / f"weights-{digest[:32]}.data"
-        mine = not os.path.lexists(final)  # else another model may use it: same content, and it stays
+        there = _same_data(final, digest)  # another model uses it, and it stays
+        _keep_permissions(made, there or replaced)  # who may not read the model may not read its weights
+        mine = False
         try:
-            made.publish(final)
             with reported(model.target):
+                with locked(final.parent):
+                    mine = not os.path.lexists(final)
+                    made.publish(final)  # over equal data as well, so that whoever put that there does not remove it
                 sync_directory(final.parent)  # before the model names the file
             yield final
         finally:
-            if mine and not model.is_at(model.target) and made.is_at(final):
-                with suppress(OSError):
-                    final.unlink()
+            if mine and not model.is_at(model.target):
+                with suppress(OSError), locked(final.parent):
+                    if made.is_at(final):
+                        final.unlink()
+
+
+def _same_data(path: Path, digest: str) -> os.stat_result | None:
+    """Status of a data file of that name; None if there is none.  Raises FileError if it holds something else."""
+    with reported(path):
+        try:
+            opened = open_regular(path)
+        except FileNotFoundError:
+            return None
+        found, status = "", None
+        if opened is not None:
+            with opened as stream:
+                found, status = hashlib.file_digest(stream, "sha256").hexdigest(), os.fstat(stream.fileno())  # type: ignore[arg-type]
+    if found != digest:
+        raise FileError(f"{quoted(str(path))} holds something else than its name says; move it away, it may be needed")
+    return status
 
 
 def _confirm(target: Path) -> None:
     try:
         sync_directory(target.parent)
     except OSError as error:
-        raise FileError(
+        raise Incomplete(
             f"{quoted(str(target))} is in place and whole, but the disk does not confirm that it will stay: "
-            f"{error.strerror}"
+            f"{error.strerror}; its plan and report were not written"
         ) from error
 
 

@@ -10,7 +10,7 @@ from onnxprune.pipeline.filters import Weights
 from onnxprune.pipeline.judge import prepare
 from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.lossless import repeat_lossless
-from onnxprune.pipeline.prune import Result, finish, lab_of, no_budget
+from onnxprune.pipeline.prune import Result, check_output, finish, lab_of, no_budget
 from onnxprune.pipeline.repair import repair
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import analysis_of, start
@@ -39,9 +39,11 @@ def apply(
         ModelError, FileError: as for `prune`.
     """
     no_budget(options)
+    read = plan
     plan = plan if isinstance(plan, Plan) else Plan.load(Path(plan))
     told = {k: v for k, v in plan.options.items() if k in ("heads", "method", "seed", "compensate", "lossless", "thaw")}
     request = Request.of({**({} if told.get("lossless") else {"ratio": 0.0}), **told, **options})
+    check_output(source, output, request, read)
     with limited(request, source):
         run = start(source, request, progress, plan.alignment)
         check_plan(run.deps, plan)

@@ -11,8 +11,8 @@ from onnxprune.channels.dependencies import Dependencies, Group
 from onnxprune.criteria.methods import METHODS, Method
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.model import Model
+from onnxprune.model.references import data_files
 from onnxprune.model.tensors import quoted
-from onnxprune.model.write import data_files
 from onnxprune.pipeline.costs import peak_activations
 from onnxprune.pipeline.request import Request
 from onnxprune.runtime.isolate import Limits, isolated

@@ -24,6 +24,7 @@ from onnxprune.pipeline.filters import Weights
 from onnxprune.pipeline.judge import prepare
 from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.lossless import choose_lossless
+from onnxprune.pipeline.paths import OUT, check_paths
 from onnxprune.pipeline.repair import repair, repaired_figure
 from onnxprune.pipeline.report import make_report
 from onnxprune.pipeline.request import Request, given_budgets
@@ -64,10 +65,17 @@ def prune(
         FileError: the file system refused.
     """
     request = Request.of(options)
+    check_output(source, output, request)
     with limited(request, source):
         run = start(source, request, progress)
         prepare(run)
         return finish(run, _choose(run), output)
+
+
+def check_output(source: Any, output: str | os.PathLike[str] | None, request: Request, plan: Any = None) -> None:
+    """Raise UsageError, before any work, where the output would be one of the files that the run reads."""
+    read = {"data": request.data, "test_data": request.test_data, "metric": request.metric, "plan": plan}
+    check_paths(source, {OUT: output}, read, force=request.force)
 
 
 def _choose(run: Run) -> Choice:

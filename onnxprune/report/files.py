@@ -1,5 +1,6 @@
 """Reports and plans as files: checked before the work begins, written whole or not at all."""
 
+import errno
 import json
 import os
 from collections.abc import Collection
@@ -7,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.errors import FileError, UsageError
-from onnxprune.model.atomic import temporary
+from onnxprune.model.atomic import reported, temporary
 from onnxprune.model.tensors import quoted
+from onnxprune.model.write import DATA_FILE
 from onnxprune.report.html import html
 from onnxprune.report.jsonable import dumps
 from onnxprune.report.summary import Report
@@ -18,43 +20,55 @@ def check_target(path: str, endings: Collection[str] | None, option: str) -> Non
     """Whether a file can be written there.
 
     Raises:
-        UsageError: the ending says nothing of the format.
+        UsageError: the ending says nothing of the format, or the name is one that stands for something else.
         FileError: there is a directory, no directory to write to, or no permission.
     """
     target = Path(path)
+    if path == "-":
+        raise UsageError(f"{option} is a file, and '-' is none (./- is); standard output is not supported")
+    if DATA_FILE.fullmatch(target.name):
+        raise UsageError(f"{option} has a name that files of weights have, {quoted(path)}; choose another one")
     if endings and target.suffix.lower() not in endings:
         raise UsageError(f"{option} writes JSON or HTML: the name ends with .json or .html, not {quoted(path)}")
     if "\0" in path:
         raise FileError(f"cannot write {quoted(path)}: a path has no null bytes")
-    if target.is_dir():
-        raise FileError(f"cannot write {quoted(path)}: it is a directory; name a file in it")
-    folder = target.absolute().parent
-    if not folder.is_dir():
-        raise FileError(f"cannot write {quoted(path)}: there is no directory {quoted(str(folder))}")
-    if not os.access(target if target.exists() else folder, os.W_OK):
-        raise FileError(f"cannot write {quoted(path)}: no permission")
-
-
-def same(one: str, two: str) -> bool:
-    """Whether two paths mean the same file, there or to be."""
-    try:
-        return os.path.samefile(one, two)
-    except OSError:
-        return Path(one).absolute() == Path(two).absolute()
+    with reported(target):
+        if target.is_dir():
+            raise FileError(f"cannot write {quoted(path)}: it is a directory; name a file in it")
+        if target.is_block_device():
+            raise FileError(f"cannot write {quoted(path)}: it is a disk; name a file")
+        folder = target.absolute().parent
+        if not folder.is_dir():
+            raise FileError(f"cannot write {quoted(path)}: there is no directory {quoted(str(folder))}")
+        if not os.access(target if target.exists() else folder, os.W_OK):
+            raise FileError(f"cannot write {quoted(path)}: no permission")
 
 
 def write(path: str, text: str) -> None:
     """Put a text file in place in one step; a device or a pipe is written as it is.  Raises FileError."""
-    target = Path(path).absolute()
-    if target.exists() and not target.is_file():
-        try:
-            target.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise FileError(f"cannot write {quoted(path)}: {error.strerror or error}") from None
-        return
-    with temporary(target.resolve()) as made:
-        made.write([text.encode("utf-8", "backslashreplace")])
-        made.publish(made.target)
+    target, data = Path(path).absolute(), text.encode("utf-8", "backslashreplace")
+    with reported(target):
+        if target.exists() and not target.is_file():
+            _send(target, data)
+            return
+        target = target.resolve()
+    with temporary(target) as made:
+        made.write([data])
+        made.publish(target)
+
+
+def _send(target: Path, data: bytes) -> None:
+    """Write to a device, or to a pipe that somebody reads.  Raises OSError, where nobody does as well."""
+    try:
+        descriptor = os.open(target, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe without a reader: no waiting
+    except OSError as error:
+        raise OSError(error.errno, "nobody reads it") if error.errno == errno.ENXIO else error from None
+    with os.fdopen(descriptor, "wb", buffering=0) as stream:
+        if hasattr(os, "set_blocking"):
+            os.set_blocking(descriptor, True)
+        view = memoryview(data)
+        while len(view):
+            view = view[stream.write(view) or 0 :]
 
 
 def write_report(path: str, report: Report) -> None:

@@ -1,0 +1,85 @@
+"""The data files that a model file names, found without reading a weight, however large the model is."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from onnx import (
+    AttributeProto,
+    FunctionProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    SparseTensorProto,
+    StringStringEntryProto,
+    TensorProto,
+    TrainingInfoProto,
+)
+
+from onnxprune.errors import ModelError
+from onnxprune.model.external import resolve
+from onnxprune.model.wire import Unknown, content, fields, varint
+
+# Messages that tensors stand in, by message and name of the field.
+_INSIDE: dict[Any, dict[str, Any]] = {
+    ModelProto: {"graph": GraphProto, "functions": FunctionProto, "training_info": TrainingInfoProto},
+    TrainingInfoProto: {"initialization": GraphProto, "algorithm": GraphProto},
+    FunctionProto: {"node": NodeProto},
+    GraphProto: {"node": NodeProto, "initializer": TensorProto, "sparse_initializer": SparseTensorProto},
+    NodeProto: {"attribute": AttributeProto},
+    SparseTensorProto: {"values": TensorProto, "indices": TensorProto},
+    AttributeProto: {
+        "t": TensorProto,
+        "tensors": TensorProto,
+        "g": GraphProto,
+        "graphs": GraphProto,
+        "sparse_tensor": SparseTensorProto,
+        "sparse_tensors": SparseTensorProto,
+    },
+}
+_CHILDREN = {
+    kind: {kind.DESCRIPTOR.fields_by_name[name].number: child for name, child in inside.items()}
+    for kind, inside in _INSIDE.items()
+}
+_DATA = TensorProto.DESCRIPTOR.fields_by_name["external_data"].number
+_WHERE = TensorProto.DESCRIPTOR.fields_by_name["data_location"].number
+
+
+def data_files(path: Path) -> tuple[Path, ...]:
+    """Data files that the model at a path refers to and that are there; none if it is no model."""
+    if not path.is_file():
+        return ()
+    found: dict[Path, None] = {}
+    with suppress(OSError, Unknown, RecursionError, UnicodeDecodeError), path.open("rb") as file:
+        for location in _locations(file, ModelProto, 0, file.seek(0, 2)):
+            with suppress(ModelError):
+                found[resolve(location, path)] = None
+    return tuple(found)
+
+
+def _locations(file: BinaryIO, kind: Any, begin: int, end: int) -> Iterator[str]:
+    """What the tensors within a message say of the file that their elements are in."""
+    if kind is TensorProto:
+        yield from _location(file, begin, end)
+        return
+    for number, _, body, stop in fields(file, begin, end):
+        if number in _CHILDREN[kind]:
+            yield from _locations(file, _CHILDREN[kind][number], body, stop)
+
+
+def _location(file: BinaryIO, begin: int, end: int) -> Iterator[str]:
+    entries, outside = [], False
+    for number, _, body, stop in fields(file, begin, end):
+        if number == _DATA:
+            entries.append(content(file, body, stop))
+        elif number == _WHERE:
+            file.seek(body)
+            outside = varint(file, body)[0] == TensorProto.EXTERNAL
+    if not outside:
+        return
+    for entry in entries:
+        with suppress(Exception):  # DecodeError, a class of its own in each protobuf implementation
+            found = StringStringEntryProto.FromString(entry)
+            if found.key == "location" and isinstance(found.value, str):
+                yield found.value
