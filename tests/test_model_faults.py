@@ -150,7 +150,7 @@ def test_too_little_space_is_noticed_before_anything_is_written(
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     monkeypatch.setattr(os, "write", None)
     for style in (None, OUTSIDE):
-        with pytest.raises(FileError, match=r"needs 0\.5 MB and the disk has 1\.4 MB free"):
+        with pytest.raises(FileError, match=r"needs 0\.5 MB and 1\.0 MB to spare, and the disk has 1\.4 MB free"):
             save(wide(), tmp_path / "m.onnx", style=style)
     assert content(tmp_path) == before
 

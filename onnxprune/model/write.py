@@ -243,12 +243,14 @@ def _data(outside: _Outside, model: Temporary, replaced: os.stat_result | None) 
 
 def _same_data(path: Path, digest: str) -> os.stat_result | None:
     """Status of a data file of that name; None if there is none.  Raises FileError if it holds something else."""
+    found, status = "", None
     with reported(path):
         try:
+            if not os.path.lexists(path):
+                return None
             opened = open_regular(path)
-        except FileNotFoundError:
+        except FileNotFoundError:  # the run that had put it there has failed meanwhile
             return None
-        found, status = "", None
         if opened is not None:
             with opened as stream:
                 found, status = hashlib.file_digest(stream, "sha256").hexdigest(), os.fstat(stream.fileno())  # type: ignore[arg-type]
