@@ -15,6 +15,7 @@ from rich.console import Console
 
 import onnxprune
 from onnxprune.errors import FileError, UsageError
+from onnxprune.pipeline.paths import same
 from onnxprune.pipeline.report import slower
 from onnxprune.report import DriftRow, Figures, FrozenRow, GroupRow, MetricRow, Report, files, words
 from onnxprune.report.html import html
@@ -315,8 +316,10 @@ def test_targets_are_checked_before_the_work(tmp_path: Path) -> None:
         files.check_target(str(tmp_path / "a" / "b.json"), None, "--plan-out")
     with pytest.raises(FileError, match="null"):
         files.check_target("a\0b", None, "--plan-out")
-    assert files.same(str(tmp_path / "x"), str(tmp_path) + "/./x")
-    assert not files.same(str(tmp_path / "x"), str(tmp_path / "y"))
+    with pytest.raises(UsageError, match="'-'"):
+        files.check_target("-", None, "--plan-out")
+    assert same(tmp_path / "x", Path(f"{tmp_path}/./x"))
+    assert not same(tmp_path / "x", tmp_path / "y")
 
 
 @pytest.mark.parametrize(("macs", "latency", "told"), [(50, 1.1, 1), (50, 0.9, 0), (100, 1.1, 0), (50, None, 0)])

@@ -93,16 +93,19 @@ def apply_command(context: click.Context, source: str, output: str | None, plan:
 def verify_command(context: click.Context, source: str, pruned: str, plan: str, **given: Any) -> None:
     """Prove an earlier result again.
 
-    Is OUT the original without the channels that the plan removes?
+    Is OUT the original without the channels that the plan removes?  Shows the surgery (what it computes), its weights
+    (those of the original, or those that the plan has digests of), and how far it is from the original.
     """
     screen = _screen(context, given)
     _must_be_there(source, pruned, plan)
     from onnxprune.pipeline.verify import verify
 
     with screen.progress() as progress:
-        proof = verify(source, pruned, plan, progress=progress, **request_options(given))
-    screen.give({"verified": proof.passed, "result": str(proof), **asdict(proof)})
-    screen.show(f"masked original and pruned model are {proof}")
+        found = verify(source, pruned, plan, progress=progress, **request_options(given))
+    surgery, rest = asdict(found.surgery), asdict(found)
+    del rest["surgery"]
+    screen.give({"verified": found.passed, "result": str(found), **surgery, **rest})
+    screen.show(str(found))
 
 
 @cli.command("inspect", cls=Sectioned, context_settings=HELP)

@@ -9,22 +9,11 @@ import onnx
 from onnxprune.channels.dependencies import Dependencies, Group, Slot
 from onnxprune.channels.roles import Role
 from onnxprune.criteria.filters import Filters
-from onnxprune.surgery.copying import graphs_of
+from onnxprune.surgery.copying import tensors_of
 from onnxprune.surgery.tensors import read_tensor
 
 REMEMBERED = 4 << 20  # weights of one group up to which its filters are kept for the next one who asks
 CONVOLUTIONS = ("Conv", "ConvTranspose", "DeformConv", "QLinearConv", "ConvInteger")
-
-
-def tensors_of(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
-    """Initializers and Constant nodes of a model by the key that the analysis gives them."""
-    found: dict[str, onnx.TensorProto] = {}
-    for graph, path in graphs_of(model.graph):
-        found |= {path + t.name: t for t in graph.initializer}
-        for node in graph.node:
-            values = [a.t for a in node.attribute if node.op_type == "Constant" and a.name == "value"]
-            found.update((path + node.output[0], value) for value in values)
-    return found
 
 
 class Weights:

@@ -33,6 +33,7 @@ from onnxprune.pipeline.size import sized_choice
 from onnxprune.pipeline.speed import fast_choice
 from onnxprune.pipeline.trials import Lab
 from onnxprune.report.summary import Report
+from onnxprune.surgery.binding import bound
 from onnxprune.surgery.plan import Plan, make_plan
 from onnxprune.surgery.recovery.values import with_biases
 from onnxprune.surgery.rewrite import cut
@@ -141,6 +142,9 @@ def _check_strict(run: Run, choice: Choice) -> None:
 def finish(run: Run, choice: Choice, output: str | os.PathLike[str] | None) -> Result:
     """Plan, rewrite, verify, save and report."""
     plan, pruned = _rewritten(run, choice)
+    plan = bound(plan, run.own or run.model.proto, pruned)
+    if choice.kept:
+        _sign(pruned, plan)
     saved = None
     if output is None or run.request.dry_run:
         examine(run, choice.kept, pruned)
@@ -210,6 +214,8 @@ def _sign(pruned: onnx.ModelProto, plan: Plan) -> None:
         "onnxprune.source": str(plan.source["sha256"]),
         "onnxprune.options": json.dumps(plan.options, sort_keys=True),
         "onnxprune.plan": hashlib.sha256(text.encode()).hexdigest(),
+        "onnxprune.content": str(plan.content),
+        "onnxprune.weights": json.dumps(plan.digests, sort_keys=True),
     }
     for key, value in facts.items():
         pruned.metadata_props.add(key=key, value=value)

@@ -1,6 +1,7 @@
 """Proving an earlier result again: is the pruned file the original without what the plan removed?"""
 
 import os
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,24 +11,68 @@ import onnx
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.channels.walk import CUTTABLE
+from onnxprune.errors import CheckFailed
 from onnxprune.model import load
+from onnxprune.model.tensors import quoted
 from onnxprune.pipeline.choose import Progress, silent
 from onnxprune.pipeline.examine import masked_original, required
-from onnxprune.pipeline.filters import tensors_of
 from onnxprune.pipeline.limits import limited
+from onnxprune.pipeline.measure import drift, sessions_of
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Run, analysis_of, start
+from onnxprune.report.summary import DriftRow
 from onnxprune.runtime.source import Source, Variant
 from onnxprune.runtime.verify import Proof, prove
+from onnxprune.surgery.binding import Weights, bound, compared, content
+from onnxprune.surgery.copying import tensors_of
 from onnxprune.surgery.plan import Plan, check_plan
 from onnxprune.surgery.recovery.values import with_biases, with_values
+from onnxprune.surgery.rewrite import cut
 from onnxprune.surgery.tensors import read_tensor, versions
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What has been shown of a pruned file, and what has not.
+
+    surgery: the file computes what the original computes without the removed channels; where weights were repaired,
+        with the weights of the file put in place of the original's.
+    weights: which of them are those of the original, or those that the plan has the digests of.
+    same: whether the file is the one that the plan was made with, but for its metadata; None where the plan does not
+        say, since it is of version 1.
+    drift: how far its outputs are from those of the original, on random input or on data.
+    """
+
+    surgery: Proof
+    weights: Weights
+    same: bool | None
+    drift: tuple[DriftRow, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the surgery is right and the weights are those that were planned."""
+        return self.surgery.passed and not self.weights.wrong
+
+    @property
+    def figures(self) -> str:
+        """The drift in words."""
+        return ", ".join(f"'{row.output}' {row.problem or f'{row.snr:.1f} dB'}" for row in self.drift)
+
+    def __str__(self) -> str:
+        file = "the one that the plan was made with" if self.same else "changed since the plan was made"
+        parts = {
+            "surgery": f"masked original and pruned model are {self.surgery}",
+            "weights": str(self.weights),
+            "file": file if self.same is not None else "not known to the plan, which is of an older version",
+            "drift from the original": f"{self.figures}; says nothing about accuracy",
+        }
+        return "\n".join(f"{name}: {said}" for name, said in parts.items())
 
 
 def verify(
     source: Any, pruned: Any, plan: Plan | str | os.PathLike[str], *, progress: Progress = silent, **options: Any
-) -> Proof:
-    """Compare a pruned model with the masked original on random inputs, and on `data` where that is given.
+) -> Verdict:
+    """Compare a pruned model with the masked original, and its weights with those that the plan says.
 
     Args:
         source: the original.
@@ -37,7 +82,7 @@ def verify(
         options: fields of `Request` about inputs and data.
 
     Raises:
-        CheckFailed: they differ.
+        CheckFailed: they differ; or weights were repaired, and the plan does not say to what.
         UsageError: the plan does not fit the original.
         ModelError, FileError: one of the models cannot be read or run.
     """
@@ -49,22 +94,53 @@ def verify(
         run = start(source, request, progress, plan.alignment)
         check_plan(run.deps, plan)
         progress("verify", 0, 0)
-        masked, lossless = _masked(run, plan, model.proto), bool(plan.options.get("lossless"))
+        own, lossless = run.own or run.model.proto, bool(plan.options.get("lossless"))
+        weights = compared(_bound(run, plan, own), own, model.proto)
+        masked = _masked(run, plan, model.proto, weights)
         box = partial(run.deps.box, dead=run.deps.dead(plan.kept))
-        return required(prove(masked, model.proto, run.stimuli(), box=box, loose=lossless), lossless)
+        surgery = required(prove(masked, model.proto, run.stimuli(), box=box, loose=lossless), lossless)
+        _require(weights, plan, run.model.sha256, lossless)
+        same = None if plan.content is None else content(model.proto) == plan.content
+        far = drift(sessions_of(own, model.proto, request), run.made())
+    return Verdict(surgery, weights, same, far)
 
 
-def _masked(run: Run, plan: Plan, pruned: onnx.ModelProto) -> Source | Variant:
-    """The masked original; under a plan with compensation, with the weights that the pruned model has.
+def _repaired(plan: Plan) -> bool:
+    """Whether weights were to be changed besides being cut."""
+    return plan.options.get("compensate", "none") != "none" or bool(plan.options.get("lossless"))
+
+
+def _bound(run: Run, plan: Plan, own: onnx.ModelProto) -> Plan:
+    """A plan of version 1 with the digests of what the cut makes now, where it was the cut alone."""
+    if plan.digests is not None or _repaired(plan):
+        return plan
+    return replace(bound(plan, own, cut(run.model.proto, run.deps, run.deps.dead(plan.kept))), content=None)
+
+
+def _require(weights: Weights, plan: Plan, sha256: str, lossless: bool) -> None:
+    """Raise CheckFailed where the surgery is right, but the weights are not, or may be any."""
+    if weights.wrong:
+        other = "" if plan.source.get("sha256") == sha256 else "; the plan was made for another file"
+        raise CheckFailed(f"the surgery is right, but the weights are {weights}{other}")
+    if weights.unbound and not lossless:
+        raise CheckFailed(
+            f"the surgery alone is right: {len(weights.unbound)} tensors, such as {quoted(weights.unbound[0])}, were "
+            "repaired, and this plan of version 1 does not say to what, so that any weights would pass; prune again, "
+            "for a plan with digests"
+        )
+
+
+def _masked(run: Run, plan: Plan, pruned: onnx.ModelProto, weights: Weights) -> Source | Variant:
+    """The masked original, with the weights of the pruned model where they were repaired.
 
     Under a lossless plan it is the original itself.
-
-    What compensation made of the weights cannot be told from the original, so that this proves the surgery alone.
     """
     if plan.options.get("lossless"):
         return run.model.proto
     dead = run.deps.dead(plan.kept)
-    if plan.options.get("compensate", "none") == "none" or not dead.any():
+    changed = {*weights.planned, *weights.wrong, *weights.unbound} & run.deps.sources.keys()
+    changed = {key for key in changed - plan.computed.keys() if run.deps.sources[key].dtype in CUTTABLE}
+    if not (changed or _repaired(plan)) or not dead.any():
         return masked_original(run.model.proto, run.deps, dead)
     base = with_biases(run.model.proto, run.deps, dead)
     deps = analysis_of(run.model, run.request, run.shapes, base)
@@ -79,8 +155,10 @@ def _spread(deps: Dependencies, dead: np.ndarray, pruned: onnx.ModelProto) -> di
     live |= {v.source.key: v.live for v in versions(deps, dead) if not v.copied}
     values = {}
     for key, source in deps.sources.items():
-        if key in small and source.dtype in CUTTABLE | {onnx.TensorProto.INT32}:  # which biases are, behind integers
-            array = read_tensor(small[key])
+        if key not in small or source.dtype not in CUTTABLE | {onnx.TensorProto.INT32}:  # biases, behind integers
+            continue
+        array = read_tensor(small[key])
+        if array.shape == tuple(np.count_nonzero(mask) for mask in live[key]):
             values[key] = np.zeros(source.shape, array.dtype)
             values[key][np.ix_(*live[key])] = array
     return values

@@ -6,7 +6,7 @@ training for sparsity), channels are therefore brought into an order in which th
 network computes the same in another order, and all that follows works on it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from onnxprune.channels.labels import BALANCES, Labels, is_fixed
 from onnxprune.channels.parameters import INTEGERS
 from onnxprune.channels.roles import Balance, Role
 from onnxprune.errors import UsageError
-from onnxprune.surgery.copying import Replaced, copy_model, graphs_of
+from onnxprune.surgery.copying import Replaced, copy_model, tensors_of
 from onnxprune.surgery.tensors import read_tensor, write_tensor
 
 FADED = 1e-3  # norm of a filter as a share of its layer's largest one
@@ -136,7 +136,7 @@ class _Trades:
     def found(self) -> tuple[dict[int, int], dict[str, tuple[tuple[int, ...], ...]]]:
         """Moves and orders of inputs; none at all where a channel would leave its group in any convolution."""
         groups = list(groups_of(self.deps.uses, (), self.apart, self.deps.roles))
-        tensors = dict(_tensors(self.model))
+        tensors = tensors_of(self.model)
         for balance in self.deps.balances:
             self._trade(balance, groups, tensors)
         grouped: dict[str, tuple[tuple[int, ...], ...]] = {}
@@ -187,12 +187,3 @@ class _Trades:
         if self.deps.nodes[slot.node].proto.op_type != "BatchNormalization":
             return False
         return any(u.input == 1 and u.source == slot.source for u in self.deps.uses_at.get(slot.node, ()))
-
-
-def _tensors(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.TensorProto]]:
-    """Initializers and Constant nodes by the key that the analysis gives them."""
-    for graph, path in graphs_of(model.graph):
-        yield from ((path + tensor.name, tensor) for tensor in graph.initializer)
-        for node in graph.node:
-            if node.op_type == "Constant":
-                yield from ((path + node.output[0], a.t) for a in node.attribute if a.name == "value")

@@ -18,6 +18,17 @@ def graphs_of(graph: onnx.GraphProto, path: str = "") -> Iterator[tuple[onnx.Gra
             yield from graphs_of(body, below)
 
 
+def tensors_of(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """Initializers and Constant nodes of a model by the key that the analysis gives them."""
+    found: dict[str, onnx.TensorProto] = {}
+    for graph, path in graphs_of(model.graph):
+        found |= {path + t.name: t for t in graph.initializer}
+        for node in graph.node:
+            values = [a.t for a in node.attribute if node.op_type == "Constant" and a.name == "value"]
+            found.update((path + node.output[0], value) for value in values)
+    return found
+
+
 def copy_model(
     model: onnx.ModelProto,
     replaced: Callable[[str, onnx.TensorProto], Replaced],

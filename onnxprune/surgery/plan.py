@@ -14,7 +14,8 @@ from onnxprune.model.external import open_regular
 from onnxprune.surgery.align import Alignment
 from onnxprune.surgery.tensors import versions
 
-VERSION = 1
+VERSION = 2
+READ = (1, 2)  # version 1 has no digests, and names no node that reads a copy
 LARGEST = 256 << 20  # bytes of a plan
 POSITIONS = 1 << 40  # of an axis, more than there can be
 
@@ -30,19 +31,32 @@ class PlannedGroup:
 
 
 @dataclass(frozen=True)
+class Copy:
+    """A tensor of the pruned model that had to be cut in another way than the one that it comes from."""
+
+    of: str
+    readers: tuple[str, ...] = ()  # nodes that take it; none are known from a plan of version 1
+
+
+@dataclass(frozen=True)
 class Plan:
     """Kept channels of each group, and the kept positions of each axis of each tensor that follow from them.
 
-    Wherever no compensation ran, a pruned tensor is `numpy.take` of the original, in the order that the alignment says,
-    along each listed axis.
+    A tensor of the pruned model is `numpy.take` of the original, in the order that the alignment says, along each
+    listed axis, unless `digests` has it: `surgery.binding.digest` of what a repair, the graph or the surgery made.
     """
 
     source: Mapping[str, Any]  # sha256 and name of the file that the plan was made for
     groups: tuple[PlannedGroup, ...]
     initializers: Mapping[str, Mapping[int, tuple[int, ...]]]  # tensor -> axis -> kept positions
-    copies: Mapping[str, str] = field(default_factory=dict)  # tensors that had to be doubled -> original
+    copies: Mapping[str, Copy] = field(default_factory=dict)  # by the name in the pruned model
     options: Mapping[str, Any] = field(default_factory=dict)
     alignment: Alignment = field(default_factory=Alignment)  # how tensors were reordered before they were cut
+    computed: Mapping[str, tuple[str, ...]] = field(
+        default_factory=dict
+    )  # what the graph computes -> tensors, of which
+    digests: Mapping[str, str] | None = None  # tensor of the pruned model -> sha256; None: not bound to a model
+    content: str | None = None  # sha256 of the pruned model but for its own metadata; None likewise
 
     @property
     def kept(self) -> dict[str, np.ndarray]:
@@ -61,7 +75,10 @@ class Plan:
                 name: {str(axis): list(positions) for axis, positions in axes.items()}
                 for name, axes in self.initializers.items()
             },
-            "copies": dict(self.copies),
+            "copies": {name: {"of": copy.of, "readers": list(copy.readers)} for name, copy in self.copies.items()},
+            "computed": {name: list(tensors) for name, tensors in self.computed.items()},
+            "digests": None if self.digests is None else dict(self.digests),
+            "content": self.content,
             "options": dict(self.options),
         } | ({"alignment": self.alignment.to_json()} if self.alignment else {})
 
@@ -69,8 +86,9 @@ class Plan:
     def from_json(cls, data: Any) -> "Plan":
         """Read what `to_json` gave.  Raises UsageError where it is no plan of a known version."""
         try:
-            if data["version"] != VERSION:
-                raise UsageError(f"the plan has version {data['version']!r}; this onnxprune reads version {VERSION}")
+            if data["version"] not in READ or isinstance(data["version"], bool):
+                known = " and ".join(map(str, READ))
+                raise UsageError(f"the plan has version {data['version']!r}; this onnxprune reads versions {known}")
             groups = tuple(
                 PlannedGroup(
                     str(g["name"]),
@@ -85,8 +103,17 @@ class Plan:
                 for name, axes in data["initializers"].items()
             }
             alignment = Alignment.from_json(data["alignment"]) if "alignment" in data else Alignment()
-            rest = dict(data.get("copies", {})), dict(data.get("options", {}))
-            return cls(dict(data["source"]), groups, tensors, *rest, alignment)
+            return cls(
+                dict(data["source"]),
+                groups,
+                tensors,
+                {str(name): _copy(copy) for name, copy in data.get("copies", {}).items()},
+                dict(data.get("options", {})),
+                alignment,
+                {str(name): tuple(map(_text, made_of)) for name, made_of in data.get("computed", {}).items()},
+                None if (found := data.get("digests")) is None else {str(k): _text(v) for k, v in found.items()},
+                None if data.get("content") is None else _text(data["content"]),
+            )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UsageError(f"this is no onnxprune plan: {type(error).__name__} {error}") from None
 
@@ -112,6 +139,16 @@ class Plan:
     def __str__(self) -> str:
         width = max([len(g.name) for g in self.groups], default=0)
         return "\n".join(f"{g.name:{width}}  {g.channels:5d} → {len(g.keep):5d}" for g in self.groups)
+
+
+def _copy(value: Any) -> Copy:
+    return Copy(value) if isinstance(value, str) else Copy(_text(value["of"]), tuple(map(_text, value["readers"])))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no text")
+    return value
 
 
 def _position(value: Any) -> int:
@@ -150,12 +187,13 @@ def make_plan(
         raise UsageError(f"no group is named {unknown[0]!r}; `onnxprune inspect` lists them")
     groups = tuple(_planned(deps, g, kept.get(g.name, np.arange(len(g)))) for g in deps.groups)
     tensors: dict[str, dict[int, tuple[int, ...]]] = {}
-    copies: dict[str, str] = {}
+    copies: dict[str, Copy] = {}
     for version in versions(deps, deps.dead(kept)):
         key = version.source.path + version.name
         tensors[key] = {axis: tuple(map(int, np.flatnonzero(m))) for axis, m in enumerate(version.live) if not m.all()}
         if version.copied:
-            copies[key] = version.source.key
+            readers = dict.fromkeys(deps.nodes[use.node].label for use in version.uses if use.node >= 0)
+            copies[key] = Copy(version.source.key, tuple(readers))
     return Plan(source, groups, tensors, copies, dict(options or {}), alignment or Alignment())
 
 

@@ -1,0 +1,153 @@
+"""What ties a plan to the weights of the model that it made: elements by numpy.take, and digests of all others.
+
+A tensor of the pruned model either is `numpy.take` of one of the original, as the plan says, or the plan holds its
+sha256: what a repair solved again, what the graph of the original computes, and what the surgery added.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+
+from onnxprune.model.encode import Elements, Piece, chunks, encode
+from onnxprune.model.tensors import quoted, tensors
+from onnxprune.surgery.copying import tensors_of
+from onnxprune.surgery.plan import Plan
+from onnxprune.surgery.tensors import read_tensor
+
+OWN = "onnxprune."  # what the keys of this program's metadata begin with
+Tensors = Mapping[str, onnx.TensorProto]
+
+
+def bound(plan: Plan, original: onnx.ModelProto, pruned: onnx.ModelProto) -> Plan:
+    """The plan with what binds it to a pruned model.
+
+    Args:
+        plan: that the model was pruned by.
+        original: the user's own model, before anything was folded or reordered.
+        pruned: complete, all weights inside.
+    """
+    own, made = tensors_of(original), tensors_of(pruned)
+    digests = {key: digest(read_tensor(t)) for key, t in made.items() if not _is_taken(plan, own, key, read_tensor(t))}
+    computed = made_from(original, [key for key in made if _of(plan, key) not in own])
+    return replace(plan, digests=digests, computed=computed, content=content(pruned))
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Tensors of a pruned model by what is known of them.
+
+    taken: their elements are those of the original that the plan keeps.
+    planned: they have the digest that the plan says.
+    wrong: neither, although the plan says which it should be.
+    unbound: not those of the original, and the plan does not say what they should be.
+    """
+
+    taken: tuple[str, ...]
+    planned: tuple[str, ...]
+    wrong: tuple[str, ...]
+    unbound: tuple[str, ...]
+
+    def __str__(self) -> str:
+        if self.wrong:
+            return f"NOT as planned: {len(self.wrong)} tensors, such as {quoted(self.wrong[0])}"
+        parts = [f"{len(self.taken)} tensors are numpy.take of the original"]
+        parts += [f"{len(self.planned)} have the digest of the plan"] if self.planned else []
+        parts += [f"{len(self.unbound)} are not bound by the plan"] if self.unbound else []
+        return ", ".join(parts)
+
+
+def compared(plan: Plan, original: onnx.ModelProto, pruned: onnx.ModelProto) -> Weights:
+    """What is known of the weights of a pruned model, from the original and the plan alone."""
+    own, made, digests = tensors_of(original), tensors_of(pruned), plan.digests
+    found: dict[str, list[str]] = {name: [] for name in ("taken", "planned", "wrong", "unbound")}
+    for key, tensor in made.items():
+        array = read_tensor(tensor)
+        if digests is not None and key in digests:
+            verdict = "planned" if digest(array) == digests[key] else "wrong"
+        elif _is_taken(plan, own, key, array):
+            verdict = "taken"
+        else:
+            verdict = "unbound" if digests is None else "wrong"
+        found[verdict].append(key)
+    found["wrong"] += [key for key in digests or () if key not in made]
+    return Weights(**{name: tuple(keys) for name, keys in found.items()})
+
+
+def _of(plan: Plan, key: str) -> str:
+    """The tensor of the original that one of the pruned model is cut from."""
+    return plan.copies[key].of if key in plan.copies else key
+
+
+def _is_taken(plan: Plan, own: Tensors, key: str, array: np.ndarray) -> bool:
+    source = _of(plan, key)
+    if source not in own:
+        return False
+    whole = plan.alignment.apply(read_tensor(own[source]), source)
+    try:
+        for axis, positions in plan.initializers.get(key, {}).items():
+            whole = np.take(whole, positions, axis)
+    except IndexError:  # numpy's AxisError is one
+        return False
+    return whole.dtype == array.dtype and whole.shape == array.shape and _same(whole, array)
+
+
+def _same(one: np.ndarray, two: np.ndarray) -> bool:
+    """Whether the elements have the same bits; text, the same letters."""
+    if one.dtype.hasobject:
+        return bool((one == two).all())
+    return np.array_equal(_bytes(one), _bytes(two))
+
+
+def _bytes(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+def digest(array: np.ndarray) -> str:
+    """sha256 of a line with the type and the shape, "float32 [8, 3]", and the elements row by row, little-endian."""
+    found = hashlib.sha256(f"{array.dtype.name} {list(array.shape)}\n".encode())
+    found.update(repr(array.tolist()).encode() if array.dtype.hasobject else _bytes(array).data)
+    return found.hexdigest()
+
+
+def content(model: onnx.ModelProto) -> str:
+    """sha256 of a model but for this program's own metadata, the same wherever the weights are stored."""
+    large: list[Elements] = []
+
+    def aside(found: Elements) -> list[Piece]:
+        large.append(found)
+        return []
+
+    rest = onnx.ModelProto.FromString(b"".join(chunks(encode(model, aside))))
+    for tensor in tensors(rest):
+        tensor.ClearField("data_location")
+    others = onnx.ModelProto(metadata_props=[p for p in rest.metadata_props if not p.key.startswith(OWN)])
+    del rest.metadata_props[:]
+    rest.metadata_props.extend(others.metadata_props)
+    found = hashlib.sha256(rest.SerializeToString(deterministic=True))
+    for elements in large:
+        found.update(elements.bytes())
+    return found.hexdigest()
+
+
+def made_from(model: onnx.ModelProto, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Of each value that the graph computes from tensors of the file alone, the names of these, sorted."""
+    own = {t.name for t in model.graph.initializer}
+    makers = {name: node for node in model.graph.node for name in node.output}
+    found = {}
+    for name in names:
+        leaves, waiting, seen = set[str](), [name] if name in makers else [], set[str]()
+        while waiting:
+            key = waiting.pop()
+            if key in seen or not key:
+                continue
+            seen.add(key)
+            if key in own or (key in makers and makers[key].op_type == "Constant"):
+                leaves.add(key)
+            elif key in makers:
+                waiting += makers[key].input
+        if leaves:
+            found[name] = tuple(sorted(leaves))
+    return found
