@@ -280,3 +280,13 @@ def test_a_failed_check_leaves_data_that_another_model_uses(tmp_path: Path) -> N
     with pytest.raises(CheckFailed):
         save(wide(), tmp_path / "m.onnx", style=OUTSIDE, check=check)
     assert content(tmp_path) == before
+
+
+def test_tensors_that_say_that_their_elements_are_inside_are_stored_outside(tmp_path: Path) -> None:
+    """As onnx's own loader leaves them, which fetches elements from outside."""
+    model = wide()
+    for tensor in model.graph.initializer:
+        tensor.data_location = TensorProto.DEFAULT
+    save(model, tmp_path / "m.onnx", style=ExternalStyle())
+    found = load(tmp_path / "m.onnx").proto.graph.initializer
+    assert [t.raw_data for t in found] == [t.raw_data for t in wide().graph.initializer]

@@ -129,9 +129,14 @@ def _children(message: Message, name: str) -> Iterable[Any]:
 def _encode(message: Message, place: Place, large: int, holder: str) -> list[Piece]:
     """The fields of a message in the order of their numbers, unknown ones last, as protobuf writes them."""
     pieces: list[Piece] = []
+    elsewhere = False  # whether the place says of itself where the elements are
     for field in sorted(message.DESCRIPTOR.fields, key=lambda f: f.number):
         if isinstance(message, TensorProto) and (field.name == "raw_data" or field.name in TYPED_FIELDS):
-            pieces += _elements(message, field.name, place, holder)
+            found = _elements(message, field.name, place, holder)
+            elsewhere |= bool(found) and not any(isinstance(piece, Elements) for piece in found)
+            pieces += found
+        elif elsewhere and field.name == "data_location":
+            continue  # onnx's own loader writes "here" into every tensor
         elif field.name in HOLDERS.get(type(message), ()):
             for child in _children(message, field.name):
                 whole = not is_large(child, large)
