@@ -171,6 +171,14 @@ def test_a_file_with_the_name_of_other_weights(tmp_path: Path) -> None:
         save(model, data)
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+@pytest.mark.parametrize("what", ["source", "output", "data", "test_data"])
+def test_names_that_no_file_can_have(there: Path, what: str, name: str) -> None:
+    paths: dict[str, object] = {"source": DIGITS, "output": "out.onnx", what: f"{name}.npz"}
+    with nothing_written(there), pytest.raises(onnxprune.FileError):
+        onnxprune.prune(**paths, ratio=0.5, verify=False, measure=False)  # type: ignore[arg-type]
+
+
 # --- names that cannot be, and what fails at the end -------------------------
 
 

@@ -18,8 +18,8 @@ from onnx import (
 )
 
 from onnxprune.errors import ModelError
-from onnxprune.model.external import resolve
-from onnxprune.model.wire import Unknown, content, fields, varint
+from onnxprune.model.external import open_regular, resolve
+from onnxprune.model.wire import content, fields, varint
 
 # Messages that tensors stand in, by message and name of the field.
 _INSIDE: dict[Any, dict[str, Any]] = {
@@ -48,13 +48,13 @@ _WHERE = TensorProto.DESCRIPTOR.fields_by_name["data_location"].number
 
 def data_files(path: Path) -> tuple[Path, ...]:
     """Data files that the model at a path refers to and that are there; none if it is no model."""
-    if not path.is_file():
-        return ()
     found: dict[Path, None] = {}
-    with suppress(OSError, Unknown, RecursionError, UnicodeDecodeError), path.open("rb") as file:
-        for location in _locations(file, ModelProto, 0, file.seek(0, 2)):
-            with suppress(ModelError):
-                found[resolve(location, path)] = None
+    with suppress(OSError, ValueError, RecursionError):  # no file, no model: whoever reads it says so
+        if (opened := open_regular(path)) is not None:
+            with opened as file:
+                for location in _locations(file, ModelProto, 0, file.seek(0, 2)):
+                    with suppress(ModelError):
+                        found[resolve(location, path)] = None
     return tuple(found)
 
 

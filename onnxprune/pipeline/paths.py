@@ -78,4 +78,7 @@ def _holds(folder: Path, target: Path) -> bool:
 
 
 def _real(path: Path) -> str:
-    return os.path.normcase(os.path.realpath(path))
+    try:
+        return os.path.normcase(os.path.realpath(path))
+    except (OSError, ValueError):  # a name that no file can have
+        return str(path)

@@ -137,7 +137,10 @@ def _notes(
 def _reader(source: Any, specs: Sequence[Spec], options: Options) -> Reader:
     """The reader for what `source` is."""
     if isinstance(source, (str, Path)):
-        return _path_reader(str(source), specs, options)
+        try:
+            return _path_reader(str(source), specs, options)
+        except OSError as error:  # a name that is too long, a folder that may not be looked into
+            raise FileError(f"cannot read {source}: {error.strerror or error}") from error
     if hasattr(source, "get_next"):
         return readers.read_feeds(_Replay(iter(source.get_next, None)), type(source).__name__)
     if callable(source):
