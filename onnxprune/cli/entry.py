@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import click
 
-from onnxprune.cli.interrupts import INTERRUPTED, heard_again
+from onnxprune.cli.interrupts import INTERRUPTED
 from onnxprune.cli.screen import Screen, drop_output
 from onnxprune.errors import COMMAND_LINE, FileError, OnnxPruneError, Terminated, UsageError
 
@@ -45,7 +45,6 @@ def run(arguments: Sequence[str] | None) -> int:
 def _command(given: list[str], screen: Screen) -> int:
     from onnxprune.cli.commands import cli  # here, where it is told when a library cannot be loaded
 
-    heard_again()
     token = COMMAND_LINE.set(True)
     try:
         with cli.make_context("onnxprune", list(given) or ["--help"], obj=screen) as context:

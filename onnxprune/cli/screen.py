@@ -12,6 +12,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from onnxprune.cli.interrupts import heard_again
 from onnxprune.errors import FileError
 from onnxprune.report.jsonable import dumps
 from onnxprune.report.terminal import text_of
@@ -58,7 +59,8 @@ class Screen:
                 _write(sys.stderr, f"Error: {clean(message)}")
 
     def progress(self) -> "Bar":
-        """A progress to hand to a job, as a context manager."""
+        """A progress to hand to a job, as a context manager; from here on Ctrl-C is heard by what is at work."""
+        heard_again()
         return Bar(not self.quiet and sys.stderr is not None and sys.stderr.isatty(), self.quiet)
 
 
