@@ -202,7 +202,7 @@ def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _sign(pruned: onnx.ModelProto, plan: Plan) -> None:
-    """Provenance under one prefix of the metadata; what an earlier run left there is replaced."""
+    """Provenance under one prefix of the metadata, as long for any weights; what an earlier run left is replaced."""
     kept = [p for p in pruned.metadata_props if not p.key.startswith("onnxprune.")]
     holder = onnx.ModelProto()
     holder.metadata_props.extend(kept)
@@ -214,8 +214,8 @@ def _sign(pruned: onnx.ModelProto, plan: Plan) -> None:
         "onnxprune.source": str(plan.source["sha256"]),
         "onnxprune.options": json.dumps(plan.options, sort_keys=True),
         "onnxprune.plan": hashlib.sha256(text.encode()).hexdigest(),
-        "onnxprune.content": str(plan.content),
-        "onnxprune.weights": json.dumps(plan.digests, sort_keys=True),
+        "onnxprune.content": plan.content or "0" * 64,
+        "onnxprune.weights": hashlib.sha256(json.dumps(plan.digests, sort_keys=True).encode()).hexdigest(),
     }
     for key, value in facts.items():
         pruned.metadata_props.add(key=key, value=value)
