@@ -245,7 +245,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 def test_plans_with_anything_in_any_place(there: Path, plan: dict[str, Any]) -> None:
     whole = json.loads(json.dumps(plan)) | {"alignment": {"orders": {"a": {"0": [1, 0]}}, "grouped": {"b": [[1, 0]]}}}
-    whole |= {"copies": {"c": {"of": "d", "readers": ["e"]}}, "computed": {"f": ["g"]}, "digests": {"h": "i"}}
+    whole |= {"copies": {"c": "d"}, "readers": {"c": ["e"]}, "computed": {"f": ["g"]}, "digests": {"h": "i"}}
     draws = random.Random(0).sample([(p, v) for p in places(whole) if p for v in OTHER_VALUES], 150)
     for path, value in draws:
         broken = copy.deepcopy(whole)

@@ -78,7 +78,7 @@ def compared(plan: Plan, original: onnx.ModelProto, pruned: onnx.ModelProto) -> 
 
 def _of(plan: Plan, key: str) -> str:
     """The tensor of the original that one of the pruned model is cut from."""
-    return plan.copies[key].of if key in plan.copies else key
+    return plan.copies.get(key, key)
 
 
 def _is_taken(plan: Plan, own: Tensors, key: str, array: np.ndarray) -> bool:

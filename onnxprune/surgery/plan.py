@@ -31,14 +31,6 @@ class PlannedGroup:
 
 
 @dataclass(frozen=True)
-class Copy:
-    """A tensor of the pruned model that had to be cut in another way than the one that it comes from."""
-
-    of: str
-    readers: tuple[str, ...] = ()  # nodes that take it; none are known from a plan of version 1
-
-
-@dataclass(frozen=True)
 class Plan:
     """Kept channels of each group, and the kept positions of each axis of each tensor that follow from them.
 
@@ -49,9 +41,10 @@ class Plan:
     source: Mapping[str, Any]  # sha256 and name of the file that the plan was made for
     groups: tuple[PlannedGroup, ...]
     initializers: Mapping[str, Mapping[int, tuple[int, ...]]]  # tensor -> axis -> kept positions
-    copies: Mapping[str, Copy] = field(default_factory=dict)  # by the name in the pruned model
+    copies: Mapping[str, str] = field(default_factory=dict)  # tensors that had to be doubled -> original
     options: Mapping[str, Any] = field(default_factory=dict)
     alignment: Alignment = field(default_factory=Alignment)  # how tensors were reordered before they were cut
+    readers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # copy -> nodes that take it
     computed: Mapping[str, tuple[str, ...]] = field(
         default_factory=dict
     )  # what the graph computes -> tensors, of which
@@ -75,7 +68,8 @@ class Plan:
                 name: {str(axis): list(positions) for axis, positions in axes.items()}
                 for name, axes in self.initializers.items()
             },
-            "copies": {name: {"of": copy.of, "readers": list(copy.readers)} for name, copy in self.copies.items()},
+            "copies": dict(self.copies),
+            "readers": {name: list(nodes) for name, nodes in self.readers.items()},
             "computed": {name: list(tensors) for name, tensors in self.computed.items()},
             "digests": None if self.digests is None else dict(self.digests),
             "content": self.content,
@@ -107,10 +101,11 @@ class Plan:
                 dict(data["source"]),
                 groups,
                 tensors,
-                {str(name): _copy(copy) for name, copy in data.get("copies", {}).items()},
+                {str(name): _text(original) for name, original in data.get("copies", {}).items()},
                 dict(data.get("options", {})),
                 alignment,
-                {str(name): tuple(map(_text, made_of)) for name, made_of in data.get("computed", {}).items()},
+                _texts(data.get("readers", {})),
+                _texts(data.get("computed", {})),
                 None if (found := data.get("digests")) is None else {str(k): _text(v) for k, v in found.items()},
                 None if data.get("content") is None else _text(data["content"]),
             )
@@ -141,8 +136,8 @@ class Plan:
         return "\n".join(f"{g.name:{width}}  {g.channels:5d} → {len(g.keep):5d}" for g in self.groups)
 
 
-def _copy(value: Any) -> Copy:
-    return Copy(value) if isinstance(value, str) else Copy(_text(value["of"]), tuple(map(_text, value["readers"])))
+def _texts(values: Any) -> dict[str, tuple[str, ...]]:
+    return {str(name): tuple(map(_text, texts)) for name, texts in values.items()}
 
 
 def _text(value: Any) -> str:
@@ -187,14 +182,15 @@ def make_plan(
         raise UsageError(f"no group is named {unknown[0]!r}; `onnxprune inspect` lists them")
     groups = tuple(_planned(deps, g, kept.get(g.name, np.arange(len(g)))) for g in deps.groups)
     tensors: dict[str, dict[int, tuple[int, ...]]] = {}
-    copies: dict[str, Copy] = {}
+    copies: dict[str, str] = {}
+    readers: dict[str, tuple[str, ...]] = {}
     for version in versions(deps, deps.dead(kept)):
         key = version.source.path + version.name
         tensors[key] = {axis: tuple(map(int, np.flatnonzero(m))) for axis, m in enumerate(version.live) if not m.all()}
         if version.copied:
-            readers = dict.fromkeys(deps.nodes[use.node].label for use in version.uses if use.node >= 0)
-            copies[key] = Copy(version.source.key, tuple(readers))
-    return Plan(source, groups, tensors, copies, dict(options or {}), alignment or Alignment())
+            copies[key] = version.source.key
+            readers[key] = tuple(dict.fromkeys(deps.nodes[use.node].label for use in version.uses if use.node >= 0))
+    return Plan(source, groups, tensors, copies, dict(options or {}), alignment or Alignment(), readers)
 
 
 def _planned(deps: Dependencies, group: Group, keep: np.ndarray) -> PlannedGroup:
