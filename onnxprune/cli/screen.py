@@ -1,8 +1,9 @@
-"""Where the words go: reports to standard output, all else to standard error, progress to a terminal only."""
+"""Where the words go: reports to standard output, all else to standard error."""
 
 import os
 import sys
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -19,6 +20,7 @@ from onnxprune.report.terminal import text_of
 from onnxprune.report.words import clean
 
 PATIENCE = 2.0  # seconds before progress is shown
+SILENCE = 5.0  # seconds from one line of progress to the next where there is no terminal
 ASCII = {"→": "->", "×": "x", "−": "-", "µ": "u", "…": "...", "─": "-", "≥": ">=", "≤": "<=", "·": "*"}
 
 
@@ -61,7 +63,7 @@ class Screen:
     def progress(self) -> "Bar":
         """A progress to hand to a job, as a context manager; from here on Ctrl-C is heard by what is at work."""
         heard_again()
-        return Bar(not self.quiet and sys.stderr is not None and sys.stderr.isatty(), self.quiet)
+        return Bar(sys.stderr is not None and sys.stderr.isatty(), self.quiet)
 
 
 def _speaks_unicode(stream: TextIO) -> bool:
@@ -97,11 +99,15 @@ def drop_output() -> None:
 
 @dataclass
 class Bar:
-    """Progress on a terminal once a job has taken two seconds; gone when the job is done."""
+    """Progress once a job has taken two seconds: a bar on a terminal, gone when the job is done; a line now and then
+    elsewhere."""
 
-    wanted: bool
+    terminal: bool
     quiet: bool = False
+    stage: str = ""  # "3/8 ", or nothing where that is not known
     now: tuple[str, int, int] = ("", 0, 0)
+    since: float = field(default_factory=time.monotonic)  # of what is being done
+    said: float = field(default_factory=time.monotonic)  # the last line
     progress: Progress | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
     timer: threading.Timer | None = None
@@ -110,8 +116,27 @@ class Bar:
     def __call__(self, what: str, done: int, of: int) -> None:
         """What is done, how far, of how much; 0 of 0 where that is not known."""
         with self.lock:
+            if of != self.now[2] or done < self.now[1]:
+                self.since = time.monotonic()
             self.now = (what, done, of)
             self._update()
+            if not (self.terminal or self.quiet) and time.monotonic() > self.said + SILENCE:
+                self.said = time.monotonic()
+                _write(sys.stderr, ", ".join(self._told()))
+
+    def begin(self, number: int, of: int) -> None:
+        """A stage begins, the first of them being number 1."""
+        self.stage = f"{number}/{of} "
+
+    def _told(self) -> list[str]:
+        """The stage and what is done in it; how much of that, and how long the rest may take, where that is known."""
+        what, done, of = self.now
+        told = [f"{self.stage}{clean(what)}"]
+        if of:
+            told.append(f"{done / of:.0%} done")
+        if of and done:
+            told.append(f"{(time.monotonic() - self.since) * (of - done) / done:.0f} s left")
+        return told
 
     def tell(self, line: str) -> None:
         """A warning that cannot wait for the report, on standard error."""
@@ -122,7 +147,7 @@ class Bar:
                 _write(sys.stderr, f"warning: {clean(line)}")
 
     def __enter__(self) -> "Bar":
-        if self.wanted:
+        if self.terminal and not self.quiet:
             self.timer = threading.Timer(PATIENCE, self._start)
             self.timer.daemon = True
             self.timer.start()
@@ -134,7 +159,7 @@ class Bar:
         if self.timer:
             self.timer.cancel()
         with self.lock:
-            self.wanted = False
+            self.quiet = True
             if self.progress:
                 self.progress.stop()
             if self.stream:
@@ -142,7 +167,7 @@ class Bar:
 
     def _start(self) -> None:
         with self.lock:
-            if not self.wanted:
+            if self.quiet:
                 return
             # A descriptor of its own: standard error is turned aside while onnxruntime makes sessions.
             self.stream = os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding, errors="replace")
@@ -163,7 +188,7 @@ class Bar:
 
     def _update(self) -> None:
         if self.progress:
-            what, done, of = self.now
+            _, done, of = self.now
+            what, *far = self._told()
             task = self.progress.task_ids[0]
-            far = f"{done}/{of}" if of else ""
-            self.progress.update(task, description=clean(what), completed=done, total=of or None, far=far)
+            self.progress.update(task, description=what, completed=done, total=of or None, far=", ".join(far))

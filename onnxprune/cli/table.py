@@ -135,7 +135,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         "method",
         WHICH,
-        "How channels are compared: `onnxprune methods`; auto: obs under --target and --max-drop, else ncc.",
+        "How channels are compared: `onnxprune methods`; auto: obs; ncc for --threshold and --compensate none.",
         click.Choice(["auto", *METHODS]),
         "NAME",
         PICKS,
@@ -152,7 +152,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         "compensate",
         WHICH,
-        f"How those that stay take over: {', '.join(COMPENSATIONS)}; auto: lstsq with --data and with obs, else none.",
+        f"How those that stay take over: {', '.join(COMPENSATIONS)}; auto: lstsq; none is the cut alone.",
         click.Choice(["auto", *COMPENSATIONS]),
         "NAME",
         CUTS,
@@ -201,6 +201,23 @@ FLAGS: tuple[Flag, ...] = (
         "NAME",
         CUTS,
         many=True,
+    ),
+    Flag(
+        "min_accuracy",
+        DATA,
+        "Write nothing, and exit with 1, where top1 (or agreement) on the data is below this.",
+        _SHARE,
+        "SHARE",
+        CUTS,
+    ),
+    Flag(
+        "min_snr",
+        DATA,
+        "Write nothing, and exit with 1, where the outputs' signal to noise is below this: on the data, else on drawn "
+        "samples.",
+        Number(-1000, 1000),
+        "DB",
+        CUTS,
     ),
     Flag("mean", DATA, "Of pixels, per channel: 0.485,0.456,0.406.", click.STRING, "M", RUNS),
     Flag("std", DATA, "Of pixels, per channel: 0.229,0.224,0.225.", click.STRING, "S", RUNS),

@@ -184,7 +184,10 @@ class Chooser:
         """The order in which channels leave best, found on the user's samples or on drawn ones."""
         if self.lab is None:
             raise UsageError("'obs' runs the network to find its order; 'ncc' and 'l2' need weights only")
-        self._curves = curves_of(self.lab, self.free, rule.ridge, self.progress)
+        if not self.free or (self.request.ratio == 0 and not self.ratios):
+            return {}
+        losses = allocator_of(self.request.allocation).losses == "sensitivity"
+        self._curves = curves_of(self.lab, self.free, rule.ridge, self.progress, losses=losses)
         return importance(self._curves)
 
     def _note_what_lacks(self) -> None:

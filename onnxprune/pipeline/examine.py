@@ -18,6 +18,7 @@ import onnx
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.model import Model
 from onnxprune.model.skeleton import weightless
+from onnxprune.pipeline.gates import require_figures
 from onnxprune.pipeline.measure import measurements, missed
 from onnxprune.pipeline.run import Run
 from onnxprune.runtime.source import SPILL_MODEL, Source, Variant, held, inline_bytes
@@ -49,6 +50,7 @@ def examine(run: Run, kept: Mapping[str, np.ndarray], written: onnx.ModelProto |
                 run.measured = measurements(run, original, written)
             problems = run.measured.problem, missed(run.request, run.measured.metrics)
             run.warnings += filter(None, problems)
+            require_figures(run)
 
 
 @contextmanager

@@ -63,7 +63,7 @@ def inspect(source: Any, *, progress: Progress = silent, **options: Any) -> Insp
 
 def analysed(source: Any, progress: Progress = silent, **options: Any) -> Run:
     """Load and analyse, with input sizes that the model runs with; with usual ones where it cannot be run here."""
-    request = Request.of({"ratio": 0.0, **options})
+    request = Request.of({"ratio": 0.0, "compensate": "none", **options})
     with limited(request, source):
         try:
             return start(source, request, progress)

@@ -12,6 +12,7 @@ import onnx
 from scipy.stats import binom
 
 from onnxprune.errors import UsageError, spelled
+from onnxprune.pipeline.gates import gauged
 from onnxprune.pipeline.parts import divide
 from onnxprune.pipeline.progress import tell
 from onnxprune.pipeline.ranges import range_doubts
@@ -105,7 +106,7 @@ def prepare(run: Run, *, chooses: bool = True) -> None:
         request = run.request
         original = make_session(run.model.proto, providers=request.providers, threads=request.threads, optimize=True)
         judged = judge(original, request, data, run.model.proto)
-    run.metrics = judged.metrics
+    run.metrics = gauged(request, judged.metrics, found.problem)
     if run.test is not None and request.test_data is not None and _same(request.data, request.test_data):
         run.warnings.append(f"{spelled('test_data')} is {spelled('data')}: figures on samples that may be fitted on")
     if judged.doubts and request.max_drop is not None:

@@ -21,6 +21,8 @@ from onnxprune.runtime.isolate import Limits, isolated
 # onnxruntime (benchmarks/memory.py); a group of n filters takes n² similarities, six such matrices at once.
 PER_BYTE = 2.5
 MORE_LOSSLESS = 2.7  # times the model file, for the weights as they are and as they will be
+PER_BYTE_REPAIRED = 8.0  # the same with a repair: weights of both networks, and of one layer in double precision
+ROOM = 0.75  # of the memory for that; the rest is for activations
 FIXED = 256 << 20
 PER_PAIR = 6 * 8
 LEAST_PER_PAIR = 2 * 4  # what no comparison in pairs does without
@@ -117,6 +119,16 @@ def require_comparable(method: Method, group: Group) -> None:
             f"would need {readable(least)} of memory, and this machine has {readable(there)} free; --method l2 ranks "
             "them one by one, and --exclude leaves them whole"
         )
+
+
+def no_room(request: Request, size: int) -> str:
+    """Why a model of `size` bytes cannot be repaired in the memory that there is, or that is allowed; or nothing."""
+    allowed = None if request.max_memory is None else parse_size(request.max_memory)
+    most = available() if allowed is None else allowed
+    needed = PER_BYTE_REPAIRED * size + FIXED
+    if most is None or needed < ROOM * most:
+        return ""
+    return f"a repair would need about {readable(needed / ROOM)} of memory, and {readable(most)} are there"
 
 
 def available() -> int | None:

@@ -9,6 +9,7 @@ from functools import cache, partial
 from platform import machine, processor
 
 from onnxprune.errors import ModelError, spelled
+from onnxprune.pipeline.calibration import JUDGES, drawn_feeds
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Measurements, Run
 from onnxprune.report.summary import DriftRow, MetricRow
@@ -19,8 +20,9 @@ from onnxprune.runtime.data import Dataset
 from onnxprune.runtime.latency import measure
 from onnxprune.runtime.session import Session, make_session
 from onnxprune.runtime.source import SPILL_MODEL, Source, Variant
-from onnxprune.runtime.specs import Feed
+from onnxprune.runtime.specs import Feed, model_inputs
 
+ELEMENTS = 1 << 20  # of the samples that drift is measured on
 APART = SPILL_MODEL  # bytes of a model from which on only one of the two is in memory at a time
 
 
@@ -50,27 +52,35 @@ def measurements(run: Run, original: Source | Variant, pruned: Source) -> Measur
 
 
 def _timed(run: Run, sessions: dict[str, Session]) -> Measurements:
-    feeds = run.made()
-    times = measure(sessions, feeds[0])
+    times = measure(sessions, run.made()[0])
     before, after = times["before"], times["after"]
     threads = f"{after.threads} thread{'s' * (after.threads != 1)}"
     how = f"median of {after.runs} alternating runs in onnxruntime, {after.provider}, {threads}, {cpu_name()}"
-    return Measurements((before.median, after.median), how, drift(sessions, feeds))
+    return Measurements((before.median, after.median), how, drift(sessions, judges(run)))
 
 
 def _timed_apart(run: Run, original: Source | Variant, pruned: Source) -> Measurements:
     """Like `_timed`, with one of two large models in memory at a time."""
-    feed = run.made()[0]
+    feed, drawn = run.made()[0], judges(run)
     load = _loader(run.request)
     first = load(original)
-    before, expected = measure({"before": first}, feed, seconds=1.0)["before"], first.run(feed)
+    before, expected = measure({"before": first}, feed, seconds=1.0)["before"], [first.run(f) for f in drawn]
     del first
     second = load(pruned)
     after = measure({"after": second}, feed, seconds=1.0)["after"]
     threads = f"{after.threads} thread{'s' * (after.threads != 1)}"
     where = f"{after.provider}, {threads}, {cpu_name()}"
     how = f"median of {after.runs} runs in onnxruntime, one model after the other, {where}"
-    return Measurements((before.median, after.median), how, _rows(agreement([(expected, second.run(feed))])))
+    rows = _rows(agreement(zip(expected, map(second.run, drawn), strict=True)))
+    return Measurements((before.median, after.median), how, rows)
+
+
+def judges(run: Run) -> Sequence[Feed]:
+    """Drawn samples that the repair has not seen, as many as take no time."""
+    shapes = run.deps.statics.shapes
+    elements = sum(math.prod(shapes.get(s.name, ())) for s in model_inputs(run.model.proto))
+    count = min(JUDGES, max(4, ELEMENTS // max(elements, 1)))
+    return run.judges or drawn_feeds(run.model.proto, shapes, run.request, count, count)[0]
 
 
 @cache

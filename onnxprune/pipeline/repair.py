@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -10,40 +9,24 @@ import onnx
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from onnxprune.channels.dependencies import Dependencies, Group
+from onnxprune.errors import ModelError
+from onnxprune.pipeline.calibration import calibration
 from onnxprune.pipeline.enough import too_few
-from onnxprune.pipeline.progress import Progress
-from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.pipeline.run import Run
 from onnxprune.pipeline.sensitivity import worth
 from onnxprune.pipeline.trials import Kept, Lab
 from onnxprune.runtime.accuracy import Metric, evaluate
-from onnxprune.runtime.fit import read_options
+from onnxprune.runtime.compare import Agreement, agreement
 from onnxprune.runtime.session import make_session
-from onnxprune.runtime.specs import Feed, model_inputs
-from onnxprune.runtime.synthetic import Scale, synthetic_feeds
 from onnxprune.surgery.compensate import COMPENSATIONS, Compensated, compensate
 from onnxprune.surgery.recovery.curves import Curve, repair_curves
+from onnxprune.surgery.recovery.runner import THREADS
 from onnxprune.surgery.rewrite import cut
 
-SAMPLES = 512  # to solve on
-FEWEST = 32
-WORK = 2e12  # multiply-accumulates of one pass of all samples through the network, beyond which fewer are taken
-BATCH = 32
+MUTE = -100.0  # dB, of outputs that cannot be compared; as many above are all the same
 
 Analyse = Callable[[onnx.ModelProto], Dependencies]
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Samples that layers are solved on, in batches, and what they are, for the report.
-
-    count, wanted: how many there are, and beyond how many more would not be taken.
-    """
-
-    feeds: Sequence[Feed]
-    what: str
-    count: int
-    wanted: int
 
 
 def one_thread() -> AbstractContextManager[object]:
@@ -51,47 +34,26 @@ def one_thread() -> AbstractContextManager[object]:
     return threadpool_limits(limits=1, user_api="blas")
 
 
-def calibration(lab: Lab) -> Calibration:
-    """The user's samples where there are some, else drawn ones in the model's own shape and normalisation."""
-    wanted = max(FEWEST, min(SAMPLES, int(WORK / max(1, lab.deps.macs()))))
-    if lab.data is not None:
-        batches = list(lab.samples(wanted).batched(BATCH))
-        count = sum(batch.size for batch in batches)
-        what = f"{count} samples of the data, without their labels"
-        return Calibration([batch.feeds for batch in batches], what, count, wanted)
-    specs = model_inputs(lab.model)
-    shapes = {s.name: lab.deps.statics.shapes[s.name] for s in specs}
-    feeds, noisy = synthetic_feeds(
-        specs, shapes, count=wanted, batch=BATCH, scale=_scale(lab.request), seed=lab.request.seed
-    )
-    noise = f"; noise for {', '.join(noisy)}, which takes no images" if noisy else ""
-    return Calibration(feeds, f"{wanted} drawn samples{noise}; real ones repair better (--data)", wanted, wanted)
+def needs_samples(name: str) -> bool:
+    """Whether a compensation of this name is solved on samples."""
+    return name in COMPENSATIONS and COMPENSATIONS[name].needs_samples
 
 
-def _scale(request: Request) -> Scale | None:
-    """The normalisation that the user states, in units of images from 0 to 1."""
-    said = read_options(request.mean, request.std, None, request.layout)
-    if "raw" in said.flags:
-        return Scale.of_range(0, 255)
-    if not said.normalises:
-        return None
-    unit = 255.0 if max((*said.mean, *said.std), default=0.0) > 1 else 1.0
-    mean, std = said.mean or (0.0,), said.std or (unit,)
-    return Scale(tuple(m / unit for m in mean), tuple(s / unit for s in std))
-
-
-def curves_of(lab: Lab, groups: Sequence[Group], ridge: float, progress: Progress) -> dict[str, Curve]:
+def curves_of(lab: Lab, groups: Sequence[Group], ridge: float, progress: Progress, *, losses: bool) -> dict[str, Curve]:
     """For each group the order in which channels leave best, and the drift with its readers re-solved.
 
     Where none can be, a channel is worth the energy of its filters times that of the weights that read it.
+
+    Args:
+        losses: whether the drift is wanted, which takes trial runs.
     """
     samples = calibration(lab)
-    lab.remarks.append(f"order and losses of channels measured on {samples.what}")
+    lab.remarks.append(f"order {'and losses ' * losses}of channels measured on {samples.what}")
     names = [g.name for g in groups]
     with one_thread():
         found = repair_curves(
             lab.model, lab.deps, names, samples.feeds,
-            worth=partial(worth, lab.weights), ridge=ridge, seed=lab.request.seed, progress=progress,
+            worth=partial(worth, lab.weights), ridge=ridge, seed=lab.request.seed, losses=losses, progress=progress,
         )  # fmt: skip
     if plain := [name for name, curve in found.items() if not curve.solved]:
         first = f"{len(plain)} of {len(found)} groups, such as {plain[0]}"
@@ -104,31 +66,38 @@ def importance(curves: Mapping[str, Curve]) -> dict[str, np.ndarray]:
     return {name: np.argsort(curve.order).astype(np.float64) for name, curve in curves.items()}
 
 
-def repaired(lab: Lab, kept: Kept, analyse: Analyse, samples: Calibration | None = None) -> Compensated:
+def repaired(lab: Lab, kept: Kept, analyse: Analyse, progress: Progress = silent) -> Compensated:
     """The network in its full layout, in which the kept channels do the work of the others.
 
     Raises UsageError where the compensation is unknown.
     """
     name = lab.request.compensate
-    row = COMPENSATIONS.get(name)
-    if row is not None and row.needs_samples and samples is None:
-        samples = calibration(lab)
-    feeds = samples.feeds if samples else None
+    feeds = calibration(lab).feeds if needs_samples(name) else None
     with one_thread():
-        return compensate(name, lab.model, lab.deps, kept, analyse=analyse, feeds=feeds)
+        return compensate(name, lab.model, lab.deps, kept, analyse=analyse, feeds=feeds, progress=progress)
 
 
 def repair(run: Run, lab: Lab, kept: Kept, analyse: Analyse) -> None:
-    """Compensate: what is cut and masked from here on is the network with new weights."""
-    if run.request.compensate == "none" or not kept:
+    """Compensate: what is cut and masked from here on is the network with new weights, where those are better."""
+    name = run.request.compensate
+    if name == "none" or not kept:
         return
-    with run.stage("compensate"):
-        needs = run.request.compensate in COMPENSATIONS and COMPENSATIONS[run.request.compensate].needs_samples
-        samples = calibration(lab) if needs else None
-        done = repaired(lab, kept, analyse, samples)
+    with run.stage("repair"):
+        try:
+            done = repaired(lab, kept, analyse, run.progress)
+            worse = needs_samples(name) and harm(lab, kept, done)
+        except ModelError as error:
+            run.warnings.insert(0, f"cut without repair: {error}")
+            return
+    samples = calibration(lab) if needs_samples(name) else None
+    if samples and samples.kind == "drawn":
+        run.judges = samples.judges
+    if worse:
+        run.warnings.insert(0, worse)
+        return
     run.base, run.full = done.model, done.deps
     on = f" on {samples.what}" if samples else ""
-    run.notes.append(f"{run.request.compensate} changed {len(done.changed)} tensors{on}")
+    run.notes.append(f"{name} changed {len(done.changed)} tensors{on}")
     if not done.changed and lab.deps.scalings:
         run.warnings.insert(0, "int8: cut without repair; prune the float model first for a better result")
     if samples and run.data is not None and samples.count < samples.wanted:
@@ -138,14 +107,37 @@ def repair(run: Run, lab: Lab, kept: Kept, analyse: Analyse) -> None:
         run.notes.append(f"not compensated: {len(done.alone)} layers or groups, such as {first} ({why})")
 
 
+def harm(lab: Lab, kept: Kept, done: Compensated) -> str:
+    """That the plain cut is nearer to the original than the repaired one, on samples that nothing was solved on.
+
+    Empty where it is not.
+    """
+    cuts = [cut(model, deps, deps.dead(kept)) for model, deps in ((lab.model, lab.deps), (done.model, done.deps))]
+    load = partial(make_session, providers="cpu", threads=THREADS, optimize=True)
+    original, plain, solved = map(load, (lab.model, *cuts))
+    samples = calibration(lab)
+    given = [original.run(feed) for feed in samples.judges]
+    before, after = (
+        _nearness(agreement(zip(given, map(session.run, samples.judges), strict=True))) for session in (plain, solved)
+    )
+    if after >= before:
+        return ""
+    kind = "drawn samples" if samples.kind == "drawn" else "data"
+    return f"cut without repair, which is worse on held-out {kind}: SNR {after} dB, and {before} dB without it"
+
+
+def _nearness(found: Agreement) -> float:
+    """Mean signal to noise over the outputs in dB, as far as it is the same on all machines."""
+    each = [MUTE if d.problem else min(max(d.snr_db, MUTE), -MUTE) for d in found.outputs]
+    return round(float(np.mean(each)), 1) if each else 0.0
+
+
 def repaired_figure(lab: Lab, analyse: Analyse) -> Callable[[Kept, Metric], float]:
     """From kept channels to the figure of merit, on what judges, of the network that was cut and compensated."""
-    samples: list[Calibration] = []
 
     def figure(kept: Kept, metric: Metric) -> float:
         assert lab.search is not None
-        samples[:] = samples or [calibration(lab)]
-        done = repaired(lab, kept, analyse, samples[0])
+        done = repaired(lab, kept, analyse)
         small = cut(done.model, done.deps, done.deps.dead(kept))
         sessions = {"after": make_session(small, optimize=True)}
         if metric.needs_reference:

@@ -30,11 +30,11 @@ class Request:
         metric's own unit where it is no share; the largest cut in MACs that holds it is searched for on a part of
         test_data, or else of data, and the figures come from another part.
     lossless: remove only what cannot change the output: constants, what nobody reads, copies and multiples.
-    method: how channels are compared and ranked; a name of `onnxprune.criteria`. "auto" is "ncc" for a ratio or a
-        threshold, and "obs" for a target or a largest drop: what measured best where the budget leaves the choice.
+    method: how channels are compared and ranked; a name of `onnxprune.criteria`. "auto" is "obs", which measured
+        best under the repair (docs/METHODS.md), and "ncc" for a threshold and for a ratio without that repair.
     method_options: hyper-parameters of the method.
     compensate: how the channels that stay take over from those that go; a name of `surgery.compensate`. "auto" is
-        "lstsq" with data and under "obs", and "none" otherwise: the cut alone, at once.
+        "lstsq", on the data or on drawn samples; "none" is the cut alone, at once.
     allocation: how a budget is shared among the groups; a name of `onnxprune.budget.ALLOCATORS`. "auto" is
         "sensitivity" where method "obs" was chosen for a budget, and "uniform" otherwise.
     round_to: multiple of which kept counts are; None chooses by width (8 from 64 channels on, 4 from 32), and is 1
@@ -52,6 +52,10 @@ class Request:
     test_data: other samples, read alike, that the figures come from instead, so that all of `data` is fitted on.
     metric: figures of merit to report on the data; by default top1 and agreement with labels, agreement for class
         scores without, cosine and snr for all other outputs.
+    min_accuracy: the least that the first metric which is a share (top1, else agreement) may be on the data, as a share
+        of 1 or "90%"; a pruned model below it is not written.
+    min_snr: the same for the signal to noise of the outputs in dB: of all together on the data, or of the worst one on
+        drawn samples.
     retrain: from a pruned model to the same with trained weights; "msvfp" calls it whenever enough has gone.
     input_shapes: concrete shapes of inputs, by name; "name:1x3x224x224" on the command line.
     providers, threads: of onnxruntime, for measuring; verification runs on the CPU.
@@ -88,6 +92,8 @@ class Request:
     layout: str | None = None
     limit: int | None = None
     metric: Sequence[str] = ()
+    min_accuracy: float | str | None = None
+    min_snr: float | None = None
     retrain: "Callable[[ModelProto], ModelProto] | None" = None
     input_shapes: Mapping[str, Sequence[int]] | Sequence[str] = field(default_factory=dict)
     providers: str | Sequence[str] = "auto"
@@ -134,12 +140,14 @@ class Request:
 
     def _check_data(self) -> None:
         """What measures on data needs some."""
-        for name in ("max_drop", "metric"):
+        for name in ("max_drop", "metric", "min_accuracy"):
             if getattr(self, name) not in (None, (), []) and self.data is None and self.test_data is None:
                 raise UsageError(
                     f"{spelled(name)} measures on data: give {spelled('data')} or {spelled('test_data')}"
                     ", with labels for top1"
                 )
+        if self.min_snr is not None and not self.measure and self.data is None and self.test_data is None:
+            raise UsageError(f"{spelled('min_snr')} has to be measured: give data, or leave the measuring on")
 
     def _check_lossless(self) -> None:
         """What is removed losslessly is chosen and made up for in one way only."""
@@ -160,11 +168,12 @@ class Request:
 
     def _settle(self) -> None:
         """Put names in the place of "auto"."""
-        chosen = self.method == "auto" and (self.target is not None or self.max_drop is not None)
+        least = self.target is not None or self.max_drop is not None
+        solved = self.compensate in ("auto", "lstsq") and self.retrain is None and self.threshold is None
+        chosen = self.method == "auto" and not self.lossless and (least or solved)
         method = "obs" if chosen else "ncc" if self.method == "auto" else self.method
-        repairs = method == "obs" or (self.data is not None and self.threshold is None and self.retrain is None)
+        repairs = not self.lossless and (self.retrain is None or method == "obs")
         spread = method == "obs" and self.ratio is None
-        repairs = repairs and not self.lossless
         settled = {
             "method": method,
             "allocation": "sensitivity" if spread else "uniform",
@@ -177,6 +186,8 @@ class Request:
     def _read_shares(self) -> None:
         """Put numbers in the place of shares that are written as texts.  Raises UsageError for what is no share."""
         read: dict[str, Any] = {"max_ratio": share(self.max_ratio, "the largest ratio")}
+        if self.min_accuracy is not None:
+            read["min_accuracy"] = share(self.min_accuracy, "the least accuracy")
         if self.ratio is not None:
             read["ratio"] = share(self.ratio, "the ratio to remove")
         if self.threshold is not None:

@@ -16,7 +16,7 @@ from onnxprune.model import Model, load
 from onnxprune.model.functions import inlined
 from onnxprune.pipeline.fold import folded
 from onnxprune.pipeline.limits import require_analysed
-from onnxprune.pipeline.progress import Progress
+from onnxprune.pipeline.progress import Progress, begin
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.unrunnable import recorded, runnable
 from onnxprune.report.summary import DriftRow, MetricRow, Samples
@@ -69,12 +69,13 @@ class Run:
     search: Dataset | None = None  # what a search for the largest drop decides on
     test: Dataset | None = None  # what the figures of the report come from
     samples: Samples | None = None  # how many samples had which part
+    judges: Sequence[Feed] = ()  # drawn samples that the repair has not seen, where it has drawn some
     metrics: tuple[Metric, ...] = ()  # the figures, the first of which a search goes by
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time a stage and tell of it."""
-        self.progress(name, 0, 0)
+        begin(self.progress, name)
         begun = time.perf_counter()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begun
@@ -94,7 +95,7 @@ class Run:
 def start(source: Any, request: Request, progress: Progress, alignment: Alignment | None = None) -> Run:
     """Load and analyse, and bring faded filters of grouped convolutions together, or what an earlier run brought so."""
     begun = time.perf_counter()
-    progress("load", 0, 0)
+    begin(progress, "load")
     model = load(source)
     own, flat = model.proto, inlined(model.proto)
     model = replace(model, proto=folded(flat) or flat)
@@ -102,9 +103,9 @@ def start(source: Any, request: Request, progress: Progress, alignment: Alignmen
     specs = model_inputs(model.proto)
     given = request.input_shapes
     hints = {k: tuple(v) for k, v in given.items()} if isinstance(given, Mapping) else parse_input_shapes(given, specs)
-    progress("analyse", 0, 0)
+    begin(progress, "analyse")
     request, shapes, problems = _sizes(request, model, hints)
-    request, problems = (found := runnable(request, model.proto))[0], [*problems, *found[1]]
+    request, problems = (found := runnable(request, model))[0], [*problems, *found[1]]
     resolved = time.perf_counter()
     deps = analysis_of(model, request, shapes)
     require_analysed(request, model, deps)

@@ -7,6 +7,7 @@ network gives what the pruned one would give.
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -28,6 +29,9 @@ from onnxprune.runtime.specs import Feed
 from onnxprune.surgery.rewrite import mask, zero_points
 from onnxprune.surgery.tensors import masked_array
 
+if TYPE_CHECKING:
+    from onnxprune.pipeline.calibration import Calibration
+
 HELD = 256 << 20  # bytes of samples, and of outputs to compare with, that stay in memory between trials
 
 Kept = Mapping[str, np.ndarray]
@@ -42,6 +46,7 @@ class Lab:
     data: samples to try things out on; None where the user gave none.
     remarks: what the user should be told.
     search, metric: samples that a largest drop is judged on, and by which figure.
+    calibration: what layers are solved on, once it is there.
     """
 
     model: onnx.ModelProto
@@ -52,6 +57,7 @@ class Lab:
     remarks: list[str] = field(default_factory=list)
     search: Dataset | None = None
     metric: Metric | None = None
+    calibration: "Calibration | None" = None
 
     def samples(self, most: int) -> Dataset:
         """At most so many samples, evenly spread."""

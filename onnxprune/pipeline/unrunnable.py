@@ -8,7 +8,9 @@ import onnx
 
 from onnxprune.channels.tables import RULES, operator
 from onnxprune.errors import ModelError
+from onnxprune.model import Model
 from onnxprune.model.static import attributes_of
+from onnxprune.pipeline.limits import no_room
 from onnxprune.pipeline.request import Request
 from onnxprune.runtime.session import make_session
 
@@ -17,19 +19,27 @@ ALIKE = frozenset("Relu LeakyRelu PRelu Sigmoid Tanh Clip HardSwish HardSigmoid 
 Shape = tuple[int, ...]
 
 
-def runnable(request: Request, model: onnx.ModelProto) -> tuple[Request, list[str]]:
+def runnable(request: Request, model: Model) -> tuple[Request, list[str]]:
     """The request as it is; where runs cannot be had and need not be, one that goes by weights alone, and a warning."""
-    if request.verify or request.method != "obs":
+    if not (request.method == "obs" or request.compensate == "lstsq"):
+        return request, []
+    if lack := no_room(request, model.size):
+        return by_weights(request, lack)
+    if request.verify:
         return request, []
     try:
-        make_session(model, providers="cpu")
+        make_session(model.proto, providers="cpu")
     except ModelError:
-        said = (
-            "onnxruntime cannot load the network: channels are ranked by their weights (ncc), and nothing is repaired"
-        )
-        weights = replace(request, method="ncc", allocation="uniform", compensate="none", method_options={})
-        return weights, [said]
+        return by_weights(request, "onnxruntime cannot load the network")
     return request, []
+
+
+def by_weights(request: Request, why: str) -> tuple[Request, list[str]]:
+    """A request that runs nothing to choose and to repair, and a warning that says so."""
+    if request.method != "obs":
+        return replace(request, compensate="none"), [f"{why}: nothing is repaired"]
+    weights = replace(request, method="ncc", allocation="uniform", compensate="none", method_options={})
+    return weights, [f"{why}: channels are ranked by their weights (ncc), and nothing is repaired"]
 
 
 def recorded(model: onnx.ModelProto, missing: Iterable[str], known: Mapping[str, Shape]) -> dict[str, np.ndarray]:

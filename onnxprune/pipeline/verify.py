@@ -89,7 +89,7 @@ def verify(
     plan = plan if isinstance(plan, Plan) else Plan.load(Path(plan))
     model = load(pruned)
     told = {name: plan.options[name] for name in ("heads", "thaw") if name in plan.options}
-    request = Request.of({"ratio": 0.0, **told, **options})
+    request = Request.of({"ratio": 0.0, "compensate": "none", **told, **options})
     with limited(request, source):
         run = start(source, request, progress, plan.alignment)
         check_plan(run.deps, plan)

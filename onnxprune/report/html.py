@@ -31,7 +31,7 @@ def html(report: Report) -> str:
             "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">",
             f"<title>{_safe(title)}</title>",
             f"<style>\n{style}</style>\n</head>\n<body>\n<main>",
-            f"<header><h1>{_safe(title)}</h1><p>{_headline(report)}</p></header>",
+            f"<header><h1>{_safe(title)}</h1>{_verdict(report)}<p>{_headline(report)}</p></header>",
             *(s for s in sections if s),
             f"<footer>onnxprune {_safe(__version__)}</footer>",
             "</main>\n</body>\n</html>\n",
@@ -58,10 +58,13 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
 
 
 def _headline(report: Report) -> str:
-    if not report.changed:
-        copy = "; a faithful copy was written" if report.output else ""
-        return _safe(f"Nothing was removed: {words.untouched(report)}{copy}.")
-    return _safe(f"{report.got[:1].upper()}{report.got[1:]}.")
+    return _safe(f"{report.got[:1].upper()}{report.got[1:]}.") if report.changed else ""
+
+
+def _verdict(report: Report) -> str:
+    """What is known of the accuracy."""
+    verdict = report.verdict
+    return f'<p class="verdict {verdict.level}">{_safe(f"{verdict.text[:1].upper()}{verdict.text[1:]}.")}</p>'
 
 
 def _bar(share: float) -> str:

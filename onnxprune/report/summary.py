@@ -64,13 +64,30 @@ class Samples:
 
 @dataclass(frozen=True)
 class DriftRow:
-    """How far an output moved on random input: that of noise, which says nothing about accuracy."""
+    """How far an output moved on drawn samples, which say little about accuracy."""
 
     output: str
     relative: float  # largest difference as a share of the largest magnitude
     cosine: float
     snr: float  # dB
     problem: str = ""  # what makes the outputs incomparable, where something does
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is known of the accuracy, in one line.
+
+    level: "good", "fair", "bad" or "unknown".
+    basis: what it rests on: "data", "test data", "proof", "drawn samples", "nothing was removed", or nothing.
+    metric, before, after: the figure that it goes by, where there is one; `before` is None where that is infinite.
+    """
+
+    level: str
+    basis: str
+    text: str
+    metric: str | None = None
+    before: float | None = None
+    after: float | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +120,13 @@ class Report:
     sha256: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def verdict(self) -> Verdict:
+        """What is known of the accuracy."""
+        from onnxprune.report.verdict import verdict
+
+        return verdict(self)
+
+    @property
     def changed(self) -> bool:
         """Whether any channel was removed."""
         return any(g.kept < g.channels for g in self.groups)
@@ -114,7 +138,8 @@ class Report:
         """
         from onnxprune.report.words import untouched
 
-        data = asdict(self) | {"nothing_removed": None if self.changed else untouched(self)}
+        data = {"verdict": asdict(self.verdict)} | asdict(self)
+        data["nothing_removed"] = None if self.changed else untouched(self)
         data["proof"] = {"verified": self.proof is not None, "result": self.proof, "error": self.proof_error}
         data["proof"] |= data.pop("proof_runs")
         del data["proof_error"]

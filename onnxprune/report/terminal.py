@@ -12,6 +12,7 @@ from rich.text import Text
 from onnxprune.report import words
 from onnxprune.report.summary import FrozenRow, GroupRow, Report
 
+LEVELS = {"good": "bold green", "fair": "bold yellow", "bad": "bold red", "unknown": "bold yellow"}
 FEW = 8  # reasons that are shown where nothing could be removed and no details were asked for
 
 
@@ -31,11 +32,12 @@ def text_of(renderable: RenderableType, width: int = 80) -> str:
 def rendered(report: Report, *, details: bool = False) -> RenderableType:
     """The report for a rich console; `details` adds all groups, all reasons and the time of each stage.
 
-    What was not done as asked comes first: that nothing was removed, and the warnings.
+    What is known of the accuracy comes first, and then what was not done as asked.
     """
-    parts: list[RenderableType] = [] if report.changed else [Text(_nothing(report), style="bold")]
+    verdict = report.verdict
+    parts: list[RenderableType] = [Text(verdict.text, style=LEVELS[verdict.level])]
     parts += [_warning(w) for w in report.warnings]
-    parts += [*([Text()] if parts else []), _title(report), Text(), FiguresTable(report)]
+    parts += [Text(), _title(report), Text(), FiguresTable(report)]
     if report.metrics:
         parts += [Text(), _merits(report)]
     parts += [Text(), _facts(report, details)]
@@ -127,11 +129,6 @@ def _title(report: Report) -> Text:
     if report.output is None:
         return Text.assemble((words.shown(report.source), "bold"), "  (nothing written)")
     return Text.assemble((words.shown(report.source), "bold"), " → ", (words.shown(report.output), "bold"))
-
-
-def _nothing(report: Report) -> str:
-    copy = "; a faithful copy was written" if report.output else ""
-    return f"nothing was removed: {words.untouched(report)}{copy}"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 from onnxprune.report.summary import DriftRow, FrozenRow, MetricRow, Report, Samples
 
 MINUS = "−"
-NOISE = "on random input, which says nothing about accuracy"
+NOISE = "on drawn samples, which say little about accuracy"
 
 
 def clean(text: object) -> str:
@@ -165,9 +165,13 @@ def widths(rows: Iterable[FrozenRow]) -> str:
 
 def whose_data(report: Report) -> str:
     """What the figures of merit were measured on."""
-    number = next((m.samples for m in report.metrics), None)
-    source = report.samples.source if report.samples else "data"
-    return f"on {plural(number, 'sample')} of the {source}" if number else f"on the {source}"
+    return on(report.metrics[0], report.samples)
+
+
+def on(row: MetricRow, samples: Samples | None) -> str:
+    """What a figure of merit was measured on."""
+    source = samples.source if samples else "data"
+    return f"on {plural(row.samples, 'sample')} of the {source}" if row.samples else f"on the {source}"
 
 
 def parts(samples: Samples) -> str:

@@ -69,7 +69,7 @@ def synthetic_feeds(
     shapes: Mapping[str, Sequence[int]],
     *,
     count: int,
-    batch: int = 32,
+    batch: int | None = 32,
     scale: Scale | Mapping[str, Scale] | None = None,
     seed: int = 0,
 ) -> tuple[list[Feed], list[str]]:
@@ -77,12 +77,14 @@ def synthetic_feeds(
 
     Args:
         specs: inputs of the model.
-        shapes: a shape under which the model runs, by input; a free first axis is replaced by `batch`.
+        shapes: a shape under which the model runs, by input; a free first axis is replaced by `batch`, unless that
+            is None.
         scale: of the images; one for each input where a mapping.
     """
     generator = np.random.default_rng(seed)
     free = all(s.shape is not None and len(s.shape) > 0 and not isinstance(s.shape[0], int) for s in specs)
-    size = min(batch, count) if free else 1
+    free = free and batch is not None
+    size = min(batch or 1, count) if free else 1
     feeds, noisy = [], [s.name for s in specs if Layout.of(shapes[s.name]) is None]
     per_feed = size if free else max([shapes[s.name][0] for s in specs if len(shapes[s.name])] or [1])
     for _ in range(-(-count // per_feed)):

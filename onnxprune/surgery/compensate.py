@@ -14,15 +14,16 @@ from onnxprune.surgery.recovery.lstsq import Lstsq, lstsq
 from onnxprune.surgery.recovery.values import with_biases, with_numbers
 
 Feeds = Sequence[Mapping[str, np.ndarray]]
+Tell = Callable[[str, int, int], None]
 Values = tuple[dict[str, np.ndarray], dict[str, str]]
 
 
 @dataclass(frozen=True)
 class Compensation:
-    """A way to compensate: `solve(model, deps, kept, feeds, options)` gives new values and what was left alone."""
+    """A way to compensate: `solve(model, deps, kept, feeds, options, progress)` gives values and what it left alone."""
 
     name: str
-    solve: Callable[[onnx.ModelProto, Dependencies, Mapping[str, np.ndarray], Feeds, Mapping[str, Any]], Values]
+    solve: Callable[[onnx.ModelProto, Dependencies, Mapping[str, np.ndarray], Feeds, Mapping[str, Any], Tell], Values]
     needs_samples: bool
     summary: str
     source: str
@@ -51,6 +52,7 @@ def compensate(
     analyse: Callable[[onnx.ModelProto], Dependencies],
     feeds: Feeds | None = None,
     options: Mapping[str, Any] | None = None,
+    progress: Tell = lambda *_: None,
 ) -> Compensated:
     """Give those channels that stay the work of those that go.
 
@@ -62,6 +64,7 @@ def compensate(
         analyse: how `deps` was made: layers without a bias get one, and the outcome is analysed again.
         feeds: calibration samples in batches, real or synthetic, for those that need them.
         options: of the compensation.
+        progress: told of every layer (what, how far, of how many), by those that take samples.
 
     Raises:
         UsageError: the name is unknown, samples are missing, or an option is.
@@ -76,7 +79,7 @@ def compensate(
         return Compensated(model, deps, (), {})
     prepared = with_biases(model, deps, dead)
     again = analyse(prepared)
-    values, alone = row.solve(prepared, again, kept, feeds or (), options or {})
+    values, alone = row.solve(prepared, again, kept, feeds or (), options or {}, progress)
     bad = [key for key, array in values.items() if not np.isfinite(array).all()]
     for key in bad:
         alone[key] = "its solution is not finite; the weights stay as they were"
@@ -90,7 +93,12 @@ def _none(*_: Any) -> Values:
 
 def _closed(rule: str) -> Callable[..., Values]:
     def solve(
-        model: onnx.ModelProto, deps: Dependencies, kept: Mapping[str, np.ndarray], _: Feeds, options: Mapping[str, Any]
+        model: onnx.ModelProto,
+        deps: Dependencies,
+        kept: Mapping[str, np.ndarray],
+        _: Feeds,
+        options: Mapping[str, Any],
+        __: Tell,
     ) -> Values:
         if options:
             raise UsageError(f"compensation {rule!r} has no option {next(iter(options))!r}")
@@ -100,14 +108,19 @@ def _closed(rule: str) -> Callable[..., Values]:
 
 
 def _lstsq(
-    model: onnx.ModelProto, deps: Dependencies, kept: Mapping[str, np.ndarray], feeds: Feeds, options: Mapping[str, Any]
+    model: onnx.ModelProto,
+    deps: Dependencies,
+    kept: Mapping[str, np.ndarray],
+    feeds: Feeds,
+    options: Mapping[str, Any],
+    progress: Tell,
 ) -> Values:
     try:
         chosen = replace(Lstsq(), **options)
     except TypeError:
         known = ", ".join(Lstsq.__dataclass_fields__)
         raise UsageError(f"compensation 'lstsq' has the options {known}, not {', '.join(options)}") from None
-    return lstsq(model, deps, kept, feeds, chosen)
+    return lstsq(model, deps, kept, feeds, chosen, progress)
 
 
 COMPENSATIONS: dict[str, Compensation] = {

@@ -28,6 +28,9 @@ PROBES = (0.25, 0.5)  # shares of a group that trial runs leave out
 FAINT = 1e-3  # of the mean worth: what the channel of no worth at all has
 
 
+Tell = Callable[[str, int, int], None]  # what is done, how far, of how much
+
+
 @dataclass(frozen=True)
 class Curve:
     """The way of a group down to its last channel.
@@ -69,7 +72,8 @@ def repair_curves(
     worth: Callable[[Group], np.ndarray] = lambda group: np.ones(len(group)),
     ridge: float = 1e-3,
     seed: int = 0,
-    progress: Callable[[str, int, int], None] = lambda *_: None,
+    losses: bool = True,
+    progress: Tell = lambda *_: None,
 ) -> dict[str, Curve]:
     """For each named group the order of its channels and the loss.
 
@@ -79,19 +83,22 @@ def repair_curves(
 
     Args:
         worth: of the channels of a group by its weights, (channels,), at least 0.
+        losses: whether they are wanted; without, there is no trial run, and all are zero.
     """
     feeds = within(feeds, deps.statics.shapes)
     network = Network(model, unpacked=True)
     finder = Finder(network, deps, deps.nothing)
     groups = [g for g in deps.groups if g.name in set(names)]
-    seen = _seen(finder, {s.source for g in groups for s in g.readers}, feeds, seed)
-    drift = Drift(network, feeds, deps.macs() * len(groups) * len(PROBES))
+    seen = _seen(finder, {s.source for g in groups for s in g.readers}, feeds, seed, progress)
+    drift = Drift(network, feeds, deps.macs() * len(groups) * len(PROBES)) if losses else None
     curves = {}
     for k, group in enumerate(groups):
         progress(f"measuring {group.name}", k, len(groups))
         ports = [p for s in group.readers if s.source in seen for p in ports_of(finder, group, s, seen[s.source])]
         found = elimination([p.reader for p in ports], ridge=ridge) if ports else by_worth(worth(group))
-        loss = np.zeros(2) if len(group) < 2 else _scaled(model, deps, group, ports, found, drift, ridge)
+        loss = np.zeros(len(group) + 1)
+        if drift is not None and len(group) > 1:
+            loss = _scaled(model, deps, group, ports, found, drift, ridge)
         curves[group.name] = Curve(found.order, loss, bool(ports))
     return _typical_where_unseen(curves)
 
@@ -170,7 +177,7 @@ def _value(network: Network, values: Mapping[str, np.ndarray], key: str) -> np.n
     return found
 
 
-def _seen(finder: Finder, weights: set[str], feeds: Feeds, seed: int) -> dict[str, Seen]:
+def _seen(finder: Finder, weights: set[str], feeds: Feeds, seed: int, progress: Tell) -> dict[str, Seen]:
     """Covariances of the input of every layer whose weights are named."""
     network, runner = finder.network, Runner(finder.network, feeds)
     found: dict[str, Seen] = {}
@@ -178,6 +185,7 @@ def _seen(finder: Finder, weights: set[str], feeds: Feeds, seed: int) -> dict[st
         if node.op_type not in LINEAR or finder.obstacle(k) is not None:
             continue
         layer = finder.layer(k)
+        progress(f"running the network up to {node.name or node.output[0]}", k, len(network.nodes))
         if layer.weight in weights:
             runner.pin(layer.x)
             runner.pin(layer.y)

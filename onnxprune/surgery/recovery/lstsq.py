@@ -1,6 +1,6 @@
 """Layer after layer, the weights that stay are solved for what the original network gave."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -200,7 +200,12 @@ class Work:
 
 
 def lstsq(
-    model: onnx.ModelProto, deps: Dependencies, kept: Mapping[str, np.ndarray], feeds: Feeds, options: Lstsq
+    model: onnx.ModelProto,
+    deps: Dependencies,
+    kept: Mapping[str, np.ndarray],
+    feeds: Feeds,
+    options: Lstsq,
+    progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """New values of tensors by key, in the layout of the model, and why layers were left alone, by label."""
     dead = deps.dead(kept)
@@ -223,7 +228,8 @@ def lstsq(
     original = Runner(network, feeds)
     pruned = Runner(masked, feeds, original, changed)
     work = Work(finder, original, pruned, options, {}, {layer.node for layer in layers})
-    for layer in layers:
+    for k, layer in enumerate(layers):
+        progress(f"solving for {layer.weight}", k, len(layers))
         work.step(layer)
     return work.values, alone
 

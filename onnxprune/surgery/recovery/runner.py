@@ -25,11 +25,19 @@ def within(feeds: Feeds, shapes: Mapping[str, tuple[int, ...]], memory: int = ME
         shapes: of all values of the network, for whatever number of samples it was analysed with.
     """
     inputs = {n: a for n, a in feeds[0].items() if n in shapes and a.ndim and len(shapes[n])}
-    unit = max([int(shapes[n][0]) for n in inputs] or [1])
-    largest = max([math.prod(s) for s in shapes.values()] or [1]) / max(unit, 1)
+    most = affordable(shapes, max([int(shapes[n][0]) for n in inputs] or [1]), memory)
     samples = [max([len(f[n]) for n in inputs] or [1]) for f in feeds]
-    total = np.cumsum(samples) * largest * 4 * AT_ONCE
-    return list(feeds[: max(1, int((total <= memory).sum()))])
+    return list(feeds[: max(1, int((np.cumsum(samples) <= most).sum()))])
+
+
+def affordable(shapes: Mapping[str, tuple[int, ...]], unit: int, memory: int = MEMORY) -> int:
+    """For how many samples the activations that are held at once stay below `memory` bytes.
+
+    Args:
+        shapes: of all values, for `unit` samples.
+    """
+    largest = max([math.prod(s) for s in shapes.values()] or [1]) / max(unit, 1)
+    return int(memory / (largest * 4 * AT_ONCE))
 
 
 class Runner:

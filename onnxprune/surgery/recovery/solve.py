@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
-from onnxprune.errors import UsageError
+from onnxprune.errors import ModelError
 
 CHUNK = 1 << 14  # rows that are multiplied in single precision before the sum goes on in double
 
@@ -49,10 +49,10 @@ def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _factored(gram: np.ndarray, ridge: float, scale: float) -> tuple[Any, float]:
     """Cholesky factor of `gram + ridge · scale`, and the ridge that rounding errors in the sums asked for.
 
-    Raises UsageError where there is NaN or infinity among the activations.
+    Raises ModelError where there is NaN or infinity among the activations.
     """
     if not np.isfinite(gram).all():
-        raise UsageError("the network gives NaN or infinity on these data; give others, or --compensate none")
+        raise ModelError("the network gives NaN or infinity on the samples")
     while True:
         try:
             return cho_factor(gram + ridge * scale * np.eye(len(gram)), lower=True), ridge

@@ -1,0 +1,129 @@
+"""Samples that layers are solved on: the user's own, or drawn ones, as many as memory and minutes allow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from onnxprune.errors import ModelError, spelled
+from onnxprune.pipeline.limits import parse_size
+from onnxprune.pipeline.parts import deal
+from onnxprune.pipeline.request import Request
+from onnxprune.runtime.fit import read_options
+from onnxprune.runtime.session import make_session
+from onnxprune.runtime.specs import Feed, model_inputs
+from onnxprune.runtime.synthetic import Scale, synthetic_feeds
+from onnxprune.surgery.recovery.runner import MEMORY, affordable
+
+if TYPE_CHECKING:
+    import onnx
+
+    from onnxprune.pipeline.trials import Lab
+
+SAMPLES = 512  # to solve on
+FEWEST = 16
+WORK = 1e12  # of all samples on one pass through the network, beyond which fewer are taken: two minutes on two cores
+ELEMENT = 500  # multiply-accumulates that take as long as one element that is drawn, held, or summed up
+BATCH = 32
+JUDGES = 32  # samples that tell whether a repair has helped
+HANDS = (15, 1)  # of the user's samples: solved on, and held out to judge by
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Samples in batches, and what they are, for the report.
+
+    judges: others of the same kind, which nothing is solved on.
+    count, wanted: how many are solved on, and beyond how many more would not be taken.
+    kind: "data", the user's, or "drawn".
+    """
+
+    feeds: Sequence[Feed]
+    judges: Sequence[Feed]
+    what: str
+    count: int
+    wanted: int
+    kind: str
+
+
+def calibration(lab: Lab) -> Calibration:
+    """The user's samples where there are some, else drawn ones in the model's own shape and normalisation."""
+    if lab.calibration is None:
+        lab.calibration = _drawn(lab) if lab.data is None else _given(lab)
+    return lab.calibration
+
+
+def _given(lab: Lab) -> Calibration:
+    wanted, fewer = wanted_samples(lab)
+    some = lab.samples(wanted * sum(HANDS) // HANDS[0])
+    solved, held = (some.chosen(rows) for rows in deal(some.samples or 0, HANDS, lab.request.seed))
+    if not (solved.samples and held.samples):
+        solved, held = some, some  # a handful, and the report warns of that
+    feeds, judges = ([b.feeds for b in part.batched(min(BATCH, wanted))] for part in (solved, held))
+    count = solved.samples or 0
+    limit = fewer if count >= wanted else ""
+    return Calibration(
+        feeds, judges, f"{count} samples of the data, without their labels{limit}", count, wanted, "data"
+    )
+
+
+def _drawn(lab: Lab) -> Calibration:
+    wanted, fewer = wanted_samples(lab)
+    judges = min(JUDGES, wanted)
+    feeds, noisy = drawn_feeds(lab.model, lab.deps.statics.shapes, lab.request, wanted + judges, judges)
+    held = -(-len(feeds) * judges // (wanted + judges))
+    noise = f"; noise for {', '.join(noisy)}, which takes no images" if noisy else ""
+    what = f"{wanted} drawn samples{fewer}{noise}; real ones repair better ({spelled('data')})"
+    return Calibration(feeds[:-held], feeds[-held:], what, wanted, wanted, "drawn")
+
+
+def wanted_samples(lab: Lab) -> tuple[int, str]:
+    """How many samples to solve on, and why not more where there is a reason."""
+    shapes = lab.deps.statics.shapes
+    unit = max([shapes[s.name][0] for s in model_inputs(lab.model) if shapes.get(s.name)] or [1])
+    elements = sum(math.prod(shape) for name, shape in shapes.items() if name not in lab.deps.sources)
+    held = max(1, affordable(shapes, unit, memory_for_samples(lab.request)))
+    quick = int(WORK * unit / max(lab.deps.macs() + ELEMENT * elements, 1))
+    wanted = max(min(FEWEST, held), min(SAMPLES, held, quick))
+    wanted -= wanted % JUDGES if wanted > JUDGES else 0
+    if wanted == SAMPLES:
+        return wanted, ""
+    return wanted, f" (not {SAMPLES}, to take less {'memory' if held < quick else 'time'})"
+
+
+def memory_for_samples(request: Request) -> int:
+    """Bytes that activations may take."""
+    return MEMORY if request.max_memory is None else min(MEMORY, parse_size(request.max_memory) // 4)
+
+
+def drawn_feeds(
+    model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], request: Request, count: int, batch: int
+) -> tuple[list[Feed], list[str]]:
+    """So many drawn samples, and the inputs that are no images and got noise.
+
+    They come in batches where the model takes such, and else in the sizes that it was analysed with.
+    """
+    specs = model_inputs(model)
+    taken = {s.name: shapes[s.name] for s in specs}
+    draw = partial(synthetic_feeds, specs, taken, scale=scale_of(request), seed=request.seed)
+    if batch > 1 and any(s.batch is None for s in specs):
+        try:
+            make_session(model, providers="cpu").run(draw(count=batch, batch=batch)[0][0])
+        except ModelError:
+            return draw(count=count, batch=None)
+    return draw(count=count, batch=batch)
+
+
+def scale_of(request: Request) -> Scale | None:
+    """The normalisation that the user states, in units of images from 0 to 1."""
+    said = read_options(request.mean, request.std, None, request.layout)
+    if "raw" in said.flags:
+        return Scale.of_range(0, 255)
+    if not said.normalises:
+        return None
+    unit = 255.0 if max((*said.mean, *said.std), default=0.0) > 1 else 1.0
+    mean, std = said.mean or (0.0,), said.std or (unit,)
+    return Scale(tuple(m / unit for m in mean), tuple(s / unit for s in std))

@@ -1,0 +1,54 @@
+"""What a pruned network has to reach to be written at all: `min_accuracy` and `min_snr`."""
+
+from onnxprune.errors import CheckFailed, UsageError, spelled
+from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.run import Measurements, Run
+from onnxprune.report import words
+from onnxprune.runtime.accuracy import Metric, find_metric
+
+
+def gauged(request: Request, metrics: tuple[Metric, ...], problem: str) -> tuple[Metric, ...]:
+    """The figures of merit with those that the gates of a request look at.
+
+    Args:
+        problem: why there will be no figures, where that is so.
+
+    Raises UsageError where a gate has nothing to look at.
+    """
+    if request.min_accuracy is not None and (problem or not any(m.unit == "share" for m in metrics)):
+        why = problem or f"no figure here is a share; give {spelled('min_snr')}"
+        raise UsageError(f"{spelled('min_accuracy')} cannot be checked: {why}")
+    if request.min_snr is not None and problem:
+        raise UsageError(f"{spelled('min_snr')} cannot be checked: {problem}")
+    wanted = request.min_snr is not None and all(m.name != "snr" for m in metrics)
+    return (*metrics, find_metric("snr")) if wanted else metrics
+
+
+def require_figures(run: Run) -> None:
+    """Raise CheckFailed where the pruned network is worse than the request allows."""
+    request, found = run.request, run.measured
+    if request.min_accuracy is not None:
+        row = next(m for m in found.metrics if m.unit == "share")
+        _require(row.after, float(request.min_accuracy), row.name, "share", words.on(row, run.samples), "min_accuracy")
+    if request.min_snr is not None:
+        value, where = _snr(found, run)
+        _require(value, request.min_snr, "signal to noise", "dB", where, "min_snr")
+
+
+def _snr(found: Measurements, run: Run) -> tuple[float, str]:
+    """The signal to noise that a gate goes by, and what it was measured on."""
+    row = next((m for m in found.metrics if m.name == "snr"), None)
+    if row is not None:
+        return row.after, words.on(row, run.samples)
+    if not found.drift:
+        raise CheckFailed(f"{spelled('min_snr')} cannot be checked: {found.problem or 'nothing was measured'}")
+    return min(r.snr if r.relative else float("inf") for r in found.drift), "on drawn samples"
+
+
+def _require(value: float, least: float, name: str, unit: str, where: str, option: str) -> None:
+    if not value >= least:
+        advice = "" if "data" in where.split()[-1:] else f", or repair on real samples ({spelled('data')})"
+        raise CheckFailed(
+            f"{name} is {words.merit(value, unit)} {where}, and {spelled(option)} wants {words.merit(least, unit)}; "
+            f"nothing was written: remove less{advice}"
+        )
