@@ -20,6 +20,7 @@ MODELS = ROOT / "models"
 DIGITS = MODELS / "digits_cnn.onnx"
 MIXED = MODELS / "digits_mixed.onnx"
 SAMPLE = MODELS / "digits_sample.npz"
+CUT = ("--ratio", 0.5, "--compensate", "none")  # the surgery alone, for what is about other things than accuracy
 SHARED = ROOT.parent / "shared" / "models"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from cli_runs import DIGITS, MIXED, MODELS, SAMPLE, SHARED, Runner, finished, process
+from cli_runs import CUT, DIGITS, MIXED, MODELS, SAMPLE, SHARED, Runner, finished, process
 
 import onnxprune
 from onnxprune.cli import screen
@@ -119,7 +119,7 @@ def test_report_on_a_terminal_of_80_columns(run: Runner, there: Path) -> None:
 
 
 def test_details_list_groups_reasons_and_times(run: Runner, there: Path) -> None:
-    text = run(DIGITS, "out.onnx", "--ratio", 0.5, "--exclude", "conv1*", "--no-measure", "-v").out
+    text = run(DIGITS, "out.onnx", *CUT, "--exclude", "conv1*", "--no-measure", "-v").out
     for word in (
         "conv1.weight",
         "excluded by 'conv1*'",
@@ -132,7 +132,7 @@ def test_details_list_groups_reasons_and_times(run: Runner, there: Path) -> None
 
 
 def test_json_stands_alone_on_standard_output(there: Path) -> None:
-    outcome = finished(process(DIGITS, "out.onnx", "--ratio", 0.5, "--json", "-v", "--no-measure"))
+    outcome = finished(process(DIGITS, "out.onnx", *CUT, "--json", "-v", "--no-measure"))
     assert outcome.code == 0
     assert not outcome.err
     report = outcome.json
@@ -143,7 +143,7 @@ def test_json_stands_alone_on_standard_output(there: Path) -> None:
 
 
 def test_json_of_a_failure_is_json_too(run: Runner, there: Path) -> None:
-    outcome = run("nothing.onnx", "out.onnx", "--ratio", 0.5, "--json")
+    outcome = run("nothing.onnx", "out.onnx", *CUT, "--json")
     assert outcome.json == {"error": {"message": "there is no file 'nothing.onnx'", "exit_code": 4}}
     assert outcome.err == "Error: there is no file 'nothing.onnx'\n"
 
@@ -159,14 +159,14 @@ def test_json_has_no_numbers_that_json_lacks(run: Runner, there: Path) -> None:
 
 
 def test_quiet_prints_nothing(run: Runner, there: Path) -> None:
-    outcome = run(DIGITS, "out.onnx", "--ratio", 0.5, "-q", "--no-measure")
+    outcome = run(DIGITS, "out.onnx", *CUT, "-q", "--no-measure")
     assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
     assert (there / "out.onnx").exists()
 
 
 def test_no_colour_no_bars_in_a_pipe_even_where_colour_is_usual(there: Path) -> None:
     colours = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
-    outcome = finished(process(DIGITS, "out.onnx", "--ratio", 0.5, environment=colours))
+    outcome = finished(process(DIGITS, "out.onnx", *CUT, environment=colours))
     assert outcome.code == 0
     assert "\x1b" not in outcome.out + outcome.err
     assert not outcome.err
@@ -174,23 +174,35 @@ def test_no_colour_no_bars_in_a_pipe_even_where_colour_is_usual(there: Path) -> 
 
 def test_words_that_an_encoding_lacks_are_spelt_otherwise(there: Path) -> None:
     ascii_only = {"PYTHONIOENCODING": "ascii"}
-    outcome = finished(process(DIGITS, "out.onnx", "--ratio", 0.5, "--no-measure", environment=ascii_only))
+    outcome = finished(process(DIGITS, "out.onnx", *CUT, "--no-measure", environment=ascii_only))
     assert outcome.code == 0
     assert outcome.out.isascii()
     assert "digits_cnn.onnx -> out.onnx" in outcome.out
 
 
 def test_dry_run_writes_only_what_is_named(run: Runner, there: Path) -> None:
-    outcome = run(DIGITS, "--ratio", 0.5, "--dry-run", "--no-measure", "--plan-out", "plan.json")
+    outcome = run(DIGITS, *CUT, "--dry-run", "--no-measure", "--plan-out", "plan.json")
     assert outcome.code == 0
     assert "nothing written" in outcome.out
     assert [p.name for p in there.iterdir()] == ["plan.json"]
-    assert run(DIGITS, "out.onnx", "--ratio", 0.5, "--dry-run", "--no-measure").code == 0
+    assert run(DIGITS, "out.onnx", *CUT, "--dry-run", "--no-measure").code == 0
     assert not (there / "out.onnx").exists()
 
 
 def test_options_of_the_choice_show_in_the_outcome(run: Runner, there: Path) -> None:
-    words = ("--ratio", "25%", "--ratio-for", "conv4*=0.75", "--exclude", "fc1*", "--method", "l2", "--no-measure")
+    words = (
+        "--ratio",
+        "25%",
+        "--ratio-for",
+        "conv4*=0.75",
+        "--exclude",
+        "fc1*",
+        "--method",
+        "l2",
+        "--compensate",
+        "none",
+        "--no-measure",
+    )
     report = run(DIGITS, "out.onnx", *words, "--json").json
     kept = {g["name"]: g["kept"] for g in report["groups"]}
     assert kept == {"conv1.weight": 36, "conv2.weight": 36, "conv3.weight": 72, "conv4.weight": 24, "fc1.weight": 64}
@@ -200,7 +212,7 @@ def test_options_of_the_choice_show_in_the_outcome(run: Runner, there: Path) -> 
 def test_notes_of_the_data_are_told(run: Runner, there: Path) -> None:
     data = dict(np.load(SAMPLE))
     np.savez(there / "more.npz", **data, spare=np.zeros((500, 2), np.float32))
-    outcome = run(DIGITS, "out.onnx", "--ratio", 0.5, "--no-measure", "--data", "more.npz")
+    outcome = run(DIGITS, "out.onnx", *CUT, "--no-measure", "--data", "more.npz")
     assert outcome.code == 0
     assert "data: not used: spare" in outcome.out
 
@@ -217,7 +229,7 @@ def test_same_command_same_bytes(there: Path) -> None:
 
 
 def test_a_plan_is_repeated_and_verified(run: Runner, there: Path) -> None:
-    assert run(DIGITS, "a.onnx", "--ratio", 0.5, "--no-measure", "--plan-out", "plan.json").code == 0
+    assert run(DIGITS, "a.onnx", *CUT, "--no-measure", "--plan-out", "plan.json").code == 0
     applied = run("apply", DIGITS, "b.onnx", "--plan", "plan.json", "--no-measure")
     assert applied.code == 0
     assert "remove what the plan removes" in applied.out
@@ -229,7 +241,7 @@ def test_a_plan_is_repeated_and_verified(run: Runner, there: Path) -> None:
 
 
 def test_a_plan_lets_anyone_check_the_surgery(run: Runner, there: Path) -> None:
-    assert run(MIXED, "out.onnx", "--ratio", 0.5, "--no-measure", "--plan-out", "plan.json").code == 0
+    assert run(MIXED, "out.onnx", *CUT, "--no-measure", "--plan-out", "plan.json").code == 0
     plan = json.loads((there / "plan.json").read_text())
     before, after = (
         {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
@@ -245,7 +257,7 @@ def test_a_plan_lets_anyone_check_the_surgery(run: Runner, there: Path) -> None:
 
 @pytest.mark.parametrize("name", ["report.json", "report.html", "REPORT.HTM"])
 def test_report_files(run: Runner, there: Path, name: str) -> None:
-    assert run(DIGITS, "out.onnx", "--ratio", 0.5, "--no-measure", "--report", name).code == 0
+    assert run(DIGITS, "out.onnx", *CUT, "--no-measure", "--report", name).code == 0
     text = (there / name).read_text("utf-8")
     if name.endswith("json"):
         assert json.loads(text)["proof"]["verified"] is True
@@ -341,7 +353,7 @@ NETWORKS = sorted(MODELS.glob("*.onnx")) + sorted(SHARED.glob("*.onnx"))
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda p: p.stem)
 def test_network_ends_well(run: Runner, there: Path, network: Path) -> None:
-    outcome = run(network, "out.onnx", "--ratio", 0.5, "--no-measure", "--json")
+    outcome = run(network, "out.onnx", *CUT, "--no-measure", "--json")
     assert outcome.code == 0, outcome.err
     report = outcome.json
     assert report["proof"]["verified"]
@@ -360,7 +372,7 @@ def test_networks_that_are_not_supported_are_refused_in_one_line(run: Runner, th
     broken = sorted((SHARED / "unsupported").rglob("*.onnx"))
     assert broken
     for network in broken:
-        outcome = run(network, "out.onnx", "--ratio", 0.5)
+        outcome = run(network, "out.onnx", *CUT)
         assert outcome.code == 3, network
         assert outcome.err.startswith("Error: ")
         assert outcome.err.count("\n") == 1
@@ -384,14 +396,15 @@ def test_progress_on_a_terminal_for_what_takes_long(
     with os.fdopen(theirs, "w") as terminal, monkeypatch.context() as patch:
         patch.setattr("sys.stderr", terminal)
         with screen.Screen().progress() as progress:
+            progress.begin(5, 8)
             progress("comparing the filters of \x1b[31mconv1", 3, 7)
             time.sleep(0.5)
         terminal.write("end")
     reader.join(10)
     os.close(ours)
     text = b"".join(read).decode()
-    assert ("3/7" in text) is shown
-    assert ("comparing the filters of \\x1b[31mconv1" in text) is shown
+    assert ("5/8 comparing the filters of \\x1b[31mconv1" in text) is shown
+    assert ("43% done" in text) is shown
     assert text.endswith("end")
     if not shown:
         assert text == "end"
@@ -404,6 +417,18 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
-def test_no_progress_without_a_terminal_or_when_quiet(capsys: pytest.CaptureFixture[str]) -> None:
-    assert not screen.Screen().progress().wanted
-    assert not screen.Screen(quiet=True).progress().wanted
+def test_without_a_terminal_a_line_tells_now_and_then_how_far_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(screen.time, "monotonic", lambda: now[0])
+    for quiet in (False, True):
+        with screen.Screen(quiet=quiet).progress() as progress:
+            progress.begin(5, 8)
+            for k in range(5):
+                progress("solving for conv1", k, 5)
+                now[0] += 4
+    assert capsys.readouterr().err.splitlines() == [
+        "5/8 solving for conv1, 40% done, 12 s left",
+        "5/8 solving for conv1, 80% done, 4 s left",
+    ]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from cli_runs import DIGITS, MIXED, SAMPLE, Runner, finished, nothing_written, process, stuck_model
+from cli_runs import CUT, DIGITS, MIXED, SAMPLE, Runner, finished, nothing_written, process, stuck_model
 
 from onnxprune.cli.screen import Bar
 
@@ -36,7 +36,7 @@ def test_done_when_asked_for_words(run: Runner, words: list[str]) -> None:
 
 def test_done_when_nothing_can_be_cut(run: Runner, there: Path) -> None:
     model = stuck_model(there / "stuck.onnx")
-    outcome = run(model, "out.onnx", "--ratio", 0.5, "--no-measure")
+    outcome = run(model, "out.onnx", *CUT, "--no-measure")
     assert outcome.code == 0
     assert "faithful copy" in outcome.out
     assert "it is an output of the network" in outcome.out
@@ -49,7 +49,7 @@ def test_done_when_nothing_can_be_cut(run: Runner, there: Path) -> None:
 def test_strict_fails_when_nothing_can_be_cut(run: Runner, there: Path) -> None:
     model = stuck_model(there / "stuck.onnx")
     with nothing_written(there):
-        outcome = run(model, "out.onnx", "--ratio", 0.5, "--strict")
+        outcome = run(model, "out.onnx", *CUT, "--strict")
     assert outcome.code == 1
     assert one_line(outcome.err)
     assert "nothing can be cut" in outcome.err
@@ -70,15 +70,15 @@ def test_a_wrong_rewrite_is_caught_and_nothing_is_written(
     monkeypatch.setattr(stages, "cut", damaging)
     (there / "out.onnx").write_bytes(b"what was there before")
     with nothing_written(there):
-        outcome = run(DIGITS, "out.onnx", "--ratio", 0.5, "--plan-out", "plan.json", "--report", "report.html")
+        outcome = run(DIGITS, "out.onnx", *CUT, "--plan-out", "plan.json", "--report", "report.html")
     assert outcome.code == 1
     assert one_line(outcome.err)
     assert "not the masked original" in outcome.err
 
 
 def test_verify_tells_a_damaged_result(run: Runner, there: Path) -> None:
-    assert run(DIGITS, "a.onnx", "--ratio", 0.5, "--no-measure", "--plan-out", "a.json").code == 0
-    assert run(DIGITS, "b.onnx", "--ratio", 0.5, "--no-measure", "--method", "random").code == 0
+    assert run(DIGITS, "a.onnx", *CUT, "--no-measure", "--plan-out", "a.json").code == 0
+    assert run(DIGITS, "b.onnx", *CUT, "--no-measure", "--method", "random").code == 0
     assert run("verify", DIGITS, "a.onnx", "--plan", "a.json").code == 0
     outcome = run("verify", DIGITS, "b.onnx", "--plan", "a.json")
     assert outcome.code == 1
@@ -91,8 +91,8 @@ def test_a_bug_is_one_line_and_a_trace_only_with_v(run: Runner, there: Path, mon
 
     monkeypatch.setattr(stages, "make_plan", broken)
     with nothing_written(there):
-        outcome = run(DIGITS, "out.onnx", "--ratio", 0.5)
-        detailed = run(DIGITS, "out.onnx", "--ratio", 0.5, "-v")
+        outcome = run(DIGITS, "out.onnx", *CUT)
+        detailed = run(DIGITS, "out.onnx", *CUT, "-v")
     assert outcome.code == detailed.code == 1
     assert one_line(outcome.err)
     assert "IndexError" in outcome.err
@@ -106,7 +106,7 @@ def test_no_memory_is_one_line(run: Runner, there: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(stages, "cut", greedy)
     with nothing_written(there):
-        outcome = run(DIGITS, "out.onnx", "--ratio", 0.5)
+        outcome = run(DIGITS, "out.onnx", *CUT)
     assert outcome.code == 3
     assert one_line(outcome.err)
     assert "memory" in outcome.err
@@ -159,17 +159,17 @@ def test_usage_without_words_shows_the_help(run: Runner) -> None:
 
 
 def test_usage_needs_an_output(run: Runner, there: Path) -> None:
-    assert run(DIGITS, "--ratio", 0.5).code == 2
-    assert run(DIGITS, "--ratio", 0.5, "--dry-run", "--no-measure").code == 0
+    assert run(DIGITS, *CUT).code == 2
+    assert run(DIGITS, *CUT, "--dry-run", "--no-measure").code == 0
 
 
 def test_usage_output_over_input(run: Runner, there: Path) -> None:
     (there / "net.onnx").write_bytes(DIGITS.read_bytes())
     with nothing_written(there):
-        outcome = run("net.onnx", "net.onnx", "--ratio", 0.5)
+        outcome = run("net.onnx", "net.onnx", *CUT)
     assert outcome.code == 2
     assert "--force" in outcome.err
-    assert run("net.onnx", "net.onnx", "--ratio", 0.5, "--force", "--no-measure").code == 0
+    assert run("net.onnx", "net.onnx", *CUT, "--force", "--no-measure").code == 0
     assert (there / "net.onnx").stat().st_size < DIGITS.stat().st_size
 
 
@@ -186,7 +186,7 @@ def test_usage_unknown_node_names_near_ones(run: Runner) -> None:
 
 
 def test_usage_plan_of_another_network(run: Runner, there: Path) -> None:
-    assert run(DIGITS, "a.onnx", "--ratio", 0.5, "--no-measure", "--plan-out", "a.json").code == 0
+    assert run(DIGITS, "a.onnx", *CUT, "--no-measure", "--plan-out", "a.json").code == 0
     outcome = run("apply", MIXED, "b.onnx", "--plan", "a.json")
     assert outcome.code == 2
     assert "another network" in outcome.err
@@ -197,7 +197,7 @@ def test_usage_plan_of_another_network(run: Runner, there: Path) -> None:
 def test_usage_metric_that_needs_labels_is_told_before_anything_is_written(run: Runner, there: Path) -> None:
     np.savez(there / "bare.npz", image=np.zeros((4, 1, 8, 8), np.float32))
     with nothing_written(there):
-        outcome = run(DIGITS, "out.onnx", "--ratio", 0.5, "--data", "bare.npz", "--metric", "top1")
+        outcome = run(DIGITS, "out.onnx", *CUT, "--data", "bare.npz", "--metric", "top1")
     assert outcome.code == 2
     assert "labels" in outcome.err
 
@@ -227,7 +227,7 @@ def test_no_model(run: Runner, there: Path, case: str) -> None:
 
 def test_model_that_is_cut_short(run: Runner, there: Path) -> None:
     (there / "in.onnx").write_bytes(DIGITS.read_bytes()[:100_000])
-    outcome = run("in.onnx", "out.onnx", "--ratio", 0.5)
+    outcome = run("in.onnx", "out.onnx", *CUT)
     assert outcome.code == 3
     assert "cut short" in outcome.err
 
@@ -237,10 +237,10 @@ def test_model_that_onnxruntime_cannot_run(run: Runner, there: Path) -> None:
     model.graph.node[1].domain = "acme"
     model.opset_import.add(domain="acme", version=1)
     onnx.save(model, there / "in.onnx")
-    outcome = run("in.onnx", "out.onnx", "--ratio", 0.5)
+    outcome = run("in.onnx", "out.onnx", *CUT)
     assert outcome.code == 3
     assert "--no-verify" in outcome.err
-    assert run("in.onnx", "out.onnx", "--ratio", 0.5, "--no-verify").code == 0
+    assert run("in.onnx", "out.onnx", *CUT, "--no-verify").code == 0
     assert run("inspect", "in.onnx").code == 0
 
 
@@ -281,7 +281,7 @@ def test_directories_in_place_of_files(run: Runner, there: Path) -> None:
 def test_directory_that_is_write_protected(run: Runner, there: Path) -> None:
     folder = there / "closed"
     folder.mkdir(mode=0o555)
-    assert run(DIGITS, folder / "out.onnx", "--ratio", 0.5).code == 4
+    assert run(DIGITS, folder / "out.onnx", *CUT).code == 4
 
 
 FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
@@ -309,7 +309,7 @@ def test_interrupted_in_every_stage(run: Runner, there: Path, monkeypatch: pytes
 
     monkeypatch.setattr(Bar, "__call__", interrupt)
     with nothing_written(there):
-        outcome = run(DIGITS, "out.onnx", "--ratio", 0.5)
+        outcome = run(DIGITS, "out.onnx", *CUT)
     assert outcome.code == 130
     assert one_line(outcome.err)
     assert not outcome.out
@@ -317,7 +317,7 @@ def test_interrupted_in_every_stage(run: Runner, there: Path, monkeypatch: pytes
 
 @posix
 def test_interrupted_while_onnxruntime_works(there: Path) -> None:
-    started = process(DIGITS, "out.onnx", "--ratio", 0.5, "--input-shapes", "image:6000x1x8x8")
+    started = process(DIGITS, "out.onnx", *CUT, "--input-shapes", "image:6000x1x8x8")
     end = time.monotonic() + 40
     while not list(there.glob(".onnxprune-*")):  # the temporary output is there: verification begins
         assert started.poll() is None, finished(started)

@@ -32,7 +32,7 @@ def test_dead_channels_go_and_nothing_else_changes() -> None:
     """Dead inputs have weights, which count in the mean and the length."""
     model = network()
     before = model.SerializeToString(deterministic=True)
-    result = prune(model, ratio=0.5, method="l2", round_to=1, measure=False)
+    result = prune(model, ratio=0.5, compensate="none", method="l2", round_to=1, measure=False)
     np.testing.assert_allclose(run(result.model, X)[0], run(model, X)[0], rtol=1e-4, atol=1e-6)
     convs = [n for n in result.model.graph.node if n.op_type == "Conv"]
     shapes = {t.name: list(t.dims) for t in result.model.graph.initializer}
@@ -50,7 +50,7 @@ def test_the_raw_weights_go() -> None:
     w, *_ = net.op("BatchNormalization", raw, gain, shift, mean, variance, outputs=3, training_mode=1)
     y = net.relu(net.op("Conv", "x", net.reshape(w, 16, 3, 3, 3), pads=[1] * 4))
     model = net.model((1, 3, 8, 8), [net.head(y, 16)], 1, (1, 3, 8, 8))
-    pruned = prune(model, ratio=0.5, round_to=1, measure=False).model
+    pruned = prune(model, ratio=0.5, compensate="none", round_to=1, measure=False).model
     del pruned.metadata_props[:]
     assert not waste(model, pruned)
     assert pruned.ByteSize() < model.ByteSize() / 2
@@ -68,7 +68,7 @@ def test_nothing_is_folded_that_would_take_more_bytes() -> None:
 
 def test_plans_hold() -> None:
     model = network()
-    result = prune(model, ratio=0.5, measure=False)
+    result = prune(model, ratio=0.5, compensate="none", measure=False)
     plan = Plan.from_json(result.plan.to_json())
     assert apply(model, plan, measure=False).model.graph == result.model.graph
     assert verify(model, result.model, plan).passed

@@ -79,7 +79,9 @@ def test_most_random_networks_are_sound() -> None:
 def _outcome(model: onnx.ModelProto) -> str:
     try:
         return (
-            "pruned" if prune(model, ratio=0.5, verify=False, measure=False, round_to=1).plan.initializers else "whole"
+            "pruned"
+            if prune(model, ratio=0.5, compensate="none", verify=False, measure=False, round_to=1).plan.initializers
+            else "whole"
         )
     except ModelError:
         return "refused"
@@ -139,8 +141,8 @@ def test_an_input_of_2_34_integers_does_not_hang(output: Path) -> None:
 def test_a_node_that_makes_no_sense_freezes_what_it_touches(output: Path) -> None:
     model = conv_net()
     model.graph.node[1].attribute.append(helper.make_attribute("nonsense", 1))  # of the first Relu
-    result = prune(model, ratio=0.5, verify=False, measure=False)
-    whole = prune(conv_net(), ratio=0.5, verify=False, measure=False)
+    result = prune(model, ratio=0.5, compensate="none", verify=False, measure=False)
+    whole = prune(conv_net(), ratio=0.5, compensate="none", verify=False, measure=False)
     assert len(result.plan.groups) < len(whole.plan.groups)
     assert {row.layer for row in result.report.frozen} >= {"c1", "c2"}
 
@@ -151,7 +153,7 @@ def test_text_that_is_no_text_is_refused(field: str) -> None:
     setattr(model.graph, field, "unlikely text")
     data = model.SerializeToString().replace(b"unlikely text", b"unlikely\xff\xfetxt")
     with pytest.raises(ModelError, match="UTF-8"):
-        prune(data, ratio=0.5)
+        prune(data, ratio=0.5, compensate="none")
 
 
 def test_places_are_told() -> None:

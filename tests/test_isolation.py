@@ -216,7 +216,7 @@ def test_nothing_is_written_after_a_crash(tmp_path: Path, monkeypatch: pytest.Mo
     whole = isolate.Child.run
     monkeypatch.setattr(isolate.Child, "run", crash)
     with pytest.raises(CheckFailed, match="SIGSEGV"):
-        prune(conv_net(), target, ratio=0.5, isolate=True, input_shapes=["x:1x3x8x8"])
+        prune(conv_net(), target, ratio=0.5, compensate="none", isolate=True, input_shapes=["x:1x3x8x8"])
     assert target.read_bytes() == b"before"
     assert os.listdir(tmp_path) == ["out.onnx"]
 
@@ -225,9 +225,9 @@ def test_nothing_is_written_after_a_crash(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_fill_of_2_34_elements_costs_nothing_but_a_refusal(tmp_path: Path) -> None:
     model, target = huge(1 << 34), tmp_path / "out.onnx"
     with pytest.raises((ModelError, CheckFailed)):
-        prune(model, target, ratio=0.5, isolate=True, max_memory="1GiB")
+        prune(model, target, ratio=0.5, compensate="none", isolate=True, max_memory="1GiB")
     assert not target.exists()
-    assert prune(model, target, ratio=0.5, verify=False, measure=False).plan.groups == ()
+    assert prune(model, target, ratio=0.5, compensate="none", verify=False, measure=False).plan.groups == ()
 
 
 # --- limits ------------------------------------------------------------------
@@ -253,7 +253,7 @@ def test_too_large_a_file_is_refused_before_it_is_read(tmp_path: Path, monkeypat
         file.truncate(3 << 30)
     monkeypatch.setattr("onnxprune.pipeline.run.load", lambda _: pytest.fail("it was read"))
     with pytest.raises(ModelError, match=r"about 7\.8 GiB.*allows 4\.0 GiB"):
-        prune(path, tmp_path / "out.onnx", ratio=0.5, max_memory="4GiB")
+        prune(path, tmp_path / "out.onnx", ratio=0.5, compensate="none", max_memory="4GiB")
 
 
 def test_data_files_count(tmp_path: Path) -> None:
@@ -269,13 +269,29 @@ def test_data_files_count(tmp_path: Path) -> None:
     with (tmp_path / "w.data").open("ab") as file:
         file.truncate(1 << 30)
     with pytest.raises(ModelError, match=r"1\.0 GiB of model"):
-        prune(path, tmp_path / "out.onnx", ratio=0.5, max_memory="2GiB")
+        prune(path, tmp_path / "out.onnx", ratio=0.5, compensate="none", max_memory="2GiB")
 
 
 def test_activations_count_too(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="--max-memory"):
-        prune(conv_net(size=256), None, ratio=0.5, max_memory="300MiB", input_shapes=["x:64x3x256x256"], measure=False)
-    assert prune(conv_net(size=8), None, ratio=0.5, max_memory="300MiB", measure=False, input_shapes=["x:1x3x8x8"])
+        prune(
+            conv_net(size=256),
+            None,
+            ratio=0.5,
+            compensate="none",
+            max_memory="300MiB",
+            input_shapes=["x:64x3x256x256"],
+            measure=False,
+        )
+    assert prune(
+        conv_net(size=8),
+        None,
+        ratio=0.5,
+        compensate="none",
+        max_memory="300MiB",
+        measure=False,
+        input_shapes=["x:1x3x8x8"],
+    )
 
 
 def test_memory_that_runs_out_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,4 +300,4 @@ def test_memory_that_runs_out_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("onnxprune.pipeline.run.analyse", fail)
     with pytest.raises(ModelError, match="not enough memory"):
-        prune(conv_net(), None, ratio=0.5, verify=False, measure=False)
+        prune(conv_net(), None, ratio=0.5, compensate="none", verify=False, measure=False)

@@ -16,7 +16,7 @@ GIB = 1 << 30
 LAYERS, WIDTH = 36, 4096  # 64 MiB each
 FACTS = """
 import json, resource, sys, onnxprune
-report = onnxprune.prune(sys.argv[1], sys.argv[2], ratio=0.5, method="l2", measure=False).report
+report = onnxprune.prune(sys.argv[1], sys.argv[2], ratio=0.5, compensate="none", method="l2", measure=False).report
 peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 print(json.dumps([report.proof_error, report.after.params / report.before.params, peak * 1024]))
 """

@@ -99,7 +99,7 @@ def test_groups_that_no_trial_run_has_seen_do_not_go_for_nothing() -> None:
 
 
 def test_missing_a_target_is_the_first_that_is_said() -> None:
-    result = onnxprune.prune(conv_net(16), target="macs=0.1", max_ratio=0.5, measure=False)
+    result = onnxprune.prune(conv_net(16), target="macs=0.1", max_ratio=0.5, compensate="none", measure=False)
     assert share(result) > 0.1
     assert plain(result.report).startswith("warning: macs can only go down to")
 
@@ -115,7 +115,10 @@ def test_removing_nothing_is_the_first_line_and_a_field_with_the_reason() -> Non
     reason = "of 2 groups that could be cut all stay whole: excluded by '*'"
     assert plain(result.report).splitlines()[0].startswith("nothing was removed: of 2 groups")
     assert result.report.to_json()["nothing_removed"] == reason
-    assert onnxprune.prune(conv_net(16), ratio=0.5, measure=False).report.to_json()["nothing_removed"] is None
+    assert (
+        onnxprune.prune(conv_net(16), ratio=0.5, compensate="none", measure=False).report.to_json()["nothing_removed"]
+        is None
+    )
 
 
 @pytest.mark.parametrize("asked", [0.9, 0.6, 0.4])
@@ -179,7 +182,7 @@ def test_a_drop_in_another_unit_may_be_more_than_one() -> None:
 
 def test_percentages_are_shares() -> None:
     texts = onnxprune.prune(conv_net(16), ratio="50%", measure=False)
-    numbers = onnxprune.prune(conv_net(16), ratio=0.5, measure=False)
+    numbers = onnxprune.prune(conv_net(16), ratio=0.5, compensate="none", measure=False)
     assert [g.kept for g in texts.report.groups] == [g.kept for g in numbers.report.groups]
     assert share(onnxprune.prune(conv_net(16), target="macs=50%", measure=False)) <= 0.5
 
@@ -201,9 +204,11 @@ def test_the_command_line_proposes_in_its_own_words(tmp_path: Path, capsys: pyte
 
 
 def test_counts_that_are_no_multiples_are_said() -> None:
-    notes = onnxprune.prune(conv_net(6), ratio=0.5, round_to=8, measure=False).report.notes
+    notes = onnxprune.prune(conv_net(6), ratio=0.5, compensate="none", round_to=8, measure=False).report.notes
     assert any(note.startswith("no multiple of 8 is left of") for note in notes)
-    assert not any("multiple" in n for n in onnxprune.prune(conv_net(16), ratio=0.5, round_to=1).report.notes)
+    assert not any(
+        "multiple" in n for n in onnxprune.prune(conv_net(16), ratio=0.5, compensate="none", round_to=1).report.notes
+    )
 
 
 def drift_of(model: onnx.ModelProto, compensate: str) -> float:

@@ -82,8 +82,8 @@ def transformer(norm: Any) -> onnx.ModelProto:
 @pytest.mark.parametrize("norm", NORMS)
 def test_streams_behind_norms_are_cut_when_these_are_thawed(norm: Any) -> None:
     model = transformer(norm)
-    frozen = onnxprune.prune(model, ratio=0.5, round_to=1, measure=False).report
-    thawed = onnxprune.prune(model, ratio=0.5, round_to=1, measure=False, thaw=True).report
+    frozen = onnxprune.prune(model, ratio=0.5, compensate="none", round_to=1, measure=False).report
+    thawed = onnxprune.prune(model, ratio=0.5, compensate="none", round_to=1, measure=False, thaw=True).report
     assert not frozen.approximated
     assert sum(g.channels for g in thawed.groups) == sum(g.channels for g in frozen.groups) + WIDTH
     assert thawed.after.macs <= 0.27 * thawed.before.macs < 0.6 * frozen.after.macs
@@ -116,8 +116,8 @@ def group_normed(groups: int) -> onnx.ModelProto:
 def test_group_norms(groups: int, left: int) -> None:
     """Whole groups go as they are; of a single one channels go once it is thawed."""
     model = group_normed(groups)
-    plain = onnxprune.prune(model, ratio=0.5, round_to=1, measure=False).report
-    thawed = onnxprune.prune(model, ratio=0.5, round_to=1, measure=False, thaw=True).report
+    plain = onnxprune.prune(model, ratio=0.5, compensate="none", round_to=1, measure=False).report
+    thawed = onnxprune.prune(model, ratio=0.5, compensate="none", round_to=1, measure=False, thaw=True).report
     assert plain.changed == (groups > 1)
     assert thawed.after.macs == thawed.before.macs // 2
     assert bool(thawed.approximated) == (groups == 1)
@@ -131,7 +131,9 @@ def test_files_that_list_all_their_tensors_as_inputs() -> None:
     model.ir_version = 3
     model.graph.input.extend(helper.make_tensor_value_info(t.name, 1, t.dims) for t in net.tensors)
     for options in ({}, {"compensate": "lstsq"}):
-        report = onnxprune.prune(model, ratio=0.5, round_to=1, measure=False, thaw=True, **options).report
+        report = onnxprune.prune(
+            model, ratio=0.5, compensate="none", round_to=1, measure=False, thaw=True, **options
+        ).report
         assert report.approximated == ("lrn1",)
         assert report.proof is not None
 
@@ -144,7 +146,7 @@ def test_the_statistics_are_those_of_the_channels_that_stay() -> None:
     y = net.op("Add", net.op("MatMul", "x", net.tensor(w)), net.tensor(b))
     y = net.op("LayerNormalization", y, net.tensor(gamma), net.tensor(beta), epsilon=1e-5)
     model = model_of(net, net.op("MatMul", y, net.tensor(last)), TOKENS, 6)
-    result = onnxprune.prune(model, ratio=0.5, round_to=1, measure=False, thaw=True)
+    result = onnxprune.prune(model, ratio=0.5, compensate="none", round_to=1, measure=False, thaw=True)
     (keep,) = (list(g.keep) for g in result.plan.groups)
     assert len(keep) == WIDTH // 2
     x = np.random.default_rng(0).normal(size=(3, TOKENS, 6)).astype(np.float32)
@@ -157,7 +159,9 @@ def test_the_statistics_are_those_of_the_channels_that_stay() -> None:
 def test_thaw_leaves_networks_without_such_norms_alone() -> None:
     net = Net(6)
     model = model_of(net, net.conv(net.op("Relu", net.conv("x", 3, 8)), 8, 5), 3, 9, 9)
-    plain, thawed = (onnxprune.prune(model, ratio=0.5, measure=False, thaw=thaw) for thaw in (False, True))
+    plain, thawed = (
+        onnxprune.prune(model, ratio=0.5, compensate="none", measure=False, thaw=thaw) for thaw in (False, True)
+    )
     assert not thawed.report.approximated
     assert plain.plan.groups == thawed.plan.groups
     assert plain.plan.options == {k: v for k, v in thawed.plan.options.items() if k != "thaw"}
@@ -227,5 +231,5 @@ def test_a_vision_transformer() -> None:
         pytest.skip(f"{path.name} lies beside the project and is absent")
     model = onnx.load(path)
     assert not analyse(model, thaw=True).thawed  # its norms are BatchNormalizations
-    report = onnxprune.prune(model, ratio=0.5, thaw=True, measure=False).report
+    report = onnxprune.prune(model, ratio=0.5, compensate="none", thaw=True, measure=False).report
     assert report.after.macs < 0.45 * report.before.macs

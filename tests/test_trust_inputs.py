@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cli_runs import DIGITS, SAMPLE, Runner, nothing_written
+from cli_runs import CUT, DIGITS, SAMPLE, Runner, nothing_written
 
 import onnxprune
 
 posix = pytest.mark.skipif(os.name != "posix", reason="pipes and devices of POSIX")
 IMAGES = np.load(SAMPLE)["image"][:4]
-PRUNE = (DIGITS, "out.onnx", "--ratio", 0.5, "--no-measure")
+PRUNE = (DIGITS, "out.onnx", *CUT, "--no-measure")
 
 
 def refused(run: Runner, there: Path, codes: set[int], *words: object) -> str:
@@ -173,8 +173,8 @@ def test_pipes_are_not_waited_for(run: Runner, there: Path, name: str) -> None:
     for words in (
         (*PRUNE, "--data", name),
         ("apply", DIGITS, "out.onnx", "--plan", name),
-        (name, "out.onnx", "--ratio", 0.5),
-        (DIGITS, name, "--ratio", 0.5),
+        (name, "out.onnx", *CUT),
+        (DIGITS, name, *CUT),
     ):
         refused(run, there, {2, 4}, *words)
 
@@ -184,7 +184,7 @@ def test_pipes_are_not_waited_for(run: Runner, there: Path, name: str) -> None:
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return onnxprune.prune(DIGITS, ratio=0.5, measure=False, verify=False).plan.to_json()
+    return onnxprune.prune(DIGITS, ratio=0.5, compensate="none", measure=False, verify=False).plan.to_json()
 
 
 def first(**fields: object) -> Callable[[dict[str, Any]], object]:
@@ -278,4 +278,4 @@ def test_devices_are_no_plans(run: Runner, there: Path) -> None:
     for name in ("/dev/zero", "/dev/null", "."):
         refused(run, there, {2, 4}, "apply", DIGITS, "out.onnx", "--plan", name)
     for name in ("/dev/zero", "/dev/null", "."):
-        refused(run, there, {2, 4}, name, "out.onnx", "--ratio", 0.5)
+        refused(run, there, {2, 4}, name, "out.onnx", *CUT)

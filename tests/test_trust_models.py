@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from cli_runs import DIGITS, SHARED, Runner, finished, nothing_written, process
+from cli_runs import CUT, DIGITS, SHARED, Runner, finished, nothing_written, process
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from onnxprune.model import load
@@ -237,7 +237,7 @@ def test_refused(run: Runner, there: Path, case: str) -> None:
     made = make()
     (there / "in.onnx").write_bytes(made if isinstance(made, bytes) else made.SerializeToString())
     with nothing_written(there):
-        outcome = run("in.onnx", "out.onnx", "--ratio", 0.5, "--no-measure")
+        outcome = run("in.onnx", "out.onnx", *CUT, "--no-measure")
     assert outcome.code == 3, outcome.err
     assert outcome.err.startswith("Error: ")
     assert outcome.err.count("\n") == 1
@@ -272,7 +272,7 @@ PRUNED: dict[str, Callable[[], ModelProto]] = {
 @pytest.mark.parametrize("case", PRUNED)
 def test_pruned(run: Runner, there: Path, case: str) -> None:
     (there / "in.onnx").write_bytes(PRUNED[case]().SerializeToString())
-    outcome = run("in.onnx", "out.onnx", "--ratio", 0.5, "--no-measure", "--report", "r.html", "-v")
+    outcome = run("in.onnx", "out.onnx", *CUT, "--no-measure", "--report", "r.html", "-v")
     assert outcome.code == 0, outcome.err
     assert not {c for c in outcome.out + outcome.err if not c.isprintable()} - {"\n"}
     page = (there / "r.html").read_text(encoding="utf-8")
@@ -289,7 +289,7 @@ def test_cut_off_anywhere(run: Runner, there: Path) -> None:
     for place in sorted(places | {len(data) * k // 17 for k in range(1, 17)}):
         (there / "in.onnx").write_bytes(data[:place])
         with nothing_written(there):
-            outcome = run("in.onnx", "out.onnx", "--ratio", 0.5)
+            outcome = run("in.onnx", "out.onnx", *CUT)
         assert (outcome.code, outcome.err.count("\n")) == (3, 1), place
 
 
@@ -311,7 +311,7 @@ def test_inference_that_crashes_is_given_up() -> None:
 @pytest.mark.parametrize("path", sorted(UNSUPPORTED.rglob("*.onnx")) or [None], ids=lambda p: p.stem if p else "none")
 def test_real_files(run: Runner, there: Path, path: Path) -> None:
     with nothing_written(there):
-        outcome = run(path, "out.onnx", "--ratio", 0.5, "--no-measure")
+        outcome = run(path, "out.onnx", *CUT, "--no-measure")
     assert outcome.code in (3, 4), outcome
     assert outcome.err.startswith("Error: ")
     assert outcome.err.count("\n") == 1
@@ -341,7 +341,7 @@ ELSE = {
 def test_other_files(run: Runner, there: Path, case: str) -> None:
     (there / "in.onnx").write_bytes(ELSE[case])
     with nothing_written(there):
-        outcome = run("in.onnx", "out.onnx", "--ratio", 0.5)
+        outcome = run("in.onnx", "out.onnx", *CUT)
     assert outcome.code == 3
     assert outcome.err.count("\n") == 1
     assert "ONNX" in outcome.err
@@ -354,7 +354,7 @@ def test_nothing_is_kept_in_the_home_folder(there: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("XDG_CACHE_HOME", "ORT_DISABLE_TELEMETRY"):
             patch.delenv(name, raising=False)
-        started = process(DIGITS, "out.onnx", "--ratio", 0.5, "--isolate", environment=environment)
+        started = process(DIGITS, "out.onnx", *CUT, "--isolate", environment=environment)
         outcome = finished(started)
     assert outcome.code == 0, outcome.err
     assert not list((there / "home").rglob("*"))

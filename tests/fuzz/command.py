@@ -53,6 +53,7 @@ def attempt(data: bytes, output: Path, draw: Random, *, verify: bool) -> str:
     options = {
         "ratio": draw.choice((0.0, 0.25, 0.5, 0.5, 0.9)),
         "method": draw.choice(("ncc", "l1", "random")),
+        "compensate": "none",
         "save_as_external_data": draw.random() < 0.1,
         "round_to": 1,
     }

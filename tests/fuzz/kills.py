@@ -23,7 +23,17 @@ SIGNALS = {"SIGINT": {130}, "SIGTERM": {143, -15}, "SIGHUP": {129, -1}, "SIGKILL
 
 def words(folder: Path, style: str) -> list[str]:
     """The command line of a run."""
-    return [str(MODEL), str(folder / "out.onnx"), "--ratio", "0.5", "--no-measure", "-q", *STYLES[style]]
+    return [
+        str(MODEL),
+        str(folder / "out.onnx"),
+        "--ratio",
+        "0.5",
+        "--compensate",
+        "none",
+        "--no-measure",
+        "-q",
+        *STYLES[style],
+    ]
 
 
 def content(folder: Path) -> dict[str, bytes]:

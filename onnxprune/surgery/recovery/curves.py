@@ -16,13 +16,12 @@ from onnxprune.surgery.recovery.eliminate import Order, Reader, elimination, sol
 from onnxprune.surgery.recovery.layers import LINEAR, Finder, Layer
 from onnxprune.surgery.recovery.network import Network
 from onnxprune.surgery.recovery.runner import THREADS, Feeds, Runner, within
-from onnxprune.surgery.recovery.solve import product
+from onnxprune.surgery.recovery.solve import product, rows_for
 from onnxprune.surgery.recovery.values import with_numbers
 from onnxprune.surgery.rewrite import mask
 
 SATURATING = frozenset({"Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid", "Tanh"})
 WIDEST = 1200  # features of a reader up to which all their covariances are used
-ROWS = 1 << 16  # positions that a reader's covariances are taken over
 MULTIPLICATIONS = 1e12  # of all trial runs together
 PROBES = (0.25, 0.5)  # shares of a group that trial runs leave out
 FAINT = 1e-3  # of the mean worth: what the channel of no worth at all has
@@ -205,7 +204,7 @@ def _moments(layer: Layer, x: list[np.ndarray], shapes: list[tuple[int, ...]], r
     squares, rows_seen = [np.zeros(features[2]) for _ in range(features[0])], 0
     for array, shape in zip(x, shapes, strict=True):
         count = layer.linear.positions(shape)
-        some = max(1, min(count, round(ROWS * count / total)))
+        some = max(1, min(count, round(rows_for(features[2]) * count / total)))
         rows = np.sort(rng.choice(count, some, replace=False)) if some < count else np.arange(count)
         rows_seen += rows.size
         for g, c in enumerate(layer.linear.columns(array, shape, rows)):

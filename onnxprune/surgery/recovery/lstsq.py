@@ -11,7 +11,7 @@ from onnxprune.model.static import subgraphs
 from onnxprune.surgery.recovery.layers import LINEAR, OTHERS, Finder, Layer
 from onnxprune.surgery.recovery.network import Network, changed_nodes
 from onnxprune.surgery.recovery.runner import MEMORY, Feeds, Runner, within
-from onnxprune.surgery.recovery.solve import Goal, fit
+from onnxprune.surgery.recovery.solve import Goal, fit, rows_for
 from onnxprune.surgery.recovery.stored import encoded
 from onnxprune.surgery.recovery.targets import Affine, Path, Walker
 from onnxprune.surgery.rewrite import mask
@@ -116,7 +116,7 @@ class Work:
         feats = [np.flatnonzero(lm[g].any(axis=0)) for g in live]
         width = 4 * (max(lm.shape[2], 1) * len(lm) + 4 * int(outs.sum()))
         total = sum(linear.positions(e.shape) for e in end)
-        share = min(1.0, self.options.budget / width / total)
+        share = min(1.0, self.options.budget / width / total, rows_for(lm.shape[2]) / total)
         columns: list[list[np.ndarray]] = [[] for _ in live]
         wanted, offsets = [], []
         for b, value in enumerate(end):

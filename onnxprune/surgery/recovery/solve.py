@@ -8,6 +8,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from onnxprune.errors import ModelError
 
+ROWS, PER_FEATURE = 1 << 14, 16  # of a system that are enough; more change nothing and take their time
 CHUNK = 1 << 14  # rows that are multiplied in single precision before the sum goes on in double
 
 
@@ -36,6 +37,11 @@ class Goal:
     def invert(self, end: np.ndarray) -> np.ndarray:
         rest = end if self.offset is None else end - self.offset
         return rest / self.factor[:, None]
+
+
+def rows_for(features: int) -> int:
+    """How many rows are enough to solve for the weights of so many features."""
+    return ROWS + PER_FEATURE * features
 
 
 def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -1,0 +1,160 @@
+"""What happens where nothing is said of it: every budget repairs, and nothing is made worse by that."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from cli_runs import DIGITS, MIXED, SAMPLE, Runner, nothing_written
+from onnx import helper
+from runtime_models import conv_net
+
+import onnxprune
+from onnxprune.channels import analyse
+from onnxprune.errors import ModelError, UsageError
+from onnxprune.pipeline import calibration, repair
+from onnxprune.pipeline.filters import Weights
+from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.trials import Lab
+from onnxprune.surgery.compensate import Compensated
+
+RATIO = {"ratio": 0.5, "measure": False, "round_to": 1}
+
+
+@pytest.mark.parametrize(
+    ("options", "method", "compensate"),
+    [
+        ({"ratio": 0.5}, "obs", "lstsq"),
+        ({"ratio_for": {"conv1*": 0.5}}, "obs", "lstsq"),
+        ({"target": "macs=0.5"}, "obs", "lstsq"),
+        ({"threshold": 0.9}, "ncc", "lstsq"),
+        ({"ratio": 0.5, "method": "l1"}, "l1", "lstsq"),
+        ({"ratio": 0.5, "compensate": "none"}, "ncc", "none"),
+        ({"ratio": 0.5, "compensate": "merge"}, "ncc", "merge"),
+        ({"lossless": True}, "ncc", "none"),
+    ],
+)
+def test_what_is_not_said(options: dict[str, Any], method: str, compensate: str) -> None:
+    request = Request(**options)
+    assert (request.method, request.compensate) == (method, compensate)
+
+
+def test_a_ratio_without_data_keeps_the_network_alive() -> None:
+    repaired, plain = (
+        onnxprune.prune(MIXED, ratio=0.5, measure=False, test_data=SAMPLE, compensate=c).report.metrics[0].after
+        for c in ("auto", "none")
+    )
+    assert plain < 0.3
+    assert repaired > 0.94
+
+
+@pytest.mark.parametrize("fault", ["worse", "fails"])
+def test_a_repair_that_does_not_help_is_left_out(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(name: str, model: onnx.ModelProto, deps: Any, *_: object, **__: object) -> Compensated:
+        if fault == "fails":
+            raise ModelError("the network gives NaN or infinity on the samples")
+        other = onnx.ModelProto()
+        other.CopyFrom(model)
+        weight = next(t for t in other.graph.initializer if t.name == "w3")
+        weight.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(weight), "w3"))
+        return Compensated(other, deps, ("w3",), {})
+
+    model = conv_net(channels=16)
+    plain = onnxprune.prune(model, compensate="none", method="obs", **RATIO)
+    monkeypatch.setattr(repair, "compensate", damaged)
+    result = onnxprune.prune(model, **RATIO)
+    assert result.report.warnings[0].startswith("cut without repair")
+    assert result.model.graph == plain.model.graph
+
+
+def test_samples_are_as_many_as_memory_and_time_allow() -> None:
+    def wanted(size: int, **options: Any) -> tuple[int, str]:
+        model = conv_net(size=size)
+        deps = analyse(model, input_shapes={"x": (1, 3, size, size)})
+        return calibration.wanted_samples(Lab(model, deps, Weights(model, deps), Request(ratio=0.5, **options)))
+
+    assert wanted(8) == (512, "")
+    many, why = wanted(512)
+    assert calibration.FEWEST <= many < 512
+    assert why == " (not 512, to take less memory)"
+    assert wanted(512, max_memory="1GiB")[0] < many
+
+
+def test_judges_are_samples_that_nothing_is_solved_on() -> None:
+    model = conv_net()
+    deps = analyse(model, input_shapes={"x": (1, 3, 8, 8)})
+    drawn = calibration.calibration(Lab(model, deps, Weights(model, deps), Request(ratio=0.5)))
+    assert (sum(len(f["x"]) for f in drawn.feeds), sum(len(f["x"]) for f in drawn.judges)) == (512, 32)
+    seen = {a.tobytes() for f in drawn.feeds for a in f["x"]}
+    assert not any(a.tobytes() in seen for f in drawn.judges for a in f["x"])
+
+
+def test_a_network_that_takes_one_sample_at_a_time_is_repaired_too() -> None:
+    """Its batch is free by its inputs, but a reshape in it holds one sample only."""
+    model = conv_net(channels=16)
+    flat = next(n for n in model.graph.node if n.op_type == "Flatten")
+    shape = onnx.numpy_helper.from_array(np.array([1, 5]), "one")
+    model.graph.initializer.append(shape)
+    flat.CopyFrom(helper.make_node("Reshape", ["p", "one"], ["f"]))
+    report = onnxprune.prune(model, input_shapes=["x:1x3x8x8"], **RATIO).report
+    assert any(note.startswith("lstsq changed") for note in report.notes)
+
+
+# --- gates -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [("--min-snr", 60), ("--data", SAMPLE, "--min-accuracy", "99.9%")])
+def test_a_ruined_network_is_not_written(run: Runner, there: Path, words: tuple[object, ...]) -> None:
+    with nothing_written(there):
+        outcome = run(MIXED, "out.onnx", "--ratio", 0.7, *words, "--compensate", "none")
+    assert outcome.code == 1
+    assert f"{words[-2]} wants" in outcome.err
+    assert "nothing was written" in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+
+
+def test_gates_let_through_what_is_good_enough() -> None:
+    options = {"ratio": 0.25, "measure": False, "compensate": "none", "data": SAMPLE}
+    report = onnxprune.prune(DIGITS, min_accuracy="90%", min_snr=5, **options).report
+    assert [m.name for m in report.metrics] == ["top1", "agreement", "snr"]
+    assert report.verdict.level == "good"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"min_accuracy": 0.9}, "measures on data"),
+        ({"min_accuracy": 90, "data": SAMPLE}, "did you mean 90%"),
+        ({"min_snr": 10, "measure": False}, "has to be measured"),
+        ({"min_accuracy": 0.9, "data": SAMPLE, "metric": "snr"}, "min_snr"),
+        ({"min_accuracy": 0.9, "data": SAMPLE, "limit": 10}, "too few"),
+    ],
+)
+def test_a_gate_that_has_nothing_to_look_at_is_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        onnxprune.prune(DIGITS, ratio=0.25, **options)
+
+
+# --- the verdict -------------------------------------------------------------
+
+
+def test_the_report_opens_with_what_is_known_of_the_accuracy(run: Runner, there: Path) -> None:
+    words = (MIXED, "out.onnx", "--ratio", 0.5, "--compensate", "none")
+    first = run(*words).out.splitlines()[0]
+    assert first.startswith("accuracy only estimated: SNR")
+    assert "expect a broken network" in run(*words).out
+    told = run(*words, "--data", SAMPLE, "--json").json["verdict"]
+    assert (told["level"], told["basis"], told["metric"]) == ("bad", "data", "top1")
+    assert told["after"] < 0.3 < told["before"]
+
+
+def test_a_verdict_says_what_it_rests_on() -> None:
+    nothing = onnxprune.prune(DIGITS, ratio=0).report
+    assert (nothing.verdict.level, nothing.verdict.text[:19]) == ("good", "nothing was removed")
+    cut = onnxprune.prune(DIGITS, ratio=0.25, compensate="none", measure=False).report
+    assert cut.verdict.level == "unknown"
+    for snr, level in ((25.0, "good"), (12.0, "fair"), (2.0, "bad"), (np.nan, "unknown")):
+        row = onnxprune.report.DriftRow("logits", 0.5, 0.9, snr)
+        assert replace(cut, drift=(row,)).verdict.level == level
