@@ -47,7 +47,9 @@ def run(path: Path, method: str, isolate: bool, limit: int) -> dict[str, float]:
 
     progress("start", 0, 0)
     output = path.with_suffix(".pruned.onnx")
-    onnxprune.prune(path, output, ratio=0.5, method=method, measure=False, isolate=isolate, progress=progress)
+    onnxprune.prune(
+        path, output, ratio=0.5, compensate="none", method=method, measure=False, isolate=isolate, progress=progress
+    )
     progress("end", 0, 0)
     output.unlink()
     return {"imported": imported, **peaks}

@@ -8,6 +8,8 @@ import pytest
 from cli_runs import Runner
 from hypothesis import HealthCheck, settings
 
+from onnxprune.cli import screen
+
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
 settings.register_profile("ci", derandomize=True, database=None, deadline=None, suppress_health_check=SLOW)
@@ -22,8 +24,9 @@ if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_I
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Runner:
-    """`onnxprune` in this process."""
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Runner:
+    """`onnxprune` in this process, without lines that tell how far it is, which a busy machine would add."""
+    monkeypatch.setattr(screen, "SILENCE", float("inf"))
     return Runner(capsys)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import threading
 import time
 from dataclasses import fields
@@ -109,7 +110,7 @@ def test_report_on_a_terminal_of_80_columns(run: Runner, there: Path) -> None:
         assert name in words
     assert "171,162" in words["parameters"]
     assert "43,154" in words["parameters"]
-    assert "says nothing about accuracy" in " ".join(outcome.out.split())
+    assert "say little about accuracy" in " ".join(outcome.out.split())
     assert "equal up to rounding" in outcome.out
     assert "image:1x1x8x8; --input-shapes" in " ".join(outcome.out.split())
     assert "trtexec --onnx=out.onnx" in outcome.out
@@ -134,7 +135,7 @@ def test_details_list_groups_reasons_and_times(run: Runner, there: Path) -> None
 def test_json_stands_alone_on_standard_output(there: Path) -> None:
     outcome = finished(process(DIGITS, "out.onnx", *CUT, "--json", "-v", "--no-measure"))
     assert outcome.code == 0
-    assert not outcome.err
+    assert all(re.match("[0-9]/[0-9] ", line) for line in outcome.err.splitlines())  # how far it is
     report = outcome.json
     assert report["proof"]["verified"] is True
     assert report["after"]["params"] < report["before"]["params"]
@@ -425,10 +426,10 @@ def test_without_a_terminal_a_line_tells_now_and_then_how_far_it_is(
     for quiet in (False, True):
         with screen.Screen(quiet=quiet).progress() as progress:
             progress.begin(5, 8)
-            for k in range(5):
-                progress("solving for conv1", k, 5)
+            for k in range(6):
+                progress("solving for conv1", k, 6)
                 now[0] += 4
     assert capsys.readouterr().err.splitlines() == [
-        "5/8 solving for conv1, 40% done, 12 s left",
-        "5/8 solving for conv1, 80% done, 4 s left",
+        "5/8 solving for conv1, 50% done, 12 s left",
+        "5/8 solving for conv1, 83% done, 4 s left",
     ]

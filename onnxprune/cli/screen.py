@@ -106,8 +106,8 @@ class Bar:
     quiet: bool = False
     stage: str = ""  # "3/8 ", or nothing where that is not known
     now: tuple[str, int, int] = ("", 0, 0)
-    since: float = field(default_factory=time.monotonic)  # of what is being done
-    said: float = field(default_factory=time.monotonic)  # the last line
+    since: float = field(default_factory=lambda: time.monotonic())  # of what is being done
+    said: float = field(default_factory=lambda: time.monotonic() + SILENCE)  # the last line; the first one can wait
     progress: Progress | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
     timer: threading.Timer | None = None

@@ -88,13 +88,14 @@ def _choose(run: Run) -> Choice:
         _check_strict(run, choice)
         return choice
     weights = Weights(run.model.proto, run.deps)
+    lab = lab_of(run, weights)
     with run.stage("choose channels"):
-        chooser = Chooser(run.deps, weights, request, run.model.size, run.progress, lab_of(run, weights))
-        choice = _within(run, chooser)
+        choice = _within(run, Chooser(run.deps, weights, request, run.model.size, run.progress, lab))
     run.base = choice.trained
+    lab.model = run.base or lab.model
     run.notes += choice.remarks
     _check_strict(run, choice)
-    repair(run, lab_of(run, weights), choice.kept, partial(analysis_of, run.model, request, run.shapes))
+    repair(run, lab, choice.kept, partial(analysis_of, run.model, request, run.shapes))
     return replace(choice, trained=None)
 
 
