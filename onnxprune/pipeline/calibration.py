@@ -100,16 +100,24 @@ def memory_for_samples(request: Request) -> int:
 
 
 def drawn_feeds(
-    model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], request: Request, count: int, batch: int
+    model: onnx.ModelProto,
+    shapes: Mapping[str, tuple[int, ...]],
+    request: Request,
+    count: int,
+    batch: int | None = None,
 ) -> tuple[list[Feed], list[str]]:
     """So many drawn samples, and the inputs that are no images and got noise.
 
-    They come in batches where the model takes such, and else in the sizes that it was analysed with.
+    They come in batches where the model runs with such, and else in the sizes that it was analysed with.
+
+    Raises ModelError where the size of an input is not known.
     """
     specs = model_inputs(model)
+    if unknown := [s.name for s in specs if s.name not in shapes]:
+        raise ModelError(f"no samples can be drawn: the size of '{unknown[0]}' is not known")
     taken = {s.name: shapes[s.name] for s in specs}
     draw = partial(synthetic_feeds, specs, taken, scale=scale_of(request), seed=request.seed)
-    if batch > 1 and any(s.batch is None for s in specs):
+    if batch and any(s.batch is None for s in specs):
         try:
             make_session(model, providers="cpu").run(draw(count=batch, batch=batch)[0][0])
         except ModelError:

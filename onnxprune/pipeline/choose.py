@@ -187,7 +187,11 @@ class Chooser:
         if not self.free or (self.request.ratio == 0 and not self.ratios):
             return {}
         losses = allocator_of(self.request.allocation).losses == "sensitivity"
-        self._curves = curves_of(self.lab, self.free, rule.ridge, self.progress, losses=losses)
+        try:
+            self._curves = curves_of(self.lab, self.free, rule.ridge, self.progress, losses=losses)
+        except ModelError as error:
+            self.lab.remarks.append(f"channels are ranked by their weights (ncc) instead of 'obs': {error}")
+            self.method = find_method("ncc")
         return importance(self._curves)
 
     def _note_what_lacks(self) -> None:

@@ -80,7 +80,7 @@ def judges(run: Run) -> Sequence[Feed]:
     shapes = run.deps.statics.shapes
     elements = sum(math.prod(shapes.get(s.name, ())) for s in model_inputs(run.model.proto))
     count = min(JUDGES, max(4, ELEMENTS // max(elements, 1)))
-    return run.judges or drawn_feeds(run.model.proto, shapes, run.request, count, count)[0]
+    return run.judges or drawn_feeds(run.model.proto, shapes, run.request, count)[0]
 
 
 @cache

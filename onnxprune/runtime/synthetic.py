@@ -121,7 +121,7 @@ def _drawn(spec: Spec, shape: tuple[int, ...], scale: Scale, generator: np.rando
 
 def _other(spec: Spec, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
     """Noise with a 1/f spectrum along the longest axis, of unit variance; integers as for any random run."""
-    if spec.dtype.kind in "iub":
+    if spec.dtype.kind in "iubOSU":
         return random_inputs([spec], {spec.name: shape}, seed=int(generator.integers(1 << 31)))[0][spec.name]
     noise = generator.standard_normal(shape)
     if shape and max(shape) >= 32:
