@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-import onnx
 
 from onnxprune.channels.arithmetic import Arithmetic
 from onnxprune.channels.boxes import Detour, Value

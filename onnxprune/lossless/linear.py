@@ -125,7 +125,7 @@ def deformed_convolution(site: Site) -> Facts | None:
     if shape is None or w is None or bias is None:
         return None
     at = (1, -1, *[1] * (len(shape) - 2))
-    return zeros(site, ~w.reshape(len(w), -1).any(1).reshape(at), bias.reshape(at))
+    return zeros(site, np.asarray(~w.reshape(len(w), -1).any(1)).reshape(at), bias.reshape(at))
 
 
 @rule("Gemm", "MatMul", passes=False)
