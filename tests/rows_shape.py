@@ -60,7 +60,7 @@ MOVES = [
     row("Upsample", IMAGE, free=8, opset=7, scales=[1.0, 1.0, 2.0, 2.0]),
     row("Pad", IMAGE, I(0, 0, 1, 1, 0, 0, 1, 1), free=19),
     row("Pad", IMAGE, I(0, 1, 0, 0, 0, 2, 0, 0), free=18),
-    row("Pad", IMAGE, I(0, 1, 0, 0, 0, 2, 0, 0), np.float32(1), free=9),
+    row("Pad", IMAGE, I(0, 1, 0, 0, 0, 2, 0, 0), np.float32(1), free=18),
     row("Pad", IMAGE, I(0, 1, 0, 0, 0, 2, 0, 0), np.float32(0), free=18),
     row("Pad", IMAGE, I(0, 0, 1, 1, 0, 0, 1, 1), free=8, mode="reflect"),
     row("Pad", IMAGE, I(0, -1, 0, 0, 0, 0, 0, 0), free=9),

@@ -66,6 +66,15 @@ def test_nothing_is_folded_that_would_take_more_bytes() -> None:
     assert folded(net.model((1, 3, 8, 8), [net.head(y, 8)], 1, (1, 3, 8, 8))) is None
 
 
+def test_weights_from_a_codebook() -> None:
+    net, rng = Net(), np.random.default_rng(1)
+    w = net.op("Gather", net.weight(16, name="codebook"), net.tensor(rng.integers(0, 16, (16, 8, 3, 3)), "codes"))
+    y = net.relu(net.op("Conv", net.cbr("x", 3, 8), w, net.weight(16), pads=[1] * 4))
+    model = net.model((1, 3, 8, 8), [net.head(net.cbr(y, 16, 8), 8)], 1, (1, 3, 8, 8))
+    report = prune(model, ratio=0.5, round_to=1, measure=False).report
+    assert report.after.macs < 0.3 * report.before.macs
+
+
 def test_plans_hold() -> None:
     model = network()
     result = prune(model, ratio=0.5, compensate="none", measure=False)

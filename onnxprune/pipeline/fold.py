@@ -1,6 +1,7 @@
-"""Weights that the graph computes by statistics over weights (weight standardisation) become tensors of the file.
+"""Weights that the graph computes by statistics over weights, or looks up in a table, become tensors of the file.
 
-A norm over the fan-in of a filter would change with every input channel that goes, though what it gives is constant.
+A norm over the fan-in of a filter (weight standardisation) would change with every input channel that goes, though what
+it gives is constant; and no entry of a codebook stands for a channel.
 """
 
 from collections.abc import Iterator
@@ -49,15 +50,17 @@ def _weight(model: onnx.ModelProto) -> int:
 
 
 def _computed(model: onnx.ModelProto) -> Iterator[str]:
-    """Weights of layers that statistics over tensors of the file alone have gone into."""
+    """Weights of layers that statistics over tensors of the file alone, or codes, have gone into."""
     constant = {t.name for t in model.graph.initializer} - {v.name for v in model.graph.input}
+    codes = {t.name for t in model.graph.initializer if len(t.dims) > 1}
     taken: set[str] = set()  # of these, what statistics have gone into
     single: set[str] = set()
     for node in model.graph.node:
         plain = not any(a.type in (a.GRAPH, a.GRAPHS) for a in node.attribute) and "Random" not in node.op_type
         if node.op_type == "Constant" or (plain and node.input and all(not k or k in constant for k in node.input)):
             constant |= set(node.output)
-            taken |= set(node.output) if node.op_type in STATISTICS or taken & set(node.input) else set()
+            looks_up = node.op_type == "Gather" and node.input[1] in codes
+            taken |= set(node.output) if node.op_type in STATISTICS or looks_up or taken & set(node.input) else set()
             single |= set(node.output) if len(node.output) == 1 else set()
         elif node.op_type in READERS and len(node.input) > 1 and node.input[1] in taken & single:
             yield node.input[1]

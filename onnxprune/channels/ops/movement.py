@@ -175,7 +175,7 @@ def pad(op: Op, x: Axes, *_: Axes | None, **attributes: Any) -> Axes:
         start, end = before[k], after[k]
         if start == end == 0:
             out.append(labels)
-        elif start is None or end is None or min(start, end) < 0 or not constant or not op.zero_padded():
+        elif start is None or end is None or min(start, end) < 0 or not constant:
             op.freeze(labels, why="pads or crops it")
             out.append(op.fixed_out(k) if start is None or end is None else fixed(labels.size + start + end))
         else:
