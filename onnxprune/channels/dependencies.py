@@ -211,14 +211,14 @@ class Dependencies:
             for axis, labels in enumerate(use.axes):
                 if labels.size <= 1 or is_fixed(labels) or not (self.roles[labels] & Role.WRITE).all():
                     continue
-                if (self.component[labels] == self.frozen).all():
+                if np.unique(self.component[labels]).size == 1:
                     yield use, axis, self.reason(labels)
 
     def reason(self, labels: Labels) -> str:
         """Why these labels cannot be removed: the node that froze them and its words."""
         cause = self.ties.freezer(int(labels[0]))
         if cause is None:
-            return "nothing freezes it"
+            return "all of them live and die together, and something has to stay"
         if cause.node < 0:
             return f"it {cause.why}"
         node = self.nodes[cause.node]

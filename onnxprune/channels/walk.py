@@ -161,12 +161,12 @@ class Walk:
         if consumer in ("Shape", "Size"):
             self.asked[node] = source.key
             return Value(tuple(fixed(n) for n in source.shape))
-        if not cuttable or source.key in self.pinned:
+        if not cuttable:
             axes: Axes = tuple(fixed(n) for n in source.shape)
         else:
             axes = tuple(self.coupling.label(n) for n in source.shape)
         if source.key in self.pinned:
-            self.coupling.freeze(*axes, why="may be replaced by the caller at run time")
+            self.coupling.freeze(*axes, why="takes a tensor that the caller may replace at run time")
         self.uses.append(Use(source.key, node, k, axes))
         return Value(axes)
 

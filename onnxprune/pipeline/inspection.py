@@ -99,6 +99,7 @@ def group_shares(deps: Dependencies) -> tuple[GroupShare, ...]:
             sum(macs.get(n, 0) * counts[g] / counts.sum() for n, counts in written.items()) / total if total else 0.0,
         )
         for g, group in enumerate(deps.groups)
+        if len(group) > 1  # one channel has to stay
     )
 
 

@@ -1,0 +1,48 @@
+"""A layer that cannot be cut has a reason, the same in every place that speaks of it."""
+
+import onnx
+import pytest
+from patterns.builder import NONE, Net
+
+from onnxprune import inspect, prune
+from onnxprune.channels import analyse
+from onnxprune.channels.explain import explain
+
+
+def model_of(net: Net, y: str) -> onnx.ModelProto:
+    return net.model((1, 3, 8, 8), [y], 1, (1, 3, 8, 8))
+
+
+def test_weights_that_a_caller_may_replace() -> None:
+    """All but one constant are listed as inputs: nothing can be cut, and the layers and their costs are still known."""
+    net = Net()
+    y = net.cbr(net.op("Mul", "x", net.weight(1, name="const")), 3, 8)
+    model = model_of(net, net.head(y, 8))
+    listed = [t for t in model.graph.initializer if not t.name.startswith("const")]
+    model.graph.input.extend(onnx.helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in listed)
+    report = prune(model, ratio=0.5, measure=False).report
+    assert report.before.macs == report.after.macs > 0
+    assert all("the caller may replace" in row.reason for row in report.frozen)
+    assert len(report.frozen) == 2
+
+
+def test_channels_that_live_and_die_together_are_nothing_to_be_cut() -> None:
+    """Each is added to the next one, and the last to the first."""
+    net = Net()
+    y = net.conv("x", 3, 4, dead=NONE)
+    turned = net.op("Gather", y, net.ints(1, 2, 3, 0), axis=1)
+    model = model_of(net, net.head(net.op("Add", y, turned), 4))
+    conv = model.graph.node[0].name
+    found = inspect(model)
+    assert not found.groups
+    assert any("live and die together" in row.reason for row in found.frozen)
+    (told,) = {e.verdict for e in [explain(analyse(model), conv)]}
+    assert told.startswith("none of the 4 channels")
+    assert "live and die together" in told
+
+
+@pytest.mark.parametrize("group", [1, 2])
+def test_channels_of_which_some_can_go_have_none(group: int) -> None:
+    net = Net()
+    model = model_of(net, net.head(net.cbr(net.cbr("x", 3, 4), 4, 4, group=group), 4))
+    assert len(inspect(model).frozen) == 1
