@@ -43,7 +43,7 @@ def _moves_otherwise(node: Node, outputs: Sequence[Value | None], here: Statics,
         pairs = zip_longest(value.shape, shape)
         if any(a != b and (a is None or not is_fixed(value.along(k))) for k, (a, b) in enumerate(pairs)):
             return True
-    return node.proto.op_type in RESHAPES and _blocks(node, here) != _blocks(node, there)
+    return node.proto.op_type in RESHAPES and _blocks(node, there) not in ([], _blocks(node, here))
 
 
 def _blocks(node: Node, at: Statics) -> list[tuple[slice, slice]]:

@@ -9,7 +9,7 @@ import onnx
 
 import onnxprune.channels.ops  # noqa: F401  (registers the rules)
 from onnxprune.channels import control, zeros
-from onnxprune.channels.arithmetic import FOLLOWED, Arithmetic, Origins, Place
+from onnxprune.channels.arithmetic import FOLLOWED, Arithmetic, Origins, Place, centred
 from onnxprune.channels.boxes import Detour, Value
 from onnxprune.channels.dependencies import Layer, Node, Source, Use
 from onnxprune.channels.labels import LARGEST_AXIS, Axes, Coupling, LabelError, Labels, fixed, is_fixed
@@ -85,10 +85,7 @@ class Walk:
             if path + value.name not in self.sources and path + value.name not in self.values:
                 shape = self.statics.shapes.get(path + value.name)
                 self.values[path + value.name] = None if shape is None else Value(tuple(fixed(n) for n in shape))
-        means = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "ReduceMean"}
-        self.arithmetic.without_mean |= {
-            path + n.input[0] for n in graph.node if n.op_type == "Sub" and means.get(n.input[1]) == n.input[0]
-        }
+        self.arithmetic.without_mean |= {path + name for name in centred(graph)}
         for proto in graph.node:
             inputs = tuple(self.key(name) if name else "" for name in proto.input)
             names.update({name: path + name for name in proto.output if name})

@@ -21,6 +21,8 @@ def fields(file: BinaryIO, at: int, end: int) -> Iterator[tuple[int, int, int, i
         file.seek(at)
         key, body = varint(file, at)
         kind = key & 7
+        if not key >> 3:  # as in a file of zeros, however long
+            raise Unknown("a field without a number")
         if kind == 0:
             stop = varint(file, body)[1]
         elif kind == BYTES:
