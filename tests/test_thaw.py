@@ -130,10 +130,8 @@ def test_files_that_list_all_their_tensors_as_inputs() -> None:
     model = model_of(net, net.conv(y, WIDTH, 5), 3, 9, 9, opset=8)
     model.ir_version = 3
     model.graph.input.extend(helper.make_tensor_value_info(t.name, 1, t.dims) for t in net.tensors)
-    for options in ({}, {"compensate": "lstsq"}):
-        report = onnxprune.prune(
-            model, ratio=0.5, compensate="none", round_to=1, measure=False, thaw=True, **options
-        ).report
+    for name in ("none", "lstsq"):
+        report = onnxprune.prune(model, ratio=0.5, compensate=name, round_to=1, measure=False, thaw=True).report
         assert report.approximated == ("lrn1",)
         assert report.proof is not None
 

@@ -22,7 +22,7 @@ import onnxprune
 
 posix = pytest.mark.skipif(os.name != "posix", reason="pipes and devices of POSIX")
 IMAGES = np.load(SAMPLE)["image"][:4]
-PRUNE = (DIGITS, "out.onnx", *CUT, "--no-measure")
+PRUNE = (DIGITS, "out.onnx", "--ratio", 0.5, "--no-measure")
 
 
 def refused(run: Runner, there: Path, codes: set[int], *words: object) -> str:

@@ -190,6 +190,8 @@ class Chooser:
         try:
             self._curves = curves_of(self.lab, self.free, rule.ridge, self.progress, losses=losses)
         except ModelError as error:
+            if self.lab.data is not None:
+                raise
             self.lab.remarks.append(f"channels are ranked by their weights (ncc) instead of 'obs': {error}")
             self.method = find_method("ncc")
         return importance(self._curves)

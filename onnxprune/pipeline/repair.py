@@ -87,6 +87,8 @@ def repair(run: Run, lab: Lab, kept: Kept, analyse: Analyse) -> None:
             done = repaired(lab, kept, analyse, run.progress)
             worse = needs_samples(name) and harm(lab, kept, done)
         except ModelError as error:
+            if lab.data is not None:  # which is to blame
+                raise
             run.warnings.insert(0, f"cut without repair: {error}")
             return
     samples = calibration(lab) if needs_samples(name) else None

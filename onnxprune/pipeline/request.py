@@ -31,7 +31,8 @@ class Request:
         test_data, or else of data, and the figures come from another part.
     lossless: remove only what cannot change the output: constants, what nobody reads, copies and multiples.
     method: how channels are compared and ranked; a name of `onnxprune.criteria`. "auto" is "obs", which measured
-        best under the repair (docs/METHODS.md), and "ncc" for a threshold and for a ratio without that repair.
+        best under the repair (docs/METHODS.md), and "ncc" for a threshold, and for a ratio without that repair
+        or with method_options.
     method_options: hyper-parameters of the method.
     compensate: how the channels that stay take over from those that go; a name of `surgery.compensate`. "auto" is
         "lstsq", on the data or on drawn samples; "none" is the cut alone, at once.
@@ -170,6 +171,7 @@ class Request:
         """Put names in the place of "auto"."""
         least = self.target is not None or self.max_drop is not None
         solved = self.compensate in ("auto", "lstsq") and self.retrain is None and self.threshold is None
+        solved = solved and not self.method_options  # they were written for a method of weights
         chosen = self.method == "auto" and not self.lossless and (least or solved)
         method = "obs" if chosen else "ncc" if self.method == "auto" else self.method
         repairs = not self.lossless and (self.retrain is None or method == "obs")

@@ -13,6 +13,7 @@ from onnxprune.channels.dependencies import Dependencies
 from onnxprune.model.static import opset_of
 from onnxprune.surgery.copying import graphs_of
 from onnxprune.surgery.draft import Draft
+from onnxprune.surgery.guard import divides, guard
 from onnxprune.surgery.tidy import all_names, place
 
 
@@ -39,11 +40,15 @@ def around(
 
 def beside(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.ModelProto:
     """The original with as many nodes, in the same order, as its masked version has; itself where that adds none."""
-    if not (indices := deps.approximated(dead)):
+    approximated, guarded = deps.approximated(dead), divides(deps, dead)
+    if not (approximated or guarded):
         return model
     out = onnx.ModelProto()
     out.CopyFrom(model)
-    around(out, deps, dead, indices, whole=True)
+    if guarded:
+        guard(out, deps, dead)
+    if approximated:
+        around(out, deps, dead, approximated, whole=True)
     return out
 
 

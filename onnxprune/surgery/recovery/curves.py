@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from onnxprune.channels.dependencies import Dependencies, Group, Slot
+from onnxprune.errors import ModelError
 from onnxprune.runtime.session import make_session
 from onnxprune.surgery.recovery.eliminate import Order, Reader, elimination, solved
 from onnxprune.surgery.recovery.layers import LINEAR, Finder, Layer
@@ -212,6 +213,8 @@ def _moments(layer: Layer, x: list[np.ndarray], shapes: list[tuple[int, ...]], r
             squares[g] += np.einsum("fr,fr->f", c, c, dtype=np.float64)
             if not tied:
                 grams[g] += product(c, c)
+    if not all(np.isfinite(s).all() for s in (*sums, *squares)):
+        raise ModelError("the network gives NaN or infinity on the samples")
     means = tuple(s / rows_seen for s in sums)
     if tied:  # too wide for all covariances: the variances alone
         found = tuple(np.maximum(q / rows_seen - m * m, 0) for q, m in zip(squares, means, strict=True))
