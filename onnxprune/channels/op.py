@@ -46,6 +46,7 @@ class Op(Told):
     results: list[Value] = field(default_factory=list)
     factors: tuple[int, int] = (0, 1)  # the inputs that a product multiplies
     thawed: bool = False
+    selects: bool = False  # the output is one of several weights, by a choice that masking leaves alone
     detour: Detour | None = None
 
     # --- what may be asked ---------------------------------------------------

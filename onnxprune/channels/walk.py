@@ -251,7 +251,7 @@ class Walk:
         if rule is not None and index not in self.unknown and op.promises(rule):
             zeros.silence(self, node.outputs, zeros.given(self, node))
             told = FOLLOWED.get(node.proto.op_type, ())  # a slice of a weight is one, whatever its bounds come from
-            if all(made or k in told for k, made in enumerate(op.weights)):
+            if op.selects or all(made or k in told for k, made in enumerate(op.weights)):
                 self.weights.update(node.outputs)
         self.note(op, index)
         look_elsewhere(self, index, out)

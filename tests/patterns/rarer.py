@@ -145,3 +145,16 @@ def neighbours(net: Net, k: int) -> str:
         y = net.op("ScatterElements", sums, net.op("Expand", to, sizes), y, axis=0, reduction="add")
         y = net.relu(net.linear(y, c, wider))
     return net.linear(y, 4 * k, 3, dead=NONE)
+
+
+@pattern("experts that the data choose", 5, 12)
+def experts(net: Net, k: int) -> str:
+    """Each sample picks its matrices out of two banks, by GatherND and by Gather."""
+    c, inner = 8 * k, 6 * k
+    y = net.relu(net.linear("x", 12, c))
+    choice = net.op("ArgMax", net.op("MatMul", y, net.weight(c, 4)), axis=-1, keepdims=0)
+    first = net.op("GatherND", net.weight(4, inner, c, dead=[(1, ODD)]), net.op("Unsqueeze", choice, net.ints(-1)))
+    second = net.op("Gather", net.weight(4, c, inner, dead=[(1, ODD)]), choice, axis=0)
+    z = net.relu(net.op("MatMul", first, net.op("Unsqueeze", y, net.ints(-1))))
+    z = net.op("Squeeze", net.op("MatMul", second, z), net.ints(-1))
+    return net.linear(net.op("Add", y, z), c, 3, dead=NONE)

@@ -124,6 +124,7 @@ def gather(op: Op, *, axis: int = 0) -> Axes | Value:
             op.freeze(x[axis], why="is looked up by the data")
         if op.weights[0] and len(x) > 1:
             op.writes(x[-1])
+            op.selects = axis == 0 and len(x) > 2
         return (*x[:axis], *indices, *x[axis + 1 :])
     return (*x[:axis], *op.picked(op.pickable(x[axis], axis)[picks]), *x[axis + 1 :])
 
@@ -185,6 +186,7 @@ def gather_nd(op: Op, x: Axes, indices: Axes, *, batch_dims: int = 0) -> Axes:
         return op.unknown("picks positions by computed indices")
     k = indices[-1].size
     op.freeze(*x[:k], *indices, why="picks positions of it")
+    op.selects = op.weights[0] and len(x) - k > 1  # a matrix or filter of each expert
     return (*(fixed(n.size) for n in indices[:-1]), *x[k:])
 
 
