@@ -106,6 +106,7 @@ def test_missing_a_target_is_the_first_that_is_said() -> None:
 
 def test_integer_layers_that_are_not_solved_are_said_first() -> None:
     model = PATTERNS["integer convolutions and additions"].model(2)
+    model.opset_import[0].version = 12  # which knows no scale for each channel, to write the layers out with
     text = plain(onnxprune.prune(model, target="macs=0.6", measure=False).report)
     assert text.splitlines()[1].startswith("warning: int8: cut without repair; prune the float model first")
 
@@ -241,6 +242,15 @@ def test_a_solved_layer_is_quantised_again_with_scales_of_its_own() -> None:
     before = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
     scales = [name for name in tensors if name.startswith("scales")]
     assert any(tensors[n].shape == before[n].shape and not np.array_equal(tensors[n], before[n]) for n in scales)
+
+
+def test_integer_layers_are_solved_as_if_they_were_written_out() -> None:
+    model = PATTERNS["integer convolutions and additions"].model(2)
+    result = onnxprune.prune(model, target="macs=0.6", round_to=1, measure=False)
+    assert not any("ranked by weights" in note or "not compensated" in note for note in result.report.notes)
+    assert {node.op_type for node in result.model.graph.node} == {node.op_type for node in model.graph.node}
+    assert {t.name for t in result.model.graph.initializer} <= {t.name for t in model.graph.initializer}
+    assert any(note.startswith("lstsq changed") for note in result.report.notes)
 
 
 def test_a_quantised_network_that_was_solved_is_proven_again_from_its_files(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from onnxprune.channels.analysis import analyse
 from onnxprune.channels.dependencies import Dependencies, Group
 from onnxprune.errors import ModelError
 from onnxprune.pipeline.calibration import calibration
@@ -19,9 +20,11 @@ from onnxprune.pipeline.trials import Kept, Lab
 from onnxprune.runtime.accuracy import Metric, evaluate
 from onnxprune.runtime.compare import Agreement, agreement
 from onnxprune.runtime.session import make_session
+from onnxprune.runtime.specs import model_inputs
 from onnxprune.surgery.compensate import COMPENSATIONS, Compensated, compensate
 from onnxprune.surgery.recovery.curves import Curve, repair_curves
 from onnxprune.surgery.recovery.runner import THREADS
+from onnxprune.surgery.recovery.unfused import alike, unfused
 from onnxprune.surgery.rewrite import cut
 
 MUTE = -100.0  # dB, of outputs that cannot be compared; as many above are all the same
@@ -49,16 +52,28 @@ def curves_of(lab: Lab, groups: Sequence[Group], ridge: float, progress: Progres
     """
     samples = calibration(lab)
     lab.remarks.append(f"order {'and losses ' * losses}of channels measured on {samples.what}")
-    names = [g.name for g in groups]
+    names, own = [g.name for g in groups], {g.name: g for g in lab.deps.groups}
+    model, deps = _written_out(lab)
     with one_thread():
         found = repair_curves(
-            lab.model, lab.deps, names, samples.feeds,
-            worth=partial(worth, lab.weights), ridge=ridge, seed=lab.request.seed, losses=losses, progress=progress,
+            model, deps, names, samples.feeds, worth=lambda group: worth(lab.weights, own[group.name]),
+            ridge=ridge, seed=lab.request.seed, losses=losses, progress=progress,
         )  # fmt: skip
     if plain := [name for name, curve in found.items() if not curve.solved]:
         first = f"{len(plain)} of {len(found)} groups, such as {plain[0]}"
         lab.remarks.append(f"ranked by weights, as no layer that reads them can be solved again: {first}")
     return found
+
+
+def _written_out(lab: Lab) -> tuple[onnx.ModelProto, Dependencies]:
+    """The network with its integer layers written out, and its analysis, where that has the same groups."""
+    model = unfused(lab.model)
+    if model is not lab.model:
+        shapes = {s.name: lab.deps.statics.shapes[s.name] for s in model_inputs(model)}
+        deps = analyse(model, input_shapes=shapes, heads=lab.request.heads == "whole", thaw=lab.request.thaw)
+        if alike(lab.deps, deps):
+            return model, deps
+    return lab.model, lab.deps
 
 
 def importance(curves: Mapping[str, Curve]) -> dict[str, np.ndarray]:

@@ -11,7 +11,10 @@ from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import UsageError
 from onnxprune.surgery.recovery.closed import closed
 from onnxprune.surgery.recovery.lstsq import Lstsq, lstsq
-from onnxprune.surgery.recovery.values import with_biases, with_numbers
+from onnxprune.surgery.recovery.network import Network
+from onnxprune.surgery.recovery.stored import encoded
+from onnxprune.surgery.recovery.unfused import alike, unfused
+from onnxprune.surgery.recovery.values import with_biases, with_values
 
 Feeds = Sequence[Mapping[str, np.ndarray]]
 Tell = Callable[[str, int, int], None]
@@ -79,12 +82,17 @@ def compensate(
         return Compensated(model, deps, (), {})
     prepared = with_biases(model, deps, dead)
     again = analyse(prepared)
-    values, alone = row.solve(prepared, again, kept, feeds or (), options or {}, progress)
+    solvable, deps = prepared, again
+    if (written := unfused(prepared)) is not prepared and alike(again, analysed := analyse(written)):
+        solvable, deps = written, analysed
+    values, alone = row.solve(solvable, deps, kept, feeds or (), options or {}, progress)
     bad = [key for key, array in values.items() if not np.isfinite(array).all()]
     for key in bad:
         alone[key] = "its solution is not finite; the weights stay as they were"
         del values[key]
-    return Compensated(with_numbers(prepared, values), again, tuple(values), alone)
+    numbers = encoded(Network(solvable, unpacked=True), values)
+    own = {key: array for key, array in numbers.items() if key in again.sources}  # scales of biases may be implied
+    return Compensated(with_values(prepared, own), again, tuple(values), alone)
 
 
 def _none(*_: Any) -> Values:
