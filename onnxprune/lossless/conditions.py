@@ -27,7 +27,7 @@ KEEPS_APART = frozenset(
     "GroupNormalization LayerNormalization Hardmax MeanVarianceNormalization LRN Expand Tile Shape Size LpPool "
     "GlobalLpPool MaxRoiPool RoiAlign Trilu ReverseSequence TopK ArgMax ArgMin Affine IsInf IsNaN Not Shrink "
     "ScaledTanh ParametricSoftplus com.microsoft:FastGelu com.microsoft:BiasGelu com.microsoft:BiasAdd "
-    "ImageScaler GatherND com.microsoft:NhwcMaxPool com.microsoft:QLinearLeakyRelu com.microsoft:QLinearSigmoid".split()
+    "ImageScaler com.microsoft:NhwcMaxPool com.microsoft:QLinearLeakyRelu com.microsoft:QLinearSigmoid".split()
 )
 ZERO_POINT = {"QLinearConv": 2, "ConvInteger": 2, "MatMulInteger": 2, "QLinearMatMul": 2, "com.microsoft:QGemm": 2}
 ZERO_POINT["com.microsoft:MatMulIntegerToFloat"] = 4

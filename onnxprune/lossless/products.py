@@ -200,3 +200,14 @@ def softmax(site: Site) -> Facts | None:
     names = mix(rows.identity, bits(rows.scale), found.identity, bits(found.scale), site.kind)
     low, high = (-np.inf, 0.0) if site.node.op_type == "LogSoftmax" else (0.0, 1.0)
     return facts(np.full(names.shape, low), np.full(names.shape, high), names)
+
+
+@rule("GatherND")
+def gather_nd(site: Site) -> Facts | None:
+    """What is zero in all that may be picked is so in what is picked."""
+    given, indices = site.fact(0), site.shapes[1]
+    if given is None or not indices or site.attributes.get("batch_dims", 0):
+        return None
+    whole = reduced(given[0], range(indices[-1]))
+    silent = (whole.low == 0) & (whole.high == 0)
+    return zeros(site, silent.reshape(*[1] * (len(indices) - 1), *silent.shape[indices[-1] :]))
