@@ -115,6 +115,13 @@ def test_data_files_of_a_large_model(tmp_path: Path) -> None:
     assert data_files(tmp_path / "m.onnx") == ()
 
 
+def test_a_file_of_billions_of_fields_is_not_gone_through(tmp_path: Path) -> None:
+    for start in (b"", b"\x08\x01" * 3_000_000):  # fields without a number, and one of two bytes again and again
+        (tmp_path / "m.onnx").write_bytes(start)
+        os.truncate(tmp_path / "m.onnx", 1 << 32)
+        assert data_files(tmp_path / "m.onnx") == ()
+
+
 # --- data files that models share --------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,7 +20,9 @@ from onnx import (
 
 from onnxprune.errors import ModelError
 from onnxprune.model.external import open_regular, resolve
-from onnxprune.model.wire import content, fields, varint
+from onnxprune.model.wire import Unknown, content, fields, varint
+
+MOST = 2_000_000  # fields that are looked at, of more than a hundred thousand nodes: some seconds
 
 # Messages that tensors stand in, by message and name of the field.
 _INSIDE: dict[Any, dict[str, Any]] = {
@@ -52,20 +55,22 @@ def data_files(path: Path) -> tuple[Path, ...]:
     with suppress(OSError, ValueError, RecursionError):  # no file, no model: whoever reads it says so
         if (opened := open_regular(path)) is not None:
             with opened as file:
-                for location in _locations(file, ModelProto, 0, file.seek(0, 2)):
+                for location in _locations(file, ModelProto, 0, file.seek(0, 2), count(1)):
                     with suppress(ModelError):
                         found[resolve(location, path)] = None
     return tuple(found)
 
 
-def _locations(file: BinaryIO, kind: Any, begin: int, end: int) -> Iterator[str]:
-    """What the tensors within a message say of the file that their elements are in."""
+def _locations(file: BinaryIO, kind: Any, begin: int, end: int, seen: Iterator[int]) -> Iterator[str]:
+    """What the tensors within a message say of the file that their elements are in.  Raises Unknown for a bomb."""
     if kind is TensorProto:
         yield from _location(file, begin, end)
         return
     for number, _, body, stop in fields(file, begin, end):
+        if next(seen) > MOST:
+            raise Unknown("more fields than a model has")
         if number in _CHILDREN[kind]:
-            yield from _locations(file, _CHILDREN[kind][number], body, stop)
+            yield from _locations(file, _CHILDREN[kind][number], body, stop, seen)
 
 
 def _location(file: BinaryIO, begin: int, end: int) -> Iterator[str]:

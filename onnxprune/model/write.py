@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +105,7 @@ def save(
         ModelError: the model is too large for the ONNX format even with its weights outside.
     """
     target = Path(path).absolute()
-    replaced = _may_replace(target, force=force, source=source)
+    replaced = _may_replace(target, force=force, source=source, weights=style.files if style else ())
     outside, skeleton = _layout(model, style)
     with ending_cleanly():
         before = data_files(target)
@@ -128,7 +128,7 @@ def size_of(model: ModelProto, style: ExternalStyle | None = None) -> int:
     return outside.size + rest
 
 
-def _may_replace(target: Path, *, force: bool, source: Path | None) -> os.stat_result | None:
+def _may_replace(target: Path, *, force: bool, source: Path | None, weights: Sequence[Path]) -> os.stat_result | None:
     """Status of what is at the target and will be replaced; None if nothing is there."""
     name = quoted(str(target))
     if "\0" in str(target):
@@ -143,7 +143,8 @@ def _may_replace(target: Path, *, force: bool, source: Path | None) -> os.stat_r
         except FileNotFoundError:
             return None
     if source and source.exists():
-        if any(os.path.samefile(target, file) for file in data_files(source) if target.exists()):
+        own = [file for file in (*weights, *data_files(source)) if file.exists()]
+        if target.exists() and any(os.path.samefile(target, file) for file in own):
             raise UsageError(f"{name} holds the weights of the input; choose another name for the output")
         if not force and target.exists() and os.path.samefile(target, source):
             raise UsageError(f"{name} is the input itself; choose another name, or replace it with --force")
