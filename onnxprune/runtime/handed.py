@@ -6,8 +6,8 @@ less the channels that went: what lies in front of a decision must be equal up t
 same but for a few near ties, and what lies behind it must be equal given the same decision.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -60,30 +60,45 @@ def part_by_part(
     pinned = load(replace(two, given=given), taps=sorted(fronts))
     made = [pinned.run(t.feed | {n: values[n] for n in given}) for t, values in zip(trials, cut, strict=True)]
     del pinned
-
-    def judged() -> list[Check]:
-        checks = list[Check | None]()
-        for trial, values, found in zip(trials, cut, made, strict=True):
-            where = f"{trial}, part by part"
-            look = partial(judge.check, where=where, kind=trial.kind)
-            checks += [look(sliced(n, values[n], found.get(n)), tap=n in fronts) for n in kept]
-            for n in given:
-                check = look(sliced(n, values[n], found[own(n)]), tap=False)
-                decided = n in judge.taps.decisions and check is not None and not check.passed
-                checks.append(_same(n, values[n], found[own(n)], where) if decided else check)
-        return [c for c in checks if c is not None]
-
-    checks = judged()
+    parts = [_Part(*part, kept, fronts, given) for part in zip(trials, cut, made, strict=True)]
+    checks = [check for part in parts for check in part.checks(judge)]
     if all(c.passed for c in checks):
         return checks
     moved = load(replace(nudged_weights(one), given=given), taps=sorted(fronts))
-    for trial, values, want in zip(trials, seen, cut, strict=True):
+    for part, values in zip(parts, seen, strict=True):
+        part.weigh(judge, moved, values, box)
+    return [check for part in parts for check in part.checks(judge)]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A run of the second model that was handed values of the first."""
+
+    trial: Trial
+    wanted: Mapping[str, np.ndarray]  # values of the first model, cut to the live channels
+    made: Mapping[str, np.ndarray]  # values of the second
+    kept: Sequence[str]  # values that both give
+    fronts: Collection[str]  # those among them that lie in front of a decision
+    given: Collection[str]  # values that were handed over
+
+    def checks(self, judge: Judge) -> list[Check]:
+        """A check of every value that the second model makes of what it was handed."""
+        where = f"{self.trial}, part by part"
+        look = partial(judge.check, where=where, kind=self.trial.kind)
+        checks = [look(sliced(n, self.wanted[n], self.made.get(n)), tap=n in self.fronts) for n in self.kept]
+        for n in self.given:
+            check = look(sliced(n, self.wanted[n], self.made[own(n)]), tap=False)
+            decided = n in judge.taps.decisions and check is not None and not check.passed
+            checks.append(_same(n, self.wanted[n], self.made[own(n)], where) if decided else check)
+        return [c for c in checks if c is not None]
+
+    def weigh(self, judge: Judge, moved: Session, values: Mapping[str, np.ndarray], box: Box | None) -> None:
+        """Add to the noise what the first model makes of weights and inputs that are moved in the last places."""
         for seed in (1, 2):
-            found = moved.run(nudged(trial.feed, seed) | {n: values[n] for n in given})
-            found = {n: found[own(n)] if n in given else found[n] for n in (*kept, *given)}
+            found = moved.run(nudged(self.trial.feed, seed) | {n: values[n] for n in self.given})
+            found = {n: found[own(n)] if n in self.given else found[n] for n in (*self.kept, *self.given)}
             other = {n: a for n, array in found.items() if (a := _cut(array, n, box)) is not None}
-            widen(judge.noise, trial.kind, (sliced(n, want[n], other.get(n)) for n in found))
-    return judged()
+            widen(judge.noise, self.trial.kind, (sliced(n, self.wanted[n], other.get(n)) for n in found))
 
 
 def _alike(

@@ -82,17 +82,22 @@ def compensate(
         return Compensated(model, deps, (), {})
     prepared = with_biases(model, deps, dead)
     again = analyse(prepared)
-    solvable, deps = prepared, again
+    solvable, seen = prepared, again
     if (written := unfused(prepared)) is not prepared and alike(again, analysed := analyse(written)):
-        solvable, deps = written, analysed
-    values, alone = row.solve(solvable, deps, kept, feeds or (), options or {}, progress)
+        solvable, seen = written, analysed
+    values, alone = row.solve(solvable, seen, kept, feeds or (), options or {}, progress)
+    numbers = _encoded(solvable, values, alone)
+    own = {key: array for key, array in numbers.items() if key in again.sources}  # scales of biases may be implied
+    return Compensated(with_values(prepared, own), again, tuple(values), alone)
+
+
+def _encoded(model: onnx.ModelProto, values: dict[str, np.ndarray], alone: dict[str, str]) -> dict[str, np.ndarray]:
+    """New values as the file holds them; what is not finite is left out of them, and is among what is left alone."""
     bad = [key for key, array in values.items() if not np.isfinite(array).all()]
     for key in bad:
         alone[key] = "its solution is not finite; the weights stay as they were"
         del values[key]
-    numbers = encoded(Network(solvable, unpacked=True), values)
-    own = {key: array for key, array in numbers.items() if key in again.sources}  # scales of biases may be implied
-    return Compensated(with_values(prepared, own), again, tuple(values), alone)
+    return encoded(Network(model, unpacked=True), values)
 
 
 def _none(*_: Any) -> Values:
