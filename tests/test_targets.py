@@ -245,12 +245,15 @@ def test_a_solved_layer_is_quantised_again_with_scales_of_its_own() -> None:
 
 
 def test_integer_layers_are_solved_as_if_they_were_written_out() -> None:
-    model = PATTERNS["integer convolutions and additions"].model(2)
+    model, rng = PATTERNS["integer convolutions and additions"].model(2), np.random.default_rng(0)
+    for tensor in model.graph.initializer:  # every second channel is dead, and the plain cut exact
+        if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) > 1:
+            tensor.raw_data = rng.integers(-90, 90, tensor.dims).astype(np.int8).tobytes()
     result = onnxprune.prune(model, target="macs=0.6", round_to=1, measure=False)
     assert not any("ranked by weights" in note or "not compensated" in note for note in result.report.notes)
     assert {node.op_type for node in result.model.graph.node} == {node.op_type for node in model.graph.node}
     assert {t.name for t in result.model.graph.initializer} <= {t.name for t in model.graph.initializer}
-    assert any("worse on held-out" in text for text in result.report.warnings)  # where a dead half needs nothing
+    assert any(note.startswith("lstsq changed") for note in result.report.notes), result.report.warnings
 
 
 def test_a_quantised_network_that_was_solved_is_proven_again_from_its_files(tmp_path: Path) -> None:
