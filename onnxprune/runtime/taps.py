@@ -13,6 +13,9 @@ from onnx import TensorProto
 # Flat at one end or both, with values of at most about 1: their error is a share of that range, not of the value.
 BOUNDED = {"Sigmoid", "HardSigmoid", "Tanh", "Softmax", "LogSoftmax", "Softsign", "Erf"}
 
+# Their gates are such operators, too, and their states add up what these give.
+RECURRENT = {"LSTM", "GRU", "RNN"}
+
 # A rounding error next to a threshold becomes a whole step, another index, another number of boxes.
 DECIDING = {
     *("ArgMax", "ArgMin", "TopK", "Hardmax", "NonMaxSuppression", "NonZero", "Unique", "Bernoulli", "Multinomial"),
@@ -92,7 +95,9 @@ def find_taps(model: onnx.ModelProto) -> Taps:
     trails = {name: list(_trail(name, scope, bodies)) for name in [*outputs, *names]}
     return Taps(
         tuple(n for node in graph.node for n in node.output if n in names),
-        frozenset(n for n, trail in trails.items() if any(d and node.op_type in BOUNDED for node, d in trail)),
+        frozenset(
+            n for n, trail in trails.items() if any(d and node.op_type in BOUNDED | RECURRENT for node, d in trail)
+        ),
         frozenset(n for n, trail in trails.items() if any(_decides(node) for node, _ in trail)),
         any(node.op_type in QUANTIZING for node in graph.node),
         _decisions(graph, scope),
@@ -139,6 +144,8 @@ def _trail(
             todo += [(g.output[position].name, direct, at.inside(g)) for g in whole]
         elif body is not None and position < len(body.output):
             todo.append((body.output[position], direct, _Scope(_producers(body.node), set())))
+        elif node.op_type in RECURRENT:
+            yield node, direct
         elif node.op_type not in WEIGHTED:
             yield node, direct
             todo += [(i, direct and node.op_type in MOVING and not _decides(node), at) for i in node.input if i]
