@@ -207,9 +207,8 @@ def test_the_command_line_proposes_in_its_own_words(tmp_path: Path, capsys: pyte
 def test_counts_that_are_no_multiples_are_said() -> None:
     notes = onnxprune.prune(conv_net(6), ratio=0.5, compensate="none", round_to=8, measure=False).report.notes
     assert any(note.startswith("no multiple of 8 is left of") for note in notes)
-    assert not any(
-        "multiple" in n for n in onnxprune.prune(conv_net(16), ratio=0.5, compensate="none", round_to=1).report.notes
-    )
+    unrounded = onnxprune.prune(conv_net(16), ratio=0.5, compensate="none", round_to=1, measure=False)
+    assert not any("multiple" in note for note in unrounded.report.notes)
 
 
 def drift_of(model: onnx.ModelProto, compensate: str) -> float:
