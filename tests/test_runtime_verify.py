@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from runtime_models import build, conv_net, masked_and_pruned, weight, with_weights
@@ -390,3 +391,12 @@ def test_local_functions_are_walked():
     assert find_taps(model).bounded == {"out"}
     masked, pruned = masked_and_pruned(model, DEAD)
     assert prove(masked, pruned, feeds(masked)).passed
+
+
+def test_states_of_recurrent_layers_have_an_absolute_error():
+    graph = onnx.parser.parse_graph(
+        "g (float[3,1,4] x, float[1,8,4] w, float[1,8,2] r) => (float y) "
+        "{ h, s, c = LSTM<hidden_size=2>(x, w, r) y = Concat<axis=0>(s, c) }"
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    assert find_taps(model).bounded == {"y"}
