@@ -21,14 +21,14 @@ from legacy import run_legacy
 from onnx import AttributeProto, GraphProto, ModelProto, numpy_helper
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidGraph, NotImplemented
 
-from onnxprune.channels.boxes import Value
 from onnxprune.channels.conclude import conclude
 from onnxprune.channels.dependencies import Dependencies
-from onnxprune.channels.labels import is_fixed
-from onnxprune.channels.roles import Role
 from onnxprune.channels.walk import Walk
 from onnxprune.channels.zeros import Zero, silence
 from onnxprune.model.static import infer, opset_of
+from onnxprune.operators.boxes import Value
+from onnxprune.operators.labels import is_fixed
+from onnxprune.operators.roles import Role
 from onnxprune.surgery import cut, mask
 
 Feeds = Mapping[str, np.ndarray]

@@ -7,8 +7,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.channels import analyse
 from onnxprune.channels.dependencies import Dependencies, Group
-from onnxprune.channels.roles import Role
 from onnxprune.lossless import Redundancy, redundancy
+from onnxprune.operators.roles import Role
 from onnxprune.surgery.rewrite import cut
 
 CLOSE = 2e-6  # of the largest output, after a few layers in float32

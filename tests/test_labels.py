@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxprune.channels.explain import Ties
-from onnxprune.channels.labels import FIXED, LARGEST_AXIS, Coupling, LabelError, fixed, is_fixed
+from onnxprune.operators.labels import FIXED, LARGEST_AXIS, Coupling, LabelError, fixed, is_fixed
 
 
 def components(coupling: Coupling, *labels: np.ndarray) -> list[list[int]]:

@@ -13,8 +13,8 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, R
 from other_sizes import assert_same, feeds, run
 from test_other_sizes import cut as pruned_pair
 
-from onnxprune.channels.tables import RULES
 from onnxprune.model.static import Statics
+from onnxprune.operators.registry import OPERATORS
 from onnxprune.surgery import cut
 
 
@@ -90,11 +90,11 @@ def no_axis_is_open(patch: pytest.MonkeyPatch) -> None:
 
 
 def clips_keep_zeros(patch: pytest.MonkeyPatch) -> None:
-    patch.setitem(RULES, "Clip", replace(RULES["Clip"], quiet=lambda op: True))
+    patch.setitem(OPERATORS, "Clip", replace(OPERATORS["Clip"], zero=lambda op: True))
 
 
 def pads_keep_zeros(patch: pytest.MonkeyPatch) -> None:
-    patch.setitem(RULES, "Pad", replace(RULES["Pad"], quiet=lambda op: True))
+    patch.setitem(OPERATORS, "Pad", replace(OPERATORS["Pad"], zero=lambda op: True))
 
 
 def repairs_write_sizes(patch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 from runtime_models import build, conv_net, masked_and_pruned, weight, with_weights
 
 import onnxprune
-from onnxprune.channels.tables import REPAIRS, operator
 from onnxprune.errors import CheckFailed
+from onnxprune.operators.registry import OPERATORS
 from onnxprune.runtime.branches import called, ways
 from onnxprune.runtime.inputs import NORMAL, PIXELS, POSITIVE
 from onnxprune.runtime.session import make_session
@@ -349,7 +349,7 @@ def test_a_repair_that_is_missing_is_found(op, monkeypatch):
         **values[op],
     )
     onnxprune.prune(model, ratio=0.5, round_to=1, compensate="none", measure=False)
-    monkeypatch.delitem(REPAIRS, operator("", op))
+    monkeypatch.setitem(OPERATORS, op, replace(OPERATORS[op], repair=None))
     with pytest.raises(onnxprune.OnnxPruneError):
         onnxprune.prune(model, ratio=0.5, round_to=1, compensate="none", measure=False)
 

@@ -15,12 +15,14 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, R
 from rows import Row
 
 from onnxprune.channels import zeros
-from onnxprune.channels.tables import REPAIRS, RULES
 from onnxprune.errors import OnnxPruneError
+from onnxprune.operators.registry import OPERATORS
 
 ROWS: list[Row] = [*rows_linear.ROWS, *rows_elementwise.ROWS, *rows_shape.ROWS, *rows_attention.ROWS]
 SEEDS = 3
 
+COUPLED = sorted(name for name, row in OPERATORS.items() if row.couple is not None)
+REPAIRED = sorted(name for name, row in OPERATORS.items() if row.repair is not None)
 TWIN = "com.microsoft:SimplifiedLayerNormalization"
 
 # Operators that no row can run, and why.
@@ -31,7 +33,7 @@ UNTESTED = {
     **dict.fromkeys(("com.microsoft:BiasAdd", "com.microsoft:NhwcMaxPool"), "onnxruntime has it for other devices"),
     "Reverse": "never was in a released operator set",
     TWIN: "is SimplifiedLayerNormalization by another name",
-    **dict.fromkeys(("Loop", "Scan"), "has a body: tested with control flow"),
+    **dict.fromkeys(("If", "Loop", "Scan"), "has a body: tested with control flow"),
     **dict.fromkeys(("ConcatFromSequence", "Optional", "OptionalGetElement"), "takes or gives no tensor"),
     **dict.fromkeys(("SequenceAt", "SequenceLength", "SplitToSequence"), "takes or gives no tensor"),
 }
@@ -39,8 +41,8 @@ UNTESTED = {
 
 def test_every_operator_has_a_row() -> None:
     tested = {case.op for case in ROWS}
-    assert set(RULES) - tested == set(UNTESTED)
-    assert set(REPAIRS) - tested == {TWIN}
+    assert set(COUPLED) - tested == set(UNTESTED)
+    assert set(REPAIRED) - tested == {TWIN}
 
 
 @pytest.mark.parametrize("case", ROWS, ids=str)
@@ -74,16 +76,16 @@ def free_channels(trial: Trial) -> int:
 
 def rule_that(op: str, apply: Callable[..., Any]) -> Callable[[pytest.MonkeyPatch], None]:
     """A fault: another rule in place of the operator's own."""
-    return lambda patch: patch.setitem(RULES, op, replace(RULES[op], apply=apply))
+    return lambda patch: patch.setitem(OPERATORS, op, replace(OPERATORS[op], couple=apply))
 
 
 def promise_that(op: str) -> Callable[[pytest.MonkeyPatch], None]:
     """A fault: the operator promises silence whatever comes in."""
-    return lambda patch: patch.setitem(RULES, op, replace(RULES[op], quiet=lambda _: True))
+    return lambda patch: patch.setitem(OPERATORS, op, replace(OPERATORS[op], zero=lambda _: True))
 
 
 def no_repair(op: str) -> Callable[[pytest.MonkeyPatch], None]:
-    return lambda patch: patch.delitem(REPAIRS, op)
+    return lambda patch: patch.setitem(OPERATORS, op, replace(OPERATORS[op], repair=None))
 
 
 def deaf(apply: Callable[..., Any]) -> Callable[..., Any]:
@@ -110,11 +112,11 @@ FAULTS = {
         rule_that("Concat", lambda op, x, *xs, **_: (x[0], np.concatenate([v[1] for v in (*xs, x)]), *x[2:])),
     ),
     "Transpose forgets to": ("Transpose", rule_that("Transpose", lambda op, **_: op.values[0])),
-    "ReduceMax lets channels go": ("ReduceMax", rule_that("ReduceMax", RULES["ReduceSum"].apply)),
-    "ReduceMean lets any channels go": ("ReduceMean", rule_that("ReduceMean", deaf(RULES["ReduceMean"].apply))),
+    "ReduceMax lets channels go": ("ReduceMax", rule_that("ReduceMax", OPERATORS["ReduceSum"].couple)),
+    "ReduceMean lets any channels go": ("ReduceMean", rule_that("ReduceMean", deaf(OPERATORS["ReduceMean"].couple))),
     "DepthToSpace in the other order": (
         "DepthToSpace",
-        rule_that("DepthToSpace", lambda op, x, mode=b"", **a: RULES["SpaceToDepth"].apply(op, x, **a)),
+        rule_that("DepthToSpace", lambda op, x, mode=b"", **a: OPERATORS["SpaceToDepth"].couple(op, x, **a)),
     ),
     "Sigmoid promises silence": ("Sigmoid", promise_that("Sigmoid")),
     "Add promises silence": ("Add", promise_that("Add")),
@@ -123,7 +125,7 @@ FAULTS = {
         "DequantizeLinear",
         lambda patch: patch.setattr(zeros, "silent", lambda walk, node, k: node.inputs[k] in walk.quiet),
     ),
-    **{f"{op} is not repaired": (op, no_repair(op)) for op in sorted(REPAIRS) if op != TWIN},
+    **{f"{op} is not repaired": (op, no_repair(op)) for op in REPAIRED if op != TWIN},
 }
 
 

@@ -16,31 +16,18 @@ import numpy as np
 import onnx
 
 from onnxprune.channels.nodes import Node
-from onnxprune.model.evaluate import BROADCAST, evaluate
+from onnxprune.model.evaluate import evaluate
 from onnxprune.model.static import Statics, attributes_of
+from onnxprune.operators.registry import Trait, operator_of, traits_of
 
 Place = tuple[str, int]  # a value and one of its axes
 Origins = np.ndarray  # of frozenset[Place], one for each element
 
 NOWHERE: frozenset[Place] = frozenset()
-FOLLOWED = {  # inputs whose numbers follow the cut, at run time or by the operator's repair
-    "ConstantOfShape": {0},
-    "Expand": {1},
-    "Pad": {1},
-    "Reshape": {1},
-    "Resize": {2, 3},
-    "Slice": {1, 2, 3, 4},
-    "Split": {1},
-    "Tile": {1},
-    "Upsample": {1},
-}
-MOVES = frozenset("Cast Expand Flatten Gather Identity Reshape Slice Squeeze Tile Transpose Unsqueeze".split())
-UNARY = frozenset("Abs Ceil Clip Floor Neg Not Reciprocal Round Sign Sqrt".split())
-SIZES = frozenset({"Abs", "Mul", "Pow"})
+MOVES = Trait.MOVES | Trait.CASTS
 FLOATS = frozenset(
     {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE}
 )
-FILLS = frozenset({"ConstantOfShape", "Constant"})
 
 
 @dataclass
@@ -60,6 +47,10 @@ class Arithmetic:
             self.masks[key] = self._static(key, self.statics.constants[key].shape)
         return self.masks[key]
 
+    def known(self, key: str) -> np.ndarray | None:
+        """The value of a constant at the sizes of the analysis."""
+        return self.statics.constants.get(key)
+
     def constant(self, key: str) -> np.ndarray | None:
         """The value of a constant that is known and the same at every size of the input."""
         value = self.statics.constants.get(key)
@@ -77,7 +68,7 @@ class Arithmetic:
         """Whether a value, or what it is the square or size of, has its own mean subtracted from it somewhere."""
         maker = self.makers.get(key)
         return key in self.without_mean or (
-            maker is not None and maker.proto.op_type in SIZES and maker.inputs[0] in self.without_mean
+            maker is not None and bool(traits_of(maker.proto) & Trait.POWERS) and maker.inputs[0] in self.without_mean
         )
 
     def _static(self, key: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -86,27 +77,28 @@ class Arithmetic:
             return np.ones(shape, bool)
         if node is None or any(self.is_open(key, axis) for axis in range(len(shape))):
             return np.zeros(shape, bool)
-        if node.proto.op_type in ("Shape", "Size"):
+        traits = traits_of(node.proto)
+        if traits & Trait.SIZES:
             axes = range(len(self.statics.shapes[node.inputs[0]]))
             closed = np.array([not self.is_open(node.inputs[0], axis) for axis in axes])
             return _picked(node, closed) if node.proto.op_type == "Shape" else np.asarray(closed.all())
         inputs = [self.static(k) for k in node.inputs if k]
         lengths = all(not self.is_open(k, j) for k in node.inputs if k for j in range(self.statics.constants[k].ndim))
-        if node.proto.op_type in MOVES and lengths and all(x.all() for x in inputs[1:]):
-            moved = self._moved(node, inputs[0])
+        if traits & MOVES and not traits & Trait.JOINS and lengths and all(x.all() for x in inputs[1:]):
+            moved = self._moved(node, key, inputs[0])
             if moved is not None:
                 return moved.astype(bool)
-        if node.proto.op_type == "Concat" and all(x.ndim == 1 for x in inputs):
+        if traits & Trait.JOINS and all(x.ndim == 1 for x in inputs):
             return np.concatenate(inputs)
-        if node.proto.op_type in BROADCAST | UNARY:
+        if traits & Trait.ELEMENTWISE:
             return np.logical_and.reduce([np.broadcast_to(x, shape) for x in inputs])
         return np.full(shape, lengths and all(x.all() for x in inputs))
 
-    def _moved(self, node: Node, elements: np.ndarray) -> np.ndarray | None:
-        """What a node that only moves elements makes of others in the place of its first input."""
+    def _moved(self, node: Node, key: str, elements: np.ndarray) -> np.ndarray | None:
+        """What a node that only moves elements makes of others in the place of its first input, in one output."""
         told = [elements.astype(np.int64), *(self.statics.constants[k] if k else None for k in node.inputs[1:])]
         moved = evaluate(node.proto, told, {**attributes_of(node.proto), "to": onnx.TensorProto.INT64}, self.opset)
-        return None if moved is None else moved[0]
+        return None if moved is None else moved[[name for name in node.outputs if name].index(key)]
 
     def origins(self, key: str) -> Origins:
         """For each element of a known constant, the axes whose sizes it was computed from, in the constant's shape."""
@@ -116,18 +108,19 @@ class Arithmetic:
 
     def _origins(self, key: str) -> Origins:
         shape, node = self.statics.constants[key].shape, self.makers.get(key)
-        if node is None or key not in self.statics.sampled or node.proto.op_type in FILLS:
+        if node is None or key not in self.statics.sampled or traits_of(node.proto) & Trait.FILLS:
             return _alike(NOWHERE, shape)
-        if node.proto.op_type in ("Shape", "Size"):
+        traits = traits_of(node.proto)
+        if traits & Trait.SIZES:
             return _of_shape(node, len(self.statics.shapes[node.inputs[0]]))
         inputs = [self.origins(k) for k in node.inputs if k]
-        if node.proto.op_type in MOVES:
-            moved = self._moved(node, np.arange(inputs[0].size).reshape(inputs[0].shape))
+        if traits & MOVES and not traits & Trait.JOINS:
+            moved = self._moved(node, key, np.arange(inputs[0].size).reshape(inputs[0].shape))
             if moved is not None:
                 return _array([inputs[0].flat[k] for k in moved.flat], moved.shape)
-        if node.proto.op_type == "Concat" and all(x.ndim == 1 for x in inputs):
+        if traits & Trait.JOINS and all(x.ndim == 1 for x in inputs):
             return np.concatenate(inputs)
-        return _merged(inputs, shape, node.proto.op_type in BROADCAST | UNARY)
+        return _merged(inputs, shape, bool(traits & Trait.ELEMENTWISE))
 
     def stays_in(self, key: str, path: str) -> bool:
         """Whether all nodes that compute a known constant from sizes are of the graph of that path."""
@@ -139,7 +132,7 @@ class Arithmetic:
             if maker.path != path:
                 return False
             seen.add(current)
-            todo += filter(None, maker.inputs if maker.proto.op_type not in ("Shape", "Size") else ())
+            todo += filter(None, maker.inputs if not traits_of(maker.proto) & Trait.SIZES else ())
         return True
 
     def escapes(self, node: Node, labelled: Sequence[bool]) -> Iterator[tuple[int, Origins]]:
@@ -150,7 +143,7 @@ class Arithmetic:
         if not any(labelled) and all(key in self.statics.constants for key in node.outputs if key):
             return  # arithmetic itself
         for k, key in enumerate(node.inputs):
-            if key in self.statics.sampled and not labelled[k] and k not in FOLLOWED.get(node.proto.op_type, ()):
+            if key in self.statics.sampled and not labelled[k] and k not in operator_of(node.proto).follows:
                 yield k, self.origins(key)
 
 

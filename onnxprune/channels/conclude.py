@@ -4,14 +4,14 @@ import functools
 
 import numpy as np
 
-from onnxprune.channels.boxes import Value, settle
 from onnxprune.channels.dependencies import Dependencies, Use, passed
 from onnxprune.channels.explain import Ties
 from onnxprune.channels.grouping import groups_of
-from onnxprune.channels.labels import Labels, is_fixed
 from onnxprune.channels.parameters import INTEGERS
-from onnxprune.channels.roles import Role
 from onnxprune.channels.walk import Walk
+from onnxprune.operators.boxes import Value, settle
+from onnxprune.operators.labels import Labels, is_fixed
+from onnxprune.operators.roles import Role
 
 
 def conclude(walk: Walk) -> Dependencies:

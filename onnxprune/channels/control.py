@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import onnx
 
 from onnxprune.channels import zeros
-from onnxprune.channels.boxes import Value, settle
 from onnxprune.channels.dependencies import Node, Use
-from onnxprune.channels.labels import Axes, fixed
 from onnxprune.model.bodies import branch_taken
 from onnxprune.model.static import attributes_of, find, subgraphs
+from onnxprune.operators.boxes import Value, settle
+from onnxprune.operators.labels import Axes, fixed
 
 if TYPE_CHECKING:
     from onnxprune.channels.walk import Walk

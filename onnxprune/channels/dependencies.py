@@ -8,13 +8,13 @@ from functools import cached_property
 import numpy as np
 
 from onnxprune.channels.arithmetic import Arithmetic
-from onnxprune.channels.boxes import Detour, Value
 from onnxprune.channels.explain import Ties
-from onnxprune.channels.labels import COMBINES, Axes, Labels, is_fixed
 from onnxprune.channels.nodes import Node
 from onnxprune.channels.parameters import parameters
-from onnxprune.channels.roles import Balance, Cost, Role, Scaling
 from onnxprune.model.static import Statics
+from onnxprune.operators.boxes import Detour, Value
+from onnxprune.operators.labels import COMBINES, Axes, Labels, is_fixed
+from onnxprune.operators.roles import Balance, Cost, Role, Scaling
 
 
 @dataclass(frozen=True)

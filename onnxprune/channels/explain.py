@@ -11,10 +11,10 @@ import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order
 
-from onnxprune.channels.labels import COMBINES, FIXED, Cause, Labels, is_fixed
-from onnxprune.channels.roles import Role
 from onnxprune.errors import UsageError
 from onnxprune.model.tensors import quoted
+from onnxprune.operators.labels import COMBINES, FIXED, Cause, Labels, is_fixed
+from onnxprune.operators.roles import Role
 
 if TYPE_CHECKING:
     from onnxprune.channels.dependencies import Dependencies, Use

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.channels.dependencies import Group, Slot, Use
-from onnxprune.channels.labels import Labels, is_fixed
-from onnxprune.channels.roles import Role
+from onnxprune.operators.labels import Labels, is_fixed
+from onnxprune.operators.roles import Role
 
 
 def groups_of(

@@ -7,21 +7,12 @@ from typing import TYPE_CHECKING
 
 from onnx import TensorProto
 
+from onnxprune.operators.registry import Trait, traits_of
+
 if TYPE_CHECKING:
     from onnxprune.channels.dependencies import Node, Source
 
 INTEGERS = (TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING)
-NORMS = frozenset(
-    "BatchNormalization InstanceNormalization LayerNormalization GroupNormalization RMSNormalization GroupNorm "
-    "SimplifiedLayerNormalization SkipLayerNormalization SkipSimplifiedLayerNormalization EmbedLayerNormalization "
-    "PRelu".split()
-)
-TABLES = frozenset({"Gather", "EmbedLayerNormalization"})
-NUMBERS = frozenset(  # sizes, bounds, exponents and steps beside what is worked on
-    "Resize Upsample Pad Slice Clip TopK NonMaxSuppression Tile Range Dropout QuantizeLinear DequantizeLinear Pow "
-    "Expand OneHot".split()
-)
-STILL = NORMS | frozenset("Add Sub Mul Div Cast Identity QuantizeLinear DequantizeLinear".split())
 
 
 def parameters(nodes: Sequence[Node], sources: Mapping[str, Source], layers: Collection[int]) -> frozenset[str]:
@@ -44,11 +35,11 @@ def parameters(nodes: Sequence[Node], sources: Mapping[str, Source], layers: Col
         if all(key in constant for key in node.outputs if key):
             made = found & set(node.outputs)
             found.update(key for key in fixed if made and (key not in sources or _wide(sources[key])))
-        elif k in layers or node.proto.op_type in NORMS:
+        elif k in layers or traits_of(node.proto) & Trait.SCALES:
             found.update(fixed)
-        elif node.proto.op_type in TABLES:
+        elif traits_of(node.proto) & Trait.LOOKS_UP:
             found.update(set(fixed) & {node.inputs[0]})
-        elif node.proto.op_type not in NUMBERS:
+        elif not traits_of(node.proto) & Trait.NUMBERS:
             own = bool(behind & set(node.inputs))
             found.update(key for key in fixed if key not in sources or _weighs(sources[key], own, k in ahead))
     return frozenset(key for key in found if key in sources and sources[key].dtype not in INTEGERS)
@@ -77,7 +68,7 @@ def _behind(nodes: Sequence[Node], layers: Collection[int]) -> set[str]:
     """Keys of what layers give, up to the first node that moves elements."""
     found = set[str]()
     for k, node in enumerate(nodes):
-        if k in layers or (node.proto.op_type in STILL and found & set(node.inputs)):
+        if k in layers or (traits_of(node.proto) & (Trait.SCALES | Trait.SHIFTS) and found & set(node.inputs)):
             found.update(filter(None, node.outputs))
     return found
 

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxprune.channels.boxes import Value
-from onnxprune.channels.labels import is_fixed
 from onnxprune.channels.nodes import Node
-from onnxprune.channels.tangles import blocks
 from onnxprune.model.static import Statics
+from onnxprune.operators.boxes import Value
+from onnxprune.operators.labels import is_fixed
+from onnxprune.operators.registry import Trait, traits_of
+from onnxprune.operators.tangles import blocks
 
 if TYPE_CHECKING:
     from onnxprune.channels.walk import Walk
 
-RESHAPES = frozenset({"Reshape", "Flatten"})
 WHY = "merges it with an axis whose length the model leaves open"
 
 
@@ -43,7 +43,7 @@ def _moves_otherwise(node: Node, outputs: Sequence[Value | None], here: Statics,
         pairs = zip_longest(value.shape, shape)
         if any(a != b and (a is None or not is_fixed(value.along(k))) for k, (a, b) in enumerate(pairs)):
             return True
-    return node.proto.op_type in RESHAPES and _blocks(node, there) not in ([], _blocks(node, here))
+    return bool(traits_of(node.proto) & Trait.RESHAPES) and _blocks(node, there) not in ([], _blocks(node, here))
 
 
 def _blocks(node: Node, at: Statics) -> list[tuple[slice, slice]]:

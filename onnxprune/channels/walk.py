@@ -7,25 +7,21 @@ from functools import cached_property
 
 import onnx
 
-import onnxprune.channels.ops  # noqa: F401  (registers the rules)
 from onnxprune.channels import control, zeros
-from onnxprune.channels.arithmetic import FOLLOWED, Arithmetic, Origins, Place, centred
-from onnxprune.channels.boxes import Detour, Value
+from onnxprune.channels.arithmetic import Arithmetic, Origins, Place, centred
 from onnxprune.channels.dependencies import Layer, Node, Source, Use
-from onnxprune.channels.labels import LARGEST_AXIS, Axes, Coupling, LabelError, Labels, fixed, is_fixed
-from onnxprune.channels.op import Op
-from onnxprune.channels.roles import Balance, Role, Scaling
-from onnxprune.channels.tables import RULES, Rule, operator
 from onnxprune.channels.unite import look_elsewhere
-from onnxprune.model.evaluate import MALFORMED
 from onnxprune.model.static import Statics, attributes_of, find, subgraphs
+from onnxprune.operators.boxes import Detour, Value
+from onnxprune.operators.labels import LARGEST_AXIS, Axes, Coupling, LabelError, Labels, fixed, is_fixed
+from onnxprune.operators.op import Op
+from onnxprune.operators.registry import MALFORMED, Operator, Trait, operator, operator_of, traits_of
+from onnxprune.operators.roles import Balance, Role, Scaling
 
 CUTTABLE = frozenset(
     {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE}
     | {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
 )
-TAKES_INT32 = frozenset("QLinearConv ConvInteger MatMulInteger DequantizeLinear QGemm Add Cast Mul Sub".split())
-MAKES_CHANNELS = frozenset({"ConstantOfShape", "Expand", "Tile"})  # outputs have labels where inputs have none
 
 LARGEST_FILL = 1 << 28  # elements; a fill is a few bytes in the file, and cutting or masking it may write it out
 
@@ -126,7 +122,7 @@ class Walk:
 
     def visit(self, node: Node) -> None:
         proto = node.proto
-        if proto.op_type == "Constant" and operator(proto.domain, "Constant") == "Constant":
+        if operator(proto.domain, proto.op_type) == "Constant":
             self.constant(node)
         elif (
             proto.op_type == "Identity" and len(node.inputs) == len(node.outputs) == 1 and node.inputs[0] in self.alias
@@ -152,10 +148,11 @@ class Walk:
         if key not in self.alias:
             return self.values.get(key)
         source = self.sources[self.alias[key]]
-        dtype, consumer = source.dtype, self.nodes[node].proto.op_type
-        cuttable = dtype in CUTTABLE or (dtype == onnx.TensorProto.INT32 and consumer in TAKES_INT32)
+        dtype, consumer = source.dtype, self.nodes[node].proto
+        whole = dtype == onnx.TensorProto.INT32 and operator_of(consumer).labels_int32
+        cuttable = dtype in CUTTABLE or whole
         cuttable = cuttable and max(source.shape, default=0) <= LARGEST_AXIS
-        if consumer in ("Shape", "Size"):
+        if traits_of(consumer) & Trait.SIZES:
             self.asked[node] = source.key
             return Value(tuple(fixed(n) for n in source.shape))
         if not cuttable:
@@ -181,7 +178,7 @@ class Walk:
             out = self.apply(node, index, values, shapes)
         self.values.update(zip(filter(None, node.outputs), out, strict=True))
         if (
-            proto.op_type == "ConstantOfShape"
+            traits_of(proto) & Trait.FILLS
             and (shape := next(iter(shapes), None)) is not None
             and math.prod(shape) <= LARGEST_FILL
             and node.inputs[0] in self.weights
@@ -217,7 +214,7 @@ class Walk:
 
     def skips(self, proto: onnx.NodeProto, values: Sequence[Value | None]) -> bool:
         """Whether no input has labels: then neither have the outputs, whatever the operator does."""
-        if proto.op_type in MAKES_CHANNELS and not self.counts(proto):
+        if traits_of(proto) & Trait.REPEATS and not self.counts(proto):
             return False
         return not any(value is not None and value.has_labels for value in values)
 
@@ -238,9 +235,9 @@ class Walk:
             self.heads,
             self.thaw,
         )
-        rule = RULES.get(operator(node.proto.domain, node.proto.op_type))
+        row = operator_of(node.proto)
         try:
-            out = self.outputs(op, node, rule)
+            out = self.outputs(op, node, row)
         except LabelError as error:
             self.unknown[index] = str(error)
             op.freeze_inputs(f"freezes it: {error}")
@@ -248,22 +245,22 @@ class Walk:
         for k, key in enumerate(node.inputs):
             if key and key not in self.alias:
                 self.values[key] = op.values[k]
-        if rule is not None and index not in self.unknown and op.promises(rule):
+        if index not in self.unknown and op.promises(row):
             zeros.silence(self, node.outputs, zeros.given(self, node))
-            told = FOLLOWED.get(node.proto.op_type, ())  # a slice of a weight is one, whatever its bounds come from
-            if op.selects or all(made or k in told for k, made in enumerate(op.weights)):
+            # a slice of a weight is one, whatever its bounds come from
+            if op.selects or all(made or k in row.follows for k, made in enumerate(op.weights)):
                 self.weights.update(node.outputs)
         self.note(op, index)
         look_elsewhere(self, index, out)
         return out
 
-    def outputs(self, op: Op, node: Node, rule: Rule | None) -> list[Value | None]:
-        if rule is None:
+    def outputs(self, op: Op, node: Node, row: Operator) -> list[Value | None]:
+        if row.couple is None:
             raise LabelError("the operator is not known to onnxprune")
         lost = [key for key, value in zip(node.inputs, op.values, strict=True) if key and value is None]
         if lost:
             raise LabelError(f"the shape of its input {lost[0]!r} is unknown")
-        return op.outputs(rule)
+        return op.outputs(row)
 
     def note(self, op: Op, index: int) -> None:
         self.roles += op.roles

@@ -5,10 +5,10 @@ Operators that take such a value relative to a zero point read it as nothing onl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from onnxprune.channels.tables import operator
+from onnxprune.operators.registry import Trait, operator_of, traits_of
 
 if TYPE_CHECKING:
     from onnxprune.channels.dependencies import Node
@@ -17,42 +17,26 @@ if TYPE_CHECKING:
 Zero = int | str  # a number, or the key of one that is computed
 ANY = ""  # of tensors of the file: masking writes what their reader takes for nothing
 
-READS: Mapping[str, Mapping[int, int]] = {  # inputs that are taken relative to a zero point: the input that holds it
-    "ConvInteger": {0: 2, 1: 3},
-    "DequantizeLinear": {0: 2},
-    "MatMulInteger": {0: 2, 1: 3},
-    "QLinearConv": {0: 2, 3: 5},
-    "QLinearMatMul": {0: 2, 3: 5},
-    "com.microsoft:DequantizeLinear": {0: 2},
-    "com.microsoft:MatMulIntegerToFloat": {0: 4, 1: 5},
-}
-WRITES = {"QuantizeLinear": 2, "QLinearConv": 7, "com.microsoft:QuantizeLinear": 2}  # the input with that of the output
-MOVES = frozenset(
-    "Concat DepthToSpace DynamicSlice Expand Flatten Gather GatherElements GatherND Identity MaxPool Reshape Slice "
-    "SpaceToDepth Split Squeeze Tile Transpose Unsqueeze".split()
-)
-
 
 def silent(walk: Walk, node: Node, k: int) -> bool:
     """Whether the dead positions of an input are nothing to the operator that takes it."""
-    key, kind = node.inputs[k], operator(node.proto.domain, node.proto.op_type)
-    if key not in walk.quiet or kind in MOVES:
+    key, row = node.inputs[k], operator_of(node.proto)
+    if key not in walk.quiet or traits_of(node.proto) & Trait.MOVES:
         return key in walk.quiet
-    point, held = READS.get(kind, {}).get(k), walk.zero_points.get(key, 0)
+    point, held = row.zero_points.inputs.get(k), walk.zero_points.get(key, 0)
     return held in (ANY, 0 if point is None else _point(walk, node, point))
 
 
 def given(walk: Walk, node: Node) -> Zero | None:
     """What the dead positions of a node's outputs hold if they are silent; None where that is not one number."""
-    kind = operator(node.proto.domain, node.proto.op_type)
-    if kind in WRITES:
-        return _point(walk, node, WRITES[kind])
-    if kind == "DynamicQuantizeLinear":
-        return node.outputs[2]
-    if kind not in MOVES:
+    points, traits = operator_of(node.proto).zero_points, traits_of(node.proto)
+    if points.held is not None:
+        return _point(walk, node, points.held)
+    if points.computed is not None:
+        return node.outputs[points.computed]
+    if not traits & Trait.MOVES:
         return 0
-    moved = node.inputs if kind == "Concat" else node.inputs[:1]
-    return common(walk, moved)
+    return common(walk, node.inputs if traits & Trait.JOINS else node.inputs[:1])
 
 
 def common(walk: Walk, keys: Sequence[str]) -> Zero | None:

@@ -8,10 +8,10 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnxprune.channels.dependencies import Dependencies, Use
-from onnxprune.channels.labels import is_fixed
-from onnxprune.channels.roles import Role
 from onnxprune.lossless.conditions import Conditions, zero_point
 from onnxprune.lossless.readers import Reading, bias_of, changeable, grid_of
+from onnxprune.operators.labels import is_fixed
+from onnxprune.operators.roles import Role
 from onnxprune.surgery.recovery.layers import Bias, Finder
 from onnxprune.surgery.recovery.network import Network
 from onnxprune.surgery.tensors import masked_array

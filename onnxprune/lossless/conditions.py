@@ -10,34 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.channels.dependencies import Dependencies, Node, Use
-from onnxprune.channels.labels import Labels, is_fixed
-from onnxprune.channels.roles import Role
-from onnxprune.channels.tables import operator
-from onnxprune.lossless.facts import Facts, reduced
-from onnxprune.lossless.likeness import Ids, mix, name_of
-from onnxprune.lossless.meeting import meeting_axes
 from onnxprune.lossless.readers import Reading, gates_of, reading_of
-from onnxprune.lossless.site import PASSES
 from onnxprune.lossless.walk import Knowledge
-from onnxprune.model.static import attributes_of, subgraphs
+from onnxprune.model.static import Statics, attributes_of, subgraphs
+from onnxprune.operators.facts import Facts, reduced
+from onnxprune.operators.labels import Labels, is_fixed
+from onnxprune.operators.likeness import Ids, mix, name_of
+from onnxprune.operators.registry import Taken, Trait, operator_of, traits_of
+from onnxprune.operators.roles import Role
 from onnxprune.surgery.recovery.layers import Finder
-
-# Operators besides those with rules here whose channels do not meet: norms whose statistics keep off what can be cut.
-KEEPS_APART = frozenset(
-    "GroupNormalization LayerNormalization Hardmax MeanVarianceNormalization LRN Expand Tile Shape Size LpPool "
-    "GlobalLpPool MaxRoiPool RoiAlign Trilu ReverseSequence TopK ArgMax ArgMin Affine IsInf IsNaN Not Shrink "
-    "ScaledTanh ParametricSoftplus com.microsoft:FastGelu com.microsoft:BiasGelu com.microsoft:BiasAdd "
-    "ImageScaler com.microsoft:NhwcMaxPool com.microsoft:QLinearLeakyRelu com.microsoft:QLinearSigmoid".split()
-)
-ZERO_POINT = {"QLinearConv": 2, "ConvInteger": 2, "MatMulInteger": 2, "QLinearMatMul": 2, "com.microsoft:QGemm": 2}
-ZERO_POINT["com.microsoft:MatMulIntegerToFloat"] = 4
-FACTORS = {  # inputs that are multiplied with each other, so that it is enough if one of them is zero
-    **dict.fromkeys(
-        "MatMul FusedMatMul TransposeMatMul Attention MultiHeadAttention GroupQueryAttention".split(), (0, 1)
-    ),
-    "Einsum": range(64),
-}
-RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 
 
 @dataclass
@@ -81,7 +62,7 @@ class Conditions:
         place = {index: k for k, index in enumerate(finder.index)}
         feeds = _feeds(self.knowledge)
         for index, node in enumerate(self.deps.nodes):
-            if _apart(self.deps, node):
+            if keeps_apart(self.deps, node):
                 continue
             found = self._readings(finder, place[index]) if index in place else []
             self.readings += found
@@ -120,7 +101,7 @@ class Conditions:
                 read[self.deps.component[labels]] = True
                 weighed[self.deps.component[labels[~zero]]] = True
         needed = np.where(on, alive & ~(read & ~weighed), read & weighed)
-        if "Attention" in node.proto.op_type:
+        if traits_of(node.proto) & Trait.ATTENDS:
             needed |= self._kept_inside(index)
         self.needed |= needed
         self.needed_apart |= needed
@@ -129,8 +110,8 @@ class Conditions:
     def _taken(self, node: Node) -> tuple[np.ndarray, np.ndarray]:
         """Components on what a node takes, and those that it gets as something else than zero."""
         on, alive, multiplied, loudly = (np.zeros(self.deps.nothing.size, bool) for _ in range(4))
-        factors = FACTORS.get(node.proto.op_type, ())
-        again = node.outputs if node.proto.op_type in RECURRENT else ()
+        factors = operator_of(node.proto).factors
+        again = node.outputs if traits_of(node.proto) & Trait.RECURRENT else ()
         for k, key in enumerate((*node.inputs, *again)):
             if not key or (not node.path and self.knowledge.network.is_constant(key)):
                 continue  # what weights read is known by their labels
@@ -162,7 +143,7 @@ class Conditions:
         value = self.deps.values.get(key)
         if value is None:
             return here, loud
-        axes = meeting_axes(self.knowledge, node, k, len(value.axes))
+        axes = contraction_axes(self.deps, node, k, len(value.axes))
         found = None if node.path or key not in self.knowledge.facts else self.knowledge.get(key)
         for axis in axes:
             labels = value.axes[axis]
@@ -177,11 +158,12 @@ class Conditions:
 
     def _zeros(self, node: Node, found: Facts, axis: int, size: int) -> np.ndarray:
         """Positions of an axis at which a value is always zero, as a number or as what its zero point says."""
-        place, zero = ZERO_POINT.get(operator(node.proto.domain, node.proto.op_type)), 0.0
+        place, zero = operator_of(node.proto).zero_points.inputs.get(0), 0.0
         given = place is not None and place < len(node.inputs) and bool(node.inputs[place])
         maker = self.deps.maker(node.inputs[0])
-        if place is not None and given and maker is not None and maker.proto.op_type == "DynamicQuantizeLinear":
-            real = self.knowledge.get(maker.inputs[0]) if node.inputs[place] == maker.outputs[2] else None
+        own = None if maker is None else operator_of(maker.proto).zero_points.computed
+        if place is not None and given and maker is not None and own is not None:
+            real = self.knowledge.get(maker.inputs[0]) if node.inputs[place] == maker.outputs[own] else None
             found = found if real is None else real  # what the zero point stands for is zero
         elif place is not None and given:
             array = self.knowledge.array(node.inputs[place])
@@ -202,23 +184,28 @@ def _occurrence(parts: np.ndarray) -> np.ndarray:
     return out
 
 
-def _apart(deps: Dependencies, node: Node) -> bool:
+def keeps_apart(deps: Dependencies, node: Node) -> bool:
     """Whether no channel of the node's inputs has a part in another channel of its outputs."""
-    name = operator(node.proto.domain, node.proto.op_type)
+    apart = operator_of(node.proto).apart
     if any(True for _ in subgraphs(node.proto)):
         return False
-    return name in PASSES or name in KEEPS_APART or _depthwise(deps, node)
+    return apart if isinstance(apart, bool) else apart(taken_by(deps.statics, node))
 
 
-def _depthwise(deps: Dependencies, node: Node) -> bool:
-    if node.proto.op_type not in ("Conv", "ConvTranspose", "QLinearConv", "ConvInteger"):
-        return False
-    place = 3 if node.proto.op_type == "QLinearConv" else 1
-    shape = deps.statics.shapes.get(node.inputs[place])
-    group = attributes_of(node.proto).get("group", 1)
-    if shape is None or group == 1:
-        return False
-    return shape[0] == group if node.proto.op_type == "ConvTranspose" else shape[1] == 1
+def contraction_axes(deps: Dependencies, node: Node, k: int, rank: int) -> list[int]:
+    """Axes of input k, which has this rank, along which its elements are summed, or else come together."""
+    contracts = operator_of(node.proto).contracts
+    return list(range(rank)) if contracts is None else contracts(taken_by(deps.statics, node), k, rank)
+
+
+def taken_by(statics: Statics, node: Node) -> Taken:
+    """What is known of the inputs of a node."""
+
+    def constant(k: int) -> np.ndarray | None:
+        key = node.inputs[k] if k < len(node.inputs) else ""
+        return statics.fixed_constant(key) if key else None
+
+    return Taken(attributes_of(node.proto), [statics.shapes.get(key) for key in node.inputs], constant)
 
 
 def _weights_only(knowledge: Knowledge, node: Node) -> bool:

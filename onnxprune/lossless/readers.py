@@ -6,15 +6,13 @@ from functools import cached_property
 import numpy as np
 import onnx
 
-from onnxprune.channels.labels import Labels
-from onnxprune.channels.tables import operator
-from onnxprune.lossless.facts import Facts, expanded, reduced
-from onnxprune.lossless.linear import touches_padding
 from onnxprune.lossless.walk import Knowledge
 from onnxprune.model.static import attributes_of
-from onnxprune.surgery.recovery.layers import FLOATS, RECURRENT, Bias, Finder, linear_of
-
-LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+from onnxprune.operators.facts import Facts, expanded, reduced
+from onnxprune.operators.labels import Labels
+from onnxprune.operators.registry import Trait, operator_of, traits_of
+from onnxprune.operators.sums import touches_padding
+from onnxprune.surgery.recovery.layers import FLOATS, Bias, Finder, linear_of
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class Reading:
 def reading_of(knowledge: Knowledge, finder: Finder, k: int) -> Reading | None:
     """How node k of the main graph reads, where it is a layer whose weights and input are known well enough."""
     node, network = knowledge.network.nodes[k], knowledge.network
-    if node.op_type not in LAYERS or len(node.input) < 2 or operator(node.domain, node.op_type) != node.op_type:
+    if not traits_of(node) & Trait.LINEAR or len(node.input) < 2:
         return None
     value, attributes = finder.deps.values.get(node.input[0]), attributes_of(node)
     weights = knowledge.array(node.input[1])
@@ -63,14 +61,16 @@ def reading_of(knowledge: Knowledge, finder: Finder, k: int) -> Reading | None:
     grid = grid_of(node, weights)
     if grid is None:
         return None
-    axis = 1 if node.op_type in ("Conv", "ConvTranspose") else len(value.axes) - 1
+    maps = bool(traits_of(node) & Trait.CONVOLVES)
+    axis = 1 if maps else len(value.axes) - 1
     alone = reduced(found, [d for d in range(len(found.shape)) if d != axis])
     whole = expanded(alone, value.shape, [axis])
     if whole is None or whole.low.size != grid.shape[0] * grid.shape[2]:
         return None
-    padding = axis == 1 and touches_padding(attributes, weights.shape[2:], node.op_type == "ConvTranspose")
-    takes = not (node.op_type.startswith("Conv") and padding) and holds_bias(knowledge, finder, k, weights)
-    scale = attributes.get("alpha", 1.0) if node.op_type == "Gemm" else 1.0
+    spreads = bool(traits_of(node) & Trait.SPREADS)
+    padding = maps and touches_padding(attributes, weights.shape[2:], spreads)
+    takes = not padding and holds_bias(knowledge, finder, k, weights)
+    scale = attributes.get("alpha", 1.0)
     scaled = grid if scale == 1 else scale * grid
     return Reading(
         k, value.axes[axis], scaled, whole.map(np.ravel), takes, changeable(knowledge, finder, k) is not None
@@ -80,7 +80,7 @@ def reading_of(knowledge: Knowledge, finder: Finder, k: int) -> Reading | None:
 def gates_of(knowledge: Knowledge, finder: Finder, k: int) -> list[Reading]:
     """How the gates of a recurrent node read its input and its own hidden units; none where that is not known."""
     node, network = knowledge.network.nodes[k], knowledge.network
-    if node.op_type not in RECURRENT or network.is_constant(node.input[0]):
+    if not traits_of(node) & Trait.RECURRENT or network.is_constant(node.input[0]):
         return []
     w, r = (knowledge.array(node.input[place]) for place in (1, 2))
     value, units = finder.deps.values.get(node.input[0]), finder.use(k, 2)
@@ -94,19 +94,15 @@ def gates_of(knowledge: Knowledge, finder: Finder, k: int) -> list[Reading]:
         return []
     read = ((1, w, value.axes[2], whole.map(np.ravel)), (2, r, units.axes[2], hidden))
     return [
-        Reading(k, labels, _rows(array), facts, False, changeable(knowledge, finder, k, place) is not None, place)
+        Reading(k, labels, grid, facts, False, changeable(knowledge, finder, k, place) is not None, place)
         for place, array, labels, facts in read
+        if (grid := grid_of(node, array)) is not None
     ]
-
-
-def _rows(gates: np.ndarray) -> np.ndarray:
-    """Weights of all gates and directions, (directions, gates · units, inputs), as those of one layer; a view."""
-    return gates.reshape(-1, gates.shape[2])[None, :, :, None]
 
 
 def changeable(knowledge: Knowledge, finder: Finder, k: int, place: int = 1) -> str | None:
     """The tensor of the file that the weights of a layer alone stand in, perhaps in another order."""
-    if knowledge.network.nodes[k].op_type in RECURRENT:
+    if traits_of(knowledge.network.nodes[k]) & Trait.RECURRENT:
         use = finder.use(k, place)
         return use.source if use is not None and finder.alone(use) else None
     if finder.obstacle(k) is None:
@@ -120,17 +116,8 @@ def changeable(knowledge: Knowledge, finder: Finder, k: int, place: int = 1) -> 
 
 def grid_of(node: onnx.NodeProto, weights: np.ndarray) -> np.ndarray | None:
     """Weights as (parts, outputs, inputs / parts, taps), a view of them; None where they are no stack of filters."""
-    attributes = attributes_of(node)
-    group = int(attributes.get("group", 1))
-    if node.op_type == "Conv":
-        return weights.reshape(group, len(weights) // group, weights.shape[1], -1)
-    if node.op_type == "ConvTranspose":
-        return weights.reshape(group, len(weights) // group, weights.shape[1], -1).swapaxes(1, 2)
-    if node.op_type in RECURRENT:
-        return _rows(weights)
-    if weights.ndim != 2:
-        return None
-    return (weights if attributes.get("transB", 0) else weights.T)[None, :, :, None]
+    filters = operator_of(node).filters
+    return None if filters is None else filters(weights, attributes_of(node))
 
 
 def bias_of(finder: Finder, k: int, weights: np.ndarray) -> Bias | None:
@@ -148,7 +135,7 @@ def holds_bias(knowledge: Knowledge, finder: Finder, k: int, weights: np.ndarray
         return False
     if bias_of(finder, k, weights) is not None:
         return True
-    if node.op_type == "MatMul" or len(node.input) < 3 or not node.input[2]:
+    if operator_of(node).bias is None or len(node.input) < 3 or not node.input[2]:
         return True
     old = knowledge.network.tensor(node.input[2])
     return old is not None and fitting(node, old, weights)
@@ -158,7 +145,7 @@ def fitting(node: onnx.NodeProto, bias: np.ndarray, weights: np.ndarray) -> bool
     """Whether a tensor is a bias with one element for each output of a layer, of the layer's type."""
     grid = grid_of(node, weights)
     outputs = 0 if grid is None else grid.shape[0] * grid.shape[1]
-    scaled = node.op_type == "Gemm" and attributes_of(node).get("beta", 1.0) == 0
+    scaled = attributes_of(node).get("beta", 1.0) == 0
     return bias.dtype == weights.dtype and bias.ndim == 1 and bias.size == outputs and not scaled
 
 
@@ -167,7 +154,7 @@ def _quantised(knowledge: Knowledge, node: onnx.NodeProto) -> bool:
     for name in node.input[1:3]:
         k = knowledge.network.maker.get(name)
         while k is not None:
-            if knowledge.network.nodes[k].op_type == "DequantizeLinear":
+            if traits_of(knowledge.network.nodes[k]) & Trait.DEQUANTIZES:
                 return True
             k = next((knowledge.network.maker.get(n) for n in knowledge.network.nodes[k].input[:1]), None)
     return False

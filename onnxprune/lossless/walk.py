@@ -9,22 +9,18 @@ import numpy as np
 import onnx
 from onnx import helper
 
-import onnxprune.lossless.integer
-import onnxprune.lossless.movement  # noqa: F401  (these register rules)
 from onnxprune.channels.analysis import overridable
 from onnxprune.channels.dependencies import Dependencies
-from onnxprune.channels.labels import is_fixed
-from onnxprune.channels.tables import operator
 from onnxprune.errors import OnnxPruneError
-from onnxprune.lossless.facts import Facts, Shape, reduced, unknown
-from onnxprune.lossless.likeness import name_of
-from onnxprune.lossless.site import RULES, Site
-from onnxprune.model.evaluate import MALFORMED
 from onnxprune.model.static import attributes_of, opset_of
+from onnxprune.operators.facts import Facts, Shape, reduced, unknown
+from onnxprune.operators.labels import is_fixed
+from onnxprune.operators.likeness import name_of
+from onnxprune.operators.registry import MALFORMED, Trait, operator_of, traits_of
+from onnxprune.operators.site import Site
 from onnxprune.runtime.session import make_session
 from onnxprune.surgery.recovery.network import Network
 
-MOVES = frozenset({"Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten"})
 WIDE = 1 << 15  # elements of facts from which on only axes of channels have positions of their own
 
 
@@ -75,7 +71,7 @@ class Knowledge:
         if name in self.network.tensors:
             return None if name in self.pinned else name
         k = self.network.maker.get(name)
-        if k is None or self.network.nodes[k].op_type not in MOVES or self.network.follow(name) is None:
+        if k is None or not traits_of(self.network.nodes[k]) & Trait.VIEW or self.network.follow(name) is None:
             return None
         return self.origin(self.network.nodes[k].input[0])
 
@@ -110,18 +106,18 @@ class Knowledge:
             node, attributes_of(node), opset, inputs, shapes, [self.shape(n) for n in outputs],
             lambda k: self.array(node.input[k]), self.deps.arithmetic,
         )  # fmt: skip
-        found = self._known(site, RULES.get(operator(node.domain, node.op_type)))
+        found = self._known(site)
         for k, name in enumerate(outputs):
             fact = found[k] if k < len(found) else None
             self.facts[name] = site.nothing(k) if fact is None else self._narrow(name, fact)
 
-    def _known(self, site: Site, rule) -> list[Facts | None]:  # type: ignore[no-untyped-def]
-        """What a rule finds; nothing where there is none, or where a node makes no sense to it."""
-        if rule is None or len(site.inputs) == 0:
+    def _known(self, site: Site) -> list[Facts | None]:
+        """What is known of the outputs; nothing where a node makes no sense."""
+        if (bound := operator_of(site.node).bound) is None or len(site.inputs) == 0:
             return []
         try:
             with np.errstate(all="ignore"):
-                found = rule(site)
+                found = bound(site)
         except MALFORMED:
             return []
         given = found if isinstance(found, list) else [found]

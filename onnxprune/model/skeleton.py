@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 import onnx
 
 from onnxprune.errors import ModelError
-from onnxprune.model.evaluate import LARGEST
+from onnxprune.operators.registry import LARGEST_VALUE
 
 Shape = tuple[int, ...]
 SAMPLE = {0: 1}  # size taken for a symbolic axis by its position; the others are spatial
@@ -111,7 +111,7 @@ def _strip_tensor(tensor: onnx.TensorProto, out: onnx.TensorProto) -> None:
     elements = math.prod(tensor.dims)
     if elements > MOST or any(not 0 <= n <= (MOST if elements else LONGEST) for n in tensor.dims):
         raise ModelError(f"the tensor {tensor.name!r} claims the shape {list(tensor.dims)}: the file is damaged")
-    if elements <= LARGEST:
+    if elements <= LARGEST_VALUE:
         out.CopyFrom(tensor)
         return
     out.name, out.data_type = tensor.name, tensor.data_type

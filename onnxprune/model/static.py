@@ -17,11 +17,12 @@ import onnx
 from onnx import numpy_helper
 
 from onnxprune.model.bodies import give_branch, walk_body
-from onnxprune.model.evaluate import LARGEST, MALFORMED, evaluate
+from onnxprune.model.evaluate import evaluate
 from onnxprune.model.inference import Inference
 from onnxprune.model.nodes import attributes_of, infer_node, note_type
 from onnxprune.model.skeleton import Shape, other_sizes, skeleton_of, smallest_sizes
 from onnxprune.model.sound import without_unsound
+from onnxprune.operators.registry import LARGEST_VALUE, MALFORMED, Trait, traits_of
 
 
 @dataclass
@@ -204,11 +205,11 @@ def _evaluate_node(
         return
     if node.op_type == "Constant":
         statics.tensors.add(path + node.output[0])
-        if (value := constant_value(node)) is not None and value.size <= LARGEST:
+        if (value := constant_value(node)) is not None and value.size <= LARGEST_VALUE:
             constants[path + node.output[0]] = value
             statics.shapes.setdefault(path + node.output[0], value.shape)
         return
-    if node.op_type in ("Shape", "Size"):
+    if traits_of(node) & Trait.SIZES:
         if keys and (shape := shape_of(keys[0])) is not None:
             attributes = attributes_of(node)
             picked = shape[attributes.get("start", 0) : attributes.get("end", len(shape))]

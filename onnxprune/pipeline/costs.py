@@ -7,9 +7,9 @@ import onnx
 
 from onnxprune.budget.cost import Costs, Term
 from onnxprune.channels.dependencies import Dependencies
-from onnxprune.channels.labels import Labels, is_fixed
 from onnxprune.channels.parameters import INTEGERS
 from onnxprune.model.tensors import BITS
+from onnxprune.operators.labels import Labels, is_fixed
 
 
 def costs_of(deps: Dependencies, size: int) -> Costs:

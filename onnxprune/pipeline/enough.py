@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from onnxprune.channels.dependencies import Dependencies, Layer, Use
-from onnxprune.channels.roles import Role
+from onnxprune.operators.roles import Role
 
 
 def too_few(deps: Dependencies, kept: Mapping[str, np.ndarray], samples: int, solved: Collection[str]) -> list[str]:

@@ -11,14 +11,9 @@ import onnx
 from onnx import numpy_helper
 
 from onnxprune.errors import ModelError
+from onnxprune.operators.registry import Trait, traits_of
 from onnxprune.runtime.session import make_session
 from onnxprune.surgery.tidy import drop_unused
-
-READERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})  # which take a weight for their second input
-STATISTICS = frozenset(
-    "BatchNormalization InstanceNormalization LayerNormalization LpNormalization ReduceL2 ReduceMean ReduceSum "
-    "ReduceSumSquare".split()
-)
 
 
 def folded(model: onnx.ModelProto) -> onnx.ModelProto | None:
@@ -56,13 +51,15 @@ def _computed(model: onnx.ModelProto) -> Iterator[str]:
     taken: set[str] = set()  # of these, what statistics have gone into
     single: set[str] = set()
     for node in model.graph.node:
-        plain = not any(a.type in (a.GRAPH, a.GRAPHS) for a in node.attribute) and "Random" not in node.op_type
+        plain = not any(a.type in (a.GRAPH, a.GRAPHS) for a in node.attribute) and not traits_of(node) & Trait.RANDOM
         if node.op_type == "Constant" or (plain and node.input and all(not k or k in constant for k in node.input)):
             constant |= set(node.output)
-            looks_up = node.op_type == "Gather" and node.input[1] in codes
-            taken |= set(node.output) if node.op_type in STATISTICS or looks_up or taken & set(node.input) else set()
+            looks_up = traits_of(node) & Trait.LOOKS_UP and node.input[1] in codes
+            taken |= (
+                set(node.output) if traits_of(node) & Trait.STATISTICS or looks_up or taken & set(node.input) else set()
+            )
             single |= set(node.output) if len(node.output) == 1 else set()
-        elif node.op_type in READERS and len(node.input) > 1 and node.input[1] in taken & single:
+        elif traits_of(node) & Trait.LINEAR and len(node.input) > 1 and node.input[1] in taken & single:
             yield node.input[1]
 
 

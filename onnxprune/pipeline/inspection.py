@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from onnxprune.channels.dependencies import Dependencies
-from onnxprune.channels.labels import is_fixed
-from onnxprune.channels.roles import Role
 from onnxprune.errors import CheckFailed, ModelError, OnnxPruneError
+from onnxprune.operators.labels import is_fixed
+from onnxprune.operators.roles import Role
 from onnxprune.pipeline.choose import Progress, silent
 from onnxprune.pipeline.costs import peak_activations
 from onnxprune.pipeline.limits import limited

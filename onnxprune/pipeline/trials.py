@@ -14,9 +14,9 @@ import onnx
 from onnx import helper
 
 from onnxprune.channels.dependencies import Dependencies, Use
-from onnxprune.channels.labels import is_fixed
 from onnxprune.errors import ModelError
 from onnxprune.model.static import subgraphs
+from onnxprune.operators.labels import is_fixed
 from onnxprune.pipeline.filters import Weights
 from onnxprune.pipeline.request import Request
 from onnxprune.runtime.accuracy import Metric

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
-from onnxprune.channels.tables import RULES, operator
 from onnxprune.errors import ModelError
 from onnxprune.model import Model
 from onnxprune.model.static import attributes_of
+from onnxprune.operators.registry import operator_of
 from onnxprune.pipeline.limits import no_room
 from onnxprune.pipeline.request import Request
 from onnxprune.runtime.session import make_session
@@ -58,7 +58,7 @@ def recorded(model: onnx.ModelProto, missing: Iterable[str], known: Mapping[str,
     for name in missing:
         node, wanted = makers[name], _wanted(model, name)
         inputs = [n for n in node.input if n]
-        foreign = operator(node.domain, node.op_type) not in RULES  # one that makes no sense stays unknown
+        foreign = operator_of(node).couple is None  # one that makes no sense stays unknown
         if not foreign or not all(n in known for n in inputs) or (wanted is None and name not in noted):
             continue
         taken = [known[n] for n in inputs]

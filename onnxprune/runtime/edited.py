@@ -10,6 +10,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from onnxprune.errors import UsageError
+from onnxprune.operators.registry import Trait, traits_of
 from onnxprune.runtime.specs import bits
 
 
@@ -29,7 +30,6 @@ class Blocks(Protocol):
 
 Replacement = np.ndarray | Blocks
 
-RANDOM = frozenset("Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike".split())
 
 SPILL_TENSOR = 64 << 10  # smaller ones stay in the proto: they may be shapes that inference reads
 
@@ -171,7 +171,7 @@ def sow(graph: onnx.GraphProto) -> None:
 
 
 def _unseeded(node: onnx.NodeProto) -> bool:
-    return node.op_type in RANDOM and not any(a.name == "seed" for a in node.attribute)
+    return bool(traits_of(node) & Trait.RANDOM) and not any(a.name == "seed" for a in node.attribute)
 
 
 def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

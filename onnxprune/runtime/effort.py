@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import onnx
 
 from onnxprune.model.static import Statics, infer_once
+from onnxprune.operators.registry import operator_of
 from onnxprune.runtime.specs import Shape
 
 MODEST_ELEMENTS = 1 << 28  # of all values together; 1 GiB of floats, of which a run holds a part at a time
@@ -49,8 +50,5 @@ def _macs(node: onnx.NodeProto, statics: Statics) -> int:
     if not all(shapes) or len(shapes) < 3:
         return 0
     out, x, w = shapes
-    if node.op_type in ("Conv", "DeformConv"):
-        return math.prod(out) * math.prod(w[1:])
-    if node.op_type == "ConvTranspose":
-        return math.prod(x) * math.prod(w[1:])
-    return math.prod(out) * x[-1] if node.op_type in ("MatMul", "Gemm") else 0
+    work = operator_of(node).work
+    return 0 if work is None else work(out, x, w)

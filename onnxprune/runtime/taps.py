@@ -8,43 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import onnx
-from onnx import TensorProto
 
-# Flat at one end or both, with values of at most about 1: their error is a share of that range, not of the value.
-BOUNDED = {"Sigmoid", "HardSigmoid", "Tanh", "Softmax", "LogSoftmax", "Softsign", "Erf"}
+from onnxprune.operators.registry import Trait, traits_of
 
-# Their gates are such operators, too, and their states add up what these give.
-RECURRENT = {"LSTM", "GRU", "RNN"}
-
-# A rounding error next to a threshold becomes a whole step, another index, another number of boxes.
-DECIDING = {
-    *("ArgMax", "ArgMin", "TopK", "Hardmax", "NonMaxSuppression", "NonZero", "Unique", "Bernoulli", "Multinomial"),
-    *("Greater", "Less", "Equal", "GreaterOrEqual", "LessOrEqual", "Round", "Floor", "Ceil", "Sign", "Mod"),
-    *("QuantizeLinear", "DynamicQuantizeLinear", "BitShift"),
-}
-
-# Zero or constant over a wide range: may answer all zeros to random input.
-CUTTING = {"Relu", "Clip", "ThresholdedRelu", "HardSwish", "Min", "Max"}
-
-# The values only change place on the way through these, or are averaged, which leaves their range as it is.
-MOVING = {
-    *("Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Concat", "Split", "Slice", "Gather"),
-    *("Expand", "Pad", "Tile", "DepthToSpace", "SpaceToDepth", "Cast", "Dropout", "DequantizeLinear", "Resize"),
-    *("ReduceMean", "ReduceMax", "ReduceMin", "AveragePool", "GlobalAveragePool", "MaxPool", "GlobalMaxPool"),
-}
-
-# Layers with weights end the way back: what lies before them is not judged through the outputs' nodes.
-WEIGHTED = {
-    *("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN", "Attention", "DeformConv"),
-    *("QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger", "MatMulInteger", "If", "Loop", "Scan"),
-}
-
-QUANTIZING = {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "QGemm", "ConvInteger"}
-QUANTIZING |= {"MatMulInteger", "QLinearAdd", "DequantizeLinear"}
-
-VALUES_FIRST = {"TopK"}  # gives the values before the decision that picked them
-
-_FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}
+BOUNDED = Trait.SATURATES | Trait.RECURRENT  # gates saturate, and states add up what they give
+WEIGHTED = Trait.LAYER | Trait.BODIES  # they end the way back: what lies before is not judged through outputs' nodes
 
 
 @dataclass(frozen=True)
@@ -89,19 +57,20 @@ def find_taps(model: onnx.ModelProto) -> Taps:
     before: dict[str, dict[str, None]] = {name: {} for name in outputs}
     for name in outputs:
         for node, direct in _trail(name, scope, bodies):
-            if _decides(node) or node.op_type in BOUNDED or (direct and node.op_type in CUTTING):
+            traits = traits_of(node)
+            if traits & (Trait.DECIDES | Trait.SATURATES) or (direct and traits & Trait.CLAMPS):
                 before[name] |= {i: None for i in node.input if i in scope.producer and i not in scope.fixed | outputs}
     names = {tap for taps in before.values() for tap in taps}
     trails = {name: list(_trail(name, scope, bodies)) for name in [*outputs, *names]}
     return Taps(
         tuple(n for node in graph.node for n in node.output if n in names),
-        frozenset(
-            n for n, trail in trails.items() if any(d and node.op_type in BOUNDED | RECURRENT for node, d in trail)
-        ),
-        frozenset(n for n, trail in trails.items() if any(_decides(node) for node, _ in trail)),
-        any(node.op_type in QUANTIZING for node in graph.node),
+        frozenset(n for n, trail in trails.items() if any(d and traits_of(node) & BOUNDED for node, d in trail)),
+        frozenset(n for n, trail in trails.items() if any(traits_of(node) & Trait.DECIDES for node, _ in trail)),
+        any(traits_of(node) & Trait.QUANTIZES for node in graph.node),
         _decisions(graph, scope),
-        tuple(n for node in graph.node if node.op_type in WEIGHTED for n in node.output if n and n not in scope.fixed),
+        tuple(
+            n for node in graph.node if traits_of(node) & WEIGHTED for n in node.output if n and n not in scope.fixed
+        ),
         frozenset(outputs & scope.fixed),
         {name: tuple(taps) for name, taps in before.items()},
     )
@@ -111,9 +80,9 @@ def _decisions(graph: onnx.GraphProto, scope: _Scope) -> dict[str, tuple[str, ..
     """What operators at the top of a graph have rounded or chosen, and what they took that depends on its inputs."""
     found: dict[str, tuple[str, ...]] = {}
     for node in graph.node:
-        if _decides(node) or node.op_type.startswith("QLinear") or node.op_type == "QGemm":
+        if traits_of(node) & (Trait.DECIDES | Trait.STEPS):
             took = tuple(i for i in node.input if i in scope.producer and i not in scope.fixed)
-            chosen = node.output[1:] if node.op_type in VALUES_FIRST else node.output
+            chosen = node.output[1:] if traits_of(node) & Trait.VALUES_FIRST else node.output
             found |= {name: took for name in chosen if name and name not in scope.fixed}
     return found
 
@@ -125,7 +94,7 @@ def _producers(nodes: Iterable[onnx.NodeProto]) -> dict[str, onnx.NodeProto]:
 def _trail(
     name: str, scope: _Scope, bodies: Mapping[tuple[str, str], onnx.FunctionProto]
 ) -> Iterator[tuple[onnx.NodeProto, bool]]:
-    """The nodes on the ways back from `name` to weighted layers; with each, whether only `MOVING` ones follow it.
+    """The nodes on the ways back from `name` to weighted layers; with each, whether what follows it keeps the range.
 
     The branches of an If and the bodies of local functions are walked as well, from the output in question.
     """
@@ -144,23 +113,18 @@ def _trail(
             todo += [(g.output[position].name, direct, at.inside(g)) for g in whole]
         elif body is not None and position < len(body.output):
             todo.append((body.output[position], direct, _Scope(_producers(body.node), set())))
-        elif node.op_type in RECURRENT:
+        elif traits_of(node) & Trait.RECURRENT:
             yield node, direct
-        elif node.op_type not in WEIGHTED:
+        elif not traits_of(node) & WEIGHTED:
             yield node, direct
-            todo += [(i, direct and node.op_type in MOVING and not _decides(node), at) for i in node.input if i]
+            keeps = bool(traits_of(node) & Trait.RANGE) and not traits_of(node) & Trait.DECIDES
+            todo += [(i, direct and keeps, at) for i in node.input if i]
 
 
 def depends_on_shapes_alone(graph: onnx.GraphProto, known: Iterable[str] = ()) -> set[str]:
     """Values that depend on weights and shapes alone, such as the target of a Reshape: nothing to compare there."""
     fixed = {t.name for t in graph.initializer} | set(known)
     for node in graph.node:
-        if node.op_type in ("Shape", "Size") or (node.op_type != "If" and all(i in fixed for i in node.input if i)):
+        if traits_of(node) & Trait.SIZES or (node.op_type != "If" and all(i in fixed for i in node.input if i)):
             fixed.update(node.output)
     return fixed
-
-
-def _decides(node: onnx.NodeProto) -> bool:
-    """Whether a node rounds or chooses; a Cast does when it goes to something that is no float."""
-    cast = node.op_type == "Cast" and any(a.name == "to" and a.i not in _FLOATS for a in node.attribute)
-    return cast or node.op_type in DECIDING

@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-# Positions of the zero point of the values, of the weights, and of their zero point.
-PRODUCTS = {"QLinearConv": (2, 3, 5), "QLinearMatMul": (2, 3, 5), "MatMulInteger": (2, 1, 3), "ConvInteger": (2, 1, 3)}
+from onnxprune.operators.registry import Trait, operator_of, traits_of
+
 SHIFT = 128
 
 
@@ -18,9 +18,10 @@ def multiply_unsigned(graph: onnx.GraphProto) -> None:
     tensors = {t.name: t for t in graph.initializer}
     shifted: dict[str, str] = {}
     for node in graph.node:
-        if node.op_type not in PRODUCTS:
+        if not traits_of(node) & Trait.INTEGER:
             continue
-        values, weights, zero = (node.input[k] if k < len(node.input) else "" for k in PRODUCTS[node.op_type])
+        (_, at_values), (at, at_zero) = operator_of(node).zero_points.inputs.items()
+        values, weights, zero = (node.input[k] if k < len(node.input) else "" for k in (at_values, at, at_zero))
         signed = [name for name in (weights, zero) if name]
         known = all(name in tensors and tensors[name].data_type == TensorProto.INT8 for name in signed)
         if not known or not values or (values in tensors and tensors[values].data_type != TensorProto.UINT8):
@@ -30,6 +31,5 @@ def multiply_unsigned(graph: onnx.GraphProto) -> None:
             shifted[name] = f"{name}/unsigned"
             moved = (np.asarray(array).astype(np.int16) + SHIFT).astype(np.uint8)
             graph.initializer.append(numpy_helper.from_array(moved, shifted[name]))
-        _, at, at_zero = PRODUCTS[node.op_type]
         node.input.extend([""] * (at_zero + 1 - len(node.input)))
         node.input[at], node.input[at_zero] = shifted[weights], shifted[zero]

@@ -12,6 +12,7 @@ from functools import partial
 from itertools import zip_longest
 
 from onnxprune.errors import CheckFailed, ModelError
+from onnxprune.operators.registry import Trait, traits_of
 from onnxprune.runtime import branches
 from onnxprune.runtime.edited import draws
 from onnxprune.runtime.engine import engine
@@ -24,7 +25,6 @@ from onnxprune.runtime.specs import Feed, Spec
 from onnxprune.runtime.stimuli import NEVER, Stimuli, Trial, explored, silent
 from onnxprune.runtime.taps import Taps, find_taps
 from onnxprune.runtime.ulps import nudged, nudged_weights
-from onnxprune.runtime.unsigned import PRODUCTS
 
 APART = 2  # runs, the smallest, that a quantized graph is compared in part by part
 NOT_MASKED = "the pruned model is not the masked original"
@@ -121,7 +121,7 @@ def prove(
     graph = nodes_of(one.source).graph
     if draws(graph):
         one, two = replace(one, seeded=True), replace(two, seeded=True)
-    if any(node.op_type in PRODUCTS for node in graph.node):
+    if any(traits_of(node) & Trait.INTEGER for node in graph.node):
         one, two = replace(one, unsigned=True), replace(two, unsigned=True)
     load = partial(make_session, providers=providers, threads=threads)
     view = _View(one, two, find_taps(nodes_of(one.source)), load, tolerance, box, loose)

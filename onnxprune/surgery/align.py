@@ -17,10 +17,10 @@ from scipy.sparse.csgraph import connected_components
 
 from onnxprune.channels.dependencies import Dependencies, Group, Slot
 from onnxprune.channels.grouping import groups_of
-from onnxprune.channels.labels import BALANCES, Labels, is_fixed
 from onnxprune.channels.parameters import INTEGERS
-from onnxprune.channels.roles import Balance, Role
 from onnxprune.errors import UsageError
+from onnxprune.operators.labels import BALANCES, Labels, is_fixed
+from onnxprune.operators.roles import Balance, Role
 from onnxprune.surgery.copying import Replaced, copy_model, tensors_of
 from onnxprune.surgery.tensors import read_tensor, write_tensor
 

@@ -10,20 +10,20 @@ from onnx import helper
 
 from onnxprune.channels.dependencies import Dependencies, Node
 from onnxprune.model.static import opset_of
+from onnxprune.operators.registry import operator_of
 from onnxprune.surgery.copying import graphs_of
 from onnxprune.surgery.draft import Draft
 from onnxprune.surgery.tidy import all_names, place
 
-SINGULAR = {"Div": 1, "Reciprocal": 0, "Log": 0, "Pow": 0}  # the input that may not be zero
 FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE}
 
 
 def divides(deps: Dependencies, dead: np.ndarray) -> bool:
     """Whether any node may divide by a channel that is zero in the masked network."""
     return any(
-        SINGULAR[node.proto.op_type] < len(node.inputs) and deps.loses(node.inputs[SINGULAR[node.proto.op_type]], dead)
+        k < len(node.inputs) and deps.loses(node.inputs[k], dead)
         for node in deps.nodes
-        if node.proto.op_type in SINGULAR
+        if (k := operator_of(node.proto).divisor) is not None
     )
 
 

@@ -12,11 +12,10 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnxprune.channels.dependencies import Dependencies
-from onnxprune.channels.tables import REPAIRS, operator
 from onnxprune.errors import ModelError
-from onnxprune.model.evaluate import MALFORMED
 from onnxprune.model.static import opset_of
 from onnxprune.model.tensors import quoted
+from onnxprune.operators.registry import MALFORMED, Trait, operator_of, traits_of
 from onnxprune.surgery.copying import Replaced, copy_model, graphs_of
 from onnxprune.surgery.draft import Draft
 from onnxprune.surgery.edit import Edit
@@ -27,7 +26,6 @@ from onnxprune.surgery.thaw import around
 from onnxprune.surgery.tidy import all_names, drop_unused, list_tensors, place, refresh_shapes
 
 QUANTISED = frozenset({onnx.TensorProto.UINT8, onnx.TensorProto.INT8, onnx.TensorProto.UINT16, onnx.TensorProto.INT16})
-MOVES = frozenset("Flatten Gather Reshape Slice Split Squeeze Transpose Unsqueeze".split())
 Nodes = Mapping[tuple[str, tuple[str, ...]], onnx.NodeProto]  # of the pruned model, by path and outputs
 
 
@@ -205,9 +203,9 @@ def _zeros_of_tables(deps: Dependencies, tensors: Mapping[str, onnx.TensorProto]
         todo = [use.node] if use.node >= 0 and deps.sources[use.source].dtype in QUANTISED else []
         while todo:
             node = deps.nodes[todo.pop()]
-            if node.proto.op_type in MOVES:
+            if _moves(node.proto):
                 todo += [taker for key in node.outputs for taker in takers.get(key, ())]
-            elif node.proto.op_type == "DequantizeLinear" and len(node.inputs) > 2 and use.node >= 0:
+            elif traits_of(node.proto) & Trait.DEQUANTIZES and len(node.inputs) > 2 and use.node >= 0:
                 zero = deps.statics.constants.get(node.inputs[2])
                 zero = read_tensor(tensors[node.inputs[2]]) if zero is None and node.inputs[2] in tensors else zero
                 if zero is not None and zero.size == 1 and node.inputs[0] != use.source:
@@ -228,7 +226,7 @@ def _follow(
         return
     if any(draft.box(key) is None and deps.values.get(key) is not None for key in (*node.inputs, *node.outputs)):
         return  # inside a shuffle that is replaced as a whole
-    fn = REPAIRS.get(operator(proto.domain, proto.op_type))
+    fn = operator_of(proto).repair
     if fn is None or index in deps.unknown:  # all that an unknown node takes is whole
         return
     uses = deps.uses_at.get(index, ())
@@ -244,6 +242,11 @@ def _follow(
         raise ModelError(f"node {quoted(str(node))} {what} ({type(error).__name__})") from error
 
 
+def _moves(node: onnx.NodeProto) -> bool:
+    """Whether a node puts elements elsewhere."""
+    return bool(traits_of(node) & Trait.MOVES) and not traits_of(node) & Trait.ELEMENTWISE
+
+
 def _in_one_piece(draft: Draft, index: int, nodes: Nodes) -> str:
     """The name of what a shuffle moves, with the axis in one piece.
 
@@ -253,7 +256,7 @@ def _in_one_piece(draft: Draft, index: int, nodes: Nodes) -> str:
     name = deps.detours[index].origin.value.removeprefix(node.path)
     for key in reversed(deps.passed(index)):
         maker = deps.maker(key)
-        if maker is not None and maker.proto.op_type not in MOVES:
+        if maker is not None and not _moves(maker.proto):
             nodes[maker.path, tuple(maker.proto.output)].input[0] = name
             name = key.removeprefix(node.path)
             draft.in_one_piece.add(key)

@@ -8,8 +8,8 @@ import onnx
 from onnx import numpy_helper
 
 from onnxprune.channels.dependencies import Dependencies, Source, Use
-from onnxprune.channels.labels import is_fixed
 from onnxprune.errors import ModelError
+from onnxprune.operators.labels import is_fixed
 
 AT_ONCE = 16 << 20  # bytes of an array from which on no copy of it is made that is cut along one axis only
 

@@ -15,9 +15,9 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.special import ndtr
 
 from onnxprune.channels.dependencies import Dependencies, Group
-from onnxprune.channels.roles import Role
+from onnxprune.operators.roles import Role
 from onnxprune.surgery.recovery.curves import Port, Seen, ports_of, repaired_bias
-from onnxprune.surgery.recovery.layers import LINEAR, Finder, Layer, folded_norm
+from onnxprune.surgery.recovery.layers import Finder, Layer, folded_norm, is_solvable
 from onnxprune.surgery.recovery.network import Network
 
 COPY = 1e-3  # relative distance up to which a filter is a scaled copy of another
@@ -141,7 +141,7 @@ def closed(
     """New values of tensors by key, and why groups were left alone, by name."""
     network = Network(model, unpacked=True)
     finder = Finder(network, deps, deps.nothing)
-    nodes = [k for k, n in enumerate(network.nodes) if n.op_type in LINEAR and finder.obstacle(k) is None]
+    nodes = [k for k, n in enumerate(network.nodes) if is_solvable(n) and finder.obstacle(k) is None]
     layers = {layer.weight: layer for layer in map(finder.layer, nodes)}
     values: dict[str, np.ndarray] = {}
     alone: dict[str, str] = {}

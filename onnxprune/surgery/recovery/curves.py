@@ -12,16 +12,16 @@ import onnx
 
 from onnxprune.channels.dependencies import Dependencies, Group, Slot
 from onnxprune.errors import ModelError
+from onnxprune.operators.registry import Trait, traits_of
 from onnxprune.runtime.session import make_session
 from onnxprune.surgery.recovery.eliminate import Order, Reader, elimination, solved
-from onnxprune.surgery.recovery.layers import LINEAR, Finder, Layer
+from onnxprune.surgery.recovery.layers import Finder, Layer, is_solvable
 from onnxprune.surgery.recovery.network import Network
 from onnxprune.surgery.recovery.runner import THREADS, Feeds, Runner, within
 from onnxprune.surgery.recovery.solve import product, rows_for
 from onnxprune.surgery.recovery.values import with_numbers
 from onnxprune.surgery.rewrite import mask
 
-SATURATING = frozenset({"Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid", "Tanh"})
 WIDEST = 1200  # features of a reader up to which all their covariances are used
 MULTIPLICATIONS = 1e12  # of all trial runs together
 PROBES = (0.25, 0.5)  # shares of a group that trial runs leave out
@@ -182,7 +182,7 @@ def _seen(finder: Finder, weights: set[str], feeds: Feeds, seed: int, progress: 
     network, runner = finder.network, Runner(finder.network, feeds)
     found: dict[str, Seen] = {}
     for k, node in enumerate(network.nodes):
-        if node.op_type not in LINEAR or finder.obstacle(k) is not None:
+        if not is_solvable(node) or finder.obstacle(k) is not None:
             continue
         layer = finder.layer(k)
         progress(f"running the network up to {node.name or node.output[0]}", k, len(network.nodes))
@@ -257,7 +257,7 @@ class Drift:
         """An output, or what a saturating function at the end makes it of."""
         k = self.network.maker.get(name)
         node = self.network.nodes[k] if k is not None else None
-        return node.input[0] if node is not None and node.op_type in SATURATING else name
+        return node.input[0] if node is not None and traits_of(node) & Trait.SATURATES else name
 
     def _run(self, model: onnx.ModelProto) -> list[list[np.ndarray]]:
         outputs = {v.name for v in model.graph.output}

@@ -9,19 +9,12 @@ import onnx
 
 from onnxprune.channels.dependencies import Dependencies, Use
 from onnxprune.model.static import attributes_of
+from onnxprune.operators.patches import Linear
+from onnxprune.operators.registry import Trait, operator_of, traits_of
 from onnxprune.surgery.recovery.network import Network
-from onnxprune.surgery.recovery.patches import (
-    Linear,
-    linear_conv,
-    linear_conv_transpose,
-    linear_gates,
-    linear_product,
-)
-from onnxprune.surgery.recovery.stored import VIEWS, View, behind, plain
+from onnxprune.surgery.recovery.stored import View, behind, plain
 
 FLOATS = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE})
-RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
-LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"}) | RECURRENT
 OTHERS = frozenset(
     {
         "QLinearConv",
@@ -33,6 +26,11 @@ OTHERS = frozenset(
         "FusedConv",
     }
 )
+
+
+def is_solvable(node: onnx.NodeProto) -> bool:
+    """Whether a node is a layer of a kind whose weights can be solved for."""
+    return operator_of(node).linear is not None
 
 
 @dataclass(frozen=True)
@@ -107,9 +105,9 @@ class Finder:
         if maker is None or not whole or not self.network.unpacked:
             return None
         node, shape = self.network.nodes[maker], self.deps.statics.shapes.get(name)
-        if node.op_type == "DequantizeLinear" and node.input[0] in self.network.scaled:
+        if node.input and node.input[0] in self.network.scaled:
             return self.stored(maker, 0)
-        found = self.stored(maker, 0) if node.op_type in VIEWS and shape is not None else None
+        found = self.stored(maker, 0) if traits_of(node) & Trait.VIEW and shape is not None else None
         return None if found is None or shape is None else (found[0], behind(found[1], node, shape))
 
     def obstacle(self, k: int) -> str | None:
@@ -126,9 +124,9 @@ class Finder:
         use, view = found
         if not self.alone(use):
             return "its weights serve other layers too, or are no floats"
-        if node.op_type == "Gemm" and attributes.get("transA", 0):
+        if attributes.get("transA", 0):
             return "it takes its input transposed"
-        if node.op_type in RECURRENT and (len(view.shape) != 3 or self.use(k, 1) is None):
+        if traits_of(node) & Trait.RECURRENT and (len(view.shape) != 3 or self.use(k, 1) is None):
             return "its weights are not of the usual three axes"
         if node.op_type == "MatMul" and len(view.shape) != 2:
             return "its weights are a stack of matrices"
@@ -146,7 +144,7 @@ class Finder:
         linear = view.of(linear_of(node, view.shape))
         outputs = linear.to_matrix(live).shape[0] * linear.to_matrix(live).shape[1]
         label, x = node.name or next(filter(None, node.output)), node.input[0]
-        if node.op_type in RECURRENT:
+        if traits_of(node) & Trait.RECURRENT:
             return Layer(k, label, use.source, x, x, self.gate_bias(k, live.shape[0], outputs), linear, live, True)
         return Layer(k, label, use.source, x, node.output[0], self.bias(k, linear, outputs), linear, live)
 
@@ -161,9 +159,9 @@ class Finder:
     def bias(self, k: int, linear: Linear, outputs: int) -> Bias | None:
         """What is added to the output of a node: its own bias, that of a BatchNormalization behind it, or an Add's."""
         node, network, at = self.network.nodes[k], self.network, np.arange(outputs)
-        if node.op_type != "MatMul" and len(node.input) > 2 and node.input[2]:
+        if operator_of(node).bias is not None and len(node.input) > 2 and node.input[2]:
             use = found[0] if (found := self.stored(k, 2)) is not None else None
-            scale = attributes_of(node).get("beta", 1.0) if node.op_type == "Gemm" else 1.0
+            scale = attributes_of(node).get("beta", 1.0)
             if self.alone(use) and use is not None and _per_channel(use, outputs, 1) and scale:
                 return Bias(use.source, k, 2, np.full(outputs, float(scale)), True, at)
         after = network.follow(node.output[0])
@@ -198,15 +196,9 @@ def _per_channel(use: Use, outputs: int, trailing: int) -> bool:
 
 def linear_of(node: onnx.NodeProto, shape: tuple[int, ...]) -> Linear:
     """The matrix product that a node is, for weights of this shape."""
-    attributes = attributes_of(node)
-    make = {
-        "Conv": lambda: linear_conv(shape, attributes),
-        "ConvTranspose": lambda: linear_conv_transpose(shape, attributes),
-        "Gemm": lambda: linear_product(bool(attributes.get("transB", 0)), attributes.get("alpha", 1.0)),
-        "MatMul": lambda: linear_product(False),
-        **dict.fromkeys(RECURRENT, lambda: linear_gates(shape[0])),
-    }
-    return make[node.op_type]()
+    linear = operator_of(node).linear
+    assert linear is not None
+    return linear(shape, attributes_of(node))
 
 
 def folded_norm(network: Network, k: int) -> tuple[np.ndarray, np.ndarray] | None:

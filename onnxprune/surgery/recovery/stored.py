@@ -7,10 +7,9 @@ import numpy as np
 import onnx
 
 from onnxprune.model.static import attributes_of
+from onnxprune.operators.patches import Linear
+from onnxprune.operators.registry import Trait, traits_of
 from onnxprune.surgery.recovery.network import Network, Scaled
-from onnxprune.surgery.recovery.patches import Linear
-
-VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity"})
 
 Array = np.ndarray
 
@@ -41,7 +40,7 @@ def plain(shape: Sequence[int]) -> View:
 
 
 def behind(view: View, node: onnx.NodeProto, shape: tuple[int, ...]) -> View:
-    """What one more node of `VIEWS`, whose output has this shape, makes of a view."""
+    """What one more node that changes shape or order alone, whose output has this shape, makes of a view."""
     before = view.shape
     if node.op_type != "Transpose":
         return View(shape, lambda w: view.seen(w).reshape(shape), lambda w: view.stored(w.reshape(before)))
@@ -101,7 +100,7 @@ def _integers(network: Network, found: Scaled, value: Array, fresh: Mapping[str,
 def _bias_of(network: Network, key: str) -> Scaled | None:
     """The quantised bias of the layer that takes a quantised weight."""
     name = network.nodes[network.scaled[key].node].output[0]
-    while (k := network.follow(name)) is not None and network.nodes[k].op_type in VIEWS:
+    while (k := network.follow(name)) is not None and traits_of(network.nodes[k]) & Trait.VIEW:
         name = network.nodes[k].output[0]
     if k is None or len(network.nodes[k].input) < 3:
         return None

@@ -7,13 +7,12 @@ import onnx
 from onnx import numpy_helper
 
 from onnxprune.channels.dependencies import Dependencies
+from onnxprune.operators.registry import operator_of
 from onnxprune.surgery.copying import Replaced, copy_model
-from onnxprune.surgery.recovery.layers import Finder, Layer
+from onnxprune.surgery.recovery.layers import Finder, Layer, is_solvable
 from onnxprune.surgery.recovery.network import Network, changed_nodes
 from onnxprune.surgery.recovery.stored import encoded
 from onnxprune.surgery.tensors import write_tensor
-
-BIASED = frozenset({"Conv", "ConvTranspose", "Gemm"})
 
 
 def with_values(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:
@@ -44,7 +43,7 @@ def with_biases(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) ->
     names = set(network.maker) | set(network.tensors) | {v.name for v in model.graph.input}
     for k in sorted(changed_nodes(network, deps, dead)):
         node = out.graph.node[k]
-        if node.op_type not in BIASED or finder.obstacle(k) is not None:
+        if not is_solvable(node) or operator_of(node).bias is None or finder.obstacle(k) is not None:
             continue
         layer = finder.layer(k)
         quantised = layer.weight in network.scaled  # runtimes want integers for the bias too, and then fuse

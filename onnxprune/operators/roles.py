@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import IntFlag
 
-from onnxprune.channels.labels import Axes, Labels
+from onnxprune.operators.labels import Axes, Labels
 
 
 class Role(IntFlag):

@@ -2,12 +2,33 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from onnxprune.channels.arithmetic import Arithmetic
-from onnxprune.channels.labels import LabelError, Labels, fixed
+from onnxprune.operators.labels import LabelError, Labels, fixed
+
+
+class Numbers(Protocol):
+    """What is known of small constants: values that follow from weights or from sizes, by key."""
+
+    def known(self, key: str) -> np.ndarray | None:
+        """The value at the sizes of the analysis; None where it is computed from data."""
+
+    def static(self, key: str) -> np.ndarray:
+        """Which elements of a known value are the same at every size of the input, bool in its shape."""
+
+    def constant(self, key: str) -> np.ndarray | None:
+        """A known value that is the same at every size of the input."""
+
+    def is_open(self, key: str, axis: int) -> bool:
+        """Whether the length of an axis hangs on sizes that the model leaves open."""
+
+    def is_float(self, key: str) -> bool:
+        """Whether the elements of a value are known to be floating point numbers."""
+
+    def centred(self, key: str) -> bool:
+        """Whether a value, or what it is the square or size of, has its own mean subtracted from it somewhere."""
 
 
 @dataclass
@@ -19,7 +40,7 @@ class Told:
     shapes: Sequence[tuple[int, ...] | None]  # of the outputs that are there
     attributes: Mapping[str, Any]
     opset: int
-    arithmetic: Arithmetic  # numbers that are known, and whether they are so at every size of the model's inputs
+    arithmetic: Numbers  # numbers that are known, and whether they are so at every size of the model's inputs
 
     @property
     def given(self) -> list[bool]:
@@ -53,7 +74,7 @@ class Told:
             return [int(v) for v in np.atleast_1d(attribute)]
         if k >= len(self.names) or not (key := self.names[k]):
             return None
-        if (array := self.arithmetic.statics.constants.get(key)) is None:
+        if (array := self.arithmetic.known(key)) is None:
             raise LabelError(f"its input {key!r} is computed from data")
         static = np.atleast_1d(self.arithmetic.static(key))
         return [int(v) if s else None for v, s in zip(np.atleast_1d(array), static, strict=True)]

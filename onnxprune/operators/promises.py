@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.channels.labels import Labels, is_fixed
-from onnxprune.channels.op import Op
+from onnxprune.operators.labels import Labels, is_fixed
+from onnxprune.operators.op import Op
 
 Promise = Callable[[Op], bool]
 

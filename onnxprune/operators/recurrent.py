@@ -4,11 +4,15 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.channels.labels import Axes, Labels, fixed
-from onnxprune.channels.op import Op
-from onnxprune.channels.ops.integer import one_scale
-from onnxprune.channels.roles import Scaling
-from onnxprune.channels.tables import repair, rule
+from onnxprune.operators.facts import Facts, facts, padded
+from onnxprune.operators.labels import Axes, Labels, fixed
+from onnxprune.operators.likeness import EXACT, mix, multiples
+from onnxprune.operators.op import Op
+from onnxprune.operators.patches import linear_gates
+from onnxprune.operators.quantized import one_scale
+from onnxprune.operators.registry import Arrays, Attributes, Shape, Trait, define
+from onnxprune.operators.roles import Scaling
+from onnxprune.operators.site import Site
 
 QUIET = {  # activations after which a unit without weights stays at zero, by position among those of one direction
     "LSTM": ({"Sigmoid", "HardSigmoid"}, {"Tanh", "Relu", "Softsign"}, {"Tanh", "Relu", "Softsign"}),
@@ -28,21 +32,6 @@ def _quiet(kind: str, *parameters: int) -> Any:
         return calm and all(asked)
 
     return promise
-
-
-@rule("LSTM", quiet=_quiet("LSTM", 1, 2, 3, 5, 6, 7))
-def lstm(op: Op, *inputs: Any, layout: int = 0, **_: Any) -> list[Axes]:
-    return _recurrent(op, 4, layout, *inputs)
-
-
-@rule("GRU", quiet=_quiet("GRU", 1, 2, 3, 5))
-def gru(op: Op, *inputs: Any, layout: int = 0, **_: Any) -> list[Axes]:
-    return _recurrent(op, 3, layout, *inputs)[:2]
-
-
-@rule("RNN", quiet=_quiet("RNN", 1, 2, 3, 5))
-def rnn(op: Op, *inputs: Any, layout: int = 0, **_: Any) -> list[Axes]:
-    return _recurrent(op, 1, layout, *inputs)[:2]
 
 
 def _recurrent(
@@ -108,10 +97,64 @@ def _outputs(x: Axes, units: Labels, direction: Labels, layout: int) -> list[Axe
     return [(fixed(x[0].size), direction, fixed(x[1].size), units), last, last]
 
 
+def lstm(op: Op, *inputs: Any, layout: int = 0, **_: Any) -> list[Axes]:
+    return _recurrent(op, 4, layout, *inputs)
+
+
+def gru(op: Op, *inputs: Any, layout: int = 0, **_: Any) -> list[Axes]:
+    return _recurrent(op, 3, layout, *inputs)[:2]
+
+
+def rnn(op: Op, *inputs: Any, layout: int = 0, **_: Any) -> list[Axes]:
+    return _recurrent(op, 1, layout, *inputs)[:2]
+
+
+def repair_recurrent(edit: Any, hidden_size: int | None = None, **_: Any) -> None:
+    if hidden_size is not None:
+        edit.set_attribute("hidden_size", edit.count_in(2, 2))
+
+
+def gates_of(w: np.ndarray, _: Attributes) -> np.ndarray:
+    """Weights of all gates and directions, (directions, gates · units, inputs), as those of one layer."""
+    return w.reshape(-1, w.shape[2])[None, :, :, None]
+
+
+def bound_recurrent(site: Site) -> list[Facts | None] | None:
+    """Hidden units with the same weights stay the same from states of zero on, and without weights at zero."""
+    w, r, b = (site.array(k) for k in (1, 2, 3))
+    states = [site.fact(k) for k in (5, 6) if site.has(k)]
+    told = [n.decode() if isinstance(n, bytes) else n for n in site.attributes.get("activations", ())]
+    calm = QUIET[site.node.op_type]
+    if w is None or r is None or any(site.has(k) and site.array(k) is None for k in (3, 7)):
+        return None
+    if any(s is None or s[0].low.any() or s[0].high.any() for s in states):
+        return None
+    if not all(name in calm[k % len(calm)] for k, name in enumerate(told)):
+        return None
+    units = r.shape[2]
+    rows = [a.reshape(len(a), -1, units, a.shape[2]).transpose(2, 0, 1, 3).reshape(units, -1) for a in (w, r)]
+    rows += [a.reshape(-1, units).T for a in (b, site.array(7)) if a is not None]
+    own = np.concatenate(rows, 1)
+    first, factor = multiples(own, np.zeros(units), np.zeros(units, np.uint64), EXACT)
+    first = np.where(factor == 1, first, np.arange(units))
+    low = np.where(own.any(1), -np.inf, 0.0)
+    one = facts(low, -low, mix(site.token, first))
+    return [None if s is None else padded(one, len(s)).named(k) for k, s in enumerate(site.outputs)]
+
+
+_GATES: dict[str, Any] = {
+    "repair": repair_recurrent, "bound": bound_recurrent, "filters": gates_of,
+    "linear": lambda shape, _: linear_gates(shape[0]), "traits": Trait.LAYER | Trait.RECURRENT,
+}  # fmt: skip
+
+define("LSTM", couple=lstm, zero=_quiet("LSTM", 1, 2, 3, 5, 6, 7), **_GATES)
+define("GRU", couple=gru, zero=_quiet("GRU", 1, 2, 3, 5), **_GATES)
+define("RNN", couple=rnn, zero=_quiet("RNN", 1, 2, 3, 5), **_GATES)
+
+
 _quiet_lstm = _quiet("LSTM", 1, 2, 3, 5, 6, 7)
 
 
-@rule("com.microsoft:DynamicQuantizeLSTM", quiet=_quiet_lstm)
 def quantized_lstm(
     op: Op, x: Axes, w: Axes, r: Axes, b: Axes | None = None, lengths: Axes | None = None, h: Axes | None = None,
     c: Axes | None = None, p: Axes | None = None, *steps: Axes | None, **_: Any,
@@ -135,12 +178,21 @@ def quantized_lstm(
     return out
 
 
-@repair("com.microsoft:DynamicQuantizeLSTM")
 def repair_quantized_lstm(edit: Any, **_: Any) -> None:
     edit.set_attribute("hidden_size", edit.count_in(2, 1))
 
 
-@repair("LSTM", "GRU", "RNN")
-def repair_recurrent(edit: Any, hidden_size: int | None = None, **_: Any) -> None:
-    if hidden_size is not None:
-        edit.set_attribute("hidden_size", edit.count_in(2, 2))
+def _lstm_shape(x: Arrays, a: Attributes) -> list[Shape | None]:
+    """Input (steps, batch, features), recurrent weights (directions, units, gates · units)."""
+    (steps, batch, _), directions, units = x[0], x[2][0], a["hidden_size"]
+    last = (directions, batch, units)
+    return [(steps, directions, batch, units), last, last]
+
+
+define(
+    "com.microsoft:DynamicQuantizeLSTM",
+    couple=quantized_lstm,
+    zero=_quiet_lstm,
+    repair=repair_quantized_lstm,
+    shape=_lstm_shape,
+)

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from onnxprune.channels.labels import LARGEST_AXIS, Axes, Coupling, LabelError, Labels, fixed, is_fixed
-from onnxprune.channels.tangles import (
+from onnxprune.operators.labels import LARGEST_AXIS, Axes, Coupling, LabelError, Labels, fixed, is_fixed
+from onnxprune.operators.tangles import (
     LARGEST_TANGLE,
     Detour,
     Factor,

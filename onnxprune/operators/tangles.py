@@ -1,6 +1,6 @@
 """Axes of channels that were split into factors along which the labels vary: what is kept of them, and new factors.
 
-`onnxprune.channels.boxes` says what tangles are for.
+`onnxprune.operators.boxes` says what tangles are for.
 """
 
 import math
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.channels.labels import Axes, Labels, fixed, is_fixed
+from onnxprune.operators.labels import Axes, Labels, fixed, is_fixed
 
 Factor = tuple[int, ...]  # place among the factors of an axis, and among the factors of that factor, ...
 

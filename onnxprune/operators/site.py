@@ -1,4 +1,4 @@
-"""One node as the rules of this room see it, and the tables that the rules stand in."""
+"""One node as the columns `bound` see it: what is known of its inputs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxprune.channels.arithmetic import Arithmetic
-from onnxprune.lossless.facts import Facts, Shape, known, unknown
-from onnxprune.lossless.likeness import Ids, mix, name_of
+from onnxprune.operators.facts import Facts, Shape, expanded, known, unknown
+from onnxprune.operators.likeness import Ids, bits, mix, name_of
+from onnxprune.operators.told import Numbers
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Site:
     shapes: Sequence[Shape | None]  # of the inputs
     outputs: Sequence[Shape | None]
     arrays: Callable[[int], np.ndarray | None]  # input k where it depends on weights alone
-    arithmetic: Arithmetic  # numbers computed from sizes, and which of these the model leaves open
+    arithmetic: Numbers  # numbers computed from sizes, and which of these the model leaves open
 
     @property
     def token(self) -> Ids:
@@ -53,8 +53,8 @@ class Site:
         if attribute in self.attributes:
             return [int(v) for v in np.atleast_1d(self.attributes[attribute])]
         found, static = self.array(k), None
-        if found is None and self.has(k) and (key := self.node.input[k]) in self.arithmetic.statics.constants:
-            found, static = self.arithmetic.statics.constants[key], self.arithmetic.static(key).ravel()
+        if found is None and self.has(k) and (known := self.arithmetic.known(self.node.input[k])) is not None:
+            found, static = known, self.arithmetic.static(self.node.input[k]).ravel()
         if found is None:
             return None
         return [int(v) if static is None or static[j] else None for j, v in enumerate(found.ravel())]
@@ -88,19 +88,14 @@ class Site:
         return None if shape is None else unknown(len(shape), mix(self.token, k))
 
 
-Rule = Callable[[Site], "list[Facts | None] | Facts | None"]
+def numbers_name(site: Site, k: int, numbers: Sequence[int | None]) -> Ids:
+    """A name for the numbers of input k: two of the same one are the same at every size of the input."""
+    if None in numbers:
+        return name_of(site.node.input[k])
+    return mix(*bits(np.asarray(numbers, np.float64)), name_of("numbers"))
 
-RULES: dict[str, Rule] = {}
-PASSES: set[str] = set()  # operators behind which each channel is what it was before, whatever the others are
 
-
-def rule(*operators: str, passes: bool = True) -> Callable[[Rule], Rule]:
-    """Register what is known of an operator's outputs; `passes`: no channel of its input has a part in another one."""
-
-    def register(fn: Rule) -> Rule:
-        RULES.update(dict.fromkeys(operators, fn))
-        if passes:
-            PASSES.update(operators)
-        return fn
-
-    return register
+def spread(site: Site, axis: int) -> Facts | None:
+    """Facts of input 0 with positions of their own on an axis; none where the model leaves its length open."""
+    found, shape = site.inputs[0], site.shapes[0]
+    return None if found is None or shape is None or site.open_in(axis) else expanded(found, shape, [axis])

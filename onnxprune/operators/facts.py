@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.lossless.likeness import Ids, bits, mix, name_of
+from onnxprune.operators.likeness import Ids, bits, mix, name_of
 
 LARGEST = 1 << 22  # elements of facts; of larger values nothing is known
 

@@ -12,12 +12,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from onnxprune.channels.boxes import Detour, Value, arrived, pick, reshape, settle, spread, transpose
-from onnxprune.channels.labels import BALANCES, Axes, Coupling, LabelError, Labels, fixed, is_fixed
-from onnxprune.channels.roles import Balance, Cost, Role, Scaling
-from onnxprune.channels.tables import Rule
-from onnxprune.channels.told import Told
-from onnxprune.model.evaluate import MALFORMED
+from onnxprune.operators.boxes import Detour, Value, arrived, pick, reshape, settle, spread, transpose
+from onnxprune.operators.labels import BALANCES, Axes, Coupling, LabelError, Labels, fixed, is_fixed
+from onnxprune.operators.registry import MALFORMED, Operator
+from onnxprune.operators.roles import Balance, Cost, Role, Scaling
+from onnxprune.operators.told import Told
 
 
 def on(x: Axes, axis: int, labels: Labels) -> Axes:
@@ -231,10 +230,10 @@ class Op(Told):
                 self.values[k] = value = Value(value.axes)
             self.freeze(*value.axes, why=why)
 
-    def outputs(self, found: Rule) -> list[Value | None]:
+    def outputs(self, row: Operator) -> list[Value | None]:
         """Run the rule and complete what it returns by the inferred shapes."""
         try:
-            values = self.completed(found)
+            values = self.completed(row)
         except LabelError:
             raise
         except MALFORMED as error:
@@ -247,30 +246,31 @@ class Op(Told):
         self.results = [value for value in values if value is not None]
         return values
 
-    def completed(self, found: Rule) -> list[Value | None]:
+    def completed(self, row: Operator) -> list[Value | None]:
         """What the rule gives for the outputs that are there; None where a shape is unknown."""
-        inputs = [] if found.tangled else [self.axes(k, self.avoided(k, found)) for k in range(len(self.values))]
-        out = found.apply(self, *inputs, **self.attributes)
+        assert row.couple is not None
+        inputs = [] if row.tangled else [self.axes(k, self.avoided(k, row)) for k in range(len(self.values))]
+        out = row.couple(self, *inputs, **self.attributes)
         parts = out if isinstance(out, list) else [out]
         if len(parts) >= len(self.given):  # a rule knows all that an operator can give
             parts = [part for part, given in zip(parts, self.given, strict=False) if given]
         return [complete(x, shape) for x, shape in zip(parts, self.shapes, strict=False)]
 
-    def avoided(self, k: int, found: Rule) -> list[int]:
+    def avoided(self, k: int, row: Operator) -> list[int]:
         """Axes of input k that cannot carry channels, or should not."""
         value = self.values[k]
         if k or value is None or value.tangle is None:
             return []
-        if found.takes is not None:
-            return [d % len(value.axes) for d in found.takes(self)]
-        if found.channel is None:
+        if row.statistics is not None:
+            return [d % len(value.axes) for d in row.statistics(self)]
+        if row.channel is None:
             return []
-        return [d for d in range(len(value.axes)) if d != found.channel]
+        return [d for d in range(len(value.axes)) if d != row.channel]
 
-    def promises(self, found: Rule) -> bool:
+    def promises(self, row: Operator) -> bool:
         """Whether the dead positions of the outputs are zero; what comes of no elements at all may be anything."""
         empty = any(value is not None and 0 in value.shape for value in self.values)
-        return not empty and not self.thawed and found.quiet(self)
+        return not empty and not self.thawed and row.zero(self)
 
 
 def complete(out: Any, shape: tuple[int, ...] | None) -> Value | None:

@@ -1,19 +1,23 @@
-"""Operators that pick positions of an axis: Split, Slice, Gather, and what scatters into it."""
+"""Operators that pick positions of an axis: Split, Slice, Gather."""
 
 from typing import Any
 
 import numpy as np
 
-from onnxprune.channels.boxes import Value
-from onnxprune.channels.labels import Axes, LabelError, Labels, fixed, is_fixed
-from onnxprune.channels.op import Op, on
-from onnxprune.channels.promises import first
-from onnxprune.channels.tables import repair, rule
+from onnxprune.operators.boxes import Value
+from onnxprune.operators.facts import Facts, facts, padded
+from onnxprune.operators.labels import Axes, LabelError
+from onnxprune.operators.likeness import mix
+from onnxprune.operators.op import Op, on
+from onnxprune.operators.promises import first
+from onnxprune.operators.registry import LARGEST_VALUE, Arrays, Attributes, Shape, Trait, by_reference, define
+from onnxprune.operators.site import Site, numbers_name, spread
 
 ALL = np.iinfo(np.int64).max
 
+_PART = Trait.MOVES | Trait.RANGE | Trait.MAPS
 
-@rule("Split", quiet=first, tangled=True)
+
 def split(op: Op, *, axis: int = 0, **_: Any) -> list[Axes] | list[Value]:
     sizes = [shape[axis] for shape in op.shapes if shape is not None]
     if len(sizes) < len(op.shapes):
@@ -32,7 +36,6 @@ def split(op: Op, *, axis: int = 0, **_: Any) -> list[Axes] | list[Value]:
     return [on(x, axis, op.part(part)) for part in parts]
 
 
-@repair("Split")
 def repair_split(edit: Any, axis: int = 0, num_outputs: int | None = None, **_: Any) -> None:
     counts = [edit.count_out(k, axis) for k in range(len(edit.node.output))]
     told = edit.ints(1, "split")
@@ -45,7 +48,31 @@ def repair_split(edit: Any, axis: int = 0, num_outputs: int | None = None, **_: 
             edit.drop_attribute("num_outputs")
 
 
-@rule("Slice", "DynamicSlice", quiet=first, tangled=True)
+def bound_split(site: Site) -> list[Facts | None] | None:
+    shape = site.shapes[0]
+    if shape is None or None in site.outputs:
+        return None
+    axis = site.attributes.get("axis", 0) % len(shape)
+    found = spread(site, axis)
+    if found is None:
+        return None
+    ends = np.cumsum([s[axis] for s in site.outputs if s is not None])
+    pieces = [np.split(a, ends[:-1], axis) for a in (found.low, found.high, found.identity, found.scale)]
+    return [Facts(*piece) for piece in zip(*pieces, strict=True)]
+
+
+def _split_shape(x: Arrays, a: Attributes) -> list[Shape | None]:
+    """Before opset 2 sizes may be left to the operator, which is of no use here."""
+    axis = a.get("axis", 0) % len(x[0])
+    return [tuple(size if k == axis else n for k, n in enumerate(x[0])) for size in a.get("split", ())]
+
+
+define(
+    "Split", couple=split, tangled=True, zero=first, repair=repair_split, follows=frozenset({1}), bound=bound_split,
+    apart=True, value=by_reference, shape=_split_shape, traits=_PART,
+)  # fmt: skip
+
+
 def slice_(op: Op, **attributes: Any) -> Axes | Value:
     value = op.values[0]
     if value is not None and value.tangle is not None:
@@ -86,7 +113,6 @@ def slices(ints: Any, x: Any, attributes: Any) -> list[tuple[int, Any]]:
     return found
 
 
-@repair("Slice", "DynamicSlice")
 def repair_slice(edit: Any, **attributes: Any) -> None:
     """Bounds follow the positions that stay; what is no slice of them any more becomes a Gather behind it."""
     sizes = [range(n) for n in edit.shape_in(0)]
@@ -108,7 +134,44 @@ def repair_slice(edit: Any, **attributes: Any) -> None:
     edit.set_ints(4, None, steps)
 
 
-@rule("Gather", quiet=first, tangled=True)
+def bound_slice(site: Site) -> Facts | None:
+    found, shape = site.inputs[0], site.shapes[0]
+    told = [site.some_numbers(k, name) for k, name in ((1, "starts"), (2, "ends"), (3, "axes"), (4, ""))]
+    if found is None or shape is None or told[0] is None or told[1] is None:
+        return None
+    if any(site.has(k) and (told[k - 1] is None or None in (told[k - 1] or ())) for k in (3, 4)):
+        return None
+    picks = slices(lambda k, _=None: told[k - 1], [range(n) for n in shape], {})
+    for axis, positions in picks:
+        if found.shape[axis] > 1:
+            if positions is None:
+                return None
+            found = found.map(lambda a, k=axis, p=positions: a.take(p, k))
+    return found.named(*(numbers_name(site, k, t) for k, t in enumerate(told, 1) if t is not None), site.kind)
+
+
+def _sliced_value(x: Arrays, a: Attributes) -> np.ndarray | None:
+    data = x[0]
+    if "starts" in a:
+        starts, ends, axes, steps = a["starts"], a["ends"], a.get("axes"), None
+    else:
+        starts, ends, axes, steps = (*x[1:], None, None)[:4]
+    axes = range(len(starts)) if axes is None else axes
+    steps = [1] * len(starts) if steps is None else steps
+    index: list[slice] = [slice(None)] * data.ndim
+    for s, e, k, step in zip(starts, ends, axes, steps, strict=True):
+        stop = None if int(step) < 0 and int(e) < -data.shape[int(k)] else int(e)
+        index[int(k)] = slice(int(s), stop, int(step))
+    return data[tuple(index)]
+
+
+define(
+    "Slice", couple=slice_, tangled=True, zero=first, repair=repair_slice, follows=frozenset({1, 2, 3, 4}),
+    bound=bound_slice, apart=True, value=_sliced_value, traits=_PART | Trait.NUMBERS,
+)  # fmt: skip
+define("DynamicSlice", couple=slice_, tangled=True, zero=first, repair=repair_slice, traits=Trait.MOVES)
+
+
 def gather(op: Op, *, axis: int = 0) -> Axes | Value:
     picks, rank = op.constant(1), len(op.values[0].axes) if op.values[0] is not None else 0
     axis %= rank
@@ -129,7 +192,6 @@ def gather(op: Op, *, axis: int = 0) -> Axes | Value:
     return (*x[:axis], *op.picked(op.pickable(x[axis], axis)[picks]), *x[axis + 1 :])
 
 
-@repair("Gather")
 def repair_gather(edit: Any, axis: int = 0, **_: Any) -> None:
     picks = edit.tensor(1)
     if picks is None or edit.live_in(0, axis).all():
@@ -139,95 +201,34 @@ def repair_gather(edit: Any, axis: int = 0, **_: Any) -> None:
     edit.set_tensor(1, edit.renumber(0, axis)[picks[np.ix_(*kept)] if kept else picks])
 
 
-@rule("ScatterND", quiet=lambda op: op.silent(0) and op.silent(2))
-def scatter_nd(op: Op, x: Axes, indices: Axes, updates: Axes, **_: Any) -> Axes:
-    """Indices (..., k) name positions on the first k axes; the axes behind these pass.
-
-    Where they are the grid of some positions of each axis, the updates stand in for these positions.
-    """
-    if not indices:
-        return op.unknown("scatters by indices of unknown shape")
-    k, known = indices[-1].size, op.constant(1)
-    op.freeze(*indices, why="scatters by it")
-    op.broadcast(x[k:], updates[len(indices) - 1 :])
-    lines = None if known is None else grid_lines(known)
-    if lines is None:
-        op.freeze(*x[:k], *updates[: len(indices) - 1], why="scatters into it by computed indices")
-        return x
-    for axis, (labels, replaced, line) in enumerate(zip(x, updates, lines, strict=False)):
-        op.tie(op.pickable(labels, axis)[line], replaced)
-        op.part(replaced)
-    return x
-
-
-def grid_lines(indices: np.ndarray) -> list[np.ndarray] | None:
-    """Positions on each axis of a grid of indices (n1, n2, ..., k) with k axes; None where it is no grid."""
-    k = indices.shape[-1]
-    if indices.ndim != k + 1 or indices.size == 0:
+def bound_gather(site: Site) -> Facts | None:
+    found, shape, picks = site.inputs[0], site.shapes[0], site.array(1)
+    picks = site.sizes(1) if picks is None and site.has(1) else picks
+    if picks is None:
+        return _looked_up(site)
+    if found is None or shape is None or picks.size > 1 << 16:
         return None
-    lines = [np.moveaxis(indices[..., j], j, 0).reshape(indices.shape[j], -1)[:, 0] for j in range(k)]
-    return lines if np.array_equal(np.stack(np.meshgrid(*lines, indexing="ij"), -1), indices) else None
+    axis = site.attributes.get("axis", 0) % len(shape)
+    whole = spread(site, axis)
+    return None if whole is None else whole.map(lambda a: a.take(picks.astype(np.int64), axis))
 
 
-@repair("ScatterND")
-def repair_scatter_nd(edit: Any, **_: Any) -> None:
-    indices = edit.tensor(1)
-    lines = None if indices is None else grid_lines(indices)
-    if lines is None or all(edit.live_in(0, j).all() for j in range(len(lines))):
-        return
-    new = [edit.renumber(0, j)[line[edit.live_in(2, j)]] for j, line in enumerate(lines)]
-    edit.set_tensor(1, np.stack(np.meshgrid(*new, indexing="ij"), -1))
+def _looked_up(site: Site) -> Facts | None:
+    """Rows of a table that the data picks: a column of one number is a constant."""
+    table, picks, axis = site.array(0), site.shapes[1], site.attributes.get("axis", 0)
+    if table is None or picks is None or axis % table.ndim or table.dtype.kind != "f":
+        return None
+    low, high = (fn(axis=0).astype(np.float64) for fn in (table.min, table.max))
+    place = mix(site.token, np.arange(low.size, dtype=np.uint64)).reshape(low.shape)
+    return padded(facts(low, high, place), len(picks) + low.ndim)
 
 
-@rule("GatherND", quiet=first)
-def gather_nd(op: Op, x: Axes, indices: Axes, *, batch_dims: int = 0) -> Axes:
-    """Indices (..., k) pick positions of the first k axes; the axes behind these pass."""
-    if batch_dims or not indices:
-        return op.unknown("picks positions by computed indices")
-    k = indices[-1].size
-    op.freeze(*x[:k], *indices, why="picks positions of it")
-    op.selects = op.weights[0] and len(x) - k > 1  # a matrix or filter of each expert
-    return (*(fixed(n.size) for n in indices[:-1]), *x[k:])
+def _small_when_gathered(x: Arrays) -> bool:
+    return x[0].size * x[1].size <= LARGEST_VALUE * max(1, x[0].shape[0] if x[0].ndim else 1)
 
 
-@rule("GatherElements", quiet=first, takes=lambda op: [op.attributes.get("axis", 0)])
-def gather_elements(op: Op, x: Axes, indices: Axes, *, axis: int = 0) -> Axes:
-    """Positions of one axis that the indices say, element by element; along the other axes channels pass."""
-    axis %= len(x)
-    op.freeze(x[axis], indices[axis], why="picks positions of it")
-    return tuple(fixed(indices[k].size) if k == axis else _passing(op, k, x, indices) for k in range(len(x)))
-
-
-@rule("ScatterElements", "Scatter", quiet=lambda op: op.silent(0) and op.silent(2))
-def scatter_elements(op: Op, x: Axes, indices: Axes, updates: Axes, *, axis: int = 0, **_: Any) -> Axes:
-    """Elements go to the positions of one axis that the indices say; along the other axes channels pass."""
-    axis %= len(x)
-    op.freeze(x[axis], indices[axis], updates[axis], why="scatters into it")
-    for k in range(len(x)):
-        if k != axis and _passing(op, k, x, indices).size == x[k].size:
-            op.tie(x[k], updates[k])
-        elif k != axis:
-            op.freeze(updates[k], why="scatters into some positions of it")
-    return tuple(fixed(labels.size) if k == axis else labels for k, labels in enumerate(x))
-
-
-def _passing(op: Op, axis: int, x: Axes, indices: Axes) -> Labels:
-    """Channels for each of which there are indices; such as know nothing of channels lose those that go."""
-    labels, line = x[axis], indices[axis]
-    whole = labels.size == line.size and not (op.open_in(0, axis) or op.open_in(1, axis))
-    if not whole:
-        op.freeze(labels, line, why="picks some positions of it")
-        return fixed(line.size)
-    return labels if is_fixed(line) else op.tie(labels, line)
-
-
-@repair("GatherElements", "ScatterElements", "Scatter")
-def repair_elements(edit: Any, axis: int = 0, **_: Any) -> None:
-    for k, size in enumerate(edit.sizes_in(1)):
-        if k != axis % edit.rank_in(0) and size != edit.count_in(0, k):
-            edit.gather_input(1, k, np.flatnonzero(edit.live_in(0, k)))
-
-
-@rule("Compress", "OneHot", "NonMaxSuppression", "NonZero", "Unique")
-def by_data(op: Op, *_: Axes | None, **__: Any) -> Axes:
-    return op.unknown("gives a shape that depends on the data")
+define(
+    "Gather", couple=gather, tangled=True, zero=first, repair=repair_gather, bound=bound_gather, apart=True,
+    value=lambda x, a: np.take(x[0], x[1].astype(np.int64), axis=a.get("axis", 0)), small=_small_when_gathered,
+    traits=_PART | Trait.LOOKS_UP,
+)  # fmt: skip

@@ -1,4 +1,4 @@
-"""Operators that move elements without changing them: labels move along."""
+"""Operators that repeat, pad, resize or crop: labels move along, and what is new has channels of its own."""
 
 import math
 from collections.abc import Mapping
@@ -6,81 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.channels.boxes import Value
-from onnxprune.channels.labels import Axes, Labels, fixed, is_fixed, repeated
-from onnxprune.channels.op import Op, on
-from onnxprune.channels.promises import first, joined, provided
-from onnxprune.channels.tables import repair, rule
+from onnxprune.operators.facts import Facts, facts, padded, reduced
+from onnxprune.operators.labels import Axes, Labels, fixed, is_fixed, repeated
+from onnxprune.operators.likeness import bits, mix, name_of
+from onnxprune.operators.op import Op
+from onnxprune.operators.promises import first, provided
+from onnxprune.operators.registry import LARGEST_VALUE, Arrays, Trait, by_reference, define
+from onnxprune.operators.site import Site, numbers_name
 
 
-@rule("Reshape", "Flatten", "Unsqueeze", quiet=first, tangled=True)
-def reshape(op: Op, **_: Any) -> Value:
-    return op.reshape(op.shapes[0])
+def _small_when_repeated(x: Arrays) -> bool:
+    return x[0].size * math.prod(max(1, abs(int(v))) for v in x[1].ravel()) <= LARGEST_VALUE
 
 
-@rule("Squeeze", quiet=first, tangled=True)
-def squeeze(op: Op, *, axes: Any = None, **_: Any) -> Value:
-    """Where the axes are not told, all of length 1 go: with open lengths not even the rank is known."""
-    value = op.values[0]
-    if value is not None and op.ints(1, axes) is None and any(op.open_in(0, k) for k in range(len(value.axes))):
-        return op.unknown("drops all axes of one position, and the model leaves open which these are")
-    return op.reshape(op.shapes[0])
-
-
-@repair("Reshape")
-def repair_reshape(edit: Any, allowzero: int = 0, **_: Any) -> None:
-    """Sizes that still come out right (0, −1, computed ones) stay as they are."""
-    target = edit.ints(1, "shape")
-    shape = edit.shape_out(0)
-    if target is None:
-        return
-    told = [int(v) for v in target]
-    copied = [0 if allowzero else size for size in edit.shape_in(0)]
-    actual = [copied[k] if v == 0 and not allowzero else v for k, v in enumerate(told)]
-    was = edit.original(1, edit.attribute("shape")) or told
-    wrong = [k for k, v in enumerate(actual) if v not in (-1, shape[k]) or (told[k] == 0 != was[k])]
-    if wrong:
-        edit.set_ints(1, "shape", {k: shape[k] for k in wrong})
-
-
-@repair("Squeeze")
-def repair_squeeze(edit: Any, axes: Any = None, **_: Any) -> None:
-    """Which axes go must be said where another one has come down to one position."""
-    if edit.now(1, axes) is None and 1 in edit.shape_out(0):
-        edit.add_ints(1, "axes", [k for k in range(edit.rank_in(0)) if edit.size_in(0, k) == 1])
-
-
-@rule("Transpose", quiet=first, tangled=True)
-def transpose(op: Op, *, perm: Any = None) -> Value:
-    value = op.values[0]
-    if value is None:
-        return op.unknown("has no input")
-    return op.transpose(list(perm) if perm is not None else range(len(value.axes))[::-1])
-
-
-@rule("Concat", quiet=joined)
-def concat(op: Op, *xs: Axes, axis: int = 1, **_: Any) -> Axes:
-    axis %= len(xs[0])
-    columns = zip(*xs, strict=True)
-    return tuple(np.concatenate(x) if k == axis else op.coupling.join(x) for k, x in enumerate(columns))
-
-
-@rule("DepthToSpace", channel=1, quiet=first)
-def depth_to_space(op: Op, x: Axes, *, blocksize: int, mode: bytes | str = b"DCR") -> Axes:
-    square = blocksize * blocksize
-    grid = x[1].reshape(-1, square).T if mode in (b"CRD", "CRD") else x[1].reshape(square, -1)
-    op.freeze(*x[2:], why="interleaves it with channels")
-    op.tie(grid[:1], grid)
-    return (x[0], grid[0], ...)  # type: ignore[return-value]
-
-
-@rule("SpaceToDepth", channel=1, quiet=first)
-def space_to_depth(op: Op, x: Axes, *, blocksize: int) -> Axes:
-    op.freeze(*x[2:], why="interleaves it with channels")
-    return (x[0], repeated(x[1], blocksize * blocksize), ...)  # type: ignore[return-value]
-
-
-@rule("Tile", quiet=first)
 def tile(op: Op, x: Axes, *_: Axes | None, **attributes: Any) -> Axes:
     repeats = op.some_ints(1, attributes.get("repeats"))
     if repeats is None:
@@ -101,7 +39,6 @@ def _repeated(op: Op, axis: int, labels: Labels, times: int | None) -> Labels:
     return labels if times == 1 else repeated(labels, times)
 
 
-@repair("Tile")
 def repair_tile(edit: Any, repeats: Any = None, **_: Any) -> None:
     told = edit.ints(1, None if repeats is None else "repeats")
     if told is None or edit.draft.opset < 6:
@@ -110,7 +47,30 @@ def repair_tile(edit: Any, repeats: Any = None, **_: Any) -> None:
     edit.set_ints(1, None, {k: n for k, n in enumerate(wanted) if n != told[k]})
 
 
-@rule("Expand", quiet=first)
+def bound_repeat(site: Site) -> Facts | None:
+    """Positions that are repeated are copies of each other."""
+    pair, after = site.fact(0), site.outputs[0]
+    if pair is None or after is None:
+        return None
+    found, before = pair
+    aligned = (1,) * (len(after) - len(before)) + before
+    wider = padded(found, len(after))
+    times = [b // a if wider.shape[k] > 1 else 1 for k, (a, b) in enumerate(zip(aligned, after, strict=True))]
+    if any(wider.shape[k] > 1 and site.open_out(k) for k in range(len(after))):
+        return None
+    wider = wider.map(lambda a: np.tile(a, times))
+    sizes = [name_of(site.node.output[0] if site.open_out(k) else str(n)) for k, n in enumerate(after)]
+    return Facts(wider.low, wider.high, mix(wider.identity, site.kind, *sizes), wider.scale)
+
+
+_COPIES = Trait.MOVES | Trait.RANGE | Trait.NUMBERS | Trait.REPEATS
+
+define(
+    "Tile", couple=tile, zero=first, repair=repair_tile, follows=frozenset({1}), bound=bound_repeat, apart=True,
+    value=by_reference, small=_small_when_repeated, traits=_COPIES,
+)  # fmt: skip
+
+
 def expand(op: Op, x: Axes, _: Axes) -> Axes:
     """An axis that is expanded from one position has channels of its own, all alike."""
     shape = op.shapes[0]
@@ -123,7 +83,6 @@ def expand(op: Op, x: Axes, _: Axes) -> Axes:
     )
 
 
-@repair("Expand")
 def repair_expand(edit: Any, **_: Any) -> None:
     target, shape, given = edit.ints(1), edit.shape_out(0), edit.shape_in(0)
     if target is not None:
@@ -133,13 +92,18 @@ def repair_expand(edit: Any, **_: Any) -> None:
         edit.set_ints(1, None, {k: shape[off + k] for k, v in enumerate(become) if v != shape[off + k]})
 
 
+define(
+    "Expand", couple=expand, zero=first, repair=repair_expand, follows=frozenset({1}), bound=bound_repeat, apart=True,
+    value=by_reference, small=_small_when_repeated, traits=_COPIES | Trait.MAPS,
+)  # fmt: skip
+
+
 def _stays_inside(attributes: Mapping[str, Any]) -> bool:
     """Whether every element comes of the input, or is zero."""
     region = attributes.get("coordinate_transformation_mode") == b"tf_crop_and_resize"
     return not (region and attributes.get("extrapolation_value", 0.0))
 
 
-@rule("Resize", "Upsample", channel=1, quiet=provided(_stays_inside))
 def resize(op: Op, x: Axes, *told: Axes | None, axes: Any = None, **attributes: Any) -> Axes:
     shape = op.shapes[0]
     op.freeze(*(labels for value in told if value for labels in value), why="resizes by it")
@@ -157,7 +121,6 @@ def resize(op: Op, x: Axes, *told: Axes | None, axes: Any = None, **attributes: 
     return tuple(out)
 
 
-@repair("Resize")
 def repair_resize(edit: Any, axes: Any = None, **_: Any) -> None:
     sizes, shape = edit.ints(3), edit.shape_out(0)
     if sizes is not None and len(sizes):
@@ -165,7 +128,32 @@ def repair_resize(edit: Any, axes: Any = None, **_: Any) -> None:
         edit.set_ints(3, None, {k: shape[d] for k, (d, v) in enumerate(zip(dims, sizes, strict=True)) if v != shape[d]})
 
 
-@rule("Pad", quiet=lambda op: op.zero_padded() and op.silent(0))
+def bound_resize(site: Site) -> Facts | None:
+    """Between its neighbours, where no axis of channels is resized; cubic ones overshoot."""
+    found, before, after = site.inputs[0], site.shapes[0], site.outputs[0]
+    if found is None or before is None or after is None:
+        return None
+    changed = [k for k, (a, b) in enumerate(zip(before, after, strict=True)) if a != b]
+    if site.attributes.get("coordinate_transformation_mode") == b"tf_crop_and_resize":
+        return None
+    found = reduced(found, [k for k in changed if k > 1]) if not {0, 1} & set(changed) else None
+    if found is None or any(n > 1 for n in found.shape[2:]):
+        return None
+    soft = site.attributes.get("mode", b"nearest") in (b"nearest", b"linear", b"bilinear") or found.constant
+    low, high = np.where(soft, found.low, -np.inf), np.where(soft, found.high, np.inf)
+    return facts(low, high, mix(found.identity, site.kind, site.token), found.scale)
+
+
+define(
+    "Resize", couple=resize, channel=1, zero=provided(_stays_inside), repair=repair_resize, follows=frozenset({2, 3}),
+    bound=bound_resize, apart=True, traits=Trait.RANGE | Trait.MAPS | Trait.NUMBERS,
+)  # fmt: skip
+define(
+    "Upsample", couple=resize, channel=1, zero=provided(_stays_inside), follows=frozenset({1}), bound=bound_resize,
+    apart=True, traits=Trait.NUMBERS,
+)  # fmt: skip
+
+
 def pad(op: Op, x: Axes, *_: Axes | None, **attributes: Any) -> Axes:
     """Constant padding of a channel axis makes channels of its own; they can go as well."""
     before, after = pads_of(op, len(x), attributes)
@@ -198,7 +186,6 @@ def pads_of(op: Op, rank: int, attributes: Any) -> tuple[list[int | None], list[
     return before, after
 
 
-@repair("Pad")
 def repair_pad(edit: Any, pads: Any = None, paddings: Any = None, **_: Any) -> None:
     name = "paddings" if paddings is not None else "pads"
     given, original = edit.ints(1, name), edit.original(1, pads or paddings)
@@ -219,42 +206,44 @@ def repair_pad(edit: Any, pads: Any = None, paddings: Any = None, **_: Any) -> N
     edit.set_ints(1, name, {k: v for k, v in changed.items() if v != given[k]})
 
 
-@rule("ReverseSequence", "Reverse")
-def reverse(op: Op, x: Axes, *_: Axes | None, time_axis: int = 0, batch_axis: int = 1, **__: Any) -> Axes:
-    op.freeze(x[time_axis], x[batch_axis], why="reverses it")
-    return x
+def bound_pad(site: Site) -> Facts | None:
+    """Constants that other numbers are put around are no constants; an edge or a mirror of them is."""
+    found, shape = site.inputs[0], site.shapes[0]
+    amounts = site.some_numbers(1, "pads") or site.attributes.get("paddings")
+    if found is None or shape is None or amounts is None or site.has(3) or len(amounts) != 2 * len(shape):
+        return None
+    rank = len(shape)
+    name = numbers_name(site, 1, amounts)
+    if any(None in amounts[k::rank] and found.shape[k] > 1 for k in range(rank)):
+        return None
+    widths = [tuple(1 if n is None else int(n) for n in amounts[k::rank]) for k in range(rank)]  # by any amount
+    varied = [k for k, w in enumerate(widths) if max(w) and found.shape[k] > 1]
+    flat = site.attributes.get("mode", b"constant") in (b"constant", "constant")
+    if any(min(w) < 0 for w in widths) or (varied and not flat):
+        return None
+    low, high = found.low, found.high
+    if flat:
+        given = site.array(2) if site.has(2) else site.attributes.get("value", 0.0)
+        if given is None:
+            return None
+        fill = float(np.ravel(given)[0]) if np.size(given) else 0.0
+        if any(max(w) for k, w in enumerate(widths) if k not in varied):
+            low, high = np.minimum(low, fill), np.maximum(high, fill)
+        if varied:
+            around = [w if k in varied else (0, 0) for k, w in enumerate(widths)]
+            low, high = (np.pad(a, around, constant_values=fill) for a in (low, high))
+            found = found.map(lambda a: np.pad(a, around, constant_values=1))
+        if fill:
+            return facts(low, high, mix(found.identity, bits(found.scale), bits(fill), name, site.kind))
+    return facts(low, high, mix(found.identity, name, site.kind), found.scale)
 
 
-@rule("Trilu", quiet=first)
-def trilu(op: Op, x: Axes, *_: Axes | None, **__: Any) -> Axes:
-    op.freeze(*x[-2:], why="keeps a triangle of it")
-    return x
+def _small_when_padded(x: Arrays) -> bool:
+    return x[0].size + sum(abs(int(v)) for v in x[1].ravel()) <= LARGEST_VALUE and x[0].ndim == 1
 
 
-@rule("GridSample", quiet=first, takes=lambda op: range(2, len(op.shapes[0] or ())))
-def grid_sample(op: Op, x: Axes, grid: Axes, **_: Any) -> Axes:
-    op.freeze(*x[2:], *grid[1:], why="samples it")
-    return (op.tie(x[0], grid[0]), x[1], ...)  # type: ignore[return-value]
-
-
-@rule("Col2Im", channel=1, quiet=first)
-def columns_to_image(op: Op, x: Axes, *_: Axes | None, **__: Any) -> Axes:
-    """Columns (samples, channels · places in a block, blocks) become maps again."""
-    grid = x[1].reshape(-1, math.prod(op.told(2)))
-    op.freeze(x[2], why="puts blocks of it into their places")
-    op.tie(grid[:, :1], grid)
-    return (x[0], grid[:, 0], ...)  # type: ignore[return-value]
-
-
-@rule("Crop", quiet=first)
-def crop(op: Op, x: Axes, **_: Any) -> Axes:
-    """Of early Windows exports: crops height and width."""
-    op.freeze(*x[2:], why="crops it")
-    return on(on(x, 2, _cropped(op, 2)), 3, _cropped(op, 3))
-
-
-def _cropped(op: Op, axis: int) -> Any:
-    shape = op.shapes[0]
-    if shape is None:
-        return op.unknown("crops to a size that is not known")
-    return fixed(shape[axis])
+define(
+    "Pad", couple=pad, zero=lambda op: op.zero_padded() and op.silent(0), repair=repair_pad, follows=frozenset({1}),
+    bound=bound_pad, apart=True, value=by_reference, small=_small_when_padded,
+    traits=Trait.RANGE | Trait.MAPS | Trait.NUMBERS,
+)  # fmt: skip

@@ -1,0 +1,235 @@
+"""Attention in one node: whole heads go, or the same share of every head.
+
+Heads of keys and values that several query heads share go together with these.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from onnxprune.operators.facts import Facts, expanded, reduced
+from onnxprune.operators.intervals import zeros
+from onnxprune.operators.labels import Axes, Labels, fixed
+from onnxprune.operators.op import Op
+from onnxprune.operators.registry import Arrays, Attributes, Shape, Trait, define
+from onnxprune.operators.site import Site
+
+
+def couple_heads(op: Op, q: Labels, k: Labels, v: Labels, *, scores: bool) -> Labels:
+    """Tie the features of queries, keys and values, and return labels of the heads (all fixed if none can go).
+
+    Args:
+        op: the node.
+        q, k, v: (key heads, queries per key · width), (key heads, width), (key heads, value width).
+        scores: the dead features of q and k are zero, so that some of them may go.
+    """
+    if op.heads:
+        head = k[:, 0]
+        for grid in (k, v, q):
+            op.tie(np.broadcast_to(head[:, None], grid.shape), grid)
+        return head
+    width = k[0]
+    op.tie(np.broadcast_to(width, k.shape), k)
+    op.tie(np.broadcast_to(width, (q.size // width.size, width.size)), q.reshape(-1, width.size))
+    op.tie(np.broadcast_to(v[0], v.shape), v)
+    if scores:
+        op.demands.append(width)
+    else:
+        op.freeze(width, why="multiplies queries by keys, and removed features would count")
+    return fixed(k.shape[0])
+
+
+def pair_costs(op: Op, queries: Axes, keys: Axes, scored: Labels, mixed: Labels) -> None:
+    """Scores, and their products with the values: for every pair of tokens."""
+    pairs = queries[0].size * queries[1].size * keys[1].size
+    op.macs(pairs, scored.ravel())
+    op.macs(pairs, mixed.ravel())
+
+
+def keep_scale(edit: Any, before: int, after: int) -> None:
+    """The scale of the scores follows the width of the heads unless it is told."""
+    if before != after and not edit.attribute("scale"):
+        edit.set_attribute("scale", 1 / math.sqrt(before))
+
+
+def score_bias(op: Op, bias: Axes, head: Labels) -> None:
+    """Added to the scores: (batch, heads, queries, keys), sizes of 1 broadcast."""
+    for k, labels in enumerate(bias):
+        if k == len(bias) - 3 and labels.size == head.size:
+            op.tie(head, labels)
+        else:
+            op.freeze(labels, why="attends over it")
+
+
+# --- the standard operator ---------------------------------------------------
+
+
+def attention(
+    op: Op, q: Axes, k: Axes, v: Axes, mask: Axes | None = None, past_k: Axes | None = None, past_v: Axes | None = None,
+    lengths: Axes | None = None, *, q_num_heads: int = 0, kv_num_heads: int = 0, **_: Any,
+) -> Any:  # fmt: skip
+    """(batch, tokens, features of all heads), or (batch, heads, tokens, width) where the heads stand apart."""
+    if past_k or past_v or any(op.given[1:]):
+        return op.unknown("keeps earlier tokens or hands out its scores")
+    op.freeze(*(lengths or ()), q[0], k[0], v[0], why="attends over it")
+    if len(q) == 4:
+        return [_heads_apart(op, q, k, v, mask), *[(...,)] * (len(op.given) - 1)]
+    grids = [x[2].reshape(kv_num_heads, -1) for x in (q, k, v)]
+    quiet = op.silent(0) and op.silent(1)
+    head = couple_heads(op, *grids, scores=quiet)
+    op.freeze(q[1], k[1], v[1], why="attends over it")
+    if mask is not None:
+        score_bias(op, mask, np.repeat(head, q_num_heads // kv_num_heads))
+    shared = grids[2][:, None, :]
+    out = np.broadcast_to(shared, (kv_num_heads, q_num_heads // kv_num_heads, shared.shape[2])).ravel()
+    pair_costs(op, q, k, grids[0], out)
+    return [(q[0], q[1], out), *[(...,)] * (len(op.given) - 1)]
+
+
+def _heads_apart(op: Op, q: Axes, k: Axes, v: Axes, mask: Axes | None) -> Axes:
+    op.freeze(q[2], k[2], v[2], why="attends over it")
+    grid = q[1].reshape(k[1].size, -1)
+    op.tie(np.broadcast_to(k[1][:, None], grid.shape), grid)
+    op.tie(k[1], v[1])
+    op.tie(q[3], k[3])
+    if op.silent(0) and op.silent(1):
+        op.demands.append(q[3])
+    else:
+        op.freeze(q[3], why="multiplies queries by keys, and removed features would count")
+    if mask is not None:
+        score_bias(op, mask, q[1])
+    op.macs(q[0].size * q[2].size * k[2].size, q[1], q[3])
+    op.macs(q[0].size * q[2].size * k[2].size, q[1], v[3])
+    return (q[0], q[1], q[2], v[3])
+
+
+def repair_attention(edit: Any, q_num_heads: int = 0, kv_num_heads: int = 0, **_: Any) -> None:
+    if edit.rank_in(0) == 4:
+        keep_scale(edit, edit.size_in(0, 3), edit.count_in(0, 3))
+        return
+    live = edit.live_in(1, 2).reshape(kv_num_heads, -1)
+    heads = int(live.any(axis=1).sum())
+    edit.set_attribute("kv_num_heads", heads)
+    edit.set_attribute("q_num_heads", heads * q_num_heads // kv_num_heads)
+    keep_scale(edit, live.shape[1], int(live.any(axis=0).sum()))
+
+
+def silent_along(site: Site, k: int, axis: int) -> np.ndarray | None:
+    """Positions on one axis of input k at which it is zero always, bool."""
+    found, shape = site.inputs[k], site.shapes[k]
+    if found is None or shape is None:
+        return None
+    axis %= len(shape)
+    whole = expanded(reduced(found, [d for d in range(len(shape)) if d != axis]), shape, [axis])
+    return None if whole is None else (whole.constant & (whole.low == 0)).ravel()
+
+
+def bound_attention(site: Site) -> list[Facts | None] | None:
+    """Means of values: a feature that is zero in all of them is zero in their means."""
+    out, shape = site.outputs[0], site.shapes[2] if len(site.shapes) > 2 else None
+    early = {"MultiHeadAttention": (6, 7), "GroupQueryAttention": (3, 4), "Attention": (4, 5)}[site.node.op_type]
+    bias = site.array(3) if site.node.op_type == "MultiHeadAttention" and site.has(3) else np.zeros(1)
+    if bias is None or out is None or shape is None or any(site.has(k) for k in early):
+        return None
+    axis = 1 if len(out) == 4 else -1
+    silent = silent_along(site, 2, axis)
+    if silent is None:
+        return None
+    silent = silent & (bias[-silent.size :] == 0)
+    heads = site.attributes.get("kv_num_heads", 0) or (len(silent) if axis == 1 else 1)
+    times = out[axis] // len(silent)  # query heads that share one of these
+    silent = np.repeat(silent.reshape(heads, -1), times, 0).ravel()
+    return [zeros(site, silent.reshape([-1 if k == axis % len(out) else 1 for k in range(len(out))]))]
+
+
+define(
+    "Attention", couple=attention, repair=repair_attention, bound=bound_attention, factors=(0, 1),
+    traits=Trait.LAYER | Trait.ATTENDS,
+)  # fmt: skip
+
+
+# --- onnxruntime: MultiHeadAttention, GroupQueryAttention --------------------
+
+
+def multi_head(
+    op: Op, q: Axes, k: Axes | None = None, v: Axes | None = None, b: Axes | None = None, padding: Axes | None = None,
+    bias: Axes | None = None, past_k: Axes | None = None, past_v: Axes | None = None, *_: Axes | None,
+    num_heads: int, **__: Any,
+) -> Any:  # fmt: skip
+    """Queries, keys and values (batch, tokens, features of all heads)."""
+    if k is None or v is None or not len(q) == len(k) == len(v) == 3 or past_k or past_v or any(op.given[1:]):
+        return op.unknown("packs its inputs or keeps earlier tokens")
+    grids = [x[2].reshape(num_heads, -1) for x in (q, k, v)]
+    quiet = op.silent(0) and op.silent(1) and op.silent(3)
+    head = couple_heads(op, *grids, scores=quiet)
+    if b is not None:
+        op.tie(np.concatenate([q[2], k[2], v[2]]), b[0])
+    op.freeze(*(padding or ()), q[0], q[1], *k[:2], *v[:2], why="attends over it")
+    if bias is not None:
+        score_bias(op, bias, head)
+    pair_costs(op, q, k, grids[0], grids[2])
+    return [(q[0], q[1], v[2]), *[(...,)] * (len(op.given) - 1)]
+
+
+def repair_multi_head(edit: Any, num_heads: int, **_: Any) -> None:
+    live = edit.live_in(1, 2).reshape(num_heads, -1)
+    edit.set_attribute("num_heads", int(live.any(axis=1).sum()))
+    keep_scale(edit, live.shape[1], int(live.any(axis=0).sum()))
+
+
+def _multi_head_shape(x: Arrays, _: Attributes) -> list[Shape | None]:
+    query, value = x[0], x[2] if len(x) > 2 else None
+    if len(query) == 5:  # packed: (batch, tokens, heads, 3, width)
+        return [(*query[:2], query[2] * query[4])]
+    if value is None:
+        return [query]
+    return [(*query[:2], value[2] if len(value) == 3 else value[1] * value[3])]
+
+
+define(
+    "com.microsoft:MultiHeadAttention", couple=multi_head, repair=repair_multi_head, bound=bound_attention,
+    factors=(0, 1), shape=_multi_head_shape, traits=Trait.ATTENDS,
+)  # fmt: skip
+
+
+def group_query(
+    op: Op, q: Axes, k: Axes | None = None, v: Axes | None = None, past_k: Axes | None = None,
+    past_v: Axes | None = None, *rest: Axes | None, num_heads: int, kv_num_heads: int, **_: Any,
+) -> Any:  # fmt: skip
+    """Whole groups of query heads with the key and value head that they share; their width stays."""
+    if k is None or v is None or any(x for x in rest[4:] if x) or op.given[3:4] == [True]:
+        return op.unknown("packs its inputs or hands out its scores")
+    head = k[2].reshape(kv_num_heads, -1)[:, 0]
+    for x in (q, k, v):
+        grid = x[2].reshape(kv_num_heads, -1)
+        op.tie(np.broadcast_to(head[:, None], grid.shape), grid)
+    for past in (past_k, past_v):
+        if past is not None:
+            op.tie(head, past[1])
+            op.freeze(past[0], *past[2:], why="attends over it")
+    op.freeze(q[0], q[1], *k[:2], *v[:2], *(x for axes in rest if axes for x in axes), why="attends over it")
+    pair_costs(op, q, k, q[2], q[2])
+    return [(q[0], q[1], q[2]), *[(fixed(q[0].size), head, ...)] * (len(op.given) - 1)]
+
+
+def repair_group_query(edit: Any, num_heads: int, kv_num_heads: int, **_: Any) -> None:
+    live = edit.live_in(1, 2)
+    kept = edit.count_in(1, 2) * kv_num_heads // live.size
+    edit.set_attribute("kv_num_heads", kept)
+    edit.set_attribute("num_heads", kept * num_heads // kv_num_heads)
+
+
+def _grouped_query(x: Arrays, a: Attributes) -> list[Shape | None]:
+    (batch, tokens, features), heads, shared = x[0], a["num_heads"], a["kv_num_heads"]
+    if len(x) < 2 or x[1] is None:  # packed: queries, keys and values
+        return [(batch, tokens, features * heads // (heads + 2 * shared))]
+    earlier = len(x) > 3 and x[3] is not None
+    present = None if earlier else (batch, shared, x[1][1], features // heads)
+    return [x[0], present, present]
+
+
+define(
+    "com.microsoft:GroupQueryAttention", couple=group_query, repair=repair_group_query, bound=bound_attention,
+    factors=(0, 1), shape=_grouped_query, traits=Trait.ATTENDS,
+)  # fmt: skip

@@ -1,0 +1,215 @@
+"""Element-wise functions of several values: channels of broadcast operands are the same channels."""
+
+from typing import Any
+
+import numpy as np
+
+from onnxprune.operators.activations import pointwise
+from onnxprune.operators.facts import Facts, aligned, facts
+from onnxprune.operators.intervals import NEAR_SUM, affine, times
+from onnxprune.operators.labels import Axes, fixed
+from onnxprune.operators.likeness import EXACT, bits, mix
+from onnxprune.operators.op import Op
+from onnxprune.operators.promises import every, first, only, some
+from onnxprune.operators.registry import Alike, Arrays, Attributes, Trait, by_reference, define, in_numpy
+from onnxprune.operators.site import Site
+
+
+def combine(op: Op, *xs: Axes | None, **attributes: int) -> Axes:
+    if op.opset < 7 and attributes.get("broadcast") and len(xs) == 2 and xs[0] is not None and xs[1] is not None:
+        xs = (xs[0], _aligned(xs[0], xs[1], attributes.get("axis")))
+    return op.broadcast(*xs)
+
+
+def _aligned(x: Axes, y: Axes, axis: int | None) -> Axes:
+    """The second operand of the broadcast before opset 7, padded to the end as numpy does it."""
+    start = len(x) - len(y) if axis is None else axis
+    return (*y, *(fixed(1) for _ in range(len(x) - start - len(y))))
+
+
+def bound_arithmetic(site: Site) -> Facts | None:
+    if site.opset < 7 and site.attributes.get("broadcast"):
+        return None
+    op, pair = site.node.op_type, [site.fact(k) for k in (0, 1)]
+    both = aligned([p for p in pair if p is not None]) if None not in pair else None
+    if both is None:
+        return None
+    x, y = both
+    data = [site.array(k) is None for k in (0, 1)]
+    if data == [True, False] or (data == [False, True] and op in ("Add", "Mul")):
+        value, number = (x, y.low) if data[0] else (y, x.low)
+        if not np.isfinite(number).all() or (op == "Div" and not number.all()):
+            return None
+        if op in ("Mul", "Div"):
+            return affine(value, number if op == "Mul" else 1 / number, np.zeros(1), EXACT)
+        return affine(value, np.ones(1), number if op == "Add" else -number, NEAR_SUM)
+    return combined(site, op, x, y)
+
+
+def combined(site: Site, op: str, x: Facts, y: Facts) -> Facts:
+    """Add, Sub, Mul or Div of two values that both depend on data."""
+    if op == "Add":
+        low, high = x.low + y.low, x.high + y.high
+    elif op == "Sub":
+        low, high = x.low - y.high, x.high - y.low
+    elif op == "Mul":
+        corners = [times(a, b) for a in (x.low, x.high) for b in (y.low, y.high)]
+        low, high = np.minimum.reduce(corners), np.maximum.reduce(corners)
+    else:
+        none = (x.low == 0) & (x.high == 0) & all(b == 1 for a, b in zip(x.shape, y.shape, strict=True) if a > 1)
+        fixed = (x.constant & y.constant & (y.low != 0)) | none  # else zero by zero would be zero no more
+        ratio = np.divide(x.low, y.low, out=np.zeros(np.broadcast_shapes(x.shape, y.shape)), where=fixed & ~none)
+        low, high = np.where(fixed, ratio, -np.inf), np.where(fixed, ratio, np.inf)
+    if op == "Mul":
+        return facts(low, high, mix(x.identity, y.identity, site.kind), x.scale * y.scale)
+    if op == "Div":
+        return facts(low, high, mix(x.identity, y.identity, site.kind), x.scale / y.scale)
+    return facts(low, high, mix(x.identity, y.identity, bits(y.scale / x.scale), site.kind), x.scale)
+
+
+def bound_several(site: Site) -> Facts | None:
+    pairs = [site.fact(k) for k in range(len(site.node.input))]
+    found = aligned([p for p in pairs if p is not None]) if None not in pairs else None
+    if found is None:
+        return None
+    fold = {"Sum": np.add, "Mean": np.add, "Max": np.maximum, "Min": np.minimum}[site.node.op_type]
+    share = 1 / len(found) if site.node.op_type == "Mean" else 1.0
+    low, high, names = found[0].low, found[0].high, found[0].identity
+    for other in found[1:]:
+        low, high = fold(low, other.low), fold(high, other.high)
+        names = mix(names, other.identity, bits(other.scale / found[0].scale))
+    return facts(share * low, share * high, mix(names, site.kind), found[0].scale)
+
+
+_SUM: dict[str, Any] = {"couple": combine, "apart": True}
+
+define(
+    "Add", **_SUM, zero=every, bound=bound_arithmetic, value=in_numpy(np.add), labels_int32=True,
+    traits=Trait.ELEMENTWISE | Trait.SHIFTS | Trait.POWERS,
+)  # fmt: skip
+define(
+    "Sub", **_SUM, zero=every, bound=bound_arithmetic, value=in_numpy(np.subtract), labels_int32=True,
+    traits=Trait.ELEMENTWISE | Trait.SHIFTS,
+)  # fmt: skip
+define(
+    "Mul", **_SUM, zero=some, bound=bound_arithmetic, value=in_numpy(np.multiply), labels_int32=True,
+    traits=Trait.ELEMENTWISE | Trait.SHIFTS,
+)  # fmt: skip
+define("Sum Mean", **_SUM, zero=every, bound=bound_several, traits=Trait.ELEMENTWISE)
+define(
+    "Max", **_SUM, zero=every, bound=bound_several,
+    value=lambda x, _: np.asarray(np.max(np.broadcast_arrays(*x), axis=0)), traits=Trait.ELEMENTWISE | Trait.CLAMPS,
+)  # fmt: skip
+define(
+    "Min", **_SUM, zero=every, bound=bound_several,
+    value=lambda x, _: np.asarray(np.min(np.broadcast_arrays(*x), axis=0)), traits=Trait.ELEMENTWISE | Trait.CLAMPS,
+)  # fmt: skip
+
+
+def _nonzero_divisor(op: Op) -> bool:
+    """0 / y = 0, but 0 / 0 is none."""
+    return not op.quiet[1] and first(op)
+
+
+def divide(op: Op, *xs: Axes | None, **attributes: int) -> Axes:
+    if op.opset < 7 and attributes.get("broadcast") and xs[0] is not None and xs[1] is not None:
+        xs = (xs[0], _aligned(xs[0], xs[1], attributes.get("axis")))
+    return op.broadcast(*xs)
+
+
+def value_of_division(x: Arrays, _: Attributes) -> np.ndarray | None:
+    a, b = x[0], x[1]
+    if not np.issubdtype(a.dtype, np.integer):
+        return a / b
+    if not np.all(b):
+        return None
+    return (np.sign(a) * np.sign(b) * (np.abs(a) // np.abs(b))).astype(a.dtype)
+
+
+define(
+    "Div", couple=divide, zero=_nonzero_divisor, bound=bound_arithmetic, apart=True, value=value_of_division, divisor=1,
+    traits=Trait.ELEMENTWISE | Trait.SHIFTS | Trait.UNEVEN,
+)  # fmt: skip
+
+
+def _positive_exponent(op: Op) -> bool:
+    exponent = op.constant(1)
+    return exponent is not None and bool(np.all(exponent > 0)) and first(op)
+
+
+def power(op: Op, *xs: Axes | None, **attributes: int) -> Axes:
+    return divide(op, *xs, **attributes)
+
+
+def bound_others(site: Site) -> Facts | None:
+    """Operands as they are give an outcome as it is; constants are followed through PRelu and Pow."""
+    pairs = [site.fact(k) for k in range(len(site.node.input))]
+    found = aligned([p for p in pairs if p is not None]) if None not in pairs else None
+    if found is None:
+        return None
+    op, low, high = site.node.op_type, np.array(-np.inf), np.array(np.inf)
+    if op == "PRelu" and site.array(1) is not None and site.opset >= 7:
+        return _bound_prelu(site, *found)
+    if op == "Where":
+        low, high = np.minimum(found[1].low, found[2].low), np.maximum(found[1].high, found[2].high)
+    if op == "Pow":
+        fixed = found[0].constant & found[1].constant
+        with np.errstate(all="ignore"):
+            value = np.power(np.where(fixed, found[0].low, 1), np.where(fixed, found[1].low, 1))
+        low, high = np.where(fixed, value, -np.inf), np.where(fixed, value, np.inf)
+    names = mix(site.kind, *(part for f in found for part in (f.identity, bits(f.scale))))
+    return facts(low, high, names)
+
+
+def _bound_prelu(site: Site, x: Facts, slope: Facts) -> Facts:
+    s = slope.low
+    with np.errstate(invalid="ignore"):
+        a, b = (np.where(end >= 0, end, times(end, s)) for end in (x.low, x.high))
+    keeps = (s >= 0) | x.constant
+    name = mix(x.identity, slope.identity, bits(slope.scale), site.kind)
+    return facts(np.where(keeps, np.minimum(a, b), -np.inf), np.where(keeps, np.maximum(a, b), np.inf), name, x.scale)
+
+
+define(
+    "Pow", couple=power, zero=_positive_exponent, bound=bound_others, apart=True, value=by_reference, divisor=0,
+    shape=lambda x, _: [x[0]], traits=Trait.ELEMENTWISE | Trait.NUMBERS | Trait.POWERS,
+)  # fmt: skip
+
+
+def prelu(op: Op, x: Axes, slope: Axes) -> Axes:
+    if op.opset < 7 and len(slope) == 1 and slope[0].size > 1:
+        op.tie(x[1], slope[0])
+        return x
+    return op.broadcast(x, slope)
+
+
+def where(op: Op, condition: Axes, x: Axes, y: Axes) -> Axes:
+    return op.broadcast(condition, x, y)
+
+
+define("PRelu", couple=prelu, zero=first, bound=bound_others, apart=True, traits=Trait.ELEMENTWISE | Trait.SCALES)
+define(
+    "Where", couple=where, zero=only(1, 2), bound=bound_others, apart=True, value=in_numpy(np.where),
+    traits=Trait.ELEMENTWISE,
+)  # fmt: skip
+
+_COMPARED: dict[str, Any] = {"couple": pointwise, "tangled": True, "bound": bound_others, "apart": True}
+_DECISION = Trait.ELEMENTWISE | Trait.DECIDES
+
+define("Equal", **_COMPARED, value=in_numpy(np.equal), traits=_DECISION)
+define("Greater", **_COMPARED, value=in_numpy(np.greater), traits=_DECISION)
+define("Less", **_COMPARED, value=in_numpy(np.less), traits=_DECISION)
+define("GreaterOrEqual LessOrEqual", **_COMPARED, value=by_reference, traits=_DECISION)
+define("Mod", **_COMPARED, value=by_reference, traits=_DECISION | Trait.UNEVEN)
+define("And Or Xor", **_COMPARED, value=by_reference, traits=Trait.ELEMENTWISE)
+define("BitwiseAnd BitwiseOr BitwiseXor", couple=pointwise, tangled=True, traits=Trait.ELEMENTWISE)
+define("BitShift", couple=pointwise, tangled=True, traits=_DECISION)
+
+
+def image_scaler(op: Op, x: Axes, **_: object) -> Axes:
+    """An operator of early Windows exports: per-channel bias from an attribute, which is not cut."""
+    op.freeze(x[1], why="adds a bias that stands in its attributes")
+    return x
+
+
+define("ImageScaler", couple=image_scaler, apart=True, shape=Alike())

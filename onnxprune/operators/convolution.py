@@ -1,0 +1,227 @@
+"""Convolutions: they write one set of channels and read another, by filters that slide over maps."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from onnxprune.operators.broadcast import combined
+from onnxprune.operators.facts import Facts, aligned, expanded, facts, reduced
+from onnxprune.operators.intervals import zeros
+from onnxprune.operators.labels import BALANCES, Axes, repeated
+from onnxprune.operators.likeness import bits, mix, tolerance
+from onnxprune.operators.op import Op
+from onnxprune.operators.patches import linear_conv, linear_conv_transpose
+from onnxprune.operators.promises import made
+from onnxprune.operators.registry import (
+    OPERATORS,
+    UNKNOWN,
+    Alike,
+    Attributes,
+    Taken,
+    Trait,
+    define,
+    traits_of,
+)
+from onnxprune.operators.site import Site
+from onnxprune.operators.sums import bias_of, layer, touches_padding
+
+
+def _spatial(shape: tuple[int, ...] | None) -> int:
+    return math.prod(shape[2:]) if shape is not None else 1
+
+
+def _batch(x: Axes) -> int:
+    return x[0].size
+
+
+def convolve(op: Op, x: Axes, w: Axes, follow: tuple[Axes | None, ...], group: int) -> Axes:
+    """Couplings of a convolution with weights (out, in / group, ...): by index inside every group."""
+    op.freeze(*x[2:], *w[2:], why="slides its kernel over it")
+    reads, writes = x[1].reshape(group, -1), w[0].reshape(group, -1)
+    op.writes(w[0])
+    if reads.shape[1] == 1 < group:  # depthwise: a group is one channel
+        op.tie(reads, writes)
+        op.follows(w[0])
+    else:
+        weight, data = op.factors[1], op.factors[0]
+        shared = BALANCES if group > 1 else ""
+        op.contract(np.broadcast_to(w[1], reads.shape), reads, op.weights[weight] or op.quiet[data], shared)
+        if group > 1:
+            op.balance(reads, weight, 1)
+            op.balance(writes, weight)
+        op.reads(w[1])
+    for b in follow:
+        if b is not None:
+            op.tie(w[0], *b)
+            op.adds(*b)
+    taps = math.prod(k.size for k in w[2:])
+    op.macs(_batch(x) * _spatial(op.shapes[0]) * taps, w[0], w[1])
+    return (x[0], w[0], ...)  # type: ignore[return-value]
+
+
+def conv(op: Op, x: Axes, w: Axes, b: Axes | None = None, *, group: int = 1, **_: Any) -> Axes:
+    return convolve(op, x, w, (b,), group)
+
+
+def depthwise(taken: Taken, weight: int = 1) -> bool:
+    """Whether each group is one channel."""
+    shape, group = taken.shapes[weight], taken.attributes.get("group", 1)
+    return shape is not None and group > 1 and shape[1] == 1
+
+
+def repair_conv(edit: Any, group: int = 1, **_: Any) -> None:
+    repair_groups(edit, group, 1)
+
+
+def repair_groups(edit: Any, group: int, weight: int) -> None:
+    """As many groups as the channels that stay fill."""
+    if group > 1:
+        edit.set_attribute("group", edit.count_in(0, 1) // edit.count_in(weight, 1))
+
+
+def filters_of(w: np.ndarray, attributes: Attributes) -> np.ndarray:
+    group = int(attributes.get("group", 1))
+    return w.reshape(group, len(w) // group, w.shape[1], -1)
+
+
+def transposed_filters_of(w: np.ndarray, attributes: Attributes) -> np.ndarray:
+    return filters_of(w, attributes).swapaxes(1, 2)
+
+
+def bound_conv(site: Site) -> Facts | None:
+    x, shape, w = site.inputs[0], site.shapes[0], site.array(1)
+    if x is None or shape is None or w is None or w.ndim != len(shape):
+        return None
+    whole = expanded(reduced(x, [0, *range(2, len(shape))]), shape, [1])
+    spreads = bool(traits_of(site.node) & Trait.SPREADS)
+    grid = (transposed_filters_of if spreads else filters_of)(w, site.attributes)
+    bias = bias_of(site, 2, grid.shape[0] * grid.shape[1])
+    if whole is None or bias is None or whole.shape[1] != grid.shape[0] * grid.shape[2]:
+        return None
+    flat = whole.map(np.ravel)
+    out = layer(
+        site,
+        flat,
+        grid,
+        bias,
+        tolerance(w.dtype),
+        touches_padding(site.attributes, w.shape[2:], spreads),
+    )
+    return out.map(lambda a: a.reshape(1, -1, *[1] * (len(shape) - 2)))
+
+
+define(
+    "Conv", couple=conv, channel=1, zero=made(2), repair=repair_conv, bound=bound_conv, apart=depthwise,
+    filters=filters_of, linear=linear_conv, bias=2, work=lambda y, x, w: math.prod(y) * math.prod(w[1:]),
+    traits=Trait.LINEAR | Trait.LAYER | Trait.CONVOLVES,
+)  # fmt: skip
+
+
+def fused_conv(
+    op: Op, x: Axes, w: Axes, b: Axes | None = None, z: Axes | None = None, *, group: int = 1, **_: Any
+) -> Axes:
+    """A convolution, an addition and an activation in one."""
+    y = convolve(op, x, w, (b,), group)
+    if z is not None:
+        op.tie(y[1], z[1])
+        op.freeze(*z[2:], why="adds it to a map of fixed size")
+    return y
+
+
+def bound_fused_conv(site: Site) -> Facts | None:
+    """A convolution, an addition and an activation in one."""
+    name = site.attributes.get("activation", b"")
+    row = OPERATORS.get(name.decode() if isinstance(name, bytes) else name, UNKNOWN)
+    fn = row.function if isinstance(row.traits, Trait) and row.traits & Trait.MONOTONE else None
+    found = bound_conv(site)
+    if not isinstance(found, Facts) or (name and fn is None) or site.attributes.get("activation_params"):
+        return None
+    if site.has(3):
+        pair, shape = site.fact(3), site.outputs[0]
+        both = aligned([(found, shape), pair]) if pair is not None and shape is not None else None
+        if both is None:
+            return None
+        found = combined(site, "Add", *both)
+    if fn is None:
+        return found
+    low, high = fn(found.low, {}), fn(found.high, {})
+    return facts(np.minimum(low, high), np.maximum(low, high), mix(found.identity, bits(found.scale), site.kind))
+
+
+define(
+    "com.microsoft:FusedConv", couple=fused_conv, channel=1, repair=repair_conv, bound=bound_fused_conv,
+    shape=Alike("Conv", (0, 1)),
+)  # fmt: skip
+
+
+def deform_conv(
+    op: Op, x: Axes, w: Axes, offset: Axes, b: Axes | None = None, mask: Axes | None = None, *,
+    group: int = 1, offset_group: int = 1, **_: Any,
+) -> Axes:  # fmt: skip
+    """A convolution whose taps are moved, for each offset group of channels in its own way."""
+    for moves in filter(None, (offset, mask)):
+        op.freeze(*moves[1:], why="moves its kernel by it")
+        op.tie(x[0], moves[0])
+    grid = x[1].reshape(offset_group, -1)
+    op.coupling.tie(np.broadcast_to(grid[:1], grid.shape), grid, why=BALANCES)
+    return convolve(op, x, w, (b,), group)
+
+
+def bound_deform_conv(site: Site) -> Facts | None:
+    """Filters of zeros give the bias, wherever they look."""
+    shape, w = site.shapes[0], site.array(1)
+    bias = None if w is None else bias_of(site, 3, len(w))
+    if shape is None or w is None or bias is None:
+        return None
+    at = (1, -1, *[1] * (len(shape) - 2))
+    return zeros(site, np.asarray(~w.reshape(len(w), -1).any(1)).reshape(at), bias.reshape(at))
+
+
+define(
+    "DeformConv", couple=deform_conv, channel=1, zero=made(3), repair=repair_conv, bound=bound_deform_conv,
+    traits=Trait.LAYER | Trait.CONVOLVES, work=lambda y, x, w: math.prod(y) * math.prod(w[1:]),
+)  # fmt: skip
+
+
+def conv_transpose(op: Op, x: Axes, w: Axes, b: Axes | None = None, *, group: int = 1, **_: Any) -> Axes:
+    """Weights are (in, out / group, ...): the first axis reads."""
+    op.freeze(*x[2:], *w[2:], why="slides its kernel over it")
+    per_group = w[0].size // group
+    op.writes(w[1])
+    op.reads(w[0])
+    if group > 1 and per_group == 1:  # depthwise, with w[1] outputs for each channel
+        out = repeated(x[1], w[1].size, each=True)
+        op.freeze(*(w[1:2] if w[1].size > 1 else ()), why="gives every channel the same number of outputs")
+        op.tie(x[1], w[0])
+        op.writes(w[0])
+        op.follows(w[0])
+    else:
+        grid = x[1].reshape(group, -1)
+        op.contract(w[0], x[1], op.weights[1] or op.quiet[0])
+        op.tie(grid[:1], grid)
+        out = repeated(w[1], group)
+    if b is not None:
+        op.tie(out, *b)
+        op.adds(*b)
+    kernel = math.prod(k.size for k in w[2:])
+    op.macs(_batch(x) * math.prod(a.size for a in x[2:]) * kernel, w[0], w[1])
+    return (x[0], out, ...)  # type: ignore[return-value]
+
+
+def repair_conv_transpose(edit: Any, group: int = 1, **_: Any) -> None:
+    if group > 1:
+        edit.set_attribute("group", edit.count_out(0, 1) // edit.count_in(1, 1))
+
+
+def _one_channel_each(taken: Taken) -> bool:
+    shape, group = taken.shapes[1], taken.attributes.get("group", 1)
+    return shape is not None and group > 1 and shape[0] == group
+
+
+define(
+    "ConvTranspose", couple=conv_transpose, channel=1, zero=made(2), repair=repair_conv_transpose, bound=bound_conv,
+    apart=_one_channel_each, filters=transposed_filters_of, linear=linear_conv_transpose, bias=2,
+    work=lambda y, x, w: math.prod(x) * math.prod(w[1:]),
+    traits=Trait.LINEAR | Trait.LAYER | Trait.CONVOLVES | Trait.SPREADS,
+)  # fmt: skip

@@ -1,0 +1,116 @@
+"""Sums of products over named axes."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from onnxprune.operators.facts import LARGEST, Facts, expanded
+from onnxprune.operators.intervals import zeros
+from onnxprune.operators.labels import Axes, Labels
+from onnxprune.operators.likeness import Ids, bits, mix
+from onnxprune.operators.op import Op
+from onnxprune.operators.promises import made
+from onnxprune.operators.registry import Taken, Trait, define
+from onnxprune.operators.site import Site
+
+
+def summed(site: Site, terms: list[str], result: str, inputs: tuple[int, ...] = (0, 1)) -> Facts | None:
+    """Facts of an Einsum: zero where all its terms are, and alike where they are in the same order."""
+    pairs = [site.fact(k) for k in inputs]
+    if any(p is None or len(t) != len(p[1]) or p[0].low.size > LARGEST for t, p in zip(terms, pairs, strict=True)):
+        return None
+    given = [p for p in pairs if p is not None]
+    sizes = {
+        letter: max(f.shape[t.index(letter)] for t, (f, _) in zip(terms, given, strict=True) if letter in t)
+        for letter in sorted(set("".join(terms)))
+    }
+    written = [
+        expanded(f, shape, [k for k, letter in enumerate(t) if sizes[letter] > 1])
+        for t, (f, shape) in zip(terms, given, strict=True)
+    ]
+    parts = [f for f in written if f is not None]
+    if len(parts) < len(given):
+        return None
+    loud = [(~(f.constant & (f.low == 0))).astype(np.float32) for f in parts]
+    full = [np.broadcast_to(a, [sizes[letter] for letter in t]) for t, a in zip(terms, loud, strict=True)]
+    silent = np.einsum(f"{','.join(terms)}->{result}", *full, optimize=True) == 0
+    return zeros(site, silent, names=_names(site, terms, result, parts, sizes))
+
+
+def _names(site: Site, terms: list[str], result: str, parts: list[Facts], sizes: dict[str, int]) -> Ids | None:
+    """A name for each sum of products by those of its factors; None where there are too many of them."""
+    letters = result + "".join(sorted(set(sizes) - set(result)))
+    if math.prod(sizes.values()) > LARGEST:
+        return None
+    names = mix(site.kind)
+    for term, part in zip(terms, parts, strict=True):
+        order = sorted(range(len(term)), key=lambda k: letters.index(term[k]))
+        shape = [part.shape[term.index(c)] if c in term else 1 for c in letters]
+        own = mix(part.identity, bits(part.scale)).transpose(order).reshape(shape)
+        names = mix(names, own)
+    for k in range(len(result), len(letters)):
+        place = np.arange(names.shape[k], dtype=np.uint64).reshape([-1 if j == k else 1 for j in range(names.ndim)])
+        names = np.bitwise_xor.reduce(mix(names, place), axis=k, keepdims=True)
+    whole = np.broadcast_to(names, [sizes[c] for c in result] + [1] * (len(letters) - len(result)))
+    return whole.reshape([sizes[c] for c in result])
+
+
+def einsum_terms(equation: bytes | str, ranks: Sequence[int]) -> tuple[list[str], str]:
+    """The letters of each operand and of the result, with capitals for axes that an ellipsis stands for.
+
+    Raises ValueError where the equation is none.
+    """
+    text = (equation.decode() if isinstance(equation, bytes) else equation).replace(" ", "")
+    inputs, arrow, result = text.partition("->")
+    terms = inputs.split(",")
+    hidden = [rank - len(t.replace("...", "")) if "..." in t else 0 for t, rank in zip(terms, ranks, strict=True)]
+    free = [c for c in reversed("ABCDEFGHIJKLMNOPQRSTUVWXYZ") if c not in text]
+    stands = "".join(free[: max(hidden)])
+    terms = [t.replace("...", stands[len(stands) - n :]) for t, n in zip(terms, hidden, strict=True)]
+    if not arrow:
+        letters = "".join(t for t in inputs.replace("...", "") if t != ",")
+        result = "..." + "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
+    return terms, result.replace("...", stands)
+
+
+def einsum(op: Op, *xs: Axes, equation: bytes | str) -> Axes:
+    terms, result = einsum_terms(equation, [len(x) for x in xs])
+    where: dict[str, list[tuple[int, Labels]]] = {}
+    for k, (letters, x) in enumerate(zip(terms, xs, strict=True)):
+        for letter, labels in zip(letters, x, strict=True):
+            where.setdefault(letter, []).append((k, labels))
+    for letter, places in where.items():
+        wide = [(k, labels) for k, labels in places if labels.size > 1] or places[:1]
+        where[letter] = places = [(wide[0][0], op.coupling.join([labels for _, labels in wide])), *wide[1:]]
+        kept = letter in result
+        if not kept:
+            op.contract(places[0][1], places[0][1], any(op.weights[k] or op.quiet[k] for k, _ in places))
+        for k, labels in wide:
+            if op.weights[k]:
+                (op.writes if kept and len(places) == 1 else op.reads)(labels)
+    op.macs(1, *(places[0][1] for places in where.values()))
+    return tuple(where[letter][0][1] for letter in result)
+
+
+def bound_einsum(site: Site) -> Facts | None:
+    if any(shape is None for shape in site.shapes):
+        return None
+    parts, result = einsum_terms(site.attributes["equation"], [len(shape or ()) for shape in site.shapes])
+    if any(len(set(t)) < len(t) for t in parts):
+        return None
+    return summed(site, parts, result, tuple(range(len(parts))))
+
+
+def _letters_gone(taken: Taken, k: int, rank: int) -> list[int]:
+    """Axes whose letters the result lacks."""
+    if any(shape is None for shape in taken.shapes):
+        return list(range(rank))
+    terms, result = einsum_terms(taken.attributes["equation"], [len(shape or ()) for shape in taken.shapes])
+    return [j for j, letter in enumerate(terms[k]) if letter not in result]
+
+
+define(
+    "Einsum", couple=einsum, zero=made(), bound=bound_einsum, contracts=_letters_gone, factors=range(64),
+    traits=Trait.LAYER,
+)  # fmt: skip

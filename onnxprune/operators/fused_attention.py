@@ -1,0 +1,149 @@
+"""onnxruntime's Attention with the weights of queries, keys and values; rotary positions; embeddings."""
+
+from typing import Any
+
+import numpy as np
+
+from onnxprune.operators.attention import couple_heads, keep_scale, pair_costs, score_bias, silent_along
+from onnxprune.operators.facts import Facts
+from onnxprune.operators.intervals import zeros
+from onnxprune.operators.labels import Axes, fixed
+from onnxprune.operators.op import Op
+from onnxprune.operators.registry import FLOAT, Alike, Arrays, Attributes, Shape, Trait, define
+from onnxprune.operators.site import Site
+
+
+def _sizes(total: int, qkv_hidden_sizes: Any) -> tuple[int, int, int]:
+    """Features of all heads of queries, keys and values."""
+    return tuple(qkv_hidden_sizes) if qkv_hidden_sizes else (total // 3,) * 3
+
+
+def fused_attention(
+    op: Op, x: Axes, w: Axes, b: Axes | None = None, mask: Axes | None = None, past: Axes | None = None,
+    bias: Axes | None = None, *_: Axes | None,
+    num_heads: int, qkv_hidden_sizes: Any = None, do_rotary: int = 0, **__: Any,
+) -> Any:  # fmt: skip
+    """Weights (features, all queries, keys and values)."""
+    op.contract(w[0], x[2], op.weights[1] or op.quiet[0])
+    op.writes(w[1])
+    op.reads(w[0])
+    if b is not None:
+        op.tie(w[1], b[0])
+        op.adds(b[0])
+    ends = np.cumsum(_sizes(w[1].size, qkv_hidden_sizes))
+    q, k, v = (part.reshape(num_heads, -1) for part in np.split(w[1], ends[:-1]))
+    head = couple_heads(op, q, k, v, scores=all(op.weights[1:3]) and not do_rotary)
+    op.freeze(*(mask or ()), x[0], x[1], why="attends over it")
+    if bias is not None:
+        score_bias(op, bias, head)
+    if past is not None or op.given[1:2] == [True]:
+        op.freeze(w[1], why="keeps keys and values of earlier tokens")
+    op.macs(x[0].size * x[1].size, w[0], w[1])
+    pair_costs(op, x, x, q, v)
+    return [(x[0], x[1], v.ravel()), (...,)][: len(op.given)]
+
+
+def repair_fused_attention(edit: Any, num_heads: int, qkv_hidden_sizes: Any = None, **_: Any) -> None:
+    live = edit.live_in(1, 1)
+    parts = np.split(live, np.cumsum(_sizes(live.size, qkv_hidden_sizes))[:-1])
+    counts = [int(part.sum()) for part in parts]
+    heads = int(parts[1].reshape(num_heads, -1).any(axis=1).sum())
+    edit.set_attribute("num_heads", heads)
+    if qkv_hidden_sizes or len(set(counts)) > 1:
+        edit.set_attribute("qkv_hidden_sizes", counts)
+    keep_scale(edit, parts[1].size // num_heads, counts[1] // heads)
+
+
+def bound_fused_attention(site: Site) -> list[Facts | None] | None:
+    """Features of values whose weights and bias are zero."""
+    w, out = site.array(1), site.outputs[0]
+    bias = site.array(2) if site.has(2) else np.zeros(1)
+    if w is None or bias is None or out is None or site.has(4):
+        return None
+    busy = w.any(axis=0) | (bias != 0)
+    values = busy[sum(_sizes(busy.size, site.attributes.get("qkv_hidden_sizes"))[:2]) :]
+    return [zeros(site, ~values.reshape(*[1] * (len(out) - 1), -1))]
+
+
+def _attention_shape(x: Arrays, a: Attributes) -> list[Shape | None]:
+    """Input (batch, tokens, features), weights (features, all of q, k and v)."""
+    sizes = a.get("qkv_hidden_sizes") or [x[1][1] // 3] * 3
+    return [(*x[0][:2], sizes[2])]
+
+
+define(
+    "com.microsoft:Attention", couple=fused_attention, repair=repair_fused_attention, bound=bound_fused_attention,
+    factors=(0, 1), shape=_attention_shape, traits=Trait.LAYER | Trait.ATTENDS,
+)  # fmt: skip
+define("com.microsoft:QAttention", shape=_attention_shape, typed_by=FLOAT, traits=Trait.ATTENDS)
+
+
+def rotary(op: Op, x: Axes, cos: Axes, sin: Axes, *positions: Axes | None, num_heads: int = 0, **_: Any) -> Axes:
+    return _rotate(op, x, [cos, sin, *positions], num_heads)
+
+
+def fused_rotary(op: Op, x: Axes, positions: Axes, cos: Axes, sin: Axes, *, num_heads: int = 0, **_: Any) -> Axes:
+    return _rotate(op, x, [positions, cos, sin], num_heads or x[-1].size // (2 * cos[-1].size))
+
+
+def _rotate(op: Op, x: Axes, tables: list[Axes | None], heads: int) -> Axes:
+    """Pairs of features turn by an angle of their own: heads may go, features may not."""
+    op.freeze(*(labels for axes in tables if axes for labels in axes), why="turns features by it")
+    op.freeze(x[0], why="has a position for each token of each sample")
+    if len(x) == 4:
+        op.freeze(x[2], x[3], why="turns pairs of its features")
+    else:
+        grid = x[2].reshape(heads, -1)
+        op.freeze(x[1], why="turns features by its position")
+        op.tie(np.broadcast_to(grid[:, :1], grid.shape), grid)
+    return x
+
+
+def repair_rotary(edit: Any, num_heads: int = 0, **_: Any) -> None:
+    if num_heads and edit.rank_in(0) == 3:
+        edit.set_attribute("num_heads", edit.count_in(0, 2) * num_heads // edit.size_in(0, 2))
+
+
+def bound_rotary(site: Site) -> Facts | None:
+    """A turn within each head, which leaves a head of zeros as it is."""
+    shape, tables = site.outputs[0], [site.shapes[k] for k in (1, 2) if k < len(site.shapes)]
+    if shape is None or len(shape) not in (3, 4) or any(t is None for t in tables):
+        return None
+    axis = 1 if len(shape) == 4 else 2
+    silent = silent_along(site, 0, axis)
+    if silent is None:
+        return None
+    if axis == 2:
+        width = shape[2] // heads if (heads := site.attributes.get("num_heads", 0)) else 2 * (tables[-1] or (0,))[-1]
+        silent = np.repeat(silent.reshape(-1, width).all(1), width)
+    return zeros(site, silent.reshape([-1 if k == axis else 1 for k in range(len(shape))]))
+
+
+define("RotaryEmbedding", couple=rotary, repair=repair_rotary, bound=bound_rotary)
+define("com.microsoft:RotaryEmbedding", couple=fused_rotary, repair=repair_rotary, bound=bound_rotary, shape=Alike())
+
+
+def embed(
+    op: Op, ids: Axes, segments: Axes | None, words: Axes, places: Axes, segment: Axes | None,
+    *rest: Axes | None, **_: Any,
+) -> Any:  # fmt: skip
+    """Words, positions and segments added and normalised."""
+    tables = [table for table in (words, places, segment) if table is not None]
+    op.freeze(*(table[0] for table in tables), why="is looked up by the data")
+    for table in tables:
+        op.writes(table[1])
+    features = op.tie(words[1], *(table[1] for table in tables), *(p[0] for p in rest[:2] if p))
+    op.statistics(features, why="normalises over its channels")
+    y = (fixed(ids[0].size), fixed(ids[1].size), features)
+    return [y, (...,), y][: len(op.given)]
+
+
+def _embed(x: Arrays, _: Attributes) -> list[Shape | None]:
+    out = (*x[0], x[2][1])
+    return [out, x[0][:1], out]
+
+
+define(
+    "com.microsoft:EmbedLayerNormalization", couple=embed, shape=_embed, typed_by=FLOAT,
+    traits=Trait.SCALES | Trait.LOOKS_UP,
+)  # fmt: skip

@@ -1,0 +1,48 @@
+"""Interval arithmetic on facts: what functions of one value, sums and products make of bounds and value numbers."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from onnxprune.operators.facts import Facts, facts
+from onnxprune.operators.likeness import Ids, bits, mix, name_of, snapped
+from onnxprune.operators.site import Site
+
+NEAR_SUM = 1e-6  # a bias in float32 over a factor that is known to as much
+
+
+def applied(found: Facts, fn: Callable[[np.ndarray], np.ndarray], monotone: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds of a function of each element."""
+    with np.errstate(all="ignore"):
+        a, b = fn(found.low), fn(found.high)
+    if monotone:
+        return np.minimum(a, b), np.maximum(a, b)
+    fixed = found.constant
+    return np.where(fixed, a, -np.inf), np.where(fixed, a, np.inf)
+
+
+def affine(found: Facts, factor: np.ndarray, summand: np.ndarray, near: float) -> Facts:
+    """factor · x + summand for arrays that broadcast; multiples of the same sum keep one identity."""
+    factor, summand = np.asarray(factor, np.float64), np.asarray(summand, np.float64)
+    low, high = times(found.low, factor), times(found.high, factor)
+    low, high, identity, scale, factor, summand = np.broadcast_arrays(
+        np.minimum(low, high) + summand, np.maximum(low, high) + summand, found.identity, found.scale, factor, summand
+    )
+    size = np.abs(factor) * scale
+    identity = np.where(factor < 0, mix(identity, name_of("negated")), identity)
+    shift = np.divide(summand, size, out=np.zeros(size.shape), where=size > 0)
+    shift = snapped(identity.ravel(), shift.ravel(), near).reshape(shift.shape)
+    return facts(low, high, np.where(shift == 0, identity, mix(identity, name_of("shifted"), bits(shift))), size)
+
+
+def times(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Products in which zero times infinity is zero: elements are finite."""
+    with np.errstate(invalid="ignore"):
+        return np.where((a == 0) | (b == 0), 0.0, a * b)
+
+
+def zeros(site: Site, silent: np.ndarray, summand: np.ndarray | float = 0.0, names: Ids | None = None) -> Facts:
+    """Facts of an output that is `summand` where a sum of products is silent; arrays of the output's rank."""
+    low = np.where(silent, summand, -np.inf)
+    place = np.arange(low.size, dtype=np.uint64).reshape(low.shape)
+    return facts(low, np.where(silent, summand, np.inf), mix(site.token, place) if names is None else names)

@@ -1,0 +1,160 @@
+"""Reductions: sums over channels need dead ones to be zero."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from onnxprune.operators.facts import Facts, facts, reduced
+from onnxprune.operators.labels import Axes, Labels, fixed, is_fixed
+from onnxprune.operators.likeness import mix
+from onnxprune.operators.op import Op
+from onnxprune.operators.promises import first
+from onnxprune.operators.registry import NONE, Arrays, Attributes, Taken, Trait, Value, axes_of, by_reference, define
+from onnxprune.operators.site import Site
+
+COUNTS = "reduces over its channels, and removed ones would count"
+
+
+def _reduced(op: Op) -> list[int]:
+    given = op.attributes.get("axes", op.constant(1))
+    rank = len(op.values[0].axes) if op.values[0] is not None else 0
+    return list(range(rank)) if given is None else [int(k) for k in given]
+
+
+def _reduce(
+    op: Op,
+    x: Axes,
+    over: Callable[[Labels], None],
+    *,
+    keepdims: int = 1,
+    noop_with_empty_axes: int = 0,
+    axes: Any = None,
+) -> Axes:
+    given = op.ints(1, axes)
+    if given is None:
+        given = [] if noop_with_empty_axes else list(range(len(x)))
+    gone = {k % len(x) for k in given}
+    for k in gone:
+        over(x[k])
+    return tuple(fixed(1) if k in gone else labels for k, labels in enumerate(x) if keepdims or k not in gone)
+
+
+def reduce_sum(op: Op, x: Axes, *_: Axes | None, **attributes: Any) -> Axes:
+    """A sum over channels is exact as long as removed ones are zero."""
+    return _reduce(op, x, op.total, **attributes)
+
+
+def reduce_mean(op: Op, x: Axes, *_: Axes | None, **attributes: Any) -> Axes:
+    """Removed channels that are zero count in a mean by their number alone."""
+    return _reduce(op, x, lambda labels: op.mean(labels, why=COUNTS), **attributes)
+
+
+def repair_mean(edit: Any, axes: Any = None, noop_with_empty_axes: int = 0, **_: Any) -> None:
+    """A mean over fewer channels is divided by the number that they were."""
+    given = edit.now(1, axes) or ([] if noop_with_empty_axes else range(edit.rank_in(0)))
+    if (share := edit.share_in(0, given)) != 1:
+        edit.then_scale(share)
+
+
+def reduce(op: Op, x: Axes, *_: Axes | None, **attributes: Any) -> Axes:
+    return _reduce(op, x, lambda labels: op.statistics(labels, why=COUNTS), **attributes)
+
+
+def bound_reduction(site: Site) -> Facts | None:
+    """Over other axes than those of channels; how many elements a sum has may depend on the input."""
+    found, axes = site.inputs[0], site.numbers(1, "axes")
+    if found is None or (axes is None and site.has(1)):
+        return None
+    rank = len(found.shape)
+    given = range(rank) if axes is None else [k % rank for k in axes]
+    if axes is None and site.attributes.get("noop_with_empty_axes", 0):
+        return None
+    gone = sorted(set(given))
+    flat = reduced(found, gone)
+    low, high = flat.low, flat.high
+    if site.node.op_type == "ReduceSum":
+        low, high = np.where(low >= 0, low * 0, -np.inf), np.where(high <= 0, high * 0, np.inf)
+    elif site.node.op_type in ("ReduceL1", "ReduceL2"):
+        low, high = np.zeros(low.shape), np.where((low == 0) & (high == 0), 0, np.inf)
+    out = facts(low, high, mix(flat.identity, site.kind, *gone), flat.scale)
+    return out if site.attributes.get("keepdims", 1) else out.map(lambda a: np.squeeze(a, tuple(gone)))
+
+
+def _axes_gone(taken: Taken, k: int, rank: int) -> list[int]:
+    told = taken.attributes.get("axes")
+    if told is None and (array := taken.constant(1)) is not None:
+        told = array.ravel().tolist()
+    return list(range(rank)) if told is None else sorted({int(j) % rank for j in told})
+
+
+def _value_of(fn: Callable) -> Value:
+    def reduced(x: Arrays, a: Attributes) -> np.ndarray:
+        axes = axes_of(x, a) or (() if a.get("noop_with_empty_axes", 0) else None)
+        return np.asarray(fn(x[0], axis=axes, keepdims=bool(a.get("keepdims", 1))), x[0].dtype)
+
+    return reduced
+
+
+def _reduction(name: str, couple: Any, traits: Trait = NONE, **columns: Any) -> None:
+    """The row of a reduction."""
+    define(name, couple=couple, statistics=_reduced, contracts=_axes_gone, traits=traits, **columns)
+
+
+_reduction("ReduceSum", reduce_sum, Trait.STATISTICS, zero=first, bound=bound_reduction, value=_value_of(np.sum))
+_reduction("ReduceL1", reduce_sum, zero=first, bound=bound_reduction)
+_reduction("ReduceL2", reduce_sum, Trait.STATISTICS, zero=first, bound=bound_reduction)
+_reduction("ReduceSumSquare", reduce_sum, Trait.STATISTICS, zero=first)
+_reduction("ReduceLogSum", reduce_sum)
+_reduction(
+    "ReduceMean", reduce_mean, Trait.STATISTICS | Trait.RANGE | Trait.MAPS, zero=first, repair=repair_mean,
+    bound=bound_reduction,
+)  # fmt: skip
+_reduction(
+    "ReduceMax", reduce, Trait.RANGE | Trait.MAPS, zero=first, bound=bound_reduction, value=_value_of(np.max)
+)  # fmt: skip
+_reduction("ReduceMin", reduce, Trait.RANGE, zero=first, bound=bound_reduction, value=_value_of(np.min))
+_reduction("ReduceProd", reduce, zero=first, value=_value_of(np.prod))
+define("ReduceLogSumExp", couple=reduce, statistics=_reduced)
+
+
+def arg_reduce(op: Op, x: Axes, *, axis: int = 0, keepdims: int = 1, **_: Any) -> Axes:
+    axis %= len(x)
+    op.freeze(x[axis], why="gives a position on it")
+    return tuple(fixed(1) if k == axis else labels for k, labels in enumerate(x) if keepdims or k != axis)
+
+
+define(
+    "ArgMax ArgMin", couple=arg_reduce, statistics=lambda op: [op.attributes.get("axis", 0)], apart=True,
+    traits=Trait.DECIDES,
+)  # fmt: skip
+
+
+def _sums_along_fixed(op: Op) -> bool:
+    """A running sum goes on over dead positions."""
+    axis, x = op.constant(1), op.values[0]
+    return axis is not None and x is not None and is_fixed(x.axes[int(axis.ravel()[0])]) and first(op)
+
+
+def cumulative_sum(op: Op, x: Axes, axis_input: Axes, **_: Any) -> Axes:
+    op.total(x[op.told(1)[0]])
+    return x
+
+
+define("CumSum", couple=cumulative_sum, zero=_sums_along_fixed, value=by_reference)
+
+
+def top_k(op: Op, x: Axes, *_: Axes | None, axis: int = -1, **__: Any) -> list[Axes]:
+    op.freeze(x[axis], why="sorts along it")
+    axis %= len(x)
+    shape = op.shapes[0]
+    if shape is None:
+        return []
+    y = tuple(fixed(shape[k]) if k == axis else labels for k, labels in enumerate(x))
+    return [y, y]
+
+
+define(
+    "TopK", couple=top_k, statistics=lambda op: [op.attributes.get("axis", -1)], apart=True,
+    traits=Trait.DECIDES | Trait.NUMBERS | Trait.VALUES_FIRST,
+)  # fmt: skip

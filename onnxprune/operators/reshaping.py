@@ -1,0 +1,192 @@
+"""Operators that give the same elements in another shape or order: labels, facts and constants move along."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from onnxprune.operators.boxes import Value
+from onnxprune.operators.facts import Facts, blocks, expanded, reduced, reshaped, stacked
+from onnxprune.operators.labels import Axes, repeated
+from onnxprune.operators.op import Op
+from onnxprune.operators.promises import first, joined
+from onnxprune.operators.registry import Arrays, Attributes, Shape, Trait, axes_of, by_reference, define
+from onnxprune.operators.site import Site
+
+_SAME = Trait.VIEW | Trait.MOVES | Trait.RANGE | Trait.MAPS
+
+
+def reshape(op: Op, **_: Any) -> Value:
+    return op.reshape(op.shapes[0])
+
+
+def repair_reshape(edit: Any, allowzero: int = 0, **_: Any) -> None:
+    """Sizes that still come out right (0, −1, computed ones) stay as they are."""
+    target = edit.ints(1, "shape")
+    shape = edit.shape_out(0)
+    if target is None:
+        return
+    told = [int(v) for v in target]
+    copied = [0 if allowzero else size for size in edit.shape_in(0)]
+    actual = [copied[k] if v == 0 and not allowzero else v for k, v in enumerate(told)]
+    was = edit.original(1, edit.attribute("shape")) or told
+    wrong = [k for k, v in enumerate(actual) if v not in (-1, shape[k]) or (told[k] == 0 != was[k])]
+    if wrong:
+        edit.set_ints(1, "shape", {k: shape[k] for k in wrong})
+
+
+def bound_reshape(site: Site) -> Facts | None:
+    found, before, after = site.inputs[0], site.shapes[0], site.outputs[0]
+    if found is None or before is None or after is None or 0 in before:
+        return None
+    for old, new in blocks(before, after):  # which position goes where hangs on the open lengths
+        if any(map(site.open_in, old)) or any(map(site.open_out, new)):
+            found = reduced(found, old)
+    out = reshaped(found, before, after)
+    return None if out is None else out.named(len(after))
+
+
+def _reshaped_value(x: Arrays, a: Attributes) -> np.ndarray | None:
+    target = a.get("shape", x[1] if len(x) > 1 else None)
+    if target is None:
+        return None
+    return x[0].reshape([x[0].shape[k] if v == 0 else int(v) for k, v in enumerate(target)])
+
+
+def _reshape_shape(x: Arrays, a: Attributes) -> list[Shape | None]:
+    """Before opset 5 the target is an attribute."""
+    told = [x[0][k] if size == 0 else size for k, size in enumerate(a.get("shape", ()))]
+    rest = math.prod(size for size in told if size != -1)
+    return [tuple(math.prod(x[0]) // rest if size == -1 else size for size in told)] if told and rest else []
+
+
+_RESHAPE: dict[str, Any] = {"tangled": True, "zero": first, "bound": bound_reshape, "apart": True}
+
+define(
+    "Reshape", couple=reshape, **_RESHAPE, repair=repair_reshape, follows=frozenset({1}), value=_reshaped_value,
+    shape=_reshape_shape, traits=_SAME | Trait.RESHAPES,
+)  # fmt: skip
+define("Flatten", couple=reshape, **_RESHAPE, value=by_reference, traits=_SAME | Trait.RESHAPES)
+
+
+def _unsqueezed_value(x: Arrays, a: Attributes) -> np.ndarray | None:
+    axes = axes_of(x, a)
+    return None if axes is None else np.expand_dims(x[0], axes)
+
+
+define("Unsqueeze", couple=reshape, **_RESHAPE, value=_unsqueezed_value, traits=_SAME)
+
+
+def squeeze(op: Op, *, axes: Any = None, **_: Any) -> Value:
+    """Where the axes are not told, all of length 1 go: with open lengths not even the rank is known."""
+    value = op.values[0]
+    if value is not None and op.ints(1, axes) is None and any(op.open_in(0, k) for k in range(len(value.axes))):
+        return op.unknown("drops all axes of one position, and the model leaves open which these are")
+    return op.reshape(op.shapes[0])
+
+
+def repair_squeeze(edit: Any, axes: Any = None, **_: Any) -> None:
+    """Which axes go must be said where another one has come down to one position."""
+    if edit.now(1, axes) is None and 1 in edit.shape_out(0):
+        edit.add_ints(1, "axes", [k for k in range(edit.rank_in(0)) if edit.size_in(0, k) == 1])
+
+
+define(
+    "Squeeze", couple=squeeze, **_RESHAPE, repair=repair_squeeze, value=lambda x, a: np.squeeze(x[0], axes_of(x, a)),
+    traits=_SAME,
+)  # fmt: skip
+
+
+def transpose(op: Op, *, perm: Any = None) -> Value:
+    value = op.values[0]
+    if value is None:
+        return op.unknown("has no input")
+    return op.transpose(list(perm) if perm is not None else range(len(value.axes))[::-1])
+
+
+def bound_transpose(site: Site) -> Facts | None:
+    found = site.inputs[0]
+    perm = None if found is None else list(site.attributes.get("perm", range(len(found.shape))[::-1]))
+    return None if found is None else found.map(lambda a: a.transpose(perm)).named(site.kind)
+
+
+define(
+    "Transpose", couple=transpose, tangled=True, zero=first, bound=bound_transpose, apart=True,
+    value=lambda x, a: np.transpose(x[0], a.get("perm")), traits=_SAME,
+)  # fmt: skip
+
+
+def concat(op: Op, *xs: Axes, axis: int = 1, **_: Any) -> Axes:
+    axis %= len(xs[0])
+    columns = zip(*xs, strict=True)
+    return tuple(np.concatenate(x) if k == axis else op.coupling.join(x) for k, x in enumerate(columns))
+
+
+def bound_concat(site: Site) -> Facts | None:
+    pairs = [site.fact(k) for k in range(len(site.node.input))]
+    if None in pairs:
+        return None
+    given = [p for p in pairs if p is not None]
+    return stacked(given, site.attributes.get("axis", 1) % len(given[0][1]))
+
+
+def _joined_value(x: Arrays, a: Attributes) -> np.ndarray:
+    return np.concatenate(x, axis=a.get("axis", 1))
+
+
+define(
+    "Concat", couple=concat, zero=joined, bound=bound_concat, apart=True, value=_joined_value,
+    traits=Trait.MOVES | Trait.JOINS | Trait.RANGE | Trait.MAPS,
+)  # fmt: skip
+
+
+def depth_to_space(op: Op, x: Axes, *, blocksize: int, mode: bytes | str = b"DCR") -> Axes:
+    square = blocksize * blocksize
+    grid = x[1].reshape(-1, square).T if mode in (b"CRD", "CRD") else x[1].reshape(square, -1)
+    op.freeze(*x[2:], why="interleaves it with channels")
+    op.tie(grid[:1], grid)
+    return (x[0], grid[0], ...)  # type: ignore[return-value]
+
+
+def bound_depth_to_space(site: Site) -> Facts | None:
+    """A channel of the outcome holds one of each block of channels."""
+    found, shape = site.inputs[0], site.shapes[0]
+    if found is None or shape is None or any(n > 1 for n in found.shape[2:]):
+        return None
+    square = site.attributes["blocksize"] ** 2
+    whole = expanded(found, shape, [1])
+    if whole is None:
+        return None
+    rows = [1, square, -1] if site.attributes.get("mode", b"DCR") in (b"DCR", "DCR") else [1, -1, square]
+    flat = reduced(whole, [0]).map(lambda a: a.reshape(rows))
+    inner = reduced(flat, [1 if rows[1] == square else 2])
+    return inner.map(lambda a: a.reshape(1, -1, *[1] * (len(shape) - 2))).named(site.kind)
+
+
+define(
+    "DepthToSpace", couple=depth_to_space, channel=1, zero=first, bound=bound_depth_to_space, apart=True,
+    traits=Trait.MOVES | Trait.RANGE,
+)  # fmt: skip
+
+
+def space_to_depth(op: Op, x: Axes, *, blocksize: int) -> Axes:
+    op.freeze(*x[2:], why="interleaves it with channels")
+    return (x[0], repeated(x[1], blocksize * blocksize), ...)  # type: ignore[return-value]
+
+
+def bound_space_to_depth(site: Site) -> Facts | None:
+    found, shape = site.inputs[0], site.shapes[0]
+    if found is None or shape is None or any(n > 1 for n in found.shape[2:]):
+        return None
+    whole = expanded(found, shape, [1])
+    if whole is None:
+        return None
+    tiled = whole.map(lambda a: np.concatenate([a] * site.attributes["blocksize"] ** 2, 1))
+    place = np.arange(tiled.shape[1], dtype=np.uint64).reshape(1, -1, *[1] * (len(shape) - 2)) // np.uint64(shape[1])
+    return tiled.named(place, site.kind)
+
+
+define(
+    "SpaceToDepth", couple=space_to_depth, channel=1, zero=first, bound=bound_space_to_depth, apart=True,
+    traits=Trait.MOVES | Trait.RANGE,
+)  # fmt: skip

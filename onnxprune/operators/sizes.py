@@ -1,0 +1,100 @@
+"""Operators about shapes, tensors made from nothing, and what hides values in bodies, sequences and optionals."""
+
+import math
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from onnxprune.operators.facts import Facts, known
+from onnxprune.operators.labels import Axes, fixed
+from onnxprune.operators.op import Op
+from onnxprune.operators.promises import first
+from onnxprune.operators.registry import LARGEST_VALUE, Alike, Arrays, Attributes, Shape, Trait, by_reference, define
+from onnxprune.operators.site import Site
+
+LARGEST_FILL = 1 << 20  # elements of a filled tensor that may have channels
+
+
+def shape(op: Op, **_: Any) -> list[Axes]:
+    """What follows from a shape follows the cut by itself."""
+    return [(...,)] * len(op.shapes)  # type: ignore[list-item]
+
+
+def like(op: Op, x: Axes, **_: Any) -> Axes:
+    op.freeze(*x, why="makes numbers by its shape")
+    return x
+
+
+def _small_range(x: Arrays) -> bool:
+    start, limit, delta = (float(np.asarray(v).ravel()[0]) for v in x[:3])
+    return delta != 0 and abs(limit - start) <= LARGEST_VALUE * abs(delta)
+
+
+define("Shape Size", couple=shape, tangled=True, apart=True, traits=Trait.SIZES)
+define(
+    "Range", couple=shape, tangled=True, value=by_reference, small=_small_range, traits=Trait.NUMBERS
+)  # fmt: skip
+define("RandomNormal RandomUniform", couple=shape, tangled=True, traits=Trait.RANDOM)
+define("Multinomial", couple=shape, tangled=True, traits=Trait.RANDOM | Trait.DECIDES)
+define("RandomNormalLike RandomUniformLike", couple=like, traits=Trait.RANDOM)
+define("Bernoulli", couple=like, traits=Trait.RANDOM | Trait.DECIDES)
+define("EyeLike", couple=like)
+
+
+def _filled_with_zeros(op: Op) -> bool:
+    value = op.attributes.get("value")
+    return value is None or not np.any(numpy_helper.to_array(value))
+
+
+def constant_of_shape(op: Op, _: Axes, **__: Any) -> Axes:
+    size = op.shapes[0]
+    if size is None or math.prod(size) > LARGEST_FILL:
+        return (...,)  # type: ignore[return-value]
+    return tuple(fixed(n) if op.open_out(axis) else op.channels(n) for axis, n in enumerate(size))
+
+
+def repair_constant_of_shape(edit: Any, **_: Any) -> None:
+    told, size = edit.ints(0), edit.shape_out(0)
+    if told is not None:
+        edit.set_ints(0, None, {k: n for k, n in enumerate(size) if told[k] != n})
+
+
+def bound_fill(site: Site) -> Facts | None:
+    shape = site.outputs[0]
+    if shape is None:
+        return None
+    value = numpy_helper.to_array(site.attributes["value"]) if "value" in site.attributes else np.zeros(1)
+    return known(value.astype(np.float64).reshape((1,) * len(shape)))
+
+
+def _filled_value(x: Arrays, a: Attributes) -> np.ndarray | None:
+    shape = [int(v) for v in x[0]]
+    if math.prod(shape) > LARGEST_VALUE or any(not 0 <= v <= LARGEST_VALUE for v in shape):
+        return None
+    value = onnx.numpy_helper.to_array(a["value"]) if "value" in a else np.zeros(1, np.float32)
+    return np.full(shape, value.ravel()[0], value.dtype)
+
+
+define(
+    "ConstantOfShape", couple=constant_of_shape, zero=_filled_with_zeros, repair=repair_constant_of_shape,
+    follows=frozenset({0}), bound=bound_fill, apart=True, value=_filled_value, traits=Trait.REPEATS | Trait.FILLS,
+)  # fmt: skip
+
+
+def opaque(op: Op, *_: Axes | None, **__: Any) -> Axes:
+    return op.unknown("hides values that cannot be followed")
+
+
+define("OptionalGetElement Optional", couple=opaque, zero=first)
+define("SequenceAt SequenceLength SplitToSequence ConcatFromSequence", couple=opaque)
+define("If Loop Scan", couple=opaque, traits=Trait.BODIES)
+
+
+def _half(x: Arrays, _: Attributes) -> list[Shape | None]:
+    return [(*x[0][:-1], x[0][-1] // 2)]
+
+
+define("com.microsoft:BiasSplitGelu", shape=_half)
+define("com.microsoft:Inverse com.microsoft:ScaledSiLU", shape=Alike())
