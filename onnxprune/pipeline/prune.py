@@ -29,6 +29,7 @@ from onnxprune.pipeline.repair import repair, repaired_figure
 from onnxprune.pipeline.report import make_report
 from onnxprune.pipeline.request import Request, given_budgets
 from onnxprune.pipeline.run import Run, analysis_of, start
+from onnxprune.pipeline.signature import takes
 from onnxprune.pipeline.size import sized_choice
 from onnxprune.pipeline.speed import fast_choice
 from onnxprune.pipeline.trials import Lab
@@ -48,6 +49,7 @@ class Result:
     report: Report
 
 
+@takes("prune")
 def prune(
     source: Any, output: str | os.PathLike[str] | None = None, *, progress: Progress = silent, **options: Any
 ) -> Result:
@@ -57,7 +59,7 @@ def prune(
         source: path, bytes, `ModelProto` or `onnx_graphsurgeon.Graph`; never changed.
         output: path to write to; None keeps the outcome in memory.
         progress: called with (what is done, how far, of how much; 0 of 0 where that is not known).
-        options: fields of `Request`.
+        options: as in the signature.
 
     Raises:
         UsageError: the options make no sense for this model.
