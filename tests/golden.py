@@ -28,7 +28,7 @@ from test_rules import ROWS
 
 import onnxprune
 from onnxprune.channels import Dependencies, analyse
-from onnxprune.lossless.walk import Knowledge
+from onnxprune.lossless.propagate import Knowledge
 from onnxprune.surgery import cut, mask
 
 HERE = Path(__file__).parent

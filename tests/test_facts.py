@@ -17,7 +17,7 @@ from random_networks import networks
 from test_wheel_models import LAWLESS, node_tests
 
 from onnxprune.channels import analyse
-from onnxprune.lossless.walk import Knowledge
+from onnxprune.lossless.propagate import Knowledge
 from onnxprune.model.static import opset_of
 from onnxprune.operators.facts import Facts, aligned, expanded, known, reduced, reshaped, unknown
 from onnxprune.operators.facts import blocks as blocks_of

@@ -14,7 +14,7 @@ from law import Trial, check_law
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 from rows import Row
 
-from onnxprune.channels import zeros
+from onnxprune.channels.zeros import Zeros
 from onnxprune.errors import OnnxPruneError
 from onnxprune.operators.registry import OPERATORS
 
@@ -123,7 +123,7 @@ FAULTS = {
     **{f"{op} promises silence": (op, promise_that(op)) for op in ("Celu", "Conv", "LRN", "Resize", "Shrink")},
     "DequantizeLinear takes any zero for its own": (
         "DequantizeLinear",
-        lambda patch: patch.setattr(zeros, "silent", lambda walk, node, k: node.inputs[k] in walk.quiet),
+        lambda patch: patch.setattr(Zeros, "silent", lambda self, node, k: node.inputs[k] in self.quiet),
     ),
     **{f"{op} is not repaired": (op, no_repair(op)) for op in REPAIRED if op != TWIN},
 }

@@ -5,9 +5,9 @@ import functools
 import numpy as np
 
 from onnxprune.channels.dependencies import Dependencies, Use, passed
-from onnxprune.channels.explain import Ties
 from onnxprune.channels.grouping import groups_of
 from onnxprune.channels.parameters import INTEGERS
+from onnxprune.channels.ties import Ties
 from onnxprune.channels.walk import Walk
 from onnxprune.operators.boxes import Value, settle
 from onnxprune.operators.labels import Labels, is_fixed

@@ -8,34 +8,13 @@ from functools import cached_property
 import numpy as np
 
 from onnxprune.channels.arithmetic import Arithmetic
-from onnxprune.channels.explain import Ties
-from onnxprune.channels.nodes import Node
+from onnxprune.channels.nodes import Node, Source, Use
 from onnxprune.channels.parameters import parameters
+from onnxprune.channels.ties import Ties
 from onnxprune.model.static import Statics
 from onnxprune.operators.boxes import Detour, Value
-from onnxprune.operators.labels import COMBINES, Axes, Labels, is_fixed
+from onnxprune.operators.labels import COMBINES, Labels, is_fixed
 from onnxprune.operators.roles import Balance, Cost, Role, Scaling
-
-
-@dataclass(frozen=True)
-class Source:
-    """A tensor that the file holds: an initializer, a Constant node, or a fill by ConstantOfShape."""
-
-    key: str
-    kind: str  # "initializer", "constant" or "fill"
-    shape: tuple[int, ...]
-    dtype: int
-    path: str
-
-
-@dataclass(frozen=True)
-class Use:
-    """One place that takes a source: labels of its own, so that a shared tensor can be cut differently."""
-
-    source: str
-    node: int
-    input: int
-    axes: Axes
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,11 @@
 """Which tensors of a file are parameters of the network, and which are numbers that it merely computes with."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from onnx import TensorProto
 
+from onnxprune.channels.nodes import Node, Source
 from onnxprune.operators.registry import Trait, traits_of
-
-if TYPE_CHECKING:
-    from onnxprune.channels.dependencies import Node, Source
 
 INTEGERS = (TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING)
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.channels.dependencies import Dependencies, Node, Use
-from onnxprune.lossless.readers import Reading, gates_of, reading_of
-from onnxprune.lossless.walk import Knowledge
+from onnxprune.lossless.propagate import Knowledge
+from onnxprune.lossless.readings import Reading, gates_of, reading_of
 from onnxprune.model.static import Statics, attributes_of, subgraphs
 from onnxprune.operators.facts import Facts, reduced
 from onnxprune.operators.labels import Labels, is_fixed

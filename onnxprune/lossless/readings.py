@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 import onnx
 
-from onnxprune.lossless.walk import Knowledge
+from onnxprune.lossless.propagate import Knowledge
 from onnxprune.model.static import attributes_of
 from onnxprune.operators.facts import Facts, expanded, reduced
 from onnxprune.operators.labels import Labels
