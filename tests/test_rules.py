@@ -17,6 +17,7 @@ from rows import Row
 from onnxprune.channels.zeros import Zeros
 from onnxprune.errors import OnnxPruneError
 from onnxprune.operators.registry import OPERATORS
+from onnxprune.operators.roles import Silence
 
 ROWS: list[Row] = [*rows_linear.ROWS, *rows_elementwise.ROWS, *rows_shape.ROWS, *rows_attention.ROWS]
 SEEDS = 3
@@ -81,7 +82,7 @@ def rule_that(op: str, apply: Callable[..., Any]) -> Callable[[pytest.MonkeyPatc
 
 def promise_that(op: str) -> Callable[[pytest.MonkeyPatch], None]:
     """A fault: the operator promises silence whatever comes in."""
-    return lambda patch: patch.setitem(OPERATORS, op, replace(OPERATORS[op], zero=lambda _: True))
+    return lambda patch: patch.setitem(OPERATORS, op, replace(OPERATORS[op], zero=lambda _: Silence(True)))
 
 
 def no_repair(op: str) -> Callable[[pytest.MonkeyPatch], None]:

@@ -30,7 +30,7 @@ def conclude(walk: Walk) -> Dependencies:
     ties = Ties(*walk.coupling.edges(), tuple(walk.coupling.causes), walk.coupling.size)
     return Dependencies(
         nodes=tuple(walk.nodes), values=walk.values, sources=walk.sources, uses=tuple(walk.uses),
-        component=component, groups=groups, layers=tuple(walk.layers), scalings=tuple(walk.scalings),
+        component=component, groups=groups, layers=tuple(walk.layers), scalings=walk.scalings,
         detours=walk.detours, told=frozenset(walk.told), asked=walk.asked, thawed=tuple(walk.thawed),
         roles=roles, zeroed=zeroed, ties=ties,
         balances=tuple(walk.balances), arithmetic=walk.arithmetic, unknown=walk.unknown,

@@ -13,7 +13,7 @@ from onnxprune.channels.parameters import parameters
 from onnxprune.channels.ties import Ties
 from onnxprune.model.static import Statics
 from onnxprune.operators.boxes import Detour, Value
-from onnxprune.operators.labels import COMBINES, Labels, is_fixed
+from onnxprune.operators.labels import Kind, Labels, is_fixed
 from onnxprune.operators.roles import Balance, Cost, Role, Scaling
 
 
@@ -67,7 +67,7 @@ class Dependencies:
     component: Labels  # (labels,), component of each label
     groups: tuple[Group, ...]
     layers: tuple[Layer, ...]
-    scalings: tuple[Scaling, ...]
+    scalings: Mapping[tuple[int, int], Scaling]  # of quantised weights, by node and input
     detours: Mapping[int, Detour]
     told: frozenset[tuple[int, int]]  # (node, input) whose computed sizes must stay what they are
     asked: Mapping[int, str]  # sources of which a node takes the sizes alone, by position of the node
@@ -129,6 +129,10 @@ class Dependencies:
         for use in self.uses:
             found.setdefault(use.node, []).append(use)
         return found
+
+    def scaling(self, use: Use) -> Scaling | None:
+        """How a quantised weight stands for real numbers; None for other tensors."""
+        return self.scalings.get((use.node, use.input))
 
     def maker(self, key: str) -> Node | None:
         """The node that makes a value."""
@@ -201,9 +205,8 @@ class Dependencies:
         if cause.node < 0:
             return f"it {cause.why}"
         node = self.nodes[cause.node]
-        return (
-            f"{node} {cause.why or TIES} {self._whole(node)}" if cause.why in ("", COMBINES) else f"{node} {cause.why}"
-        )
+        whole = f" {self._whole(node)}" if not cause.why or cause.kind is Kind.COMBINES else ""
+        return f"{node} {cause.why or TIES}{whole}"
 
     def _whole(self, node: Node) -> str:
         """What a node takes that cannot shrink, such as a state that the caller gives."""

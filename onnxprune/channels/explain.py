@@ -8,7 +8,7 @@ import numpy as np
 from onnxprune.channels.dependencies import Dependencies, Use
 from onnxprune.errors import UsageError
 from onnxprune.model.tensors import quoted
-from onnxprune.operators.labels import COMBINES, FIXED, Cause, Labels, is_fixed
+from onnxprune.operators.labels import FIXED, Cause, Kind, Labels, is_fixed
 from onnxprune.operators.roles import Role
 
 
@@ -100,7 +100,7 @@ def _links(deps: Dependencies, causes: list[Cause] | None, freezes: bool = False
     links = []
     for k, cause in enumerate(causes or ()):
         why = cause.why if freezes and k == len(causes or ()) - 1 else ""
-        why += " what cannot shrink" if why == COMBINES else ""
+        why += " what cannot shrink" if why and cause.kind is Kind.COMBINES else ""
         if cause.node >= 0:
             node = deps.nodes[cause.node]
             links.append(Link(node.label, node.proto.op_type, why))

@@ -40,7 +40,7 @@ class Walk:
     uses: list[Use] = field(default_factory=list)
     roles: list[tuple[Role, Labels]] = field(default_factory=list)
     layers: list[Layer] = field(default_factory=list)
-    scalings: list[Scaling] = field(default_factory=list)
+    scalings: dict[tuple[int, int], Scaling] = field(default_factory=dict)  # by node and input
     parts: list[Labels] = field(default_factory=list)
     demands: list[Labels] = field(default_factory=list)  # labels whose dead positions have to be zero
     balances: list[Balance] = field(default_factory=list)
@@ -264,7 +264,7 @@ class Walk:
 
     def note(self, op: Op, index: int) -> None:
         self.roles += op.roles
-        self.scalings += op.scalings
+        self.scalings |= {(index, k): scaling for k, scaling in op.scalings.items()}
         self.parts += op.parts
         self.demands += op.demands
         self.balances += op.balances

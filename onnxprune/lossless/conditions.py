@@ -246,7 +246,7 @@ def _read_axes(deps: Dependencies) -> Iterator[tuple[int, Labels, Use]]:
 
 def zero_point(knowledge: Knowledge, use: Use) -> np.ndarray | int:
     """What stands for zero in a quantised weight, shaped to broadcast over it."""
-    found = next((s for s in knowledge.deps.scalings if s.weight is use.axes), None)
+    found = knowledge.deps.scaling(use)
     array = knowledge.array(found.zero_point) if found is not None and found.zero_point else None
     if found is None or array is None:
         return 0

@@ -26,6 +26,7 @@ from onnxprune.operators.registry import (
     operator_of,
     traits_of,
 )
+from onnxprune.operators.roles import LOUD, Silence
 from onnxprune.operators.site import Site
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
@@ -200,11 +201,11 @@ def cast_like(op: Op, x: Axes, _: Axes, **__: object) -> Axes:
 define("CastLike", couple=cast_like, zero=first, bound=bound_cast, apart=True, traits=Trait.ELEMENTWISE)
 
 
-def _zero_inside(op: Op) -> bool:
+def _zero_inside(op: Op) -> Silence:
     low, high = op.attributes.get("min", op.constant(1)), op.attributes.get("max", op.constant(2))
     known = all(k >= len(op.names) or not op.names[k] or op.constant(k) is not None for k in (1, 2))
     inside = (low is None or bool(np.all(low <= 0))) and (high is None or bool(np.all(high >= 0)))
-    return known and inside and first(op)
+    return first(op) if known and inside else LOUD
 
 
 def clip(op: Op, x: Axes, *bounds: Axes | None, **_: object) -> Axes:

@@ -76,7 +76,7 @@ def attention(
     if len(q) == 4:
         return [_heads_apart(op, q, k, v, mask), *[(...,)] * (len(op.given) - 1)]
     grids = [x[2].reshape(kv_num_heads, -1) for x in (q, k, v)]
-    quiet = op.silent(0) and op.silent(1)
+    quiet = op.relies(op.silent(0)) and op.relies(op.silent(1))
     head = couple_heads(op, *grids, scores=quiet)
     op.freeze(q[1], k[1], v[1], why="attends over it")
     if mask is not None:
@@ -93,7 +93,7 @@ def _heads_apart(op: Op, q: Axes, k: Axes, v: Axes, mask: Axes | None) -> Axes:
     op.tie(np.broadcast_to(k[1][:, None], grid.shape), grid)
     op.tie(k[1], v[1])
     op.tie(q[3], k[3])
-    if op.silent(0) and op.silent(1):
+    if op.relies(op.silent(0)) and op.relies(op.silent(1)):
         op.demands.append(q[3])
     else:
         op.freeze(q[3], why="multiplies queries by keys, and removed features would count")
@@ -161,7 +161,7 @@ def multi_head(
     if k is None or v is None or not len(q) == len(k) == len(v) == 3 or past_k or past_v or any(op.given[1:]):
         return op.unknown("packs its inputs or keeps earlier tokens")
     grids = [x[2].reshape(num_heads, -1) for x in (q, k, v)]
-    quiet = op.silent(0) and op.silent(1) and op.silent(3)
+    quiet = all(op.relies(op.silent(k)) for k in (0, 1, 3))
     head = couple_heads(op, *grids, scores=quiet)
     if b is not None:
         op.tie(np.concatenate([q[2], k[2], v[2]]), b[0])

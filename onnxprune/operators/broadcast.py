@@ -12,6 +12,7 @@ from onnxprune.operators.likeness import EXACT, bits, mix
 from onnxprune.operators.op import Op
 from onnxprune.operators.promises import every, first, only, some
 from onnxprune.operators.registry import Alike, Arrays, Attributes, Trait, by_reference, define, in_numpy
+from onnxprune.operators.roles import LOUD, Silence
 from onnxprune.operators.site import Site
 
 
@@ -106,9 +107,9 @@ define(
 )  # fmt: skip
 
 
-def _nonzero_divisor(op: Op) -> bool:
+def _nonzero_divisor(op: Op) -> Silence:
     """0 / y = 0, but 0 / 0 is none."""
-    return not op.quiet[1] and first(op)
+    return LOUD if op.quiet[1] else first(op)
 
 
 def divide(op: Op, *xs: Axes | None, **attributes: int) -> Axes:
@@ -132,9 +133,9 @@ define(
 )  # fmt: skip
 
 
-def _positive_exponent(op: Op) -> bool:
+def _positive_exponent(op: Op) -> Silence:
     exponent = op.constant(1)
-    return exponent is not None and bool(np.all(exponent > 0)) and first(op)
+    return first(op) if exponent is not None and np.all(exponent > 0) else LOUD
 
 
 def power(op: Op, *xs: Axes | None, **attributes: int) -> Axes:

@@ -8,7 +8,7 @@ import numpy as np
 from onnxprune.operators.broadcast import combined
 from onnxprune.operators.facts import Facts, aligned, expanded, facts, reduced
 from onnxprune.operators.intervals import zeros
-from onnxprune.operators.labels import BALANCES, Axes, repeated
+from onnxprune.operators.labels import Axes, Kind, repeated
 from onnxprune.operators.likeness import bits, mix, tolerance
 from onnxprune.operators.op import Op
 from onnxprune.operators.patches import linear_conv, linear_conv_transpose
@@ -45,7 +45,7 @@ def convolve(op: Op, x: Axes, w: Axes, follow: tuple[Axes | None, ...], group: i
         op.follows(w[0])
     else:
         weight, data = op.factors[1], op.factors[0]
-        shared = BALANCES if group > 1 else ""
+        shared = Kind.BALANCES if group > 1 else Kind.PLAIN
         op.contract(np.broadcast_to(w[1], reads.shape), reads, op.weights[weight] or op.quiet[data], shared)
         if group > 1:
             op.balance(reads, weight, 1)
@@ -164,7 +164,7 @@ def deform_conv(
         op.freeze(*moves[1:], why="moves its kernel by it")
         op.tie(x[0], moves[0])
     grid = x[1].reshape(offset_group, -1)
-    op.coupling.tie(np.broadcast_to(grid[:1], grid.shape), grid, why=BALANCES)
+    op.coupling.tie(np.broadcast_to(grid[:1], grid.shape), grid, kind=Kind.BALANCES)
     return convolve(op, x, w, (b,), group)
 
 

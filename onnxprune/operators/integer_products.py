@@ -1,5 +1,6 @@
 """Products and convolutions of integers: zero points and scales that stand for one channel each follow it."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,8 @@ def _product(op: Op, a: Axes, b: Axes, factors: tuple[int, int], scale: int, zer
     op.adds(*(x for x in columns if point is None or not any(x is y for y in point.axes)))
     names = (*op.names, *[""] * 9)
     if op.weights[factors[1]]:
-        op.scalings.append(Scaling(b, names[scale] if scale else "", names[zero], len(b) - 1 if columns else None))
+        axis = len(b) - 1 if columns else None
+        op.scalings[factors[1]] = Scaling(names[scale] if scale else "", names[zero], axis)
     return y
 
 
@@ -74,7 +76,7 @@ def conv_integer(
     op: Op, x: Axes, w: Axes, x_zero: Axes | None = None, w_zero: Axes | None = None, *, group: int = 1, **_: Any
 ) -> Axes:
     per_channel = w_zero is not None and len(w_zero) > 0 and w_zero[0].size > 1
-    op.scalings.append(Scaling(w, "", (*op.names, "", "")[3], 0 if per_channel else None))
+    op.scalings[1] = Scaling("", (*op.names, "", "")[3], 0 if per_channel else None)
     return convolve(op, x, w, (w_zero,) if per_channel else (), group)
 
 
@@ -100,7 +102,7 @@ def qlinear_conv(
     **_: Any,
 ) -> Axes:
     op.factors = (0, 3)
-    op.scalings.append(Scaling(w, op.names[4], op.names[5], 0))
+    op.scalings[3] = Scaling(op.names[4], op.names[5], 0)
     return convolve(op, x, w, tuple(p for p in (ws, wz, b) if p and p[0].size > 1), group)
 
 
@@ -191,7 +193,7 @@ def qgemm(
     left, right = (a[::-1] if transA else a), (b[::-1] if transB else b)
     y = _product(op, left, right, (0, 3), 4, 5, b_scale, b_zero, c)
     if transB:  # the weight is stored by columns
-        op.scalings[-1:] = [Scaling(b, s.scale, s.zero_point, None if s.axis is None else 0) for s in op.scalings[-1:]]
+        op.scalings = {k: replace(s, axis=None if s.axis is None else 0) for k, s in op.scalings.items()}
     return y
 
 

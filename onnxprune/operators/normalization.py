@@ -208,7 +208,7 @@ define("LRN", couple=lrn, channel=1, zero=provided(lambda a: a.get("bias", 1.0) 
 
 def lp_normalization(op: Op, x: Axes, *, axis: int = -1, **_: Any) -> Axes:
     """A length does not change with what is zero."""
-    if op.silent(0):
+    if op.relies(op.silent(0)):
         op.total(x[axis])
     else:
         op.statistics(x[axis], why="normalises over it")

@@ -40,7 +40,7 @@ def _quantized(
         op.tie(x[axis], scale[0], *(zero_point or ()))
     if op.weights[0]:
         names = (*op.names, "")
-        op.scalings.append(Scaling(x, names[1], names[2], axis if per_channel else None))
+        op.scalings[0] = Scaling(names[1], names[2], axis if per_channel else None)
     return x
 
 
@@ -92,7 +92,7 @@ def dynamic_quantize(op: Op, x: Axes) -> list[Axes]:
 
 def one_scale(op: Op, x: Axes) -> None:
     """One scale is taken over all elements, and over zero: silent channels do not change it."""
-    if op.silent(0):
+    if op.relies(op.silent(0)):
         op.demands.extend(x)
     else:
         op.freeze(*x, why="takes one scale over all of it")

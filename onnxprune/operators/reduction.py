@@ -11,6 +11,7 @@ from onnxprune.operators.likeness import mix
 from onnxprune.operators.op import Op
 from onnxprune.operators.promises import first
 from onnxprune.operators.registry import NONE, Arrays, Attributes, Taken, Trait, Value, axes_of, by_reference, define
+from onnxprune.operators.roles import LOUD, Silence
 from onnxprune.operators.site import Site
 
 COUNTS = "reduces over its channels, and removed ones would count"
@@ -130,10 +131,11 @@ define(
 )  # fmt: skip
 
 
-def _sums_along_fixed(op: Op) -> bool:
+def _sums_along_fixed(op: Op) -> Silence:
     """A running sum goes on over dead positions."""
     axis, x = op.constant(1), op.values[0]
-    return axis is not None and x is not None and is_fixed(x.axes[int(axis.ravel()[0])]) and first(op)
+    alone = axis is not None and x is not None and is_fixed(x.axes[int(axis.ravel()[0])])
+    return first(op) if alone else LOUD
 
 
 def cumulative_sum(op: Op, x: Axes, axis_input: Axes, **_: Any) -> Axes:

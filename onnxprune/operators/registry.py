@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import onnx
 
+from onnxprune.operators.roles import LOUD, Silence
+
 # What a malformed node leads to: inputs or attributes that are missing, or of the wrong type, rank or size.
 MALFORMED = (ValueError, IndexError, TypeError, KeyError, AttributeError, ArithmeticError, MemoryError)
 FLOAT = -1  # in `typed_by`: the outputs are floats, whatever goes in
@@ -97,8 +99,8 @@ class Alike:
     inputs: tuple[int, ...] = (0,)
 
 
-def never(_: object) -> bool:
-    return False
+def never(_: object) -> Silence:
+    return LOUD
 
 
 def by_reference(_: Arrays, __: Attributes) -> None:
@@ -121,7 +123,7 @@ class Operator:
     """All that onnxprune knows of one ONNX operator; None where nothing is known.
 
     couple: `(op, *axes of the inputs, **attributes)` → axes of the outputs; see `onnxprune.operators.op`.
-    zero: of the same op: whether the dead channels of the outputs are exactly zero in the masked network.
+    zero: of the same op: whether the dead channels of the outputs are exactly zero in the masked network, and by what.
     tangled: whether `couple` takes values whose channels are not boxes yet (`onnxprune.operators.boxes`).
     channel: the axis of input 0 that holds channels, where the others are never cut.
     statistics: of an op: axes of input 0 over which it takes statistics, so that rather others are cut.
@@ -150,7 +152,7 @@ class Operator:
     """
 
     couple: Callable[..., Any] | None = None
-    zero: Callable[[Any], bool] = never
+    zero: Callable[[Any], Silence] = never
     tangled: bool = False
     channel: int | None = None
     statistics: Callable[[Any], Sequence[int]] | None = None

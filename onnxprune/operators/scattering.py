@@ -11,11 +11,13 @@ from onnxprune.operators.likeness import bits, mix
 from onnxprune.operators.op import Op
 from onnxprune.operators.promises import first
 from onnxprune.operators.registry import Trait, by_reference, define
+from onnxprune.operators.roles import Silence
 from onnxprune.operators.site import Site
 
 
-def _zero_among_zeros(op: Op) -> bool:
-    return op.silent(0) and op.silent(2)
+def _zero_among_zeros(op: Op) -> Silence:
+    given = op.silent(0)
+    return given & op.silent(2) if given.holds else given
 
 
 def scatter_nd(op: Op, x: Axes, indices: Axes, updates: Axes, **_: Any) -> Axes:

@@ -47,7 +47,7 @@ class Weights:
     def _scaling(self, key: str) -> np.ndarray | None:
         """Real values of a quantised weight."""
         use = next((u for u in self.deps.uses if u.source == key), None)
-        found = next((s for s in self.deps.scalings if use is not None and s.weight is use.axes), None)
+        found = None if use is None else self.deps.scaling(use)
         if found is None or found.scale not in self._tensors:
             return None
         rank = len(use.axes) if use else 0

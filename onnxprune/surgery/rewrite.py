@@ -176,11 +176,10 @@ def _materialise(out: onnx.ModelProto, plans: list[Version], nodes: dict, deps: 
 
 def zero_points(model: onnx.ModelProto, deps: Dependencies) -> dict[str, np.ndarray]:
     """What zero is in quantised weights, shaped to broadcast over them, by key of the weight."""
-    wanted = {id(scaling.weight): scaling for scaling in deps.scalings if scaling.zero_point}
     tensors = {t.name: t for t in model.graph.initializer}
     found: dict[str, np.ndarray] = {}
     for use in deps.uses:
-        if (scaling := wanted.get(id(use.axes))) is None:
+        if (scaling := deps.scaling(use)) is None or not scaling.zero_point:
             continue
         zero = deps.statics.constants.get(scaling.zero_point)
         if zero is None and scaling.zero_point in tensors:
