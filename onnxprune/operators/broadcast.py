@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.operators.activations import pointwise
-from onnxprune.operators.facts import Facts, aligned, facts
+from onnxprune.operators.facts import Facts, facts
 from onnxprune.operators.intervals import NEAR_SUM, affine, times
 from onnxprune.operators.labels import Axes, fixed
 from onnxprune.operators.likeness import EXACT, bits, mix
@@ -31,8 +31,7 @@ def _aligned(x: Axes, y: Axes, axis: int | None) -> Axes:
 def bound_arithmetic(site: Site) -> Facts | None:
     if site.opset < 7 and site.attributes.get("broadcast"):
         return None
-    op, pair = site.node.op_type, [site.fact(k) for k in (0, 1)]
-    both = aligned([p for p in pair if p is not None]) if None not in pair else None
+    op, both = site.node.op_type, site.operands(0, 1)
     if both is None:
         return None
     x, y = both
@@ -69,9 +68,7 @@ def combined(site: Site, op: str, x: Facts, y: Facts) -> Facts:
 
 
 def bound_several(site: Site) -> Facts | None:
-    pairs = [site.fact(k) for k in range(len(site.node.input))]
-    found = aligned([p for p in pairs if p is not None]) if None not in pairs else None
-    if found is None:
+    if (found := site.operands()) is None:
         return None
     fold = {"Sum": np.add, "Mean": np.add, "Max": np.maximum, "Min": np.minimum}[site.node.op_type]
     share = 1 / len(found) if site.node.op_type == "Mean" else 1.0
@@ -144,9 +141,7 @@ def power(op: Op, *xs: Axes | None, **attributes: int) -> Axes:
 
 def bound_others(site: Site) -> Facts | None:
     """Operands as they are give an outcome as it is; constants are followed through PRelu and Pow."""
-    pairs = [site.fact(k) for k in range(len(site.node.input))]
-    found = aligned([p for p in pairs if p is not None]) if None not in pairs else None
-    if found is None:
+    if (found := site.operands()) is None:
         return None
     op, low, high = site.node.op_type, np.array(-np.inf), np.array(np.inf)
     if op == "PRelu" and site.array(1) is not None and site.opset >= 7:
