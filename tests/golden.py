@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from law import boxes, labelled, lottery, opened
 from networks import with_random_weights
 from patterns.builder import PATTERNS
@@ -104,7 +104,8 @@ def random_models() -> list[onnx.ModelProto]:
     """Random networks, the same ones at each call."""
     found: list[onnx.ModelProto] = []
 
-    @settings(max_examples=RANDOM, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @seed(0)
+    @settings(max_examples=RANDOM, database=None, suppress_health_check=list(HealthCheck))
     @given(networks(8))
     def collect(model: onnx.ModelProto) -> None:
         found.append(model)
