@@ -183,7 +183,14 @@ def where(op: Op, condition: Axes, x: Axes, y: Axes) -> Axes:
     return op.broadcast(condition, x, y)
 
 
-define("PRelu", couple=prelu, zero=first, bound=bound_others, apart=True, traits=Trait.ELEMENTWISE | Trait.SCALES)
+define(
+    "PRelu",
+    couple=prelu,
+    zero=first,
+    bound=bound_others,
+    apart=True,
+    traits=Trait.ELEMENTWISE | Trait.UNARY | Trait.SCALES,
+)
 define(
     "Where", couple=where, zero=only(1, 2), bound=bound_others, apart=True, value=in_numpy(np.where),
     traits=Trait.ELEMENTWISE,

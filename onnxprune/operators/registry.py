@@ -38,6 +38,7 @@ class Trait(Flag):
     RANGE = auto()  # what it gives is among what it takes, or a mean of it
     MAPS = auto()  # feature maps pass: the same ones, smaller, elsewhere or beside others
     ELEMENTWISE = auto()  # an element depends on those at its place in the inputs
+    UNARY = auto()  # element-wise in input 0, with numbers or slopes besides: the output has its shape
     MONOTONE = auto()  # of one value, and never rising or never falling
     HOMOGENEOUS = auto()  # f(s · x) = s · f(x) for s > 0
     SHIFTS = auto()  # adds to each element or multiplies it, with little else
