@@ -1,6 +1,12 @@
 """Attention in one node: whole heads go, or the same share of every head.
 
 Heads of keys and values that several query heads share go together with these.
+
+An example: four query heads of width 3 over two key heads, features q0 ... q11 and k0 ... k5, with values alike.
+
+    whole heads     q0-q5 attend with k0-k2 over v0-v2: these 12 are one channel; q6-q11, k3-k5 and v3-v5 another one.
+    shares          q0, q3, q6, q9, k0 and k3 are one channel of three, since every head has the same width; removed
+                    features have to be zero, or they would still count in the scores.  v0 and v3 are another one.
 """
 
 import math
