@@ -16,7 +16,7 @@ from onnxprune.channels.nodes import Node, Use
 from onnxprune.model.static import Statics
 from onnxprune.operators.boxes import Value
 from onnxprune.operators.labels import Coupling, is_fixed
-from onnxprune.operators.registry import Trait, traits_of
+from onnxprune.operators.registry import Trait, has
 from onnxprune.operators.tangles import blocks
 
 WHY = "merges it with an axis whose length the model leaves open"
@@ -38,7 +38,7 @@ def _moves_otherwise(node: Node, outputs: Sequence[Value | None], here: Statics,
         pairs = zip_longest(value.shape, shape)
         if any(a != b and (a is None or not is_fixed(value.along(k))) for k, (a, b) in enumerate(pairs)):
             return True
-    return bool(traits_of(node.proto) & Trait.RESHAPES) and _blocks(node, there) not in ([], _blocks(node, here))
+    return has(node.proto, Trait.RESHAPES) and _blocks(node, there) not in ([], _blocks(node, here))
 
 
 def _blocks(node: Node, at: Statics) -> list[tuple[slice, slice]]:

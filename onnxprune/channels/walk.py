@@ -16,7 +16,7 @@ from onnxprune.model.static import Statics, attributes_of, find, subgraphs
 from onnxprune.operators.boxes import Detour, Value
 from onnxprune.operators.labels import LARGEST_AXIS, Axes, Coupling, LabelError, Labels, fixed, is_fixed
 from onnxprune.operators.op import Op
-from onnxprune.operators.registry import MALFORMED, Operator, Trait, operator, operator_of, traits_of
+from onnxprune.operators.registry import MALFORMED, Operator, Trait, has, operator, operator_of
 from onnxprune.operators.roles import Balance, Role, Scaling
 
 LARGEST_FILL = 1 << 28  # elements; a fill is a few bytes in the file, and cutting or masking it may write it out
@@ -151,7 +151,7 @@ class Walk:
         whole = dtype == onnx.TensorProto.INT32 and operator_of(consumer).labels_int32
         cuttable = dtype in CUTTABLE or whole
         cuttable = cuttable and max(source.shape, default=0) <= LARGEST_AXIS
-        if traits_of(consumer) & Trait.SIZES:
+        if has(consumer, Trait.SIZES):
             self.asked[node] = source.key
             return Value(tuple(fixed(n) for n in source.shape))
         if not cuttable:
@@ -177,7 +177,7 @@ class Walk:
             out = self.apply(node, index, values, shapes)
         self.values.update(zip(filter(None, node.outputs), out, strict=True))
         if (
-            traits_of(proto) & Trait.FILLS
+            has(proto, Trait.FILLS)
             and (shape := next(iter(shapes), None)) is not None
             and math.prod(shape) <= LARGEST_FILL
             and node.inputs[0] in self.weights
@@ -213,7 +213,7 @@ class Walk:
 
     def skips(self, proto: onnx.NodeProto, values: Sequence[Value | None]) -> bool:
         """Whether no input has labels: then neither have the outputs, whatever the operator does."""
-        if traits_of(proto) & Trait.REPEATS and not self.counts(proto):
+        if has(proto, Trait.REPEATS) and not self.counts(proto):
             return False
         return not any(value is not None and value.has_labels for value in values)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from onnxprune.channels.nodes import Node
 from onnxprune.model.static import Statics
-from onnxprune.operators.registry import Trait, operator_of, traits_of
+from onnxprune.operators.registry import Trait, has, operator_of, traits_of
 
 Zero = int | str  # a number, or the key of one that is computed
 ANY = ""  # of tensors of the file: masking writes what their reader takes for nothing
@@ -29,7 +29,7 @@ class Zeros:
     def silent(self, node: Node, k: int) -> bool:
         """Whether the dead positions of an input are nothing to the operator that takes it."""
         key = node.inputs[k]
-        if key not in self.quiet or traits_of(node.proto) & Trait.MOVES:
+        if key not in self.quiet or has(node.proto, Trait.MOVES):
             return key in self.quiet
         point, held = operator_of(node.proto).zero_points.inputs.get(k), self.points.get(key, 0)
         return held in (ANY, 0 if point is None else self._point(node, point))

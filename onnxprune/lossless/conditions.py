@@ -16,7 +16,7 @@ from onnxprune.model.static import Statics, attributes_of, subgraphs
 from onnxprune.operators.facts import Facts, reduced
 from onnxprune.operators.labels import Labels, is_fixed
 from onnxprune.operators.likeness import Ids, mix, name_of
-from onnxprune.operators.registry import Taken, Trait, operator_of, traits_of
+from onnxprune.operators.registry import Taken, Trait, has, operator_of
 from onnxprune.operators.roles import Role
 from onnxprune.surgery.recovery.layers import Finder
 
@@ -101,7 +101,7 @@ class Conditions:
                 read[self.deps.component[labels]] = True
                 weighed[self.deps.component[labels[~zero]]] = True
         needed = np.where(on, alive & ~(read & ~weighed), read & weighed)
-        if traits_of(node.proto) & Trait.ATTENDS:
+        if has(node.proto, Trait.ATTENDS):
             needed |= self._kept_inside(index)
         self.needed |= needed
         self.needed_apart |= needed
@@ -111,7 +111,7 @@ class Conditions:
         """Components on what a node takes, and those that it gets as something else than zero."""
         on, alive, multiplied, loudly = (np.zeros(self.deps.nothing.size, bool) for _ in range(4))
         factors = operator_of(node.proto).factors
-        again = node.outputs if traits_of(node.proto) & Trait.RECURRENT else ()
+        again = node.outputs if has(node.proto, Trait.RECURRENT) else ()
         for k, key in enumerate((*node.inputs, *again)):
             if not key or (not node.path and self.knowledge.network.is_constant(key)):
                 continue  # what weights read is known by their labels

@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from onnxprune.model.skeleton import LONGEST
 from onnxprune.model.sound import is_well_formed
 from onnxprune.model.statics import Statics
-from onnxprune.operators.registry import FLOAT, Alike, Shape, Trait, operator_of, traits_of
+from onnxprune.operators.registry import FLOAT, Alike, Shape, Trait, has, operator_of
 
 EIGHT_BIT = frozenset({onnx.TensorProto.INT8, onnx.TensorProto.UINT8})
 
@@ -118,7 +118,7 @@ def _stand_in(node: onnx.NodeProto, opset: int) -> onnx.NodeProto | None:
 def _has_channels_last(node: onnx.NodeProto) -> bool:
     """Whether the first input of a pool has its channels at the end."""
     told = any(a.name == "channels_last" and a.i for a in node.attribute)
-    return told or bool(traits_of(node) & Trait.CHANNELS_LAST)
+    return told or has(node, Trait.CHANNELS_LAST)
 
 
 def _type_of(node: onnx.NodeProto, types: Sequence[int | None]) -> int | None:

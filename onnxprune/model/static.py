@@ -21,7 +21,7 @@ from onnxprune.model.shapes import attributes_of, infer_node, note_type
 from onnxprune.model.skeleton import Shape, other_sizes, skeleton_of, smallest_sizes
 from onnxprune.model.sound import without_unsound
 from onnxprune.model.statics import Statics
-from onnxprune.operators.registry import LARGEST_VALUE, MALFORMED, Trait, traits_of
+from onnxprune.operators.registry import LARGEST_VALUE, MALFORMED, Trait, has
 
 
 def infer(
@@ -174,7 +174,7 @@ def _evaluate_node(
             constants[path + node.output[0]] = value
             statics.shapes.setdefault(path + node.output[0], value.shape)
         return
-    if traits_of(node) & Trait.SIZES:
+    if has(node, Trait.SIZES):
         if keys and (shape := shape_of(keys[0])) is not None:
             attributes = attributes_of(node)
             picked = shape[attributes.get("start", 0) : attributes.get("end", len(shape))]

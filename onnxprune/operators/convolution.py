@@ -21,7 +21,7 @@ from onnxprune.operators.registry import (
     Taken,
     Trait,
     define,
-    traits_of,
+    has,
 )
 from onnxprune.operators.site import Site
 from onnxprune.operators.sums import bias_of, layer, touches_padding
@@ -94,7 +94,7 @@ def bound_conv(site: Site) -> Facts | None:
     if x is None or shape is None or w is None or w.ndim != len(shape):
         return None
     whole = expanded(reduced(x, [0, *range(2, len(shape))]), shape, [1])
-    spreads = bool(traits_of(site.node) & Trait.SPREADS)
+    spreads = has(site.node, Trait.SPREADS)
     grid = (transposed_filters_of if spreads else filters_of)(w, site.attributes)
     bias = bias_of(site, 2, grid.shape[0] * grid.shape[1])
     if whole is None or bias is None or whole.shape[1] != grid.shape[0] * grid.shape[2]:

@@ -208,4 +208,10 @@ def traits_of(node: onnx.NodeProto) -> Trait:
     return traits if isinstance(traits, Trait) else traits(node)
 
 
+def has(node: onnx.NodeProto, traits: Trait) -> bool:
+    """Whether a node's operator has one of these traits."""
+    own = operator_of(node).traits
+    return bool((own if isinstance(own, Trait) else own(node)).value & traits.value)
+
+
 UNKNOWN = Operator()
