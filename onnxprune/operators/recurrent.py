@@ -169,11 +169,11 @@ def quantized_lstm(
         if scale is not None and len(scale) == 2:
             op.tie(weight[2], scale[1])
             op.freeze(scale[0], why="has a direction for each position")
-    for weight, k in ((1, 8), (2, 10)):
+    for place, k in ((1, 8), (2, 10)):
         zero = op.constant(k + 1)
         if zero is None or (zero.any() and zero.size > 1):
             return op.unknown("has zero points of its own for each direction or column")
-        op.scalings[weight] = Scaling("", op.names[k + 1] if zero.any() else "", None)  # ranked as integers
+        op.scalings[place] = Scaling("", op.names[k + 1] if zero.any() else "", None)  # ranked as integers
     return out
 
 
