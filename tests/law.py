@@ -24,7 +24,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidGraph, NotImpleme
 from onnxprune.channels.conclude import conclude
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.channels.walk import Walk
-from onnxprune.channels.zeros import Zero
+from onnxprune.channels.zero_points import Zero
 from onnxprune.model.static import infer, opset_of
 from onnxprune.operators.boxes import Value
 from onnxprune.operators.labels import is_fixed

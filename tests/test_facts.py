@@ -21,8 +21,8 @@ from onnxprune.lossless.propagate import Knowledge
 from onnxprune.model.static import opset_of
 from onnxprune.operators.facts import Facts, aligned, expanded, known, reduced, reshaped, unknown
 from onnxprune.operators.facts import axis_blocks as blocks_of
-from onnxprune.operators.likeness import SINGLE, mix, multiples, name_of, snapped
 from onnxprune.operators.registry import operator, operator_of
+from onnxprune.operators.value_numbers import SINGLE, mix, multiples, name_of, snapped
 
 SIDE = 8
 

@@ -14,7 +14,7 @@ from law import Trial, check_law
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 from rows import Row
 
-from onnxprune.channels.zeros import Zeros
+from onnxprune.channels.zero_points import Zeros
 from onnxprune.errors import OnnxPruneError
 from onnxprune.operators.registry import OPERATORS
 from onnxprune.operators.roles import Silence

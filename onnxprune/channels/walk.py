@@ -11,7 +11,7 @@ from onnxprune.channels.arithmetic import Arithmetic, Origins, Place, centred
 from onnxprune.channels.dependencies import Layer
 from onnxprune.channels.nodes import CUTTABLE, Node, Source, Use, captured
 from onnxprune.channels.unite import look_elsewhere
-from onnxprune.channels.zeros import Zeros
+from onnxprune.channels.zero_points import Zeros
 from onnxprune.model.static import Statics, attributes_of, find, subgraphs
 from onnxprune.operators.boxes import Detour, Value
 from onnxprune.operators.labels import LARGEST_AXIS, Axes, Coupling, LabelError, Labels, fixed, is_fixed
@@ -244,7 +244,7 @@ class Walk:
         for k, key in enumerate(node.inputs):
             if key and key not in self.alias:
                 self.values[key] = op.values[k]
-        if index not in self.unknown and op.promises(row):
+        if index not in self.unknown and op.keeps_zeros(row):
             self.zeros.silence(node.outputs, self.zeros.given(node))
             # a slice of a weight is one, whatever its bounds come from
             if op.selects or all(made or k in row.follows for k, made in enumerate(op.weights)):

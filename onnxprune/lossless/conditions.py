@@ -15,9 +15,9 @@ from onnxprune.lossless.readings import Reading, gates_of, reading_of
 from onnxprune.model.static import Statics, attributes_of, subgraphs
 from onnxprune.operators.facts import Facts, reduced
 from onnxprune.operators.labels import Labels, is_fixed
-from onnxprune.operators.likeness import Ids, mix, name_of
 from onnxprune.operators.registry import Taken, Trait, has, operator_of
 from onnxprune.operators.roles import Role
+from onnxprune.operators.value_numbers import Ids, mix, name_of
 from onnxprune.surgery.recovery.layers import Finder
 
 

@@ -15,9 +15,9 @@ from onnxprune.errors import OnnxPruneError
 from onnxprune.model.static import attributes_of, opset_of
 from onnxprune.operators.facts import Facts, Shape, reduced, unknown
 from onnxprune.operators.labels import is_fixed
-from onnxprune.operators.likeness import name_of
 from onnxprune.operators.registry import MALFORMED, Trait, has, operator_of
 from onnxprune.operators.site import Site
+from onnxprune.operators.value_numbers import name_of
 from onnxprune.runtime.session import make_session
 from onnxprune.surgery.recovery.network import Network
 

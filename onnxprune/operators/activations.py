@@ -11,9 +11,7 @@ from onnxprune.operators.boxes import Value
 from onnxprune.operators.facts import Facts, facts
 from onnxprune.operators.intervals import applied
 from onnxprune.operators.labels import Axes
-from onnxprune.operators.likeness import bits, mix, name_of
 from onnxprune.operators.op import Op
-from onnxprune.operators.promises import every, first, provided
 from onnxprune.operators.registry import (
     NONE,
     Alike,
@@ -28,6 +26,8 @@ from onnxprune.operators.registry import (
 )
 from onnxprune.operators.roles import LOUD, Silence
 from onnxprune.operators.site import Site
+from onnxprune.operators.value_numbers import bits, mix, name_of
+from onnxprune.operators.zeros import every, first, provided
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 

@@ -8,12 +8,12 @@ from onnxprune.operators.activations import pointwise
 from onnxprune.operators.facts import Facts, facts
 from onnxprune.operators.intervals import NEAR_SUM, affine, times
 from onnxprune.operators.labels import Axes, fixed
-from onnxprune.operators.likeness import EXACT, bits, mix
 from onnxprune.operators.op import Op
-from onnxprune.operators.promises import every, first, only, some
 from onnxprune.operators.registry import Alike, Arrays, Attributes, Trait, by_reference, define, in_numpy
 from onnxprune.operators.roles import LOUD, Silence
 from onnxprune.operators.site import Site
+from onnxprune.operators.value_numbers import EXACT, bits, mix
+from onnxprune.operators.zeros import every, first, only, some
 
 
 def combine(op: Op, *xs: Axes | None, **attributes: int) -> Axes:

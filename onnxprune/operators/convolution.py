@@ -7,12 +7,10 @@ import numpy as np
 
 from onnxprune.operators.broadcast import combined
 from onnxprune.operators.facts import Facts, aligned, expanded, facts, reduced
-from onnxprune.operators.intervals import zeros
+from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, Kind, repeated
-from onnxprune.operators.likeness import bits, mix, tolerance
 from onnxprune.operators.op import Op
 from onnxprune.operators.patches import linear_conv, linear_conv_transpose
-from onnxprune.operators.promises import made
 from onnxprune.operators.registry import (
     OPERATORS,
     UNKNOWN,
@@ -25,6 +23,8 @@ from onnxprune.operators.registry import (
 )
 from onnxprune.operators.site import Site
 from onnxprune.operators.sums import bias_of, layer, touches_padding
+from onnxprune.operators.value_numbers import bits, mix, tolerance
+from onnxprune.operators.zeros import made
 
 
 def _spatial(shape: tuple[int, ...] | None) -> int:
@@ -175,7 +175,7 @@ def bound_deform_conv(site: Site) -> Facts | None:
     if shape is None or w is None or bias is None:
         return None
     at = (1, -1, *[1] * (len(shape) - 2))
-    return zeros(site, np.asarray(~w.reshape(len(w), -1).any(1)).reshape(at), bias.reshape(at))
+    return zero_where(site, np.asarray(~w.reshape(len(w), -1).any(1)).reshape(at), bias.reshape(at))
 
 
 define(

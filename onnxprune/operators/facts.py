@@ -11,12 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.operators.likeness import Ids, bits, mix, name_of
+from onnxprune.operators.registry import Shape
 from onnxprune.operators.tangles import blocks
+from onnxprune.operators.value_numbers import Ids, bits, mix, name_of
 
 LARGEST = 1 << 22  # elements of facts; of larger values nothing is known
-
-Shape = tuple[int, ...]
 
 _CONSTANT, _NEGATIVE, _ZERO, _PLACE, _SUM = map(name_of, ("constant", "negative", "zero", "place", "sum"))
 

@@ -7,16 +7,16 @@ import numpy as np
 
 from onnxprune.operators.convolution import convolve, depthwise, repair_conv, repair_groups
 from onnxprune.operators.facts import Facts, facts
-from onnxprune.operators.intervals import zeros
+from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, Labels
-from onnxprune.operators.likeness import mix
 from onnxprune.operators.op import Op
 from onnxprune.operators.products import matrix_product
-from onnxprune.operators.promises import made
 from onnxprune.operators.quantized import one_scale, rounded_bounds, steps_at
 from onnxprune.operators.registry import FLOAT, Alike, Trait, ZeroPoints, define
 from onnxprune.operators.roles import Scaling
 from onnxprune.operators.site import Site
+from onnxprune.operators.value_numbers import mix
+from onnxprune.operators.zeros import made
 
 
 def _columns(b: Axes, *parameters: Axes | None) -> list[Labels]:
@@ -61,7 +61,7 @@ def bound_integer_layer(site: Site) -> Facts | None:
     differs = w != (point.reshape(at) if point.size > 1 else point.reshape(()))
     silent = ~differs.any(axis=tuple(k for k in range(w.ndim) if k != axis))
     channel = 1 if axis == 0 else len(shape) - 1
-    return zeros(site, silent.reshape([-1 if k == channel else 1 for k in range(len(shape))]))
+    return zero_where(site, silent.reshape([-1 if k == channel else 1 for k in range(len(shape))]))
 
 
 _INTEGERS = Trait.LAYER | Trait.QUANTIZES | Trait.INTEGER
@@ -156,7 +156,7 @@ def bound_real_product(site: Site) -> Facts | None:
     silent = ~(w != (0 if zero is None else zero)).any(axis=0)
     summand = np.zeros(w.shape[1]) if bias is None else bias.astype(np.float64)
     at = (*[1] * (len(shape) - 1), -1)
-    return zeros(site, silent.reshape(at), np.broadcast_to(summand, silent.shape).reshape(at))
+    return zero_where(site, silent.reshape(at), np.broadcast_to(summand, silent.shape).reshape(at))
 
 
 def matmul_integer_to_float(
@@ -212,7 +212,7 @@ def bound_qgemm(site: Site) -> Facts | None:
             return None
         low, high = rounded_bounds((real, real), after)
         silent, real = silent & (low == high), low
-    return zeros(site, silent.reshape(1, -1), real.reshape(1, -1))
+    return zero_where(site, silent.reshape(1, -1), real.reshape(1, -1))
 
 
 define(

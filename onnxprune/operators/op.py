@@ -275,7 +275,7 @@ class Op(Told):
             return []
         return [d for d in range(len(value.axes)) if d != row.channel]
 
-    def promises(self, row: Operator) -> bool:
+    def keeps_zeros(self, row: Operator) -> bool:
         """Whether the dead positions of the outputs are zero; what comes of no elements at all may be anything."""
         empty = any(value is not None and 0 in value.shape for value in self.values)
         return not empty and not self.thawed and self.relies(row.zero(self))

@@ -8,12 +8,12 @@ from onnxprune.operators.boxes import Value
 from onnxprune.operators.facts import Facts, facts, reduced, stacked
 from onnxprune.operators.intervals import applied
 from onnxprune.operators.labels import Axes, fixed
-from onnxprune.operators.likeness import bits, mix
 from onnxprune.operators.op import Op
-from onnxprune.operators.promises import first
 from onnxprune.operators.registry import FLOAT, Alike, Arrays, Attributes, Shape, Trait, ZeroPoints, define
 from onnxprune.operators.roles import Scaling
 from onnxprune.operators.site import Site
+from onnxprune.operators.value_numbers import bits, mix
+from onnxprune.operators.zeros import first
 
 Pair = tuple[np.ndarray, np.ndarray]
 

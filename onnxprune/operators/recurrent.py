@@ -6,13 +6,13 @@ import numpy as np
 
 from onnxprune.operators.facts import Facts, facts, padded
 from onnxprune.operators.labels import Axes, Labels, fixed
-from onnxprune.operators.likeness import EXACT, mix, multiples
 from onnxprune.operators.op import Op
 from onnxprune.operators.patches import linear_gates
 from onnxprune.operators.quantized import one_scale
 from onnxprune.operators.registry import Arrays, Attributes, Shape, Trait, define
 from onnxprune.operators.roles import Scaling, Silence
 from onnxprune.operators.site import Site
+from onnxprune.operators.value_numbers import EXACT, mix, multiples
 
 QUIET = {  # activations after which a unit without weights stays at zero, by position among those of one direction
     "LSTM": ({"Sigmoid", "HardSigmoid"}, {"Tanh", "Relu", "Softsign"}, {"Tanh", "Relu", "Softsign"}),
@@ -24,13 +24,13 @@ QUIET = {  # activations after which a unit without weights stays at zero, by po
 def _quiet(kind: str, *parameters: int) -> Any:
     """Weights, biases and first states of zero keep a unit at zero, unless its activation lifts it."""
 
-    def promise(op: Op) -> Silence:
+    def condition(op: Op) -> Silence:
         given = op.attributes.get("activations", ())
         names = [name.decode() if isinstance(name, bytes) else name for name in given]
         calm = all(name in QUIET[kind][k % len(QUIET[kind])] for k, name in enumerate(names))
         return Silence(calm) & op.all_silent(parameters)
 
-    return promise
+    return condition
 
 
 def _recurrent(

@@ -22,7 +22,7 @@ LARGEST_VALUE = 4096  # elements of a constant that is computed; shapes, indices
 Shape = tuple[int, ...]
 Attributes = Mapping[str, Any]
 Arrays = Sequence[Any]  # the value of each input, None where it is left out
-Value = Callable[[Arrays, Attributes], "np.ndarray | None"]
+Evaluation = Callable[[Arrays, Attributes], "np.ndarray | None"]
 
 
 class Trait(Flag):
@@ -108,7 +108,7 @@ def by_reference(_: Arrays, __: Attributes) -> None:
     """In the column `value`: all outputs are what onnx's reference evaluator makes of small constants."""
 
 
-def in_numpy(fn: Callable[..., Any]) -> Value:
+def in_numpy(fn: Callable[..., Any]) -> Evaluation:
     """The value of a function of numpy that takes the inputs one by one."""
     return lambda x, _: np.asarray(fn(*x))
 
@@ -171,7 +171,7 @@ class Operator:
     linear: Callable[[Shape, Attributes], Any] | None = None
     bias: int | None = None
     work: Callable[[Shape, Shape, Shape], int] | None = None
-    value: Value | None = None
+    value: Evaluation | None = None
     small: Callable[[Arrays], bool] | None = None
     shape: Alike | Callable[[Sequence[Any], Attributes], list[Shape | None]] | None = None
     typed_by: int | Callable[[onnx.NodeProto], int] = 0

@@ -9,9 +9,9 @@ from onnxprune.operators.boxes import Value
 from onnxprune.operators.facts import Facts, axis_blocks, expanded, reduced, reshaped, stacked
 from onnxprune.operators.labels import Axes, repeated
 from onnxprune.operators.op import Op
-from onnxprune.operators.promises import first, joined
 from onnxprune.operators.registry import Arrays, Attributes, Shape, Trait, axes_of, by_reference, define
 from onnxprune.operators.site import Site
+from onnxprune.operators.zeros import first, joined
 
 _SAME = Trait.VIEW | Trait.MOVES | Trait.RANGE | Trait.MAPS
 

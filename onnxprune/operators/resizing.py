@@ -8,12 +8,12 @@ import numpy as np
 
 from onnxprune.operators.facts import Facts, facts, padded, reduced
 from onnxprune.operators.labels import Axes, Labels, fixed, is_fixed, repeated
-from onnxprune.operators.likeness import bits, mix, name_of
 from onnxprune.operators.op import Op
-from onnxprune.operators.promises import first, provided
 from onnxprune.operators.registry import LARGEST_VALUE, Arrays, Trait, by_reference, define
 from onnxprune.operators.roles import LOUD
 from onnxprune.operators.site import Site, numbers_name
+from onnxprune.operators.value_numbers import bits, mix, name_of
+from onnxprune.operators.zeros import first, provided
 
 
 def _small_when_repeated(x: Arrays) -> bool:

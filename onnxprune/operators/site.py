@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 
 from onnxprune.operators.facts import Facts, Shape, aligned, expanded, known, unknown
-from onnxprune.operators.likeness import Ids, bits, mix, name_of
 from onnxprune.operators.told import Numbers
+from onnxprune.operators.value_numbers import Ids, bits, mix, name_of
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from onnxprune.operators.labels import Labels, is_fixed
 from onnxprune.operators.op import Op
 from onnxprune.operators.roles import LOUD, Silence
 
-Promise = Callable[[Op], Silence]
+Condition = Callable[[Op], Silence]
 
 
 def every(op: Op) -> Silence:
@@ -41,21 +41,21 @@ def first(op: Op) -> Silence:
     return op.silent(0) if op.names and _reaches(op, 0) else LOUD
 
 
-def provided(holds: Callable[[Mapping[str, Any]], bool], promise: Promise = first) -> Promise:
-    """Another promise, which its attributes can break."""
-    return lambda op: promise(op) if holds(op.attributes) else LOUD
+def provided(holds: Callable[[Mapping[str, Any]], bool], condition: Condition = first) -> Condition:
+    """Another condition, which its attributes can break."""
+    return lambda op: condition(op) if holds(op.attributes) else LOUD
 
 
-def only(*inputs: int) -> Promise:
+def only(*inputs: int) -> Condition:
     """f(0, 0, ...) = 0 for these inputs, whatever the others hold."""
 
-    def promise(op: Op) -> Silence:
+    def condition(op: Op) -> Silence:
         return op.all_silent(inputs) if all(_reaches(op, k) for k in inputs) else LOUD
 
-    return promise
+    return condition
 
 
-def made(*parameters: int, axis: int = 1) -> Promise:
+def made(*parameters: int, axis: int = 1) -> Condition:
     """The operator makes its channels by weights, which are zero where these are dead.
 
     Args:
@@ -63,7 +63,7 @@ def made(*parameters: int, axis: int = 1) -> Promise:
         axis: the axis of the output that the parameters lie along.
     """
 
-    def promise(op: Op) -> Silence:
+    def condition(op: Op) -> Silence:
         given = [k for k in parameters if k < len(op.names) and op.names[k]]
         lively = _lively(op)
         if given and not all(j == axis and _spans(op, k, x) for k in given for j, x in lively):
@@ -75,16 +75,16 @@ def made(*parameters: int, axis: int = 1) -> Promise:
             return LOUD
         return Silence(True, tuple(rest)) & op.all_silent(given)
 
-    return promise
+    return condition
 
 
-def scaled(*parameters: int, axis: int = 1) -> Promise:
+def scaled(*parameters: int, axis: int = 1) -> Condition:
     """Scale and shift make the channels of this axis zero, whatever comes in; no other axis can shrink."""
 
-    def promise(op: Op) -> Silence:
+    def condition(op: Op) -> Silence:
         return op.all_silent(parameters) if all(j == axis for j, _ in _lively(op)) else LOUD
 
-    return promise
+    return condition
 
 
 def _lively(op: Op) -> list[tuple[int, Labels]]:
