@@ -24,7 +24,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidGraph, NotImpleme
 from onnxprune.channels.conclude import conclude
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.channels.walk import Walk
-from onnxprune.channels.zeros import Zero, silence
+from onnxprune.channels.zero_points import Zero
 from onnxprune.model.static import infer, opset_of
 from onnxprune.operators.boxes import Value
 from onnxprune.operators.labels import is_fixed
@@ -89,11 +89,11 @@ def labelled(
     for name, array in data.items():
         if is_float(array) or array.dtype in (np.int8, np.uint8, np.bool_):
             walk.values[name] = Value(tuple(walk.coupling.label(n) for n in array.shape))
-    silence(walk, list(quiet), 0)
-    walk.zero_points |= {name: zero for name, zero in zeros.items() if name in quiet}
+    walk.zeros.silence(list(quiet), 0)
+    walk.zeros.points |= {name: zero for name, zero in zeros.items() if name in quiet}
     walk.graph(model.graph, "", [])
     deps = conclude(walk)
-    return deps, {name: walk.zero_points.get(name, 0) for name in walk.quiet}
+    return deps, {name: walk.zeros.points.get(name, 0) for name in walk.zeros.quiet}
 
 
 def boxes(deps: Dependencies, names: Sequence[str], dead: np.ndarray) -> dict[str, tuple[np.ndarray, ...]]:

@@ -17,12 +17,12 @@ from random_networks import networks
 from test_wheel_models import LAWLESS, node_tests
 
 from onnxprune.channels import analyse
-from onnxprune.lossless.walk import Knowledge
+from onnxprune.lossless.propagate import Knowledge
 from onnxprune.model.static import opset_of
 from onnxprune.operators.facts import Facts, aligned, expanded, known, reduced, reshaped, unknown
-from onnxprune.operators.facts import blocks as blocks_of
-from onnxprune.operators.likeness import SINGLE, mix, multiples, name_of, snapped
+from onnxprune.operators.facts import axis_blocks as blocks_of
 from onnxprune.operators.registry import operator, operator_of
+from onnxprune.operators.value_numbers import SINGLE, mix, multiples, name_of, snapped
 
 SIDE = 8
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxprune.channels.explain import Ties
+from onnxprune.channels.ties import Ties
 from onnxprune.operators.labels import FIXED, LARGEST_AXIS, Coupling, LabelError, fixed, is_fixed
 
 

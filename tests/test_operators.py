@@ -191,6 +191,52 @@ def test_the_law_of_separation_can_fail(op: str, monkeypatch: pytest.MonkeyPatch
         _ = [separation_holds(case) for case in ROWS if case.op == op]
 
 
+# --- traits -----------------------------------------------------------------------
+
+
+def outcomes(trait: Trait) -> Iterator[tuple[Row, list[np.ndarray], np.ndarray]]:
+    """Rows of operators with a trait: their inputs, and the first output."""
+    for case in ROWS:
+        model, data, weights = case.build(0)
+        if traits_of(model.graph.node[0]) & trait:
+            arrays = {**data, **weights}
+            yield case, [arrays[name] for name in model.graph.node[0].input if name], run(model, arrays)[0]
+
+
+def test_views_and_moves_give_the_elements_that_they_take() -> None:
+    seen = set()
+    for case, inputs, y in outcomes(Trait.MOVES):
+        traits = traits_of(helper.make_node(case.kind, [], [], domain=case.domain))
+        taken = inputs if traits & Trait.JOINS else inputs[:1]
+        assert np.isin(y, np.concatenate([x.ravel() for x in taken])).all(), case
+        if traits & Trait.VIEW:
+            assert np.array_equal(np.sort(y, None), np.sort(inputs[0], None)), case
+        seen.add(case.op)
+    assert seen == {name for name, row in OPERATORS.items() if not callable(row.traits) and row.traits & Trait.MOVES}
+
+
+def test_unary_operators_keep_the_shape() -> None:
+    for case, inputs, y in outcomes(Trait.UNARY):
+        assert y.shape == inputs[0].shape, case
+
+
+@pytest.mark.parametrize("name", [name for name, row in OPERATORS.items() if row.function is not None])
+def test_functions_rise_or_fall_as_they_are_said_to(name: str) -> None:
+    function, traits, x = OPERATORS[name].function, OPERATORS[name].traits, np.linspace(0.01, 4, 99)
+    assert function is not None
+    assert isinstance(traits, Trait)
+    with np.errstate(all="ignore"):
+        whole = np.r_[-x[::-1], x]
+        if traits & Trait.MONOTONE:
+            steps = np.diff(function(whole, {}))
+            steps = steps[np.isfinite(steps)]
+            assert (steps >= 0).all() or (steps <= 0).all()
+        if traits & Trait.HOMOGENEOUS:
+            np.testing.assert_allclose(function(3 * whole, {}), 3 * function(whole, {}))
+        if traits & Trait.SATURATES:
+            assert np.abs(function(100 * whole, {})).max() <= 1
+
+
 # --- functions, constants, filters -----------------------------------------------
 
 

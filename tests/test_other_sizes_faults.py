@@ -15,6 +15,7 @@ from test_other_sizes import cut as pruned_pair
 
 from onnxprune.model.static import Statics
 from onnxprune.operators.registry import OPERATORS
+from onnxprune.operators.roles import Silence
 from onnxprune.surgery import cut
 
 
@@ -90,11 +91,11 @@ def no_axis_is_open(patch: pytest.MonkeyPatch) -> None:
 
 
 def clips_keep_zeros(patch: pytest.MonkeyPatch) -> None:
-    patch.setitem(OPERATORS, "Clip", replace(OPERATORS["Clip"], zero=lambda op: True))
+    patch.setitem(OPERATORS, "Clip", replace(OPERATORS["Clip"], zero=lambda op: Silence(True)))
 
 
 def pads_keep_zeros(patch: pytest.MonkeyPatch) -> None:
-    patch.setitem(OPERATORS, "Pad", replace(OPERATORS["Pad"], zero=lambda op: True))
+    patch.setitem(OPERATORS, "Pad", replace(OPERATORS["Pad"], zero=lambda op: Silence(True)))
 
 
 def repairs_write_sizes(patch: pytest.MonkeyPatch) -> None:

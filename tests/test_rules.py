@@ -14,9 +14,10 @@ from law import Trial, check_law
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
 from rows import Row
 
-from onnxprune.channels import zeros
+from onnxprune.channels.zero_points import Zeros
 from onnxprune.errors import OnnxPruneError
 from onnxprune.operators.registry import OPERATORS
+from onnxprune.operators.roles import Silence
 
 ROWS: list[Row] = [*rows_linear.ROWS, *rows_elementwise.ROWS, *rows_shape.ROWS, *rows_attention.ROWS]
 SEEDS = 3
@@ -81,7 +82,7 @@ def rule_that(op: str, apply: Callable[..., Any]) -> Callable[[pytest.MonkeyPatc
 
 def promise_that(op: str) -> Callable[[pytest.MonkeyPatch], None]:
     """A fault: the operator promises silence whatever comes in."""
-    return lambda patch: patch.setitem(OPERATORS, op, replace(OPERATORS[op], zero=lambda _: True))
+    return lambda patch: patch.setitem(OPERATORS, op, replace(OPERATORS[op], zero=lambda _: Silence(True)))
 
 
 def no_repair(op: str) -> Callable[[pytest.MonkeyPatch], None]:
@@ -123,7 +124,7 @@ FAULTS = {
     **{f"{op} promises silence": (op, promise_that(op)) for op in ("Celu", "Conv", "LRN", "Resize", "Shrink")},
     "DequantizeLinear takes any zero for its own": (
         "DequantizeLinear",
-        lambda patch: patch.setattr(zeros, "silent", lambda walk, node, k: node.inputs[k] in walk.quiet),
+        lambda patch: patch.setattr(Zeros, "silent", lambda self, node, k: node.inputs[k] in self.quiet),
     ),
     **{f"{op} is not repaired": (op, no_repair(op)) for op in REPAIRED if op != TWIN},
 }

@@ -6,9 +6,11 @@ import numpy as np
 import onnx
 
 from onnxprune.channels.conclude import box_dead_ends, conclude
+from onnxprune.channels.control import enter
 from onnxprune.channels.dependencies import Dependencies
+from onnxprune.channels.nodes import CUTTABLE
 from onnxprune.channels.unite import unite
-from onnxprune.channels.walk import CUTTABLE, Walk
+from onnxprune.channels.walk import Walk
 from onnxprune.model.static import infer, opset_of
 
 
@@ -34,13 +36,13 @@ def analyse(
     """
     shapes = {name: tuple(int(n) for n in shape) for name, shape in (input_shapes or {}).items()}
     statics = infer(model, shapes, observed)
-    walk = Walk(statics, opset_of(model), heads, thaw)
+    walk = Walk(statics, opset_of(model), heads, thaw, enter)
     _go(walk, overridable(model))
     for k, node in walk.elsewhere.items():
-        other = Walk(statics.accepted[k], walk.opset, heads, thaw)
+        other = Walk(statics.accepted[k], walk.opset, heads, thaw, enter)
         _go(other, overridable(model))
         box_dead_ends(other)
-        unite(walk, other, node)
+        unite(walk.coupling, walk.uses, other.coupling, other.uses, node)
     return conclude(walk)
 
 

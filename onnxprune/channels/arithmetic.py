@@ -18,7 +18,7 @@ import onnx
 from onnxprune.channels.nodes import Node
 from onnxprune.model.evaluate import evaluate
 from onnxprune.model.static import Statics, attributes_of
-from onnxprune.operators.registry import Trait, operator_of, traits_of
+from onnxprune.operators.registry import Trait, has, operator_of, traits_of
 
 Place = tuple[str, int]  # a value and one of its axes
 Origins = np.ndarray  # of frozenset[Place], one for each element
@@ -68,7 +68,7 @@ class Arithmetic:
         """Whether a value, or what it is the square or size of, has its own mean subtracted from it somewhere."""
         maker = self.makers.get(key)
         return key in self.without_mean or (
-            maker is not None and bool(traits_of(maker.proto) & Trait.POWERS) and maker.inputs[0] in self.without_mean
+            maker is not None and has(maker.proto, Trait.POWERS) and maker.inputs[0] in self.without_mean
         )
 
     def _static(self, key: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -108,7 +108,7 @@ class Arithmetic:
 
     def _origins(self, key: str) -> Origins:
         shape, node = self.statics.constants[key].shape, self.makers.get(key)
-        if node is None or key not in self.statics.sampled or traits_of(node.proto) & Trait.FILLS:
+        if node is None or key not in self.statics.sampled or has(node.proto, Trait.FILLS):
             return _alike(NOWHERE, shape)
         traits = traits_of(node.proto)
         if traits & Trait.SIZES:
@@ -132,7 +132,7 @@ class Arithmetic:
             if maker.path != path:
                 return False
             seen.add(current)
-            todo += filter(None, maker.inputs if not traits_of(maker.proto) & Trait.SIZES else ())
+            todo += filter(None, maker.inputs if not has(maker.proto, Trait.SIZES) else ())
         return True
 
     def escapes(self, node: Node, labelled: Sequence[bool]) -> Iterator[tuple[int, Origins]]:

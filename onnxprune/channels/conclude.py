@@ -5,9 +5,9 @@ import functools
 import numpy as np
 
 from onnxprune.channels.dependencies import Dependencies, Use, passed
-from onnxprune.channels.explain import Ties
 from onnxprune.channels.grouping import groups_of
 from onnxprune.channels.parameters import INTEGERS
+from onnxprune.channels.ties import Ties
 from onnxprune.channels.walk import Walk
 from onnxprune.operators.boxes import Value, settle
 from onnxprune.operators.labels import Labels, is_fixed
@@ -30,7 +30,7 @@ def conclude(walk: Walk) -> Dependencies:
     ties = Ties(*walk.coupling.edges(), tuple(walk.coupling.causes), walk.coupling.size)
     return Dependencies(
         nodes=tuple(walk.nodes), values=walk.values, sources=walk.sources, uses=tuple(walk.uses),
-        component=component, groups=groups, layers=tuple(walk.layers), scalings=tuple(walk.scalings),
+        component=component, groups=groups, layers=tuple(walk.layers), scalings=walk.scalings,
         detours=walk.detours, told=frozenset(walk.told), asked=walk.asked, thawed=tuple(walk.thawed),
         roles=roles, zeroed=zeroed, ties=ties,
         balances=tuple(walk.balances), arithmetic=walk.arithmetic, unknown=walk.unknown,

@@ -4,22 +4,16 @@ What a branch gives is tied to what the other one gives, and what a loop carries
 Other bodies are left alone, and what they capture is frozen.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import onnx
 
-from onnxprune.channels import zeros
-from onnxprune.channels.dependencies import Node, Use
+from onnxprune.channels.nodes import Node, captured
+from onnxprune.channels.walk import Walk
 from onnxprune.model.bodies import branch_taken
 from onnxprune.model.static import attributes_of, find, subgraphs
 from onnxprune.operators.boxes import Value, settle
 from onnxprune.operators.labels import Axes, fixed
-
-if TYPE_CHECKING:
-    from onnxprune.channels.walk import Walk
 
 
 def enter(walk: Walk, node: Node) -> None:
@@ -35,16 +29,16 @@ def _leave_alone(walk: Walk, node: Node) -> None:
     index = len(walk.nodes) - 1
     for k, key in enumerate(node.inputs):
         if key:
-            freeze_taken(walk, index, k, key, "hands it to a body")
+            walk.freeze_taken(index, k, key, "hands it to a body")
     for body, _ in subgraphs(node.proto, node.path):
         for name in sorted(captured(body)):
-            freeze_taken(walk, index, -1, walk.key(name), "captures it in a body")
+            walk.freeze_taken(index, -1, walk.key(name), "captures it in a body")
     _give(walk, node, [None] * len(node.outputs))
 
 
 def _branches(walk: Walk, node: Node) -> None:
     index = len(walk.nodes) - 1
-    freeze_taken(walk, index, 0, node.inputs[0], "decides by it")
+    walk.freeze_taken(index, 0, node.inputs[0], "decides by it")
     given: list[list[str]] = []
     for body, path in subgraphs(node.proto, node.path):
         names = walk.graph(body, path, walk.scope)
@@ -55,15 +49,15 @@ def _branches(walk: Walk, node: Node) -> None:
     taken = branches.pop() if len(branches) == 1 else None
     _give(walk, node, [_join(walk, keys, taken) for keys in zip(*given, strict=True)])
     for key, keys in zip(node.outputs, zip(*given, strict=True), strict=True):
-        if all(k in walk.quiet for k in keys):
-            zeros.silence(walk, [key], zeros.common(walk, keys))
+        if all(k in walk.zeros.quiet for k in keys):
+            walk.zeros.silence([key], walk.zeros.common(keys))
 
 
 def _loop(walk: Walk, node: Node) -> None:
     """Inputs: most rounds, condition, carried values; the body takes the round's number besides."""
     for k, key in enumerate(node.inputs[:2]):
         if key:
-            freeze_taken(walk, len(walk.nodes) - 1, k, key, "decides by it")
+            walk.freeze_taken(len(walk.nodes) - 1, k, key, "decides by it")
     ((body, path),) = subgraphs(node.proto, node.path)
     carried = [_taken(walk, node, k) for k in range(2, len(node.inputs))]
     _body(walk, node, body, path, [None, None, *carried], carried, skip=1, scans=[0] * len(body.output))
@@ -189,23 +183,3 @@ def _give(walk: Walk, node: Node, outputs: Sequence[Axes | None]) -> None:
             axes = tuple(fixed(n) for n in shape)
         if key:
             walk.values[key] = None if axes is None else Value(axes)
-
-
-def freeze_taken(walk: Walk, node: int, k: int, key: str, why: str) -> None:
-    """Freeze what a node with bodies takes."""
-    if key in walk.alias:
-        source = walk.sources[walk.alias[key]]
-        walk.uses.append(Use(source.key, node, k, tuple(fixed(n) for n in source.shape)))
-    walk.freeze_value(key, why)
-
-
-def captured(graph: onnx.GraphProto) -> set[str]:
-    """Names that a body takes from the graphs around it."""
-    own = {v.name for v in graph.input} | {t.name for t in graph.initializer}
-    taken: set[str] = set()
-    for node in graph.node:
-        taken |= {name for name in node.input if name and name not in own}
-        for body, _ in subgraphs(node):
-            taken |= captured(body) - own
-        own |= set(node.output)
-    return taken | {v.name for v in graph.output if v.name not in own}

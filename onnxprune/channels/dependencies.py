@@ -8,34 +8,13 @@ from functools import cached_property
 import numpy as np
 
 from onnxprune.channels.arithmetic import Arithmetic
-from onnxprune.channels.explain import Ties
-from onnxprune.channels.nodes import Node
+from onnxprune.channels.nodes import Node, Source, Use
 from onnxprune.channels.parameters import parameters
+from onnxprune.channels.ties import Ties
 from onnxprune.model.static import Statics
 from onnxprune.operators.boxes import Detour, Value
-from onnxprune.operators.labels import COMBINES, Axes, Labels, is_fixed
+from onnxprune.operators.labels import Kind, Labels, is_fixed
 from onnxprune.operators.roles import Balance, Cost, Role, Scaling
-
-
-@dataclass(frozen=True)
-class Source:
-    """A tensor that the file holds: an initializer, a Constant node, or a fill by ConstantOfShape."""
-
-    key: str
-    kind: str  # "initializer", "constant" or "fill"
-    shape: tuple[int, ...]
-    dtype: int
-    path: str
-
-
-@dataclass(frozen=True)
-class Use:
-    """One place that takes a source: labels of its own, so that a shared tensor can be cut differently."""
-
-    source: str
-    node: int
-    input: int
-    axes: Axes
 
 
 @dataclass(frozen=True)
@@ -88,7 +67,7 @@ class Dependencies:
     component: Labels  # (labels,), component of each label
     groups: tuple[Group, ...]
     layers: tuple[Layer, ...]
-    scalings: tuple[Scaling, ...]
+    scalings: Mapping[tuple[int, int], Scaling]  # of quantised weights, by node and input
     detours: Mapping[int, Detour]
     told: frozenset[tuple[int, int]]  # (node, input) whose computed sizes must stay what they are
     asked: Mapping[int, str]  # sources of which a node takes the sizes alone, by position of the node
@@ -150,6 +129,10 @@ class Dependencies:
         for use in self.uses:
             found.setdefault(use.node, []).append(use)
         return found
+
+    def scaling(self, use: Use) -> Scaling | None:
+        """How a quantised weight stands for real numbers; None for other tensors."""
+        return self.scalings.get((use.node, use.input))
 
     def maker(self, key: str) -> Node | None:
         """The node that makes a value."""
@@ -222,9 +205,8 @@ class Dependencies:
         if cause.node < 0:
             return f"it {cause.why}"
         node = self.nodes[cause.node]
-        return (
-            f"{node} {cause.why or TIES} {self._whole(node)}" if cause.why in ("", COMBINES) else f"{node} {cause.why}"
-        )
+        whole = f" {self._whole(node)}" if not cause.why or cause.kind is Kind.COMBINES else ""
+        return f"{node} {cause.why or TIES}{whole}"
 
     def _whole(self, node: Node) -> str:
         """What a node takes that cannot shrink, such as a state that the caller gives."""

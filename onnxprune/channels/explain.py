@@ -1,78 +1,15 @@
-"""Chains of nodes through which labels came to be tied, for `explain` and for the reasons in reports."""
-
-from __future__ import annotations
+"""Chains of nodes through which labels came to be tied, in words: for `explain` and for reports."""
 
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import breadth_first_order
 
+from onnxprune.channels.dependencies import Dependencies, Use
 from onnxprune.errors import UsageError
 from onnxprune.model.tensors import quoted
-from onnxprune.operators.labels import COMBINES, FIXED, Cause, Labels, is_fixed
+from onnxprune.operators.labels import FIXED, Cause, Kind, Labels, is_fixed
 from onnxprune.operators.roles import Role
-
-if TYPE_CHECKING:
-    from onnxprune.channels.dependencies import Dependencies, Use
-
-
-@dataclass(frozen=True)
-class Ties:
-    """All equations between labels, each with its cause."""
-
-    left: Labels
-    right: Labels
-    cause: np.ndarray  # index into causes
-    causes: tuple[Cause, ...]
-    size: int  # number of labels
-
-    @cached_property
-    def _graph(self) -> csr_array:
-        a = np.concatenate([self.left, self.right])
-        b = np.concatenate([self.right, self.left])
-        c = np.concatenate([self.cause, self.cause])
-        _, first = np.unique(a * self.size + b, return_index=True)
-        return csr_array((c[first] + 1, (a[first], b[first])), (self.size, self.size))
-
-    @cached_property
-    def _from_fixed(self) -> tuple[np.ndarray, np.ndarray]:
-        """For each label: its neighbour on the way to `FIXED`, and the first label behind `FIXED` on that way."""
-        order, before = breadth_first_order(self._graph, FIXED, directed=False)
-        root = np.full(self.size, -1, np.int64)
-        for label in order[1:]:
-            root[label] = label if before[label] == FIXED else root[before[label]]
-        return before, root
-
-    def _edge(self, a: int, b: int) -> Cause:
-        return self.causes[int(self._graph[a, b]) - 1]
-
-    def freezer(self, label: int) -> Cause | None:
-        """What froze a label: the cause of the first tie on the shortest way from `FIXED`; None where it is free."""
-        _, root = self._from_fixed
-        return self._edge(FIXED, int(root[label])) if root[label] >= 0 else None
-
-    def chain(self, label: int, targets: Labels) -> list[Cause] | None:
-        """Causes on a shortest way from a label to any of the targets; None where they are not coupled."""
-        _, before = breadth_first_order(self._graph, label, directed=False)
-        reached = [int(t) for t in np.unique(targets) if t == label or before[t] >= 0]
-        ways = [self._way(before, label, t) for t in reached]
-        return min(ways, key=len) if ways else None
-
-    def _way(self, before: np.ndarray, start: int, end: int) -> list[Cause]:
-        causes: list[Cause] = []
-        while end != start:
-            cause = self._edge(end, int(before[end]))
-            if not causes or causes[-1] != cause:
-                causes.append(cause)
-            end = int(before[end])
-        return causes[::-1]
-
-
-# --- in words ---------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -163,7 +100,7 @@ def _links(deps: Dependencies, causes: list[Cause] | None, freezes: bool = False
     links = []
     for k, cause in enumerate(causes or ()):
         why = cause.why if freezes and k == len(causes or ()) - 1 else ""
-        why += " what cannot shrink" if why == COMBINES else ""
+        why += " what cannot shrink" if why and cause.kind is Kind.COMBINES else ""
         if cause.node >= 0:
             node = deps.nodes[cause.node]
             links.append(Link(node.label, node.proto.op_type, why))

@@ -1,8 +1,17 @@
-"""A node of a network, as the analysis visits it."""
+"""Nodes and tensors of a network, as the analysis meets them."""
 
 from dataclasses import dataclass
 
 import onnx
+
+from onnxprune.model.static import subgraphs
+from onnxprune.operators.labels import Axes
+
+# Element types of tensors that may have channels.
+CUTTABLE = frozenset(
+    {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE}
+    | {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
+)
 
 
 @dataclass(frozen=True)
@@ -21,3 +30,36 @@ class Node:
 
     def __str__(self) -> str:
         return f"{self.label} ({self.proto.op_type})"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A tensor that the file holds: an initializer, a Constant node, or a fill by ConstantOfShape."""
+
+    key: str
+    kind: str  # "initializer", "constant" or "fill"
+    shape: tuple[int, ...]
+    dtype: int
+    path: str
+
+
+@dataclass(frozen=True)
+class Use:
+    """One place that takes a source: labels of its own, so that a shared tensor can be cut differently."""
+
+    source: str
+    node: int
+    input: int
+    axes: Axes
+
+
+def captured(graph: onnx.GraphProto) -> set[str]:
+    """Names that a body takes from the graphs around it."""
+    own = {v.name for v in graph.input} | {t.name for t in graph.initializer}
+    taken: set[str] = set()
+    for node in graph.node:
+        taken |= {name for name in node.input if name and name not in own}
+        for body, _ in subgraphs(node):
+            taken |= captured(body) - own
+        own |= set(node.output)
+    return taken | {v.name for v in graph.output if v.name not in own}

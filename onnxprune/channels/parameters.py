@@ -1,16 +1,11 @@
 """Which tensors of a file are parameters of the network, and which are numbers that it merely computes with."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from onnx import TensorProto
 
-from onnxprune.operators.registry import Trait, traits_of
-
-if TYPE_CHECKING:
-    from onnxprune.channels.dependencies import Node, Source
+from onnxprune.channels.nodes import Node, Source
+from onnxprune.operators.registry import Trait, has
 
 INTEGERS = (TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING)
 
@@ -35,11 +30,11 @@ def parameters(nodes: Sequence[Node], sources: Mapping[str, Source], layers: Col
         if all(key in constant for key in node.outputs if key):
             made = found & set(node.outputs)
             found.update(key for key in fixed if made and (key not in sources or _wide(sources[key])))
-        elif k in layers or traits_of(node.proto) & Trait.SCALES:
+        elif k in layers or has(node.proto, Trait.SCALES):
             found.update(fixed)
-        elif traits_of(node.proto) & Trait.LOOKS_UP:
+        elif has(node.proto, Trait.LOOKS_UP):
             found.update(set(fixed) & {node.inputs[0]})
-        elif not traits_of(node.proto) & Trait.NUMBERS:
+        elif not has(node.proto, Trait.NUMBERS):
             own = bool(behind & set(node.inputs))
             found.update(key for key in fixed if key not in sources or _weighs(sources[key], own, k in ahead))
     return frozenset(key for key in found if key in sources and sources[key].dtype not in INTEGERS)
@@ -68,7 +63,7 @@ def _behind(nodes: Sequence[Node], layers: Collection[int]) -> set[str]:
     """Keys of what layers give, up to the first node that moves elements."""
     found = set[str]()
     for k, node in enumerate(nodes):
-        if k in layers or (traits_of(node.proto) & (Trait.SCALES | Trait.SHIFTS) and found & set(node.inputs)):
+        if k in layers or (has(node.proto, Trait.SCALES | Trait.SHIFTS) and found & set(node.inputs)):
             found.update(filter(None, node.outputs))
     return found
 

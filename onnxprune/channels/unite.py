@@ -9,29 +9,24 @@ that live and die together at either live and die together.
 import math
 from collections.abc import Sequence
 from itertools import zip_longest
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxprune.channels.nodes import Node
+from onnxprune.channels.nodes import Node, Use
 from onnxprune.model.static import Statics
 from onnxprune.operators.boxes import Value
-from onnxprune.operators.labels import is_fixed
-from onnxprune.operators.registry import Trait, traits_of
+from onnxprune.operators.labels import Coupling, is_fixed
+from onnxprune.operators.registry import Trait, has
 from onnxprune.operators.tangles import blocks
-
-if TYPE_CHECKING:
-    from onnxprune.channels.walk import Walk
 
 WHY = "merges it with an axis whose length the model leaves open"
 
 
-def look_elsewhere(walk: "Walk", index: int, outputs: Sequence[Value | None]) -> None:
-    """Note other sizes of the inputs at which a node has done something else to channels."""
-    if any(value is not None and value.has_labels for value in outputs):
-        for k, other in enumerate(walk.statics.accepted):
-            if k not in walk.elsewhere and _moves_otherwise(walk.nodes[index], outputs, walk.statics, other):
-                walk.elsewhere[k] = index
+def look_elsewhere(statics: Statics, node: Node, outputs: Sequence[Value | None]) -> list[int]:
+    """Other sizes of the inputs, of those that the network takes, at which a node does something else to channels."""
+    if not any(value is not None and value.has_labels for value in outputs):
+        return []
+    return [k for k, other in enumerate(statics.accepted) if _moves_otherwise(node, outputs, statics, other)]
 
 
 def _moves_otherwise(node: Node, outputs: Sequence[Value | None], here: Statics, there: Statics) -> bool:
@@ -43,7 +38,7 @@ def _moves_otherwise(node: Node, outputs: Sequence[Value | None], here: Statics,
         pairs = zip_longest(value.shape, shape)
         if any(a != b and (a is None or not is_fixed(value.along(k))) for k, (a, b) in enumerate(pairs)):
             return True
-    return bool(traits_of(node.proto) & Trait.RESHAPES) and _blocks(node, there) not in ([], _blocks(node, here))
+    return has(node.proto, Trait.RESHAPES) and _blocks(node, there) not in ([], _blocks(node, here))
 
 
 def _blocks(node: Node, at: Statics) -> list[tuple[slice, slice]]:
@@ -52,23 +47,25 @@ def _blocks(node: Node, at: Statics) -> list[tuple[slice, slice]]:
     return list(blocks(before, after)) if math.prod(before) == math.prod(after) else []
 
 
-def unite(walk: "Walk", other: "Walk", node: int) -> None:
-    """Add to a walk the couplings that another one has found between the tensors of the file.
+def unite(coupling: Coupling, uses: Sequence[Use], other: Coupling, others: Sequence[Use], node: int) -> None:
+    """Add to some couplings those that another walk has found between the tensors of the file.
 
     Args:
-        walk: finished but for its conclusions; grows.
-        other: of the same network at other sizes of its inputs.
+        coupling, uses: of a walk that is finished but for its conclusions; the couplings grow.
+        other, others: the same at other sizes of the inputs.
         node: the node that has done something else to channels there.
     """
-    walk.coupling.node = node
-    if [(u.source, u.node, u.input) for u in walk.uses] != [(u.source, u.node, u.input) for u in other.uses]:
-        for use in walk.uses:  # the tensors that are taken hang on the sizes
-            walk.coupling.freeze(*use.axes, why=WHY)
+    coupling.node = node
+    if [(u.source, u.node, u.input) for u in uses] != [(u.source, u.node, u.input) for u in others]:
+        for use in uses:  # the tensors that are taken hang on the sizes
+            coupling.freeze(*use.axes, why=WHY)
         return
-    here, there = (np.concatenate([x for use in w.uses for x in use.axes] or [np.zeros(0, int)]) for w in (walk, other))
-    component = other.coupling.solve()
-    walk.coupling.freeze(here[component[there] == component[0]], why=WHY)
+    here, there = (
+        np.concatenate([x for use in found for x in use.axes] or [np.zeros(0, int)]) for found in (uses, others)
+    )
+    component = other.solve()
+    coupling.freeze(here[component[there] == component[0]], why=WHY)
     order = np.argsort(component[there], kind="stable")
     here, together = here[order], component[there][order]
     same = together[1:] == together[:-1]
-    walk.coupling.tie(here[:-1][same], here[1:][same], why=WHY)
+    coupling.tie(here[:-1][same], here[1:][same], why=WHY)

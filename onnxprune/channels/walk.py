@@ -1,27 +1,23 @@
 """The walk over a model: every node is visited once, by its rule."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import onnx
 
-from onnxprune.channels import control, zeros
 from onnxprune.channels.arithmetic import Arithmetic, Origins, Place, centred
-from onnxprune.channels.dependencies import Layer, Node, Source, Use
+from onnxprune.channels.dependencies import Layer
+from onnxprune.channels.nodes import CUTTABLE, Node, Source, Use, captured
 from onnxprune.channels.unite import look_elsewhere
+from onnxprune.channels.zero_points import Zeros
 from onnxprune.model.static import Statics, attributes_of, find, subgraphs
 from onnxprune.operators.boxes import Detour, Value
 from onnxprune.operators.labels import LARGEST_AXIS, Axes, Coupling, LabelError, Labels, fixed, is_fixed
 from onnxprune.operators.op import Op
-from onnxprune.operators.registry import MALFORMED, Operator, Trait, operator, operator_of, traits_of
+from onnxprune.operators.registry import MALFORMED, Operator, Trait, has, operator, operator_of
 from onnxprune.operators.roles import Balance, Role, Scaling
-
-CUTTABLE = frozenset(
-    {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE}
-    | {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
-)
 
 LARGEST_FILL = 1 << 28  # elements; a fill is a few bytes in the file, and cutting or masking it may write it out
 
@@ -34,18 +30,17 @@ class Walk:
     opset: int
     heads: bool
     thaw: bool = False
+    enter: Callable[["Walk", Node], None] | None = None  # visits a node that has bodies
     coupling: Coupling = field(default_factory=Coupling)
     nodes: list[Node] = field(default_factory=list)
     values: dict[str, Value | None] = field(default_factory=dict)
     sources: dict[str, Source] = field(default_factory=dict)
     alias: dict[str, str] = field(default_factory=dict)  # value -> the source that it is
     weights: set[str] = field(default_factory=set)  # values made of weights alone
-    quiet: set[str] = field(default_factory=set)  # values whose dead channels are zero
-    zero_points: dict[str, zeros.Zero] = field(default_factory=dict)  # what zero is in some of these, if it is not 0
     uses: list[Use] = field(default_factory=list)
     roles: list[tuple[Role, Labels]] = field(default_factory=list)
     layers: list[Layer] = field(default_factory=list)
-    scalings: list[Scaling] = field(default_factory=list)
+    scalings: dict[tuple[int, int], Scaling] = field(default_factory=dict)  # by node and input
     parts: list[Labels] = field(default_factory=list)
     demands: list[Labels] = field(default_factory=list)  # labels whose dead positions have to be zero
     balances: list[Balance] = field(default_factory=list)
@@ -57,6 +52,10 @@ class Walk:
     asked: dict[int, str] = field(default_factory=dict)  # sources of which a node takes the sizes alone
     scope: list[dict[str, str]] = field(default_factory=list)
     pinned: frozenset[str] = frozenset()
+
+    @cached_property
+    def zeros(self) -> Zeros:
+        return Zeros(self.statics)
 
     @cached_property
     def arithmetic(self) -> Arithmetic:
@@ -114,10 +113,10 @@ class Walk:
         self.coupling.node, self.unknown[index] = index, why
         for k, key in enumerate(node.inputs):
             if key:
-                control.freeze_taken(self, index, k, key, f"freezes it: {why}")
+                self.freeze_taken(index, k, key, f"freezes it: {why}")
         for body, _ in subgraphs(node.proto, node.path):
-            for name in sorted(control.captured(body)):
-                control.freeze_taken(self, index, -1, self.key(name), f"freezes it: {why}")
+            for name in sorted(captured(body)):
+                self.freeze_taken(index, -1, self.key(name), f"freezes it: {why}")
         self.values.update(dict.fromkeys(filter(None, node.outputs)))
 
     def visit(self, node: Node) -> None:
@@ -130,7 +129,7 @@ class Walk:
             self.alias[node.outputs[0]] = self.alias[node.inputs[0]]
             self.weights.add(node.outputs[0])
         elif any(True for _ in subgraphs(proto)):
-            control.enter(self, node)
+            self.enter(self, node) if self.enter else self.give_up(node, len(self.nodes) - 1, "runs a body")
         else:
             self.plain(node)
 
@@ -152,7 +151,7 @@ class Walk:
         whole = dtype == onnx.TensorProto.INT32 and operator_of(consumer).labels_int32
         cuttable = dtype in CUTTABLE or whole
         cuttable = cuttable and max(source.shape, default=0) <= LARGEST_AXIS
-        if traits_of(consumer) & Trait.SIZES:
+        if has(consumer, Trait.SIZES):
             self.asked[node] = source.key
             return Value(tuple(fixed(n) for n in source.shape))
         if not cuttable:
@@ -178,7 +177,7 @@ class Walk:
             out = self.apply(node, index, values, shapes)
         self.values.update(zip(filter(None, node.outputs), out, strict=True))
         if (
-            traits_of(proto) & Trait.FILLS
+            has(proto, Trait.FILLS)
             and (shape := next(iter(shapes), None)) is not None
             and math.prod(shape) <= LARGEST_FILL
             and node.inputs[0] in self.weights
@@ -214,7 +213,7 @@ class Walk:
 
     def skips(self, proto: onnx.NodeProto, values: Sequence[Value | None]) -> bool:
         """Whether no input has labels: then neither have the outputs, whatever the operator does."""
-        if traits_of(proto) & Trait.REPEATS and not self.counts(proto):
+        if has(proto, Trait.REPEATS) and not self.counts(proto):
             return False
         return not any(value is not None and value.has_labels for value in values)
 
@@ -231,7 +230,7 @@ class Walk:
             self.coupling,
             values,
             [not key or key in self.weights for key in node.inputs],
-            [not key or zeros.silent(self, node, k) for k, key in enumerate(node.inputs)],
+            [not key or self.zeros.silent(node, k) for k, key in enumerate(node.inputs)],
             self.heads,
             self.thaw,
         )
@@ -245,13 +244,14 @@ class Walk:
         for k, key in enumerate(node.inputs):
             if key and key not in self.alias:
                 self.values[key] = op.values[k]
-        if index not in self.unknown and op.promises(row):
-            zeros.silence(self, node.outputs, zeros.given(self, node))
+        if index not in self.unknown and op.keeps_zeros(row):
+            self.zeros.silence(node.outputs, self.zeros.given(node))
             # a slice of a weight is one, whatever its bounds come from
             if op.selects or all(made or k in row.follows for k, made in enumerate(op.weights)):
                 self.weights.update(node.outputs)
         self.note(op, index)
-        look_elsewhere(self, index, out)
+        for k in look_elsewhere(self.statics, node, out):
+            self.elsewhere.setdefault(k, index)
         return out
 
     def outputs(self, op: Op, node: Node, row: Operator) -> list[Value | None]:
@@ -264,7 +264,7 @@ class Walk:
 
     def note(self, op: Op, index: int) -> None:
         self.roles += op.roles
-        self.scalings += op.scalings
+        self.scalings |= {(index, k): scaling for k, scaling in op.scalings.items()}
         self.parts += op.parts
         self.demands += op.demands
         self.balances += op.balances
@@ -274,6 +274,13 @@ class Walk:
             self.layers.append(Layer(index, tuple(op.costs)))
         if op.detour is not None:
             self.detours[index] = op.detour
+
+    def freeze_taken(self, node: int, k: int, key: str, why: str) -> None:
+        """Freeze what a node takes."""
+        if key in self.alias:
+            source = self.sources[self.alias[key]]
+            self.uses.append(Use(source.key, node, k, tuple(fixed(n) for n in source.shape)))
+        self.freeze_value(key, why)
 
     def freeze_value(self, key: str, why: str) -> None:
         value = self.values.get(key)

@@ -9,7 +9,7 @@ from onnx import helper, numpy_helper
 
 from onnxprune.channels.dependencies import Dependencies, Use
 from onnxprune.lossless.conditions import Conditions, zero_point
-from onnxprune.lossless.readers import Reading, bias_of, changeable, grid_of
+from onnxprune.lossless.readings import Reading, bias_of, changeable, grid_of
 from onnxprune.operators.labels import is_fixed
 from onnxprune.operators.roles import Role
 from onnxprune.surgery.recovery.layers import Bias, Finder

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.channels.dependencies import Dependencies, Node, Use
-from onnxprune.lossless.readers import Reading, gates_of, reading_of
-from onnxprune.lossless.walk import Knowledge
+from onnxprune.lossless.propagate import Knowledge
+from onnxprune.lossless.readings import Reading, gates_of, reading_of
 from onnxprune.model.static import Statics, attributes_of, subgraphs
 from onnxprune.operators.facts import Facts, reduced
 from onnxprune.operators.labels import Labels, is_fixed
-from onnxprune.operators.likeness import Ids, mix, name_of
-from onnxprune.operators.registry import Taken, Trait, operator_of, traits_of
+from onnxprune.operators.registry import Taken, Trait, has, operator_of
 from onnxprune.operators.roles import Role
+from onnxprune.operators.value_numbers import Ids, mix, name_of
 from onnxprune.surgery.recovery.layers import Finder
 
 
@@ -101,7 +101,7 @@ class Conditions:
                 read[self.deps.component[labels]] = True
                 weighed[self.deps.component[labels[~zero]]] = True
         needed = np.where(on, alive & ~(read & ~weighed), read & weighed)
-        if traits_of(node.proto) & Trait.ATTENDS:
+        if has(node.proto, Trait.ATTENDS):
             needed |= self._kept_inside(index)
         self.needed |= needed
         self.needed_apart |= needed
@@ -111,7 +111,7 @@ class Conditions:
         """Components on what a node takes, and those that it gets as something else than zero."""
         on, alive, multiplied, loudly = (np.zeros(self.deps.nothing.size, bool) for _ in range(4))
         factors = operator_of(node.proto).factors
-        again = node.outputs if traits_of(node.proto) & Trait.RECURRENT else ()
+        again = node.outputs if has(node.proto, Trait.RECURRENT) else ()
         for k, key in enumerate((*node.inputs, *again)):
             if not key or (not node.path and self.knowledge.network.is_constant(key)):
                 continue  # what weights read is known by their labels
@@ -246,7 +246,7 @@ def _read_axes(deps: Dependencies) -> Iterator[tuple[int, Labels, Use]]:
 
 def zero_point(knowledge: Knowledge, use: Use) -> np.ndarray | int:
     """What stands for zero in a quantised weight, shaped to broadcast over it."""
-    found = next((s for s in knowledge.deps.scalings if s.weight is use.axes), None)
+    found = knowledge.deps.scaling(use)
     array = knowledge.array(found.zero_point) if found is not None and found.zero_point else None
     if found is None or array is None:
         return 0

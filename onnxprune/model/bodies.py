@@ -1,16 +1,12 @@
 """Shapes in and behind the bodies of If, Loop and Scan: what is carried keeps its shape if one round keeps it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 
-if TYPE_CHECKING:
-    from onnxprune.model.static import Statics
+from onnxprune.model.statics import Statics
 
 
 @dataclass(frozen=True)

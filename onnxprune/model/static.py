@@ -8,7 +8,6 @@ differs there is open too, and what is computed from it decides nothing and is n
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -18,45 +17,11 @@ from onnx import numpy_helper
 
 from onnxprune.model.bodies import give_branch, walk_body
 from onnxprune.model.evaluate import evaluate
-from onnxprune.model.inference import Inference
-from onnxprune.model.nodes import attributes_of, infer_node, note_type
+from onnxprune.model.shapes import attributes_of, infer_node, note_type
 from onnxprune.model.skeleton import Shape, other_sizes, skeleton_of, smallest_sizes
 from onnxprune.model.sound import without_unsound
-from onnxprune.operators.registry import LARGEST_VALUE, MALFORMED, Trait, traits_of
-
-
-@dataclass
-class Statics:
-    """Concrete shapes, element types and small known values, by key (the name, behind the path of its graph)."""
-
-    skeleton: onnx.ModelProto = field(default_factory=onnx.ModelProto, repr=False)  # the model without large tensors
-    shapes: dict[str, Shape] = field(default_factory=dict)
-    types: dict[str, int] = field(default_factory=dict)
-    constants: dict[str, np.ndarray] = field(default_factory=dict)
-    sampled: set[str] = field(default_factory=set)  # constants that follow from the shape of a value
-    tensors: set[str] = field(default_factory=set)  # tensors of the file, whose shapes hold for every input
-    huge: int = 0  # elements of the largest value whose shape is left out for having too long an axis
-    torn: bool = False  # a Reshape would have to change the number of elements, which inference does not mind
-    inferred: frozenset[str] = frozenset()  # values whose shapes no run has to show
-    others: list["Statics"] = field(default_factory=list, repr=False, compare=False)  # at other sizes of what is open
-    accepted: list["Statics"] = field(default_factory=list, repr=False, compare=False)  # that the whole network takes
-    least: list["Statics"] = field(default_factory=list, repr=False, compare=False)  # at open sizes of 1
-    inference: Inference = field(default_factory=Inference, repr=False, compare=False)
-
-    def fixed_constant(self, key: str) -> np.ndarray | None:
-        """A value that holds for every input of the model."""
-        return None if key in self.sampled else self.constants.get(key)
-
-    def accepts(self, other: "Statics") -> bool:
-        """Whether the network takes other sizes: no shape gets lost there, and no element."""
-        return not other.torn and other.shapes.keys() >= self.inferred
-
-    def is_open(self, key: str, axis: int) -> bool:
-        """Whether the length of an axis hangs on sizes that the model leaves open, or may do so."""
-        if not self.others:
-            return False
-        here, found = self.shapes.get(key), [s.shapes[key] for s in (*self.others, *self.least) if key in s.shapes]
-        return here is None or not found or any(len(s) != len(here) or s[axis] != here[axis] for s in found)
+from onnxprune.model.statics import Statics
+from onnxprune.operators.registry import LARGEST_VALUE, MALFORMED, Trait, has
 
 
 def infer(
@@ -209,7 +174,7 @@ def _evaluate_node(
             constants[path + node.output[0]] = value
             statics.shapes.setdefault(path + node.output[0], value.shape)
         return
-    if traits_of(node) & Trait.SIZES:
+    if has(node, Trait.SIZES):
         if keys and (shape := shape_of(keys[0])) is not None:
             attributes = attributes_of(node)
             picked = shape[attributes.get("start", 0) : attributes.get("end", len(shape))]

@@ -11,9 +11,7 @@ from onnxprune.operators.boxes import Value
 from onnxprune.operators.facts import Facts, facts
 from onnxprune.operators.intervals import applied
 from onnxprune.operators.labels import Axes
-from onnxprune.operators.likeness import bits, mix, name_of
 from onnxprune.operators.op import Op
-from onnxprune.operators.promises import every, first, provided
 from onnxprune.operators.registry import (
     NONE,
     Alike,
@@ -26,7 +24,10 @@ from onnxprune.operators.registry import (
     operator_of,
     traits_of,
 )
+from onnxprune.operators.roles import LOUD, Silence
 from onnxprune.operators.site import Site
+from onnxprune.operators.value_numbers import bits, mix, name_of
+from onnxprune.operators.zeros import every, first, provided
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 
@@ -80,6 +81,7 @@ def _gelu(x: np.ndarray, a: Mapping[str, Any]) -> np.ndarray:
     return 0.5 * x * (1 + _erf(x / np.sqrt(2)))
 
 
+_EACH = Trait.ELEMENTWISE | Trait.UNARY
 HOMOGENEOUS = Trait.MONOTONE | Trait.HOMOGENEOUS
 
 
@@ -87,7 +89,7 @@ def _function(names: str, function: Any, traits: Trait = NONE, zero: Any = never
     """The row of a function of one value."""
     define(
         names, couple=pointwise, tangled=True, zero=zero, bound=bound_unary, apart=True, function=function,
-        traits=Trait.ELEMENTWISE | traits, **columns,
+        traits=_EACH | traits, **columns,
     )  # fmt: skip
 
 
@@ -145,20 +147,20 @@ _PLAIN: dict[str, Any] = {"couple": pointwise, "tangled": True, "apart": True}  
 
 define(
     "Identity", **_PLAIN, zero=first, bound=bound_same, value=lambda x, _: x[0],
-    traits=Trait.ELEMENTWISE | Trait.VIEW | Trait.MOVES | Trait.RANGE | Trait.MAPS | Trait.SHIFTS,
+    traits=_EACH | Trait.VIEW | Trait.MOVES | Trait.RANGE | Trait.MAPS | Trait.SHIFTS,
 )  # fmt: skip
 define(
     "Dropout", **_PLAIN, zero=first, bound=bound_same,
-    traits=Trait.ELEMENTWISE | Trait.RANGE | Trait.MAPS | Trait.NUMBERS,
+    traits=_EACH | Trait.RANGE | Trait.MAPS | Trait.NUMBERS,
 )  # fmt: skip
-define("IsInf IsNaN", **_PLAIN, traits=Trait.ELEMENTWISE)
-define("Not", **_PLAIN, value=in_numpy(np.logical_not), traits=Trait.ELEMENTWISE)
-define("BitwiseNot", couple=pointwise, tangled=True, traits=Trait.ELEMENTWISE)
+define("IsInf IsNaN", **_PLAIN, traits=_EACH)
+define("Not", **_PLAIN, value=in_numpy(np.logical_not), traits=_EACH)
+define("BitwiseNot", couple=pointwise, tangled=True, traits=_EACH)
 define(
     "Shrink", **_PLAIN, zero=provided(lambda a: a.get("lambd", 0.5) >= 0 or not a.get("bias", 0.0)),
-    traits=Trait.ELEMENTWISE,
+    traits=_EACH,
 )  # fmt: skip
-define("Affine ParametricSoftplus ScaledTanh", **_PLAIN, shape=Alike(), traits=Trait.ELEMENTWISE)
+define("Affine ParametricSoftplus ScaledTanh", **_PLAIN, shape=Alike(), traits=_EACH)
 define(  # functions of a sum
     "com.microsoft:FastGelu com.microsoft:BiasGelu com.microsoft:BiasAdd", **_PLAIN, zero=every, shape=Alike(),
     traits=Trait.ELEMENTWISE,
@@ -179,7 +181,7 @@ def bound_cast(site: Site) -> Facts | None:
 def _cast_traits(node: onnx.NodeProto) -> Trait:
     """Going to something that is no float it rounds."""
     rounds = any(a.name == "to" and a.i not in FLOATS for a in node.attribute)
-    shared = Trait.ELEMENTWISE | Trait.CASTS | Trait.RANGE | Trait.MAPS | Trait.SHIFTS
+    shared = _EACH | Trait.CASTS | Trait.RANGE | Trait.MAPS | Trait.SHIFTS
     return shared | Trait.DECIDES if rounds else shared
 
 
@@ -197,14 +199,14 @@ def cast_like(op: Op, x: Axes, _: Axes, **__: object) -> Axes:
     return x
 
 
-define("CastLike", couple=cast_like, zero=first, bound=bound_cast, apart=True, traits=Trait.ELEMENTWISE)
+define("CastLike", couple=cast_like, zero=first, bound=bound_cast, apart=True, traits=_EACH)
 
 
-def _zero_inside(op: Op) -> bool:
+def _zero_inside(op: Op) -> Silence:
     low, high = op.attributes.get("min", op.constant(1)), op.attributes.get("max", op.constant(2))
     known = all(k >= len(op.names) or not op.names[k] or op.constant(k) is not None for k in (1, 2))
     inside = (low is None or bool(np.all(low <= 0))) and (high is None or bool(np.all(high >= 0)))
-    return known and inside and first(op)
+    return first(op) if known and inside else LOUD
 
 
 def clip(op: Op, x: Axes, *bounds: Axes | None, **_: object) -> Axes:
@@ -226,5 +228,5 @@ def bound_clip(site: Site) -> Facts | None:
 
 define(
     "Clip", couple=clip, zero=_zero_inside, bound=bound_clip, apart=True, value=by_reference,
-    traits=Trait.ELEMENTWISE | Trait.CLAMPS | Trait.NUMBERS,
+    traits=_EACH | Trait.CLAMPS | Trait.NUMBERS,
 )  # fmt: skip

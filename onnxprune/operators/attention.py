@@ -1,6 +1,12 @@
 """Attention in one node: whole heads go, or the same share of every head.
 
 Heads of keys and values that several query heads share go together with these.
+
+An example: four query heads of width 3 over two key heads, features q0 ... q11 and k0 ... k5, with values alike.
+
+    whole heads     q0-q5 attend with k0-k2 over v0-v2: these 12 are one channel; q6-q11, k3-k5 and v3-v5 another one.
+    shares          q0, q3, q6, q9, k0 and k3 are one channel of three, since every head has the same width; removed
+                    features have to be zero, or they would still count in the scores.  v0 and v3 are another one.
 """
 
 import math
@@ -9,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.operators.facts import Facts, expanded, reduced
-from onnxprune.operators.intervals import zeros
+from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, Labels, fixed
 from onnxprune.operators.op import Op
 from onnxprune.operators.registry import Arrays, Attributes, Shape, Trait, define
@@ -76,7 +82,7 @@ def attention(
     if len(q) == 4:
         return [_heads_apart(op, q, k, v, mask), *[(...,)] * (len(op.given) - 1)]
     grids = [x[2].reshape(kv_num_heads, -1) for x in (q, k, v)]
-    quiet = op.silent(0) and op.silent(1)
+    quiet = op.relies(op.silent(0)) and op.relies(op.silent(1))
     head = couple_heads(op, *grids, scores=quiet)
     op.freeze(q[1], k[1], v[1], why="attends over it")
     if mask is not None:
@@ -93,7 +99,7 @@ def _heads_apart(op: Op, q: Axes, k: Axes, v: Axes, mask: Axes | None) -> Axes:
     op.tie(np.broadcast_to(k[1][:, None], grid.shape), grid)
     op.tie(k[1], v[1])
     op.tie(q[3], k[3])
-    if op.silent(0) and op.silent(1):
+    if op.relies(op.silent(0)) and op.relies(op.silent(1)):
         op.demands.append(q[3])
     else:
         op.freeze(q[3], why="multiplies queries by keys, and removed features would count")
@@ -140,7 +146,7 @@ def bound_attention(site: Site) -> list[Facts | None] | None:
     heads = site.attributes.get("kv_num_heads", 0) or (len(silent) if axis == 1 else 1)
     times = out[axis] // len(silent)  # query heads that share one of these
     silent = np.repeat(silent.reshape(heads, -1), times, 0).ravel()
-    return [zeros(site, silent.reshape([-1 if k == axis % len(out) else 1 for k in range(len(out))]))]
+    return [zero_where(site, silent.reshape([-1 if k == axis % len(out) else 1 for k in range(len(out))]))]
 
 
 define(
@@ -161,7 +167,7 @@ def multi_head(
     if k is None or v is None or not len(q) == len(k) == len(v) == 3 or past_k or past_v or any(op.given[1:]):
         return op.unknown("packs its inputs or keeps earlier tokens")
     grids = [x[2].reshape(num_heads, -1) for x in (q, k, v)]
-    quiet = op.silent(0) and op.silent(1) and op.silent(3)
+    quiet = all(op.relies(op.silent(k)) for k in (0, 1, 3))
     head = couple_heads(op, *grids, scores=quiet)
     if b is not None:
         op.tie(np.concatenate([q[2], k[2], v[2]]), b[0])

@@ -4,6 +4,19 @@ A value can be cut only to a *box* (some positions of each axis).  When an axis 
 factors and its labels vary along more than one of them, the factors are *tangled*.  Tangled factors are kept as one
 labelled array for as long as they only move, so that a channel shuffle is an exact permutation; the first operator
 that needs a box picks the factor that carries the labels and ties the others over (`settle`).
+
+An example: a shuffle of six channels a b c d e f in two groups.
+
+    Reshape to (2, 3)         a b c      both factors vary: tangled, labels (2, 3), order 0 1 2 / 3 4 5
+                              d e f
+    Transpose                 a d        labels and order are turned alike
+                              b e
+                              c f
+    Reshape to (6,)           a d b e c f: one axis again, and no label was tied.  Once b and f are gone, a d e c is no
+                              reshape of a box any more: it becomes Gather(a c d e, [0, 2, 3, 1]), a `Detour`.
+
+Were there an operator that needs the value (2, 3) as a box, `settle` would choose: if the second factor carries, a = d,
+b = e and c = f go together.
 """
 
 import math

@@ -5,14 +5,15 @@ from typing import Any
 import numpy as np
 
 from onnxprune.operators.activations import pointwise
-from onnxprune.operators.facts import Facts, aligned, facts
+from onnxprune.operators.facts import Facts, facts
 from onnxprune.operators.intervals import NEAR_SUM, affine, times
 from onnxprune.operators.labels import Axes, fixed
-from onnxprune.operators.likeness import EXACT, bits, mix
 from onnxprune.operators.op import Op
-from onnxprune.operators.promises import every, first, only, some
 from onnxprune.operators.registry import Alike, Arrays, Attributes, Trait, by_reference, define, in_numpy
+from onnxprune.operators.roles import LOUD, Silence
 from onnxprune.operators.site import Site
+from onnxprune.operators.value_numbers import EXACT, bits, mix
+from onnxprune.operators.zeros import every, first, only, some
 
 
 def combine(op: Op, *xs: Axes | None, **attributes: int) -> Axes:
@@ -30,8 +31,7 @@ def _aligned(x: Axes, y: Axes, axis: int | None) -> Axes:
 def bound_arithmetic(site: Site) -> Facts | None:
     if site.opset < 7 and site.attributes.get("broadcast"):
         return None
-    op, pair = site.node.op_type, [site.fact(k) for k in (0, 1)]
-    both = aligned([p for p in pair if p is not None]) if None not in pair else None
+    op, both = site.node.op_type, site.operands(0, 1)
     if both is None:
         return None
     x, y = both
@@ -68,9 +68,7 @@ def combined(site: Site, op: str, x: Facts, y: Facts) -> Facts:
 
 
 def bound_several(site: Site) -> Facts | None:
-    pairs = [site.fact(k) for k in range(len(site.node.input))]
-    found = aligned([p for p in pairs if p is not None]) if None not in pairs else None
-    if found is None:
+    if (found := site.operands()) is None:
         return None
     fold = {"Sum": np.add, "Mean": np.add, "Max": np.maximum, "Min": np.minimum}[site.node.op_type]
     share = 1 / len(found) if site.node.op_type == "Mean" else 1.0
@@ -106,9 +104,9 @@ define(
 )  # fmt: skip
 
 
-def _nonzero_divisor(op: Op) -> bool:
+def _nonzero_divisor(op: Op) -> Silence:
     """0 / y = 0, but 0 / 0 is none."""
-    return not op.quiet[1] and first(op)
+    return LOUD if op.quiet[1] else first(op)
 
 
 def divide(op: Op, *xs: Axes | None, **attributes: int) -> Axes:
@@ -132,9 +130,9 @@ define(
 )  # fmt: skip
 
 
-def _positive_exponent(op: Op) -> bool:
+def _positive_exponent(op: Op) -> Silence:
     exponent = op.constant(1)
-    return exponent is not None and bool(np.all(exponent > 0)) and first(op)
+    return first(op) if exponent is not None and np.all(exponent > 0) else LOUD
 
 
 def power(op: Op, *xs: Axes | None, **attributes: int) -> Axes:
@@ -143,9 +141,7 @@ def power(op: Op, *xs: Axes | None, **attributes: int) -> Axes:
 
 def bound_others(site: Site) -> Facts | None:
     """Operands as they are give an outcome as it is; constants are followed through PRelu and Pow."""
-    pairs = [site.fact(k) for k in range(len(site.node.input))]
-    found = aligned([p for p in pairs if p is not None]) if None not in pairs else None
-    if found is None:
+    if (found := site.operands()) is None:
         return None
     op, low, high = site.node.op_type, np.array(-np.inf), np.array(np.inf)
     if op == "PRelu" and site.array(1) is not None and site.opset >= 7:
@@ -187,7 +183,14 @@ def where(op: Op, condition: Axes, x: Axes, y: Axes) -> Axes:
     return op.broadcast(condition, x, y)
 
 
-define("PRelu", couple=prelu, zero=first, bound=bound_others, apart=True, traits=Trait.ELEMENTWISE | Trait.SCALES)
+define(
+    "PRelu",
+    couple=prelu,
+    zero=first,
+    bound=bound_others,
+    apart=True,
+    traits=Trait.ELEMENTWISE | Trait.UNARY | Trait.SCALES,
+)
 define(
     "Where", couple=where, zero=only(1, 2), bound=bound_others, apart=True, value=in_numpy(np.where),
     traits=Trait.ELEMENTWISE,

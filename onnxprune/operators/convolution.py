@@ -7,12 +7,10 @@ import numpy as np
 
 from onnxprune.operators.broadcast import combined
 from onnxprune.operators.facts import Facts, aligned, expanded, facts, reduced
-from onnxprune.operators.intervals import zeros
-from onnxprune.operators.labels import BALANCES, Axes, repeated
-from onnxprune.operators.likeness import bits, mix, tolerance
+from onnxprune.operators.intervals import zero_where
+from onnxprune.operators.labels import Axes, Kind, repeated
 from onnxprune.operators.op import Op
 from onnxprune.operators.patches import linear_conv, linear_conv_transpose
-from onnxprune.operators.promises import made
 from onnxprune.operators.registry import (
     OPERATORS,
     UNKNOWN,
@@ -21,10 +19,12 @@ from onnxprune.operators.registry import (
     Taken,
     Trait,
     define,
-    traits_of,
+    has,
 )
 from onnxprune.operators.site import Site
 from onnxprune.operators.sums import bias_of, layer, touches_padding
+from onnxprune.operators.value_numbers import bits, mix, tolerance
+from onnxprune.operators.zeros import made
 
 
 def _spatial(shape: tuple[int, ...] | None) -> int:
@@ -45,7 +45,7 @@ def convolve(op: Op, x: Axes, w: Axes, follow: tuple[Axes | None, ...], group: i
         op.follows(w[0])
     else:
         weight, data = op.factors[1], op.factors[0]
-        shared = BALANCES if group > 1 else ""
+        shared = Kind.BALANCES if group > 1 else Kind.PLAIN
         op.contract(np.broadcast_to(w[1], reads.shape), reads, op.weights[weight] or op.quiet[data], shared)
         if group > 1:
             op.balance(reads, weight, 1)
@@ -94,7 +94,7 @@ def bound_conv(site: Site) -> Facts | None:
     if x is None or shape is None or w is None or w.ndim != len(shape):
         return None
     whole = expanded(reduced(x, [0, *range(2, len(shape))]), shape, [1])
-    spreads = bool(traits_of(site.node) & Trait.SPREADS)
+    spreads = has(site.node, Trait.SPREADS)
     grid = (transposed_filters_of if spreads else filters_of)(w, site.attributes)
     bias = bias_of(site, 2, grid.shape[0] * grid.shape[1])
     if whole is None or bias is None or whole.shape[1] != grid.shape[0] * grid.shape[2]:
@@ -164,7 +164,7 @@ def deform_conv(
         op.freeze(*moves[1:], why="moves its kernel by it")
         op.tie(x[0], moves[0])
     grid = x[1].reshape(offset_group, -1)
-    op.coupling.tie(np.broadcast_to(grid[:1], grid.shape), grid, why=BALANCES)
+    op.coupling.tie(np.broadcast_to(grid[:1], grid.shape), grid, kind=Kind.BALANCES)
     return convolve(op, x, w, (b,), group)
 
 
@@ -175,7 +175,7 @@ def bound_deform_conv(site: Site) -> Facts | None:
     if shape is None or w is None or bias is None:
         return None
     at = (1, -1, *[1] * (len(shape) - 2))
-    return zeros(site, np.asarray(~w.reshape(len(w), -1).any(1)).reshape(at), bias.reshape(at))
+    return zero_where(site, np.asarray(~w.reshape(len(w), -1).any(1)).reshape(at), bias.reshape(at))
 
 
 define(

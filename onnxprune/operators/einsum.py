@@ -6,13 +6,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxprune.operators.facts import LARGEST, Facts, expanded
-from onnxprune.operators.intervals import zeros
+from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, Labels
-from onnxprune.operators.likeness import Ids, bits, mix
 from onnxprune.operators.op import Op
-from onnxprune.operators.promises import made
 from onnxprune.operators.registry import Taken, Trait, define
 from onnxprune.operators.site import Site
+from onnxprune.operators.value_numbers import Ids, bits, mix
+from onnxprune.operators.zeros import made
 
 
 def summed(site: Site, terms: list[str], result: str, inputs: tuple[int, ...] = (0, 1)) -> Facts | None:
@@ -35,7 +35,7 @@ def summed(site: Site, terms: list[str], result: str, inputs: tuple[int, ...] = 
     loud = [(~(f.constant & (f.low == 0))).astype(np.float32) for f in parts]
     full = [np.broadcast_to(a, [sizes[letter] for letter in t]) for t, a in zip(terms, loud, strict=True)]
     silent = np.einsum(f"{','.join(terms)}->{result}", *full, optimize=True) == 0
-    return zeros(site, silent, names=_names(site, terms, result, parts, sizes))
+    return zero_where(site, silent, names=_names(site, terms, result, parts, sizes))
 
 
 def _names(site: Site, terms: list[str], result: str, parts: list[Facts], sizes: dict[str, int]) -> Ids | None:

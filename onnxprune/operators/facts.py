@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.operators.likeness import Ids, bits, mix, name_of
+from onnxprune.operators.registry import Shape
+from onnxprune.operators.tangles import blocks
+from onnxprune.operators.value_numbers import Ids, bits, mix, name_of
 
 LARGEST = 1 << 22  # elements of facts; of larger values nothing is known
-
-Shape = tuple[int, ...]
 
 _CONSTANT, _NEGATIVE, _ZERO, _PLACE, _SUM = map(name_of, ("constant", "negative", "zero", "place", "sum"))
 
@@ -133,7 +133,7 @@ def stacked(parts: Sequence[tuple[Facts, Shape]], axis: int) -> Facts | None:
 def reshaped(found: Facts, before: Shape, after: Shape) -> Facts | None:
     """Facts of a Reshape; axes that are neither split nor merged with one that has positions keep their length 1."""
     source, target = [], []
-    for old, new in blocks(before, after):
+    for old, new in axis_blocks(before, after):
         varied = [k for k in old if found.shape[k] > 1]
         source += old if varied else []
         target += [after[k] if varied else 1 for k in new]
@@ -141,20 +141,6 @@ def reshaped(found: Facts, before: Shape, after: Shape) -> Facts | None:
     return None if whole is None else whole.map(lambda a: a.reshape(target))
 
 
-def blocks(before: Shape, after: Shape) -> list[tuple[list[int], list[int]]]:
+def axis_blocks(before: Shape, after: Shape) -> list[tuple[list[int], list[int]]]:
     """Axes before and after a Reshape that hold the same elements, in as small blocks as possible."""
-    found: list[tuple[list[int], list[int]]] = []
-    i = j = 0
-    while i < len(before) or j < len(after):
-        old, new = [i] if i < len(before) else [], [j] if j < len(after) else []
-        i, j = i + len(old), j + len(new)
-        a, b = math.prod(before[k] for k in old), math.prod(after[k] for k in new)
-        while a != b:
-            if a < b:
-                old.append(i)
-                a, i = a * before[i], i + 1
-            else:
-                new.append(j)
-                b, j = b * after[j], j + 1
-        found.append((old, new))
-    return found
+    return [tuple(list(range(side.start, side.stop)) for side in pair) for pair in blocks(before, after)]  # type: ignore[misc]

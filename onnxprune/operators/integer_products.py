@@ -1,21 +1,22 @@
 """Products and convolutions of integers: zero points and scales that stand for one channel each follow it."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from onnxprune.operators.convolution import convolve, depthwise, repair_conv, repair_groups
 from onnxprune.operators.facts import Facts, facts
-from onnxprune.operators.intervals import zeros
+from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, Labels
-from onnxprune.operators.likeness import mix
 from onnxprune.operators.op import Op
 from onnxprune.operators.products import matrix_product
-from onnxprune.operators.promises import made
 from onnxprune.operators.quantized import one_scale, rounded_bounds, steps_at
 from onnxprune.operators.registry import FLOAT, Alike, Trait, ZeroPoints, define
 from onnxprune.operators.roles import Scaling
 from onnxprune.operators.site import Site
+from onnxprune.operators.value_numbers import mix
+from onnxprune.operators.zeros import made
 
 
 def _columns(b: Axes, *parameters: Axes | None) -> list[Labels]:
@@ -33,7 +34,8 @@ def _product(op: Op, a: Axes, b: Axes, factors: tuple[int, int], scale: int, zer
     op.adds(*(x for x in columns if point is None or not any(x is y for y in point.axes)))
     names = (*op.names, *[""] * 9)
     if op.weights[factors[1]]:
-        op.scalings.append(Scaling(b, names[scale] if scale else "", names[zero], len(b) - 1 if columns else None))
+        axis = len(b) - 1 if columns else None
+        op.scalings[factors[1]] = Scaling(names[scale] if scale else "", names[zero], axis)
     return y
 
 
@@ -59,7 +61,7 @@ def bound_integer_layer(site: Site) -> Facts | None:
     differs = w != (point.reshape(at) if point.size > 1 else point.reshape(()))
     silent = ~differs.any(axis=tuple(k for k in range(w.ndim) if k != axis))
     channel = 1 if axis == 0 else len(shape) - 1
-    return zeros(site, silent.reshape([-1 if k == channel else 1 for k in range(len(shape))]))
+    return zero_where(site, silent.reshape([-1 if k == channel else 1 for k in range(len(shape))]))
 
 
 _INTEGERS = Trait.LAYER | Trait.QUANTIZES | Trait.INTEGER
@@ -74,7 +76,7 @@ def conv_integer(
     op: Op, x: Axes, w: Axes, x_zero: Axes | None = None, w_zero: Axes | None = None, *, group: int = 1, **_: Any
 ) -> Axes:
     per_channel = w_zero is not None and len(w_zero) > 0 and w_zero[0].size > 1
-    op.scalings.append(Scaling(w, "", (*op.names, "", "")[3], 0 if per_channel else None))
+    op.scalings[1] = Scaling("", (*op.names, "", "")[3], 0 if per_channel else None)
     return convolve(op, x, w, (w_zero,) if per_channel else (), group)
 
 
@@ -100,7 +102,7 @@ def qlinear_conv(
     **_: Any,
 ) -> Axes:
     op.factors = (0, 3)
-    op.scalings.append(Scaling(w, op.names[4], op.names[5], 0))
+    op.scalings[3] = Scaling(op.names[4], op.names[5], 0)
     return convolve(op, x, w, tuple(p for p in (ws, wz, b) if p and p[0].size > 1), group)
 
 
@@ -154,7 +156,7 @@ def bound_real_product(site: Site) -> Facts | None:
     silent = ~(w != (0 if zero is None else zero)).any(axis=0)
     summand = np.zeros(w.shape[1]) if bias is None else bias.astype(np.float64)
     at = (*[1] * (len(shape) - 1), -1)
-    return zeros(site, silent.reshape(at), np.broadcast_to(summand, silent.shape).reshape(at))
+    return zero_where(site, silent.reshape(at), np.broadcast_to(summand, silent.shape).reshape(at))
 
 
 def matmul_integer_to_float(
@@ -191,7 +193,7 @@ def qgemm(
     left, right = (a[::-1] if transA else a), (b[::-1] if transB else b)
     y = _product(op, left, right, (0, 3), 4, 5, b_scale, b_zero, c)
     if transB:  # the weight is stored by columns
-        op.scalings[-1:] = [Scaling(b, s.scale, s.zero_point, None if s.axis is None else 0) for s in op.scalings[-1:]]
+        op.scalings = {k: replace(s, axis=None if s.axis is None else 0) for k, s in op.scalings.items()}
     return y
 
 
@@ -210,7 +212,7 @@ def bound_qgemm(site: Site) -> Facts | None:
             return None
         low, high = rounded_bounds((real, real), after)
         silent, real = silent & (low == high), low
-    return zeros(site, silent.reshape(1, -1), real.reshape(1, -1))
+    return zero_where(site, silent.reshape(1, -1), real.reshape(1, -1))
 
 
 define(

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 
 from onnxprune.operators.facts import Facts, facts
-from onnxprune.operators.likeness import Ids, bits, mix, name_of, snapped
 from onnxprune.operators.site import Site
+from onnxprune.operators.value_numbers import Ids, bits, mix, name_of, snapped
 
 NEAR_SUM = 1e-6  # a bias in float32 over a factor that is known to as much
 
@@ -41,7 +41,7 @@ def times(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.where((a == 0) | (b == 0), 0.0, a * b)
 
 
-def zeros(site: Site, silent: np.ndarray, summand: np.ndarray | float = 0.0, names: Ids | None = None) -> Facts:
+def zero_where(site: Site, silent: np.ndarray, summand: np.ndarray | float = 0.0, names: Ids | None = None) -> Facts:
     """Facts of an output that is `summand` where a sum of products is silent; arrays of the output's rank."""
     low = np.where(silent, summand, -np.inf)
     place = np.arange(low.size, dtype=np.uint64).reshape(low.shape)

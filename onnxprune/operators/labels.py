@@ -7,6 +7,7 @@ components of all equations are the smallest sets of positions that can be remov
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from functools import lru_cache
 
 import numpy as np
@@ -17,8 +18,6 @@ Labels = np.ndarray  # int64, one per position of an axis
 Axes = tuple[Labels, ...]  # one per axis of a value
 
 FIXED = 0
-BALANCES = "shrinks all its groups alike"
-COMBINES = "combines it with"  # a value that cannot shrink
 LARGEST_FIXED = 1 << 28  # positions of an axis that never shrinks
 LARGEST_AXIS = 1 << 22  # a longer axis is no channel axis, and its labels would take more than half a gigabyte
 
@@ -55,12 +54,21 @@ def is_fixed(labels: Labels) -> bool:
     return not any(labels.strides) or not labels.any()
 
 
+class Kind(Enum):
+    """What a tie is for, and the words that follow the node that made it."""
+
+    PLAIN = ""
+    BALANCES = "shrinks all its groups alike"  # groups that keep equally many channels, perhaps different ones
+    COMBINES = "combines it with"  # a value that cannot shrink
+
+
 @dataclass(frozen=True)
 class Cause:
-    """Why labels were tied: the node whose rule did it, and a reason where they were frozen."""
+    """Why labels were tied: the node whose rule did it, the kind of the tie, and a reason in words."""
 
     node: int  # position in the order of the analysis; -1 stands for the graph's own inputs and outputs
     why: str = ""
+    kind: Kind = Kind.PLAIN
 
 
 class Coupling:
@@ -85,7 +93,7 @@ class Coupling:
         self.size += size
         return np.arange(self.size - size, self.size)
 
-    def tie(self, first: Labels, *others: Labels, why: str = "") -> Labels:
+    def tie(self, first: Labels, *others: Labels, why: str = "", kind: Kind = Kind.PLAIN) -> Labels:
         """State that labels are equal, position by position (arrays broadcast), and return the first."""
         for other in others:
             if first is other or (is_fixed(first) and is_fixed(other)):
@@ -95,7 +103,7 @@ class Coupling:
             a, b = np.broadcast_arrays(first, other)
             self.left.append(a.ravel())
             self.right.append(b.ravel())
-            self.causes.append(Cause(self.node, why))
+            self.causes.append(Cause(self.node, why or kind.value, kind))
         return first
 
     def freeze(self, *labels: Labels, why: str) -> None:
@@ -113,7 +121,7 @@ class Coupling:
     def join(self, column: Sequence[Labels]) -> Labels:
         """Tie axes of equal length; the outcome carries no labels where any of them cannot shrink."""
         first = next((x for x in column if is_fixed(x)), column[0])
-        return self.tie(first, *(x for x in column if x is not first), why=COMBINES)
+        return self.tie(first, *(x for x in column if x is not first), kind=Kind.COMBINES)
 
     def edges(self) -> tuple[Labels, Labels, np.ndarray]:
         """All equations as (left, right, index of the cause)."""

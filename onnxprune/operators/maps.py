@@ -7,11 +7,11 @@ import numpy as np
 
 from onnxprune.operators.facts import Facts, expanded, facts, reduced
 from onnxprune.operators.labels import Axes, fixed
-from onnxprune.operators.likeness import bits, mix
 from onnxprune.operators.op import Op, on
-from onnxprune.operators.promises import first
 from onnxprune.operators.registry import Alike, Arrays, Attributes, Shape, define
 from onnxprune.operators.site import Site
+from onnxprune.operators.value_numbers import bits, mix
+from onnxprune.operators.zeros import first
 
 
 def reverse(op: Op, x: Axes, *_: Axes | None, time_axis: int = 0, batch_axis: int = 1, **__: Any) -> Axes:

@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 
 from onnxprune.operators.facts import Facts, expanded, facts, reduced
-from onnxprune.operators.intervals import NEAR_SUM, affine, zeros
+from onnxprune.operators.intervals import NEAR_SUM, affine, zero_where
 from onnxprune.operators.labels import Axes, fixed
-from onnxprune.operators.likeness import bits, mix
 from onnxprune.operators.op import Op
-from onnxprune.operators.promises import every, provided, scaled
 from onnxprune.operators.registry import Alike, Arrays, Attributes, Shape, Taken, Trait, define
 from onnxprune.operators.site import Site
+from onnxprune.operators.value_numbers import bits, mix
+from onnxprune.operators.zeros import every, provided, scaled
 
 
 def batch_norm(op: Op, x: Axes, *params: Axes, training_mode: int = 0, **_: Any) -> list[Axes]:
@@ -101,7 +101,7 @@ def bound_group_norm(site: Site) -> Facts | None:
     still = np.repeat(np.isfinite(low[:, 0]) & (low.min(1) == high.max(1)), low.shape[1])
     shift = bias.astype(np.float64) if bias.size == still.size else np.repeat(bias.astype(np.float64), low.shape[1])
     at = (1, -1, *[1] * (len(shape) - 2))
-    return zeros(site, still.reshape(at), shift.reshape(at))
+    return zero_where(site, still.reshape(at), shift.reshape(at))
 
 
 define(
@@ -139,7 +139,7 @@ def bound_rms_norm(site: Site) -> list[Facts | None] | None:
     if x is None or site.attributes.get("epsilon", 1e-5) <= 0:
         return None
     names = mix(x.identity, bits(x.scale), site.token)
-    return [zeros(site, x.constant & (x.low == 0), names=names), *map(site.nothing, range(1, len(site.outputs)))]
+    return [zero_where(site, x.constant & (x.low == 0), names=names), *map(site.nothing, range(1, len(site.outputs)))]
 
 
 def _normalised_axes(taken: Taken, k: int, rank: int) -> list[int]:
@@ -208,7 +208,7 @@ define("LRN", couple=lrn, channel=1, zero=provided(lambda a: a.get("bias", 1.0) 
 
 def lp_normalization(op: Op, x: Axes, *, axis: int = -1, **_: Any) -> Axes:
     """A length does not change with what is zero."""
-    if op.silent(0):
+    if op.relies(op.silent(0)):
         op.total(x[axis])
     else:
         op.statistics(x[axis], why="normalises over it")

@@ -6,16 +6,18 @@ axes that never shrink, or a list of such tuples for several outputs.  Beside a 
 in the node must follow the cut.
 """
 
-from collections.abc import Sequence
+import functools
+import operator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import numpy as np
 
 from onnxprune.operators.boxes import Detour, Value, arrived, pick, reshape, settle, spread, transpose
-from onnxprune.operators.labels import BALANCES, Axes, Coupling, LabelError, Labels, fixed, is_fixed
+from onnxprune.operators.labels import Axes, Coupling, Kind, LabelError, Labels, fixed, is_fixed
 from onnxprune.operators.registry import MALFORMED, Operator
-from onnxprune.operators.roles import Balance, Cost, Role, Scaling
+from onnxprune.operators.roles import LOUD, Balance, Cost, Role, Scaling, Silence
 from onnxprune.operators.told import Told
 
 
@@ -37,7 +39,7 @@ class Op(Told):
     thaw: bool = False  # statistics over channels may be taken over those that stay
     roles: list[tuple[Role, Labels]] = field(default_factory=list)
     costs: list[Cost] = field(default_factory=list)
-    scalings: list[Scaling] = field(default_factory=list)
+    scalings: dict[int, Scaling] = field(default_factory=dict)  # of quantised weights, by input
     parts: list[Labels] = field(default_factory=list)
     demands: list[Labels] = field(default_factory=list)
     balances: list[Balance] = field(default_factory=list)
@@ -59,17 +61,18 @@ class Op(Told):
             self.values[k] = value = Value(settle(self.coupling, value, avoid, self.heads))
         return value.axes
 
-    def silent(self, k: int) -> bool:
-        """Whether the dead positions of input k are zero; a tensor of the file is made to be so by this question."""
+    def silent(self, k: int) -> Silence:
+        """Whether the dead positions of input k are zero; a tensor of the file can be made to be so."""
         if k >= len(self.names) or not self.names[k] or self.quiet[k]:
-            return True
+            return Silence(True)
         value = self.values[k]
         if value is not None and value.tangle is None and all(map(is_fixed, value.axes)):
-            return True  # nothing dies there
-        if value is None or not self.weights[k]:
-            return False
-        self.adds(*value.axes)
-        return True
+            return Silence(True)  # nothing dies there
+        return LOUD if value is None or not self.weights[k] else Silence(True, value.axes)
+
+    def all_silent(self, inputs: Iterable[int]) -> Silence:
+        """Whether all of these inputs are zero where they are dead."""
+        return functools.reduce(operator.and_, map(self.silent, inputs), Silence(True))
 
     def zero_padded(self) -> bool:
         """Whether the constant that a Pad fills with is zero."""
@@ -115,7 +118,7 @@ class Op(Told):
 
     def total(self, labels: Labels) -> None:
         """Input 0 is summed over its channels as they are: exact if the dead ones are zero, or frozen."""
-        if self.silent(0):
+        if self.relies(self.silent(0)):
             self.demands.append(labels)
         else:
             self.freeze(labels, why="sums over its channels without weights, and removed ones would count")
@@ -131,7 +134,7 @@ class Op(Told):
         """A mean over these channels: exact but for their number if the dead ones are zero, else a statistic."""
         centred = self.thaw and self.arithmetic.centred(self.names[0])
         exact = self.arithmetic.is_float(self.names[0]) and self.opset >= 7  # before, a factor is no plain Mul
-        if exact and not centred and all([self.silent(k) for k in inputs]):
+        if exact and not centred and self.relies(self.all_silent(inputs)):
             self.demands += labels
         else:
             self.statistics(*labels, why=why)
@@ -152,6 +155,11 @@ class Op(Told):
     def adds(self, *labels: Labels) -> None:
         """These labels belong to a bias or scale: zero there makes a dead channel zero."""
         self.roles.extend((Role.ADD, x) for x in labels)
+
+    def relies(self, silence: Silence) -> bool:
+        """Whether it holds; masking does what it takes."""
+        self.adds(*silence.by)
+        return silence.holds
 
     def follows(self, *labels: Labels) -> None:
         self.roles.extend((Role.DEPTHWISE, x) for x in labels)
@@ -176,12 +184,12 @@ class Op(Told):
             weight: the input that holds the weights of all groups.
             axis: of the weights, where all groups share its positions.
         """
-        self.coupling.tie(np.broadcast_to(grid[:1], grid.shape), grid, why=BALANCES)
+        self.coupling.tie(np.broadcast_to(grid[:1], grid.shape), grid, kind=Kind.BALANCES)
         self.balances.append(Balance(self.names[weight], axis, grid))
 
-    def contract(self, a: Labels, b: Labels, silent: bool, why: str = "") -> None:
+    def contract(self, a: Labels, b: Labels, silent: bool, kind: Kind = Kind.PLAIN) -> None:
         """Sum over channels of a and b: exact if the dead ones are zero, or frozen."""
-        self.coupling.tie(a, b, why=why)
+        self.coupling.tie(a, b, kind=kind)
         if silent:
             self.demand(a)
         else:
@@ -267,10 +275,10 @@ class Op(Told):
             return []
         return [d for d in range(len(value.axes)) if d != row.channel]
 
-    def promises(self, row: Operator) -> bool:
+    def keeps_zeros(self, row: Operator) -> bool:
         """Whether the dead positions of the outputs are zero; what comes of no elements at all may be anything."""
         empty = any(value is not None and 0 in value.shape for value in self.values)
-        return not empty and not self.thawed and row.zero(self)
+        return not empty and not self.thawed and self.relies(row.zero(self))
 
 
 def complete(out: Any, shape: tuple[int, ...] | None) -> Value | None:

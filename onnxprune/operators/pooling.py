@@ -6,11 +6,11 @@ import numpy as np
 
 from onnxprune.operators.facts import Facts, facts, reduced
 from onnxprune.operators.labels import Axes, fixed
-from onnxprune.operators.likeness import mix
 from onnxprune.operators.op import Op
-from onnxprune.operators.promises import first
 from onnxprune.operators.registry import Alike, Trait, define
 from onnxprune.operators.site import Site
+from onnxprune.operators.value_numbers import mix
+from onnxprune.operators.zeros import first
 
 
 def pool(op: Op, x: Axes, *_: Axes | None, **__: Any) -> list[Axes]:

@@ -7,15 +7,15 @@ import numpy as np
 
 from onnxprune.operators.einsum import summed
 from onnxprune.operators.facts import Facts, expanded, reduced
-from onnxprune.operators.intervals import zeros
+from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, fixed
-from onnxprune.operators.likeness import tolerance
 from onnxprune.operators.op import Op
 from onnxprune.operators.patches import linear_product
-from onnxprune.operators.promises import made
 from onnxprune.operators.registry import Alike, Arrays, Attributes, Shape, Taken, Trait, define
 from onnxprune.operators.site import Site
 from onnxprune.operators.sums import bias_of, layer
+from onnxprune.operators.value_numbers import tolerance
+from onnxprune.operators.zeros import made
 
 
 def matrix_product(op: Op, a: Axes, b: Axes) -> Axes:
@@ -23,7 +23,7 @@ def matrix_product(op: Op, a: Axes, b: Axes) -> Axes:
     left, right = op.factors
     op.contract(a[-1], b[-2], any(op.weights[k] or op.quiet[k] for k in op.factors))
     batches = (a[:-2], b[:-2])
-    batch = op.broadcast(*(batches[::-1] if op.quiet[right] and not op.quiet[left] else batches))  # as the promise asks
+    batch = op.broadcast(*(batches[::-1] if op.quiet[right] and not op.quiet[left] else batches))  # as the zeros ask
     if op.weights[right]:
         op.writes(b[-1])
         op.reads(b[-2])
@@ -84,7 +84,7 @@ def bound_turned(site: Site) -> Facts | None:
         return None
     summand = site.attributes.get("beta", 1.0) * bias.astype(np.float64)
     silent, summand = np.broadcast_arrays(found.constant, summand.reshape((1,) * (2 - summand.ndim) + summand.shape))
-    return zeros(site, silent, summand)
+    return zero_where(site, silent, summand)
 
 
 def matmul(op: Op, a: Axes, b: Axes, **_: Any) -> Axes:

@@ -5,15 +5,15 @@ from typing import Any
 import numpy as np
 
 from onnxprune.operators.boxes import Value
-from onnxprune.operators.facts import Facts, aligned, facts, reduced, stacked
+from onnxprune.operators.facts import Facts, facts, reduced, stacked
 from onnxprune.operators.intervals import applied
 from onnxprune.operators.labels import Axes, fixed
-from onnxprune.operators.likeness import bits, mix
 from onnxprune.operators.op import Op
-from onnxprune.operators.promises import first
 from onnxprune.operators.registry import FLOAT, Alike, Arrays, Attributes, Shape, Trait, ZeroPoints, define
 from onnxprune.operators.roles import Scaling
 from onnxprune.operators.site import Site
+from onnxprune.operators.value_numbers import bits, mix
+from onnxprune.operators.zeros import first
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -40,7 +40,7 @@ def _quantized(
         op.tie(x[axis], scale[0], *(zero_point or ()))
     if op.weights[0]:
         names = (*op.names, "")
-        op.scalings.append(Scaling(x, names[1], names[2], axis if per_channel else None))
+        op.scalings[0] = Scaling(names[1], names[2], axis if per_channel else None)
     return x
 
 
@@ -65,23 +65,17 @@ def bound_quantize(site: Site) -> Facts | None:
 
 
 _STEPS = Trait.SHIFTS | Trait.NUMBERS | Trait.MAPS | Trait.QUANTIZES
+_QUANTIZE: dict[str, Any] = {
+    "couple": quantize, "tangled": True, "zero": first, "bound": bound_quantize, "apart": True, "shape": Alike(),
+}  # fmt: skip
 
 define(
-    "QuantizeLinear", couple=quantize, tangled=True, zero=first, bound=bound_quantize, apart=True,
-    zero_points=ZeroPoints(held=2), traits=_STEPS | Trait.DECIDES,
+    "QuantizeLinear com.microsoft:QuantizeLinear", **_QUANTIZE, zero_points=ZeroPoints(held=2),
+    traits=_STEPS | Trait.DECIDES,
 )  # fmt: skip
 define(
-    "DequantizeLinear", couple=quantize, tangled=True, zero=first, bound=bound_quantize, apart=True, labels_int32=True,
-    zero_points=ZeroPoints({0: 2}), typed_by=FLOAT, traits=_STEPS | Trait.RANGE | Trait.DEQUANTIZES,
-)  # fmt: skip
-define(
-    "com.microsoft:QuantizeLinear", couple=quantize, tangled=True, zero=first, bound=bound_quantize, apart=True,
-    zero_points=ZeroPoints(held=2), shape=Alike(), traits=_STEPS | Trait.DECIDES,
-)  # fmt: skip
-define(
-    "com.microsoft:DequantizeLinear", couple=quantize, tangled=True, zero=first, bound=bound_quantize, apart=True,
-    labels_int32=True, zero_points=ZeroPoints({0: 2}), shape=Alike(), typed_by=FLOAT,
-    traits=_STEPS | Trait.RANGE | Trait.DEQUANTIZES,
+    "DequantizeLinear com.microsoft:DequantizeLinear", **_QUANTIZE, labels_int32=True, zero_points=ZeroPoints({0: 2}),
+    typed_by=FLOAT, traits=_STEPS | Trait.RANGE | Trait.DEQUANTIZES,
 )  # fmt: skip
 
 
@@ -92,7 +86,7 @@ def dynamic_quantize(op: Op, x: Axes) -> list[Axes]:
 
 def one_scale(op: Op, x: Axes) -> None:
     """One scale is taken over all elements, and over zero: silent channels do not change it."""
-    if op.silent(0):
+    if op.relies(op.silent(0)):
         op.demands.extend(x)
     else:
         op.freeze(*x, why="takes one scale over all of it")
@@ -130,8 +124,7 @@ def qlinear_pointwise(op: Op, a: Axes, a_scale: Axes, a_zero: Axes, b: Axes, *re
 
 
 def bound_qlinear_pointwise(site: Site) -> Facts | None:
-    pairs, steps = [site.fact(k) for k in (0, 3)], [steps_at(site, k) for k in (1, 4, 6)]
-    both = aligned([p for p in pairs if p is not None]) if None not in pairs else None
+    both, steps = site.operands(0, 3), [steps_at(site, k) for k in (1, 4, 6)]
     if both is None or None in steps:
         return None
     given = [s for s in steps if s is not None]
@@ -157,12 +150,9 @@ def qlinear_unary(op: Op, x: Axes, *_: Axes | None, **__: Any) -> Axes:
 
 
 define(
-    "com.microsoft:QLinearLeakyRelu com.microsoft:QLinearSigmoid",
-    couple=qlinear_unary,
-    apart=True,
-    shape=Alike(),
+    "com.microsoft:QLinearLeakyRelu com.microsoft:QLinearSigmoid", couple=qlinear_unary, apart=True, shape=Alike(),
     traits=Trait.STEPS,
-)
+)  # fmt: skip
 
 
 def qlinear_softmax(op: Op, x: Axes, *_: Axes | None, axis: int = -1, opset: int = 13, **__: Any) -> Axes:
@@ -185,7 +175,6 @@ def qlinear_pool(op: Op, x: Axes, *_: Axes | None, channels_last: int = 0, **__:
     shape = op.shapes[0]
     if shape is None:
         return op.unknown("pools to a size that is not known")
-
     channel = len(x) - 1 if channels_last else 1
     return tuple(labels if k in (0, channel) else fixed(shape[k]) for k, labels in enumerate(x))
 

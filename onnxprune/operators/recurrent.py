@@ -6,13 +6,13 @@ import numpy as np
 
 from onnxprune.operators.facts import Facts, facts, padded
 from onnxprune.operators.labels import Axes, Labels, fixed
-from onnxprune.operators.likeness import EXACT, mix, multiples
 from onnxprune.operators.op import Op
 from onnxprune.operators.patches import linear_gates
 from onnxprune.operators.quantized import one_scale
 from onnxprune.operators.registry import Arrays, Attributes, Shape, Trait, define
-from onnxprune.operators.roles import Scaling
+from onnxprune.operators.roles import Scaling, Silence
 from onnxprune.operators.site import Site
+from onnxprune.operators.value_numbers import EXACT, mix, multiples
 
 QUIET = {  # activations after which a unit without weights stays at zero, by position among those of one direction
     "LSTM": ({"Sigmoid", "HardSigmoid"}, {"Tanh", "Relu", "Softsign"}, {"Tanh", "Relu", "Softsign"}),
@@ -24,14 +24,13 @@ QUIET = {  # activations after which a unit without weights stays at zero, by po
 def _quiet(kind: str, *parameters: int) -> Any:
     """Weights, biases and first states of zero keep a unit at zero, unless its activation lifts it."""
 
-    def promise(op: Op) -> bool:
+    def condition(op: Op) -> Silence:
         given = op.attributes.get("activations", ())
         names = [name.decode() if isinstance(name, bytes) else name for name in given]
         calm = all(name in QUIET[kind][k % len(QUIET[kind])] for k, name in enumerate(names))
-        asked = [op.silent(k) for k in parameters if k < len(op.names)]  # each of them, for what the question does
-        return calm and all(asked)
+        return Silence(calm) & op.all_silent(parameters)
 
-    return promise
+    return condition
 
 
 def _recurrent(
@@ -161,7 +160,7 @@ def quantized_lstm(
 ) -> list[Axes]:  # fmt: skip
     """Weights (directions, features, gates · units) in eight bits; scales and zero points for each column, or one."""
     one_scale(op, x)
-    if _quiet_lstm(op):
+    if op.relies(_quiet_lstm(op)):
         op.demands.append(r[1])
     else:
         op.freeze(r[1], why="takes one scale over all units")
@@ -170,11 +169,11 @@ def quantized_lstm(
         if scale is not None and len(scale) == 2:
             op.tie(weight[2], scale[1])
             op.freeze(scale[0], why="has a direction for each position")
-    for weight, k in ((w, 8), (r, 10)):
+    for place, k in ((1, 8), (2, 10)):
         zero = op.constant(k + 1)
         if zero is None or (zero.any() and zero.size > 1):
             return op.unknown("has zero points of its own for each direction or column")
-        op.scalings.append(Scaling(weight, "", op.names[k + 1] if zero.any() else "", None))  # ranked as integers
+        op.scalings[place] = Scaling("", op.names[k + 1] if zero.any() else "", None)  # ranked as integers
     return out
 
 

@@ -7,11 +7,22 @@ import numpy as np
 
 from onnxprune.operators.facts import Facts, facts, reduced
 from onnxprune.operators.labels import Axes, Labels, fixed, is_fixed
-from onnxprune.operators.likeness import mix
 from onnxprune.operators.op import Op
-from onnxprune.operators.promises import first
-from onnxprune.operators.registry import NONE, Arrays, Attributes, Taken, Trait, Value, axes_of, by_reference, define
+from onnxprune.operators.registry import (
+    NONE,
+    Arrays,
+    Attributes,
+    Evaluation,
+    Taken,
+    Trait,
+    axes_of,
+    by_reference,
+    define,
+)
+from onnxprune.operators.roles import LOUD, Silence
 from onnxprune.operators.site import Site
+from onnxprune.operators.value_numbers import mix
+from onnxprune.operators.zeros import first
 
 COUNTS = "reduces over its channels, and removed ones would count"
 
@@ -88,7 +99,7 @@ def _axes_gone(taken: Taken, k: int, rank: int) -> list[int]:
     return list(range(rank)) if told is None else sorted({int(j) % rank for j in told})
 
 
-def _value_of(fn: Callable) -> Value:
+def _value_of(fn: Callable) -> Evaluation:
     def reduced(x: Arrays, a: Attributes) -> np.ndarray:
         axes = axes_of(x, a) or (() if a.get("noop_with_empty_axes", 0) else None)
         return np.asarray(fn(x[0], axis=axes, keepdims=bool(a.get("keepdims", 1))), x[0].dtype)
@@ -130,10 +141,11 @@ define(
 )  # fmt: skip
 
 
-def _sums_along_fixed(op: Op) -> bool:
+def _sums_along_fixed(op: Op) -> Silence:
     """A running sum goes on over dead positions."""
     axis, x = op.constant(1), op.values[0]
-    return axis is not None and x is not None and is_fixed(x.axes[int(axis.ravel()[0])]) and first(op)
+    alone = axis is not None and x is not None and is_fixed(x.axes[int(axis.ravel()[0])])
+    return first(op) if alone else LOUD
 
 
 def cumulative_sum(op: Op, x: Axes, axis_input: Axes, **_: Any) -> Axes:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import onnx
 
+from onnxprune.operators.roles import LOUD, Silence
+
 # What a malformed node leads to: inputs or attributes that are missing, or of the wrong type, rank or size.
 MALFORMED = (ValueError, IndexError, TypeError, KeyError, AttributeError, ArithmeticError, MemoryError)
 FLOAT = -1  # in `typed_by`: the outputs are floats, whatever goes in
@@ -20,7 +22,7 @@ LARGEST_VALUE = 4096  # elements of a constant that is computed; shapes, indices
 Shape = tuple[int, ...]
 Attributes = Mapping[str, Any]
 Arrays = Sequence[Any]  # the value of each input, None where it is left out
-Value = Callable[[Arrays, Attributes], "np.ndarray | None"]
+Evaluation = Callable[[Arrays, Attributes], "np.ndarray | None"]
 
 
 class Trait(Flag):
@@ -36,6 +38,7 @@ class Trait(Flag):
     RANGE = auto()  # what it gives is among what it takes, or a mean of it
     MAPS = auto()  # feature maps pass: the same ones, smaller, elsewhere or beside others
     ELEMENTWISE = auto()  # an element depends on those at its place in the inputs
+    UNARY = auto()  # element-wise in input 0, with numbers or slopes besides: the output has its shape
     MONOTONE = auto()  # of one value, and never rising or never falling
     HOMOGENEOUS = auto()  # f(s · x) = s · f(x) for s > 0
     SHIFTS = auto()  # adds to each element or multiplies it, with little else
@@ -97,15 +100,15 @@ class Alike:
     inputs: tuple[int, ...] = (0,)
 
 
-def never(_: object) -> bool:
-    return False
+def never(_: object) -> Silence:
+    return LOUD
 
 
 def by_reference(_: Arrays, __: Attributes) -> None:
     """In the column `value`: all outputs are what onnx's reference evaluator makes of small constants."""
 
 
-def in_numpy(fn: Callable[..., Any]) -> Value:
+def in_numpy(fn: Callable[..., Any]) -> Evaluation:
     """The value of a function of numpy that takes the inputs one by one."""
     return lambda x, _: np.asarray(fn(*x))
 
@@ -121,7 +124,7 @@ class Operator:
     """All that onnxprune knows of one ONNX operator; None where nothing is known.
 
     couple: `(op, *axes of the inputs, **attributes)` → axes of the outputs; see `onnxprune.operators.op`.
-    zero: of the same op: whether the dead channels of the outputs are exactly zero in the masked network.
+    zero: of the same op: whether the dead channels of the outputs are exactly zero in the masked network, and by what.
     tangled: whether `couple` takes values whose channels are not boxes yet (`onnxprune.operators.boxes`).
     channel: the axis of input 0 that holds channels, where the others are never cut.
     statistics: of an op: axes of input 0 over which it takes statistics, so that rather others are cut.
@@ -150,7 +153,7 @@ class Operator:
     """
 
     couple: Callable[..., Any] | None = None
-    zero: Callable[[Any], bool] = never
+    zero: Callable[[Any], Silence] = never
     tangled: bool = False
     channel: int | None = None
     statistics: Callable[[Any], Sequence[int]] | None = None
@@ -168,7 +171,7 @@ class Operator:
     linear: Callable[[Shape, Attributes], Any] | None = None
     bias: int | None = None
     work: Callable[[Shape, Shape, Shape], int] | None = None
-    value: Value | None = None
+    value: Evaluation | None = None
     small: Callable[[Arrays], bool] | None = None
     shape: Alike | Callable[[Sequence[Any], Attributes], list[Shape | None]] | None = None
     typed_by: int | Callable[[onnx.NodeProto], int] = 0
@@ -203,6 +206,12 @@ def traits_of(node: onnx.NodeProto) -> Trait:
     """The traits of a node's operator, as its attributes make them."""
     traits = operator_of(node).traits
     return traits if isinstance(traits, Trait) else traits(node)
+
+
+def has(node: onnx.NodeProto, traits: Trait) -> bool:
+    """Whether a node's operator has one of these traits."""
+    own = operator_of(node).traits
+    return bool((own if isinstance(own, Trait) else own(node)).value & traits.value)
 
 
 UNKNOWN = Operator()

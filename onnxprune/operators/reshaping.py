@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from onnxprune.operators.boxes import Value
-from onnxprune.operators.facts import Facts, blocks, expanded, reduced, reshaped, stacked
+from onnxprune.operators.facts import Facts, axis_blocks, expanded, reduced, reshaped, stacked
 from onnxprune.operators.labels import Axes, repeated
 from onnxprune.operators.op import Op
-from onnxprune.operators.promises import first, joined
 from onnxprune.operators.registry import Arrays, Attributes, Shape, Trait, axes_of, by_reference, define
 from onnxprune.operators.site import Site
+from onnxprune.operators.zeros import first, joined
 
 _SAME = Trait.VIEW | Trait.MOVES | Trait.RANGE | Trait.MAPS
 
@@ -39,7 +39,7 @@ def bound_reshape(site: Site) -> Facts | None:
     found, before, after = site.inputs[0], site.shapes[0], site.outputs[0]
     if found is None or before is None or after is None or 0 in before:
         return None
-    for old, new in blocks(before, after):  # which position goes where hangs on the open lengths
+    for old, new in axis_blocks(before, after):  # which position goes where hangs on the open lengths
         if any(map(site.open_in, old)) or any(map(site.open_out, new)):
             found = reduced(found, old)
     out = reshaped(found, before, after)

@@ -8,11 +8,12 @@ import numpy as np
 
 from onnxprune.operators.facts import Facts, facts, padded, reduced
 from onnxprune.operators.labels import Axes, Labels, fixed, is_fixed, repeated
-from onnxprune.operators.likeness import bits, mix, name_of
 from onnxprune.operators.op import Op
-from onnxprune.operators.promises import first, provided
 from onnxprune.operators.registry import LARGEST_VALUE, Arrays, Trait, by_reference, define
+from onnxprune.operators.roles import LOUD
 from onnxprune.operators.site import Site, numbers_name
+from onnxprune.operators.value_numbers import bits, mix, name_of
+from onnxprune.operators.zeros import first, provided
 
 
 def _small_when_repeated(x: Arrays) -> bool:
@@ -243,7 +244,7 @@ def _small_when_padded(x: Arrays) -> bool:
 
 
 define(
-    "Pad", couple=pad, zero=lambda op: op.zero_padded() and op.silent(0), repair=repair_pad, follows=frozenset({1}),
-    bound=bound_pad, apart=True, value=by_reference, small=_small_when_padded,
+    "Pad", couple=pad, zero=lambda op: op.silent(0) if op.zero_padded() else LOUD, repair=repair_pad,
+    follows=frozenset({1}), bound=bound_pad, apart=True, value=by_reference, small=_small_when_padded,
     traits=Trait.RANGE | Trait.MAPS | Trait.NUMBERS,
 )  # fmt: skip

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import IntFlag
 
-from onnxprune.operators.labels import Axes, Labels
+from onnxprune.operators.labels import Labels
 
 
 class Role(IntFlag):
@@ -14,6 +14,23 @@ class Role(IntFlag):
     READ = 2  # it takes the channel in
     ADD = 4  # a bias or a scale: zero there keeps a dead channel at zero
     DEPTHWISE = 8  # a filter that also reads: one channel in, one (or a few) out
+
+
+@dataclass(frozen=True)
+class Silence:
+    """Whether dead positions are zero in the masked network, and what masking has to make zero for that.
+
+    by: labels of tensors of the file.
+    """
+
+    holds: bool
+    by: tuple[Labels, ...] = ()
+
+    def __and__(self, other: "Silence") -> "Silence":
+        return Silence(self.holds and other.holds, self.by + other.by)
+
+
+LOUD = Silence(False)
 
 
 @dataclass(frozen=True)
@@ -28,7 +45,6 @@ class Cost:
 class Scaling:
     """A quantised weight's real value is `(weight − zero point) · scale`, along `axis` (None: one for all)."""
 
-    weight: Axes | None
     scale: str
     zero_point: str
     axis: int | None

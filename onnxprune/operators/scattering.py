@@ -5,17 +5,19 @@ from typing import Any
 import numpy as np
 
 from onnxprune.operators.facts import Facts, aligned, facts, reduced
-from onnxprune.operators.intervals import zeros
+from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, Labels, fixed, is_fixed
-from onnxprune.operators.likeness import bits, mix
 from onnxprune.operators.op import Op
-from onnxprune.operators.promises import first
 from onnxprune.operators.registry import Trait, by_reference, define
+from onnxprune.operators.roles import Silence
 from onnxprune.operators.site import Site
+from onnxprune.operators.value_numbers import bits, mix
+from onnxprune.operators.zeros import first
 
 
-def _zero_among_zeros(op: Op) -> bool:
-    return op.silent(0) and op.silent(2)
+def _zero_among_zeros(op: Op) -> Silence:
+    given = op.silent(0)
+    return given & op.silent(2) if given.holds else given
 
 
 def scatter_nd(op: Op, x: Axes, indices: Axes, updates: Axes, **_: Any) -> Axes:
@@ -76,7 +78,7 @@ def bound_gather_nd(site: Site) -> Facts | None:
         return None
     whole = reduced(given[0], range(indices[-1]))
     silent = (whole.low == 0) & (whole.high == 0)
-    return zeros(site, silent.reshape(*[1] * (len(indices) - 1), *silent.shape[indices[-1] :]))
+    return zero_where(site, silent.reshape(*[1] * (len(indices) - 1), *silent.shape[indices[-1] :]))
 
 
 define(
@@ -140,7 +142,7 @@ def bound_scatter_elements(site: Site) -> Facts | None:
         return None
     axis = site.attributes.get("axis", 0) % len(shape)
     x, updates = (reduced(f[0], [k for k, n in enumerate(f[1]) if k == axis or n != shape[k]]) for f in given if f)
-    return zeros(site, (x.low == 0) & (x.high == 0) & (updates.low == 0) & (updates.high == 0))
+    return zero_where(site, (x.low == 0) & (x.high == 0) & (updates.low == 0) & (updates.high == 0))
 
 
 define(

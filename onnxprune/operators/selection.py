@@ -7,11 +7,11 @@ import numpy as np
 from onnxprune.operators.boxes import Value
 from onnxprune.operators.facts import Facts, facts, padded
 from onnxprune.operators.labels import Axes, LabelError
-from onnxprune.operators.likeness import mix
 from onnxprune.operators.op import Op, on
-from onnxprune.operators.promises import first
 from onnxprune.operators.registry import LARGEST_VALUE, Arrays, Attributes, Shape, Trait, by_reference, define
 from onnxprune.operators.site import Site, numbers_name, spread
+from onnxprune.operators.value_numbers import mix
+from onnxprune.operators.zeros import first
 
 ALL = np.iinfo(np.int64).max
 

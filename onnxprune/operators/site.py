@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxprune.operators.facts import Facts, Shape, expanded, known, unknown
-from onnxprune.operators.likeness import Ids, bits, mix, name_of
+from onnxprune.operators.facts import Facts, Shape, aligned, expanded, known, unknown
 from onnxprune.operators.told import Numbers
+from onnxprune.operators.value_numbers import Ids, bits, mix, name_of
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,11 @@ class Site:
             return (known(array), array.shape) if array.dtype.kind in "fiub" else None
         found = self.inputs[k]
         return None if found is None else (found, shape)
+
+    def operands(self, *inputs: int) -> list[Facts] | None:
+        """Facts of these inputs, by default all, as they broadcast with each other; None where one is unknown."""
+        pairs = [self.fact(k) for k in inputs or range(len(self.node.input))]
+        return None if None in pairs else aligned([p for p in pairs if p is not None])
 
     def nothing(self, k: int = 0) -> Facts | None:
         """Facts of an output of which nothing is known."""

@@ -10,9 +10,10 @@ from onnx import numpy_helper
 from onnxprune.operators.facts import Facts, known
 from onnxprune.operators.labels import Axes, fixed
 from onnxprune.operators.op import Op
-from onnxprune.operators.promises import first
 from onnxprune.operators.registry import LARGEST_VALUE, Alike, Arrays, Attributes, Shape, Trait, by_reference, define
+from onnxprune.operators.roles import Silence
 from onnxprune.operators.site import Site
+from onnxprune.operators.zeros import first
 
 LARGEST_FILL = 1 << 20  # elements of a filled tensor that may have channels
 
@@ -43,9 +44,9 @@ define("Bernoulli", couple=like, traits=Trait.RANDOM | Trait.DECIDES)
 define("EyeLike", couple=like)
 
 
-def _filled_with_zeros(op: Op) -> bool:
+def _filled_with_zeros(op: Op) -> Silence:
     value = op.attributes.get("value")
-    return value is None or not np.any(numpy_helper.to_array(value))
+    return Silence(value is None or not np.any(numpy_helper.to_array(value)))
 
 
 def constant_of_shape(op: Op, _: Axes, **__: Any) -> Axes:

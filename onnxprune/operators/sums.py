@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from onnxprune.operators.facts import Facts, facts
-from onnxprune.operators.likeness import BLOCK, mix, multiples
 from onnxprune.operators.site import Site
+from onnxprune.operators.value_numbers import BLOCK, mix, multiples
 
 ROUNDING = 2.0**-18  # a sum of positive terms in float32 may be off by this share of it
 

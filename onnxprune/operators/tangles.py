@@ -1,6 +1,8 @@
 """Axes of channels that were split into factors along which the labels vary: what is kept of them, and new factors.
 
-`onnxprune.operators.boxes` says what tangles are for.
+`onnxprune.operators.boxes` says what tangles are for.  `dims` are the axes of the value that are factors, `factors` the
+paths to them: 12 channels that are split into (3, 4), and the 4 into (2, 2) later on, have the factors (0,), (1, 0) and
+(1, 1).  So every factor knows whether it is a part of the one that carries the labels elsewhere.
 """
 
 import math

@@ -15,7 +15,7 @@ import numpy as np
 from onnxprune.channels.dependencies import Dependencies, Group, Node
 from onnxprune.criteria.eigen import EigenEnergy
 from onnxprune.operators.labels import is_fixed
-from onnxprune.operators.registry import Trait, traits_of
+from onnxprune.operators.registry import Trait, has
 from onnxprune.pipeline.progress import Progress
 from onnxprune.pipeline.trials import Lab
 from onnxprune.runtime.capture import fitting, tapped, values
@@ -50,7 +50,7 @@ def views_of(deps: Dependencies, group: Group) -> tuple[View, ...]:
         if maker is None or not _carries(deps, key, index):
             continue
         before = [k for k in maker.inputs if k in running and _carries(deps, k, index)]
-        if traits_of(maker.proto) & Trait.MAPS and before:
+        if has(maker.proto, Trait.MAPS) and before:
             todo += [k for k in before if k not in seen]
             seen.update(before)
         elif view is not None and not maker.path:

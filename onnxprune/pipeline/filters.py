@@ -8,7 +8,7 @@ import onnx
 
 from onnxprune.channels.dependencies import Dependencies, Group, Slot
 from onnxprune.criteria.filters import Filters
-from onnxprune.operators.registry import Trait, traits_of
+from onnxprune.operators.registry import Trait, has
 from onnxprune.operators.roles import Role
 from onnxprune.surgery.copying import tensors_of
 from onnxprune.surgery.tensors import read_tensor
@@ -47,7 +47,7 @@ class Weights:
     def _scaling(self, key: str) -> np.ndarray | None:
         """Real values of a quantised weight."""
         use = next((u for u in self.deps.uses if u.source == key), None)
-        found = next((s for s in self.deps.scalings if use is not None and s.weight is use.axes), None)
+        found = None if use is None else self.deps.scaling(use)
         if found is None or found.scale not in self._tensors:
             return None
         rank = len(use.axes) if use else 0
@@ -80,7 +80,7 @@ class Weights:
         picks = slot.positions.ravel()
         if not np.array_equal(picks, np.arange(array.shape[0])):
             array = array[picks]
-        if traits_of(self.deps.nodes[slot.node].proto) & Trait.CONVOLVES and array.ndim > 2:
+        if has(self.deps.nodes[slot.node].proto, Trait.CONVOLVES) and array.ndim > 2:
             return array.reshape(channels, repeats * array.shape[1], *array.shape[2:])
         return array.reshape(channels, -1)
 

@@ -11,7 +11,7 @@ import onnx
 from onnx import numpy_helper
 
 from onnxprune.errors import ModelError
-from onnxprune.operators.registry import Trait, traits_of
+from onnxprune.operators.registry import Trait, has
 from onnxprune.runtime.session import make_session
 from onnxprune.surgery.tidy import drop_unused
 
@@ -51,15 +51,13 @@ def _computed(model: onnx.ModelProto) -> Iterator[str]:
     taken: set[str] = set()  # of these, what statistics have gone into
     single: set[str] = set()
     for node in model.graph.node:
-        plain = not any(a.type in (a.GRAPH, a.GRAPHS) for a in node.attribute) and not traits_of(node) & Trait.RANDOM
+        plain = not any(a.type in (a.GRAPH, a.GRAPHS) for a in node.attribute) and not has(node, Trait.RANDOM)
         if node.op_type == "Constant" or (plain and node.input and all(not k or k in constant for k in node.input)):
             constant |= set(node.output)
-            looks_up = traits_of(node) & Trait.LOOKS_UP and node.input[1] in codes
-            taken |= (
-                set(node.output) if traits_of(node) & Trait.STATISTICS or looks_up or taken & set(node.input) else set()
-            )
+            looks_up = has(node, Trait.LOOKS_UP) and node.input[1] in codes
+            taken |= set(node.output) if has(node, Trait.STATISTICS) or looks_up or taken & set(node.input) else set()
             single |= set(node.output) if len(node.output) == 1 else set()
-        elif traits_of(node) & Trait.LINEAR and len(node.input) > 1 and node.input[1] in taken & single:
+        elif has(node, Trait.LINEAR) and len(node.input) > 1 and node.input[1] in taken & single:
             yield node.input[1]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from onnxprune.errors import spelled
-from onnxprune.operators.registry import Trait, traits_of
+from onnxprune.operators.registry import Trait, has
 from onnxprune.runtime.capture import tapped
 from onnxprune.runtime.specs import Feed
 from onnxprune.surgery.recovery.network import Network
@@ -80,7 +80,7 @@ def _limits(network: Network, name: str, dtype: np.dtype) -> tuple[float, float]
             return None
         limits, offset, factor = np.iinfo(zero.dtype), float(zero.ravel()[0]), float(scale.ravel()[0])
         return (limits.min - offset) * factor, (limits.max - offset) * factor
-    while (k := network.follow(name)) is not None and traits_of(network.nodes[k]) & Trait.VIEW:
+    while (k := network.follow(name)) is not None and has(network.nodes[k], Trait.VIEW):
         name = network.nodes[k].output[0]
     if dtype not in (np.int8, np.uint8) or k is None or not _is(network.nodes[k], "Dequantize"):
         return None

@@ -8,12 +8,10 @@ import onnx
 from onnxprune.errors import ModelError
 from onnxprune.model import Model
 from onnxprune.model.static import attributes_of
-from onnxprune.operators.registry import operator_of
+from onnxprune.operators.registry import Trait, has, operator_of
 from onnxprune.pipeline.limits import no_room
 from onnxprune.pipeline.request import Request
 from onnxprune.runtime.session import make_session
-
-ALIKE = frozenset("Relu LeakyRelu PRelu Sigmoid Tanh Clip HardSwish HardSigmoid Elu Gelu Identity Dropout".split())
 
 Shape = tuple[int, ...]
 
@@ -75,7 +73,7 @@ def _wanted(model: onnx.ModelProto, name: str) -> tuple[int, int, int] | None:
     """Axes of a value, which of them has the channels, and how many: from the weights of the layer that takes it."""
     weights = {t.name: tuple(t.dims) for t in model.graph.initializer}
     for node in (n for n in model.graph.node if name in n.input[:1]):
-        if node.op_type in ALIKE:
+        if has(node, Trait.UNARY):
             return _wanted(model, node.output[0])
         shape, attributes = weights.get(node.input[1], ()) if len(node.input) > 1 else (), attributes_of(node)
         if node.op_type == "Conv" and len(shape) > 2:

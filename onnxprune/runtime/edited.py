@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from onnxprune.errors import UsageError
-from onnxprune.operators.registry import Trait, traits_of
+from onnxprune.operators.registry import Trait, has
 from onnxprune.runtime.specs import bits
 
 
@@ -171,7 +171,7 @@ def sow(graph: onnx.GraphProto) -> None:
 
 
 def _unseeded(node: onnx.NodeProto) -> bool:
-    return bool(traits_of(node) & Trait.RANDOM) and not any(a.name == "seed" for a in node.attribute)
+    return has(node, Trait.RANDOM) and not any(a.name == "seed" for a in node.attribute)
 
 
 def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import onnx
 
-from onnxprune.operators.registry import Trait, traits_of
+from onnxprune.operators.registry import Trait, has, traits_of
 
 BOUNDED = Trait.SATURATES | Trait.RECURRENT  # gates saturate, and states add up what they give
 WEIGHTED = Trait.LAYER | Trait.BODIES  # they end the way back: what lies before is not judged through outputs' nodes
@@ -64,13 +64,11 @@ def find_taps(model: onnx.ModelProto) -> Taps:
     trails = {name: list(_trail(name, scope, bodies)) for name in [*outputs, *names]}
     return Taps(
         tuple(n for node in graph.node for n in node.output if n in names),
-        frozenset(n for n, trail in trails.items() if any(d and traits_of(node) & BOUNDED for node, d in trail)),
-        frozenset(n for n, trail in trails.items() if any(traits_of(node) & Trait.DECIDES for node, _ in trail)),
-        any(traits_of(node) & Trait.QUANTIZES for node in graph.node),
+        frozenset(n for n, trail in trails.items() if any(d and has(node, BOUNDED) for node, d in trail)),
+        frozenset(n for n, trail in trails.items() if any(has(node, Trait.DECIDES) for node, _ in trail)),
+        any(has(node, Trait.QUANTIZES) for node in graph.node),
         _decisions(graph, scope),
-        tuple(
-            n for node in graph.node if traits_of(node) & WEIGHTED for n in node.output if n and n not in scope.fixed
-        ),
+        tuple(n for node in graph.node if has(node, WEIGHTED) for n in node.output if n and n not in scope.fixed),
         frozenset(outputs & scope.fixed),
         {name: tuple(taps) for name, taps in before.items()},
     )
@@ -80,9 +78,9 @@ def _decisions(graph: onnx.GraphProto, scope: _Scope) -> dict[str, tuple[str, ..
     """What operators at the top of a graph have rounded or chosen, and what they took that depends on its inputs."""
     found: dict[str, tuple[str, ...]] = {}
     for node in graph.node:
-        if traits_of(node) & (Trait.DECIDES | Trait.STEPS):
+        if has(node, Trait.DECIDES | Trait.STEPS):
             took = tuple(i for i in node.input if i in scope.producer and i not in scope.fixed)
-            chosen = node.output[1:] if traits_of(node) & Trait.VALUES_FIRST else node.output
+            chosen = node.output[1:] if has(node, Trait.VALUES_FIRST) else node.output
             found |= {name: took for name in chosen if name and name not in scope.fixed}
     return found
 
@@ -113,11 +111,11 @@ def _trail(
             todo += [(g.output[position].name, direct, at.inside(g)) for g in whole]
         elif body is not None and position < len(body.output):
             todo.append((body.output[position], direct, _Scope(_producers(body.node), set())))
-        elif traits_of(node) & Trait.RECURRENT:
+        elif has(node, Trait.RECURRENT):
             yield node, direct
-        elif not traits_of(node) & WEIGHTED:
+        elif not has(node, WEIGHTED):
             yield node, direct
-            keeps = bool(traits_of(node) & Trait.RANGE) and not traits_of(node) & Trait.DECIDES
+            keeps = has(node, Trait.RANGE) and not has(node, Trait.DECIDES)
             todo += [(i, direct and keeps, at) for i in node.input if i]
 
 
@@ -125,6 +123,6 @@ def depends_on_shapes_alone(graph: onnx.GraphProto, known: Iterable[str] = ()) -
     """Values that depend on weights and shapes alone, such as the target of a Reshape: nothing to compare there."""
     fixed = {t.name for t in graph.initializer} | set(known)
     for node in graph.node:
-        if traits_of(node) & Trait.SIZES or (node.op_type != "If" and all(i in fixed for i in node.input if i)):
+        if has(node, Trait.SIZES) or (node.op_type != "If" and all(i in fixed for i in node.input if i)):
             fixed.update(node.output)
     return fixed

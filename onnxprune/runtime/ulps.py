@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from onnxprune.operators.registry import Trait, traits_of
+from onnxprune.operators.registry import Trait, has
 from onnxprune.runtime.edited import Replacement
 from onnxprune.runtime.source import Variant, as_proto
 from onnxprune.runtime.specs import Feed
@@ -49,9 +49,7 @@ class _Moved(Mapping[str, Replacement]):
         tensors = [*((t.name, t) for t in proto.graph.initializer), *made]
         self._all = dict(tensors)
         floats = [name for name, t in self._all.items() if len(t.dims) > 1 and t.data_type in _FLOATS]
-        rounded = [
-            n for n in proto.graph.node if traits_of(n) & Trait.DEQUANTIZES and all(i in self._all for i in n.input)
-        ]
+        rounded = [n for n in proto.graph.node if has(n, Trait.DEQUANTIZES) and all(i in self._all for i in n.input)]
         self._steps = {n.output[0]: n for n in rounded if len(self._all[n.input[0]].dims) > 1 and not _in_blocks(n)}
         self._names = dict.fromkeys((*floats, *self._steps, *self._values))
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from onnxprune.operators.registry import Trait, operator_of, traits_of
+from onnxprune.operators.registry import Trait, has, operator_of
 
 SHIFT = 128
 
@@ -18,7 +18,7 @@ def multiply_unsigned(graph: onnx.GraphProto) -> None:
     tensors = {t.name: t for t in graph.initializer}
     shifted: dict[str, str] = {}
     for node in graph.node:
-        if not traits_of(node) & Trait.INTEGER:
+        if not has(node, Trait.INTEGER):
             continue
         (_, at_values), (at, at_zero) = operator_of(node).zero_points.inputs.items()
         values, weights, zero = (node.input[k] if k < len(node.input) else "" for k in (at_values, at, at_zero))

@@ -12,7 +12,7 @@ from functools import partial
 from itertools import zip_longest
 
 from onnxprune.errors import CheckFailed, ModelError
-from onnxprune.operators.registry import Trait, traits_of
+from onnxprune.operators.registry import Trait, has
 from onnxprune.runtime import branches
 from onnxprune.runtime.edited import draws
 from onnxprune.runtime.engine import engine
@@ -121,7 +121,7 @@ def prove(
     graph = nodes_of(one.source).graph
     if draws(graph):
         one, two = replace(one, seeded=True), replace(two, seeded=True)
-    if any(traits_of(node) & Trait.INTEGER for node in graph.node):
+    if any(has(node, Trait.INTEGER) for node in graph.node):
         one, two = replace(one, unsigned=True), replace(two, unsigned=True)
     load = partial(make_session, providers=providers, threads=threads)
     view = _View(one, two, find_taps(nodes_of(one.source)), load, tolerance, box, loose)

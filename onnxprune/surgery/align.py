@@ -19,7 +19,7 @@ from onnxprune.channels.dependencies import Dependencies, Group, Slot
 from onnxprune.channels.grouping import groups_of
 from onnxprune.channels.parameters import INTEGERS
 from onnxprune.errors import UsageError
-from onnxprune.operators.labels import BALANCES, Labels, is_fixed
+from onnxprune.operators.labels import Kind, Labels, is_fixed
 from onnxprune.operators.roles import Balance, Role
 from onnxprune.surgery.copying import Replaced, copy_model, tensors_of
 from onnxprune.surgery.tensors import read_tensor, write_tensor
@@ -111,7 +111,7 @@ def alignment_of(model: onnx.ModelProto, deps: Dependencies) -> Alignment:
 
 def _apart(deps: Dependencies) -> Labels:
     """Component of every label when groups need not shrink alike."""
-    holds = np.array([cause.why != BALANCES for cause in deps.ties.causes], bool)[deps.ties.cause]
+    holds = np.array([cause.kind is not Kind.BALANCES for cause in deps.ties.causes], bool)[deps.ties.cause]
     left, right, size = deps.ties.left[holds], deps.ties.right[holds], deps.ties.size
     return connected_components(coo_array((np.ones(left.size, bool), (left, right)), (size, size)), directed=False)[1]
 

@@ -11,7 +11,7 @@ from onnxprune.channels.dependencies import Dependencies, Node
 from onnxprune.model.evaluate import evaluate
 from onnxprune.model.static import attributes_of
 from onnxprune.operators.labels import is_fixed
-from onnxprune.operators.registry import Trait, traits_of
+from onnxprune.operators.registry import Trait, has
 
 
 @dataclass
@@ -75,7 +75,7 @@ class Draft:
             if not outputs or any(map(self._has_channels, outputs)):
                 continue
             values: list[np.ndarray] | None = None
-            if traits_of(node.proto) & Trait.SIZES:
+            if has(node.proto, Trait.SIZES):
                 values = self._sizes(node)
             elif any(key in self.restated for key in node.inputs):
                 inputs = [self.known(key) if key else None for key in node.inputs]

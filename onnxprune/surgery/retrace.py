@@ -13,7 +13,7 @@ import onnx
 from onnx import helper
 
 from onnxprune.channels.dependencies import Node
-from onnxprune.operators.registry import Trait, traits_of
+from onnxprune.operators.registry import Trait, has
 from onnxprune.surgery.draft import Draft
 
 
@@ -22,11 +22,11 @@ def divides(draft: Draft, key: str) -> bool:
     found, todo, seen = False, [key], set[str]()
     while todo and not found:
         maker = draft.deps.maker(todo.pop())
-        if maker is None or maker.outputs[0] in seen or traits_of(maker.proto) & Trait.SIZES:
+        if maker is None or maker.outputs[0] in seen or has(maker.proto, Trait.SIZES):
             continue
         seen.add(maker.outputs[0])
         moved = [k for k in maker.inputs if k and _moves(draft, k)]
-        found = bool(moved) and bool(traits_of(maker.proto) & Trait.UNEVEN)
+        found = bool(moved) and has(maker.proto, Trait.UNEVEN)
         todo += moved
     return found
 
@@ -39,7 +39,7 @@ def _moves(draft: Draft, key: str) -> bool:
         if maker is None or current in seen or current not in draft.deps.statics.sampled:
             continue
         seen.add(current)
-        if traits_of(maker.proto) & Trait.SIZES:
+        if has(maker.proto, Trait.SIZES):
             if current in draft.restated:
                 return True
             continue
@@ -64,7 +64,7 @@ class Retrace:
         if maker is None or maker.path != self.path:
             raise KeyError(key)
         if key not in done:  # else a node before this one has it already
-            done[key] = self._sizes(maker, key) if traits_of(maker.proto) & Trait.SIZES else self._anew(maker, key)
+            done[key] = self._sizes(maker, key) if has(maker.proto, Trait.SIZES) else self._anew(maker, key)
         return done[key]
 
     def _sizes(self, maker: Node, key: str) -> str:

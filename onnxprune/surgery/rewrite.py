@@ -15,7 +15,7 @@ from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import ModelError
 from onnxprune.model.static import opset_of
 from onnxprune.model.tensors import quoted
-from onnxprune.operators.registry import MALFORMED, Trait, operator_of, traits_of
+from onnxprune.operators.registry import MALFORMED, Trait, has, operator_of
 from onnxprune.surgery.copying import Replaced, copy_model, graphs_of
 from onnxprune.surgery.draft import Draft
 from onnxprune.surgery.edit import Edit
@@ -176,11 +176,10 @@ def _materialise(out: onnx.ModelProto, plans: list[Version], nodes: dict, deps: 
 
 def zero_points(model: onnx.ModelProto, deps: Dependencies) -> dict[str, np.ndarray]:
     """What zero is in quantised weights, shaped to broadcast over them, by key of the weight."""
-    wanted = {id(scaling.weight): scaling for scaling in deps.scalings if scaling.zero_point}
     tensors = {t.name: t for t in model.graph.initializer}
     found: dict[str, np.ndarray] = {}
     for use in deps.uses:
-        if (scaling := wanted.get(id(use.axes))) is None:
+        if (scaling := deps.scaling(use)) is None or not scaling.zero_point:
             continue
         zero = deps.statics.constants.get(scaling.zero_point)
         if zero is None and scaling.zero_point in tensors:
@@ -205,7 +204,7 @@ def _zeros_of_tables(deps: Dependencies, tensors: Mapping[str, onnx.TensorProto]
             node = deps.nodes[todo.pop()]
             if _moves(node.proto):
                 todo += [taker for key in node.outputs for taker in takers.get(key, ())]
-            elif traits_of(node.proto) & Trait.DEQUANTIZES and len(node.inputs) > 2 and use.node >= 0:
+            elif has(node.proto, Trait.DEQUANTIZES) and len(node.inputs) > 2 and use.node >= 0:
                 zero = deps.statics.constants.get(node.inputs[2])
                 zero = read_tensor(tensors[node.inputs[2]]) if zero is None and node.inputs[2] in tensors else zero
                 if zero is not None and zero.size == 1 and node.inputs[0] != use.source:
@@ -244,7 +243,7 @@ def _follow(
 
 def _moves(node: onnx.NodeProto) -> bool:
     """Whether a node puts elements elsewhere."""
-    return bool(traits_of(node) & Trait.MOVES) and not traits_of(node) & Trait.ELEMENTWISE
+    return has(node, Trait.MOVES) and not has(node, Trait.ELEMENTWISE)
 
 
 def _in_one_piece(draft: Draft, index: int, nodes: Nodes) -> str:

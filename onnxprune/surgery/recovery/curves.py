@@ -12,7 +12,7 @@ import onnx
 
 from onnxprune.channels.dependencies import Dependencies, Group, Slot
 from onnxprune.errors import ModelError
-from onnxprune.operators.registry import Trait, traits_of
+from onnxprune.operators.registry import Trait, has
 from onnxprune.runtime.session import make_session
 from onnxprune.surgery.recovery.eliminate import Order, Reader, elimination, solved
 from onnxprune.surgery.recovery.layers import Finder, Layer, is_solvable
@@ -257,7 +257,7 @@ class Drift:
         """An output, or what a saturating function at the end makes it of."""
         k = self.network.maker.get(name)
         node = self.network.nodes[k] if k is not None else None
-        return node.input[0] if node is not None and traits_of(node) & Trait.SATURATES else name
+        return node.input[0] if node is not None and has(node, Trait.SATURATES) else name
 
     def _run(self, model: onnx.ModelProto) -> list[list[np.ndarray]]:
         outputs = {v.name for v in model.graph.output}

@@ -10,7 +10,7 @@ import onnx
 from onnxprune.channels.dependencies import Dependencies, Use
 from onnxprune.model.static import attributes_of
 from onnxprune.operators.patches import Linear
-from onnxprune.operators.registry import Trait, operator_of, traits_of
+from onnxprune.operators.registry import Trait, has, operator_of
 from onnxprune.surgery.recovery.network import Network
 from onnxprune.surgery.recovery.stored import View, behind, plain
 
@@ -107,7 +107,7 @@ class Finder:
         node, shape = self.network.nodes[maker], self.deps.statics.shapes.get(name)
         if node.input and node.input[0] in self.network.scaled:
             return self.stored(maker, 0)
-        found = self.stored(maker, 0) if traits_of(node) & Trait.VIEW and shape is not None else None
+        found = self.stored(maker, 0) if has(node, Trait.VIEW) and shape is not None else None
         return None if found is None or shape is None else (found[0], behind(found[1], node, shape))
 
     def obstacle(self, k: int) -> str | None:
@@ -126,7 +126,7 @@ class Finder:
             return "its weights serve other layers too, or are no floats"
         if attributes.get("transA", 0):
             return "it takes its input transposed"
-        if traits_of(node) & Trait.RECURRENT and (len(view.shape) != 3 or self.use(k, 1) is None):
+        if has(node, Trait.RECURRENT) and (len(view.shape) != 3 or self.use(k, 1) is None):
             return "its weights are not of the usual three axes"
         if node.op_type == "MatMul" and len(view.shape) != 2:
             return "its weights are a stack of matrices"
@@ -144,7 +144,7 @@ class Finder:
         linear = view.of(linear_of(node, view.shape))
         outputs = linear.to_matrix(live).shape[0] * linear.to_matrix(live).shape[1]
         label, x = node.name or next(filter(None, node.output)), node.input[0]
-        if traits_of(node) & Trait.RECURRENT:
+        if has(node, Trait.RECURRENT):
             return Layer(k, label, use.source, x, x, self.gate_bias(k, live.shape[0], outputs), linear, live, True)
         return Layer(k, label, use.source, x, node.output[0], self.bias(k, linear, outputs), linear, live)
 

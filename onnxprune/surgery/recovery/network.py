@@ -10,7 +10,7 @@ from onnx import numpy_helper
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.model.static import subgraphs
-from onnxprune.operators.registry import Trait, traits_of
+from onnxprune.operators.registry import Trait, has
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Network:
         """Nodes whose outputs depend on weights alone."""
         fixed, found = set(self.tensors), set()
         for k, node in enumerate(self.nodes):
-            if not traits_of(node) & Trait.RANDOM and all(n in fixed for n in self.inputs[k]):
+            if not has(node, Trait.RANDOM) and all(n in fixed for n in self.inputs[k]):
                 found.add(k)
                 fixed.update(node.output)
         return frozenset(found)
@@ -90,7 +90,7 @@ class Network:
         """Quantised tensors that one DequantizeLinear alone takes, by key; none unless they are `unpacked`."""
         found = {}
         for k, node in enumerate(self.nodes if self.unpacked else ()):
-            if not traits_of(node) & Trait.DEQUANTIZES or any(a.name == "block_size" and a.i for a in node.attribute):
+            if not has(node, Trait.DEQUANTIZES) or any(a.name == "block_size" and a.i for a in node.attribute):
                 continue
             key, scale, zero = (*node.input, "")[:3]
             if key in self.tensors and self.consumers[key] == [k] and k in self.constant and scale in self.tensors:
@@ -101,7 +101,7 @@ class Network:
     def tensor(self, name: str) -> np.ndarray | None:
         """A value that stands in the file, perhaps quantised or behind Identity; None where it is computed."""
         k = self.maker.get(name)
-        key = self.nodes[k].input[0] if k is not None and traits_of(self.nodes[k]) & Trait.DEQUANTIZES else name
+        key = self.nodes[k].input[0] if k is not None and has(self.nodes[k], Trait.DEQUANTIZES) else name
         return self.real(key) if key in self.scaled else self._held(name)
 
     def real(self, key: str) -> np.ndarray:

@@ -8,7 +8,7 @@ import onnx
 
 from onnxprune.model.static import attributes_of
 from onnxprune.operators.patches import Linear
-from onnxprune.operators.registry import Trait, traits_of
+from onnxprune.operators.registry import Trait, has
 from onnxprune.surgery.recovery.network import Network, Scaled
 
 Array = np.ndarray
@@ -100,7 +100,7 @@ def _integers(network: Network, found: Scaled, value: Array, fresh: Mapping[str,
 def _bias_of(network: Network, key: str) -> Scaled | None:
     """The quantised bias of the layer that takes a quantised weight."""
     name = network.nodes[network.scaled[key].node].output[0]
-    while (k := network.follow(name)) is not None and traits_of(network.nodes[k]) & Trait.VIEW:
+    while (k := network.follow(name)) is not None and has(network.nodes[k], Trait.VIEW):
         name = network.nodes[k].output[0]
     if k is None or len(network.nodes[k].input) < 3:
         return None

@@ -1,58 +1,61 @@
 """When the dead positions of an operator's output are zero in the masked network.
 
 Sums over channels that no weight weighs (a ReduceSum, a product of two activations) stay right only if the removed
-channels add nothing.  A rule says with one of these functions whether its operator keeps dead positions at zero; a
-tensor of the file keeps the promise by being masked itself.
+channels add nothing.  A row says with one of these functions whether its operator keeps dead positions at zero; a
+tensor of the file does so by being masked itself.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from onnxprune.operators.labels import Labels, is_fixed
 from onnxprune.operators.op import Op
+from onnxprune.operators.roles import LOUD, Silence
 
-Promise = Callable[[Op], bool]
+Condition = Callable[[Op], Silence]
 
 
-def every(op: Op) -> bool:
+def every(op: Op) -> Silence:
     """f(0, 0) = 0: sums, and what only moves elements."""
     inputs = range(len(op.names))
-    return all(_reaches(op, k) for k in inputs) and _silent(op, inputs)
+    return op.all_silent(inputs) if all(_reaches(op, k) for k in inputs) else LOUD
 
 
-def joined(op: Op) -> bool:
+def joined(op: Op) -> Silence:
     """Every element is one of some input, and has there the labels that it has in the output."""
-    return _silent(op, range(len(op.names)))
+    return op.all_silent(range(len(op.names)))
 
 
-def some(op: Op) -> bool:
+def some(op: Op) -> Silence:
     """f(0, y) = 0 = f(x, 0): products, of which one factor has to vanish."""
     known = [k for k in range(len(op.names)) if _reaches(op, k)]
-    return any(op.quiet[k] for k in known) or any(op.silent(k) for k in known)
+    if any(op.quiet[k] for k in known):
+        return Silence(True)
+    return next((found for k in known if (found := op.silent(k)).holds), LOUD)
 
 
-def first(op: Op) -> bool:
+def first(op: Op) -> Silence:
     """f(0, parameters) = 0."""
-    return bool(op.names) and _reaches(op, 0) and op.silent(0)
+    return op.silent(0) if op.names and _reaches(op, 0) else LOUD
 
 
-def provided(holds: Callable[[Mapping[str, Any]], bool], promise: Promise = first) -> Promise:
-    """Another promise, which its attributes can break."""
-    return lambda op: holds(op.attributes) and promise(op)
+def provided(holds: Callable[[Mapping[str, Any]], bool], condition: Condition = first) -> Condition:
+    """Another condition, which its attributes can break."""
+    return lambda op: condition(op) if holds(op.attributes) else LOUD
 
 
-def only(*inputs: int) -> Promise:
+def only(*inputs: int) -> Condition:
     """f(0, 0, ...) = 0 for these inputs, whatever the others hold."""
 
-    def promise(op: Op) -> bool:
-        return all(_reaches(op, k) for k in inputs) and _silent(op, inputs)
+    def condition(op: Op) -> Silence:
+        return op.all_silent(inputs) if all(_reaches(op, k) for k in inputs) else LOUD
 
-    return promise
+    return condition
 
 
-def made(*parameters: int, axis: int = 1) -> Promise:
+def made(*parameters: int, axis: int = 1) -> Condition:
     """The operator makes its channels by weights, which are zero where these are dead.
 
     Args:
@@ -60,35 +63,28 @@ def made(*parameters: int, axis: int = 1) -> Promise:
         axis: the axis of the output that the parameters lie along.
     """
 
-    def promise(op: Op) -> bool:
+    def condition(op: Op) -> Silence:
         given = [k for k in parameters if k < len(op.names) and op.names[k]]
         lively = _lively(op)
         if given and not all(j == axis and _spans(op, k, x) for k in given for j, x in lively):
-            return False
+            return LOUD
         loud = [k for k in range(len(op.names)) if not (op.weights[k] or op.quiet[k])]
         quiet = [k for k in range(len(op.names)) if op.quiet[k]]
         rest = [x for _, x in lively if not any(_common(op, k, x).all() for k in quiet)]  # one factor of zero is enough
         if any(_common(op, k, x).any() for k in loud for x in rest):
-            return False
-        op.adds(*rest)
-        return _silent(op, given)
+            return LOUD
+        return Silence(True, tuple(rest)) & op.all_silent(given)
 
-    return promise
+    return condition
 
 
-def scaled(*parameters: int, axis: int = 1) -> Promise:
+def scaled(*parameters: int, axis: int = 1) -> Condition:
     """Scale and shift make the channels of this axis zero, whatever comes in; no other axis can shrink."""
 
-    def promise(op: Op) -> bool:
-        return all(j == axis for j, _ in _lively(op)) and _silent(op, parameters)
+    def condition(op: Op) -> Silence:
+        return op.all_silent(parameters) if all(j == axis for j, _ in _lively(op)) else LOUD
 
-    return promise
-
-
-def _silent(op: Op, inputs: Iterable[int]) -> bool:
-    """Whether all of these inputs are zero where they are dead; each of them is asked, for what the question does."""
-    answers = [op.silent(k) for k in inputs]
-    return all(answers)
+    return condition
 
 
 def _lively(op: Op) -> list[tuple[int, Labels]]:

@@ -1,4 +1,4 @@
-"""Names for functions, so that two channels that compute the same get the same one, and rows that are multiples."""
+"""Value numbers: channels that compute the same get the same one; and rows of weights that are multiples of others."""
 
 from typing import Any
 

@@ -6,11 +6,11 @@ from functools import cached_property
 import numpy as np
 import onnx
 
-from onnxprune.lossless.walk import Knowledge
+from onnxprune.lossless.propagate import Knowledge
 from onnxprune.model.static import attributes_of
 from onnxprune.operators.facts import Facts, expanded, reduced
 from onnxprune.operators.labels import Labels
-from onnxprune.operators.registry import Trait, operator_of, traits_of
+from onnxprune.operators.registry import Trait, has, operator_of
 from onnxprune.operators.sums import touches_padding
 from onnxprune.surgery.recovery.layers import FLOATS, Bias, Finder, linear_of
 
@@ -51,7 +51,7 @@ class Reading:
 def reading_of(knowledge: Knowledge, finder: Finder, k: int) -> Reading | None:
     """How node k of the main graph reads, where it is a layer whose weights and input are known well enough."""
     node, network = knowledge.network.nodes[k], knowledge.network
-    if not traits_of(node) & Trait.LINEAR or len(node.input) < 2:
+    if not has(node, Trait.LINEAR) or len(node.input) < 2:
         return None
     value, attributes = finder.deps.values.get(node.input[0]), attributes_of(node)
     weights = knowledge.array(node.input[1])
@@ -61,13 +61,13 @@ def reading_of(knowledge: Knowledge, finder: Finder, k: int) -> Reading | None:
     grid = grid_of(node, weights)
     if grid is None:
         return None
-    maps = bool(traits_of(node) & Trait.CONVOLVES)
+    maps = has(node, Trait.CONVOLVES)
     axis = 1 if maps else len(value.axes) - 1
     alone = reduced(found, [d for d in range(len(found.shape)) if d != axis])
     whole = expanded(alone, value.shape, [axis])
     if whole is None or whole.low.size != grid.shape[0] * grid.shape[2]:
         return None
-    spreads = bool(traits_of(node) & Trait.SPREADS)
+    spreads = has(node, Trait.SPREADS)
     padding = maps and touches_padding(attributes, weights.shape[2:], spreads)
     takes = not padding and holds_bias(knowledge, finder, k, weights)
     scale = attributes.get("alpha", 1.0)
@@ -80,7 +80,7 @@ def reading_of(knowledge: Knowledge, finder: Finder, k: int) -> Reading | None:
 def gates_of(knowledge: Knowledge, finder: Finder, k: int) -> list[Reading]:
     """How the gates of a recurrent node read its input and its own hidden units; none where that is not known."""
     node, network = knowledge.network.nodes[k], knowledge.network
-    if not traits_of(node) & Trait.RECURRENT or network.is_constant(node.input[0]):
+    if not has(node, Trait.RECURRENT) or network.is_constant(node.input[0]):
         return []
     w, r = (knowledge.array(node.input[place]) for place in (1, 2))
     value, units = finder.deps.values.get(node.input[0]), finder.use(k, 2)
@@ -102,7 +102,7 @@ def gates_of(knowledge: Knowledge, finder: Finder, k: int) -> list[Reading]:
 
 def changeable(knowledge: Knowledge, finder: Finder, k: int, place: int = 1) -> str | None:
     """The tensor of the file that the weights of a layer alone stand in, perhaps in another order."""
-    if traits_of(knowledge.network.nodes[k]) & Trait.RECURRENT:
+    if has(knowledge.network.nodes[k], Trait.RECURRENT):
         use = finder.use(k, place)
         return use.source if use is not None and finder.alone(use) else None
     if finder.obstacle(k) is None:
@@ -154,7 +154,7 @@ def _quantised(knowledge: Knowledge, node: onnx.NodeProto) -> bool:
     for name in node.input[1:3]:
         k = knowledge.network.maker.get(name)
         while k is not None:
-            if traits_of(knowledge.network.nodes[k]) & Trait.DEQUANTIZES:
+            if has(knowledge.network.nodes[k], Trait.DEQUANTIZES):
                 return True
             k = next((knowledge.network.maker.get(n) for n in knowledge.network.nodes[k].input[:1]), None)
     return False

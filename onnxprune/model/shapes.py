@@ -1,18 +1,16 @@
 """Shapes node by node, where the inference of whole graphs has left them open."""
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import onnx
 from onnx import numpy_helper
 
-from onnxprune.model import contrib
 from onnxprune.model.skeleton import LONGEST
 from onnxprune.model.sound import is_well_formed
-
-if TYPE_CHECKING:
-    from onnxprune.model.static import Statics
+from onnxprune.model.statics import Statics
+from onnxprune.operators.registry import FLOAT, Alike, Shape, Trait, has, operator_of
 
 EIGHT_BIT = frozenset({onnx.TensorProto.INT8, onnx.TensorProto.UINT8})
 
@@ -26,7 +24,7 @@ def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
     }
 
 
-def note_type(key: str, type_: onnx.TypeProto, statics: "Statics") -> None:
+def note_type(key: str, type_: onnx.TypeProto, statics: Statics) -> None:
     """Take over what is known of the type of a value."""
     if not type_.HasField("tensor_type"):
         return
@@ -42,7 +40,7 @@ def note_type(key: str, type_: onnx.TypeProto, statics: "Statics") -> None:
         statics.huge = max(statics.huge, math.prod(shape))
 
 
-def infer_node(node: onnx.NodeProto, keys: list[str], path: str, statics: "Statics", opset: int) -> None:
+def infer_node(node: onnx.NodeProto, keys: list[str], path: str, statics: Statics, opset: int) -> None:
     """Shapes of the outputs of one node where whole-graph inference left them open."""
     missing = [name for name in node.output if name and path + name not in statics.shapes]
     if not missing:
@@ -53,14 +51,14 @@ def infer_node(node: onnx.NodeProto, keys: list[str], path: str, statics: "Stati
         _infer_contrib(node, keys, path, statics, opset)
 
 
-def _infer_contrib(node: onnx.NodeProto, keys: list[str], path: str, statics: "Statics", opset: int) -> None:
+def _infer_contrib(node: onnx.NodeProto, keys: list[str], path: str, statics: Statics, opset: int) -> None:
     """Shapes of operators that onnx's inference does not know."""
-    dtype = contrib.type_of(node, [statics.types.get(key) for key in keys])
-    if (copy := contrib.stand_in(node, opset)) is not None:
-        last = contrib.channels_last(node)
+    dtype = _type_of(node, [statics.types.get(key) for key in keys])
+    if (copy := _stand_in(node, opset)) is not None:
+        last = _has_channels_last(node)
         _infer_standard(copy, dict(zip(node.input, keys, strict=True)), path, statics, opset, EIGHT_BIT, last)
     else:
-        found = contrib.shapes_of(node, [statics.shapes.get(key) for key in keys], attributes_of(node))
+        found = _shapes_of(node, [statics.shapes.get(key) for key in keys], attributes_of(node))
         for name, shape in zip(node.output, found, strict=False):
             if name and shape is not None and all(0 <= n <= LONGEST for n in shape):
                 statics.shapes[path + name] = tuple(map(int, shape))
@@ -72,7 +70,7 @@ def _infer_standard(
     node: onnx.NodeProto,
     keys: Mapping[str, str],
     path: str,
-    statics: "Statics",
+    statics: Statics,
     opset: int,
     floats: frozenset[int] = frozenset(),
     channels_last: bool = False,
@@ -101,3 +99,51 @@ def _infer_standard(
             note_type(path + name, type_, statics)
             if channels_last and (y := statics.shapes.get(path + name)) is not None:
                 statics.shapes[path + name] = (y[0], *y[2:], y[1])
+
+
+# --- operators that onnx does not know ---------------------------------------
+
+
+def _stand_in(node: onnx.NodeProto, opset: int) -> onnx.NodeProto | None:
+    """A node of a standard operator whose output has the same shape; None where there is none."""
+    known = operator_of(node).shape
+    if not isinstance(known, Alike) or any(k >= len(node.input) or not node.input[k] for k in known.inputs):
+        return None
+    copy = onnx.helper.make_node(known.standard, [node.input[k] for k in known.inputs], [node.output[0]])
+    allowed = onnx.defs.get_schema(known.standard, opset, "").attributes
+    copy.attribute.extend(a for a in node.attribute if a.name in allowed)
+    return copy
+
+
+def _has_channels_last(node: onnx.NodeProto) -> bool:
+    """Whether the first input of a pool has its channels at the end."""
+    told = any(a.name == "channels_last" and a.i for a in node.attribute)
+    return told or has(node, Trait.CHANNELS_LAST)
+
+
+def _type_of(node: onnx.NodeProto, types: Sequence[int | None]) -> int | None:
+    """Element type of the outputs, from those of the inputs."""
+    typed_by = operator_of(node).typed_by
+    k = typed_by if isinstance(typed_by, int) else typed_by(node)
+    if k == FLOAT:
+        return int(onnx.TensorProto.FLOAT)
+    return types[k] if k < len(types) else None
+
+
+def _shapes_of(
+    node: onnx.NodeProto, shapes: Sequence[Shape | None], attributes: Mapping[str, Any]
+) -> list[Shape | None]:
+    """Shapes of the outputs, as far as they are known, of operators that are like no standard one.
+
+    Args:
+        node: any node.
+        shapes: of its inputs, None where left out or unknown.
+        attributes: of the node, as Python values.
+    """
+    known = operator_of(node).shape
+    if known is None or isinstance(known, Alike) or not shapes or shapes[0] is None:
+        return []
+    try:
+        return known(shapes, attributes)
+    except (IndexError, KeyError, TypeError):  # an input that the shape needs is left out or unknown
+        return []

@@ -15,9 +15,9 @@ from onnxprune.errors import OnnxPruneError
 from onnxprune.model.static import attributes_of, opset_of
 from onnxprune.operators.facts import Facts, Shape, reduced, unknown
 from onnxprune.operators.labels import is_fixed
-from onnxprune.operators.likeness import name_of
-from onnxprune.operators.registry import MALFORMED, Trait, operator_of, traits_of
+from onnxprune.operators.registry import MALFORMED, Trait, has, operator_of
 from onnxprune.operators.site import Site
+from onnxprune.operators.value_numbers import name_of
 from onnxprune.runtime.session import make_session
 from onnxprune.surgery.recovery.network import Network
 
@@ -71,7 +71,7 @@ class Knowledge:
         if name in self.network.tensors:
             return None if name in self.pinned else name
         k = self.network.maker.get(name)
-        if k is None or not traits_of(self.network.nodes[k]) & Trait.VIEW or self.network.follow(name) is None:
+        if k is None or not has(self.network.nodes[k], Trait.VIEW) or self.network.follow(name) is None:
             return None
         return self.origin(self.network.nodes[k].input[0])
 
