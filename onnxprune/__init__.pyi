@@ -32,7 +32,7 @@ def apply(
     seed: int = 0,
     data: Any = None,
     test_data: Any = None,
-    metric: str | Sequence[str] = (),
+    metric: str | Callable[..., Any] | Sequence[str | Callable[..., Any]] = (),
     min_accuracy: float | str | None = None,
     min_snr: float | None = None,
     mean: Any = None,
@@ -40,7 +40,7 @@ def apply(
     resize: Any = None,
     layout: str | None = None,
     limit: int | None = None,
-    input_shapes: Mapping[str, Sequence[int]] | str | Sequence[str] = ...,
+    input_shapes: Mapping[str, Sequence[int]] | str | Sequence[str] = (),
     verify: bool = True,
     measure: bool = True,
     providers: str | Sequence[str] = "auto",
@@ -66,8 +66,8 @@ def apply(
             on, a quarter is held out.
         test_data: Other samples, for the figures and the search of max_drop; without them, a part of
             data is held out.
-        metric: top1, top5, agreement (with the original), cosine, snr, or script.py:function; else what
-            fits the outputs.
+        metric: top1, top5, agreement (with the original), cosine, snr, or a function (script.py:name);
+            else what fits the outputs.
         min_accuracy: Write nothing, and fail, where top1 (or agreement) on the data is below this.
         min_snr: Write nothing, and fail, where the outputs' signal to noise is below this: on the data,
             else on drawn samples.
@@ -98,7 +98,7 @@ def inspect(
     *,
     heads: str = "whole",
     thaw: bool = False,
-    input_shapes: Mapping[str, Sequence[int]] | str | Sequence[str] = ...,
+    input_shapes: Mapping[str, Sequence[int]] | str | Sequence[str] = (),
     isolate: bool = False,
     max_memory: int | str | None = None,
     progress: Callable[[str, int, int], None] = ...,
@@ -145,7 +145,7 @@ def prune(
     seed: int = 0,
     data: Any = None,
     test_data: Any = None,
-    metric: str | Sequence[str] = (),
+    metric: str | Callable[..., Any] | Sequence[str | Callable[..., Any]] = (),
     min_accuracy: float | str | None = None,
     min_snr: float | None = None,
     retrain: Callable[..., Any] | None = None,
@@ -154,7 +154,7 @@ def prune(
     resize: Any = None,
     layout: str | None = None,
     limit: int | None = None,
-    input_shapes: Mapping[str, Sequence[int]] | str | Sequence[str] = ...,
+    input_shapes: Mapping[str, Sequence[int]] | str | Sequence[str] = (),
     verify: bool = True,
     measure: bool = True,
     strict: bool = False,
@@ -205,8 +205,8 @@ def prune(
             on, a quarter is held out.
         test_data: Other samples, for the figures and the search of max_drop; without them, a part of
             data is held out.
-        metric: top1, top5, agreement (with the original), cosine, snr, or script.py:function; else what
-            fits the outputs.
+        metric: top1, top5, agreement (with the original), cosine, snr, or a function (script.py:name);
+            else what fits the outputs.
         min_accuracy: Write nothing, and fail, where top1 (or agreement) on the data is below this.
         min_snr: Write nothing, and fail, where the outputs' signal to noise is below this: on the data,
             else on drawn samples.
@@ -252,7 +252,7 @@ def sensitivity(
     resize: Any = None,
     layout: str | None = None,
     limit: int | None = None,
-    input_shapes: Mapping[str, Sequence[int]] | str | Sequence[str] = ...,
+    input_shapes: Mapping[str, Sequence[int]] | str | Sequence[str] = (),
     providers: str | Sequence[str] = "auto",
     isolate: bool = False,
     max_memory: int | str | None = None,
@@ -306,7 +306,7 @@ def verify(
     resize: Any = None,
     layout: str | None = None,
     limit: int | None = None,
-    input_shapes: Mapping[str, Sequence[int]] | str | Sequence[str] = ...,
+    input_shapes: Mapping[str, Sequence[int]] | str | Sequence[str] = (),
     isolate: bool = False,
     max_memory: int | str | None = None,
     progress: Callable[[str, int, int], None] = ...,

@@ -92,7 +92,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "heads": ("half", "one of whole, dims"),
     "thaw": ("yes", "True or False"),
     "seed": (-1, "a whole number of at least 0"),
-    "metric": (7, "a text, or several"),
+    "metric": (7, "a name or a function, or several"),
     "min_accuracy": (90, "a share"),
     "min_snr": ("loud", "a number"),
     "retrain": ("train.py", "a function"),

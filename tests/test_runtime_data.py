@@ -533,7 +533,7 @@ def test_scripts_that_do_not_work(tmp_path):
     with pytest.raises(UsageError, match="failed with ZeroDivisionError"):
         open_data(tmp_path / "bad.py", IMAGE)
     (tmp_path / "lists.py").write_text("def load_data():\n    return [[1, 2]]")
-    with pytest.raises(UsageError, match="gives list; dicts"):
+    with pytest.raises(UsageError, match="gives list; arrays"):
         open_data(tmp_path / "lists.py", IMAGE)
     with pytest.raises(UsageError, match="user's own"):
         open_data(f"{path}:fails", IMAGE)

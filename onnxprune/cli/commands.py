@@ -227,10 +227,10 @@ def _check_files(source: str, output: str | None, given: Given, plan: str | None
     if output is None and not given["dry_run"]:
         raise UsageError("say where to write the pruned model: OUT.onnx after IN.onnx, or --dry-run")
     _must_be_there(source, plan)
-    from onnxprune.pipeline.paths import OUT, check_paths
+    from onnxprune.pipeline.paths import check_paths, out
     from onnxprune.report import files
 
-    written = {OUT: output, "--plan-out": given["plan_out"], "--report": given["report"]}
+    written = {out(): output, "--plan-out": given["plan_out"], "--report": given["report"]}
     for name, path in written.items():
         if path is not None:
             files.check_target(path, (".html", ".htm", ".json") if name == "--report" else None, name)

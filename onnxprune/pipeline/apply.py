@@ -2,7 +2,6 @@
 
 import os
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from onnxprune.pipeline.choose import Choice, Progress, silent
@@ -10,6 +9,7 @@ from onnxprune.pipeline.filters import Weights
 from onnxprune.pipeline.judge import prepare
 from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.lossless import repeat_lossless
+from onnxprune.pipeline.paths import as_path
 from onnxprune.pipeline.prune import Result, check_output, finish, lab_of, no_budget
 from onnxprune.pipeline.repair import repair
 from onnxprune.pipeline.request import Request
@@ -42,7 +42,7 @@ def apply(
     """
     no_budget(options)
     read = plan
-    plan = plan if isinstance(plan, Plan) else Plan.load(Path(plan))
+    plan = plan if isinstance(plan, Plan) else Plan.load(as_path(plan, "plan"))
     told = {k: v for k, v in plan.options.items() if k in ("heads", "method", "seed", "compensate", "lossless", "thaw")}
     budget = {} if told.get("lossless") else {"ratio": 0.0}
     request = Request.of(options, "apply", **budget, **told)

@@ -16,7 +16,7 @@ from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.report import frozen_rows
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Run, start
-from onnxprune.pipeline.signature import takes
+from onnxprune.pipeline.signature import takes, worded
 from onnxprune.report.inspection import GroupShare, Inspection, UnknownRow
 from onnxprune.report.summary import Figures
 from onnxprune.report.words import listed
@@ -58,8 +58,8 @@ def inspect(source: Any, *, progress: Progress = silent, **options: Any) -> Insp
         frozen=frozen_rows(deps),
         unknown=unknown_rows(deps),
         input_shapes=taken,
-        warnings=tuple(run.warnings),
-        notes=tuple(run.notes),
+        warnings=tuple(map(worded, run.warnings)),
+        notes=tuple(map(worded, run.notes)),
     )
 
 

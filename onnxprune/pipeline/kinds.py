@@ -230,6 +230,20 @@ class Words(Kind):
 
 
 @dataclass(frozen=True)
+class Metrics(Words):
+    """Names of figures of merit, or functions that give one."""
+
+    accepts: ClassVar[Any] = str | Callable[..., Any] | Sequence[str | Callable[..., Any]]
+    words = "a name or a function, or several"
+
+    def read(self, given: Any) -> tuple[Any, ...]:
+        metrics = (given,) if isinstance(given, str) or callable(given) else tuple(given)
+        if not all(isinstance(m, str) or callable(m) for m in metrics):
+            raise Unfit
+        return metrics
+
+
+@dataclass(frozen=True)
 class Names(Words):
     """Names, several of them separated by commas; on the command line in one word."""
 
@@ -275,7 +289,7 @@ class Pairs(Kind):
 
 @dataclass(frozen=True)
 class Shapes(Kind):
-    """Sizes by name, or texts such as "image:1x3x224x224"; which fit, the model says."""
+    """Sizes by name, read to texts such as "image:1x3x224x224"; which fit, the model says."""
 
     accepts: ClassVar[Any] = Mapping[str, Sequence[int]] | str | Sequence[str]
     words = "sizes by name, like image:1x3x224x224"
@@ -283,7 +297,7 @@ class Shapes(Kind):
 
     def read(self, given: Any) -> Any:
         if isinstance(given, Mapping):
-            return {str(name): tuple(operator.index(n) for n in sizes) for name, sizes in given.items()}
+            return tuple(f"{name}:[{','.join(str(operator.index(n)) for n in sizes)}]" for name, sizes in given.items())
         return Words().read(given)
 
     def typed(self, text: str) -> str:

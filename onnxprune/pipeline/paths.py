@@ -6,12 +6,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from onnxprune.errors import UsageError
+from onnxprune.errors import COMMAND_LINE, UsageError
 from onnxprune.model.references import data_files
 from onnxprune.model.tensors import quoted
 from onnxprune.runtime.script import split_script
 
-OUT = "OUT.onnx"
 Path_ = str | os.PathLike[str]
 
 
@@ -29,15 +28,15 @@ def check_paths(source: Any, written: Mapping[str, Path_ | None], read: Mapping[
     Raises:
         UsageError: one would overwrite the other.
     """
-    targets = {name: Path(path) for name, path in written.items() if path is not None}
+    targets = {name: as_path(path, name) for name, path in written.items() if path is not None}
     for (one, first), (other, second) in combinations(targets.items(), 2):
         if same(first, second):
             raise UsageError(f"{other} would overwrite {one}, {quoted(str(first))}; choose another name")
     model = Path(source) if isinstance(source, (str, os.PathLike)) else None
     weights = data_files(model) if model else ()
     for name, target in targets.items():
-        if model and same(model, target) and not (name == OUT and force):
-            hint = ", or replace it with --force" if name == OUT else ""
+        if model and same(model, target) and not (name == out() and force):
+            hint = ", or replace it with --force" if name == out() else ""
             raise UsageError(
                 f"{name} would overwrite the input itself, {quoted(str(target))}; choose another name{hint}"
             )
@@ -51,6 +50,18 @@ def check_paths(source: Any, written: Mapping[str, Path_ | None], read: Mapping[
                     f"{name} would overwrite {quoted(str(target))}, which {what} reads; choose another name, or "
                     "replace it with --force"
                 )
+
+
+def out() -> str:
+    """What the output is called, by the command line or by Python."""
+    return "OUT.onnx" if COMMAND_LINE.get() else "output"
+
+
+def as_path(given: Any, name: str) -> Path:
+    """A path that an argument gives.  Raises UsageError, with the argument's name, where it is none."""
+    if isinstance(given, (str, os.PathLike)):
+        return Path(given)
+    raise UsageError(f"{name} wants a path, not {given!r}")
 
 
 def same(one: Path, two: Path) -> bool:

@@ -24,7 +24,7 @@ from onnxprune.pipeline.filters import Weights
 from onnxprune.pipeline.judge import prepare
 from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.lossless import choose_lossless
-from onnxprune.pipeline.paths import OUT, check_paths
+from onnxprune.pipeline.paths import check_paths, out
 from onnxprune.pipeline.repair import repair, repaired_figure
 from onnxprune.pipeline.report import make_report
 from onnxprune.pipeline.request import Request, given_budgets
@@ -40,13 +40,33 @@ from onnxprune.surgery.recovery.values import with_biases
 from onnxprune.surgery.rewrite import cut
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """A pruned model, the plan that made it, and the report; the user's own model is unchanged."""
 
     model: onnx.ModelProto
     plan: Plan
     report: Report
+
+    def save(self, output: str | os.PathLike[str], *, force: bool = False, save_as_external_data: bool = False) -> Path:
+        """Write the model, whole or not at all, and give its path.
+
+        Args:
+            output: path to write to; an existing file is replaced.
+            force: replace a link or a write-protected file, too.
+            save_as_external_data: put the weights into a file of their own, as those over 2 GiB are in any case.
+
+        Raises:
+            UsageError: the file may be replaced with `force` only.
+            FileError: the file system refused.
+        """
+        return save(self.model, output, style=ExternalStyle() if save_as_external_data else None, force=force).path
+
+    def __repr__(self) -> str:
+        return f"<Result: {self.report!r}, {self.plan!r}>"
+
+    def _repr_html_(self) -> str:
+        return self.report._repr_html_()
 
 
 @takes("prune")
@@ -78,7 +98,7 @@ def prune(
 def check_output(source: Any, output: str | os.PathLike[str] | None, request: Request, plan: Any = None) -> None:
     """Raise UsageError, before any work, where the output would be one of the files that the run reads."""
     read = {"data": request.data, "test_data": request.test_data, "metric": request.metric, "plan": plan}
-    check_paths(source, {OUT: output}, read, force=request.force)
+    check_paths(source, {out(): output}, read, force=request.force)
 
 
 def _choose(run: Run) -> Choice:

@@ -13,6 +13,7 @@ from onnxprune.pipeline.choose import Choice
 from onnxprune.pipeline.costs import peak_activations
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Run
+from onnxprune.pipeline.signature import worded
 from onnxprune.report.summary import Figures, FrozenRow, GroupRow, Report
 from onnxprune.runtime.specs import model_inputs
 from onnxprune.surgery.plan import Plan
@@ -47,8 +48,8 @@ def make_report(
         samples=run.samples,
         latency_note=measured.latency_note,
         input_shapes=run.shapes,
-        warnings=(*run.warnings, *(() if choice.stopped_by else missed(request, *figures))),
-        notes=(*run.notes, *unrounded(request, plan), *slower(*figures)),
+        warnings=tuple(map(worded, (*run.warnings, *(() if choice.stopped_by else missed(request, *figures))))),
+        notes=tuple(map(worded, (*run.notes, *unrounded(request, plan), *slower(*figures)))),
         seconds=dict(run.seconds),
         removed=choice.removed,
         approximated=tuple((run.full or deps).nodes[k].label for k in approximated),

@@ -25,6 +25,7 @@ from onnxprune.runtime.accuracy import Metric
 from onnxprune.runtime.data import Dataset, open_data
 from onnxprune.runtime.inputs import KINDS, NORMAL, parse_input_shapes, random_inputs
 from onnxprune.runtime.observe import missing_shapes, observe
+from onnxprune.runtime.providers import choose
 from onnxprune.runtime.resolve import resolve_shapes
 from onnxprune.runtime.specs import Feed, Spec, model_inputs
 from onnxprune.runtime.stimuli import Stimuli
@@ -102,8 +103,9 @@ def start(source: Any, request: Request, progress: Progress, alignment: Alignmen
     model = replace(model, proto=folded(flat) or flat)
     loaded = time.perf_counter()
     specs = model_inputs(model.proto)
-    given = request.input_shapes
-    hints = {k: tuple(v) for k, v in given.items()} if isinstance(given, Mapping) else parse_input_shapes(given, specs)
+    hints = parse_input_shapes(request.input_shapes, specs)
+    if request.providers != "auto":
+        choose(request.providers)  # names that there are not, and what does not load, are said before the work
     begin(progress, "analyse")
     request, shapes, problems = _sizes(request, model, hints)
     request, problems = (found := runnable(request, model))[0], [*problems, *found[1]]

@@ -1,11 +1,14 @@
 """The options of a command in the signature and the docstring of its function, where help and notebooks look."""
 
 import inspect
+import re
 import textwrap
 from collections.abc import Callable
+from functools import wraps
 from inspect import Parameter
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+from onnxprune.errors import COMMAND_LINE, OnnxPruneError, UsageError
 from onnxprune.pipeline.declare import Option, options_of
 from onnxprune.pipeline.request import Request, options_for
 
@@ -15,7 +18,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def takes(command: str) -> Callable[[F], F]:
-    """Decorator: put the options of a command in the place of `**options` and of its line under `Args:`."""
+    """Decorator: put the options of a command in the place of `**options` and of its line under `Args:`.
+
+    Errors that name options as a shell has them name them as Python does, unless a shell is where they were typed.
+    """
 
     def decorate(function: F) -> F:
         options = [options_of(Request)[name] for name in options_for(command)]
@@ -24,11 +30,31 @@ def takes(command: str) -> Callable[[F], F]:
         first = [p for p in own if p.kind is not Parameter.KEYWORD_ONLY]
         rows = [Parameter(o.name, Parameter.KEYWORD_ONLY, default=o.default, annotation=type_of(o)) for o in options]
         last = [p for p in own if p.kind is Parameter.KEYWORD_ONLY]
-        function.__signature__ = signature.replace(parameters=[*first, *rows, *last])  # type: ignore[attr-defined]
-        function.__doc__ = documented(function.__doc__ or "", options)
-        return function
+
+        @wraps(function)
+        def called(*args: Any, **kwargs: Any) -> Any:
+            try:
+                if not callable(progress := kwargs.get("progress", print)):
+                    raise UsageError(f"progress wants a function, not {progress!r}")
+                return function(*args, **kwargs)
+            except OnnxPruneError as error:
+                error.args = (worded(str(error)),)
+                raise
+
+        called.__signature__ = signature.replace(parameters=[*first, *rows, *last])  # type: ignore[attr-defined]
+        called.__doc__ = documented(function.__doc__ or "", options)
+        return cast(F, called)
 
     return decorate
+
+
+def worded(text: str) -> str:
+    """A text with `--no-verify` and `--input-shapes` as `verify=False` and `input_shapes`, where those are typed."""
+    return text if COMMAND_LINE.get() else _FLAG.sub(lambda found: _PYTHON[found[0]], text)
+
+
+_PYTHON = {o.spelling: f"{o.name}=False" if o.default is True else o.name for o in options_of(Request).values()}
+_FLAG = re.compile(rf"(?<![\w'-])({'|'.join(sorted(_PYTHON, key=len, reverse=True))})(?![\w-])")
 
 
 def type_of(option: Option) -> Any:

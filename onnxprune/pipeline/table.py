@@ -15,6 +15,7 @@ from onnxprune.pipeline.kinds import (
     Drop,
     Function,
     Kind,
+    Metrics,
     Names,
     Number,
     Pairs,
@@ -157,10 +158,11 @@ class Judging:
         "Other samples, for the figures and the search of {max_drop}; without them, a part of {data} is held out.",
         Kind(), DATA, CUTS, metavar="PATH",
     )  # fmt: skip
-    metric: Sequence[str] = option(
+    metric: Sequence[str | Callable[..., Any]] = option(
         (),
-        "top1, top5, agreement (with the original), cosine, snr, or script.py:function; else what fits the outputs.",
-        Words(), DATA, CUTS, metavar="NAME",
+        "top1, top5, agreement (with the original), cosine, snr, or a function (script.py:name); else what fits the "
+        "outputs.",
+        Metrics(), DATA, CUTS, metavar="NAME",
     )  # fmt: skip
     min_accuracy: float | None = option(
         None,
@@ -184,8 +186,8 @@ class Judging:
 class Running:
     """How models are run."""
 
-    input_shapes: Mapping[str, Sequence[int]] | Sequence[str] = option(
-        {},
+    input_shapes: Sequence[str] = option(
+        (),
         "Sizes that the model leaves open, for running it: image:1x3x224x224.",
         Shapes(), RUNNING, ALL, metavar="NAME:DIMS",
     )  # fmt: skip

@@ -3,7 +3,6 @@
 import os
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from onnxprune.pipeline.choose import Progress, silent
 from onnxprune.pipeline.examine import masked_original, required
 from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.measure import drift, sessions_of
+from onnxprune.pipeline.paths import as_path
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Run, analysis_of, start
 from onnxprune.pipeline.signature import takes
@@ -32,7 +32,7 @@ from onnxprune.surgery.rewrite import cut
 from onnxprune.surgery.tensors import read_tensor, versions
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verdict:
     """What has been shown of a pruned file, and what has not.
 
@@ -58,6 +58,9 @@ class Verdict:
     def figures(self) -> str:
         """The drift in words."""
         return ", ".join(f"'{row.output}' {row.problem or f'{row.snr:.1f} dB'}" for row in self.drift)
+
+    def __repr__(self) -> str:
+        return f"<Verdict: {'passed' if self.passed else 'failed'}; surgery {self.surgery}; weights {self.weights}>"
 
     def __str__(self) -> str:
         file = "the one that the plan was made with" if self.same else "changed since the plan was made"
@@ -88,7 +91,7 @@ def verify(
         UsageError: the plan does not fit the original.
         ModelError, FileError: one of the models cannot be read or run.
     """
-    plan = plan if isinstance(plan, Plan) else Plan.load(Path(plan))
+    plan = plan if isinstance(plan, Plan) else Plan.load(as_path(plan, "plan"))
     model = load(pruned)
     told = {name: plan.options[name] for name in ("heads", "thaw") if name in plan.options}
     request = Request.of(options, "verify", ratio=0.0, compensate="none", **told)

@@ -26,7 +26,7 @@ class UnknownRow:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Inspection:
     """One network as the analysis sees it; nothing was changed or written."""
 
@@ -48,3 +48,12 @@ class Inspection:
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON values; sizes in bytes."""
         return asdict(self)
+
+    def __repr__(self) -> str:
+        return f"<Inspection of {self.source}: {len(self.groups)} groups that can be cut, {len(self.frozen)} frozen>"
+
+    def _repr_html_(self) -> str:
+        from onnxprune.report import lists
+        from onnxprune.report.notebook import block
+
+        return block(lists.inspection(self, details=False))

@@ -36,7 +36,7 @@ class Curve:
         return np.interp(np.arange(self.channels + 1), x, y)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sensitivity:
     """Curves of all groups, what their losses are, and how many samples they were measured on (0: modelled)."""
 
@@ -51,3 +51,12 @@ class Sensitivity:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+    def __repr__(self) -> str:
+        return f"<Sensitivity of {len(self.curves)} groups: {self.what}, {self.samples} samples>"
+
+    def _repr_html_(self) -> str:
+        from onnxprune.report import lists
+        from onnxprune.report.notebook import block
+
+        return block(lists.sensitivity(self))

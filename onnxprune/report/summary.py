@@ -90,7 +90,7 @@ class Verdict:
     after: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """All that a user may want to know of a run."""
 
@@ -149,3 +149,12 @@ class Report:
         from onnxprune.report.terminal import plain
 
         return plain(self)
+
+    def __repr__(self) -> str:
+        return f"<Report of {self.source}: {self.got}; {self.verdict.text}>"
+
+    def _repr_html_(self) -> str:
+        from onnxprune.report.html import html
+        from onnxprune.report.notebook import frame
+
+        return frame(html(self))

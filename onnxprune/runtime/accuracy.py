@@ -4,6 +4,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -131,18 +132,23 @@ METRICS = {
 }
 
 
-def find_metric(name: str) -> Metric:
-    """The metric of that name, or the function `fn(outputs, labels)` of `script.py:fn`.
+def find_metric(given: str | Callable[..., Any]) -> Metric:
+    """The metric of that name, or a function `fn(outputs, labels)`, itself or as `script.py:fn`.
 
     The function gets the outputs by name and the labels (None without) of one batch, and as a third argument,
     if it takes one, the original's outputs; it returns one number per sample, or their mean. The figure is the
     mean over all samples. Naming a script runs it. Raises `UsageError`.
     """
-    if name in METRICS:
-        return METRICS[name]
-    if ".py" not in name:
-        raise UsageError(f"no metric is called '{name}'; there are {', '.join(METRICS)}, or script.py:fn")
-    function = load_function(name, default="metric")
+    if not isinstance(given, str):
+        return _of_function(given, getattr(given, "__name__", type(given).__name__))
+    if given in METRICS:
+        return METRICS[given]
+    if ".py" not in given:
+        raise UsageError(f"no metric is called '{given}'; there are {', '.join(METRICS)}, or script.py:fn")
+    return _of_function(load_function(given, default="metric"), given)
+
+
+def _of_function(function: Callable[..., Any], name: str) -> Metric:
     with blaming(name):
         count = len(inspect.signature(function).parameters)
 

@@ -29,6 +29,7 @@ from onnxprune.runtime.batches import (
 from onnxprune.runtime.fit import Options, read_options
 from onnxprune.runtime.images import SUFFIXES, find_images, read_images
 from onnxprune.runtime.inputs import listing
+from onnxprune.runtime.items import named, reader_of
 from onnxprune.runtime.readers import Arrays, Header, Reader
 from onnxprune.runtime.script import blaming, load_function, split_script
 from onnxprune.runtime.specs import Spec, nbytes
@@ -53,9 +54,9 @@ def open_data(
     """Open calibration data for a model with inputs `specs`.
 
     `source` is a path (npz, npy, a folder of them, a folder of images with a sub-folder per class,
-    `input_*.pb` sets, polygraphy JSON, `script.py[:load_data]`), an iterable of dicts of arrays by input
-    name, an object with `get_next()`, or a function that returns an iterable. `labels` beside the inputs are
-    labels. `mean`, `std`, `resize`, `layout`: see `Options`. `limit`: at most that many samples, evenly
+    `input_*.pb` sets, polygraphy JSON, `script.py[:load_data]`), arrays or an iterable of them (see
+    `items.reader_of`), an object with `get_next()`, or a function that returns an iterable. `labels` beside the
+    inputs are labels. `mean`, `std`, `resize`, `layout`: see `Options`. `limit`: at most that many samples, evenly
     spread over the data where its length is known, else the first ones.
 
     Raises `UsageError` when names, shapes or types do not fit, saying what the model takes and what was
@@ -141,30 +142,9 @@ def _reader(source: Any, specs: Sequence[Spec], options: Options) -> Reader:
             return _path_reader(str(source), specs, options)
         except OSError as error:  # a name that is too long, a folder that may not be looked into
             raise FileError(f"cannot read {source}: {error.strerror or error}") from error
-    if hasattr(source, "get_next"):
-        return readers.read_feeds(_Replay(iter(source.get_next, None)), type(source).__name__)
-    if callable(source):
-        return readers.read_feeds(source, getattr(source, "__name__", "the function"))
-    if isinstance(source, Mapping):
-        return readers.read_feeds(lambda: [dict(source)], "the dict")
-    if isinstance(source, Iterable):
-        make = _Replay(source) if iter(source) is source else lambda: source
-        return readers.read_feeds(make, type(source).__name__)
-    raise UsageError(f"data of type {type(source).__name__} is not understood; give a path or an iterable of dicts")
-
-
-class _Replay:
-    """An iterator that can be gone through again, because it keeps what it has given."""
-
-    def __init__(self, source: Iterator[Any]):
-        self.source = source
-        self.kept: list[Any] = []
-
-    def __call__(self) -> Iterator[Any]:
-        yield from self.kept
-        for item in self.source:
-            self.kept.append(item)
-            yield item
+    if (reader := reader_of(source, specs)) is None:
+        raise UsageError(f"data of type {type(source).__name__} is not understood; give a path, arrays or an iterable")
+    return reader
 
 
 def _path_reader(text: str, specs: Sequence[Spec], options: Options) -> Reader:
@@ -172,7 +152,9 @@ def _path_reader(text: str, specs: Sequence[Spec], options: Options) -> Reader:
     if path.is_dir():
         return _folder_reader(path, specs, options)
     if split_script(text, "load_data")[0].suffix == ".py":
-        return readers.read_feeds(partial(_from_script, text, load_function(text, default="load_data")), text)
+        return readers.read_feeds(
+            named(partial(_from_script, text, load_function(text, default="load_data")), specs), text
+        )
     if not path.is_file():
         raise FileError(f"{path} is neither a file nor a folder")
     suffix = path.suffix.lower()

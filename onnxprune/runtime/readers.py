@@ -271,7 +271,10 @@ def read_feeds(make: Callable[[], Iterable[Any]], origin: str) -> Reader:
         wanted = None if rows is None else set(rows.tolist())
         for i, feed in enumerate(make()):
             if not isinstance(feed, dict):
-                raise UsageError(f"{origin} gives {type(feed).__name__}; dicts of arrays by input name are needed")
+                raise UsageError(
+                    f"{origin} gives {type(feed).__name__}; arrays, pairs of them with labels, or dicts of arrays by "
+                    "input name are needed"
+                )
             if wanted is None or i in wanted:
                 with blaming(origin):
                     arrays = {str(n): np.asarray(a) for n, a in feed.items()}

@@ -30,7 +30,7 @@ class PlannedGroup:
     members: tuple[str, ...]  # nodes whose weights write these channels
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """Kept channels of each group, and the kept positions of each axis of each tensor that follow from them.
 
@@ -55,6 +55,10 @@ class Plan:
     def kept(self) -> dict[str, np.ndarray]:
         """Kept channels by name of the group."""
         return {g.name: np.array(g.keep, np.int64) for g in self.groups}
+
+    def __repr__(self) -> str:
+        stay, width = sum(len(g.keep) for g in self.groups), sum(g.channels for g in self.groups)
+        return f"<Plan: {stay:,} of {width:,} channels in {len(self.groups)} groups stay>"
 
     def to_json(self) -> dict[str, Any]:
         return {
