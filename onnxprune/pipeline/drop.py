@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from onnxprune.errors import CheckFailed
 from onnxprune.pipeline.choose import Choice, Chooser
 from onnxprune.pipeline.trials import Kept, Trials
+from onnxprune.report.search import Probe, Search
 from onnxprune.runtime.accuracy import Metric
 
 KIND = "macs"  # the cost whose share is searched
 RESOLUTION = 0.01  # of the share, at which the search ends: seven evaluations
-
-
-@dataclass(frozen=True)
-class Probe:
-    """One evaluation of a search: the share of the cost that was left, the figure of merit, and whether it holds."""
-
-    share: float
-    figure: float
-    holds: bool
 
 
 def largest_cut(evaluate: Callable[[float], float], least: float, limit: float, resolution: float) -> list[Probe]:
@@ -83,7 +75,8 @@ def largest_choice(chooser: Chooser, figure: Callable[[Kept, Metric], float] | N
             f"{_text(metric, before)} to {_text(metric, smallest.figure)}; nothing was written"
         )
     choice = found[min(holding)]
-    return replace(choice, remarks=(*choice.remarks, told(probes, metric, before, drop)))
+    search = Search(KIND, metric.name, metric.unit, before, before - drop, True, tuple(probes))
+    return replace(choice, search=search, remarks=(*choice.remarks, told(probes, metric, before, drop)))
 
 
 def least_share(chooser: Chooser) -> float:

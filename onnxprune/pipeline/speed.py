@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from onnxprune.errors import UsageError
 from onnxprune.pipeline.choose import Choice, Chooser
-from onnxprune.pipeline.drop import KIND, Probe, largest_cut, least_share
+from onnxprune.pipeline.drop import KIND, largest_cut, least_share
 from onnxprune.pipeline.run import Run
+from onnxprune.report.search import Probe, Search
 from onnxprune.runtime.inputs import random_inputs
 from onnxprune.runtime.latency import measure
 from onnxprune.runtime.session import make_session
@@ -41,12 +42,19 @@ def fast_choice(run: Run, chooser: Chooser) -> Choice:
         return 1 - _left(run, found[share])
 
     probes = [replace(p, share=1 + least - p.share) for p in largest_cut(shortage, least, 1 - target[1], RESOLUTION)]
+    search = Search(KIND, "latency left", "share", 1.0, target[1], False, _as_left(probes))
     if fast := [p.share for p in probes if p.holds]:
-        return replace(found[max(fast)], remarks=(*found[max(fast)].remarks, told(probes, target[1])))
+        chosen = found[max(fast)]
+        return replace(chosen, search=search, remarks=(*chosen.remarks, told(probes, target[1])))
     smallest = chooser.choose((KIND, least))
     left = _left(run, smallest)
     missed = "" if left <= target[1] else f"latency ends at {left:.1%} of the original: nothing more can be cut"
-    return replace(smallest, stopped_by=missed, remarks=(*smallest.remarks, told(probes, target[1])))
+    return replace(smallest, search=search, stopped_by=missed, remarks=(*smallest.remarks, told(probes, target[1])))
+
+
+def _as_left(probes: list[Probe]) -> tuple[Probe, ...]:
+    """Evaluations by the share of the latency that is left, instead of by what is saved."""
+    return tuple(replace(p, figure=1 - p.figure) for p in probes)
 
 
 def _left(run: Run, choice: Choice) -> float:

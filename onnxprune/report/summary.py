@@ -4,6 +4,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from onnxprune.report.layers import LayerRow
+from onnxprune.report.search import Search
+from onnxprune.report.sensitivity import Sensitivity
+
 
 @dataclass(frozen=True)
 class Figures:
@@ -118,6 +122,9 @@ class Report:
     removed: Mapping[str, int] = field(default_factory=dict)  # channels by why they could go, in a lossless run
     approximated: tuple[str, ...] = ()  # nodes that take statistics over fewer channels than in the original
     sha256: Mapping[str, str] = field(default_factory=dict)
+    layers: tuple[LayerRow, ...] = ()
+    search: Search | None = None  # for the largest cut, under a limit on the drop or on the latency
+    sensitivity: Sensitivity | None = None  # that the budget was shared out by
 
     @property
     def verdict(self) -> Verdict:

@@ -1,0 +1,150 @@
+"""A sweep: all combinations of networks, targets and methods, and what becomes of each."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from onnxprune.errors import COMMAND_LINE
+from onnxprune.pipeline.progress import Progress, silent
+from onnxprune.pipeline.signature import takes
+from onnxprune.report.files import write
+from onnxprune.report.jsonable import line
+from onnxprune.report.tradeoff import Row, Sweep, Wanted, with_fronts
+from onnxprune.report.tradeoff_page import tradeoff_html
+from onnxprune.sweeps.grid import Combination, combinations, find_sources, read_names, read_targets
+from onnxprune.sweeps.job import Job
+from onnxprune.sweeps.keys import key_of
+from onnxprune.sweeps.options import Sweeping
+from onnxprune.sweeps.store import Store
+from onnxprune.sweeps.timing import timed
+from onnxprune.sweeps.workers import done
+
+
+@takes("sweep")
+def sweep(
+    sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    folder: str | os.PathLike[str],
+    *,
+    targets: str | Sequence[str],
+    methods: str | Sequence[str] = "auto",
+    jobs: int | None = None,
+    backend: str = "loky",
+    scheduler: str | None = None,
+    min_accuracy: float | str | None = None,
+    min_snr: float | None = None,
+    latency: float | str | None = None,
+    progress: Progress = silent,
+    **options: Any,
+) -> Sweep:
+    """Prune networks to every target with every method, prove each outcome, and see which are worth their cost.
+
+    What an earlier call has left whole in the folder is not done again (`sweeps.keys`).  An error in one combination is
+    told in its row.
+
+    Args:
+        sources: model files, and folders of them.
+        folder: for models, plans, `results.jsonl` and `index.html`; workers elsewhere see it under the same path.
+        targets: "macs=0.3:0.9:0.1" (first, last, step), "params=0.5,0.7", or several of them.
+        methods: names of `onnxprune.criteria`, as "ncc,obs" or one by one.
+        jobs, backend, scheduler: how many run at once on this machine (None: one for each core); or "dask" or "ray",
+            and its address.
+        min_accuracy, min_snr, latency: what the recommended cut of a network has to hold: the share of its first
+            figure, dB, seconds (or "5ms").
+        progress: called with (what is done, how far, of how much).
+        options: as in the signature.
+
+    Raises:
+        UsageError: options that make no sense, or a backend that is not installed.
+        FileError: a network cannot be read, the folder cannot be written, or no scheduler answers.
+        CheckFailed: workers die; what is done is kept.
+    """
+    own = Sweeping(
+        targets=targets, methods=methods, jobs=jobs, backend=backend, scheduler=scheduler,
+        min_accuracy=min_accuracy, min_snr=min_snr, latency=latency,  # type: ignore[arg-type]  # read by their kinds
+    )  # fmt: skip
+    todo = combinations(find_sources(sources), read_targets(own.targets), read_names(own.methods), options)
+    store = Store(Path(folder).absolute())
+    store.create()
+    return _swept(store, _jobs(todo, store), own, options, progress)
+
+
+def _swept(store: Store, planned: Sequence[Job], own: Sweeping, options: dict[str, Any], progress: Progress) -> Sweep:
+    """Do what is missing, time what is there, and write the table and the page."""
+    missing = [job for job in planned if not store.whole(job.key)]
+    found = Sweep(
+        str(store.folder), (), Wanted(own.min_accuracy, own.min_snr, own.latency), len(planned) - len(missing)
+    )
+    progress("sweep", 0, len(missing))
+    try:
+        for number, key in enumerate(done(missing, own.jobs, own.backend, own.scheduler), 1):
+            progress(_told(store.row(key)), number, len(missing))
+        rows = _rows(store, planned)
+        if options.get("measure", True):
+            rows = _timed(store, rows, planned, options, progress)
+    except BaseException:  # Ctrl-C above all: what is there is told
+        _publish(replace(found, rows=_rows(store, planned)))
+        raise
+    found = replace(found, rows=rows)
+    _publish(found)
+    return found
+
+
+def _jobs(todo: Sequence[Combination], store: Store) -> list[Job]:
+    """The combinations as they travel; networks of one name are told apart by their paths."""
+    names = _names([c.source for c in todo])
+    found = []
+    for combination in todo:
+        key, name = key_of(combination), names[combination.source]
+        words = (combination.source.stem, combination.target.replace("=", "-"), combination.method, key[:8])
+        where = str(combination.source.absolute()), name, "-".join(words)
+        what = combination.target, combination.method, combination.options
+        found.append(Job(key, *where, *what, str(store.folder), COMMAND_LINE.get()))
+    return found
+
+
+def _names(sources: Sequence[Path]) -> dict[Path, str]:
+    """What the networks are called: their stems, and their whole paths where those are not all different."""
+    different = list(dict.fromkeys(sources))
+    stems = [p.stem for p in different]
+    return {p: p.stem if stems.count(p.stem) == 1 else str(p) for p in different}
+
+
+def _told(row: Row | None) -> str:
+    if row is None:
+        return "sweep"
+    return f"sweep: {row.network} {row.target} {row.method}{' failed' if row.error else ''}"
+
+
+def _rows(store: Store, planned: Sequence[Job]) -> tuple[Row, ...]:
+    """What is there, in the order of the plan, with the fronts of each network."""
+    return _ranked([row for job in planned if (row := store.row(job.key)) is not None])
+
+
+def _ranked(rows: Sequence[Row]) -> tuple[Row, ...]:
+    networks: dict[str, list[Row]] = {}
+    for row in rows:
+        networks.setdefault(row.network, []).append(row)
+    return tuple(row for found in networks.values() for row in with_fronts(found))
+
+
+def _timed(
+    store: Store, rows: Sequence[Row], planned: Sequence[Job], options: dict[str, Any], progress: Progress
+) -> tuple[Row, ...]:
+    """The rows with their latency, one after the other."""
+    sources = {job.key: Path(job.source) for job in planned}
+    how = options.get("providers", "auto"), options.get("threads"), options.get("seed", 0)
+    found = []
+    for number, row in enumerate(rows):
+        progress(f"latency of {row.network} {row.target} {row.method}", number, len(rows))
+        found.append(replace(row, latency=timed(store, row, sources[row.key], *how)))
+    return _ranked(found)
+
+
+def _publish(found: Sweep) -> None:
+    """Write the table and the page, each in one step."""
+    folder = Path(found.folder)
+    rows = found.to_json()["rows"]
+    write(str(folder / "results.jsonl"), "".join(line(row) + "\n" for row in rows))
+    write(str(folder / "index.html"), tradeoff_html(found))
