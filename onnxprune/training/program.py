@@ -12,8 +12,8 @@ from onnx import numpy_helper
 
 from onnxprune.channels.analysis import overridable
 from onnxprune.model.static import find, names_of, subgraphs
-from onnxprune.training.operators.native import native
 from onnxprune.training.operators import TABLE, Node, Operator
+from onnxprune.training.operators.native import native
 from onnxprune.training.values import Value, attribute, constant, from_array
 
 LARGEST = 4096  # elements of a value that is followed to the condition of an If
@@ -187,7 +187,12 @@ class Program:
         return step
 
     def _step(
-        self, proto: onnx.NodeProto, path: str, reads: tuple[str, ...], writes: tuple[str, ...], bodies: tuple[Body, ...]
+        self,
+        proto: onnx.NodeProto,
+        path: str,
+        reads: tuple[str, ...],
+        writes: tuple[str, ...],
+        bodies: tuple[Body, ...],
     ) -> Step:
         domain = "" if proto.domain == "ai.onnx" else proto.domain
         attributes = {
