@@ -1,0 +1,72 @@
+"""If, Loop and Scan at run time: their bodies are run by the steps that they consist of."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from onnxprune.errors import ModelError
+from onnxprune.training.program import Body, Step
+from onnxprune.training.values import Value
+
+Run = Callable[[list[Step], dict[str, Value]], None]  # computes steps; values by key grow
+
+
+def control(step: Step, values: dict[str, Value], run: Run) -> tuple[Value, ...]:
+    """Outputs of a node that holds graphs."""
+    match step.node.op:
+        case "If":
+            wanted = "then_branch" if bool(values[step.reads[0]].all()) else "else_branch"
+            return _body(next(b for b in step.bodies if b.name == wanted), (), values, run)
+        case "Loop":
+            return _loop(step, values, run)
+        case "Scan":
+            return _scan(step, values, run)
+    raise ModelError(f"the bodies of {step} cannot be run by torch")
+
+
+def _body(body: Body, given: tuple[Value, ...], values: dict[str, Value], run: Run) -> tuple[Value, ...]:
+    values.update(zip(body.inputs, given, strict=False))
+    run(body.steps, values)
+    return tuple(values[key] for key in body.outputs)
+
+
+def _loop(step: Step, values: dict[str, Value], run: Run) -> tuple[Value, ...]:
+    """At most M rounds, while the condition holds; what the body gives beyond the carried values is stacked."""
+    body, carried = step.bodies[0], tuple(values[key] for key in step.reads[2:])
+    most = int(values[step.reads[0]]) if step.reads[0] else None
+    going = bool(values[step.reads[1]].all()) if len(step.reads) > 1 and step.reads[1] else True
+    stacks: list[list[Tensor]] = [[] for _ in body.outputs[1 + len(carried) :]]
+    done = 0
+    while going and (most is None or done < most):
+        out = _body(body, (torch.tensor(done), torch.tensor(going), *carried), values, run)
+        going, carried, done = bool(out[0].all()), out[1 : 1 + len(carried)], done + 1
+        for stack, value in zip(stacks, out[1 + len(carried) :], strict=True):
+            stack.append(value)
+    return (*carried, *(torch.stack(stack) if stack else torch.empty(0) for stack in stacks))
+
+
+def _scan(step: Step, values: dict[str, Value], run: Run) -> tuple[Value, ...]:
+    """One round per position of the scanned axes (opset 9; directions, axes)."""
+    node, body = step.node, step.bodies[0]
+    if node.opset < 9:
+        raise ModelError(f"{step} is a Scan of opset 8, which cannot be trained; convert the model to opset 9 or later")
+    through = node.get("num_scan_inputs")
+    split = len(step.reads) - through
+    state: tuple[Any, ...] = tuple(values[key] for key in step.reads[:split])
+    axes = node.get("scan_input_axes", [0] * through)
+    backwards = node.get("scan_input_directions", [0] * through)
+    parts = [values[key].unbind(axis) for key, axis in zip(step.reads[split:], axes, strict=True)]
+    parts = [part[::-1] if back else part for part, back in zip(parts, backwards, strict=True)]
+    rounds = list(zip(*parts, strict=True))
+    stacks: list[list[Tensor]] = [[] for _ in body.outputs[split:]]
+    for given in rounds:
+        out = _body(body, (*state, *given), values, run)
+        state = out[:split]
+        for stack, value in zip(stacks, out[split:], strict=True):
+            stack.append(value)
+    ends = node.get("scan_output_axes", [0] * len(stacks))
+    turned = node.get("scan_output_directions", [0] * len(stacks))
+    made = zip(stacks, ends, turned, strict=True)
+    return (*state, *(torch.stack(stack[::-1] if back else stack, axis) for stack, axis, back in made))

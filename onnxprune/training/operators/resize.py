@@ -1,0 +1,190 @@
+"""Resizing, padding and sampling.
+
+Resize works axis by axis: what an axis becomes is a matrix (length after, length before), or a list of places.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from onnxprune.training.operators.indexing import picked
+from onnxprune.training.operators.table import Node, differentiable, numbers
+
+Array = np.ndarray
+F4 = np.float32
+
+
+@differentiable("Resize", "Upsample", into=(0,), host=(1, 2, 3))
+def resize(
+    node: Node, x: Tensor, a: Tensor | None = None, b: Tensor | None = None, sizes: Tensor | None = None
+) -> Tensor:
+    """Inputs are (x, scales) before opset 11 and (x, region, scales, sizes) since; Upsample has attributes before 9."""
+    old = node.opset < 11 or node.op == "Upsample"
+    region, scales = (None, a) if old else (a, b)
+    axes = [k % x.dim() for k in node.get("axes", range(x.dim()))]
+    factors = node.get("scales") if scales is None or not scales.numel() else scales.tolist()
+    before = [x.shape[k] for k in axes]
+    if sizes is not None and sizes.numel():
+        after, factors = _told(node, before, numbers(sizes))
+    else:
+        after = [math.floor(float(F4(n) * F4(f))) for n, f in zip(before, factors, strict=True)]
+    mode = node.get("mode", "nearest")
+    bounds = region.reshape(2, -1).T.tolist() if region is not None and region.numel() else [[0.0, 1.0]] * len(axes)
+    outside = list[tuple[int, Array]]()
+    for axis, was, becomes, factor, bound in zip(axes, before, after, factors, bounds, strict=True):
+        if was == becomes and factor == 1 and node.get("coordinate_transformation_mode") != "tf_crop_and_resize":
+            continue
+        at = coordinates(node, old, was, becomes, F4(factor), bound)
+        if node.get("coordinate_transformation_mode") == "tf_crop_and_resize":
+            outside.append((axis, (at < 0) | (at > was - 1)))
+        if mode == "nearest":
+            x = _repeated(x, axis, nearest_places(node, old, at, was, F4(factor)))
+        else:
+            weights = torch.from_numpy(interpolation(node, at, was, F4(factor))).to(x.device, x.dtype)
+            x = (x.movedim(axis, -1) @ weights.T).movedim(-1, axis)
+    for axis, beyond in outside:
+        mask = torch.from_numpy(beyond).to(x.device).reshape([-1 if k == axis else 1 for k in range(x.dim())])
+        x = torch.where(mask, x.new_tensor(node.get("extrapolation_value", 0.0)), x)
+    return x
+
+
+def _told(node: Node, before: Sequence[int], sizes: list[int]) -> tuple[list[int], list[float]]:
+    """Sizes after, and their ratios, which a policy makes one."""
+    policy = node.get("keep_aspect_ratio_policy", "stretch")
+    ratios = [after / was for after, was in zip(sizes, before, strict=True)]
+    if policy == "stretch":
+        return sizes, ratios
+    one = min(ratios) if policy == "not_larger" else max(ratios)
+    return [math.floor(was * one + 0.5) for was in before], [one] * len(before)
+
+
+def coordinates(node: Node, old: bool, was: int, becomes: int, scale: np.float32, bound: Sequence[float]) -> Array:
+    """Where each position after lies before, in float32 as onnxruntime computes it."""
+    mode = "asymmetric" if old else node.get("coordinate_transformation_mode", "half_pixel")
+    x = np.arange(becomes, dtype=F4)
+    half = F4(0.5)
+    match mode:
+        case "asymmetric":
+            return x / scale
+        case "align_corners":
+            return x * F4(was - 1) / F4(becomes - 1) if becomes > 1 else np.zeros(1, F4)
+        case "pytorch_half_pixel":
+            return (x + half) / scale - half if becomes > 1 else np.zeros(1, F4)
+        case "tf_half_pixel_for_nn":
+            return (x + half) / scale
+        case "half_pixel_symmetric":
+            shrunk = F4(becomes) / (scale * F4(was))
+            return F4(was) / 2 * (1 - shrunk) + (x + half) / scale - half
+        case "tf_crop_and_resize":
+            first, last = (F4(v) for v in bound)
+            if becomes == 1:
+                return np.array([half * (first + last) * F4(was - 1)], F4)
+            return first * F4(was - 1) + x * (last - first) * F4(was - 1) / F4(becomes - 1)
+    return (x + half) / scale - half
+
+
+def nearest_places(node: Node, old: bool, at: Array, was: int, scale: np.float32) -> Array:
+    """The position before that is nearest to each coordinate."""
+    mode = "simple" if old else node.get("nearest_mode", "round_prefer_floor")
+    round_to: Callable[[Array], Array] = {
+        "simple": np.ceil if scale < 1 else np.trunc,
+        "round_prefer_floor": lambda v: np.ceil(v - F4(0.5)),
+        "round_prefer_ceil": lambda v: np.floor(v + F4(0.5)),
+        "floor": np.floor,
+        "ceil": np.ceil,
+    }[mode]
+    return np.clip(round_to(at).astype(np.int64), 0, was - 1)
+
+
+def _repeated(x: Tensor, axis: int, places: Array) -> Tensor:
+    """Positions of an axis, each perhaps several times; a whole factor is a broadcast, which costs least."""
+    length = x.shape[axis]
+    if len(places) % length == 0 and np.array_equal(places, np.repeat(np.arange(length), len(places) // length)):
+        return x.repeat_interleave(len(places) // length, axis)
+    return picked(x, axis, places.tolist())
+
+
+def interpolation(node: Node, at: Array, was: int, scale: np.float32) -> Array:
+    """Weights (length after, length before) of linear or cubic interpolation.
+
+    Keys 1981, Cubic convolution interpolation, doi 10.1109/TASSP.1981.1163711.
+
+    With `antialias` the kernel widens where an axis shrinks.
+    """
+    cubic = node.get("mode") == "cubic"
+    reach = 2 if cubic else 1
+    wide = max(1.0, 1.0 / float(scale)) if node.get("antialias") else 1.0
+    a = node.get("cubic_coeff_a", -0.75)
+    where = at.astype(np.float64) if cubic or node.get("antialias") else np.clip(at, 0, was - 1).astype(np.float64)
+    first = np.floor(where).astype(np.int64)
+    span = math.ceil(reach * wide)
+    taps = first[:, None] + np.arange(-span, span + 1)
+    distance = np.abs(taps - where[:, None]) / wide
+    weights = _cubic(distance, a) if cubic else np.maximum(0, 1 - distance)
+    if node.get("exclude_outside"):
+        weights = np.where((taps >= 0) & (taps < was), weights, 0)
+    weights = weights / weights.sum(1, keepdims=True)
+    matrix = np.zeros((len(at), was))
+    rows = np.broadcast_to(np.arange(len(at))[:, None], taps.shape)
+    np.add.at(matrix, (rows, np.clip(taps, 0, was - 1)), weights)
+    return matrix.astype(F4)
+
+
+def _cubic(d: Array, a: float) -> Array:
+    near = ((a + 2) * d - (a + 3)) * d * d + 1
+    far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+    return np.where(d <= 1, near, np.where(d < 2, far, 0.0))
+
+
+@differentiable("Pad", into=(0,), host=(1, 2, 3))
+def pad(
+    node: Node, x: Tensor, pads: Tensor | None = None, value: Tensor | None = None, axes: Tensor | None = None
+) -> Tensor:
+    """Pads are an attribute before opset 11 (`paddings` in opset 1); negative ones cut."""
+    told = node.get("pads", node.get("paddings")) if pads is None else numbers(pads)
+    half = len(told) // 2
+    along = range(half) if axes is None else [k % x.dim() for k in numbers(axes)]
+    sides = dict(zip(along, zip(told[:half], told[half:], strict=True), strict=True))
+    mode = node.get("mode", "constant")
+    if mode == "constant":
+        fill = node.get("value", 0.0) if value is None or not value.numel() else value.item()
+        flat = [n for k in reversed(range(x.dim())) for n in sides.get(k, (0, 0))]
+        while flat[-2:] == [0, 0]:
+            del flat[-2:]
+        return functional.pad(x, flat, value=fill) if flat else x
+    for axis, (before, after) in sides.items():
+        if before or after:
+            x = picked(x, axis, _border(mode, x.shape[axis], before, after))
+    return x
+
+
+def _border(mode: str, length: int, before: int, after: int) -> list[int]:
+    """Places that a padded axis takes its positions from."""
+    places = np.arange(-before, length + after)
+    if mode == "edge":
+        places = places.clip(0, length - 1)
+    elif mode == "wrap":
+        places = places % length
+    elif length > 1:  # reflect, without the edge itself
+        places = np.abs((places + length - 1) % (2 * length - 2) - (length - 1))
+    else:
+        places = np.zeros_like(places)
+    return places.tolist()
+
+
+SAMPLING = {"linear": "bilinear", "cubic": "bicubic"}
+
+
+@differentiable(
+    "GridSample", "com.microsoft:GridSample", into=lambda node: (0,) if node.get("mode") == "nearest" else (0, 1)
+)
+def grid_sample(node: Node, x: Tensor, grid: Tensor) -> Tensor:
+    """Places in [−1, 1].  Jaderberg et al. 2015, Spatial transformer networks, arXiv 1506.02025."""
+    mode = node.get("mode", "bilinear")
+    edges = node.get("padding_mode", "zeros")
+    corners = bool(node.get("align_corners", 0))
+    return functional.grid_sample(x, grid, SAMPLING.get(mode, mode), edges, align_corners=corners)

@@ -1,0 +1,90 @@
+"""Arrays of a file as tensors of torch, and back.
+
+Half precision is carried in float32: so it is trained, and onnxruntime on the CPU computes it there as well.  Unsigned
+integers that torch cannot add are carried in int64, and packed ones in a byte each.
+"""
+
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper
+from torch import Tensor
+
+from onnxprune.errors import ModelError
+
+Value = Any  # a Tensor, a list of them (a sequence), or an object array of text
+
+CARRIERS: dict[int, torch.dtype] = {
+    TensorProto.FLOAT: torch.float32,
+    TensorProto.DOUBLE: torch.float64,
+    TensorProto.FLOAT16: torch.float32,
+    TensorProto.BFLOAT16: torch.float32,
+    **dict.fromkeys((17, 18, 19, 20), torch.float32),  # float8
+    TensorProto.BOOL: torch.bool,
+    TensorProto.INT8: torch.int8,
+    TensorProto.UINT8: torch.uint8,
+    TensorProto.INT16: torch.int16,
+    TensorProto.UINT16: torch.uint16,
+    TensorProto.INT32: torch.int32,
+    **dict.fromkeys((TensorProto.INT64, TensorProto.UINT32, TensorProto.UINT64), torch.int64),
+    **dict.fromkeys((22, 26), torch.int8),  # int4, int2
+    **dict.fromkeys((21, 25), torch.uint8),  # uint4, uint2
+}
+FLOATS = frozenset(kind for kind, dtype in CARRIERS.items() if dtype.is_floating_point)
+RANGES = {
+    TensorProto.INT8: (-128, 127),
+    TensorProto.UINT8: (0, 255),
+    TensorProto.INT16: (-(1 << 15), (1 << 15) - 1),
+    TensorProto.UINT16: (0, (1 << 16) - 1),
+    TensorProto.INT32: (-(1 << 31), (1 << 31) - 1),
+    22: (-8, 7),
+    21: (0, 15),
+    26: (-2, 1),
+    25: (0, 3),
+}
+
+
+def carrier(kind: int) -> torch.dtype:
+    """The type in which elements of an ONNX type are computed.  Raises ModelError where torch has none."""
+    if kind not in CARRIERS:
+        name = TensorProto.DataType.Name(kind) if kind in TensorProto.DataType.values() else str(kind)
+        raise ModelError(f"elements of type {name} cannot be trained with")
+    return CARRIERS[kind]
+
+
+def from_array(array: np.ndarray) -> Value:
+    """An array as a tensor of its own; text stays an array."""
+    if array.dtype.kind in "OSU":
+        return array
+    dtype = carrier(helper.np_dtype_to_tensor_dtype(array.dtype))
+    if dtype == torch.float32 and array.dtype != np.float32:
+        array = array.astype(np.float32)
+    elif dtype == torch.int64:
+        array = array.astype(np.int64)
+    elif dtype in (torch.int8, torch.uint8):
+        array = array.astype(np.int8 if dtype == torch.int8 else np.uint8)
+    return torch.from_numpy(np.array(array, order="C"))
+
+
+def to_array(tensor: Tensor, kind: int) -> np.ndarray:
+    """The elements of a tensor as an array of an ONNX type; of whole numbers the nearest, within the range."""
+    array = tensor.detach().cpu().numpy()
+    if kind in RANGES and array.dtype.kind == "f":
+        array = np.clip(np.rint(array), *RANGES[kind])
+    return array.astype(helper.tensor_dtype_to_np_dtype(kind))
+
+
+def attribute(value: Any) -> Any:
+    """An attribute of a node as Python knows it."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return [attribute(v) for v in value] if isinstance(value, list) else value
+
+
+def constant(tensor: onnx.TensorProto) -> Value:
+    """The elements of a tensor of the file.  Raises ModelError."""
+    from onnxprune.surgery.tensors import read_tensor
+
+    return from_array(read_tensor(tensor))
