@@ -162,9 +162,9 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         "heads",
         WHICH,
-        "Attention loses whole heads, or the same dimensions of every head.",
-        click.Choice(["whole", "dims"]),
-        "whole|dims",
+        "Attention loses whole heads, or the same dimensions of every head; auto: what repairs better.",
+        click.Choice(["auto", "whole", "dims"]),
+        "auto|whole|dims",
         frozenset({PRUNE, SENSE, LOOK}),
     ),
     Flag(

@@ -13,6 +13,7 @@ from onnxprune.pipeline.lossless import repeat_lossless
 from onnxprune.pipeline.prune import Result, check_output, finish, lab_of, no_budget
 from onnxprune.pipeline.repair import repair
 from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.rotate import repeat
 from onnxprune.pipeline.run import analysis_of, start
 from onnxprune.surgery.plan import Plan, check_plan
 
@@ -46,6 +47,7 @@ def apply(
     check_output(source, output, request, read)
     with limited(request, source):
         run = start(source, request, progress, plan.alignment)
+        repeat(run, plan.rotation)
         check_plan(run.deps, plan)
         prepare(run, chooses=False)
         kept = {g.name: plan.kept[g.name] for g in plan.groups if len(g.keep) < g.channels}

@@ -43,7 +43,8 @@ class Request:
     max_ratio: no group loses more than this share.
     ratio_for: share to remove by pattern (fnmatch) of node or weight names.
     exclude, include: patterns of groups that stay whole, or of the only ones that may be cut.
-    heads: "whole" removes whole attention heads, "dims" the same share of every head.
+    heads: "whole" removes whole attention heads, "dims" the same share of every head; "auto" is "dims" where attention
+        can be rotated (`surgery.rotation`) and a repair follows, else "whole".
     thaw: cut channels that norms over channels (LayerNormalization and its kin), softmaxes or means over channels read
         as well.  Their statistics are then taken over the channels that stay, which is not what the original computes
         with zeros there: an approximation, and the report names the nodes.
@@ -83,7 +84,7 @@ class Request:
     ratio_for: Mapping[str, float] = field(default_factory=dict)
     exclude: Sequence[str] = ()
     include: Sequence[str] = ()
-    heads: str = "whole"
+    heads: str = "auto"
     thaw: bool = False
     data: Any = None
     test_data: Any = None
@@ -127,8 +128,8 @@ class Request:
             )
         self._check_data()
         self.allowed_drop()
-        if self.heads not in ("whole", "dims"):
-            raise UsageError(f"heads are cut 'whole' or in 'dims', not {self.heads!r}")
+        if self.heads not in ("auto", "whole", "dims"):
+            raise UsageError(f"heads are cut 'whole', in 'dims' or as 'auto' has it, not {self.heads!r}")
 
     def _check_kinds(self) -> None:
         """Names are text and switches are on or off, whatever a plan from a stranger says."""
@@ -251,6 +252,8 @@ class Request:
             names += ("thaw",)
         names += ("max_ratio", "ratio_for", "exclude", "include", "heads", "seed")
         values = {name: getattr(self, name) for name in names}
+        if self.heads == "auto":  # nothing was rotated that would ask for another way
+            values["heads"] = "whole"
         plain = {
             k: dict(v) if isinstance(v, Mapping) else list(v) if isinstance(v, (tuple, list)) else v
             for k, v in values.items()

@@ -19,6 +19,7 @@ from onnxprune.pipeline.examine import masked_original, required
 from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.measure import drift, sessions_of
 from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.rotate import repeat
 from onnxprune.pipeline.run import Run, analysis_of, start
 from onnxprune.report.summary import DriftRow
 from onnxprune.runtime.source import Source, Variant
@@ -92,6 +93,7 @@ def verify(
     request = Request.of({"ratio": 0.0, "compensate": "none", **told, **options})
     with limited(request, source):
         run = start(source, request, progress, plan.alignment)
+        repeat(run, plan.rotation)
         check_plan(run.deps, plan)
         progress("verify", 0, 0)
         own, lossless = run.own or run.model.proto, bool(plan.options.get("lossless"))
