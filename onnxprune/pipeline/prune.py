@@ -37,8 +37,8 @@ from onnxprune.report.summary import Report
 from onnxprune.surgery.binding import bound
 from onnxprune.surgery.plan import Plan, make_plan
 from onnxprune.surgery.recovery.values import with_biases
-from onnxprune.surgery.rotation.turn import Rotation
 from onnxprune.surgery.rewrite import cut
+from onnxprune.surgery.rotation.turn import Rotation
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from onnxprune.pipeline.choose import whole_groups
 from onnxprune.pipeline.filters import Weights
 from onnxprune.pipeline.repair import needs_samples, one_thread
 from onnxprune.pipeline.run import Run, analysis_of
-from onnxprune.runtime.verify import prove
+from onnxprune.runtime.verify import Proof, prove
 from onnxprune.surgery.rotation.attention import attention_sites
 from onnxprune.surgery.rotation.moments import bases
 from onnxprune.surgery.rotation.sites import Graph, Site
@@ -50,7 +50,8 @@ def rotatable(run: Run) -> Rotatable:
     layers can lose whole heads that cannot lose such a share.
     """
     whole = run.request.heads != "dims"
-    found = Rotatable(run.model.proto, run.deps, tuple(stream_sites(Graph(run.model.proto, run.deps))), run.request.heads)
+    streams = stream_sites(Graph(run.model.proto, run.deps))
+    found = Rotatable(run.model.proto, run.deps, tuple(streams), run.request.heads)
     if whole and run.request.heads != "auto":
         return found
     deps = analysis_of(run.model, replace(run.request, heads="dims"), run.shapes) if whole else run.deps
@@ -123,19 +124,19 @@ def settle(run: Run, lab: Lab, kept: Collection[str]) -> None:
         run.notes.append(f"{len(stay)} widths that only linear maps touch were rotated before they were cut")
 
 
-def repeat(run: Run, rotation: Rotation) -> None:
-    """Rotate as a plan says.
+def repeat(run: Run, rotation: Rotation) -> Proof | None:
+    """Rotate as a plan says; the proof that it changes nothing, where it was asked for.
 
     Raises:
         UsageError: the network has no such widths.
         CheckFailed: the rotated network is not the original.
     """
     if not rotation:
-        return
+        return None
     found = rotatable(run)
     model = rotated(found.graph, found.sites, rotation)
-    if run.request.verify:
-        prove(found.model, model, run.stimuli()).require(NOT_EQUAL)
+    proof = prove(found.model, model, run.stimuli()).require(NOT_EQUAL) if run.request.verify else None
     run.own = run.own or found.model
     run.rotation, run.model = rotation, replace(run.model, proto=model)
     run.deps = analysis_of(run.model, run.request, run.shapes)
+    return proof

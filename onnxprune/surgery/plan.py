@@ -60,6 +60,8 @@ class Plan:
         return {g.name: np.array(g.keep, np.int64) for g in self.groups}
 
     def to_json(self) -> dict[str, Any]:
+        turned = {"alignment": self.alignment.to_json()} if self.alignment else {}
+        turned |= {"rotation": self.rotation.to_json()} if self.rotation else {}
         return {
             "version": ROTATED if self.rotation else VERSION,
             "source": dict(self.source),
@@ -77,9 +79,7 @@ class Plan:
             "digests": None if self.digests is None else dict(self.digests),
             "content": self.content,
             "options": dict(self.options),
-        } | ({"alignment": self.alignment.to_json()} if self.alignment else {}) | (
-            {"rotation": self.rotation.to_json()} if self.rotation else {}
-        )
+        } | turned
 
     @classmethod
     def from_json(cls, data: Any) -> "Plan":

@@ -42,7 +42,8 @@ class Place:
 
     def rows(self, tensor: Array) -> Array:
         """What the tensor makes of the width, or makes the width of: (blocks, width, all else)."""
-        found = np.moveaxis(tensor.astype(np.float64), self.axis, 0).reshape(tensor.shape[self.axis], -1)[self.positions]
+        lines = np.moveaxis(tensor.astype(np.float64), self.axis, 0).reshape(tensor.shape[self.axis], -1)
+        found = lines[self.positions]
         return found if self.factor is None else found * self.factor[:, None]
 
 

@@ -177,10 +177,11 @@ class _Stream:
             raise Bent
         factor = array.ravel()[self.positions(key, axis)[0]]
         self.values[key] = np.ones_like(array)
-        self._linked(out, taken[0], factor if node.proto.op_type == "Mul" else 1 / np.where(factor == 0, np.nan, factor))
+        whole = np.where(factor == 0, np.nan, factor)
+        self._linked(out, taken[0], whole if node.proto.op_type == "Mul" else 1 / whole)
 
     def _linked(self, out: str, value: str, factor: Array) -> None:
-        if not np.isfinite(factor).all() or (factor == 0).any():
+        if not (np.isfinite(factor).all() and factor.all()):
             raise Bent
         self.links.append(Link(out, value, factor))
 
@@ -237,9 +238,7 @@ class _Stream:
             self.values[key] = beta
             places.append(self._place(key, 0, factors[value], True))
         seen = dict.fromkeys(value for _, _, value in self.taking)
-        sensors = tuple(
-            Sensor(v, self.axes[v][0], None, 1, np.argsort(self.axes[v][1]), factors[v]) for v in seen
-        )
+        sensors = tuple(Sensor(v, self.axes[v][0], None, 1, np.argsort(self.axes[v][1]), factors[v]) for v in seen)
         channels = np.arange(len(self.group))
         return Site(self.group.name, channels, tuple(places), sensors, values=self.values)
 

@@ -3,16 +3,18 @@
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 
 from onnxprune.errors import UsageError
 from onnxprune.surgery.copying import Replaced, copy_model
-from onnxprune.surgery.rotation.basis import Basis
 from onnxprune.surgery.rotation.sites import Array, Graph, Site
 from onnxprune.surgery.tensors import read_tensor, write_tensor
+
+if TYPE_CHECKING:
+    from onnxprune.surgery.rotation.basis import Basis
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,12 @@ class Rotation:
 
 
 def name_of(site: Site) -> str:
-    """What a rotation calls a width: its group, and how it is read where that group has several."""
+    """What a rotation calls a width: the tensor that makes it, and the first of its positions in that."""
     first = site.places[0]
     return f"{first.key}[{int(first.positions.min())}]"
 
 
-def rotation_of(sites: Sequence[Site], bases: Sequence[Basis]) -> Rotation:
+def rotation_of(sites: Sequence[Site], bases: "Sequence[Basis]") -> Rotation:
     """The rotation that brings each width into its basis."""
     return Rotation({name_of(s): b.matrix for s, b in zip(sites, bases, strict=True)})
 
@@ -67,7 +69,7 @@ def rotated(graph: Graph, sites: Sequence[Site], rotation: Rotation) -> onnx.Mod
     for name, matrix in rotation.bases.items():
         site = own.get(name)
         if site is None or matrix.shape != (*site.shape, site.shape[1]):
-            raise UsageError(f"the plan rotates {name!r}, which is no such width here; was it made for another network?")
+            raise UsageError(f"the plan rotates {name!r}, which is no such width here; is it for another network?")
         try:
             inverse = np.linalg.inv(matrix)
         except np.linalg.LinAlgError:
