@@ -119,7 +119,7 @@ def settle(run: Run, lab: Lab, kept: Collection[str]) -> None:
     run.rotation = Rotation({name: a for name, a in run.rotation.bases.items() if name in stay})
     lab.model = rotated(found.graph, found.sites, run.rotation)
     lab.weights = Weights(lab.model, run.deps)
-    run.model = replace(run.model, proto=lab.model)
+    run.model, run.upright = replace(run.model, proto=lab.model), None
     if stay:
         run.notes.append(f"{len(stay)} widths that only linear maps touch were rotated before they were cut")
 

@@ -13,10 +13,10 @@ def attention_sites(graph: Graph) -> list[Site]:
     """All pairs of queries and keys, and of values and the output, whose every position goes nowhere else."""
     makers = [m for k in range(len(graph.deps.nodes)) if (m := maker_of(graph, k)) is not None]
     found = [*_scores(graph, makers), *_contexts(graph, makers)]
-    taken: set[tuple[str, int]] = set()
+    taken: set[tuple[str, int, int]] = set()
     out = []
     for site in found:
-        own = {(p.key, int(i)) for p in site.places for i in p.positions.ravel()}
+        own = {(p.key, p.axis, int(i)) for p in site.places for i in p.positions.ravel()}
         if not taken & own:
             taken |= own
             out.append(site)
@@ -54,19 +54,18 @@ def _scores(graph: Graph, makers: Sequence[Maker]) -> Iterator[Site]:
     for k, pair in sides.items():
         if len(pair) != 2 or pair[0][2].shape != pair[1][2].shape:
             continue
-        (one, q, _), (two, key, __) = pair[0], pair[1]
         places = [*_placed(pair[0][0], pair[0][2], True), *_placed(pair[1][0], pair[1][2], False)]
-        sensors = [sensor_of(end.value, end.ids, _summed(end)) for end in (q, key)]
-        tokens = key.ids.ndim - 1 if _softmaxed(graph, k) else None
-        site = _grouped(graph, places, (sensors[0],), sensors[1], tokens, False)
-        if site is not None and (one is not two or not np.isin(pair[0][2], pair[1][2]).any()):
+        queries, keys = (sensor_of(end.value, end.ids, _summed(end)) for _, end, _ in (pair[0], pair[1]))
+        tokens = pair[1][1].ids.ndim - 1 if _softmaxed(graph, k) else None
+        site = _grouped(graph, places, (queries,), keys, tokens, False)
+        if site is not None:
             yield site
 
 
 def _softmaxed(graph: Graph, k: int) -> bool:
     """Whether a softmax over the keys follows, for which a constant added to all keys makes no difference."""
     key = graph.deps.nodes[k].outputs[0]
-    while len(found := graph.takers.get(key, ())) == 1:
+    while len(found := graph.takers.get(key, [])) == 1:
         node = graph.deps.nodes[found[0][0]]
         if node.proto.op_type == "Softmax":
             shape = graph.shape(key)
@@ -104,7 +103,7 @@ def _contexts(graph: Graph, makers: Sequence[Maker]) -> Iterator[Site]:
 def _has_bias(graph: Graph, k: int) -> bool:
     """Whether what is lost in the mean can go into a bias."""
     node = graph.deps.nodes[k]
-    after = graph.takers.get(node.outputs[0], ())
+    after = graph.takers.get(node.outputs[0], [])
     added = len(after) == 1 and graph.deps.nodes[after[0][0]].proto.op_type == "Add"
     return node.proto.op_type == "Gemm" or (added and graph.use(after[0][0], 1 - after[0][1]) is not None)
 
@@ -126,9 +125,9 @@ def _grouped(
         channel = {(s.source, s.axis): s.positions for s in group.slots}
         if (places[0].key, places[0].axis) not in channel:
             continue
-        names = [_channels(channel.get((p.key, p.axis)), p.positions) for p in places]
-        if all(n is not None and np.array_equal(n, names[0]) for n in names):
-            assert names[0] is not None
+        named = [_channels(channel.get((p.key, p.axis)), p.positions) for p in places]
+        names = [n for n in named if n is not None]
+        if len(names) == len(places) and all(np.array_equal(n, names[0]) for n in names):
             return Site(group.name, names[0], tuple(places), made, read, still, centred)
     return None
 
