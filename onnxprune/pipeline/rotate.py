@@ -47,7 +47,7 @@ def rotatable(run: Run) -> Rotatable:
     """The widths that can be rotated.
 
     Those of heads can where every head loses the same share.  That is chosen where the user leaves it open, unless
-    layers can lose whole heads that cannot lose such a share.
+    layers can lose whole heads that cannot lose such a share, or not in a basis of their own.
     """
     whole = run.request.heads != "dims"
     streams = stream_sites(Graph(run.model.proto, run.deps))
@@ -57,13 +57,16 @@ def rotatable(run: Run) -> Rotatable:
     deps = analysis_of(run.model, replace(run.request, heads="dims"), run.shapes) if whole else run.deps
     graph = Graph(run.model.proto, deps)
     heads = attention_sites(graph)
-    if not heads or (whole and _cut_tensors(run.deps) - _cut_tensors(deps)):
+    if not heads or (whole and not _covered(run.deps, deps, {s.group for s in heads})):
         return found
     return Rotatable(run.model.proto, deps, (*heads, *stream_sites(graph)), "dims")
 
 
-def _cut_tensors(deps: Dependencies) -> set[tuple[str, int]]:
-    return {(s.source, s.axis) for g in deps.groups for s in g.slots}
+def _covered(whole: Dependencies, dims: Dependencies, turned: Collection[str]) -> bool:
+    """Whether all that whole heads can be cut of can lose a share of every head, in a basis of its own."""
+    before = {(g.name, len(g)) for g in whole.groups}
+    one, two = ({(s.source, s.axis) for g in deps.groups for s in g.slots} for deps in (whole, dims))
+    return one <= two and all(g.name in turned for g in dims.groups if (g.name, len(g)) not in before)
 
 
 def rotate(run: Run, lab: Lab) -> Lab:
