@@ -97,7 +97,7 @@ def apply(
 def inspect(
     source: Any,
     *,
-    heads: str = "whole",
+    heads: str = "auto",
     thaw: bool = False,
     input_shapes: Mapping[str, Sequence[int]] | str | Sequence[str] = (),
     isolate: bool = False,
@@ -109,7 +109,8 @@ def inspect(
     Args:
         source: path, bytes, `ModelProto` or `onnx_graphsurgeon.Graph`; never changed.
         progress: called with (what is done, how far, of how much; 0 of 0 where that is not known).
-        heads: Attention loses whole heads, or the same dimensions of every head.
+        heads: Attention loses whole heads, or the same dimensions of every head; auto: dims where
+            attention can be rotated before a repair, else whole.
         thaw: Also cut channels that norms over channels (LayerNormalization and its kin) or other
             statistics read.  These are then taken over the channels that stay: an approximation, and
             the report names the nodes.
@@ -141,7 +142,7 @@ def prune(
     compensate: str = "auto",
     exclude: str | Sequence[str] = (),
     include: str | Sequence[str] = (),
-    heads: str = "whole",
+    heads: str = "auto",
     thaw: bool = False,
     seed: int = 0,
     data: Any = None,
@@ -196,7 +197,8 @@ def prune(
             none is the cut alone.
         exclude: Leave these layers whole.
         include: Cut these layers only.
-        heads: Attention loses whole heads, or the same dimensions of every head.
+        heads: Attention loses whole heads, or the same dimensions of every head; auto: dims where
+            attention can be rotated before a repair, else whole.
         thaw: Also cut channels that norms over channels (LayerNormalization and its kin) or other
             statistics read.  These are then taken over the channels that stay: an approximation, and
             the report names the nodes.
@@ -244,7 +246,7 @@ def sensitivity(
     method_options: Mapping[str, Any] = ...,
     exclude: str | Sequence[str] = (),
     include: str | Sequence[str] = (),
-    heads: str = "whole",
+    heads: str = "auto",
     thaw: bool = False,
     seed: int = 0,
     data: Any = None,
@@ -272,7 +274,8 @@ def sensitivity(
         method_options: A hyper-parameter of the method: `onnxprune methods -v`.
         exclude: Leave these layers whole.
         include: Cut these layers only.
-        heads: Attention loses whole heads, or the same dimensions of every head.
+        heads: Attention loses whole heads, or the same dimensions of every head; auto: dims where
+            attention can be rotated before a repair, else whole.
         thaw: Also cut channels that norms over channels (LayerNormalization and its kin) or other
             statistics read.  These are then taken over the channels that stay: an approximation, and
             the report names the nodes.
@@ -307,18 +310,18 @@ def sweep(
     compensate: str = "auto",
     exclude: str | Sequence[str] = (),
     include: str | Sequence[str] = (),
-    heads: str = "whole",
+    heads: str = "auto",
     thaw: bool = False,
     seed: int = 0,
     data: Any = None,
     test_data: Any = None,
-    metric: str | Sequence[str] = (),
+    metric: str | Callable[..., Any] | Sequence[str | Callable[..., Any]] = (),
     mean: Any = None,
     std: Any = None,
     resize: Any = None,
     layout: str | None = None,
     limit: int | None = None,
-    input_shapes: Mapping[str, Sequence[int]] | str | Sequence[str] = ...,
+    input_shapes: Mapping[str, Sequence[int]] | str | Sequence[str] = (),
     verify: bool = True,
     measure: bool = True,
     providers: str | Sequence[str] = "auto",
@@ -362,7 +365,8 @@ def sweep(
             none is the cut alone.
         exclude: Leave these layers whole.
         include: Cut these layers only.
-        heads: Attention loses whole heads, or the same dimensions of every head.
+        heads: Attention loses whole heads, or the same dimensions of every head; auto: dims where
+            attention can be rotated before a repair, else whole.
         thaw: Also cut channels that norms over channels (LayerNormalization and its kin) or other
             statistics read.  These are then taken over the channels that stay: an approximation, and
             the report names the nodes.
@@ -372,8 +376,8 @@ def sweep(
             on, a quarter is held out.
         test_data: Other samples, for the figures and the search of max_drop; without them, a part of
             data is held out.
-        metric: top1, top5, agreement (with the original), cosine, snr, or script.py:function; else what
-            fits the outputs.
+        metric: top1, top5, agreement (with the original), cosine, snr, or a function (script.py:name);
+            else what fits the outputs.
         mean: Of pixels, per channel: 0.485,0.456,0.406.
         std: Of pixels, per channel: 0.229,0.224,0.225.
         resize: Images, to 256 (shorter side) or 224x224.

@@ -13,6 +13,7 @@ from onnxprune.pipeline.paths import as_path
 from onnxprune.pipeline.prune import Result, check_output, finish, lab_of, no_budget
 from onnxprune.pipeline.repair import repair
 from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.rotate import repeat
 from onnxprune.pipeline.run import analysis_of, start
 from onnxprune.pipeline.signature import takes
 from onnxprune.surgery.plan import Plan, check_plan
@@ -49,6 +50,7 @@ def apply(
     check_output(source, output, request, read)
     with limited(request, source):
         run = start(source, request, progress, plan.alignment)
+        repeat(run, plan.rotation)
         check_plan(run.deps, plan)
         prepare(run, chooses=False)
         kept = {g.name: plan.kept[g.name] for g in plan.groups if len(g.keep) < g.channels}

@@ -5,8 +5,8 @@ import math
 import numpy as np
 
 from onnxprune.channels.dependencies import Dependencies, Use
-from onnxprune.channels.labels import Labels, is_fixed
-from onnxprune.channels.roles import Role
+from onnxprune.operators.labels import Labels, is_fixed
+from onnxprune.operators.roles import Role
 from onnxprune.report.layers import LayerRow
 
 GATES = {"LSTM": 4, "GRU": 3}  # filters that make one channel

@@ -28,6 +28,7 @@ from onnxprune.pipeline.paths import check_paths, out
 from onnxprune.pipeline.repair import repair, repaired_figure
 from onnxprune.pipeline.report import make_report
 from onnxprune.pipeline.request import Request, given_budgets
+from onnxprune.pipeline.rotate import rotate, settle
 from onnxprune.pipeline.run import Run, analysis_of, start
 from onnxprune.pipeline.signature import takes
 from onnxprune.pipeline.size import sized_choice
@@ -38,6 +39,7 @@ from onnxprune.surgery.binding import bound
 from onnxprune.surgery.plan import Plan, make_plan
 from onnxprune.surgery.recovery.values import with_biases
 from onnxprune.surgery.rewrite import cut
+from onnxprune.surgery.rotation.turn import Rotation
 
 
 @dataclass(frozen=True, repr=False)
@@ -114,14 +116,15 @@ def _choose(run: Run) -> Choice:
         _check_strict(run, choice)
         return choice
     weights = Weights(run.model.proto, run.deps)
-    lab = lab_of(run, weights)
+    lab = rotate(run, lab_of(run, weights))
     with run.stage("choose channels"):
-        choice = _within(run, Chooser(run.deps, weights, request, run.model.size, run.progress, lab))
+        choice = _within(run, Chooser(run.deps, lab.weights, run.request, run.model.size, run.progress, lab))
     run.base = choice.trained
+    settle(run, lab, choice.kept)
     lab.model = run.base or lab.model
     run.notes += choice.remarks
     _check_strict(run, choice)
-    repair(run, lab, choice.kept, partial(analysis_of, run.model, request, run.shapes))
+    repair(run, lab, choice.kept, partial(analysis_of, run.model, run.request, run.shapes))
     return replace(choice, trained=None)
 
 
@@ -193,6 +196,7 @@ def _rewritten(run: Run, choice: Choice) -> tuple[Plan, onnx.ModelProto]:
     with run.stage("plan"):
         moved = run.alignment if choice.kept else None
         plan = make_plan(run.deps, choice.kept, source=origin, options=run.request.told(), alignment=moved)
+        plan = replace(plan, rotation=run.rotation if choice.kept else Rotation())
     with run.stage("rewrite"):
         pruned = _cut(run, choice, run.deps.dead(choice.kept))
         if choice.kept:

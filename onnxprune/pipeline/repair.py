@@ -56,7 +56,7 @@ def curves_of(lab: Lab, groups: Sequence[Group], ridge: float, progress: Progres
     model, deps = _written_out(lab)
     with one_thread():
         found = repair_curves(
-            model, deps, names, samples.feeds, worth=lambda group: worth(lab.weights, own[group.name]),
+            model, deps, names, samples.feeds, worth=partial(_worth, lab, own),
             ridge=ridge, seed=lab.request.seed, losses=losses, progress=progress,
         )  # fmt: skip
     if plain := [name for name, curve in found.items() if not curve.solved]:
@@ -65,12 +65,17 @@ def curves_of(lab: Lab, groups: Sequence[Group], ridge: float, progress: Progres
     return found
 
 
+def _worth(lab: Lab, own: Mapping[str, Group], group: Group) -> np.ndarray:
+    """What channels are worth that no layer with weights reads: known where they were rotated, else by weights."""
+    return lab.worth[group.name] if group.name in lab.worth else worth(lab.weights, own[group.name])
+
+
 def _written_out(lab: Lab) -> tuple[onnx.ModelProto, Dependencies]:
     """The network with its integer layers written out, and its analysis, where that has the same groups."""
     model = unfused(lab.model)
     if model is not lab.model:
         shapes = {s.name: lab.deps.statics.shapes[s.name] for s in model_inputs(model)}
-        deps = analyse(model, input_shapes=shapes, heads=lab.request.heads == "whole", thaw=lab.request.thaw)
+        deps = analyse(model, input_shapes=shapes, heads=lab.request.heads != "dims", thaw=lab.request.thaw)
         if alike(lab.deps, deps):
             return model, deps
     return lab.model, lab.deps

@@ -69,6 +69,8 @@ class Request(Writing, Running, Reading, Judging, Channels, Budget):
         """Options that decide which channels stay, as JSON values, for the plan."""
         names = [o.name for o in options_of(Request).values() if o.plan and not (self.lossless and o.name in SETTLED)]
         values = {name: getattr(self, name) for name in names}
+        if self.heads == "auto":  # nothing was rotated that would ask for another way
+            values["heads"] = "whole"
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
         return {k: v for k, v in plain.items() if v is not False and v not in (None, [], {})}
 

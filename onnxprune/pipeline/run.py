@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -31,6 +31,10 @@ from onnxprune.runtime.specs import Feed, Spec, model_inputs
 from onnxprune.runtime.stimuli import Stimuli
 from onnxprune.runtime.verify import Proof, prove
 from onnxprune.surgery.align import Alignment, aligned, alignment_of
+from onnxprune.surgery.rotation.turn import Rotation
+
+if TYPE_CHECKING:
+    from onnxprune.pipeline.rotate import Rotatable
 
 DATA_FEEDS = 2  # batches of the user's data that the proof runs on
 FLAT = "local functions were written out: each call is cut on its own"
@@ -68,6 +72,8 @@ class Run:
     full: Dependencies | None = None  # the analysis of `base`, where that has tensors that the model has not
     own: onnx.ModelProto | None = None  # the user's, where `model` has its channels in another order
     alignment: Alignment = field(default_factory=Alignment)
+    rotation: Rotation = field(default_factory=Rotation)  # in which bases `model` has its linear widths
+    upright: "Rotatable | None" = None  # the network before it was rotated
     search: Dataset | None = None  # what a search for the largest drop decides on
     test: Dataset | None = None  # what the figures of the report come from
     samples: Samples | None = None  # how many samples had which part
@@ -144,7 +150,7 @@ def analysis_of(
     model: Model, request: Request, shapes: Mapping[str, tuple[int, ...]], changed: onnx.ModelProto | None = None
 ) -> Dependencies:
     """Analyse; where nodes were given up for shapes that cannot be inferred, once more with those that a run shows."""
-    heads, thaw = request.heads == "whole", request.thaw
+    heads, thaw = request.heads != "dims", request.thaw
     proto = model.proto if changed is None else changed
     deps = analyse(proto, input_shapes=shapes, heads=heads, thaw=thaw)
     missing = missing_shapes(proto, deps.statics.shapes)

@@ -119,9 +119,10 @@ class Channels:
     exclude: Sequence[str] = option((), "Leave these layers whole.", Words(), WHICH, PICKS, metavar="GLOB", plan=True)
     include: Sequence[str] = option((), "Cut these layers only.", Words(), WHICH, PICKS, metavar="GLOB", plan=True)
     heads: str = option(
-        "whole",
-        "Attention loses whole heads, or the same dimensions of every head.",
-        Word(("whole", "dims")), WHICH, COUPLES, metavar="whole|dims", plan=True,
+        "auto",
+        "Attention loses whole heads, or the same dimensions of every head; auto: dims where attention can be rotated "
+        "before a repair, else whole.",
+        Word(("auto", "whole", "dims")), WHICH, COUPLES, metavar="auto|whole|dims", plan=True,
     )  # fmt: skip
     thaw: bool = option(
         False,

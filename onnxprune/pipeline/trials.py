@@ -47,6 +47,7 @@ class Lab:
     remarks: what the user should be told.
     search, metric: samples that a largest drop is judged on, and by which figure.
     calibration: what layers are solved on, once it is there.
+    worth: of the channels of groups that were rotated and that no layer with weights reads.
     """
 
     model: onnx.ModelProto
@@ -58,6 +59,7 @@ class Lab:
     search: Dataset | None = None
     metric: Metric | None = None
     calibration: "Calibration | None" = None
+    worth: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def samples(self, most: int) -> Dataset:
         """At most so many samples, evenly spread."""

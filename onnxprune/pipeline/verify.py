@@ -19,6 +19,7 @@ from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.measure import drift, sessions_of
 from onnxprune.pipeline.paths import as_path
 from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.rotate import repeat
 from onnxprune.pipeline.run import Run, analysis_of, start
 from onnxprune.pipeline.signature import takes
 from onnxprune.report.summary import DriftRow
@@ -42,12 +43,14 @@ class Verdict:
     same: whether the file is the one that the plan was made with, but for its metadata; None where the plan does not
         say, since it is of version 1.
     drift: how far its outputs are from those of the original, on random input or on data.
+    rotation: that the original computes the same in the bases of the plan, where the plan rotates.
     """
 
     surgery: Proof
     weights: Weights
     same: bool | None
     drift: tuple[DriftRow, ...]
+    rotation: Proof | None = None
 
     @property
     def passed(self) -> bool:
@@ -64,7 +67,8 @@ class Verdict:
 
     def __str__(self) -> str:
         file = "the one that the plan was made with" if self.same else "changed since the plan was made"
-        parts = {
+        parts = {"rotation": f"the original and the rotated network are {self.rotation}"} if self.rotation else {}
+        parts |= {
             "surgery": f"masked original and pruned model are {self.surgery}",
             "weights": str(self.weights),
             "file": file if self.same is not None else "not known to the plan, which is of an older version",
@@ -97,6 +101,7 @@ def verify(
     request = Request.of(options, "verify", ratio=0.0, compensate="none", **told)
     with limited(request, source):
         run = start(source, request, progress, plan.alignment)
+        rotation = repeat(run, plan.rotation)
         check_plan(run.deps, plan)
         progress("verify", 0, 0)
         own, lossless = run.own or run.model.proto, bool(plan.options.get("lossless"))
@@ -107,7 +112,7 @@ def verify(
         _require(weights, plan, run.model.sha256, lossless)
         same = None if plan.content is None else content(model.proto) == plan.content
         far = drift(sessions_of(own, model.proto, request), run.made())
-    return Verdict(surgery, weights, same, far)
+    return Verdict(surgery, weights, same, far, rotation)
 
 
 def _repaired(plan: Plan) -> bool:

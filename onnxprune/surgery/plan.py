@@ -12,10 +12,12 @@ from onnxprune.channels.dependencies import Dependencies, Group
 from onnxprune.errors import FileError, UsageError
 from onnxprune.model.external import open_regular
 from onnxprune.surgery.align import Alignment
+from onnxprune.surgery.rotation.turn import Rotation
 from onnxprune.surgery.tensors import versions
 
 VERSION = 2
-READ = (1, 2)  # version 1 has no digests, and names no node that reads a copy
+ROTATED = 3  # of plans that rotate, which older programs must not take for others
+READ = (1, 2, 3)  # version 1 has no digests, and names no node that reads a copy
 LARGEST = 256 << 20  # bytes of a plan
 POSITIONS = 1 << 40  # of an axis, more than there can be
 
@@ -50,6 +52,7 @@ class Plan:
     )  # what the graph computes -> tensors, of which
     digests: Mapping[str, str] | None = None  # tensor of the pruned model -> sha256; None: not bound to a model
     content: str | None = None  # sha256 of the pruned model but for its own metadata; None likewise
+    rotation: Rotation = field(default_factory=Rotation)  # bases that widths were brought into before they were cut
 
     @property
     def kept(self) -> dict[str, np.ndarray]:
@@ -61,8 +64,10 @@ class Plan:
         return f"<Plan: {stay:,} of {width:,} channels in {len(self.groups)} groups stay>"
 
     def to_json(self) -> dict[str, Any]:
+        turned = {"alignment": self.alignment.to_json()} if self.alignment else {}
+        turned |= {"rotation": self.rotation.to_json()} if self.rotation else {}
         return {
-            "version": VERSION,
+            "version": ROTATED if self.rotation else VERSION,
             "source": dict(self.source),
             "groups": [
                 {"name": g.name, "channels": g.channels, "keep": list(g.keep), "members": list(g.members)}
@@ -78,7 +83,7 @@ class Plan:
             "digests": None if self.digests is None else dict(self.digests),
             "content": self.content,
             "options": dict(self.options),
-        } | ({"alignment": self.alignment.to_json()} if self.alignment else {})
+        } | turned
 
     @classmethod
     def from_json(cls, data: Any) -> "Plan":
@@ -112,6 +117,7 @@ class Plan:
                 _texts(data.get("computed", {})),
                 None if (found := data.get("digests")) is None else {str(k): _text(v) for k, v in found.items()},
                 None if data.get("content") is None else _text(data["content"]),
+                Rotation.from_json(data.get("rotation", {})),
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UsageError(f"this is no onnxprune plan: {type(error).__name__} {error}") from None

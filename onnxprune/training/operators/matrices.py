@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from onnxprune.model.contrib import matrix_axes
+from onnxprune.operators.products import matrix_axes
 from onnxprune.training.operators.activations import fused
 from onnxprune.training.operators.table import Node, differentiable
 

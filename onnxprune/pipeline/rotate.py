@@ -1,0 +1,145 @@
+"""Before channels are chosen: widths that only linear maps touch are brought into the basis in which they cut best."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+
+from onnxprune.channels.dependencies import Dependencies
+from onnxprune.errors import ModelError
+from onnxprune.pipeline.calibration import calibration
+from onnxprune.pipeline.choose import whole_groups
+from onnxprune.pipeline.filters import Weights
+from onnxprune.pipeline.repair import needs_samples, one_thread
+from onnxprune.pipeline.run import Run, analysis_of
+from onnxprune.runtime.verify import Proof, prove
+from onnxprune.surgery.rotation.attention import attention_sites
+from onnxprune.surgery.rotation.moments import bases
+from onnxprune.surgery.rotation.sites import Graph, Site
+from onnxprune.surgery.rotation.streams import stream_sites
+from onnxprune.surgery.rotation.turn import Rotation, name_of, rotated, rotation_of
+
+if TYPE_CHECKING:
+    from onnxprune.pipeline.trials import Lab
+
+NOT_EQUAL = "the rotated network is not the original"
+
+
+@dataclass(frozen=True)
+class Rotatable:
+    """A network as it is before it is rotated, and the widths of it that can be."""
+
+    model: onnx.ModelProto
+    deps: Dependencies
+    sites: tuple[Site, ...]
+    heads: str  # how attention is cut
+
+    @property
+    def graph(self) -> Graph:
+        return Graph(self.model, self.deps)
+
+
+def rotatable(run: Run) -> Rotatable:
+    """The widths that can be rotated.
+
+    Those of heads can where every head loses the same share.  That is chosen where the user leaves it open, unless
+    layers can lose whole heads that cannot lose such a share, or not in a basis of their own.
+    """
+    whole = run.request.heads != "dims"
+    streams = stream_sites(Graph(run.model.proto, run.deps))
+    found = Rotatable(run.model.proto, run.deps, tuple(streams), run.request.heads)
+    if whole and run.request.heads != "auto":
+        return found
+    deps = analysis_of(run.model, run.request.changed(heads="dims"), run.shapes) if whole else run.deps
+    graph = Graph(run.model.proto, deps)
+    heads = attention_sites(graph)
+    if not heads or (whole and not _covered(run.deps, deps, {s.group for s in heads})):
+        return found
+    return Rotatable(run.model.proto, deps, (*heads, *stream_sites(graph)), "dims")
+
+
+def _covered(whole: Dependencies, dims: Dependencies, turned: Collection[str]) -> bool:
+    """Whether all that whole heads can be cut of can lose a share of every head, in a basis of its own."""
+    before = {(g.name, len(g)) for g in whole.groups}
+    one, two = ({(s.source, s.axis) for g in deps.groups for s in g.slots} for deps in (whole, dims))
+    return one <= two and all(g.name in turned for g in dims.groups if (g.name, len(g)) not in before)
+
+
+def rotate(run: Run, lab: Lab) -> Lab:
+    """The lab with the network in the bases in which it cuts best, where a repair on samples is to follow.
+
+    The rotated network is proven to be the original, and takes its place in the run.
+    """
+    request = run.request
+    if request.method != "obs" or not needs_samples(request.compensate):
+        return lab
+    found = rotatable(run)
+    left = whole_groups(found.deps, request) if found.sites else {}
+    sites = [s for s in found.sites if s.group not in left]
+    if not sites:
+        return lab
+    try:
+        with run.stage("choose channels"), one_thread():
+            feeds = calibration(lab).feeds
+            made = bases(found.graph, sites, feeds, run.progress)
+    except ModelError:
+        if lab.data is not None:
+            raise
+        return lab  # nothing to be measured on, which the choice will tell
+    if not turn(run, replace(found, sites=tuple(sites)), rotation_of(sites, made)):
+        return lab
+    worth = {s.group: np.zeros(len(run.deps.group(s.group))) for s in sites if s.read is not None}
+    for site, basis in zip(sites, made, strict=True):
+        if site.group in worth:
+            worth[site.group][site.channels] += basis.energy.sum(axis=0)
+    weights = Weights(run.model.proto, run.deps)
+    return replace(lab, model=run.model.proto, deps=run.deps, weights=weights, request=run.request, worth=worth)
+
+
+def turn(run: Run, found: Rotatable, rotation: Rotation) -> bool:
+    """Go on with the rotated model, if it gives what the original gives."""
+    model = rotated(found.graph, found.sites, rotation)
+    if run.request.verify and not prove(found.model, model, run.stimuli()).passed:
+        run.warnings.append(f"nothing was rotated: {NOT_EQUAL} up to rounding")
+        return False
+    run.own = run.own or found.model
+    run.upright, run.rotation = found, rotation
+    run.request = run.request.changed(heads=found.heads)
+    run.model = replace(run.model, proto=model)
+    run.deps = analysis_of(run.model, run.request, run.shapes)
+    return True
+
+
+def settle(run: Run, lab: Lab, kept: Collection[str]) -> None:
+    """Turn back what has lost nothing."""
+    if (found := run.upright) is None:
+        return
+    stay = {name_of(s) for s in found.sites if s.group in kept}
+    run.rotation = Rotation({name: a for name, a in run.rotation.bases.items() if name in stay})
+    lab.model = rotated(found.graph, found.sites, run.rotation)
+    lab.weights = Weights(lab.model, run.deps)
+    run.model, run.upright = replace(run.model, proto=lab.model), None
+    if stay:
+        run.notes.append(f"{len(stay)} widths that only linear maps touch were rotated before they were cut")
+
+
+def repeat(run: Run, rotation: Rotation) -> Proof | None:
+    """Rotate as a plan says; the proof that it changes nothing, where it was asked for.
+
+    Raises:
+        UsageError: the network has no such widths.
+        CheckFailed: the rotated network is not the original.
+    """
+    if not rotation:
+        return None
+    found = rotatable(run)
+    model = rotated(found.graph, found.sites, rotation)
+    proof = prove(found.model, model, run.stimuli()).require(NOT_EQUAL) if run.request.verify else None
+    run.own = run.own or found.model
+    run.rotation, run.model = rotation, replace(run.model, proto=model)
+    run.deps = analysis_of(run.model, run.request, run.shapes)
+    return proof

@@ -1,0 +1,198 @@
+"""Where the positions of a width go.
+
+Positions of the width are followed through all that only moves elements, as an array of integers that stands for the
+value, from the layer that makes them to the product that takes them in.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from onnxprune.model.static import attributes_of
+from onnxprune.operators.registry import MALFORMED, OPERATORS
+from onnxprune.surgery.rotation.sites import Array, Graph, Sensor
+
+LARGEST = 1 << 24  # elements of an array of positions
+SIZES = frozenset({"Shape", "Size"})  # tell nothing of the elements
+MAKERS = frozenset({"MatMul", "Gemm"})
+
+
+def _split(x: Sequence[Array], a: Mapping[str, Any]) -> list[Array]:
+    axis = a.get("axis", 0)
+    sizes = a.get("split", x[1] if len(x) > 1 else None)
+    parts = a.get("num_outputs", a[OUTPUTS])
+    return np.array_split(x[0], parts if sizes is None else np.cumsum(sizes)[:-1].tolist(), axis)
+
+
+def _flatten(x: Sequence[Array], a: Mapping[str, Any]) -> Array:
+    axis = a.get("axis", 1)
+    return x[0].reshape(int(np.prod(x[0].shape[:axis])), -1)
+
+
+OUTPUTS = "outputs of the node"  # beside its attributes
+MOVES: dict[str, Callable[[Sequence[Array], Mapping[str, Any]], Any]] = {
+    **{n: OPERATORS[n].value for n in "Reshape Transpose Slice Gather Squeeze Unsqueeze Identity".split()},
+    "Dropout": lambda x, _: x[0],
+    "Split": _split,
+    "Flatten": _flatten,
+}
+
+
+@dataclass(frozen=True)
+class End:
+    """Where positions arrive.
+
+    ids: the position that each element of the value is, in the shape of the value.
+    heads: (blocks, width) as they were mixed over the tokens on the way.
+    mixed: where the outcome of that is seen.
+    """
+
+    node: int
+    place: int
+    value: str
+    ids: Array
+    heads: Array | None = None
+    mixed: Sensor | None = None
+
+
+@dataclass(frozen=True)
+class Maker:
+    """A layer that makes widths: where its weights and biases have them."""
+
+    node: int
+    value: str
+    places: tuple[tuple[str, int], ...]  # (key, axis)
+    ends: tuple[End, ...]
+
+
+def maker_of(graph: Graph, k: int) -> Maker | None:
+    """A product with weights of its own whose output goes to products, or None."""
+    node = graph.deps.nodes[k]
+    if node.path or node.proto.op_type not in MAKERS or (weight := graph.use(k, 1)) is None or len(weight.axes) != 2:
+        return None
+    attributes = attributes_of(node.proto)
+    axis = 0 if attributes.get("transB", 0) else 1
+    places = [(weight.source, axis)]
+    shape = graph.shape(node.outputs[0])
+    width = weight.axes[axis].size
+    if shape is None or np.prod(shape, dtype=float) > LARGEST or shape[-1] != width:
+        return None
+    if len(node.inputs) > 2 and node.inputs[2]:
+        bias = graph.use(k, 2)
+        if bias is None or bias.axes[-1].size != width:
+            return None
+        places.append((bias.source, len(bias.axes) - 1))
+    ids = np.broadcast_to(np.arange(width), shape)
+    walk = _Walk(graph, [], places)
+    walk.on(End(k, 0, node.outputs[0], ids))
+    return Maker(k, node.outputs[0], tuple(walk.places), tuple(walk.ends))
+
+
+@dataclass
+class _Walk:
+    """Positions on their way, and where they have arrived."""
+
+    graph: Graph
+    ends: list[End]
+    places: list[tuple[str, int]]
+
+    def on(self, start: End) -> None:
+        """Follow a value to all that takes it."""
+        todo = [start]
+        while todo:
+            at = todo.pop()
+            if at.value in self.graph.outputs:
+                self.ends.append(replace(at, node=-1))
+            for k, place in self.graph.takers.get(at.value, ()):
+                todo += self._through(replace(at, node=k, place=place))
+
+    def _through(self, at: End) -> list[End]:
+        """What a node makes of the positions; nothing where they have arrived."""
+        node = self.graph.deps.nodes[at.node]
+        kind = node.proto.op_type
+        if kind in SIZES and not node.path:
+            return []
+        outs = None if node.path or node.proto.domain not in ("", "ai.onnx") else self._step(at, kind)
+        if outs is None:
+            self.ends.append(at)
+            return []
+        named = zip(node.outputs, outs, strict=False)
+        return [
+            replace(at, value=key, ids=ids) if isinstance(ids, np.ndarray) else replace(ids, value=key)
+            for key, ids in named
+            if key
+        ]
+
+    def _step(self, at: End, kind: str) -> list[Any] | None:
+        node = self.graph.deps.nodes[at.node]
+        if kind in MOVES and at.place == 0:
+            inputs = [at.ids, *(self.graph.known(key) for key in node.inputs[1:] if key)]
+            if kind != "Dropout" and any(x is None for x in inputs):
+                return None
+            attributes = {**attributes_of(node.proto), OUTPUTS: len(node.outputs)}
+            try:
+                found = MOVES[kind](inputs, attributes)  # type: ignore[arg-type]
+            except MALFORMED:
+                return None
+            return None if found is None else found if isinstance(found, list) else [found]
+        if kind in ("Mul", "Div") and self._scalar(node.inputs[1 - at.place]) and (kind == "Mul" or at.place == 0):
+            return [at.ids]
+        if kind in ("Add", "Sub") and at.heads is None and self._biased(at):
+            return [at.ids]
+        return self._mixed(at) if kind == "MatMul" else None
+
+    def _scalar(self, key: str) -> bool:
+        shape = self.graph.shape(key)
+        return shape is not None and np.prod(shape, dtype=int) == 1
+
+    def _biased(self, at: End) -> bool:
+        """Whether a bias of the layer is added, one number for each position in their own order."""
+        use = self.graph.use(at.node, 1 - at.place)
+        own = at.ids.reshape(-1, at.ids.shape[-1])
+        if use is None or not (own == np.arange(own.shape[1])).all() or own.shape[1] != int(own.max()) + 1:
+            return False
+        sizes = [x.size for x in use.axes]
+        if not sizes or sizes[-1] != own.shape[1]:
+            return False
+        self.places.append((use.source, len(sizes) - 1))
+        return True
+
+    def _mixed(self, at: End) -> list[Any] | None:
+        """The context, where a product mixes the tokens and leaves the width alone; None for all other products."""
+        node = self.graph.deps.nodes[at.node]
+        shape = self.graph.shape(node.outputs[0])
+        if at.heads is not None or node.inputs[1 - at.place] in self.graph.tensors or shape is None or at.ids.ndim < 2:
+            return None
+        axis = -1 if at.place == 1 else -2  # the one that the product keeps
+        heads = heads_along(at.ids, axis)
+        other = -3 - axis
+        if heads is None or heads.shape[0] == 0 or (np.take(at.ids, [0], other) != at.ids).any():
+            return None
+        ids = np.broadcast_to(np.take(at.ids, [0], other), shape)
+        return [replace(at, ids=ids, heads=heads, mixed=sensor_of(node.outputs[0], ids, axis))]
+
+
+def heads_along(ids: Array, axis: int) -> Array | None:
+    """(blocks, width) of positions along an axis that are the same along all others but one, that of the blocks."""
+    moved = np.moveaxis(ids, axis, -1)
+    for k in range(moved.ndim - 1):
+        first = moved.take([0], k)
+        moved = first if (first == moved).all() else moved
+    if sum(n > 1 for n in moved.shape[:-1]) > 1 or moved.shape[-1] < 2:
+        return None
+    found = moved.reshape(-1, moved.shape[-1])
+    return found if np.unique(found).size == found.size else None
+
+
+def block_axis(ids: Array, axis: int) -> int | None:
+    """The axis of the blocks of a value; None where there is one block."""
+    axes = [k for k in range(ids.ndim) if k != axis % ids.ndim]
+    return next((k for k in axes if (ids.take([0], k) != ids).any()), None)
+
+
+def sensor_of(value: str, ids: Array, axis: int) -> Sensor:
+    """Where positions are seen in a value that has them along an axis."""
+    block = block_axis(ids, axis)
+    return Sensor(value, axis % ids.ndim, block, 1 if block is None else ids.shape[block])

@@ -1,0 +1,83 @@
+"""Second moments of widths over samples, batch by batch in one session: nothing is held but the sums."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import onnx
+
+from onnxprune.runtime.session import make_session
+from onnxprune.surgery.recovery.runner import THREADS, Feeds
+from onnxprune.surgery.rotation.basis import Basis, basis_of
+from onnxprune.surgery.rotation.sites import Array, Graph, Sensor, Site
+
+Tell = Callable[[str, int, int], None]
+
+
+def bases(graph: Graph, sites: Sequence[Site], feeds: Feeds, progress: Tell = lambda *_: None) -> list[Basis]:
+    """The best basis of each site on samples.
+
+    Args:
+        feeds: in batches, at least one.
+
+    Raises:
+        ModelError: the network cannot be run on the samples.
+    """
+    sums = [_Sums.of(site) for site in sites]
+    names = list(dict.fromkeys(s.value for x in sums for s in x.sensors))
+    session = make_session(graph.model, providers="cpu", threads=THREADS, optimize=True, taps=_taps(graph.model, names))
+    for k, feed in enumerate(feeds):
+        progress("second moments of widths that can be rotated", k, len(feeds))
+        given = session.run(feed, names)
+        for x in sums:
+            x.add(given)
+    return [x.basis(graph) for x in sums]
+
+
+def _taps(model: onnx.ModelProto, names: Sequence[str]) -> list[str]:
+    outputs = {v.name for v in model.graph.output}
+    return [n for n in names if n not in outputs]
+
+
+class _Sums:
+    """Sums over rows of one site."""
+
+    def __init__(self, site: Site, sensors: tuple[Sensor, ...]) -> None:
+        blocks, width = site.shape
+        self.site, self.sensors = site, sensors
+        self.count = np.zeros(len(sensors))
+        self.first = np.zeros((len(sensors), blocks, width))
+        self.second = np.zeros((len(sensors), blocks, width, width))
+
+    @classmethod
+    def of(cls, site: Site) -> "_Sums":
+        return cls(site, (*site.made, *((site.read,) if site.read else ())))
+
+    def add(self, given: dict[str, Array]) -> None:
+        for k, sensor in enumerate(self.sensors):
+            array = given[sensor.value]
+            if sensor is self.site.read and self.site.still is not None:
+                array = array - array.mean(axis=self.site.still, keepdims=True)
+            rows = sensor.rows(array)
+            self.count[k] += rows.shape[1]
+            self.first[k] += rows.sum(axis=1)
+            self.second[k] += rows.transpose(0, 2, 1) @ rows
+
+    def basis(self, graph: Graph) -> Basis:
+        second, first = self.second / self.count[:, None, None, None], self.first / self.count[:, None, None]
+        if self.site.read is not None:
+            return basis_of(second[0], second[1])
+        if self.site.centred:
+            second = second - first[..., :, None] * first[..., None, :]
+        made = sum(m / max(float(np.trace(m, axis1=-2, axis2=-1).sum()), 1e-30) for m in second)
+        return basis_of(np.asarray(made), _read_by_weights(graph, self.site, np.asarray(made)))
+
+
+def _read_by_weights(graph: Graph, site: Site, made: Array) -> Array:
+    """What all layers that take a width in make of it, each as a share of its output: (blocks, width, width)."""
+    total = np.zeros_like(made)
+    for place in site.places:
+        if not place.along:
+            rows = place.rows(site.values.get(place.key, graph.read(place.key)))
+            gram = rows @ rows.transpose(0, 2, 1)
+            total += gram / max(float(np.einsum("bij,bji->", gram, made)), 1e-30)
+    return total

@@ -1,0 +1,179 @@
+"""Widths that only linear maps touch, and where in the file and in the values of the network such a width lies."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import onnx
+
+from onnxprune.channels.dependencies import Dependencies, Use
+from onnxprune.surgery.copying import tensors_of
+from onnxprune.surgery.tensors import read_tensor
+
+Array = np.ndarray
+
+FLOATS = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE})  # precise enough to hold a product of weights
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a width lies on one axis of a tensor of the file.
+
+    positions: (blocks, width); blocks are the heads of an attention, each with a basis of its own.
+    along: whether the tensor makes the width (u becomes Aᵀu) or takes it in (u becomes A⁻¹u).
+    factor: (width,), what its elements are multiplied by before.
+    """
+
+    key: str
+    axis: int
+    positions: Array
+    along: bool
+    factor: Array | None = None
+
+    def turned(self, tensor: Array, basis: Array, inverse: Array) -> Array:
+        """The tensor in the other basis; basis and inverse are (blocks, width, width)."""
+        out = np.moveaxis(tensor.astype(np.float64), self.axis, -1).copy()
+        for at, a, b in zip(self.positions, basis, inverse, strict=True):
+            part = out[..., at] if self.factor is None else out[..., at] * self.factor
+            out[..., at] = part @ (a if self.along else b.T)
+        return np.moveaxis(out, -1, self.axis)
+
+    def rows(self, tensor: Array) -> Array:
+        """What the tensor makes of the width, or makes the width of: (blocks, width, all else)."""
+        lines = np.moveaxis(tensor.astype(np.float64), self.axis, 0).reshape(tensor.shape[self.axis], -1)
+        found = lines[self.positions]
+        return found if self.factor is None else found * self.factor[:, None]
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """A value in which a width can be seen.
+
+    axis: that of the width; block: that of its blocks, which stand behind each other, or None where there is one.
+    order: (width,), positions on the axis.
+    factor: (width,), what the value has to be divided by.
+    """
+
+    value: str
+    axis: int
+    block: int | None = None
+    blocks: int = 1
+    order: Array | None = None
+    factor: Array | None = None
+
+    def rows(self, array: Array) -> Array:
+        """(blocks, rows, width), in double precision."""
+        found = array.astype(np.float64)
+        if self.block is None:
+            found = np.moveaxis(found, self.axis, -1)
+        else:  # other samples may lie on the same axis, ahead of the blocks of each
+            found = np.moveaxis(found, (self.block, self.axis), (-2, -1))
+        found = found.reshape(-1, self.blocks, found.shape[-1]).transpose(1, 0, 2)
+        found = found if self.order is None else found[..., self.order]
+        return found if self.factor is None else found / self.factor
+
+
+@dataclass(frozen=True)
+class Site:
+    """A width of a group of channels that may take any basis.
+
+    group: that loses it, channel by channel.
+    channels: (width,), which channel of the group each position of the width is.
+    places: tensors that change with the basis.
+    values: tensors that take other elements before, such as the scales of a BatchNormalization.
+    made: where the width is seen as it is made.
+    read: where it is seen as it is read, if by another value, the keys of an attention; else it is by weights.
+    still: axis of `read` along which a constant makes no difference, that of the tokens under a softmax.
+    """
+
+    group: str
+    channels: Array
+    places: tuple[Place, ...]
+    made: tuple[Sensor, ...]
+    read: Sensor | None = None
+    still: int | None = None
+    centred: bool = True
+    values: Mapping[str, Array] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(blocks, width)."""
+        blocks, width = self.places[0].positions.shape
+        return blocks, width
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What both searches want to know of a network."""
+
+    model: onnx.ModelProto
+    deps: Dependencies
+
+    @cached_property
+    def tensors(self) -> Mapping[str, onnx.TensorProto]:
+        return tensors_of(self.model)
+
+    @cached_property
+    def takers(self) -> Mapping[str, list[tuple[int, int]]]:
+        """Nodes that take a value and at which input, by position in the analysis."""
+        found: dict[str, list[tuple[int, int]]] = {}
+        for k, node in enumerate(self.deps.nodes):
+            for place, key in enumerate(node.inputs):
+                if key:
+                    found.setdefault(key, []).append((k, place))
+        return found
+
+    @cached_property
+    def outputs(self) -> frozenset[str]:
+        return frozenset(v.name for v in self.model.graph.output)
+
+    @cached_property
+    def _served(self) -> Counter[str]:
+        return Counter(u.source for u in self.deps.uses)
+
+    @cached_property
+    def touched(self) -> Mapping[str, list[int]]:
+        """Nodes that take or give something of a group of channels, by its name and in their order."""
+        deps = self.deps
+        owner = np.full(int(deps.component.max()) + 1, -1)
+        for g, group in enumerate(deps.groups):
+            owner[group.components] = g
+        inside = {key: _owners(owner, deps.component, v.axes) for key, v in deps.values.items() if v is not None}
+        found: dict[str, list[int]] = {g.name: [] for g in deps.groups}
+        for k, node in enumerate(deps.nodes):
+            axes = [u.axes for u in deps.uses_at.get(k, ())]
+            near = {g for key in (*node.inputs, *node.outputs) for g in inside.get(key, ())}
+            for g in sorted(near.union(*(_owners(owner, deps.component, a) for a in axes))):
+                found[deps.groups[g].name].append(k)
+        return found
+
+    def use(self, k: int, place: int) -> Use | None:
+        """The tensor of the main graph that node k takes there, and nobody else: one that may change."""
+        found = next((u for u in self.deps.uses_at.get(k, ()) if u.input == place), None)
+        if found is None or self._served[found.source] != 1:
+            return None
+        source = self.deps.sources[found.source]
+        fits = source.dtype in FLOATS and source.kind != "fill" and not source.path and found.source in self.tensors
+        return found if fits else None
+
+    def read(self, key: str) -> Array:
+        """The elements of a tensor of the file."""
+        return read_tensor(self.tensors[key])
+
+    def known(self, key: str) -> Array | None:
+        """A small constant, at the sizes of the analysis."""
+        found = self.deps.statics.constants.get(key)
+        return self.read(key) if found is None and key in self.tensors else found
+
+    def shape(self, key: str) -> tuple[int, ...] | None:
+        """The shape of a value, at the sizes of the analysis."""
+        found = self.deps.statics.shapes.get(key)
+        return None if found is None else tuple(found)
+
+
+def _owners(owner: Array, component: Array, axes: Sequence[Array]) -> set[int]:
+    """The groups that have channels on some axes."""
+    wide = [np.unique(owner[component[x]]) for x in axes if x.size > 1]
+    return {int(g) for found in wide for g in found if g >= 0}

@@ -1,0 +1,283 @@
+"""Linear bottlenecks and residual streams: groups of channels that no activation ever sees.
+
+Every value that carries such channels is the stream times a factor per channel: a BatchNormalization or a scale, on the
+way in or out, becomes part of the weights on its far side, and what is left of it adds a constant.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from onnx import numpy_helper
+
+from onnxprune.channels.dependencies import Group
+from onnxprune.operators.roles import Role
+from onnxprune.model.static import attributes_of
+from onnxprune.surgery.rotation.sites import Array, Graph, Place, Sensor, Site
+
+WIDEST = 1024  # channels of a stream beyond which its moments take too long
+LEAST = 4  # channels below which there is nothing to be gained
+ALIKE = 1e-6  # relative difference of factors that have to be the same
+
+
+class Bent(Exception):
+    """Something that is no linear map, or no map that is the same for all channels, touches the channels."""
+
+
+def stream_sites(graph: Graph) -> list[Site]:
+    """All groups of channels that only linear maps touch."""
+    found = (_site(graph, group) for group in graph.deps.groups if _plain(graph, group))
+    return [site for site in found if site is not None]
+
+
+def _plain(graph: Graph, group: Group) -> bool:
+    """Whether each channel has one position everywhere, and operators touch it that may be linear."""
+    single = all(s.positions.shape[1] == 1 and not s.role & Role.DEPTHWISE for s in group.slots)
+    nodes = (graph.deps.nodes[k] for k in graph.touched[group.name])
+    return single and LEAST <= len(group) <= WIDEST and all(n.proto.op_type in VISITS and not n.path for n in nodes)
+
+
+def _site(graph: Graph, group: Group) -> Site | None:
+    try:
+        return _Stream(graph, group).site()
+    except Bent:
+        return None
+
+
+@dataclass(frozen=True)
+class Link:
+    """That one value is another one times a factor per channel."""
+
+    one: str
+    other: str
+    factor: Array | None = None
+
+
+@dataclass
+class _Stream:
+    """A group under examination: all nodes that touch it, and what they say."""
+
+    graph: Graph
+    group: Group
+    links: list[Link] = field(default_factory=list)
+    making: list[tuple[str, int, str]] = field(default_factory=list)  # (tensor, axis, value that it is part of)
+    taking: list[tuple[str, int, str]] = field(default_factory=list)
+    values: dict[str, Array] = field(default_factory=dict)  # tensors that take other elements
+    shifts: list[tuple[str, Array, str]] = field(default_factory=list)  # (tensor, constant as it is, value)
+
+    def __post_init__(self) -> None:
+        deps = self.graph.deps
+        self.channel = np.full(int(deps.component.max()) + 1, -1)
+        self.channel[self.group.components] = np.arange(len(self.group))
+        self.axes: dict[str, tuple[int, Array]] = {}
+
+    # --- which axis carries the channels -------------------------------------
+
+    def axis(self, key: str) -> int | None:
+        """The axis of a value on which the channels lie; None where it has none of them.  Raises Bent."""
+        value = self.graph.deps.values.get(key)
+        if value is None:
+            return None
+        lies = [k for k, x in enumerate(value.axes) if (self.channel[self.graph.deps.component[x]] >= 0).any()]
+        if not lies:
+            return None
+        order = self.channel[self.graph.deps.component[value.axes[lies[0]]]]
+        if len(lies) > 1 or value.tangle is not None or not self._whole(order):
+            raise Bent
+        self.axes[key] = lies[0], order
+        return lies[0]
+
+    def _whole(self, order: Array) -> bool:
+        return order.size == len(self.group) and np.array_equal(np.sort(order), np.arange(len(self.group)))
+
+    def own(self, k: int, place: int) -> tuple[str, int] | None:
+        """The tensor that node k takes there and its axis of the channels; None where it has none.  Raises Bent."""
+        uses = [u for u in self.graph.deps.uses_at.get(k, ()) if u.input == place]
+        for use in uses:
+            lies = [a for a, x in enumerate(use.axes) if (self.channel[self.graph.deps.component[x]] >= 0).any()]
+            if not lies or (self.graph.deps.sources[use.source].kind == "fill" and self._nothing(use.source)):
+                return None
+            if self.graph.use(k, place) is None or len(lies) > 1:
+                raise Bent
+            return use.source, lies[0]
+        return None
+
+    def positions(self, key: str, axis: int) -> Array:
+        """(1, width): where the channels lie in a tensor, in the order of the group."""
+        slot = next((s for s in self.group.slots if s.source == key and s.axis == axis), None)
+        if slot is None or slot.positions.shape[1] != 1:
+            raise Bent
+        return slot.positions[:, 0][None]
+
+    # --- what the nodes do ---------------------------------------------------
+
+    def site(self) -> Site | None:
+        """The stream as a width that may take any basis; None where nothing takes it in.  Raises Bent."""
+        for k in self.graph.touched[self.group.name]:
+            node = self.graph.deps.nodes[k]
+            keys = [key for key in (*node.inputs, *node.outputs) if key and key not in self.graph.tensors]
+            carrying = [key for key in dict.fromkeys(keys) if self.axis(key) is not None]
+            if any(key in self.graph.outputs for key in carrying) or node.proto.domain not in ("", "ai.onnx"):
+                raise Bent
+            VISITS[node.proto.op_type](self, k)
+        return self._made() if self.making and self.taking else None
+
+    def data(self, k: int) -> tuple[list[str], str]:
+        """Values with channels that a node takes, and the one that it gives.  Raises Bent where that has none."""
+        node = self.graph.deps.nodes[k]
+        taken = [key for key in node.inputs if key and key in self.axes]
+        if not all(key in self.axes for key in node.outputs if key):
+            raise Bent
+        return taken, node.outputs[0]
+
+    def passing(self, k: int) -> None:
+        """A node that does the same to all channels."""
+        taken, _ = self.data(k)
+        for key in self.graph.deps.nodes[k].outputs:
+            self.links += [Link(key, x) for x in taken if key]
+        for place in range(len(self.graph.deps.nodes[k].inputs)):
+            if (found := self.own(k, place)) is not None:
+                self.making.append((*found, self.graph.deps.nodes[k].outputs[0]))
+
+    def adding(self, k: int) -> None:
+        """A sum of values of the stream and of constants along it."""
+        for place, key in enumerate(self.graph.deps.nodes[k].inputs):
+            if key not in self.axes and self.own(k, place) is None and not self._nothing(key):
+                raise Bent
+        self.passing(k)
+
+    def _nothing(self, key: str) -> bool:
+        """Whether a value is zero everywhere."""
+        maker = self.graph.deps.maker(key)
+        known = self.graph.known(key)
+        filled = maker is not None and maker.proto.op_type == "ConstantOfShape"
+        fill = attributes_of(maker.proto).get("value") if maker is not None and filled else None
+        if filled:
+            return fill is None or not np.any(numpy_helper.to_array(fill))
+        return known is not None and not known.any()
+
+    def filling(self, k: int) -> None:
+        """A constant of the same number everywhere: only zero is the same in any basis."""
+        if not self._nothing(self.graph.deps.nodes[k].outputs[0]):
+            raise Bent
+
+    def scaling(self, k: int) -> None:
+        """A product with one number for all channels, or with a constant one for each."""
+        node = self.graph.deps.nodes[k]
+        taken, out = self.data(k)
+        factors = [f for place in range(2) if (f := self.own(k, place)) is not None]
+        if len(taken) != 1 or (node.proto.op_type == "Div" and node.inputs[0] != taken[0]):
+            raise Bent
+        if not factors:
+            self.links.append(Link(out, taken[0]))
+            return
+        key, axis = factors[0]
+        array = self.graph.read(key).astype(np.float64)
+        if array.size != len(self.group):
+            raise Bent
+        factor = array.ravel()[self.positions(key, axis)[0]]
+        self.values[key] = np.ones_like(array)
+        whole = np.where(factor == 0, np.nan, factor)
+        self._linked(out, taken[0], whole if node.proto.op_type == "Mul" else 1 / whole)
+
+    def _linked(self, out: str, value: str, factor: Array) -> None:
+        if not (np.isfinite(factor).all() and factor.all()):
+            raise Bent
+        self.links.append(Link(out, value, factor))
+
+    def normalising(self, k: int) -> None:
+        """A BatchNormalization: a factor, which goes into the weights around it, and a constant, which it keeps."""
+        node, attributes = self.graph.deps.nodes[k], attributes_of(self.graph.deps.nodes[k].proto)
+        taken, out = self.data(k)
+        keys = [found[0] if (found := self.own(k, place)) else "" for place in range(1, 5)]
+        several = sum(bool(key) for key in node.outputs) > 1 or attributes.get("spatial", 1) == 0
+        if not all(keys) or taken != [node.inputs[0]] or several or attributes.get("training_mode", 0):
+            raise Bent
+        at = self.positions(keys[0], 0)[0]
+        gamma, beta, mean, variance = (self.graph.read(key).astype(np.float64)[at] for key in keys)
+        epsilon = attributes.get("epsilon", 1e-5)
+        factor = gamma / np.sqrt(variance + epsilon)
+        ones = np.ones(len(at))
+        self.values |= {keys[0]: ones, keys[2]: 0 * ones, keys[3]: ones - epsilon}
+        self._linked(out, taken[0], factor)
+        self.shifts.append((keys[1], beta - factor * mean, out))
+
+    def multiplying(self, k: int) -> None:
+        """A layer that makes the channels, takes them in, or both; or a product of values that leaves them alone."""
+        node, attributes = self.graph.deps.nodes[k], attributes_of(self.graph.deps.nodes[k].proto)
+        x, y = node.inputs[0], node.outputs[0]
+        if attributes.get("group", 1) != 1 or attributes.get("transA", 0):
+            raise Bent
+        weight = next((u for u in self.graph.deps.uses_at.get(k, ()) if u.input == 1), None)
+        if weight is None:
+            if node.proto.op_type == "MatMul" and len(self.data(k)[0]) == 1:
+                self.passing(k)
+                return
+            raise Bent
+        if self.graph.use(k, 1) is None or (node.proto.op_type == "MatMul" and len(weight.axes) != 2):
+            raise Bent
+        output = 0 if node.proto.op_type == "Conv" or attributes.get("transB", 0) else 1
+        for axis, labels in enumerate(weight.axes):
+            if (self.channel[self.graph.deps.component[labels]] >= 0).any():
+                makes = axis == output
+                (self.making if makes else self.taking).append((weight.source, axis, y if makes else x))
+        if (y in self.axes) != any(v == y and s == weight.source for s, _, v in self.making):
+            raise Bent
+        if len(node.inputs) > 2 and node.inputs[2] and (bias := self.own(k, 2)) is not None:
+            self.making.append((*bias, y))
+
+    # --- the whole -----------------------------------------------------------
+
+    def _made(self) -> Site:
+        factors = self._factors()
+        places = [self._place(key, axis, factors[value], True) for key, axis, value in self.making]
+        places += [self._place(key, axis, factors[value], False) for key, axis, value in self.taking]
+        for key, constant, value in self.shifts:
+            beta = np.zeros(len(self.group))
+            beta[self.positions(key, 0)[0]] = constant
+            self.values[key] = beta
+            places.append(self._place(key, 0, factors[value], True))
+        seen = dict.fromkeys(value for _, _, value in self.taking)
+        sensors = tuple(Sensor(v, self.axes[v][0], None, 1, np.argsort(self.axes[v][1]), factors[v]) for v in seen)
+        channels = np.arange(len(self.group))
+        return Site(self.group.name, channels, tuple(places), sensors, values=self.values)
+
+    def _place(self, key: str, axis: int, factor: Array, along: bool) -> Place:
+        return Place(key, axis, self.positions(key, axis), along, 1 / factor if along else factor)
+
+    def _factors(self) -> dict[str, Array]:
+        """What each value is times the stream.  Raises Bent where two ways to a value disagree."""
+        near: dict[str, list[tuple[str, Array]]] = {}
+        ones = np.ones(len(self.group))
+        for link in self.links:
+            factor = ones if link.factor is None else link.factor
+            near.setdefault(link.other, []).append((link.one, factor))
+            near.setdefault(link.one, []).append((link.other, 1 / factor))
+        root = max(self.axes, key=lambda v: sum(f is ones or bool((f == 1).all()) for _, f in near.get(v, ())))
+        found, todo = {root: ones}, [root]
+        while todo:
+            value = todo.pop()
+            for other, factor in near.get(value, ()):
+                if other not in found:
+                    found[other] = found[value] * factor
+                    todo.append(other)
+                elif np.abs(found[other] - found[value] * factor).max() > ALIKE * np.abs(found[other]).max():
+                    raise Bent
+        if not set(self.axes) <= set(found):
+            raise Bent
+        return found
+
+
+PASSING = (
+    "Identity Dropout Transpose Reshape Flatten Squeeze Unsqueeze Concat Split Slice Gather Expand "
+    "AveragePool GlobalAveragePool ReduceMean ReduceSum"
+).split()
+VISITS: dict[str, Callable[[_Stream, int], None]] = {
+    **dict.fromkeys(PASSING, _Stream.passing),
+    **dict.fromkeys(("Add", "Sub", "Sum"), _Stream.adding),
+    **dict.fromkeys(("Mul", "Div"), _Stream.scaling),
+    "ConstantOfShape": _Stream.filling,
+    "BatchNormalization": _Stream.normalising,
+    **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "MatMul"), _Stream.multiplying),
+    **dict.fromkeys(("Shape", "Size"), lambda *_: None),
+}

@@ -1,0 +1,87 @@
+"""A network in other bases of its linear widths: the same function, in which what matters most comes first."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+
+from onnxprune.errors import UsageError
+from onnxprune.surgery.copying import Replaced, copy_model
+from onnxprune.surgery.rotation.sites import Array, Graph, Site
+from onnxprune.surgery.tensors import read_tensor, write_tensor
+
+if TYPE_CHECKING:
+    from onnxprune.surgery.rotation.basis import Basis
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """The basis of each width that was rotated, by the tensor that makes it and the first position in that.
+
+    Each is (blocks, width, width): A of `rotation.basis`, whose inverse follows.
+    """
+
+    bases: Mapping[str, Array] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.bases)
+
+    def to_json(self) -> dict[str, Any]:
+        """Shapes, and the numbers in double precision, little-endian, in base64."""
+        return {
+            name: {"shape": list(a.shape), "float64": base64.b64encode(a.astype("<f8").tobytes()).decode()}
+            for name, a in self.bases.items()
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> "Rotation":
+        """Read what `to_json` gave.  Raises the errors of Python where it is nothing like it."""
+        found = {}
+        for name, said in data.items():
+            array = np.frombuffer(base64.b64decode(said["float64"], validate=True), "<f8").reshape(said["shape"])
+            if array.ndim != 3 or array.shape[1] != array.shape[2] or not np.isfinite(array).all():
+                raise ValueError(f"the basis of {name!r} is no stack of square matrices")
+            found[str(name)] = array.astype(np.float64)
+        return cls(found)
+
+
+def name_of(site: Site) -> str:
+    """What a rotation calls a width: the tensor that makes it, and the first of its positions in that."""
+    first = site.places[0]
+    return f"{first.key}[{int(first.positions.min())}]"
+
+
+def rotation_of(sites: Sequence[Site], bases: "Sequence[Basis]") -> Rotation:
+    """The rotation that brings each width into its basis."""
+    return Rotation({name_of(s): b.matrix for s, b in zip(sites, bases, strict=True)})
+
+
+def rotated(graph: Graph, sites: Sequence[Site], rotation: Rotation) -> onnx.ModelProto:
+    """A copy of the model with its widths in other bases; it computes the same.
+
+    Raises UsageError where the network has no such width.
+    """
+    own = {name_of(site): site for site in sites}
+    changed: dict[str, Array] = {}
+    for name, matrix in rotation.bases.items():
+        site = own.get(name)
+        if site is None or matrix.shape != (*site.shape, site.shape[1]):
+            raise UsageError(f"the plan rotates {name!r}, which is no such width here; is it for another network?")
+        try:
+            inverse = np.linalg.inv(matrix)
+        except np.linalg.LinAlgError:
+            raise UsageError(f"the plan rotates {name!r} by a matrix that has no inverse") from None
+        changed |= site.values
+        for place in site.places:
+            before = changed[place.key] if place.key in changed else graph.read(place.key)
+            changed[place.key] = place.turned(before, matrix, inverse)
+
+    def replaced(key: str, tensor: onnx.TensorProto) -> Replaced:
+        if key not in changed:
+            return None
+        return [(tensor.name, False, changed[key].astype(read_tensor(tensor).dtype))]
+
+    return copy_model(graph.model, replaced, write_tensor)

@@ -1,0 +1,161 @@
+"""Networks with widths that only linear maps touch, for the tests of the rotation."""
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+TOKENS, HEADS, WIDTH, FEATURES = 6, 2, 8, 24
+
+
+class Net:
+    """A graph under way: nodes with one output each, and random weights."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.nodes: list[onnx.NodeProto] = []
+        self.tensors: list[onnx.TensorProto] = []
+
+    def constant(self, array: np.ndarray, name: str = "") -> str:
+        name = name or f"c{len(self.tensors)}"
+        self.tensors.append(numpy_helper.from_array(np.asarray(array), name))
+        return name
+
+    def weight(self, *shape: int, name: str = "", rank: int | None = None) -> str:
+        """Random weights of unit gain; of a lower rank for a matrix that says so."""
+        array = self.rng.standard_normal(shape) / np.sqrt(shape[0] if len(shape) < 4 else shape[1])
+        if rank is not None:
+            array = array[:, :rank] @ self.rng.standard_normal((rank, shape[1]))
+        return self.constant(array.astype(np.float32), name)
+
+    def __call__(self, op: str, *inputs: str, outputs: int = 1, **attributes: object) -> str:
+        names = [f"v{len(self.nodes)}.{k}" for k in range(outputs)]
+        self.nodes.append(helper.make_node(op, list(inputs), names, name=f"{op}{len(self.nodes)}", **attributes))
+        return names[0]
+
+    def parts(self) -> list[str]:
+        """The outputs of the last node."""
+        return list(self.nodes[-1].output)
+
+    def model(self, y: str, x: tuple[int | str, ...], out: tuple[int | str, ...]) -> onnx.ModelProto:
+        self("Identity", y)
+        self.nodes[-1].output[0] = "y"
+        value = helper.make_tensor_value_info
+        graph = helper.make_graph(
+            self.nodes, "net", [value("x", TensorProto.FLOAT, x)], [value("y", TensorProto.FLOAT, out)], self.tensors
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+
+def dense(
+    net: Net,
+    x: str,
+    outputs: int,
+    inputs: int = FEATURES,
+    *,
+    bias: bool = True,
+    rank: int | None = None,
+    name: str = "",
+) -> str:
+    y = net("MatMul", x, net.weight(inputs, outputs, rank=rank, name=name))
+    return net("Add", y, net.weight(outputs)) if bias else y
+
+
+def split_heads(net: Net, x: str, perm: tuple[int, ...] = (0, 2, 1, 3)) -> str:
+    shape = net.constant(np.array([0, -1, HEADS, WIDTH]))
+    return net("Transpose", net("Reshape", x, shape), perm=perm)
+
+
+def turned_by_position(net: Net, x: str) -> str:
+    """Rotary positions: pairs of features turn by an angle that depends on the token."""
+    half = WIDTH // 2
+    angle = np.arange(TOKENS)[:, None] * 0.5 ** np.arange(half)
+    cos, sin = (net.constant(np.tile(f(angle), 2).astype(np.float32)) for f in (np.cos, np.sin))
+    net("Split", x, outputs=2, axis=-1)
+    a, b = net.parts()
+    other = net("Concat", net("Neg", b), a, axis=-1)
+    return net("Add", net("Mul", x, cos), net("Mul", other, sin))
+
+
+def normalised(net: Net, x: str) -> str:
+    return net("LayerNormalization", x, net.constant(np.ones(WIDTH, np.float32)), axis=-1)
+
+
+def projected(net: Net, x: str, how: str, bias: bool, rank: int | None) -> tuple[str, str, str]:
+    """Queries, keys and values, (n, heads, tokens, width) but for keys, (n, heads, width, tokens), unless `how` is a
+    hindrance between the projection and the product."""
+    inner = HEADS * WIDTH
+    if how == "apart":
+        q, k, v = (dense(net, x, inner, bias=bias, rank=rank, name=n) for n in "qkv")
+        return split_heads(net, q), split_heads(net, k, (0, 2, 3, 1)), split_heads(net, v)
+    if how in ("rotary", "norm"):
+        hindered = {"rotary": turned_by_position, "norm": normalised}[how]
+        q, k, v = (split_heads(net, dense(net, x, inner, bias=bias, name=n)) for n in "qkv")
+        return hindered(net, q), net("Transpose", hindered(net, k), perm=(0, 1, 3, 2)), v
+    fused = dense(net, x, 3 * inner, bias=bias)
+    if how == "split":
+        net("Split", fused, outputs=3, axis=-1)
+        q, k, v = net.parts()
+        return split_heads(net, q), split_heads(net, k, (0, 2, 3, 1)), split_heads(net, v)
+    grid = net("Reshape", fused, net.constant(np.array([0, -1, 3, HEADS, WIDTH])))
+    grid = net("Transpose", grid, perm=(2, 0, 3, 1, 4))
+    q, k, v = (net("Gather", grid, net.constant(np.array(i)), axis=0) for i in range(3))
+    return q, net("Transpose", k, perm=(0, 1, 3, 2)), v
+
+
+def attention(
+    how: str = "apart", *, scale: str = "after", bias: bool = True, rank: int | None = None
+) -> onnx.ModelProto:  # fmt: skip
+    """Attention that is written out, behind a layer and an activation, and before a layer.
+
+    Args:
+        how: projections "apart", fused and "split" or in a "grid", with "rotary" positions or a "norm" behind.
+        scale: "before", on queries, "after", on logits, "divided", or "" for none.
+        rank: of the projections, where they are apart.
+    """
+    net = Net()
+    x = net("Relu", dense(net, "x", FEATURES))
+    q, k, v = projected(net, x, how, bias, rank)
+    factor = net.constant(np.float32(WIDTH**-0.5 if scale != "divided" else WIDTH**0.5))
+    q = net("Mul", q, factor) if scale == "before" else q
+    logits = net("MatMul", q, k)
+    logits = {"after": lambda: net("Mul", logits, factor), "divided": lambda: net("Div", logits, factor)}.get(
+        scale, lambda: logits
+    )()
+    mixed = net("Transpose", net("MatMul", net("Softmax", logits, axis=-1), v), perm=(0, 2, 1, 3))
+    flat = net("Reshape", mixed, net.constant(np.array([0, -1, HEADS * WIDTH])))
+    y = net("Tanh", dense(net, flat, FEATURES, HEADS * WIDTH, bias=bias))
+    out = net("MatMul", y, net.weight(FEATURES, 5))
+    return net.model(out, ("n", TOKENS, FEATURES), ("n", TOKENS, 5))
+
+
+def conv(net: Net, x: str, inputs: int, outputs: int, kernel: int = 1, group: int = 1, norm: bool = True) -> str:
+    weight = net.weight(outputs, inputs // group, kernel, kernel)
+    bias = () if norm else (net.weight(outputs),)
+    y = net("Conv", x, weight, *bias, group=group, pads=[kernel // 2] * 4, kernel_shape=[kernel, kernel])
+    if not norm:
+        return y
+    scales = [net.constant(net.rng.uniform(0.5, 1.5, outputs).astype(np.float32)) for _ in range(2)]
+    means = [net.weight(outputs) for _ in range(2)]
+    return net("BatchNormalization", y, scales[0], means[0], means[1], scales[1])
+
+
+def bottlenecks(*, norm: bool = True, hindrance: str = "", width: int = 8, blocks: int = 2) -> onnx.ModelProto:
+    """Inverted residuals as in MobileNetV2, with BatchNormalization or biases, and a hindrance to the rotation.
+
+    Args:
+        hindrance: "activation" on the stream, or a "depthwise" convolution that reads it; "" for none.
+    """
+    net = Net()
+    x = conv(net, net("Relu", conv(net, "x", 3, 12, 3, norm=norm)), 12, width, norm=norm)
+    for _ in range(blocks):
+        wide = net("Relu", conv(net, x, width, 3 * width, norm=norm))
+        wide = net("Relu", conv(net, wide, 3 * width, 3 * width, 3, 3 * width, norm=norm))
+        x = net("Add", x, conv(net, wide, 3 * width, width, norm=norm))
+        x = net("Relu", x) if hindrance == "activation" else x
+    if hindrance == "depthwise":
+        x = conv(net, x, width, width, 3, width, norm=norm)
+    last = net("Relu", conv(net, x, width, 16, 3, norm=norm))
+    pooled = net("Flatten", net("GlobalAveragePool", last))
+    return net.model(dense(net, pooled, 5, 16), ("n", 3, "h", "w"), ("n", 5))
