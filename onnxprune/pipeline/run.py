@@ -24,10 +24,11 @@ from onnxprune.runtime.accuracy import Metric
 from onnxprune.runtime.data import Dataset, open_data
 from onnxprune.runtime.inputs import KINDS, NORMAL, parse_input_shapes, random_inputs
 from onnxprune.runtime.observe import missing_shapes, observe
+from onnxprune.runtime.proof import Proof
 from onnxprune.runtime.resolve import resolve_shapes
 from onnxprune.runtime.specs import Feed, Spec, model_inputs
 from onnxprune.runtime.stimuli import Stimuli
-from onnxprune.runtime.verify import Proof, prove
+from onnxprune.runtime.verify import prove
 from onnxprune.surgery.align import Alignment, aligned, alignment_of
 
 DATA_FEEDS = 2  # batches of the user's data that the proof runs on

@@ -21,8 +21,9 @@ from onnxprune.pipeline.measure import drift, sessions_of
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Run, analysis_of, start
 from onnxprune.report.summary import DriftRow
+from onnxprune.runtime.proof import Proof
 from onnxprune.runtime.source import Source, Variant
-from onnxprune.runtime.verify import Proof, prove
+from onnxprune.runtime.verify import prove
 from onnxprune.surgery.binding import Weights, bound, compared, content
 from onnxprune.surgery.copying import tensors_of
 from onnxprune.surgery.plan import Plan, check_plan
