@@ -20,8 +20,9 @@ from onnxprune.model.bodies import give_branch, walk_body
 from onnxprune.model.evaluate import LARGEST, MALFORMED, evaluate
 from onnxprune.model.inference import Inference
 from onnxprune.model.nodes import attributes_of, infer_node, note_type
-from onnxprune.model.skeleton import Shape, other_sizes, skeleton_of, smallest_sizes
+from onnxprune.model.skeleton import Shape, other_sizes, sizes_of, skeleton_of
 from onnxprune.model.sound import without_unsound
+from onnxprune.model.thresholds import beyond, thresholds
 
 
 @dataclass
@@ -39,7 +40,7 @@ class Statics:
     inferred: frozenset[str] = frozenset()  # values whose shapes no run has to show
     others: list["Statics"] = field(default_factory=list, repr=False, compare=False)  # at other sizes of what is open
     accepted: list["Statics"] = field(default_factory=list, repr=False, compare=False)  # that the whole network takes
-    least: list["Statics"] = field(default_factory=list, repr=False, compare=False)  # at open sizes of 1
+    edges: list["Statics"] = field(default_factory=list, repr=False, compare=False)  # at very small and large sizes
     inference: Inference = field(default_factory=Inference, repr=False, compare=False)
 
     def fixed_constant(self, key: str) -> np.ndarray | None:
@@ -54,7 +55,7 @@ class Statics:
         """Whether the length of an axis hangs on sizes that the model leaves open, or may do so."""
         if not self.others:
             return False
-        here, found = self.shapes.get(key), [s.shapes[key] for s in (*self.others, *self.least) if key in s.shapes]
+        here, found = self.shapes.get(key), [s.shapes[key] for s in (*self.others, *self.edges) if key in s.shapes]
         return here is None or not found or any(len(s) != len(here) or s[axis] != here[axis] for s in found)
 
 
@@ -77,12 +78,20 @@ def infer(
         if any(map(statics.accepts, statics.others)):
             break
     statics.accepted = list(filter(statics.accepts, statics.others)) or statics.others
-    if statics.others:  # the first eight rows are eight at all sizes but smaller ones
-        statics.least = [infer_once(model, smallest_sizes(model, statics.shapes))]
+    if statics.others:  # the first eight rows are eight at all sizes but smaller ones, and max(H, 150) at all larger
+        statics.edges = [infer_once(model, shapes) for shapes in _edges(model, statics)]
     for other in statics.others:
         other.others = other.accepted = [statics]
-        other.least = statics.least
+        other.edges = statics.edges
     return statics
+
+
+def _edges(model: onnx.ModelProto, statics: Statics) -> Iterator[dict[str, Shape]]:
+    """Sizes of 1, and such as lie beyond the numbers that the graph compares sizes with."""
+    yield sizes_of(model, statics.shapes, lambda n: 1)
+    limits = thresholds(statics.skeleton.graph, statics.constants, frozenset(statics.sampled))
+    if limits:
+        yield sizes_of(model, statics.shapes, partial(beyond, limits))
 
 
 def infer_once(
