@@ -1,5 +1,6 @@
 """Layers as readers: the channels that they take in, the weights for them, and where a bias would stand."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -122,10 +123,9 @@ def grid_of(node: onnx.NodeProto, weights: np.ndarray) -> np.ndarray | None:
     """Weights as (parts, outputs, inputs / parts, taps), a view of them; None where they are no stack of filters."""
     attributes = attributes_of(node)
     group = int(attributes.get("group", 1))
-    if node.op_type == "Conv":
-        return weights.reshape(group, len(weights) // group, weights.shape[1], -1)
-    if node.op_type == "ConvTranspose":
-        return weights.reshape(group, len(weights) // group, weights.shape[1], -1).swapaxes(1, 2)
+    if node.op_type in ("Conv", "ConvTranspose"):
+        grid = weights.reshape(group, len(weights) // group, weights.shape[1], math.prod(weights.shape[2:]))
+        return grid if node.op_type == "Conv" else grid.swapaxes(1, 2)
     if node.op_type in RECURRENT:
         return _rows(weights)
     if weights.ndim != 2:
