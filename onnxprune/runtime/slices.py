@@ -75,8 +75,8 @@ def sliced(name: str, first: np.ndarray, second: np.ndarray | None) -> Slices:
 
 def _identical(one: np.ndarray, two: np.ndarray) -> bool:
     """Whether all elements have the same bits."""
-    raw = (np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in (one, two))
-    return np.array_equal(*raw)
+    a, b = (np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in (one, two))
+    return np.array_equal(a, b)
 
 
 def _largest(array: np.ndarray) -> dict[Axis, np.ndarray]:
