@@ -7,7 +7,7 @@ import onnx
 
 COMPARED = frozenset("Add Clip Equal Greater GreaterOrEqual Less LessOrEqual Max Min Mod Sub Where".split())
 FEW = 8  # elements of a tensor of bounds
-HIGHEST = 1 << 20  # what is larger stands for "to the end"
+HIGHEST = 1 << 16  # what is larger stands for "to the end"
 
 
 def thresholds(graph: onnx.GraphProto, constants: Mapping[str, Any], sampled: frozenset[str]) -> set[int]:
