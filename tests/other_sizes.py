@@ -49,7 +49,29 @@ def masked(model: ModelProto, plan: Mapping[str, Any], pruned: ModelProto) -> Mo
             stays = _stays(array.shape, axes, plan.get("alignment", {}), key)
             array = np.where(stays, array, array.dtype.type(zeros.get(name, 0)))
             tensor.CopyFrom(numpy_helper.from_array(array, name))
+    for name, made in plan.get("computed", {}).items():
+        array = _value(out, name)
+        array = np.where(_stays(array.shape, made["axes"], {}, name), array, array.dtype.type(0))
+        for node in out.graph.node:  # the tensor takes the place of what the graph computes
+            node.output[:] = [f"{n}/whole" if n == name else n for n in node.output]
+        out.graph.initializer.append(numpy_helper.from_array(array, name))
     return out
+
+
+def _value(model: ModelProto, name: str) -> np.ndarray:
+    """What a graph computes from its tensors alone."""
+    makers, needed, waiting = {n: node for node in model.graph.node for n in node.output}, [], [name]
+    while waiting:
+        node = makers.get(waiting.pop())
+        if node is not None and node not in needed:
+            needed.append(node)
+            waiting += node.input
+    part = ModelProto()
+    part.CopyFrom(model)
+    del part.graph.node[:], part.graph.input[:], part.graph.output[:]
+    part.graph.node.extend(node for node in model.graph.node if node in needed)
+    part.graph.output.append(helper.make_empty_tensor_value_info(name))
+    return run(part, {})[0]
 
 
 def _stays(shape: tuple[int, ...], axes: Mapping[str, list[int]], alignment: Mapping[str, Any], key: str) -> np.ndarray:

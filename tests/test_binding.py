@@ -76,15 +76,17 @@ def test_anyone_can_check_a_cut_by_numpy_take(case: str) -> None:
     plan = json.loads(json.dumps(result.plan.to_json()))
     how = checked(model, result.model, plan)
     assert "take" in how.values()
-    for name, made_of in plan["computed"].items():  # the value in the original, from tensors of the checkpoint
-        assert set(made_of) <= tensors(model).keys()
+    assert plan["initializers"].keys() - plan["copies"].keys() <= tensors(model).keys()
+    assert Plan.from_json(plan) == result.plan
+    for name, made in plan["computed"].items():  # the value in the original, from tensors of the checkpoint
+        assert set(made["from"]) <= tensors(model).keys()
         wider = ModelProto.FromString(model.SerializeToString())
         wider.graph.output.append(helper.make_tensor_value_info(name, 1, None))
         feeds = {
             v.name: np.zeros([d.dim_value for d in v.type.tensor_type.shape.dim], np.float32) for v in model.graph.input
         }
         value = run_model(wider, feeds)[-1]
-        for axis, positions in plan["initializers"].get(name, {}).items():
+        for axis, positions in made["axes"].items():
             value = np.take(value, positions, int(axis))
         np.testing.assert_allclose(tensors(result.model)[name], value, rtol=1e-6)
     assert bool(plan["computed"]) == (case == "weights that the graph computes")

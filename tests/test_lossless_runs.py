@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from law import agree
 from law import run as outputs_of
 from onnx import numpy_helper
-from patterns import blocks, convolutions, flow, fused, moves, quantized, rarer, sequences  # noqa: F401  (register the patterns)
+from patterns import blocks, convolutions, exported, flow, fused, moves, quantized, rarer, sequences  # noqa: F401  (register the patterns)
 from patterns.builder import PATTERNS
 from planted import Net, plant, spoiled
 from random_networks import networks
@@ -132,11 +132,12 @@ def test_the_same_bytes_every_time(dead: Path) -> None:
 
 # --- patterns, random networks, networks from the wild -----------------------
 
-LOOKED_AROUND = {  # bodies are not looked into, and fused norms neither
+LOOKED_AROUND = {  # bodies are not looked into, fused norms and counts of heads that open sizes are divided by neither
     "If: branches of the same width",
     "Loop: a residual block in every round",
     "Scan: a recurrent cell",
     "fused embeddings, normalisation and MLP",
+    "samples counted from samples and heads (BLOOM)",
 }
 
 
@@ -154,6 +155,37 @@ def test_the_dead_half_of_every_pattern_goes(name: str) -> None:
     half = {g.name: len(g) // 2 for g in deps.groups}
     left = {g.name: len(found.kept.get(g.name, range(len(g)))) for g in deps.groups}
     assert (left == half or sum(left.values()) <= sum(half.values())) == (name not in LOOKED_AROUND)
+
+
+def test_dead_channels_in_front_of_a_loop_that_counts_in_scalars() -> None:
+    """What goes into a body stays whole, and the types that it declares are no channels."""
+    body = onnx.parser.parse_graph(
+        "body (int64 i, bool go, float[N,8,H,W] sum, float step) => (bool on, float[N,8,H,W] more, float half)"
+        "{ on = Identity(go) more = Add(sum, step) half = Mul(step, by) }"
+    )
+    rng, make = np.random.default_rng(0), onnx.helper.make_node
+    w, v = (rng.standard_normal(shape).astype(np.float32) for shape in ((8, 3, 3, 3), (4, 8, 1, 1)))
+    w[[1, 4]] = 0
+    nodes = [
+        make("Conv", ["x", "w"], ["c"]),
+        make("Relu", ["c"], ["r"]),
+        make("Loop", ["rounds", "", "r", "by"], ["l", "last"], body=body),
+        make("Conv", ["l", "v"], ["y"]),
+    ]
+    values = {"w": w, "v": v, "rounds": np.array(3), "by": np.array(0.5, np.float32)}
+    x, y = (onnx.helper.make_tensor_value_info(n, 1, ["N", c, "H", "W"]) for n, c in (("x", 3), ("y", 4)))
+    graph = onnx.helper.make_graph(nodes, "g", [x], [y], [numpy_helper.from_array(a, n) for n, a in values.items()])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    assert not onnxprune.prune(model, lossless=True, measure=False).report.changed
+
+
+def test_a_convolution_over_no_channels_is_left_alone() -> None:
+    graph = "g (float[1,0,8,8] x) => (float[1,1,8,8] y) <float[4,0,1,1] w = {}, float[1,4,1,1] v = {1, 2, 3, 4}>"
+    model = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["": 17]> {graph} {{ c = Conv(x, w) y = Conv(c, v) }}'
+    )
+    result = onnxprune.prune(model, lossless=True, verify=False, measure=False)
+    assert len(result.model.graph.initializer) == len(model.graph.initializer)
 
 
 @given(networks(SIDE), st.integers(0, 99))

@@ -150,6 +150,21 @@ def test_the_branch_that_no_input_takes_is_run():
     assert {c.where for c in wrong.checks if not c.passed} == {"branch then"}
 
 
+def test_conditions_of_one_element_are_sent_both_ways():
+    model = branched()
+    node(model, "y").input[0] = "one"
+    model.graph.node.insert(
+        len(model.graph.node) - 1, NODE("Reshape", ["loud", add(model, "single", np.array([1]))], ["one"])
+    )
+
+    def damage(pruned: onnx.ModelProto) -> None:
+        branch(pruned, "else_branch").node[0].input[1] = add(pruned, "other", np.float32(3))
+
+    right, wrong = proven(model, damage)
+    assert right.branches == ("then", "else")
+    assert {c.where for c in wrong.checks if not c.passed} > {"branch else"}  # input takes this one, too
+
+
 def test_branches_inside_branches_are_taken_in_all_ways():
     outer = branched()
     inner = onnx.GraphProto()

@@ -1,7 +1,7 @@
 """A model without its large tensors and with concrete input shapes: all that shape inference needs of it."""
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import onnx
 
@@ -66,11 +66,11 @@ def other_sizes(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> Iterator
         yield [larger({size: 1 + (axis == 0) for size, axis in sizes.items()}, ())]
 
 
-def smallest_sizes(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> Shapes:
-    """Shapes of the inputs in which all sizes that the model leaves open are 1."""
+def sizes_of(model: onnx.ModelProto, shapes: Mapping[str, Shape], size: Callable[[int], int]) -> Shapes:
+    """Shapes of the inputs in which each size that the model leaves open is made from what it is."""
     inputs = {v.name: v for v in model.graph.input if v.name in shapes}
     opened = {name: dict(open_axes(value, len(shapes[name]))) for name, value in inputs.items()}
-    return {key: tuple(1 if k in axes else n for k, n in enumerate(shapes[key])) for key, axes in opened.items()}
+    return {key: tuple(size(n) if k in axes else n for k, n in enumerate(shapes[key])) for key, axes in opened.items()}
 
 
 def weightless(model: onnx.ModelProto) -> onnx.ModelProto:

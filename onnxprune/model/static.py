@@ -18,9 +18,10 @@ from onnx import numpy_helper
 from onnxprune.model.bodies import give_branch, walk_body
 from onnxprune.model.evaluate import evaluate
 from onnxprune.model.shapes import attributes_of, infer_node, note_type
-from onnxprune.model.skeleton import Shape, other_sizes, skeleton_of, smallest_sizes
+from onnxprune.model.skeleton import Shape, other_sizes, sizes_of, skeleton_of
 from onnxprune.model.sound import without_unsound
 from onnxprune.model.statics import Statics
+from onnxprune.model.thresholds import beyond, thresholds
 from onnxprune.operators.registry import LARGEST_VALUE, MALFORMED, Trait, has
 
 
@@ -43,12 +44,20 @@ def infer(
         if any(map(statics.accepts, statics.others)):
             break
     statics.accepted = list(filter(statics.accepts, statics.others)) or statics.others
-    if statics.others:  # the first eight rows are eight at all sizes but smaller ones
-        statics.least = [infer_once(model, smallest_sizes(model, statics.shapes))]
+    if statics.others:  # the first eight rows are eight at all sizes but smaller ones, and max(H, 150) at all larger
+        statics.edges = [infer_once(model, shapes) for shapes in _edges(model, statics)]
     for other in statics.others:
         other.others = other.accepted = [statics]
-        other.least = statics.least
+        other.edges = statics.edges
     return statics
+
+
+def _edges(model: onnx.ModelProto, statics: Statics) -> Iterator[dict[str, Shape]]:
+    """Sizes of 1, and such as lie beyond the numbers that the graph compares sizes with."""
+    yield sizes_of(model, statics.shapes, lambda n: 1)
+    limits = thresholds(statics.skeleton.graph, statics.constants, frozenset(statics.sampled))
+    if limits:
+        yield sizes_of(model, statics.shapes, partial(beyond, limits))
 
 
 def infer_once(

@@ -24,7 +24,7 @@ class Statics:
     inferred: frozenset[str] = frozenset()  # values whose shapes no run has to show
     others: list["Statics"] = field(default_factory=list, repr=False, compare=False)  # at other sizes of what is open
     accepted: list["Statics"] = field(default_factory=list, repr=False, compare=False)  # that the whole network takes
-    least: list["Statics"] = field(default_factory=list, repr=False, compare=False)  # at open sizes of 1
+    edges: list["Statics"] = field(default_factory=list, repr=False, compare=False)  # at very small and large sizes
     inference: Inference = field(default_factory=Inference, repr=False, compare=False)
 
     def fixed_constant(self, key: str) -> np.ndarray | None:
@@ -39,5 +39,5 @@ class Statics:
         """Whether the length of an axis hangs on sizes that the model leaves open, or may do so."""
         if not self.others:
             return False
-        here, found = self.shapes.get(key), [s.shapes[key] for s in (*self.others, *self.least) if key in s.shapes]
+        here, found = self.shapes.get(key), [s.shapes[key] for s in (*self.others, *self.edges) if key in s.shapes]
         return here is None or not found or any(len(s) != len(here) or s[axis] != here[axis] for s in found)

@@ -82,7 +82,7 @@ def repair_groups(edit: Any, group: int, weight: int) -> None:
 
 def filters_of(w: np.ndarray, attributes: Attributes) -> np.ndarray:
     group = int(attributes.get("group", 1))
-    return w.reshape(group, len(w) // group, w.shape[1], -1)
+    return w.reshape(group, len(w) // group, w.shape[1], math.prod(w.shape[2:]))
 
 
 def transposed_filters_of(w: np.ndarray, attributes: Attributes) -> np.ndarray:

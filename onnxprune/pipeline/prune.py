@@ -174,7 +174,7 @@ def finish(run: Run, choice: Choice, output: str | os.PathLike[str] | None) -> R
     plan, pruned = _rewritten(run, choice)
     plan = bound(plan, run.own or run.model.proto, pruned)
     if choice.kept:
-        _sign(pruned, plan)
+        _sign(pruned, plan, run)
     saved = None
     if output is None or run.request.dry_run:
         examine(run, choice.kept, pruned)
@@ -200,7 +200,7 @@ def _rewritten(run: Run, choice: Choice) -> tuple[Plan, onnx.ModelProto]:
     with run.stage("rewrite"):
         pruned = _cut(run, choice, run.deps.dead(choice.kept))
         if choice.kept:
-            _sign(pruned, plan)
+            _sign(pruned, plan, run)
     return plan, pruned
 
 
@@ -232,8 +232,11 @@ def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def _sign(pruned: onnx.ModelProto, plan: Plan) -> None:
-    """Provenance under one prefix of the metadata, as long for any weights; what an earlier run left is replaced."""
+def _sign(pruned: onnx.ModelProto, plan: Plan, run: Run) -> None:
+    """Provenance under one prefix of the metadata, as long for any weights; what an earlier run left is replaced.
+
+    The file never grows for it: of what does not fit into the bytes that the cut has freed, the last is left out.
+    """
     kept = [p for p in pruned.metadata_props if not p.key.startswith("onnxprune.")]
     holder = onnx.ModelProto()
     holder.metadata_props.extend(kept)
@@ -241,15 +244,20 @@ def _sign(pruned: onnx.ModelProto, plan: Plan) -> None:
     pruned.metadata_props.extend(holder.metadata_props)
     text = json.dumps({**plan.to_json(), "source": plan.source["sha256"]}, sort_keys=True)  # not the file's name
     facts = {
-        "onnxprune.version": __version__,
-        "onnxprune.source": str(plan.source["sha256"]),
-        "onnxprune.options": json.dumps(plan.options, sort_keys=True),
-        "onnxprune.plan": hashlib.sha256(text.encode()).hexdigest(),
         "onnxprune.content": plan.content or "0" * 64,
+        "onnxprune.source": str(plan.source["sha256"]),
+        "onnxprune.version": __version__,
+        "onnxprune.plan": hashlib.sha256(text.encode()).hexdigest(),
         "onnxprune.weights": hashlib.sha256(json.dumps(plan.digests, sort_keys=True).encode()).hexdigest(),
+        "onnxprune.options": json.dumps(plan.options, sort_keys=True),
     }
+    room = run.model.size - size_of(pruned, _style(run))
     for key, value in facts.items():
-        pruned.metadata_props.add(key=key, value=value)
+        made = onnx.ModelProto()
+        made.metadata_props.add(key=key, value=value)
+        room -= made.ByteSize()
+        if room >= 0:
+            pruned.metadata_props.extend(made.metadata_props)
 
 
 def no_budget(options: Mapping[str, Any]) -> None:

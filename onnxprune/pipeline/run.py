@@ -25,11 +25,12 @@ from onnxprune.runtime.accuracy import Metric
 from onnxprune.runtime.data import Dataset, open_data
 from onnxprune.runtime.inputs import KINDS, NORMAL, parse_input_shapes, random_inputs
 from onnxprune.runtime.observe import missing_shapes, observe
+from onnxprune.runtime.proof import Proof
 from onnxprune.runtime.providers import choose
 from onnxprune.runtime.resolve import resolve_shapes
 from onnxprune.runtime.specs import Feed, Spec, model_inputs
 from onnxprune.runtime.stimuli import Stimuli
-from onnxprune.runtime.verify import Proof, prove
+from onnxprune.runtime.verify import prove
 from onnxprune.surgery.align import Alignment, aligned, alignment_of
 from onnxprune.surgery.rotation.turn import Rotation
 

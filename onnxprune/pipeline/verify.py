@@ -23,8 +23,9 @@ from onnxprune.pipeline.rotate import repeat
 from onnxprune.pipeline.run import Run, analysis_of, start
 from onnxprune.pipeline.signature import takes
 from onnxprune.report.summary import DriftRow
+from onnxprune.runtime.proof import Proof
 from onnxprune.runtime.source import Source, Variant
-from onnxprune.runtime.verify import Proof, prove
+from onnxprune.runtime.verify import prove
 from onnxprune.surgery.binding import Weights, bound, compared, content
 from onnxprune.surgery.copying import tensors_of
 from onnxprune.surgery.plan import Plan, check_plan

@@ -6,9 +6,9 @@ less the channels that went: what lies in front of a decision must be equal up t
 same but for a few near ties, and what lies behind it must be equal given the same decision.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from onnxprune.runtime.judge import FLIPPED, Check, Judge
 from onnxprune.runtime.session import Session
 from onnxprune.runtime.slices import sliced, widen
 from onnxprune.runtime.source import Variant, nodes_of
+from onnxprune.runtime.specs import Feed
 from onnxprune.runtime.stimuli import Trial
 from onnxprune.runtime.ulps import nudged, nudged_weights
 
@@ -42,6 +43,7 @@ def part_by_part(
         load: makes a session.
         judge: says how far values may differ.
     """
+    box = box and cache(box)
     named = sorted({*points, *(name for took in points.values() for name in took)})
     first = load(one, taps=named)
     seen = [first.run(t.feed) for t in trials]
@@ -51,7 +53,7 @@ def part_by_part(
     shapes = {name: array.shape for name, array in second.run(trials[0].feed).items()}
     del second
     cut = [_alike(values, shapes, box) for values in seen]
-    given = {n: elements[n] for n in points if elements[n] and n in _alike(seen[0], shapes, box, exact=True)}
+    given = {n: elements[n] for n in points if elements[n] and n in cut[0] and cut[0][n].shape == shapes[n]}
     if not given:
         return []
     fronts = {n for took in points.values() for n in took if n in cut[0] and n not in given}
@@ -101,12 +103,10 @@ class _Part:
             widen(judge.noise, self.trial.kind, (sliced(n, self.wanted[n], other.get(n)) for n in found))
 
 
-def _alike(
-    values: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], box: Box | None, *, exact: bool = False
-) -> dict[str, np.ndarray]:
-    """The live positions of values that the other model has, too; with `exact`, in the same shape."""
-    cut = {name: _cut(array, name, box) for name, array in values.items() if name in shapes}
-    return {n: a for n, a in cut.items() if a is not None and (not exact or a.shape == shapes[n])}
+def _alike(values: Feed, names: Container[str], box: Box | None) -> dict[str, np.ndarray]:
+    """The live positions of values that the other model has, too."""
+    cut = {name: _cut(array, name, box) for name, array in values.items() if name in names}
+    return {n: a for n, a in cut.items() if a is not None}
 
 
 def _cut(array: np.ndarray, name: str, box: Box | None) -> np.ndarray | None:

@@ -46,7 +46,8 @@ class Session:
     """A model ready to run.
 
     `inputs` and `outputs` are what it takes and gives, `taps` the outputs that were added to those of the
-    model, `provider` the one that leads, `threads` the number of CPU threads inside an operator.
+    model, `always` the inputs that are the same in every run, `provider` the one that leads, `threads` the number of
+    CPU threads inside an operator.
     """
 
     native: Any = field(repr=False)
@@ -56,6 +57,7 @@ class Session:
     threads: int
     optimized: bool
     taps: tuple[str, ...] = ()
+    always: Feed = field(default_factory=dict, repr=False)
     _holds: Any = field(default=None, repr=False, compare=False)
 
     def run(self, feed: Mapping[str, np.ndarray], names: Sequence[str] | None = None) -> Feed:
@@ -65,10 +67,11 @@ class Session:
         Raises `ModelError` with onnxruntime's reason when it cannot run the model on these shapes.
         """
         names = [o.name for o in self.outputs] if names is None else list(names)
+        given = {**feed, **self.always}
         if isinstance(self.native, Child):
-            return self.native.run(feed, names)
+            return self.native.run(given, names)
         odd = any(s.dtype.char not in _NATIVE for s in (*self.inputs, *self.outputs) if s.element not in (0, 8))
-        call = partial(_run_bound, self, feed, names) if odd else partial(self.native.run, names, dict(feed))
+        call = partial(_run_bound, self, given, names) if odd else partial(self.native.run, names, given)
         try:
             values = call(None) if self.optimized else stoppable(call)  # a thread of its own is not to be timed
         except OnnxPruneError:
@@ -76,6 +79,10 @@ class Session:
         except Exception as error:  # onnxruntime's exception classes have no base of their own
             raise _not_run(error, feed) from error
         return {part: array for name, value in zip(names, values, strict=True) for part, array in _parts(name, value)}
+
+    def taking(self, always: Feed) -> "Session":
+        """The same session, which takes some inputs from here, and no longer from those who run it."""
+        return replace(self, inputs=tuple(i for i in self.inputs if i.name not in always), always=always)
 
 
 def _parts(name: str, value: Any) -> Iterator[tuple[str, np.ndarray]]:

@@ -16,7 +16,8 @@ class Slices:
     """How far one output of a second run is from the first.
 
     `gaps` and `magnitudes` hold, for each axis, the largest difference and the largest absolute value of the first in
-    every slice, (length,). `top` is the largest absolute value of all; `flips` of `size` elements differ at all.
+    every slice, (length,); nothing where all bits are the same. `top` is the largest absolute value of all; `flips` of
+    `size` elements differ at all.
     `problem` says what makes the two incomparable: another shape or type, NaN or infinity elsewhere.
     """
 
@@ -57,22 +58,25 @@ def sliced(name: str, first: np.ndarray, second: np.ndarray | None) -> Slices:
         found = difference(name, first, second)
         gaps, ones = {(0, 1): np.array([found.max_abs])}, {(0, 1): np.ones(1)}
         return Slices(name, dtype, gaps, ones, 1.0, found.flips, found.size, found.problem)
-    a, b = first.astype(np.float64), second.astype(np.float64)
+    if _identical(first, second):
+        return Slices(name, dtype, size=first.size)
+    exact = np.promote_types(first.dtype, np.float32) if first.dtype.kind in "fiu" else np.dtype(np.float64)
+    a, b = first.astype(exact), second.astype(exact)
     finite = np.isfinite(a)
     if not finite.all() or not np.isfinite(b).all():
         if not np.array_equal(a[~finite], b[~finite], equal_nan=True) or not np.isfinite(b[finite]).all():
             return Slices(name, dtype, problem="NaN or infinity at other positions")
         a, b = np.where(finite, a, 0), np.where(finite, b, 0)
-    gap, size = np.abs(a - b), np.abs(a)
-    return Slices(
-        name,
-        dtype,
-        _largest(gap),
-        _largest(size),
-        float(size.max(initial=0)),
-        int(np.count_nonzero(gap)),
-        gap.size,
-    )
+    with np.errstate(over="ignore"):  # an infinite gap is wider than any room
+        gap, size = np.abs(a - b), np.abs(a)
+    top, flips = float(size.max(initial=0)), int(np.count_nonzero(gap))
+    return Slices(name, dtype, _largest(gap), _largest(size), top, flips, gap.size)
+
+
+def _identical(one: np.ndarray, two: np.ndarray) -> bool:
+    """Whether all elements have the same bits."""
+    a, b = (np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in (one, two))
+    return np.array_equal(a, b)
 
 
 def _largest(array: np.ndarray) -> dict[Axis, np.ndarray]:
@@ -81,9 +85,10 @@ def _largest(array: np.ndarray) -> dict[Axis, np.ndarray]:
         return {(0, array.size): array.reshape(-1)}
     if not array.size:
         return {}
-    others = {k: tuple(j for j in range(array.ndim) if j != k) for k in range(1, array.ndim) if array.shape[k] > 1}
-    found = {(k, array.shape[k]): array.max(axis=rest) for k, rest in others.items()}
-    return found or {(0, 1): array.max().reshape(1)}
+    most = array.max(axis=0)
+    others = {k: tuple(j for j in range(most.ndim) if j != k) for k in range(most.ndim) if most.shape[k] > 1}
+    found = {(k + 1, most.shape[k]): most.max(axis=rest) for k, rest in others.items()}
+    return found or {(0, 1): most.max().reshape(1)}
 
 
 def compared(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> list[Slices]:

@@ -19,7 +19,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from onnxprune.errors import FileError, ModelError
-from onnxprune.runtime.branches import take
+from onnxprune.runtime.branches import steer
 from onnxprune.runtime.edited import (
     SPILL_TENSOR,
     Replacement,
@@ -49,17 +49,17 @@ class Variant:
     `values` maps names of top-level initializers or of node outputs to arrays of the same shape and type, each of
     which is asked for when it is needed and not kept;
     `folder` is where relative paths of external data begin (for a file, its own folder). `given` are values of the
-    graph that the caller feeds instead (name → element type). `taken` sends every If whose condition is computed from
-    data into its first branch (True) or its second, by how deep it lies. `seeded` gives random operators a seed that
-    hangs on what they make, so that they draw alike in two models with other nodes around them. `unsigned` multiplies
-    integers so that nothing saturates.
+    graph that the caller feeds instead (name → element type). `steered` lets the caller send every If
+    whose condition is computed from data into a branch (`onnxprune.runtime.branches.switches`). `seeded` gives random
+    operators a seed that hangs on what they make, so that they draw alike in two models with other nodes around them.
+    `unsigned` multiplies integers so that nothing saturates.
     """
 
     source: Source
     values: Mapping[str, Replacement] | None = None
     folder: Path | None = None
     given: Mapping[str, int] | None = None
-    taken: tuple[bool, ...] = ()
+    steered: bool = False
     seeded: bool = False
     unsigned: bool = False
 
@@ -91,7 +91,7 @@ def prepare(variant: Variant, taps: Iterable[str] = ()) -> Prepared:
     """
     source, taps, values = variant.source, tuple(taps), variant.values or {}
     folder = str(variant.base) if variant.base else None
-    plain = not (taps or values or variant.given or variant.taken or variant.seeded or variant.unsigned)
+    plain = not (taps or values or variant.given or variant.steered or variant.seeded or variant.unsigned)
     if isinstance(source, (str, Path)) and plain:
         if not Path(source).is_file():
             raise FileError(f"{source} is not a file")
@@ -105,8 +105,8 @@ def prepare(variant: Variant, taps: Iterable[str] = ()) -> Prepared:
     copy = edited(model, taps, values, weights=not spill, skip=outside)
     if variant.given:
         hand_over(copy.graph, variant.given)
-    if variant.taken:
-        take(copy.graph, variant.taken)
+    if variant.steered:
+        steer(copy.graph)
     if variant.seeded:
         sow(copy.graph)
     if variant.unsigned:

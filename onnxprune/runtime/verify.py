@@ -6,79 +6,35 @@ compared by itself. What could not be run, and what says nothing, is told.
 """
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import zip_longest
+from pathlib import Path
 
-from onnxprune.errors import CheckFailed, ModelError
+from onnxprune.errors import ModelError
 from onnxprune.operators.registry import Trait, has
 from onnxprune.runtime import branches
-from onnxprune.runtime.edited import draws
+from onnxprune.runtime.edited import draws, nbytes_of
 from onnxprune.runtime.engine import engine
 from onnxprune.runtime.handed import Box, Load, part_by_part
 from onnxprune.runtime.judge import Check, Judge
+from onnxprune.runtime.proof import Proof, concluded
 from onnxprune.runtime.session import Session, make_session
 from onnxprune.runtime.slices import Noises, Slices, compared, widen
-from onnxprune.runtime.source import Source, Variant, nodes_of
+from onnxprune.runtime.source import SPILL_MODEL, Source, Variant, nodes_of
 from onnxprune.runtime.specs import Feed, Spec
-from onnxprune.runtime.stimuli import NEVER, Stimuli, Trial, explored, silent
+from onnxprune.runtime.stimuli import Stimuli, Trial, Trials, explored
 from onnxprune.runtime.taps import Taps, find_taps
 from onnxprune.runtime.ulps import nudged, nudged_weights
 
 APART = 2  # runs, the smallest, that a quantized graph is compared in part by part
-NOT_MASKED = "the pruned model is not the masked original"
 NUDGED = 6  # runs that noise is measured on: an output of one number may stay the same by chance
 
 
 @dataclass(frozen=True)
-class Proof:
-    """Whether masked = pruned held in `runs` runs, and the check that came closest to failing (or failed most).
-
-    `sizes`, `inputs` and `branches` say what was run, `skipped` what was not and why. `silent` outputs say nothing:
-    they are the same whatever goes in, or never a number.
-    """
-
-    passed: bool
-    output: str
-    error: float
-    tolerance: float
-    runs: int
-    checks: tuple[Check, ...] = ()
-    sizes: tuple[str, ...] = ()
-    inputs: tuple[str, ...] = ()
-    branches: tuple[str, ...] = ()
-    skipped: tuple[str, ...] = ()
-    silent: Mapping[str, str] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        figures = f"largest relative difference {self.error:.1e} at '{self.output}' ({self.tolerance:.0e} allowed)"
-        return f"{'equal up to rounding' if self.passed else 'NOT equal'}: {figures}, {self.runs} runs"
-
-    @property
-    def ran(self) -> dict[str, tuple[str, ...]]:
-        """What was run and what was not."""
-        return {"sizes": self.sizes, "inputs": self.inputs, "branches": self.branches, "not": self.skipped}
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What the proof could not show."""
-        said = [f"'{name}' is {what} whatever goes in" for name, what in self.silent.items()]
-        return (f"the outputs say nothing: {', '.join(said)}, so that nothing is proven of them",) if said else ()
-
-    def require(self, problem: str = NOT_MASKED) -> "Proof":
-        """Itself, or `CheckFailed` with these words where the models differ."""
-        if self.passed:
-            return self
-        failed = max((c for c in self.checks if not c.passed), key=lambda c: bool(c.note), default=None)
-        where = f" at {failed.where}" if failed and failed.where else ""
-        note = failed.note if failed and failed.note else str(self)
-        raise CheckFailed(f"{problem}{where}: {note}")
-
-
-@dataclass(frozen=True)
 class _View:
-    """Both models as they are compared once: as they are, or sent into certain branches."""
+    """Both models and how they are compared."""
 
     one: Variant
     two: Variant
@@ -87,16 +43,36 @@ class _View:
     tolerance: float | None
     box: Box | None
     loose: bool
+    first: Session | None = None  # of the masked original, where both fit into memory at a time
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What the masked original showed: its runs, what it could not run, how far rounding moves it, its signature."""
+class _Way:
+    """Runs of the masked original with its Ifs free, or sent into certain branches, and what comes of them."""
 
-    runs: tuple[Trial, ...]
-    skipped: tuple[str, ...]
-    noise: Noises
-    signature: tuple[Spec, ...]
+    taken: tuple[bool, ...]
+    trials: Sequence[Trial]
+    found: list[list[Slices]] = field(default_factory=list)
+
+    @property
+    def switches(self) -> Feed:
+        """What sends the Ifs of a steered model this way."""
+        return branches.switches(self.taken)
+
+    @property
+    def where(self) -> str:
+        """The way in words."""
+        return f"branch {branches.called(self.taken)}"
+
+    def failing(self, failed: Iterable[Check]) -> list[Trial]:
+        """The runs in which checks failed."""
+        where = {c.where for c in failed}
+        return [t for t in self.trials if str(t) in where]
+
+    def like(self, failed: Iterable[Check]) -> list[Trial]:
+        """The runs on the kinds of input on which checks failed."""
+        kinds = {t.kind for t in self.failing(failed)}
+        return [t for t in self.trials if t.kind in kinds]
 
 
 def prove(
@@ -123,63 +99,95 @@ def prove(
         one, two = replace(one, seeded=True), replace(two, seeded=True)
     if any(has(node, Trait.INTEGER) for node in graph.node):
         one, two = replace(one, unsigned=True), replace(two, unsigned=True)
+    ways = branches.ways(graph)
+    if ways:
+        one, two = replace(one, steered=True), replace(two, steered=True)
     load = partial(make_session, providers=providers, threads=threads)
     view = _View(one, two, find_taps(nodes_of(one.source)), load, tolerance, box, loose)
-    seen = _observed(view, stimuli)
-    checks = _checks(view, seen)
-    ways, missed = list[str](), [f"branches of '{name}', which lie too deep" for name in branches.deeper(graph)]
-    for taken in branches.ways(graph) if seen.runs else ():
-        bent = replace(view, one=replace(one, taken=taken), two=replace(two, taken=taken))
-        try:
-            there = _observed(bent, [seen.runs[0].feed, seen.runs[-1].feed])
-        except ModelError as error:
-            missed.append(f"branch {branches.called(taken)}: {error}")
-            continue
-        ways.append(branches.called(taken))
-        checks += [replace(c, where=f"branch {branches.called(taken)}") for c in _checks(bent, there)]
-    return _proof(checks, seen, view.taps, tuple(ways), (*seen.skipped, *missed))
+    trials, seen, first, signature = _observed(view, stimuli, ways)
+    view = replace(view, first=first)
+    trials.skipped += [f"branches of '{name}', which lie too deep" for name in branches.deeper(graph)]
+    checks = [*_compared(view, seen, signature), *(check for way in seen for check in _verdicts(view, way))]
+    return concluded(checks, trials, [branches.called(way.taken) for way in seen[1:]], view.taps)
 
 
-def _observed(view: _View, stimuli: Stimuli | Sequence[Feed]) -> _Seen:
-    """Run the masked original on everything, and again on input changed in the last places."""
+def _observed(
+    view: _View, stimuli: Stimuli | Sequence[Feed], ways: Sequence[tuple[bool, ...]]
+) -> tuple[Trials, list[_Way], Session | None, tuple[Spec, ...]]:
+    """Run the masked original on everything, and on the first and the last of it in each of the ways."""
     engine().set_seed(1)  # Random operators of both models then draw the same numbers
     first = view.load(view.one, taps=view.taps.names)
-    trials = explored(first, stimuli)
-    noise: Noises = {}
-    for trial in trials.runs[:NUDGED]:
-        if trial.elements <= trials.runs[0].elements:  # the others show it at less cost
-            widen(noise, trial.kind, compared(trial.outputs, first.run(nudged(trial.feed))))
-    return _Seen(tuple(trials.runs), tuple(trials.skipped), noise, _signature(first))
+    free = _Way((), [])
+    trials = explored(first.taking(free.switches) if ways else first, stimuli)
+    seen = [replace(free, trials=trials.runs)]
+    for taken in ways if trials.runs else ():
+        way = _Way(taken, [])
+        try:
+            runs = explored(first.taking(way.switches), [trials.runs[0].feed, trials.runs[-1].feed]).runs
+        except ModelError as error:
+            trials.skipped.append(f"{way.where}: {error}")
+        else:
+            seen.append(replace(way, trials=runs))
+    return trials, seen, first if _small(view.one) else None, _signature(first)
 
 
-def _checks(view: _View, seen: _Seen) -> list[Check]:
-    """Run the pruned model on what the masked one ran on, and judge every output and tap."""
+def _small(model: Variant) -> bool:
+    """Whether a session of a model may be kept while the other one runs; what comes as a file is large."""
+    weights = () if isinstance(model.source, Path | str) else nodes_of(model.source).graph.initializer
+    return not isinstance(model.source, Path | str) and sum(map(nbytes_of, weights)) < SPILL_MODEL
+
+
+def _compared(view: _View, seen: Sequence[_Way], signature: tuple[Spec, ...]) -> list[Check]:
+    """Run the pruned model on what the masked one ran on; a failed check where its inputs or outputs are others."""
     engine().set_seed(1)
     second = view.load(view.two, taps=_defined(view.two, view.taps.names))
-    changed = _changed(seen.signature, _signature(second))
-    found = [(trial, _outcome(second, trial)) for trial in seen.runs]
-    missing = set(view.taps.names) - set(second.taps)
-    del second
-    judge = Judge(view.taps, seen.noise, view.tolerance, steps=True)
-    checks = _judged(judge, found, missing)
-    if view.tolerance is None and not all(c.passed for c in checks):
-        _reweigh(view, seen)
-        checks = _judged(judge, found, missing)
+    inner = set(view.taps.names) - set(second.taps)
+    for way in seen:
+        session = second.taking(way.switches) if view.two.steered else second
+        found = ([s for s in _outcome(session, trial) if s.name not in inner] for trial in way.trials)
+        way.found.extend(found)
+    return list(_changed(signature, _signature(second)))
+
+
+def _verdicts(view: _View, way: _Way) -> list[Check]:
+    """A check of every output and tap in every run; where one fails, again with the room that rounding needs."""
+    if view.one.steered:
+        first = view.first and view.first.taking(way.switches)
+        view = replace(view, first=first, load=partial(_sent, view.load, way.switches))
+    judge = Judge(view.taps, {}, view.tolerance, steps=True)
+    checks = _judged(judge, way)
     if view.tolerance is None:
-        checks = _second_opinion(view, seen, checks)
-    return [*changed, *checks]
+        for noisy in (_moved_inputs, _moved_weights):  # costs, and is seldom needed
+            if failed := [c for c in checks if not c.passed]:
+                noisy(view, way.like(failed)[:NUDGED], judge.noise)
+                checks = _judged(judge, way)
+        checks = _second_opinion(view, way, checks)
+    return [replace(c, where=way.where) for c in checks] if way.taken else checks
 
 
-def _reweigh(view: _View, seen: _Seen) -> None:
+def _sent(load: Load, switches: Feed, model: Variant, taps: Sequence[str]) -> Session:
+    """A session of a steered model that goes one way."""
+    return load(model, taps=taps).taking(switches)
+
+
+def _moved_inputs(view: _View, trials: Sequence[Trial], noise: Noises) -> None:
+    """Widen the noise by what a change of the input in the last places does."""
+    engine().set_seed(1)
+    first = view.first or view.load(view.one, taps=view.taps.names)
+    for trial in trials:
+        widen(noise, trial.kind, compared(trial.outputs, first.run(nudged(trial.feed))))
+
+
+def _moved_weights(view: _View, trials: Sequence[Trial], noise: Noises) -> None:
     """Widen the noise by what a change of the weights in the last places does, which reaches every layer."""
     engine().set_seed(1)
     moved = view.load(nudged_weights(view.one), taps=view.taps.names)
-    for trial in seen.runs[:NUDGED]:
+    for trial in trials:
         for feed in (trial.feed, nudged(trial.feed, seed=2)):
-            widen(seen.noise, trial.kind, compared(trial.outputs, moved.run(feed)))
+            widen(noise, trial.kind, compared(trial.outputs, moved.run(feed)))
 
 
-def _second_opinion(view: _View, seen: _Seen, checks: list[Check]) -> list[Check]:
+def _second_opinion(view: _View, way: _Way, checks: list[Check]) -> list[Check]:
     """The checks, and those of a comparison part by part: where values are rounded, or where rounding may explain all.
 
     A network that is right part by part is right, whatever near ties and amplified rounding make of the whole.
@@ -191,8 +199,7 @@ def _second_opinion(view: _View, seen: _Seen, checks: list[Check]) -> list[Check
     if not points or (view.loose and not failed):
         return checks
     judge = Judge(replace(taps, decided=frozenset()), {})
-    where = {c.where for c in failed}
-    runs = [t for t in seen.runs if str(t) in where] or sorted(seen.runs, key=lambda t: t.elements)[:APART]
+    runs = way.failing(failed) or sorted(way.trials, key=lambda t: t.elements)[:APART]
     parts = part_by_part(view.one, view.two, runs, points, view.box, view.load, judge)
     right = bool(parts) and all(c.passed for c in parts)
     if view.loose and not right:
@@ -215,13 +222,12 @@ def _outcome(session: Session, trial: Trial) -> list[Slices]:
         return [Slices(next(iter(trial.outputs), ""), "", problem=f"the pruned model does not run: {error}")]
 
 
-def _judged(judge: Judge, found: Sequence[tuple[Trial, list[Slices]]], missing: Collection[str]) -> list[Check]:
+def _judged(judge: Judge, way: _Way) -> list[Check]:
     """A check for every value that both models give in every trial."""
     checks = (
         judge.check(slices, tap=slices.name in judge.taps.names, where=str(trial), kind=trial.kind)
-        for trial, outputs in found
+        for trial, outputs in zip(way.trials, way.found, strict=True)
         for slices in outputs
-        if slices.name not in missing
     )
     return [c for c in checks if c is not None]
 
@@ -253,27 +259,3 @@ def _changed(one: Sequence[Spec], two: Sequence[Spec]) -> Iterator[Check]:
         if before is None or after is None or (before.name, before.element) != (after.name, after.element):
             yield Check(str(before or after), math.inf, 0.0, False, False, f"{before} became {after}")
             return
-
-
-def _mute(seen: _Seen, taps: Taps) -> dict[str, str]:
-    """Outputs that depend on the input but say nothing, and in front of which no tap does either."""
-    dumb = silent(seen.runs, {name for trial in seen.runs for name in trial.outputs})
-    outputs = [n for n in dumb if n not in taps.names and n not in taps.fixed]
-    return {n: dumb[n] for n in outputs if not any(tap not in dumb for tap in taps.before.get(n, ()))}
-
-
-def _proof(checks: list[Check], seen: _Seen, taps: Taps, ways: tuple[str, ...], skipped: tuple[str, ...]) -> Proof:
-    """What all checks come to."""
-    runs, mute = seen.runs, _mute(seen, taps)
-    spoken = {n for t in runs for n in t.outputs if n not in taps.names and n not in taps.fixed} - set(mute)
-    if mute and not spoken and NEVER in mute.values():
-        note = f"the outputs say nothing: '{next(iter(mute))}' is {NEVER} on every input that was tried"
-        checks = [*checks, Check(next(iter(mute)), math.nan, 0.0, False, False, f"{note}; give real input with --data")]
-    if not checks or not runs:
-        checks = [Check("", math.nan, 0.0, False, False, "nothing was run")]
-    closest = max(checks, key=lambda c: (not c.passed, c.error / c.tolerance if c.tolerance else c.error))
-    sizes, kinds = dict.fromkeys(t.size for t in runs if t.size), dict.fromkeys(t.kind for t in runs if t.kind)
-    return Proof(
-        all(c.passed for c in checks), closest.name, closest.error, closest.tolerance, len(runs), tuple(checks),
-        sizes=tuple(sizes), inputs=tuple(kinds), branches=ways, skipped=skipped, silent=mute,
-    )  # fmt: skip

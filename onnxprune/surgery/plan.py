@@ -47,9 +47,7 @@ class Plan:
     options: Mapping[str, Any] = field(default_factory=dict)
     alignment: Alignment = field(default_factory=Alignment)  # how tensors were reordered before they were cut
     readers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # copy -> nodes that take it
-    computed: Mapping[str, tuple[str, ...]] = field(
-        default_factory=dict
-    )  # what the graph computes -> tensors, of which
+    computed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # what the graph computes -> tensors of which
     digests: Mapping[str, str] | None = None  # tensor of the pruned model -> sha256; None: not bound to a model
     content: str | None = None  # sha256 of the pruned model but for its own metadata; None likewise
     rotation: Rotation = field(default_factory=Rotation)  # bases that widths were brought into before they were cut
@@ -73,13 +71,13 @@ class Plan:
                 {"name": g.name, "channels": g.channels, "keep": list(g.keep), "members": list(g.members)}
                 for g in self.groups
             ],
-            "initializers": {
-                name: {str(axis): list(positions) for axis, positions in axes.items()}
-                for name, axes in self.initializers.items()
-            },
+            "initializers": {n: _axes(a) for n, a in self.initializers.items() if n not in self.computed},
             "copies": dict(self.copies),
             "readers": {name: list(nodes) for name, nodes in self.readers.items()},
-            "computed": {name: list(tensors) for name, tensors in self.computed.items()},
+            "computed": {
+                name: {"from": list(tensors), "axes": _axes(self.initializers.get(name, {}))}
+                for name, tensors in self.computed.items()
+            },
             "digests": None if self.digests is None else dict(self.digests),
             "content": self.content,
             "options": dict(self.options),
@@ -101,10 +99,9 @@ class Plan:
                 )
                 for g in data["groups"]
             )
-            tensors = {
-                str(name): {int(axis): tuple(map(_position, positions)) for axis, positions in axes.items()}
-                for name, axes in data["initializers"].items()
-            }
+            computed = data.get("computed", {})
+            tensors = {str(name): _positions(axes) for name, axes in data["initializers"].items()}
+            tensors |= {str(name): found for name, own in computed.items() if (found := _positions(own["axes"]))}
             alignment = Alignment.from_json(data["alignment"]) if "alignment" in data else Alignment()
             return cls(
                 dict(data["source"]),
@@ -114,7 +111,7 @@ class Plan:
                 dict(data.get("options", {})),
                 alignment,
                 _texts(data.get("readers", {})),
-                _texts(data.get("computed", {})),
+                _texts({name: own["from"] for name, own in computed.items()}),
                 None if (found := data.get("digests")) is None else {str(k): _text(v) for k, v in found.items()},
                 None if data.get("content") is None else _text(data["content"]),
                 Rotation.from_json(data.get("rotation", {})),
@@ -144,6 +141,14 @@ class Plan:
     def __str__(self) -> str:
         width = max([len(g.name) for g in self.groups], default=0)
         return "\n".join(f"{g.name:{width}}  {g.channels:5d} → {len(g.keep):5d}" for g in self.groups)
+
+
+def _axes(axes: Mapping[int, tuple[int, ...]]) -> dict[str, list[int]]:
+    return {str(axis): list(positions) for axis, positions in axes.items()}
+
+
+def _positions(axes: Any) -> dict[int, tuple[int, ...]]:
+    return {int(axis): tuple(map(_position, positions)) for axis, positions in axes.items()}
 
 
 def _texts(values: Any) -> dict[str, tuple[str, ...]]:

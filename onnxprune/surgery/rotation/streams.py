@@ -11,8 +11,8 @@ import numpy as np
 from onnx import numpy_helper
 
 from onnxprune.channels.dependencies import Group
-from onnxprune.operators.roles import Role
 from onnxprune.model.static import attributes_of
+from onnxprune.operators.roles import Role
 from onnxprune.surgery.rotation.sites import Array, Graph, Place, Sensor, Site
 
 WIDEST = 1024  # channels of a stream beyond which its moments take too long
