@@ -58,6 +58,10 @@ class Request:
     min_snr: the same for the signal to noise of the outputs in dB: of all together on the data, or of the worst one on
         drawn samples.
     retrain: from a pruned model to the same with trained weights; "msvfp" calls it whenever enough has gone.
+    finetune: epochs of training of the pruned network towards the original (docs/TRAINING.md); None trains nothing.
+    minutes, lr, batch_size, device, resume: of the training (`onnxprune.training.recipe.Recipe`).
+    train_data: samples to train on, read as data is; without them those of data, or drawn ones.
+    steps: cuts until the budget is met, with training between them.
     input_shapes: concrete shapes of inputs, by name; "name:1x3x224x224" on the command line.
     providers, threads: of onnxruntime, for measuring; verification runs on the CPU.
     verify: prove masked = pruned before anything is written.
@@ -96,6 +100,14 @@ class Request:
     min_accuracy: float | str | None = None
     min_snr: float | None = None
     retrain: "Callable[[ModelProto], ModelProto] | None" = None
+    finetune: int | None = None
+    minutes: float | None = None
+    lr: float | None = None
+    batch_size: int | None = None
+    device: str | None = None
+    train_data: Any = None
+    resume: str | None = None
+    steps: int = 1
     input_shapes: Mapping[str, Sequence[int]] | Sequence[str] = field(default_factory=dict)
     providers: str | Sequence[str] = "auto"
     threads: int | None = None
@@ -176,6 +188,7 @@ class Request:
         method = "obs" if chosen else "ncc" if self.method == "auto" else self.method
         repairs = not self.lossless and (self.retrain is None or method == "obs")
         spread = method == "obs" and self.ratio is None
+        repairs = repairs and not (method == "msvfp" and self.finetune)  # which trains instead, in its search
         settled = {
             "method": method,
             "allocation": "sensitivity" if spread else "uniform",

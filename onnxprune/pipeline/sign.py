@@ -1,0 +1,30 @@
+"""Where a pruned file comes from, in its metadata."""
+
+import hashlib
+import json
+
+import onnx
+
+from onnxprune import __version__
+from onnxprune.surgery.binding import OWN
+from onnxprune.surgery.plan import Plan
+
+
+def sign(pruned: onnx.ModelProto, plan: Plan) -> None:
+    """Provenance under one prefix of the metadata, as long for any weights; what an earlier run left is replaced."""
+    kept = [p for p in pruned.metadata_props if not p.key.startswith(OWN)]
+    holder = onnx.ModelProto()
+    holder.metadata_props.extend(kept)
+    del pruned.metadata_props[:]
+    pruned.metadata_props.extend(holder.metadata_props)
+    text = json.dumps({**plan.to_json(), "source": plan.source["sha256"]}, sort_keys=True)  # not the file's name
+    facts = {
+        "onnxprune.version": __version__,
+        "onnxprune.source": str(plan.source["sha256"]),
+        "onnxprune.options": json.dumps(plan.options, sort_keys=True),
+        "onnxprune.plan": hashlib.sha256(text.encode()).hexdigest(),
+        "onnxprune.content": plan.content or "0" * 64,
+        "onnxprune.weights": hashlib.sha256(json.dumps(plan.digests, sort_keys=True).encode()).hexdigest(),
+    }
+    for key, value in facts.items():
+        pruned.metadata_props.add(key=key, value=value)
