@@ -7,8 +7,10 @@ COMMAND_LINE = ContextVar("COMMAND_LINE", default=False)  # whether options are 
 
 def spelled(option: str, value: object = None) -> str:
     """An option, with its value if there is one, as it is typed: `max_drop=1` in Python, `--max-drop 1` in a shell."""
-    name, mark = ("--" + option.replace("_", "-"), " ") if COMMAND_LINE.get() else (option, "=")
-    return name if value is None else f"{name}{mark}{value}"
+    if not COMMAND_LINE.get():
+        return option if value is None else f"{option}={value!r}"
+    name = "--" + option.replace("_", "-")
+    return name if value is None or value is True else f"{name} {value}"
 
 
 class OnnxPruneError(Exception):

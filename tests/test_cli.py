@@ -5,7 +5,6 @@ import os
 import re
 import threading
 import time
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -16,21 +15,13 @@ from cli_runs import CUT, DIGITS, MIXED, MODELS, SAMPLE, SHARED, Runner, finishe
 import onnxprune
 from onnxprune.cli import screen
 from onnxprune.cli.commands import cli
-from onnxprune.cli.table import FLAGS, OWN, PRUNE, RENAMED, flags_of, request_options
+from onnxprune.cli.flags import FLAGS, request_options
 from onnxprune.criteria.methods import METHODS
 from onnxprune.pipeline.request import Request
 from onnxprune.runtime.inputs import random_inputs
 from onnxprune.runtime.session import make_session
 
-PYTHON = {"retrain"}  # fields of Request that are functions
-
-
 # --- options -----------------------------------------------------------------
-
-
-def test_every_field_of_a_request_has_an_option_and_the_other_way_round() -> None:
-    offered = {RENAMED.get(f.name, f.name).removeprefix("no_") for f in flags_of(PRUNE)} - OWN
-    assert offered | PYTHON == {f.name for f in fields(Request)}
 
 
 def test_every_option_reaches_the_request() -> None:
@@ -86,7 +77,7 @@ def test_help_has_every_option_under_its_heading_and_fits_80_columns(run: Runner
     text = run("--help").out
     for flag in FLAGS:
         section = text.index(f"\n{flag.section}:\n")
-        assert text.index(f"{flag.spelling} " if flag.kind else flag.spelling, section) > section
+        assert text.index(flag.spelling if flag.switch else f"{flag.spelling} ", section) > section
     for command in cli.commands:
         words = run(command, "--help").out
         assert max(map(len, words.splitlines())) <= 80

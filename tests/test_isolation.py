@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from runtime_models import build, conv_net
 
 from onnxprune import CheckFailed, ModelError, UsageError, prune, verify
-from onnxprune.pipeline.limits import parse_size
+from onnxprune.pipeline.kinds import Amount, Unfit
 from onnxprune.runtime.isolate import LONGEST, Limits, isolated, receive, send
 from onnxprune.runtime.latency import measure
 from onnxprune.runtime.session import Session, make_session
@@ -238,13 +238,15 @@ def test_a_fill_of_2_34_elements_costs_nothing_but_a_refusal(tmp_path: Path) -> 
     [("4GiB", 4 << 30), ("500MB", 500_000_000), ("2g", 2 * 10**9), ("1.5 gib", 3 << 29), (123, 123), ("77b", 77)],
 )
 def test_amounts_of_memory(text: Any, size: int) -> None:
-    assert parse_size(text) == size
+    assert Amount().read(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "much", "4 GiBs", "-1", "0", "1e9", True, "²"])
 def test_other_words_are_no_amount(text: Any) -> None:
-    with pytest.raises(UsageError, match="4GiB"):
-        parse_size(text)
+    with pytest.raises(Unfit):
+        Amount().read(text)
+    with pytest.raises(UsageError, match="max_memory wants an amount of memory, like 4GiB"):
+        prune(conv_net(), ratio=0.5, max_memory=text)
 
 
 def test_too_large_a_file_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import onnxprune
+from onnxprune.cli.flags import options, request_options
 from onnxprune.cli.layout import Main, MainJob, Sectioned
 from onnxprune.cli.screen import Screen
-from onnxprune.cli.table import APPLY, LOOK, PRUNE, SENSE, VERIFY, options, request_options
 from onnxprune.errors import FileError, Incomplete, UsageError
-from onnxprune.pipeline.request import BUDGETS
+from onnxprune.pipeline.request import Request
 
 if TYPE_CHECKING:
     from onnxprune.pipeline.prune import Result
@@ -38,24 +38,21 @@ def cli() -> None:
 
 def _screen(context: click.Context, given: Given) -> Screen:
     screen = context.obj
-    screen.json, screen.quiet, screen.verbose = given["json"], given["quiet"], given["verbose"]
+    screen.json, screen.quiet, screen.verbose = (bool(given.get(name)) for name in ("json", "quiet", "verbose"))
     return screen
 
 
 @cli.command("prune", cls=MainJob, hidden=True, context_settings=HELP)
 @click.argument("source", metavar="IN.onnx")
 @click.argument("output", metavar="OUT.onnx", required=False)
-@options(PRUNE)
+@options("prune")
 @click.pass_context
 def prune_command(context: click.Context, source: str, output: str | None, **given: Any) -> None:
     """The main job."""
     screen = _screen(context, given)
     _mistaken_command(source)
     asked = request_options(given)
-    if not {*BUDGETS, "ratio_for"} & asked.keys():
-        raise UsageError(
-            "say how much to remove: --ratio 0.5, --target macs=0.5, --threshold 0.9, --max-drop 1% or --lossless"
-        )
+    Request.of(asked)  # before onnx is loaded: what makes no sense is said at once
     _check_files(source, output, given)
     from onnxprune.pipeline.prune import prune
 
@@ -68,7 +65,7 @@ def prune_command(context: click.Context, source: str, output: str | None, **giv
 @click.argument("source", metavar="IN.onnx")
 @click.argument("output", metavar="OUT.onnx", required=False)
 @click.option("--plan", required=True, metavar="PLAN.json", help="What an earlier run wrote with --plan-out.")
-@options(APPLY)
+@options("apply")
 @click.pass_context
 def apply_command(context: click.Context, source: str, output: str | None, plan: str, **given: Any) -> None:
     """Repeat a plan on another version of the network.
@@ -88,7 +85,7 @@ def apply_command(context: click.Context, source: str, output: str | None, plan:
 @click.argument("source", metavar="IN.onnx")
 @click.argument("pruned", metavar="OUT.onnx")
 @click.option("--plan", required=True, metavar="PLAN.json", help="What the run wrote with --plan-out.")
-@options(VERIFY)
+@options("verify")
 @click.pass_context
 def verify_command(context: click.Context, source: str, pruned: str, plan: str, **given: Any) -> None:
     """Prove an earlier result again.
@@ -110,7 +107,7 @@ def verify_command(context: click.Context, source: str, pruned: str, plan: str, 
 
 @cli.command("inspect", cls=Sectioned, context_settings=HELP)
 @click.argument("source", metavar="IN.onnx")
-@options(LOOK)
+@options("inspect")
 @click.pass_context
 def inspect_command(context: click.Context, source: str, **given: Any) -> None:
     """Show what can be cut and what cannot.
@@ -132,7 +129,7 @@ def inspect_command(context: click.Context, source: str, **given: Any) -> None:
 @click.argument("source", metavar="IN.onnx")
 @click.argument("node")
 @click.argument("other", metavar="[NODE]", required=False)
-@options(LOOK)
+@options("explain")
 @click.pass_context
 def explain_command(context: click.Context, source: str, node: str, other: str | None, **given: Any) -> None:
     """Show what freezes or couples layers.
@@ -147,7 +144,7 @@ def explain_command(context: click.Context, source: str, node: str, other: str |
     from onnxprune.report import lists
 
     with screen.progress() as progress:
-        run = analysed(source, progress, **request_options(given))
+        run = analysed(source, "explain", request_options(given), progress)
     found = explain(run.deps, node, other)
     screen.give(asdict(found))
     screen.show(lists.explanation(found))
@@ -155,7 +152,7 @@ def explain_command(context: click.Context, source: str, node: str, other: str |
 
 @cli.command("sensitivity", cls=Sectioned, context_settings=HELP)
 @click.argument("source", metavar="IN.onnx")
-@options(SENSE)
+@options("sensitivity")
 @click.pass_context
 def sensitivity_command(context: click.Context, source: str, **given: Any) -> None:
     """Show what the channels of each group are worth.
@@ -175,12 +172,11 @@ def sensitivity_command(context: click.Context, source: str, **given: Any) -> No
 
 
 @cli.command("methods", cls=Sectioned, context_settings=HELP)
-@click.option("--json", is_flag=True, help="Print JSON.")
-@click.option("-v", "--verbose", is_flag=True, help="Print what can be set for each method, too.")
+@options("methods")
 @click.pass_context
-def methods_command(context: click.Context, json: bool, verbose: bool) -> None:
-    """List the methods, their needs and sources."""
-    screen = _screen(context, {"json": json, "quiet": False, "verbose": verbose})
+def methods_command(context: click.Context, **given: Any) -> None:
+    """List the methods, their needs and sources; with -v what can be set for each."""
+    screen = _screen(context, given)
     from onnxprune.criteria.methods import METHODS
     from onnxprune.report import lists
 
@@ -195,19 +191,19 @@ def methods_command(context: click.Context, json: bool, verbose: bool) -> None:
             for m in METHODS.values()
         }
     )
-    screen.show(lists.methods(verbose))
+    screen.show(lists.methods(screen.verbose))
 
 
 @cli.command("doctor", cls=Sectioned, context_settings=HELP)
-@click.option("--json", is_flag=True, help="Print JSON.")
+@options("doctor")
 @click.pass_context
-def doctor_command(context: click.Context, json: bool) -> int:
+def doctor_command(context: click.Context, **given: Any) -> int:
     """Show what is installed and what of it works.
 
     Versions, execution providers that really load, and clashes of onnxruntime wheels.  Exit code 1 where there is a
     problem.
     """
-    screen = _screen(context, {"json": json, "quiet": False, "verbose": False})
+    screen = _screen(context, given)
     from onnxprune.report import lists
     from onnxprune.runtime.doctor import diagnose
 
@@ -234,11 +230,11 @@ def _check_files(source: str, output: str | None, given: Given, plan: str | None
     from onnxprune.pipeline.paths import OUT, check_paths
     from onnxprune.report import files
 
-    written = {OUT: output, "--plan-out": given["plan_out"], "--report": given["report"]}
+    written = {OUT: output, "--plan-out": given["plan_out"], "--report": given["report"], "--resume": given["resume"]}
     for name, path in written.items():
         if path is not None:
             files.check_target(path, (".html", ".htm", ".json") if name == "--report" else None, name)
-    read = {"--" + name.replace("_", "-"): given[name] for name in ("data", "test_data", "metric")}
+    read = {"--" + name.replace("_", "-"): given[name] for name in ("data", "test_data", "train_data", "metric")}
     check_paths(source, written, {**read, "--plan": plan}, force=given["force"])
 
 

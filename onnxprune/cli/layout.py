@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from onnxprune.cli.table import FLAGS
+from onnxprune.cli.flags import FLAGS
 
 EXAMPLES = (
     ("onnxprune net.onnx small.onnx --ratio 0.5", "half of the channels, no data needed"),

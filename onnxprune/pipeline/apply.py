@@ -14,10 +14,12 @@ from onnxprune.pipeline.prune import Result, check_output, finish, lab_of, no_bu
 from onnxprune.pipeline.repair import repair
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import analysis_of, start
+from onnxprune.pipeline.signature import takes
 from onnxprune.pipeline.tune import finetuned
 from onnxprune.surgery.plan import Plan, check_plan
 
 
+@takes("apply")
 def apply(
     source: Any,
     plan: Plan | str | os.PathLike[str],
@@ -32,7 +34,7 @@ def apply(
         source: path, bytes, `ModelProto` or `onnx_graphsurgeon.Graph`; never changed.
         plan: what an earlier run gave, or the file that it was saved to.
         output: path to write to; None keeps the outcome in memory.
-        options: fields of `Request` but for the budgets.
+        options: as in the signature.
 
     Raises:
         UsageError: the plan does not fit this network.
@@ -43,7 +45,8 @@ def apply(
     read = plan
     plan = plan if isinstance(plan, Plan) else Plan.load(Path(plan))
     told = {k: v for k, v in plan.options.items() if k in ("heads", "method", "seed", "compensate", "lossless", "thaw")}
-    request = Request.of({**({} if told.get("lossless") else {"ratio": 0.0}), **told, **options})
+    budget = {} if told.get("lossless") else {"ratio": 0.0}
+    request = Request.of(options, "apply", **budget, **told)
     check_output(source, output, request, read)
     with limited(request, source):
         run = start(source, request, progress, plan.alignment)

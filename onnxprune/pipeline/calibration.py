@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from onnxprune.errors import ModelError, spelled
-from onnxprune.pipeline.limits import parse_size
 from onnxprune.pipeline.parts import deal
 from onnxprune.pipeline.request import Request
 from onnxprune.runtime.fit import read_options
@@ -96,7 +95,7 @@ def wanted_samples(lab: Lab) -> tuple[int, str]:
 
 def memory_for_samples(request: Request) -> int:
     """Bytes that activations may take."""
-    return MEMORY if request.max_memory is None else min(MEMORY, parse_size(request.max_memory) // 4)
+    return MEMORY if request.max_memory is None else min(MEMORY, request.max_memory // 4)
 
 
 def drawn_feeds(

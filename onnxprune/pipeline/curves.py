@@ -8,8 +8,10 @@ from onnxprune.pipeline.inspection import analysed
 from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.pipeline.prune import lab_of
 from onnxprune.pipeline.sensitivity import Sensitivity, measured_curves, modelled_curves
+from onnxprune.pipeline.signature import takes
 
 
+@takes("sensitivity")
 def sensitivity(source: Any, *, progress: Progress = silent, **options: Any) -> Sensitivity:
     """The loss of each group as a function of how many of its channels are gone.
 
@@ -19,14 +21,13 @@ def sensitivity(source: Any, *, progress: Progress = silent, **options: Any) -> 
     Args:
         source: path, bytes, `ModelProto` or `onnx_graphsurgeon.Graph`; never changed.
         progress: called with (what is done, how far, of how much; 0 of 0 where that is not known).
-        options: fields of `Request`: `method` with its options decides which channels go first, `data` and how it is
-            read, `include`, `exclude`, `input_shapes`, `heads`, `seed`, `providers`.
+        options: as in the signature; `method` decides which channels go first.
 
     Raises:
         UsageError: the options make no sense for this model.
         ModelError, FileError: the model cannot be read or run.
     """
-    run = analysed(source, progress, **options)
+    run = analysed(source, "sensitivity", options, progress)
     weights = Weights(run.model.proto, run.deps)
     chooser = Chooser(run.deps, weights, run.request, run.model.size, progress, lab := lab_of(run, weights))
     if lab.data is None:

@@ -58,7 +58,7 @@ def largest_choice(chooser: Chooser, figure: Callable[[Kept, Metric], float] | N
     Raises CheckFailed where even the smallest cut that the search tries loses more.
     """
     request, lab = chooser.request, chooser.lab
-    drop = request.allowed_drop()
+    drop = request.max_drop
     assert lab is not None
     metric = lab.metric
     assert lab.search is not None

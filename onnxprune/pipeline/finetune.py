@@ -18,6 +18,7 @@ from onnxprune.pipeline.paths import OUT, check_paths
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Run, start
 from onnxprune.pipeline.sign import sign
+from onnxprune.pipeline.signature import takes
 from onnxprune.pipeline.tune import Original, recipe_of, tune
 from onnxprune.report.summary import MetricRow, Samples
 from onnxprune.report.words import merit
@@ -27,6 +28,7 @@ from onnxprune.runtime.specs import model_inputs
 from onnxprune.surgery.binding import OWN, bound, compared, content
 from onnxprune.surgery.plan import Plan, check_plan
 from onnxprune.training import require_torch
+from onnxprune.training.recipe import EPOCHS
 
 STALE = ("plan", "weights")  # metadata about weights that training has changed
 
@@ -73,6 +75,7 @@ class Trained:
     report: TrainingReport
 
 
+@takes("finetune")
 def finetune(
     source: Any,
     pruned: Any,
@@ -91,7 +94,7 @@ def finetune(
         plan: what the pruning gave; with it inner maps of fewer channels are learnt too, and a new plan is made, with
             which `verify` proves the outcome.
         progress: called with (what is done, how far, of how much; 0 of 0 where that is not known).
-        options: fields of `Request` about data, training and writing; `epochs` is 20 where it is not given.
+        options: keyword options of the table.
 
     Raises:
         UsageError: torch is missing; the networks or the plan do not belong together; options that make no sense.
@@ -100,7 +103,7 @@ def finetune(
         FileError: the file system refused.
     """
     require_torch()
-    request = Request.of({"ratio": 0.0, "compensate": "none", "finetune": 20, **options})
+    request = Request.of(options, "finetune", ratio=0.0, compensate="none", finetune=options.get("epochs", EPOCHS))
     files = {"data": request.data, "test_data": request.test_data, "train_data": request.train_data, "pruned": pruned}
     check_paths(source, {OUT: output}, {**files, "plan": plan}, force=request.force)
     known = plan if plan is None or isinstance(plan, Plan) else Plan.load(Path(plan))

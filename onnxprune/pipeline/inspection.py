@@ -1,7 +1,7 @@
 """A look at a network: its groups and what they cost, what is frozen and why, which operators are not known."""
 
 import re
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,26 +16,28 @@ from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.report import frozen_rows
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Run, start
+from onnxprune.pipeline.signature import takes
 from onnxprune.report.inspection import GroupShare, Inspection, UnknownRow
 from onnxprune.report.summary import Figures
 from onnxprune.report.words import listed
 from onnxprune.runtime.specs import model_inputs, model_outputs
 
 
+@takes("inspect")
 def inspect(source: Any, *, progress: Progress = silent, **options: Any) -> Inspection:
     """What can be removed from a network, and what cannot.
 
     Args:
         source: path, bytes, `ModelProto` or `onnx_graphsurgeon.Graph`; never changed.
         progress: called with (what is done, how far, of how much; 0 of 0 where that is not known).
-        options: `input_shapes`, `heads` and `thaw`, as in `Request`.
+        options: as in the signature.
 
     Raises:
         ModelError: the model is invalid.
         UsageError: input shapes that do not fit.
         FileError: the file cannot be read.
     """
-    run = analysed(source, progress, **options)
+    run = analysed(source, "inspect", options, progress)
     deps, proto = run.deps, run.model.proto
     if deps.thawed:
         labels = [deps.nodes[k].label for k in deps.thawed]
@@ -61,15 +63,15 @@ def inspect(source: Any, *, progress: Progress = silent, **options: Any) -> Insp
     )
 
 
-def analysed(source: Any, progress: Progress = silent, **options: Any) -> Run:
+def analysed(source: Any, command: str, options: Mapping[str, Any], progress: Progress = silent) -> Run:
     """Load and analyse, with input sizes that the model runs with; with usual ones where it cannot be run here."""
-    request = Request.of({"ratio": 0.0, "compensate": "none", **options})
+    request = Request.of(options, command, ratio=0.0, compensate="none")
     with limited(request, source):
         try:
             return start(source, request, progress)
         except (ModelError, CheckFailed) as error:
             try:
-                run = start(source, replace(request, verify=False, measure=False), progress)
+                run = start(source, request.changed(verify=False, measure=False), progress)
             except OnnxPruneError:
                 raise error from None
             run.warnings.append(str(error))

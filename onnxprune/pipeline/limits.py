@@ -1,7 +1,6 @@
 """What a run may take: an estimate of its memory before it begins, and onnxruntime in a process of its own."""
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 from onnxprune.channels.dependencies import Dependencies, Group
 from onnxprune.criteria.methods import METHODS, Method
-from onnxprune.errors import ModelError, UsageError
+from onnxprune.errors import ModelError
 from onnxprune.model import Model
 from onnxprune.model.references import data_files
 from onnxprune.model.tensors import quoted
@@ -27,17 +26,6 @@ FIXED = 256 << 20
 PER_PAIR = 6 * 8
 LEAST_PER_PAIR = 2 * 4  # what no comparison in pairs does without
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?", re.ASCII)
-
-
-def parse_size(given: int | str) -> int:
-    """Bytes from a number or a text like "4GiB", "500 MB" or "2g" (which is 2·10⁹).  Raises UsageError."""
-    found = _SIZE.fullmatch(str(given).strip().lower())
-    if isinstance(given, bool) or not found or (size := int(float(found[1]) * _UNITS[found[2] or ""])) <= 0:
-        raise UsageError(f"an amount of memory looks like 4GiB or 500MB, not {given!r}")
-    return size
-
 
 def readable(size: float) -> str:
     """Bytes in words."""
@@ -54,7 +42,7 @@ def limited(request: Request, source: Any) -> Iterator[None]:
         ModelError: the model at `source` would need more memory than allowed, or more than there is.
         UsageError: the limit is no amount of memory.
     """
-    most = None if request.max_memory is None else parse_size(request.max_memory)
+    most = request.max_memory
     if most is not None:
         require(size_of(source), most)
     try:
@@ -99,7 +87,7 @@ def require_analysed(request: Request, model: Model, deps: Dependencies) -> None
         widest = max((len(group) for group in deps.groups), default=0)
         pairs = 0 if METHODS[request.method].alone else widest**2
         working = MORE_LOSSLESS * model.size if request.lossless else pairs * PER_PAIR
-        require(model.size, parse_size(request.max_memory), max(0, int(working) + activations - FIXED // 2))
+        require(model.size, request.max_memory, max(0, int(working) + activations - FIXED // 2))
         return
     least = max(activations, deps.statics.huge) * (request.verify or request.measure)
     if (there := available()) is not None and least > there:
@@ -123,8 +111,7 @@ def require_comparable(method: Method, group: Group) -> None:
 
 def no_room(request: Request, size: int) -> str:
     """Why a model of `size` bytes cannot be repaired in the memory that there is, or that is allowed; or nothing."""
-    allowed = None if request.max_memory is None else parse_size(request.max_memory)
-    most = available() if allowed is None else allowed
+    most = available() if request.max_memory is None else request.max_memory
     needed = PER_BYTE_REPAIRED * size + FIXED
     if most is None or needed < ROOM * most:
         return ""

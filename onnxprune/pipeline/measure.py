@@ -118,7 +118,7 @@ def _rows(found: Agreement) -> tuple[DriftRow, ...]:
 
 def missed(request: Request, rows: Sequence[MetricRow]) -> str | None:
     """That a drop which holds on the samples of its search does not hold on others, where that is so."""
-    drop = request.allowed_drop()
+    drop = request.max_drop
     if drop is None or not rows or rows[0].before - rows[0].after <= drop:
         return None
     fall = merit_change(rows[0]).removeprefix(MINUS)

@@ -27,9 +27,10 @@ from onnxprune.pipeline.report import make_report
 from onnxprune.pipeline.request import Request, given_budgets
 from onnxprune.pipeline.run import Run, analysis_of, start
 from onnxprune.pipeline.sign import sign
+from onnxprune.pipeline.signature import takes
 from onnxprune.pipeline.size import sized_choice
 from onnxprune.pipeline.speed import fast_choice
-from onnxprune.pipeline.steps import in_steps, require_steps
+from onnxprune.pipeline.steps import in_steps
 from onnxprune.pipeline.trials import Lab
 from onnxprune.pipeline.tune import finetuned, short_training
 from onnxprune.report.summary import Report
@@ -48,6 +49,7 @@ class Result:
     report: Report
 
 
+@takes("prune")
 def prune(
     source: Any, output: str | os.PathLike[str] | None = None, *, progress: Progress = silent, **options: Any
 ) -> Result:
@@ -57,7 +59,7 @@ def prune(
         source: path, bytes, `ModelProto` or `onnx_graphsurgeon.Graph`; never changed.
         output: path to write to; None keeps the outcome in memory.
         progress: called with (what is done, how far, of how much; 0 of 0 where that is not known).
-        options: fields of `Request`.
+        options: as in the signature.
 
     Raises:
         UsageError: the options make no sense for this model.
@@ -87,11 +89,7 @@ def _choose(run: Run) -> Choice:
         run.notes += choice.remarks
         _check_strict(run, choice)
         return choice
-    if request.steps > 1:
-        require_steps(request)
-        choice = in_steps(run, _cut_once)
-    else:
-        choice = _cut_once(run)
+    choice = in_steps(run, _cut_once) if request.steps > 1 else _cut_once(run)
     if request.finetune:
         finetuned(run, choice.kept)
     return choice
@@ -103,7 +101,7 @@ def _cut_once(run: Run) -> Choice:
     weights = Weights(run.model.proto, run.deps)
     lab = lab_of(run, weights)
     if request.method == "msvfp" and request.finetune and request.retrain is None:
-        lab.request = request = replace(request, retrain=short_training(run))
+        lab.request = request = request.changed(retrain=short_training(run))
     with run.stage("choose channels"):
         choice = _within(run, Chooser(run.deps, weights, request, run.model.size, run.progress, lab))
     run.base = choice.trained

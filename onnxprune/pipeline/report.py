@@ -117,7 +117,7 @@ def _asked(run: Run, choice: Choice) -> str:
         what = f"remove what is at least {request.threshold:g} similar to what stays"
     elif request.max_drop is not None:
         metric = run.metrics[0].name
-        what = f"remove as much as lowers {metric} by at most {request.allowed_drop():g}"
+        what = f"remove as much as lowers {metric} by at most {request.max_drop:g}"
     elif request.ratio is not None:
         whose = "all groups together" if together else "each group"
         what = f"remove {100 * request.ratio:g}% of the channels of {whose}"

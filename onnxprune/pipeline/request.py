@@ -1,183 +1,111 @@
-"""What a user asks for: one place for every option and its default."""
+"""What a user asks for: the options together, those that go with each other, and names in the place of "auto"."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from copy import copy
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
 
 from onnxprune.errors import UsageError, spelled
 from onnxprune.pipeline.choices import SHARES
-from onnxprune.pipeline.share import meant, share
+from onnxprune.pipeline.declare import options_of
+from onnxprune.pipeline.kinds import meant
+from onnxprune.pipeline.table import Budget, Channels, Judging, Reading, Running, Training, Writing
+from onnxprune.training import require_torch
+from onnxprune.training.recipe import EPOCHS
 
-if TYPE_CHECKING:
-    from onnx import ModelProto
-
-BUDGETS = ("ratio", "target", "threshold", "max_drop", "lossless")
+BUDGETS = {"ratio": 0.5, "target": "macs=0.5", "threshold": 0.9, "max_drop": "1%", "lossless": True}  # with examples
+SETTLED = ("method", "compensate", "allocation")  # by the pipeline itself, under `lossless`
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """Options of a run; the command line has the same under the same names, in kebab case.
+class Request(Writing, Running, Training, Reading, Judging, Channels, Budget):
+    """Options of a run, as `onnxprune.pipeline.table` declares them; the command line has the same in kebab case.
 
-    Exactly one budget is given: `ratio`, `target`, `threshold`, `max_drop`, `lossless` (or none of them with
-    `ratio_for`).
-
-    ratio: share of each group's channels to remove, 0 ≤ ratio < 1; where groups lose different shares (another
-        allocation than "uniform", method "msvfp"), the share of all their channels together.
-    target: "macs=0.5", "params=0.5", "size=0.5" or "latency=0.5": the share to keep.  Latency is measured on this
-        machine, so its outcome is not the same from run to run.
-    threshold: remove only channels that are at least this similar to one that stays.
-    max_drop: the most that the first metric may fall, as a share of 1 ("1%" and 0.01 are one point), or in the
-        metric's own unit where it is no share; the largest cut in MACs that holds it is searched for on a part of
-        test_data, or else of data, and the figures come from another part.
-    lossless: remove only what cannot change the output: constants, what nobody reads, copies and multiples.
-    method: how channels are compared and ranked; a name of `onnxprune.criteria`. "auto" is "obs", which measured
-        best under the repair (docs/METHODS.md), and "ncc" for a threshold, and for a ratio without that repair
-        or with method_options.
-    method_options: hyper-parameters of the method.
-    compensate: how the channels that stay take over from those that go; a name of `surgery.compensate`. "auto" is
-        "lstsq", on the data or on drawn samples; "none" is the cut alone, at once.
-    allocation: how a budget is shared among the groups; a name of `onnxprune.budget.ALLOCATORS`. "auto" is
-        "sensitivity" where method "obs" was chosen for a budget, and "uniform" otherwise.
-    round_to: multiple of which kept counts are; None chooses by width (8 from 64 channels on, 4 from 32), and is 1
-        under `lossless`.
-    max_ratio: no group loses more than this share.
-    ratio_for: share to remove by pattern (fnmatch) of node or weight names.
-    exclude, include: patterns of groups that stay whole, or of the only ones that may be cut.
-    heads: "whole" removes whole attention heads, "dims" the same share of every head.
-    thaw: cut channels that norms over channels (LayerNormalization and its kin), softmaxes or means over channels read
-        as well.  Their statistics are then taken over the channels that stay, which is not what the original computes
-        with zeros there: an approximation, and the report names the nodes.
-    data: samples in any form that `onnxprune.runtime.data` reads; mean, std, resize, layout and limit say how it is
-        read.  Where they are fitted on (by the repair, or a method or allocation that looks at data), a quarter is held
-        out for the figures.
-    test_data: other samples, read alike, that the figures come from instead, so that all of `data` is fitted on.
-    metric: figures of merit to report on the data; by default top1 and agreement with labels, agreement for class
-        scores without, cosine and snr for all other outputs.
-    min_accuracy: the least that the first metric which is a share (top1, else agreement) may be on the data, as a share
-        of 1 or "90%"; a pruned model below it is not written.
-    min_snr: the same for the signal to noise of the outputs in dB: of all together on the data, or of the worst one on
-        drawn samples.
-    retrain: from a pruned model to the same with trained weights; "msvfp" calls it whenever enough has gone.
-    finetune: epochs of training of the pruned network towards the original (docs/TRAINING.md); None trains nothing.
-    minutes, lr, batch_size, device, resume: of the training (`onnxprune.training.recipe.Recipe`).
-    train_data: samples to train on, read as data is; without them those of data, or drawn ones.
-    steps: cuts until the budget is met, with training between them.
-    input_shapes: concrete shapes of inputs, by name; "name:1x3x224x224" on the command line.
-    providers, threads: of onnxruntime, for measuring; verification runs on the CPU.
-    verify: prove masked = pruned before anything is written.
-    measure: time the models in onnxruntime.
-    strict: it is a failure when nothing can be cut or a target is missed.
-    seed: of all that is drawn.
-    force, save_as_external_data, dry_run: of the writing.
-    isolate: run onnxruntime in a process of its own, where a crash is a failed check.
-    max_memory: bytes, or "4GiB": a run that would need more is refused before it begins, and an isolated session ends.
+    Values are read as their kinds say ("50%" becomes 0.5, one pattern a tuple of one).  Raises UsageError for a value
+    that an option cannot have, and for options that do not go together.
     """
 
-    ratio: float | None = None
-    target: str | None = None
-    threshold: float | None = None
-    max_drop: float | str | None = None
-    lossless: bool = False
-    method: str = "auto"
-    method_options: Mapping[str, Any] = field(default_factory=dict)
-    compensate: str = "auto"
-    allocation: str = "auto"
-    round_to: int | None = None
-    max_ratio: float = 1.0
-    ratio_for: Mapping[str, float] = field(default_factory=dict)
-    exclude: Sequence[str] = ()
-    include: Sequence[str] = ()
-    heads: str = "whole"
-    thaw: bool = False
-    data: Any = None
-    test_data: Any = None
-    mean: Any = None
-    std: Any = None
-    resize: Any = None
-    layout: str | None = None
-    limit: int | None = None
-    metric: Sequence[str] = ()
-    min_accuracy: float | str | None = None
-    min_snr: float | None = None
-    retrain: "Callable[[ModelProto], ModelProto] | None" = None
-    finetune: int | None = None
-    minutes: float | None = None
-    lr: float | None = None
-    batch_size: int | None = None
-    device: str | None = None
-    train_data: Any = None
-    resume: str | None = None
-    steps: int = 1
-    input_shapes: Mapping[str, Sequence[int]] | Sequence[str] = field(default_factory=dict)
-    providers: str | Sequence[str] = "auto"
-    threads: int | None = None
-    verify: bool = True
-    measure: bool = True
-    strict: bool = False
-    seed: int = 0
-    force: bool = False
-    save_as_external_data: bool = False
-    dry_run: bool = False
-    isolate: bool = False
-    max_memory: int | str | None = None
-
     def __post_init__(self) -> None:
-        self._check_kinds()
-        if isinstance(self.metric, str):
-            object.__setattr__(self, "metric", (self.metric,))
+        for option in options_of(Request).values():
+            self._put(option.name, option.read(getattr(self, option.name)))
+        self._check_budgets()
         self._check_lossless()
         self._settle()
-        self._read_shares()
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise UsageError(f"a seed is a whole number from 0 on, not {self.seed!r}")
+        self._check_data()
+        self._check_training()
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any], command: str = "prune", **defaults: Any) -> "Request":
+        """The request of a command from keyword options, with other defaults where the command has them.
+
+        Raises UsageError for a name that is no option of the command.
+        """
+        known = options_for(command)
+        if unknown := sorted(given.keys() - known):
+            near = get_close_matches(unknown[0], known, 1)
+            raise UsageError(
+                f"{command} has no option {unknown[0]!r}; "
+                + (f"did you mean {spelled(near[0])}?" if near else f"it has {', '.join(sorted(known))}")
+            )
+        return cls(**{**defaults, **given})
+
+    def changed(self, **values: Any) -> "Request":
+        """The same request with other values, which are what was settled on and are not checked again."""
+        other = copy(self)
+        for name, value in values.items():
+            other._put(name, value)
+        return other
+
+    def part(self, kind: type) -> dict[str, Any]:
+        """The options of one of the parts, as keywords."""
+        return {name: getattr(self, name) for name in options_of(kind)}
+
+    def target_share(self) -> tuple[str, float] | None:
+        """(cost, share to keep)."""
+        if self.target is None:
+            return None
+        cost, _, share = self.target.partition("=")
+        return cost, float(share)
+
+    def told(self) -> dict[str, Any]:
+        """Options that decide which channels stay, as JSON values, for the plan."""
+        names = [o.name for o in options_of(Request).values() if o.plan and not (self.lossless and o.name in SETTLED)]
+        values = {name: getattr(self, name) for name in names}
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        return {k: v for k, v in plain.items() if v is not False and v not in (None, [], {})}
+
+    def _put(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _check_budgets(self) -> None:
         budgets = given_budgets(vars(self))
         if len(budgets) > 1:
-            raise UsageError(f"{budgets[0]} and {budgets[1]} are two budgets; give one")
+            raise UsageError(f"{spelled(budgets[0])} and {spelled(budgets[1])} are two budgets; give one")
         if not budgets and not self.ratio_for:
-            raise UsageError(
-                "say how much to remove: ratio=0.5, target='macs=0.5', threshold=0.9, max_drop='1%' or lossless=True"
-            )
-        self._check_data()
-        self.allowed_drop()
-        if self.heads not in ("whole", "dims"):
-            raise UsageError(f"heads are cut 'whole' or in 'dims', not {self.heads!r}")
-
-    def _check_kinds(self) -> None:
-        """Names are text and switches are on or off, whatever a plan from a stranger says."""
-        for option in fields(self):
-            value = getattr(self, option.name)
-            if option.type is str and not isinstance(value, str):
-                raise UsageError(f"{option.name} is a name, not {value!r}")
-            if option.type is bool and value not in (True, False):
-                raise UsageError(f"{option.name} is True or False, not {value!r}")
-
-    def _check_data(self) -> None:
-        """What measures on data needs some."""
-        for name in ("max_drop", "metric", "min_accuracy"):
-            if getattr(self, name) not in (None, (), []) and self.data is None and self.test_data is None:
-                raise UsageError(
-                    f"{spelled(name)} measures on data: give {spelled('data')} or {spelled('test_data')}"
-                    ", with labels for top1"
-                )
-        if self.min_snr is not None and not self.measure and self.data is None and self.test_data is None:
-            raise UsageError(f"{spelled('min_snr')} has to be measured: give data, or leave the measuring on")
+            examples = [spelled(name, value) for name, value in BUDGETS.items()]
+            raise UsageError(f"say how much to remove: {', '.join(examples[:-1])} or {examples[-1]}")
+        drop = self.max_drop
+        if drop is not None and drop > 1 and (not self.metric or self.metric[0] in SHARES):
+            other = "" if self.metric else f" (or name a metric of another unit: {spelled('metric', 'snr')})"
+            raise UsageError(f"a largest drop of {drop:g} is more than all of a metric from 0 to 1{meant(drop)}{other}")
 
     def _check_lossless(self) -> None:
         """What is removed losslessly is chosen and made up for in one way only."""
         if not self.lossless:
             return
         if self.thaw:
-            raise UsageError("thaw approximates norms over channels, which lossless must not; give one of them")
-        others: dict[str, Any] = {
-            "method": "auto",
-            "compensate": "auto",
-            "allocation": "auto",
-            "ratio_for": {},
-            "retrain": None,
-        }
-        for name, default in others.items():
-            if (given := getattr(self, name)) != default and not (name == "compensate" and given == "none"):
-                raise UsageError(f"lossless removes all that has no part in the output; {name} has no say in it")
+            raise UsageError(
+                f"{spelled('thaw')} approximates norms over channels, which {spelled('lossless')} must not; give one "
+                "of them"
+            )
+        for name in (*SETTLED, "ratio_for", "retrain", "finetune"):
+            given = getattr(self, name)
+            if given not in ("auto", {}, None) and not (name == "compensate" and given == "none"):
+                raise UsageError(
+                    f"{spelled('lossless')} removes all that has no part in the output; {spelled(name)} has no say in "
+                    "it"
+                )
 
     def _settle(self) -> None:
         """Put names in the place of "auto"."""
@@ -187,88 +115,54 @@ class Request:
         chosen = self.method == "auto" and not self.lossless and (least or solved)
         method = "obs" if chosen else "ncc" if self.method == "auto" else self.method
         repairs = not self.lossless and (self.retrain is None or method == "obs")
+        repairs = repairs and not (method == "msvfp" and self.finetune)  # which trains in its search instead
         spread = method == "obs" and self.ratio is None
-        repairs = repairs and not (method == "msvfp" and self.finetune)  # which trains instead, in its search
         settled = {
             "method": method,
             "allocation": "sensitivity" if spread else "uniform",
             "compensate": "lstsq" if repairs else "none",
         }
         for name, value in settled.items():
-            if name == "method" or getattr(self, name) == "auto":
-                object.__setattr__(self, name, value)
+            if getattr(self, name) == "auto":
+                self._put(name, value)
 
-    def _read_shares(self) -> None:
-        """Put numbers in the place of shares that are written as texts.  Raises UsageError for what is no share."""
-        read: dict[str, Any] = {"max_ratio": share(self.max_ratio, "the largest ratio")}
-        if self.min_accuracy is not None:
-            read["min_accuracy"] = share(self.min_accuracy, "the least accuracy")
-        if self.ratio is not None:
-            read["ratio"] = share(self.ratio, "the ratio to remove")
-        if self.threshold is not None:
-            read["threshold"] = share(self.threshold, "the similarity to remove from", low=-1)
-        read["ratio_for"] = {k: share(v, f"the ratio to remove of {k!r}") for k, v in self.ratio_for.items()}
-        for name, value in read.items():
-            object.__setattr__(self, name, value)
-        self.target_share()
+    def _check_training(self) -> None:
+        """What is said of a training needs one, and that needs torch.  Raises UsageError before any work."""
+        if self.finetune is not None:
+            require_torch()
+        rows = options_of(Training)
+        given = [name for name, row in rows.items() if name != "epochs" and getattr(self, name) != row.default]
+        if given and self.finetune is None:
+            raise UsageError(f"{spelled(given[0])} is about training: say how long, with {spelled('finetune', EPOCHS)}")
+        for name in ("minutes", "lr"):
+            if getattr(self, name) == 0:
+                raise UsageError(f"{spelled(name)} wants a number above 0")
+        kind, _ = self.target_share() or ("", 1.0)
+        if self.steps > 1 and self.ratio is None and kind not in ("macs", "params"):
+            raise UsageError(
+                f"{spelled('steps')} goes with {spelled('ratio', 0.5)}, {spelled('target', 'macs=0.5')} or "
+                f"{spelled('target', 'params=0.5')}"
+            )
 
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> "Request":
-        """A request from keyword options.  Raises UsageError for a name that is no option."""
-        names = {f.name for f in fields(cls)}
-        if unknown := sorted(set(options) - names):
-            raise UsageError(f"there is no option {unknown[0]!r}; there are {', '.join(sorted(names))}")
-        return cls(**options)
+    def _check_data(self) -> None:
+        """What measures on data needs some."""
+        if self.data is not None or self.test_data is not None:
+            return
+        for name in ("max_drop", "metric", "min_accuracy"):
+            if getattr(self, name) not in (None, ()):
+                raise UsageError(
+                    f"{spelled(name)} measures on data: give {spelled('data')} or {spelled('test_data')}"
+                    ", with labels for top1"
+                )
+        if self.min_snr is not None and not self.measure:
+            raise UsageError(
+                f"{spelled('min_snr')} has to be measured: give {spelled('data')}, or leave the measuring on"
+            )
 
-    def target_share(self) -> tuple[str, float] | None:
-        """(kind, share to keep).  Raises UsageError."""
-        if self.target is None:
-            return None
-        kind, mark, left = str(self.target).partition("=")
-        if not mark:
-            raise UsageError(f"a target looks like macs=0.5 (keep half of the MACs), not {self.target!r}")
-        return kind.strip().lower(), share(left, f"the share of {kind.strip()} to keep")
 
-    def allowed_drop(self) -> float | None:
-        """The most that the metric may fall.  Raises UsageError."""
-        if self.max_drop is None:
-            return None
-        text = str(self.max_drop).strip()
-        try:
-            drop = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-        except ValueError:
-            drop = -1.0
-        if not 0 <= drop < float("inf"):
-            raise UsageError(f"max_drop looks like 0.01 or 1% (one point of the metric), not {self.max_drop!r}")
-        if drop > 1 and (not self.metric or self.metric[0] in SHARES):
-            other = "" if self.metric else f" (or name a metric of another unit: {spelled('metric', 'snr')})"
-            raise UsageError(f"a largest drop of {drop:g} is more than all of a metric from 0 to 1{meant(drop)}{other}")
-        return drop
-
-    def told(self) -> dict[str, Any]:
-        """Options that decide which channels stay, as JSON values, for the plan."""
-        names: tuple[str, ...] = (
-            "ratio",
-            "target",
-            "threshold",
-            "max_drop",
-            "method",
-            "method_options",
-            "compensate",
-            "allocation",
-            "round_to",
-        )
-        if self.lossless:
-            names = ("lossless", "round_to")
-        if self.thaw:
-            names += ("thaw",)
-        names += ("max_ratio", "ratio_for", "exclude", "include", "heads", "seed")
-        values = {name: getattr(self, name) for name in names}
-        plain = {
-            k: dict(v) if isinstance(v, Mapping) else list(v) if isinstance(v, (tuple, list)) else v
-            for k, v in values.items()
-        }
-        return {k: v for k, v in plain.items() if v not in (None, [], {})}
+def options_for(command: str) -> list[str]:
+    """Names of the options that a command has, in the order of the table."""
+    return [name for name, option in options_of(Request).items() if command in option.commands]
 
 
 def given_budgets(options: Mapping[str, Any]) -> list[str]:

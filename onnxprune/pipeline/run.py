@@ -18,6 +18,7 @@ from onnxprune.pipeline.fold import folded
 from onnxprune.pipeline.limits import require_analysed
 from onnxprune.pipeline.progress import Progress, begin
 from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.table import Reading
 from onnxprune.pipeline.unrunnable import recorded, runnable
 from onnxprune.report.summary import DriftRow, MetricRow, Samples
 from onnxprune.runtime.accuracy import Metric
@@ -204,7 +205,7 @@ def _sizes(
     except ModelError as error:
         if request.verify:
             raise
-        return replace(request, measure=False), hints, [f"latency and drift were not measured: {error}"]
+        return request.changed(measure=False), hints, [f"latency and drift were not measured: {error}"]
 
 
 def _assumed(specs: Sequence[Spec], hints: Mapping[str, tuple[int, ...]], deps: Dependencies) -> list[str]:
@@ -221,5 +222,4 @@ def _assumed(specs: Sequence[Spec], hints: Mapping[str, tuple[int, ...]], deps: 
 def _open_data(request: Request, model: Model, source: Any) -> Dataset | None:
     if source is None:
         return None
-    reading = {name: getattr(request, name) for name in ("mean", "std", "resize", "layout", "limit")}
-    return open_data(source, model_inputs(model.proto), **reading)
+    return open_data(source, model_inputs(model.proto), **request.part(Reading))

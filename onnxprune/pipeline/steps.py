@@ -63,21 +63,9 @@ def step_request(request: Request, k: int, left: float) -> Request:
     """
     done = (k + 1) / request.steps
     if request.ratio is not None:
-        return replace(request, ratio=max(0.0, 1 - (1 - request.ratio) ** done / left))
+        return request.changed(ratio=max(0.0, 1 - (1 - request.ratio) ** done / left))
     kind, share = request.target_share() or ("", 1.0)
-    return replace(request, target=f"{kind}={min(1.0, share**done / left):.6f}")
-
-
-def require_steps(request: Request) -> None:
-    """Raise UsageError where a budget cannot be reached in steps."""
-    kind, _ = request.target_share() or ("", 1.0)
-    if request.ratio is None and kind not in ("macs", "params"):
-        raise UsageError(
-            f"{spelled('steps')} goes with {spelled('ratio', 0.5)}, {spelled('target', 'macs=0.5')} or "
-            f"{spelled('target', 'params=0.5')}"
-        )
-    if not request.finetune:
-        raise UsageError(f"{spelled('steps')} trains between the cuts: say how long, with {spelled('finetune', 20)}")
+    return request.changed(target=f"{kind}={min(1.0, share**done / left):.6f}")
 
 
 def composed(run: Run, before: Mapping[str, np.ndarray], now: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -106,7 +94,7 @@ def _left(run: Run, kept: Mapping[str, np.ndarray]) -> float:
 
 def _started(run: Run, pruned: onnx.ModelProto) -> Run:
     """A run of the network as it is now, on the same samples."""
-    inner = start(pruned, replace(run.request, data=None, test_data=None), run.progress, Alignment())
+    inner = start(pruned, run.request.changed(data=None, test_data=None, train_data=None), run.progress, Alignment())
     inner.request = run.request
     inner.data, inner.search, inner.test, inner.metrics = run.data, run.search, run.test, run.metrics
     inner.notes.clear()

@@ -9,7 +9,7 @@ from onnxprune.pipeline.calibration import drawn_feeds
 from onnxprune.pipeline.parts import deal
 from onnxprune.pipeline.request import Request
 from onnxprune.runtime.batches import Dataset
-from onnxprune.runtime.specs import nbytes
+from onnxprune.runtime.specs import model_inputs, nbytes
 from onnxprune.training.samples import Samples
 
 HELD = 1 << 30  # bytes of samples in memory; more data is gone through in parts, one an epoch
@@ -69,13 +69,9 @@ def _parts(data: Dataset, seed: int) -> list[Dataset]:
 
 def drawn(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], request: Request) -> tuple[Load, Samples, str]:
     """Drawn samples, the same in every epoch.  Raises ModelError where the size of an input is not known."""
-    from dataclasses import replace
-
-    from onnxprune.runtime.specs import model_inputs
-
     each = sum(nbytes(shapes[s.name][1:], s.dtype) for s in model_inputs(model) if s.name in shapes)
     count = max(FEWEST, min(DRAWN, DRAWN_BYTES // max(each, 1)))
-    feeds, noisy = drawn_feeds(model, shapes, replace(request, seed=request.seed + 1), count, min(BATCH, count))
+    feeds, noisy = drawn_feeds(model, shapes, request.changed(seed=request.seed + 1), count, min(BATCH, count))
     all_ = Samples.drawn(feeds)
     held = max(1, len(all_) * HANDS[1] // sum(HANDS))
     noise = f"; noise for {', '.join(noisy)}, which takes no images" if noisy else ""

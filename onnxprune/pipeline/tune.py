@@ -106,7 +106,7 @@ def short_training(run: Run) -> Retrain:
 def recipe_of(request: Request, share: float = 1.0) -> Recipe:
     """The recipe of a request, or of a share of its training."""
     names = ("minutes", "lr", "batch_size", "device", "seed", "resume")
-    whole = Recipe.of({name: getattr(request, name) for name in names} | {"epochs": request.finetune})
+    whole = Recipe(epochs=request.finetune or request.epochs, **{name: getattr(request, name) for name in names})
     if share == 1.0:
         return whole
     minutes = None if whole.minutes is None else whole.minutes * share

@@ -18,6 +18,7 @@ from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.measure import drift, sessions_of
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Run, analysis_of, start
+from onnxprune.pipeline.signature import takes
 from onnxprune.report.summary import DriftRow
 from onnxprune.runtime.source import Source, Variant
 from onnxprune.runtime.verify import Proof, prove
@@ -65,6 +66,7 @@ class Verdict:
         return "\n".join(f"{name}: {said}" for name, said in parts.items())
 
 
+@takes("verify")
 def verify(
     source: Any, pruned: Any, plan: Plan | str | os.PathLike[str], *, progress: Progress = silent, **options: Any
 ) -> Verdict:
@@ -75,7 +77,7 @@ def verify(
         pruned: the model to be proven.
         plan: what was removed.
         progress: called with (what is done, how far, of how much; 0 of 0 where that is not known).
-        options: fields of `Request` about inputs and data.
+        options: as in the signature.
 
     Raises:
         CheckFailed: they differ; or weights were repaired, and the plan does not say to what.
@@ -85,7 +87,7 @@ def verify(
     plan = plan if isinstance(plan, Plan) else Plan.load(Path(plan))
     model = load(pruned)
     told = {name: plan.options[name] for name in ("heads", "thaw") if name in plan.options}
-    request = Request.of({"ratio": 0.0, "compensate": "none", **told, **options})
+    request = Request.of(options, "verify", ratio=0.0, compensate="none", **told)
     with limited(request, source):
         run = start(source, request, progress, plan.alignment)
         check_plan(run.deps, plan)

@@ -1,0 +1,303 @@
+"""What the value of an option may be: read from Python or from what was typed, and told in a signature.
+
+A kind gives the value as it is used, or raises `Unfit`; the option, which knows its name, makes an error of that.
+"""
+
+import math
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+class Unfit(ValueError):
+    """A value that an option cannot have; its text is a hint to put behind the refusal, or nothing."""
+
+
+def meant(number: float) -> str:
+    """The question whether a number above 1 was to be a percentage, to be put at the end of a refusal."""
+    return f"; did you mean {number:g}%?" if 1 < number < 100 else ""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Any value at all.
+
+    accepts: the type in the Python signature.
+    many: whether the option is repeated on the command line.
+    """
+
+    accepts: ClassVar[Any] = Any
+    many: ClassVar[bool] = False
+
+    @property
+    def words(self) -> str:
+        """What is wanted, to stand behind "wants"."""
+        return "a value"
+
+    def read(self, given: Any) -> Any:
+        """The value as it is used.  Raises Unfit, or what Python's own conversions raise."""
+        return given
+
+    def typed(self, text: str) -> Any:
+        """The value of one word of the command line; raises likewise."""
+        return self.read(text)
+
+    def gathered(self, values: Sequence[Any]) -> Any:
+        """What Python would be given in the place of an option that was repeated."""
+        return tuple(values)
+
+
+@dataclass(frozen=True)
+class Switch(Kind):
+    """True or False; on the command line it has no value."""
+
+    accepts: ClassVar[Any] = bool
+    words = "True or False"
+
+    def read(self, given: Any) -> bool:
+        if given not in (True, False):
+            raise Unfit
+        return bool(given)
+
+
+@dataclass(frozen=True)
+class Number(Kind):
+    """A number within limits; `below` leaves the upper one out."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    below: bool = False
+
+    accepts: ClassVar[Any] = float
+
+    @property
+    def words(self) -> str:
+        return f"a number{self.limits}"
+
+    @property
+    def limits(self) -> str:
+        """The limits in words."""
+        low = "" if math.isinf(self.low) else f"at least {self.low:g}"
+        high = "" if math.isinf(self.high) else f"{'below' if self.below else 'at most'} {self.high:g}"
+        both = " and ".join(filter(None, (low, high)))
+        return f" of {both}" if both else ""
+
+    def read(self, given: Any) -> Any:
+        if isinstance(given, bool):
+            raise Unfit
+        number = self.number(given)
+        if not self.low <= number <= self.high or (number == self.high and (self.below or math.isinf(number))):
+            raise Unfit(self.hint(number))
+        return number
+
+    def number(self, given: Any) -> float:
+        if isinstance(given, str):
+            raise Unfit
+        return float(given)
+
+    def hint(self, number: float) -> str:
+        return ""
+
+    def typed(self, text: str) -> Any:
+        return self.read(float(text))
+
+
+@dataclass(frozen=True)
+class Whole(Number):
+    """A whole number within limits."""
+
+    accepts: ClassVar[Any] = int
+
+    @property
+    def words(self) -> str:
+        return f"a whole number{self.limits}"
+
+    def number(self, given: Any) -> int:
+        return operator.index(given)
+
+    def typed(self, text: str) -> int:
+        return self.read(int(text))
+
+
+@dataclass(frozen=True)
+class Share(Number):
+    """A share: 0.5 and "50%" are the same, and 50 is a slip."""
+
+    low: float = 0.0
+    high: float = 1.0
+
+    accepts: ClassVar[Any] = float | str
+
+    @property
+    def words(self) -> str:
+        return f"a share{self.limits}, like 0.5 or 50%"
+
+    def number(self, given: Any) -> float:
+        text = str(given).strip()
+        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+
+    def hint(self, number: float) -> str:
+        return meant(number)
+
+    def typed(self, text: str) -> float:
+        return self.read(text)
+
+
+@dataclass(frozen=True)
+class Drop(Share):
+    """How far a figure may fall; of one that is no share, in its own unit."""
+
+    high: float = math.inf
+
+    @property
+    def words(self) -> str:
+        return "what looks like 0.01 or 1% (one point of the metric)"
+
+
+@dataclass(frozen=True)
+class Amount(Kind):
+    """Bytes, from a number or from a text like "4GiB", "500 MB" or "2g" (which is 2·10⁹)."""
+
+    accepts: ClassVar[Any] = int | str
+    words = "an amount of memory, like 4GiB or 500MB"
+
+    def read(self, given: Any) -> int:
+        found = _SIZE.fullmatch(str(given).strip().lower())
+        if isinstance(given, bool) or not found or (size := int(float(found[1]) * _UNITS[found[2] or ""])) <= 0:
+            raise Unfit
+        return size
+
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Target(Kind):
+    """The share of a cost to keep, as macs=0.5."""
+
+    costs: tuple[str, ...]
+
+    accepts: ClassVar[Any] = str
+
+    @property
+    def words(self) -> str:
+        return f"one of {', '.join(f'{c}=' for c in self.costs)} and the share to keep, like macs=0.5"
+
+    def read(self, given: Any) -> str:
+        cost, mark, share = str(given).partition("=")
+        if not mark or (name := cost.strip().lower()) not in self.costs:
+            raise Unfit
+        return f"{name}={Share().read(share):.12g}"
+
+
+@dataclass(frozen=True)
+class Word(Kind):
+    """A name; one of `choices`, where there are some."""
+
+    choices: tuple[str, ...] = ()
+
+    accepts: ClassVar[Any] = str
+
+    @property
+    def words(self) -> str:
+        return f"one of {', '.join(self.choices)}" if self.choices else "a name"
+
+    def read(self, given: Any) -> str:
+        if not isinstance(given, str) or (self.choices and given not in self.choices):
+            raise Unfit
+        return given
+
+
+@dataclass(frozen=True)
+class Words(Kind):
+    """One text or several; one is never taken for its letters."""
+
+    accepts: ClassVar[Any] = str | Sequence[str]
+    words = "a text, or several"
+    many = True
+
+    def read(self, given: Any) -> tuple[str, ...]:
+        texts = (given,) if isinstance(given, str) else tuple(given)
+        if not all(isinstance(t, str) for t in texts):
+            raise Unfit
+        return texts
+
+    def typed(self, text: str) -> str:
+        return text
+
+
+@dataclass(frozen=True)
+class Names(Words):
+    """Names, several of them separated by commas; on the command line in one word."""
+
+    words = "names, separated by commas"
+    many = False
+
+    def read(self, given: Any) -> Any:
+        return given if isinstance(given, str) else super().read(given)
+
+
+@dataclass(frozen=True)
+class Pairs(Kind):
+    """Values by name; on the command line NAME=VALUE, where the name may hold an equals sign, as of nodes it does."""
+
+    form: str
+    value: Kind = Kind()
+
+    many = True
+
+    @property
+    def accepts(self) -> Any:
+        return Mapping[str, self.value.accepts]  # type: ignore[name-defined]
+
+    @property
+    def words(self) -> str:
+        wanted = f", each {self.value.words}" if type(self.value) is not Kind else ""
+        return f"{self.form}{wanted}"
+
+    def read(self, given: Any) -> dict[str, Any]:
+        if not isinstance(given, Mapping):
+            raise Unfit
+        return {str(name): self.value.read(value) for name, value in given.items()}
+
+    def typed(self, text: str) -> Any:
+        name, mark, given = text.rpartition("=")
+        if not mark or not name.strip():
+            raise Unfit
+        return name.strip(), self.value.typed(given.strip())
+
+    def gathered(self, values: Sequence[Any]) -> dict[str, Any]:
+        return dict(values)
+
+
+@dataclass(frozen=True)
+class Shapes(Kind):
+    """Sizes by name, or texts such as "image:1x3x224x224"; which fit, the model says."""
+
+    accepts: ClassVar[Any] = Mapping[str, Sequence[int]] | str | Sequence[str]
+    words = "sizes by name, like image:1x3x224x224"
+    many = True
+
+    def read(self, given: Any) -> Any:
+        if isinstance(given, Mapping):
+            return {str(name): tuple(operator.index(n) for n in sizes) for name, sizes in given.items()}
+        return Words().read(given)
+
+    def typed(self, text: str) -> str:
+        return text
+
+
+@dataclass(frozen=True)
+class Function(Kind):
+    """A function, which the command line cannot give."""
+
+    accepts: ClassVar[Any] = Callable[..., Any]
+    words = "a function"
+
+    def read(self, given: Any) -> Any:
+        if not callable(given):
+            raise Unfit
+        return given

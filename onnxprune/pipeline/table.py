@@ -1,0 +1,256 @@
+"""Every option, once.
+
+A row gives its name, type, default, help, range, section and commands; the command line, the signatures and docstrings
+of Python, the options in a plan and the words of errors follow from it.  The classes are the parts that travel alone.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from onnxprune.pipeline.choices import ALLOCATIONS, COMPENSATIONS, METHODS, TARGETS
+from onnxprune.pipeline.declare import option
+from onnxprune.pipeline.kinds import (
+    Amount,
+    Drop,
+    Function,
+    Kind,
+    Names,
+    Number,
+    Pairs,
+    Shapes,
+    Share,
+    Switch,
+    Target,
+    Whole,
+    Word,
+    Words,
+)
+from onnxprune.training.recipe import BATCH, EPOCHS, RATE
+
+BUDGET, WHICH, DATA = "How much to remove", "Which channels", "Data and accuracy"
+TRAINING = "Training (needs onnxprune[train])"
+RUNNING, OUTPUT = "Verifying and measuring", "Files"
+
+PRUNES = frozenset({"prune"})
+CUTS = PRUNES | {"apply"}
+PICKS = PRUNES | {"sensitivity"}
+TRAINS = frozenset({"finetune"})
+TRIED = CUTS | TRAINS
+RUNS = TRIED | PICKS | {"verify"}
+COUPLES = PICKS | {"inspect", "explain"}
+ALL = RUNS | COUPLES
+
+RATIO, ONE = Share(below=True), Whole(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How much to remove: exactly one of the first five is given, or none of them with `ratio_for`."""
+
+    ratio: float | None = option(
+        None,
+        "Share of each group's channels to remove, below 1; 0.5 and 50% are the same.  Where groups lose different "
+        "shares, the share of all their channels together.",
+        RATIO, BUDGET, PRUNES, metavar="R", plan=True,
+    )  # fmt: skip
+    target: str | None = option(
+        None,
+        f"Share of a cost to keep: {', '.join(f'{k}=0.5' for k in TARGETS)}; latency is measured here.",
+        Target(TARGETS), BUDGET, PRUNES, metavar="COST=SHARE", plan=True,
+    )  # fmt: skip
+    threshold: float | None = option(
+        None,
+        "Remove only what is at least this similar to something that stays, from -1 to 1.",
+        Share(-1), BUDGET, PRUNES, metavar="T", plan=True,
+    )  # fmt: skip
+    max_drop: float | None = option(
+        None,
+        "Search for the largest cut that lowers the first metric by at most this: 1% or 0.01 is one point.  Needs "
+        "{data} or {test_data}.",
+        Drop(), BUDGET, PRUNES, metavar="D", plan=True,
+    )  # fmt: skip
+    lossless: bool = option(
+        False,
+        "Remove only what cannot change the output: channels that are constant, that nobody reads, or copies and "
+        "multiples of others.",
+        Switch(), BUDGET, PRUNES, plan=True,
+    )  # fmt: skip
+    allocation: str = option(
+        "auto",
+        f"How groups share the budget: {', '.join(ALLOCATIONS)}; auto: by sensitivity under {{target}} and "
+        "{max_drop}.",
+        Word(("auto", *ALLOCATIONS)), BUDGET, PRUNES, metavar="NAME", plan=True,
+    )  # fmt: skip
+    ratio_for: Mapping[str, float] = option(
+        {},
+        "Another ratio for some layers, by a pattern (*, ?, [..]) of node or weight names.",
+        Pairs("GLOB=R, like 'layer1*=0.25'", RATIO), BUDGET, PRUNES, metavar="GLOB=R", plan=True,
+    )  # fmt: skip
+    max_ratio: float = option(
+        1.0, "No group loses more than this share.", Share(), BUDGET, PRUNES, metavar="R", plan=True
+    )
+    round_to: int | None = option(
+        None,
+        "Keep multiples of N channels; without it 8 in groups of 64 and more, 4 in those of 32 and more.",
+        ONE, BUDGET, PRUNES, metavar="N", plan=True,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Channels:
+    """Which channels go, and what becomes of those that stay."""
+
+    method: str = option(
+        "auto",
+        "How channels are compared: `onnxprune methods`; auto: obs; ncc for {threshold} and {compensate} none.",
+        Word(("auto", *METHODS)), WHICH, PICKS, metavar="NAME", plan=True,
+    )  # fmt: skip
+    method_options: Mapping[str, Any] = option(
+        {},
+        "A hyper-parameter of the method: `onnxprune methods -v`.",
+        Pairs("NAME=VALUE, like 'linkage=average'"),
+        WHICH, PICKS, metavar="NAME=VALUE", flag="method_option", plan=True,
+    )  # fmt: skip
+    compensate: str = option(
+        "auto",
+        f"How those that stay take over: {', '.join(COMPENSATIONS)}; auto: lstsq; none is the cut alone.",
+        Word(("auto", *COMPENSATIONS)), WHICH, CUTS, metavar="NAME", plan=True,
+    )  # fmt: skip
+    exclude: Sequence[str] = option((), "Leave these layers whole.", Words(), WHICH, PICKS, metavar="GLOB", plan=True)
+    include: Sequence[str] = option((), "Cut these layers only.", Words(), WHICH, PICKS, metavar="GLOB", plan=True)
+    heads: str = option(
+        "whole",
+        "Attention loses whole heads, or the same dimensions of every head.",
+        Word(("whole", "dims")), WHICH, COUPLES, metavar="whole|dims", plan=True,
+    )  # fmt: skip
+    thaw: bool = option(
+        False,
+        "Also cut channels that norms over channels (LayerNormalization and its kin) or other statistics read.  These "
+        "are then taken over the channels that stay: an approximation, and the report names the nodes.",
+        Switch(), WHICH, COUPLES, plan=True,
+    )  # fmt: skip
+    seed: int = option(0, "Of everything that is drawn.", Whole(0), WHICH, RUNS, metavar="N", plan=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How samples are read."""
+
+    mean: Any = option(None, "Of pixels, per channel: 0.485,0.456,0.406.", Kind(), DATA, RUNS, metavar="M")
+    std: Any = option(None, "Of pixels, per channel: 0.229,0.224,0.225.", Kind(), DATA, RUNS, metavar="S")
+    resize: Any = option(None, "Images, to 256 (shorter side) or 224x224.", Kind(), DATA, RUNS, metavar="SIZE")
+    layout: str | None = option(
+        None, "nchw or nhwc; may go on with ,bgr or ,raw (pixels 0 to 255).", Word(), DATA, RUNS, metavar="NAME"
+    )
+    limit: int | None = option(None, "At most N samples of each, spread evenly.", ONE, DATA, RUNS, metavar="N")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judging:
+    """Samples, and what is asked of the pruned model on them."""
+
+    data: Any = option(
+        None,
+        "Samples, with labels or without: .npz, .npy, a folder of .npz or of images (a sub-folder per class), "
+        "input_*.pb, polygraphy JSON, or script.py[:load_data].  Where they are fitted on, a quarter is held out.",
+        Kind(), DATA, RUNS, metavar="PATH",
+    )  # fmt: skip
+    test_data: Any = option(
+        None,
+        "Other samples, for the figures and the search of {max_drop}; without them, a part of {data} is held out.",
+        Kind(), DATA, TRIED, metavar="PATH",
+    )  # fmt: skip
+    metric: Sequence[str] = option(
+        (),
+        "top1, top5, agreement (with the original), cosine, snr, or script.py:function; else what fits the outputs.",
+        Words(), DATA, TRIED, metavar="NAME",
+    )  # fmt: skip
+    min_accuracy: float | None = option(
+        None,
+        "Write nothing, and fail, where top1 (or agreement) on the data is below this.",
+        Share(), DATA, CUTS, metavar="SHARE",
+    )  # fmt: skip
+    min_snr: float | None = option(
+        None,
+        "Write nothing, and fail, where the outputs' signal to noise is below this: on the data, else on drawn "
+        "samples.",
+        Number(), DATA, CUTS, metavar="DB",
+    )  # fmt: skip
+    retrain: Callable[[Any], Any] | None = option(
+        None,
+        "From a pruned model to the same with trained weights; method 'msvfp' calls it whenever enough has gone.",
+        Function(), DATA, PRUNES,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How the pruned network is trained towards the original."""
+
+    finetune: int | None = option(
+        None, "Train the pruned network for N epochs, with the original as the teacher.", ONE, TRAINING, CUTS,
+        metavar="N", plan=True,
+    )  # fmt: skip
+    epochs: int = option(
+        EPOCHS, "Passes over the samples; few samples are gone through several times.", ONE, TRAINING, TRAINS,
+        metavar="N",
+    )  # fmt: skip
+    steps: int = option(
+        1, "Cut to the budget in N cuts, with half of the training between them.", ONE, TRAINING, PRUNES, metavar="N",
+        plan=True,
+    )  # fmt: skip
+    minutes: float | None = option(
+        None, "Train no longer than this; the rate falls to zero by then.", Number(0), TRAINING, TRIED, metavar="M"
+    )
+    lr: float = option(
+        RATE, "Largest step of a weight, as a share of the usual size of its tensor.", Number(0), TRAINING, TRIED,
+        metavar="R",
+    )  # fmt: skip
+    batch_size: int = option(BATCH, "Samples a step.", ONE, TRAINING, TRIED, metavar="N")
+    device: str = option("cpu", "Of torch: cpu, cuda, cuda:1.", Word(), TRAINING, TRIED, metavar="NAME")
+    train_data: Any = option(
+        None, "Samples to train on, read like those of {data}, of which they take the place.", Kind(), TRAINING, TRIED,
+        metavar="PATH",
+    )  # fmt: skip
+    resume: str | None = option(
+        None, "Keep the state of the training in this file, and go on from it where it is there.", Word(), TRAINING,
+        TRIED, metavar="FILE",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """How models are run."""
+
+    input_shapes: Mapping[str, Sequence[int]] | Sequence[str] = option(
+        {},
+        "Sizes that the model leaves open, for running it: image:1x3x224x224.",
+        Shapes(), RUNNING, ALL, metavar="NAME:DIMS",
+    )  # fmt: skip
+    verify: bool = option(True, "Prove that the pruned model is the masked original.", Switch(), RUNNING, CUTS)
+    measure: bool = option(True, "Measure latency and drift.", Switch(), RUNNING, CUTS)
+    strict: bool = option(False, "Fail when nothing can be cut or a target is missed.", Switch(), RUNNING, PRUNES)
+    providers: str | Sequence[str] = option(
+        "auto", "Of onnxruntime, for measuring: cuda,cpu.", Names(), RUNNING, TRIED | {"sensitivity"}, metavar="NAMES"
+    )
+    threads: int | None = option(
+        None, "Of onnxruntime for measuring, and of training.", ONE, RUNNING, TRIED, metavar="N"
+    )
+    isolate: bool = option(
+        False,
+        "Run onnxruntime in a process of its own: a crash or a hang there is a failed check.",
+        Switch(), RUNNING, ALL,
+    )  # fmt: skip
+    max_memory: int | None = option(
+        None, "Refuse what would take more memory than this: 4GiB.", Amount(), RUNNING, ALL, metavar="SIZE"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writing:
+    """How the outcome is written."""
+
+    dry_run: bool = option(False, "Do everything but write the model.", Switch(), OUTPUT, TRIED)
+    force: bool = option(False, "Replace the input, a link or a write-protected file.", Switch(), OUTPUT, TRIED)
+    save_as_external_data: bool = option(False, "Put the weights into a file of their own.", Switch(), OUTPUT, CUTS)
