@@ -16,8 +16,7 @@ HELD = 1 << 30  # bytes of samples in memory; more data is gone through in parts
 HANDS = (15, 1)  # of the samples: trained on, and held out to tell which state is best
 MOST_HELD_OUT = 512
 FEWEST = 32  # samples of which some are held out; with fewer, states are told apart on those that are trained on
-DRAWN = 4096  # samples, as far as `DRAWN_BYTES` allow
-DRAWN_BYTES = 256 << 20
+DRAWN_BYTES = 256 << 20  # of drawn samples at the most
 BATCH = 64
 
 Load = Callable[[int], Samples]  # from the number of an epoch to its samples
@@ -67,10 +66,15 @@ def _parts(data: Dataset, seed: int) -> list[Dataset]:
     return [data.chosen(rows) for rows in deal(data.samples, [1] * number, seed)]
 
 
-def drawn(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], request: Request) -> tuple[Load, Samples, str]:
-    """Drawn samples, the same in every epoch.  Raises ModelError where the size of an input is not known."""
+def drawn(
+    model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], request: Request, most: int
+) -> tuple[Load, Samples, str]:
+    """So many drawn samples at the most, the same in every epoch.
+
+    Raises ModelError where the size of an input is not known.
+    """
     each = sum(nbytes(shapes[s.name][1:], s.dtype) for s in model_inputs(model) if s.name in shapes)
-    count = max(FEWEST, min(DRAWN, DRAWN_BYTES // max(each, 1)))
+    count = max(FEWEST, min(most, DRAWN_BYTES // max(each, 1)))
     feeds, noisy = drawn_feeds(model, shapes, request.changed(seed=request.seed + 1), count, min(BATCH, count))
     all_ = Samples.drawn(feeds)
     held = max(1, len(all_) * HANDS[1] // sum(HANDS))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 BETWEEN = 0.5  # share of the training that lies between cuts, where there are several
 EPOCH = 4096  # samples of an epoch at least, where that is no more work than `WORK`
+SHORT = 1024  # samples of a training in the middle of a search
 WORK = 5e11  # multiply-accumulates of an epoch
 
 
@@ -41,7 +43,7 @@ class Original:
 
 def tune(
     run: Run, original: Original, pruned: onnx.ModelProto, recipe: Recipe, fixed: Collection[str] = (),
-    data: Dataset | None = None,
+    data: Dataset | None = None, least: int | None = None,
 ) -> onnx.ModelProto:  # fmt: skip
     """Train a pruned network: the same graph with other float weights, never worse on held-out samples.
 
@@ -52,6 +54,7 @@ def tune(
         recipe: how.
         fixed: keys of tensors that stay what they are.
         data: to train on; drawn samples where there is none.
+        least: samples of an epoch, where there are fewer, as far as that is no more work than `WORK`; None: `EPOCH`.
 
     Raises:
         UsageError: torch is missing, or the data, the device or the state to resume from does not fit.
@@ -66,14 +69,14 @@ def tune(
 
     with run.stage("train"):
         run.progress("reading the samples", 0, 0)
-        shapes = original.deps.statics.shapes
+        shapes, least = original.deps.statics.shapes, least or EPOCH
         load, held, what = (
-            training_data.drawn(original.model, shapes, run.request)
+            training_data.drawn(original.model, shapes, run.request, least)
             if data is None
             else training_data.given(data, recipe.seed)
         )
         dead = original.deps.nothing if original.kept is None else original.deps.dead(original.kept)
-        least = max(1, min(EPOCH, int(WORK / max(1, original.deps.macs(dead)))))
+        least = max(1, min(least, int(WORK / max(1, original.deps.macs(dead)))))
         job = Job(
             original.model, pruned, places(original.deps, dead, pruned), load, held, recipe, least,
             run.request.threads or usable_cpus(), fixed, run.progress,
@@ -97,10 +100,20 @@ def finetuned(run: Run, kept: Mapping[str, np.ndarray]) -> None:
 
 
 def short_training(run: Run) -> Retrain:
-    """What a search that thins the network step by step trains it with in between: one epoch."""
+    """What a search that thins the network step by step trains it with in between: once over some of the samples.
+
+    Each training has others of them, in turn.
+    """
     original = Original(run.model.proto, run.deps, None)
     recipe = replace(recipe_of(run.request), epochs=1, minutes=None, resume=None)
-    return lambda pruned: tune(run, original, pruned, recipe, (), run.training_data())
+    turns, data = count(), run.training_data()
+    number = 1 if data is None else -(-(data.counted().samples or 1) // SHORT)
+
+    def train(pruned: onnx.ModelProto) -> onnx.ModelProto:
+        some = data and data.counted().chosen(np.arange(next(turns) % number, data.counted().samples or 0, number))
+        return tune(run, original, pruned, recipe, (), some, SHORT)
+
+    return train
 
 
 def recipe_of(request: Request, share: float = 1.0) -> Recipe:
