@@ -12,16 +12,21 @@ from onnxprune.errors import ModelError
 from onnxprune.runtime.session import Session, make_session
 from onnxprune.runtime.source import Variant
 from onnxprune.training.module import Network
+from onnxprune.training.program import every
 from onnxprune.training.values import from_array
 
 LIMIT = 1e-3  # relative error
+LIMIT_QUANTISED = 1e-2  # relative error of the root mean square: rounding sends single elements to the next step
+SMALLEST = 1e-4  # unit where an output is smaller: onnxruntime's sigmoid is off by 1e-7
 AT_ONCE = 32  # values that are looked at together in search of the first that differs
+
+QUANTISING = ("QuantizeLinear", "DynamicQuantizeLinear", "QGemm", "DynamicQuantizeMatMul")
 
 Sample = Mapping[str, np.ndarray]
 
 
 def agreement(
-    network: Network, model: onnx.ModelProto, samples: Iterable[Sample], *, limit: float = LIMIT
+    network: Network, model: onnx.ModelProto, samples: Iterable[Sample], limit: float | None = None
 ) -> dict[str, float]:
     """Compare the outputs of a network in torch with those of onnxruntime.
 
@@ -29,18 +34,21 @@ def agreement(
         network: made of the model.
         model: never changed.
         samples: inputs by name; each is run on its own.
-        limit: largest relative error.
+        limit: largest relative error; `LIMIT`, or `LIMIT_QUANTISED` where the network quantises what it computes.
 
     Returns:
-        For each output the largest difference in units of its largest element, over all samples.
+        For each output the relative error of its worst sample: the largest difference in units of the largest element;
+        where the network quantises, the root mean square of the difference in units of that of the output.
 
     Raises:
         ModelError: an output differs by more than the limit; the first node that differs is named.
     """
-    session, worst = make_session(Variant(model), providers="cpu"), dict[str, float]()
+    coarse = quantises(network)
+    limit = limit or (LIMIT_QUANTISED if coarse else LIMIT)
+    session, worst = make_session(Variant(model, unsigned=True), providers="cpu"), dict[str, float]()
     for sample in samples:
         here, there = computed(network, sample), session.run(sample)
-        found = {name: error(there[name], here[name]) for name in here if name in there}
+        found = {name: error(there[name], here[name], coarse) for name in here if name in there}
         for name, off in found.items():
             worst[name] = max(worst.get(name, 0.0), off)
         if bad := [name for name, off in found.items() if not off <= limit]:
@@ -58,26 +66,33 @@ def computed(network: Network, sample: Sample, watch: tuple[str, ...] = ()) -> d
     return {name: value.cpu().numpy() for name, value in out.items() if isinstance(value, torch.Tensor)}
 
 
-def error(right: np.ndarray, found: np.ndarray) -> float:
-    """The largest difference in units of the largest element; infinite where shapes differ."""
+def quantises(network: Network) -> bool:
+    """Whether activations become whole numbers on their way."""
+    return any(step.node.op in QUANTISING or "QLinear" in step.node.op for step in every(network.steps))
+
+
+def error(right: np.ndarray, found: np.ndarray, mean: bool = False) -> float:
+    """The relative error of an array; see `agreement`.  Infinite where shapes differ."""
     if right.shape != found.shape:
         return float("inf")
     a, b = np.asarray(right, np.float64), np.asarray(found, np.float64)
     same = (a == b) | (np.isnan(a) & np.isnan(b))
-    gap = np.abs(np.where(same, 0, a - b)).max(initial=0)
-    finite = np.abs(a[np.isfinite(a)]).max(initial=0)
-    return float(gap / finite) if finite else float(gap)
+    gap, size = np.abs(np.where(same, 0, a - np.where(same, a, b))), np.abs(a[np.isfinite(a)])
+    if mean:
+        return float(np.sqrt(np.square(gap).mean() / max(np.square(size).mean(), SMALLEST**2))) if size.size else 0.0
+    return float(gap.max(initial=0) / max(size.max(initial=0), SMALLEST))
 
 
 def first_difference(network: Network, model: onnx.ModelProto, sample: Sample, limit: float) -> str:
     """The first node, in the order of the file, whose output differs, in words."""
+    coarse = quantises(network)
     steps = [(step, name) for step in network.steps for name in step.writes if name and not step.path]
     for start in range(0, len(steps), AT_ONCE):
         part = steps[start : start + AT_ONCE]
         names = tuple(name for _, name in part)
-        session: Session = make_session(Variant(model), providers="cpu", taps=names)
+        session: Session = make_session(Variant(model, unsigned=True), providers="cpu", taps=names)
         there, here = session.run(sample, names), computed(network, sample, names)
         for step, name in part:
-            if name in there and name in here and not error(there[name], here[name]) <= limit:
+            if name in there and name in here and not error(there[name], here[name], coarse) <= limit:
                 return f"the first node that differs is {step}"
     return "no single node differs by as much, so the errors of many add up"

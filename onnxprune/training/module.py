@@ -30,6 +30,8 @@ class Network(torch.nn.Module):
     is a constant.  Memory: each value is given up when its last reader has run, unless a gradient needs it.
 
     Attributes:
+        ends: names of the values that a loss can be taken of: the outputs, and where one has no gradient, such as a
+            class, what it is made from.
         frozen: key of a tensor that is not trained, or name of a node that is computed without a gradient → why.
         batch_statistics: whether BatchNormalization takes the statistics of the batch and moves its own along, as in
             training, or uses its own (the default).
@@ -37,7 +39,7 @@ class Network(torch.nn.Module):
 
     def __init__(self, program: Program, device: str | torch.device = "cpu") -> None:
         super().__init__()
-        self.weights, self.frozen = choose(program)
+        self.weights, self.frozen, self.ends = choose(program)
         self.batch_statistics = False
         self.steps, self.inputs, self.outputs = program.steps, tuple(program.inputs), program.outputs
         self.statistics = _statistics(program)

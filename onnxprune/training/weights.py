@@ -60,8 +60,8 @@ class Weight:
         return np.where(still.numpy(), before, to_array(value, self.kind))
 
 
-def choose(program: Program) -> tuple[dict[str, Weight], dict[str, str]]:
-    """The weights that get a gradient, by key, and why others do not.
+def choose(program: Program) -> tuple[dict[str, Weight], dict[str, str], tuple[str, ...]]:
+    """The weights that get a gradient, by key, why others do not, and the `ends` that it comes from.
 
     Raises ModelError where an operator that the table lacks stands behind a weight, so that none can come back.
     """
@@ -74,7 +74,8 @@ def choose(program: Program) -> tuple[dict[str, Weight], dict[str, str]]:
     layers = {k for k, step in enumerate(steps) if step.operator.layer}
     wanted = parameters(nodes, sources, layers) - program.defaults
     refuse_unknown(program, {key for key in wanted if program.kinds[key] in FLOATS})
-    alive = reached(program.steps, program.outputs)
+    last = ends(program, wanted)
+    alive = reached(program.steps, last)
     weights, frozen = dict[str, Weight](), dict[str, str]()
     for key in sorted(held):
         floating = program.kinds[key] in FLOATS
@@ -90,7 +91,27 @@ def choose(program: Program) -> tuple[dict[str, Weight], dict[str, str]]:
         elif program.kinds[key] in RANGES:
             frozen[key] = "whole numbers of which the file does not say what they stand for"
     frozen |= {str(step): "the table has no row for it: onnxruntime computes it" for step in steps if not step.known}
-    return weights, frozen
+    return weights, frozen, last
+
+
+def ends(program: Program, weights: Iterable[str]) -> tuple[str, ...]:
+    """Keys of the values that training compares: the outputs, and of those without a gradient what they are made from.
+
+    A class that ArgMax picks has no gradient, and the scores that it picks from do.
+    """
+    behind = computed(program.steps, weights, gradient=True)
+    found, waiting, seen = list[str](), [*program.outputs][::-1], set[str]()
+    makers = {key: step for step in program.steps for key in step.writes}
+    while waiting:
+        key = waiting.pop()
+        if key in seen:
+            continue
+        seen.add(key)
+        if key in behind:
+            found.append(key)
+        elif key in makers:
+            waiting += sorted(makers[key].needs, reverse=True)
+    return tuple(found)
 
 
 def refuse_unknown(program: Program, weights: Iterable[str]) -> None:
