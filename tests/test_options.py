@@ -19,7 +19,7 @@ from onnxprune.pipeline.request import Request, options_for
 
 OPTIONS = options_of(Request)
 PYTHON = {"retrain"}  # what only Python can give
-FUNCTIONS = ("prune", "apply", "verify", "inspect", "sensitivity")
+FUNCTIONS = ("prune", "apply", "finetune", "verify", "inspect", "sensitivity")
 
 
 # --- what follows from the table ----------------------------------------------

@@ -13,7 +13,7 @@ from onnxprune.pipeline import choices
 from onnxprune.runtime.accuracy import METRICS
 from onnxprune.surgery.compensate import COMPENSATIONS
 
-HEAVY = "numpy scipy onnx onnxruntime"
+HEAVY = "numpy scipy onnx onnxruntime torch"
 
 
 def loaded(code: str) -> str:
@@ -24,7 +24,15 @@ def loaded(code: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--version"], ["--help"], ["apply", "-h"], ["inspct"], ["none.onnx", "out.onnx", "--ratio", "0.5"]]
+    "arguments",
+    [
+        ["--version"],
+        ["--help"],
+        ["apply", "-h"],
+        ["inspct"],
+        ["finetune", "-h"],
+        ["none.onnx", "out.onnx", "--ratio", "0.5"],
+    ],
 )
 def test_answers_that_need_no_model_come_at_once(arguments: list[str]) -> None:
     assert loaded(f"from onnxprune.cli import main; main({arguments})") == ""

@@ -62,17 +62,16 @@ class Change:
         return ", ".join([*said, *(["mixed"] * self.mix)]) or "as they are"
 
 
-def change_of(feeds: Sequence[Feed], rows: frozenset[str], output: str | None, run: Run) -> Change:
+def change_of(feeds: Sequence[Feed], output: str | None, run: Run) -> Change:
     """What can be done to samples without harm: the class that the original gives tells.
 
     Args:
         feeds: some batches.
-        rows: inputs with the samples on their first axis.
         output: of class scores; None where there is none, and nothing is changed.
         run: the original.
     """
-    images = tuple(sorted(n for n in rows if feeds[0][n].dtype.kind == "f" and Layout.of(feeds[0][n].shape)))
-    if output is None or not images or len(images) < len(rows):
+    images = tuple(sorted(n for n, a in feeds[0].items() if a.dtype.kind == "f" and Layout.of(a.shape)))
+    if output is None or not images or len(images) < len(feeds[0]):
         return Change()
     given = [_classes(run(feed), output) for feed in feeds]
     layout = Layout.of(feeds[0][images[0]].shape)

@@ -104,8 +104,8 @@ def train(job: Job) -> Trained:
         model = student.written(job.pruned)
         keys = [k for k, p in student.parameters_by_key().items() if p.requires_grad]
         changed = changed_weights(job.pruned, model, keys)
-        before = held_loss(job, job.pruned, training.teacher, training.objective)
-        after = held_loss(job, model, training.teacher, training.objective) if changed else before
+        before = held_loss(job, job.pruned, training)
+        after = held_loss(job, model, training) if changed else before
     helped = after < before
     return Trained(
         model if helped else job.pruned, changed if helped else (), student.frozen, apart, (before, after), outcome,
@@ -115,20 +115,20 @@ def train(job: Job) -> Trained:
 
 def _training(job: Job, student: Network) -> Training:
     places = spread(_comparable(job, student))
-    teacher = teacher_of(job.original, places, job.recipe.device, job.threads)
+    inner = inner_ends(student)
+    teacher = teacher_of(job.original, inner, places, job.recipe.device, job.threads)
     seen = list(held_batches(job.held, LOOKED_AT))
     looks = [({n: t.cpu().numpy() for n, t in teacher(feed).items()}, labels) for feed, labels in seen]
-    wanted = objective(looks, [o.name for o in job.original.graph.output], places)
+    wanted = objective(looks, _alike(job, student, teacher), places)
     scored = next((t.output for t in wanted.outputs if isinstance(t, Scored)), None)
     change = change_of(
         [feed for feed, _ in seen],
-        job.held.rows,
         scored,
         lambda feed: {n: t.cpu().numpy() for n, t in teacher(feed).items()},
     )
     return Training(
-        student, teacher, wanted.to(job.recipe.device), change, job.load, job.held, job.recipe, job.progress, job.least,
-        _key(job) if job.recipe.resume else "",
+        student, inner, teacher, wanted.to(job.recipe.device), change, job.load, job.held, job.recipe, job.progress,
+        job.least, _key(job) if job.recipe.resume else "",
     )  # fmt: skip
 
 
@@ -148,9 +148,24 @@ def _comparable(job: Job, student: Network) -> list[Place]:
     ]
 
 
-def held_loss(job: Job, model: onnx.ModelProto, teacher: Teacher, wanted: Objective) -> float:
+def _alike(job: Job, student: Network, teacher: Teacher) -> list[str]:
+    """Values that the loss is taken of, which both networks give in the same size."""
+    feed = job.held.batches([0])[0][0]
+    there = teacher(feed)
+    with torch.no_grad():
+        here = student(tensors(feed, job.recipe.device), inner_ends(student))
+    return [name for name in student.ends if name in there and there[name].shape == here[name].shape]
+
+
+def inner_ends(student: Network) -> list[str]:
+    """Values that a loss is taken of besides the outputs: what a class or an index is made from."""
+    return [name for name in student.ends if name not in student.outputs]
+
+
+def held_loss(job: Job, model: onnx.ModelProto, training: Training) -> float:
     """Mean loss of a model on the held-out samples, computed by onnxruntime."""
-    session = make_session(model, providers="cpu", threads=job.threads, optimize=True)
+    teacher, wanted = training.teacher, training.objective
+    session = make_session(model, providers="cpu", threads=job.threads, optimize=True, taps=training.inner)
     total, number, measured = 0.0, 0, wanted.to("cpu")
     for feed, labels in held_batches(job.held):
         given: dict[str, Tensor] = {n: real(a) for n, a in session.run(feed).items() if a.dtype.kind in "fiub"}

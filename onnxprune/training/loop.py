@@ -50,6 +50,7 @@ class Training:
 
     Args:
         student: the pruned network; its parameters change.
+        inner: values that the loss is taken of besides the outputs.
         teacher: what the original makes of a feed.
         load: the samples of an epoch, by its number.
         held: samples that states are told apart by.
@@ -58,6 +59,7 @@ class Training:
     """
 
     student: Network
+    inner: Sequence[str]
     teacher: Teacher
     objective: Objective
     change: Change
@@ -149,7 +151,7 @@ class Training:
     def _loss(self, feed: Any, labels: np.ndarray | None, mixing: tuple[np.ndarray, float] | None) -> Tensor:
         device = self.recipe.device
         wanted = self.teacher(feed)
-        given = self.student(tensors(feed, device), [p.name for p in self.objective.places])
+        given = self.student(tensors(feed, device), [*self.inner, *(p.name for p in self.objective.places)])
         mixed = None if mixing is None else Mixed(torch.from_numpy(mixing[0]).to(device), mixing[1])
         return self.objective(given, wanted, _labels(labels, device), mixed)
 
@@ -189,7 +191,7 @@ class Training:
             for parameter, value in zip(self.parameters, values, strict=True):
                 parameter.copy_(value)
             for feed, wanted, labels in self._held():
-                total += float(self.objective.of_outputs(self.student(feed), wanted, labels))
+                total += float(self.objective.of_outputs(self.student(feed, self.inner), wanted, labels))
                 number += 1
             for parameter, value in zip(self.parameters, current, strict=True):
                 parameter.copy_(value)

@@ -125,14 +125,14 @@ def objective(
 
     Args:
         looks: outputs and inner maps of the original on some samples, and their labels.
-        names: outputs of the graph.
+        names: values that the loss is taken of.
         places: inner maps, in the layout of the pruned network.
 
-    Raises UsageError where no output is made of real numbers.
+    Raises UsageError where no output has a gradient.
     """
-    real = [n for n in names if n in looks[0][0] and looks[0][0][n].dtype.kind == "f" and looks[0][0][n].size]
+    real = [n for n in names if n in looks[0][0] and looks[0][0][n].size]
     if not real:
-        raise UsageError("no output of the network is made of real numbers: there is nothing to train it towards")
+        raise UsageError("no output of the network has a gradient: there is nothing to train it towards")
     joined = {n: _joined([given[n] for given, _ in looks]) for n in real}
     labels = None if looks[0][1] is None else np.concatenate([y for _, y in looks if y is not None])
     found = class_scores({n: a for n, a in joined.items() if a.ndim}, _classes(joined, labels))

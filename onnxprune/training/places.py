@@ -40,8 +40,8 @@ def places(deps: Dependencies, dead: np.ndarray, pruned: onnx.ModelProto) -> lis
 
 def spread(found: Sequence[Place]) -> list[Place]:
     """So many of them, evenly from the first to the last."""
-    picks = np.unique(np.linspace(0, len(found) - 1, PLACES).round().astype(int)) if found else []
-    return [found[k] for k in picks]
+    picks = np.linspace(0, max(len(found) - 1, 0), PLACES).round().astype(int)
+    return [found[k] for k in dict.fromkeys(picks.tolist())] if found else []
 
 
 def bottlenecks(deps: Dependencies) -> list[str]:

@@ -35,7 +35,7 @@ class Samples:
         labels = None if self.labels is None else [self.labels[k] for k in places]
         alike = all(feed[n].shape == chosen[0][n].shape for feed in chosen for n in self.rows)
         if not self.rows or not alike:
-            return list(zip(chosen, labels or [None] * len(chosen), strict=True))
+            return [(feed, None if labels is None else labels[k]) for k, feed in enumerate(chosen)]
         joined = {n: np.concatenate([f[n] for f in chosen]) if n in self.rows else chosen[0][n] for n in chosen[0]}
         return [(joined, None if labels is None else np.concatenate(labels))]
 
@@ -45,8 +45,7 @@ class Samples:
         feeds, labels = list[Feed](), list[np.ndarray]()
         rows = _rows(data)
         for batch in data if rows else data.batched(1):
-            for k in range(batch.size) if rows else [None]:
-                part = slice(None) if k is None else slice(k, k + 1)
+            for part in [slice(k, k + 1) for k in range(batch.size)] if rows else [slice(None)]:
                 feeds.append({n: a[part] if n in rows else a for n, a in batch.feeds.items()})
                 if batch.labels is not None:
                     labels.append(batch.labels[part])

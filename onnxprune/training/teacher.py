@@ -17,13 +17,15 @@ from onnxprune.training.places import Place
 Teacher = Callable[[Feed], Mapping[str, Tensor]]
 
 
-def teacher_of(model: onnx.ModelProto, places: Sequence[Place], device: str, threads: int | None) -> Teacher:
-    """The outputs for a feed and the inner maps as the pruned network has them, on the device.
+def teacher_of(
+    model: onnx.ModelProto, ends: Sequence[str], places: Sequence[Place], device: str, threads: int | None
+) -> Teacher:
+    """The outputs for a feed, other values, and the inner maps as the pruned network has them, on the device.
 
     onnxruntime computes them for the CPU, in less than half of the time that torch takes there; torch where the data
     lies on a GPU anyhow.
     """
-    names = [p.name for p in places]
+    names = [*ends, *(p.name for p in places)]
     if device != "cpu":
         network = Network.of(model, device)
 
@@ -51,9 +53,6 @@ def tensors(feed: Feed, device: str) -> dict[str, Tensor]:
 
 
 def real(array: np.ndarray) -> Tensor:
-    """An array as a tensor; half precision in float32."""
-    return torch.from_numpy(
-        np.ascontiguousarray(
-            array.astype(np.float32) if array.dtype.itemsize < 4 and array.dtype.kind == "f" else array
-        )
-    )
+    """An array as a tensor of real numbers; half precision and whole numbers in float32."""
+    kept = array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
+    return torch.from_numpy(np.ascontiguousarray(kept))
