@@ -7,7 +7,6 @@ import pytest
 from cli_runs import DIGITS
 
 from onnxprune.pipeline.inspection import analysed
-from onnxprune.pipeline.progress import silent
 from onnxprune.surgery.rewrite import cut
 
 torch = pytest.importorskip("torch", reason="training needs torch: pip install 'onnxprune[train]'")
@@ -77,7 +76,7 @@ def test_every_output_is_measured_in_its_own_unit() -> None:
 
 
 def test_an_inner_map_of_the_original_is_cut_to_what_the_pruned_network_has() -> None:
-    run = analysed(str(DIGITS), silent, {})
+    run = analysed(str(DIGITS), "inspect", {})
     group = next(g for g in run.deps.groups if len(g) > 8)
     kept = {group.name: np.arange(0, len(group), 2)}
     pruned = cut(run.model.proto, run.deps, run.deps.dead(kept))

@@ -89,7 +89,7 @@ def _choose(run: Run) -> Choice:
         run.notes += choice.remarks
         _check_strict(run, choice)
         return choice
-    choice = in_steps(run, _cut_once) if request.steps > 1 else _cut_once(run)
+    choice = in_steps(run, _cut_once) if request.steps else _cut_once(run)
     if request.finetune:
         finetuned(run, choice.kept)
     return choice

@@ -138,7 +138,7 @@ class Request(Writing, Running, Training, Reading, Judging, Channels, Budget):
             if getattr(self, name) == 0:
                 raise UsageError(f"{spelled(name)} wants a number above 0")
         kind, _ = self.target_share() or ("", 1.0)
-        if self.steps > 1 and self.ratio is None and kind not in ("macs", "params"):
+        if self.steps and self.ratio is None and kind not in ("macs", "params"):
             raise UsageError(
                 f"{spelled('steps')} goes with {spelled('ratio', 0.5)}, {spelled('target', 'macs=0.5')} or "
                 f"{spelled('target', 'params=0.5')}"

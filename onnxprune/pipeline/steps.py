@@ -32,7 +32,7 @@ def in_steps(run: Run, cut_once: Cut) -> Choice:
 
     Raises UsageError where groups of the network change their names or sizes once some channels are gone.
     """
-    number, request = run.request.steps, run.request
+    number, request = run.request.steps or 1, run.request
     kept: dict[str, np.ndarray] = {}
     inner, choice = run, Choice({}, {}, {})
     for k in range(number):
@@ -61,7 +61,7 @@ def step_request(request: Request, k: int, left: float) -> Request:
     Args:
         left: share of the target's cost, or of the channels, that earlier cuts have left.
     """
-    done = (k + 1) / request.steps
+    done = (k + 1) / (request.steps or 1)
     if request.ratio is not None:
         return request.changed(ratio=max(0.0, 1 - (1 - request.ratio) ** done / left))
     kind, share = request.target_share() or ("", 1.0)

@@ -196,9 +196,9 @@ class Training:
         EPOCHS, "Passes over the samples; few samples are gone through several times.", ONE, TRAINING, TRAINS,
         metavar="N",
     )  # fmt: skip
-    steps: int = option(
-        1, "Cut to the budget in N cuts, with half of the training between them.", ONE, TRAINING, PRUNES, metavar="N",
-        plan=True,
+    steps: int | None = option(
+        None, "Cut to the budget in N cuts, with half of the training between them.", ONE, TRAINING, PRUNES,
+        metavar="N", plan=True,
     )  # fmt: skip
     minutes: float | None = option(
         None, "Train no longer than this; the rate falls to zero by then.", Number(0), TRAINING, TRIED, metavar="M"

@@ -128,7 +128,7 @@ def recipe_of(request: Request, share: float = 1.0) -> Recipe:
 
 def _share_left(request: Request) -> float:
     """Share of the training that comes after the last cut."""
-    return 1 - BETWEEN if request.steps > 1 else 1.0
+    return 1 - BETWEEN if (request.steps or 1) > 1 else 1.0
 
 
 def _notes(done: Trained, what: str, held: int) -> list[str]:
