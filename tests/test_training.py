@@ -222,6 +222,11 @@ def test_networks_and_plans_that_do_not_belong_together_are_refused(ruined: onnx
         finetune(DIGITS, build("y = Relu(x)"), **QUICK)
 
 
+def test_a_device_that_is_not_there_is_named(ruined: onnxprune.Result) -> None:
+    with pytest.raises(UsageError, match="nonsense'? cannot be used here"):
+        finetune(DIGITS, ruined.model, data=samples(), device="nonsense", **QUICK)
+
+
 # --- together with pruning ----------------------------------------------------
 
 

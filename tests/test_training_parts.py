@@ -11,7 +11,7 @@ from onnxprune.surgery.rewrite import cut
 
 torch = pytest.importorskip("torch", reason="training needs torch: pip install 'onnxprune[train]'")
 
-from onnxprune.training import augment, steps  # noqa: E402 - they need torch
+from onnxprune.training import augment, steps, teacher  # noqa: E402 - they need torch
 from onnxprune.training.objective import Mixed, Scored, Valued, objective  # noqa: E402
 from onnxprune.training.places import places, spread  # noqa: E402
 
@@ -87,6 +87,7 @@ def test_an_inner_map_of_the_original_is_cut_to_what_the_pruned_network_has() ->
         2, *(m.size for m in halved[0].live[1:])
     )
     assert np.array_equal(halved[0].kept(whole), whole[:, ::2])
+    assert np.array_equal(teacher._kept(torch.from_numpy(whole), halved[0]).numpy(), whole[:, ::2])
     assert len(spread(found * 5)) <= 6
 
 

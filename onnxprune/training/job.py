@@ -12,6 +12,7 @@ import onnx
 import torch
 from torch import Tensor
 
+from onnxprune.errors import UsageError, spelled
 from onnxprune.runtime.session import make_session
 from onnxprune.surgery.binding import content, digest
 from onnxprune.training.agree import agreement
@@ -93,6 +94,7 @@ def train(job: Job) -> Trained:
         UsageError, FileError: the state to resume from does not fit, or cannot be read or written.
         CheckFailed: more than weights would change.
     """
+    _require(job.recipe.device)
     with _threads(job.threads):
         student = Network.of(job.pruned, job.recipe.device)
         for key, parameter in student.parameters_by_key().items():
@@ -111,6 +113,15 @@ def train(job: Job) -> Trained:
         model if helped else job.pruned, changed if helped else (), student.frozen, apart, (before, after), outcome,
         training.objective, training.change,
     )  # fmt: skip
+
+
+def _require(device: str) -> None:
+    """Raise UsageError where torch has no such device here."""
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"{spelled('device', device)} cannot be used here: {reason}") from None
 
 
 def _training(job: Job, student: Network) -> Training:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-EPOCHS, RATE, BATCH = 20, 0.015, 64
+EPOCHS, RATE, BATCH = 20, 0.005, 64
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,19 +29,28 @@ def teacher_of(
     if device != "cpu":
         network = Network.of(model, device)
 
-        def run(feed: Feed) -> dict[str, np.ndarray]:
+        def by_torch(feed: Feed) -> dict[str, Tensor]:
             with torch.no_grad():
-                return {n: t.cpu().numpy() for n, t in network(tensors(feed, device), names).items()}
-    else:
-        session = make_session(model, providers="cpu", threads=threads, optimize=True, taps=names)
-        run = session.run
+                given = network(tensors(feed, device), names)
+            return given | {p.name: _kept(given[p.name], p) for p in places}
 
-    def teach(feed: Feed) -> dict[str, Tensor]:
-        given = run(feed)
+        return by_torch
+    session = make_session(model, providers="cpu", threads=threads, optimize=True, taps=names)
+
+    def by_onnxruntime(feed: Feed) -> dict[str, Tensor]:
+        given = session.run(feed)
         kept = {p.name: p.kept(given[p.name]) for p in places}
-        return {n: real(a).to(device) for n, a in (given | kept).items() if a.dtype.kind in "fiub"}
+        return {n: real(a) for n, a in (given | kept).items() if a.dtype.kind in "fiub"}
 
-    return teach
+    return by_onnxruntime
+
+
+def _kept(value: Tensor, place: Place) -> Tensor:
+    """What `Place.kept` gives, of a tensor where it lies."""
+    for axis, mask in enumerate(place.live):
+        if axis and not mask.all():
+            value = value.index_select(axis, torch.from_numpy(np.flatnonzero(mask)).to(value.device))
+    return value
 
 
 def tensors(feed: Feed, device: str) -> dict[str, Tensor]:
