@@ -133,7 +133,7 @@ QUANTISED: list[Row] = [
         np.float32(40), Z, X((6,), "i4", -20000, 20000, weight=True), free=0),
     row("QLinearMatMul", ROWS_IN, S, Z, COLUMNS, S, Z, np.float32(0.5), Z, free=0),
     row("com.microsoft:QGemm", ROWS_IN, S, Z, X((8, 5), "i1", -90, 90, weight=True), P(5), np.zeros(5, "i1"),
-        X((5,), "i4", -6000, 6000, weight=True), np.float32(4), Z, free=0),
+        X((5,), "i4", -12000, 12000, weight=True), np.float32(4), Z, free=0),
     row("com.microsoft:QGemm", ROWS_IN, S, Z, X((5, 8), "i1", -90, 90, weight=True), P(5), np.zeros(5, "i1"), free=0,
         transB=1),
     row("ConvInteger", IN, X((6, 4, 3, 3), "u1", 60, 200, weight=True), Z, Z, free=0),
