@@ -70,7 +70,7 @@ class Network(torch.nn.Module):
         return self._device
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Network:
-        """What `to` and `float` do, for constants too; whole numbers stay with the CPU, which reads shapes from them."""
+        """What `to` and `float` do, for constants too; whole numbers stay with the CPU, which reads shapes there."""
         super()._apply(fn, recurse)
         self.constants = {
             key: fn(value) if isinstance(value, Tensor) and value.is_floating_point() else value

@@ -12,8 +12,8 @@ from onnx import numpy_helper
 
 from onnxprune.channels.analysis import overridable
 from onnxprune.model.static import find, names_of, subgraphs
-from onnxprune.training.operators.native import native
 from onnxprune.training.operators import TABLE, Node, Operator
+from onnxprune.training.operators.native import native
 from onnxprune.training.values import Value, attribute, constant, from_array
 
 LARGEST = 4096  # elements of a value that is followed to the condition of an If
@@ -187,7 +187,12 @@ class Program:
         return step
 
     def _step(
-        self, proto: onnx.NodeProto, path: str, reads: tuple[str, ...], writes: tuple[str, ...], bodies: tuple[Body, ...]
+        self,
+        proto: onnx.NodeProto,
+        path: str,
+        reads: tuple[str, ...],
+        writes: tuple[str, ...],
+        bodies: tuple[Body, ...],
     ) -> Step:
         domain = "" if proto.domain == "ai.onnx" else proto.domain
         attributes = {
@@ -215,7 +220,7 @@ class Program:
                 self._small[key] = value
 
     def fold(self, weights: Collection[str]) -> None:
-        """Compute now what is the same in every run: the steps that hang on tensors of the file which are no weights."""
+        """Compute now what is the same in every run: the steps that hang on tensors of the file, weights left out."""
         fixed = {key for key in self.constants if key not in weights and key not in self.defaults}
         left = list[Step]()
         for step in self.steps:

@@ -23,8 +23,6 @@ from onnxprune.training.program import Program, Step, computed, every, reached
 from onnxprune.training.values import FLOATS, RANGES, from_array, to_array
 
 
-
-
 @dataclass(frozen=True)
 class Weight:
     """A tensor of the file that is trained.

@@ -176,7 +176,9 @@ def fused(node: Node, x: Tensor) -> Tensor:
     given = node.get("activation_params", [])
     names = ("min", "max") if name == "Clip" else ("alpha", "beta")
     told = dict(zip(names, given, strict=False)) | {
-        k.removeprefix("activation_"): v for k, v in node.attributes.items() if k in ("activation_alpha", "activation_beta")
+        k.removeprefix("activation_"): v
+        for k, v in node.attributes.items()
+        if k in ("activation_alpha", "activation_beta")
     }
     if name in ("Selu",) and "beta" in told:
         told["gamma"] = told.pop("beta")

@@ -24,7 +24,14 @@ def heads_together(x: Tensor) -> Tensor:
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float, *, causal: bool = False, softcap: float = 0.0
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    scale: float,
+    *,
+    causal: int | None = None,
+    softcap: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Softmax of the scaled products of queries and keys times the values, and these products.
 
@@ -34,7 +41,7 @@ def attend(
         v: likewise.
         bias: added to the products.
         scale: of the products.
-        causal: whether a token sees none behind it.
+        causal: where the queries begin among the keys, if a token sees none behind it.
         softcap: limit that a tanh bends the products to; 0 for none.
     """
     times = q.shape[1] // k.shape[1]
@@ -43,9 +50,9 @@ def attend(
     if softcap:
         logits = softcap * torch.tanh(logits / softcap)
     masked = logits
-    if causal:
+    if causal is not None:
         hidden = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device)
-        masked = masked.masked_fill(hidden.triu(1 + k.shape[2] - q.shape[2]), -math.inf)
+        masked = masked.masked_fill(hidden.triu(1 + causal), -math.inf)
     masked = masked if bias is None else masked + bias
     return torch.softmax(masked, -1) @ v, logits
 
@@ -70,13 +77,16 @@ def attention(
     q, k, v = (heads_apart(x, node.get(n)) for x, n in ((q, "q_num_heads"), (k, "kv_num_heads"), (v, "kv_num_heads")))
     k, v = _with_past(past_k, k), _with_past(past_v, v)
     scale = node.get("scale") or 1 / math.sqrt(q.shape[-1])
-    y, logits = attend(
-        q, k, v, _added(mask, q), scale, causal=bool(node.get("is_causal")), softcap=node.get("softcap", 0.0)
-    )
+    causal = (0 if past_k is None else past_k.shape[2]) if node.get("is_causal") else None
+    y, logits = attend(q, k, v, _added(mask, q), scale, causal=causal, softcap=node.get("softcap", 0.0))
     y = heads_together(y) if flat else y
     if node.outputs > 3 and node.get("qk_matmul_output_mode"):
         raise ModelError("Attention gives its products in a mode that cannot be trained")
     return (y, k, v, logits)[: node.outputs] if node.outputs > 1 else y
+
+
+def _behind(node: Node, q: Tensor, k: Tensor) -> int | None:
+    return k.shape[2] - q.shape[2] if node.get("unidirectional") else None
 
 
 @differentiable("com.microsoft:MultiHeadAttention", into=(0, 1, 2, 3, 5, 6, 7))
@@ -92,8 +102,7 @@ def multi_head_attention(
         parts = bias.split((q.shape[-1], q.shape[-1], bias.shape[0] - 2 * q.shape[-1]))
         q = q + parts[0]
         k, v = (
-            x + part if x.dim() == 3 else x + part.reshape(heads, 1, -1)
-            for x, part in ((k, parts[1]), (v, parts[2]))
+            x + part if x.dim() == 3 else x + part.reshape(heads, 1, -1) for x, part in ((k, parts[1]), (v, parts[2]))
         )
     q, k, v = (heads_apart(x, heads) for x in (q, k, v))
     k, v = _with_past(past_k, k), _with_past(past_v, v)
@@ -101,7 +110,7 @@ def multi_head_attention(
         seen = (1 - padding.to(q.dtype))[:, None, None] * node.get("mask_filter_value", -10000.0)
         added = seen if added is None else added + seen
     scale = node.get("scale") or 1 / math.sqrt(q.shape[-1])
-    y, _ = attend(q, k, v, added, scale, causal=bool(node.get("unidirectional")))
+    y, _ = attend(q, k, v, added, scale, causal=_behind(node, q, k))
     y = heads_together(y)
     return (y, k, v)[: node.outputs] if node.outputs > 1 else y
 
@@ -121,7 +130,7 @@ def packed_attention(
         seen = (1 - mask.to(x.dtype))[:, None, None] * node.get("mask_filter_value", -10000.0)
         added = seen if added is None else added + seen
     scale = node.get("scale") or 1 / math.sqrt(q.shape[-1])
-    y, _ = attend(q, k, v, added, scale, causal=bool(node.get("unidirectional")))
+    y, _ = attend(q, k, v, added, scale, causal=_behind(node, q, k))
     return heads_together(y)
 
 
@@ -140,7 +149,7 @@ def group_query_attention(
         positions = torch.arange(q.shape[2], device=q.device)
         turned = bool(node.get("rotary_interleaved"))
         q, k = (rotate(x, cos[positions], sin[positions], turned) for x in (q, k))
-    y, _ = attend(q, k, v, None, node.get("scale") or 1 / math.sqrt(q.shape[-1]), causal=True)
+    y, _ = attend(q, k, v, None, node.get("scale") or 1 / math.sqrt(q.shape[-1]), causal=0)
     return (heads_together(y), k, v)[: node.outputs] if node.outputs > 1 else heads_together(y)
 
 

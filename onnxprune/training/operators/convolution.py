@@ -75,7 +75,7 @@ def conv_transpose(node: Node, x: Tensor, w: Tensor, b: Tensor | None = None) ->
     else:
         cut = [size - want for size, want in zip(y.shape[2:], wanted[-rank:], strict=True)]
         less, rest = [max(0, n) // 2 for n in cut], [n - max(0, n) // 2 for n in cut]
-        before, after = (rest, less) if auto == "SAME_LOWER" else (less, rest)
+        before, after = (less, rest) if auto == "SAME_UPPER" else (rest, less)
     return padded(y, [-n for n in before], [-n for n in after])
 
 

@@ -61,7 +61,8 @@ def _places(x: Tensor, indices: Tensor, batch: int = 0) -> tuple[Tensor, ...]:
     found = tuple(upwards(index[..., k], x.shape[batch + k]) for k in range(index.shape[-1]))
     rank = index.dim() - 1
     lead = tuple(
-        torch.arange(x.shape[k], device=x.device).reshape([-1 if j == k else 1 for j in range(rank)]) for k in range(batch)
+        torch.arange(x.shape[k], device=x.device).reshape([-1 if j == k else 1 for j in range(rank)])
+        for k in range(batch)
     )
     return (*lead, *found)
 

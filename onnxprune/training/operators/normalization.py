@@ -15,9 +15,7 @@ def per_channel(v: Tensor, x: Tensor) -> Tensor:
 
 
 @differentiable("BatchNormalization", into=(0, 1, 2))
-def batch_normalization(
-    node: Node, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor
-) -> Any:
+def batch_normalization(node: Node, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Any:
     """By its own statistics; with `training_mode` by those of the batch, which then are given as well.
 
     Ioffe, Szegedy 2015, arXiv 1502.03167.  The statistics move by `momentum`, the share of the old ones.
@@ -49,15 +47,6 @@ def group_normalization(node: Node, x: Tensor, scale: Tensor, bias: Tensor) -> T
     times = x.shape[1] // scale.shape[0]
     scale, bias = (v.repeat_interleave(times) if times > 1 else v for v in (scale, bias))
     return y * per_channel(scale, x) + per_channel(bias, x)
-
-
-@differentiable("com.microsoft:GroupNorm")
-def group_norm(node: Node, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    """Channels last, and SiLU if asked."""
-    last = node.get("channels_last", 1)
-    y = functional.group_norm(x.movedim(-1, 1) if last else x, node.get("groups"), scale, bias, node.get("epsilon", 1e-5))
-    y = functional.silu(y) if node.get("activation") else y
-    return y.movedim(1, -1) if last else y
 
 
 @differentiable("LayerNormalization")
@@ -122,8 +111,3 @@ def lrn(node: Node, x: Tensor) -> Tensor:
     squares = functional.pad(x.square().flatten(2).movedim(1, -1), ((size - 1) // 2, size // 2))
     total = squares.unfold(-1, size, 1).sum(-1).movedim(-1, 1).reshape(x.shape)
     return x / (node.get("bias", 1.0) + node.get("alpha", 1e-4) / size * total) ** node.get("beta", 0.75)
-
-
-@differentiable("com.microsoft:BiasAdd")
-def bias_add(node: Node, x: Tensor, bias: Tensor, skip: Tensor) -> Tensor:
-    return x + bias + skip

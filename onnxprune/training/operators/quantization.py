@@ -58,8 +58,7 @@ def nearest_shifted(y: Tensor, shift: Any, bounds: tuple[float, float]) -> Tenso
     """Rounded first and shifted afterwards, as onnxruntime does: halves go to the even number before the shift."""
     low, high = bounds
     if isinstance(shift, Tensor) and shift.dim():
-        rounded = _Shifted.apply(y, shift, low, high)
-        return rounded
+        return _Shifted.apply(y, shift, low, high)
     moved = float(shift)
     return nearest(y, low - moved, high - moved) + moved
 

@@ -9,7 +9,6 @@ from onnxprune.training.operators.convolution import conv
 from onnxprune.training.operators.normalization import per_channel
 from onnxprune.training.operators.pooling import average_pool, global_average_pool
 from onnxprune.training.operators.quantization import along, dynamic, limits, quantised, real
-from onnxprune.training.operators.reductions import REDUCE
 from onnxprune.training.operators.table import Node, Scaling, differentiable
 
 Inputs = Sequence[Tensor | None]
@@ -111,13 +110,17 @@ def _whole_scaling(node: Node, position: int, inputs: Inputs) -> Scaling | None:
 
 
 @differentiable("ConvInteger", into=(0, 1), layer=True, scaling=_whole_scaling)
-def conv_integer(node: Node, x: Tensor, w: Tensor, x_zero: Tensor | None = None, w_zero: Tensor | None = None) -> Tensor:
+def conv_integer(
+    node: Node, x: Tensor, w: Tensor, x_zero: Tensor | None = None, w_zero: Tensor | None = None
+) -> Tensor:
     one = torch.ones((), device=x.device)
     return conv(node, real(x, one, x_zero), real(w, one, None if w_zero is None else along(w_zero, w, 0)))
 
 
 @differentiable("MatMulInteger", into=(0, 1), layer=True, scaling=_whole_scaling)
-def matmul_integer(node: Node, a: Tensor, b: Tensor, a_zero: Tensor | None = None, b_zero: Tensor | None = None) -> Tensor:
+def matmul_integer(
+    node: Node, a: Tensor, b: Tensor, a_zero: Tensor | None = None, b_zero: Tensor | None = None
+) -> Tensor:
     one = torch.ones((), device=a.device)
     left = real(a, one, None if a_zero is None else _rows(a_zero))
     return left @ real(b, one, None if b_zero is None else _columns(b_zero, b))
@@ -179,19 +182,13 @@ _pointwise("QLinearSigmoid", lambda node, x: torch.sigmoid(x))
 _pointwise("QLinearSoftmax", lambda node, x: _softmax(node, x))
 _pointwise(
     "QLinearGlobalAveragePool",
-    lambda node, x: x.mean(tuple(range(1, x.dim() - 1)), keepdim=True)
-    if _last(node, x)
-    else global_average_pool(node, x),
+    lambda node, x: (
+        x.mean(tuple(range(1, x.dim() - 1)), keepdim=True) if _last(node, x) else global_average_pool(node, x)
+    ),
 )
 _pointwise(
     "QLinearAveragePool",
     lambda node, x: average_pool(node, x.movedim(-1, 1)).movedim(1, -1) if _last(node, x) else average_pool(node, x),
-)
-_pointwise(
-    "QLinearReduceMean",
-    lambda node, x: REDUCE["ReduceMean"](
-        x, tuple(node.get("axes") or range(x.dim())), bool(node.get("keepdims", 1))
-    ),
 )
 
 
@@ -202,7 +199,7 @@ def _softmax(node: Node, x: Tensor) -> Tensor:
     return torch.softmax(x.flatten(axis % x.dim()), -1).reshape(x.shape)
 
 
-@differentiable("com.microsoft:QLinearConcat")
+@differentiable("com.microsoft:QLinearConcat", into=range(2, 1 << 16, 3))
 def qlinear_concat(node: Node, scale: Tensor, zero: Tensor, *parts: Tensor) -> Tensor:
     """Parts: (values, scale, zero point) of each."""
     found = [real(parts[k], parts[k + 1], parts[k + 2]) for k in range(0, len(parts), 3)]

@@ -1,8 +1,7 @@
 """LSTM, GRU and RNN, step by step, with the gates in the order of ONNX.
 
 Shapes: x (steps, batch, features), W (directions, gates · units, features), R (directions, gates · units, units),
-B (directions, 2 · gates · units), states (directions, batch, units); with `layout` 1 the batch of x and of the states
-comes first.
+B (directions, 2 · gates · units), states (directions, batch, units).
 """
 
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from onnxprune.errors import ModelError
 from onnxprune.training.operators.activations import ACTIVATIONS
 from onnxprune.training.operators.table import Node, differentiable
 
@@ -113,13 +113,11 @@ def recurrent(
     p: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     """Outputs (steps, directions, batch, units), and the last states."""
-    batch_first = node.get("layout")
-    x = x.transpose(0, 1) if batch_first else x
+    if node.get("layout"):
+        raise ModelError(f"{node.op} with the batch first is not known to onnxruntime; export with layout 0")
     directions, units = r.shape[0], r.shape[-1]
     shape = (directions, x.shape[1], units)
-    given = tuple(
-        x.new_zeros(shape) if s is None else s.transpose(0, 1) if batch_first else s for s in states
-    )
+    given = tuple(x.new_zeros(shape) if s is None else s for s in states)
     parts, ends = list[Tensor](), list[tuple[Tensor, ...]]()
     for k in range(directions):
         wb, rb = (x.new_zeros(r.shape[1]),) * 2 if b is None else b[k].chunk(2)
@@ -130,8 +128,6 @@ def recurrent(
         ends.append(end)
     y = torch.stack(parts, 1)
     last = tuple(torch.stack(state) for state in zip(*ends, strict=True))
-    if batch_first:
-        return y.permute(2, 0, 1, 3), *(state.transpose(0, 1) for state in last)
     return y, *last
 
 

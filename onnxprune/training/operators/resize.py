@@ -59,7 +59,7 @@ def _told(node: Node, before: Sequence[int], sizes: list[int]) -> tuple[list[int
     if policy == "stretch":
         return sizes, ratios
     one = min(ratios) if policy == "not_larger" else max(ratios)
-    return [int(math.floor(was * one + 0.5)) for was in before], [one] * len(before)
+    return [math.floor(was * one + 0.5) for was in before], [one] * len(before)
 
 
 def coordinates(node: Node, old: bool, was: int, becomes: int, scale: np.float32, bound: Sequence[float]) -> Array:
@@ -109,7 +109,9 @@ def _repeated(x: Tensor, axis: int, places: Array) -> Tensor:
 
 
 def interpolation(node: Node, at: Array, was: int, scale: np.float32) -> Array:
-    """Weights (length after, length before) of linear or cubic interpolation (Keys 1981, doi 10.1109/TASSP.1981.1163711).
+    """Weights (length after, length before) of linear or cubic interpolation.
+
+    Keys 1981, Cubic convolution interpolation, doi 10.1109/TASSP.1981.1163711.
 
     With `antialias` the kernel widens where an axis shrinks.
     """
@@ -123,10 +125,9 @@ def interpolation(node: Node, at: Array, was: int, scale: np.float32) -> Array:
     taps = first[:, None] + np.arange(-span, span + 1)
     distance = np.abs(taps - where[:, None]) / wide
     weights = _cubic(distance, a) if cubic else np.maximum(0, 1 - distance)
-    inside = (taps >= 0) & (taps < was)
-    if node.get("exclude_outside") or node.get("antialias"):
-        weights = np.where(inside, weights, 0)
-        weights = weights / weights.sum(1, keepdims=True)
+    if node.get("exclude_outside"):
+        weights = np.where((taps >= 0) & (taps < was), weights, 0)
+    weights = weights / weights.sum(1, keepdims=True)
     matrix = np.zeros((len(at), was))
     rows = np.broadcast_to(np.arange(len(at))[:, None], taps.shape)
     np.add.at(matrix, (rows, np.clip(taps, 0, was - 1)), weights)
@@ -178,7 +179,9 @@ def _border(mode: str, length: int, before: int, after: int) -> list[int]:
 SAMPLING = {"linear": "bilinear", "cubic": "bicubic"}
 
 
-@differentiable("GridSample", "com.microsoft:GridSample")
+@differentiable(
+    "GridSample", "com.microsoft:GridSample", into=lambda node: (0,) if node.get("mode") == "nearest" else (0, 1)
+)
 def grid_sample(node: Node, x: Tensor, grid: Tensor) -> Tensor:
     """Places in [−1, 1].  Jaderberg et al. 2015, Spatial transformer networks, arXiv 1506.02025."""
     mode = node.get("mode", "bilinear")

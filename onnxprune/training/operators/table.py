@@ -6,7 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-Function = Callable[..., Any]  # (node, *inputs), None for what is left out, to a tensor, a tuple, or a list (a sequence)
+Function = Callable[
+    ..., Any
+]  # (node, *inputs), None for what is left out, to a tensor, a tuple, or a list (a sequence)
 
 
 @dataclass(frozen=True)
