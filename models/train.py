@@ -4,7 +4,7 @@
     python models/train.py digits_cnn digits_mixed          # these two; scikit-learn's digits alone, nothing to fetch
     python models/train.py mnist_cnn --data DIR --out DIR
 
-Needs the extra ``train`` (torch, scikit-learn). DIR holds ``mnist_train.npz``, ``mnist_test.npz``,
+Needs the extra ``models`` (torch, scikit-learn). DIR holds ``mnist_train.npz``, ``mnist_test.npz``,
 ``fashion_mnist_train.npz`` and ``fashion_mnist_test.npz``, each with ``x`` (N×28×28, uint8) and ``y`` (N labels).
 The weights after the last epoch are the ones exported: no epoch is chosen by the held-out images.
 """

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from onnxprune.errors import CheckFailed, FileError, ModelError, OnnxPruneError, UsageError
     from onnxprune.pipeline.apply import apply
     from onnxprune.pipeline.curves import sensitivity
+    from onnxprune.pipeline.finetune import finetune
     from onnxprune.pipeline.inspection import inspect
     from onnxprune.pipeline.prune import Result, prune
     from onnxprune.pipeline.request import Request
@@ -37,6 +38,7 @@ _HOMES = {
     "UsageError": "errors",
     "analyse": "channels",
     "apply": "pipeline.apply",
+    "finetune": "pipeline.finetune",
     "inspect": "pipeline.inspection",
     "prune": "pipeline.prune",
     "sensitivity": "pipeline.curves",
@@ -59,6 +61,7 @@ __all__ = [
     "UsageError",
     "analyse",
     "apply",
+    "finetune",
     "inspect",
     "prune",
     "sensitivity",

@@ -6,6 +6,7 @@ from rows import I, P, Row, W, X, row
 IMAGE = (2, 3, 6, 7)
 LINE = X((2, 3, 8), low=0.1, high=2)
 GRID = X((2, 4, 5, 2), low=-0.9, high=0.9)
+SEEN = np.array([[1, 1, 0], [1, 1, 1]], "i4")
 
 ROWS = [
     row("Conv", (1, 3, 7, 8), W(4, 3, 3, 2), W(4), free=0, auto_pad="SAME_UPPER", strides=[2, 2]),
@@ -52,8 +53,8 @@ ROWS = [
         for mode in ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
         for at in ("half_pixel", "asymmetric", "tf_half_pixel_for_nn")
     ),
-    row("Resize", IMAGE, None, None, I(2, 3, 8, 9), free=0, opset=19, coordinate_transformation_mode="half_pixel_symmetric",
-        mode="linear"),
+    row("Resize", IMAGE, None, None, I(2, 3, 8, 9), free=0, opset=19, mode="linear",
+        coordinate_transformation_mode="half_pixel_symmetric"),
     row("Resize", IMAGE, np.array([1, 1, 0.6, 0.7], "f4"), free=0, opset=10),
     row("Upsample", IMAGE, np.array([1, 1, 2, 2], "f4"), free=0, opset=9, mode="linear"),
     row("Pad", IMAGE, I(0, 0, 2, 1, 0, 0, 1, 3), free=0, mode="edge"),
@@ -98,10 +99,9 @@ ROWS = [
     row("Attention", (2, 3, 16), (2, 3, 16), (2, 3, 16), free=0, opset=23, q_num_heads=4, kv_num_heads=4, is_causal=1,
         scale=0.3, softcap=2.0),
     row("Attention", (2, 4, 3, 8), (2, 4, 5, 8), (2, 4, 5, 6), X((3, 5), "?"), free=0, opset=23),
-    row("com.microsoft:Attention", (2, 3, 8), W(8, 24), W(24), np.array([[1, 1, 0], [1, 1, 1]], "i4"), free=0,
-        num_heads=2),
-    row("com.microsoft:MultiHeadAttention", (2, 3, 8), (2, 3, 8), (2, 3, 8), W(24), np.array([[1, 1, 0], [1, 1, 1]], "i4"),
-        free=0, num_heads=2, scale=0.5),
+    row("com.microsoft:Attention", (2, 3, 8), W(8, 24), W(24), SEEN, free=0, num_heads=2),
+    row("com.microsoft:MultiHeadAttention", (2, 3, 8), (2, 3, 8), (2, 3, 8), W(24), SEEN, free=0, num_heads=2,
+        scale=0.5),
     row("RotaryEmbedding", (2, 3, 16), X((2, 3, 2), weight=True), X((2, 3, 2), weight=True), free=0, opset=23,
         num_heads=4, interleaved=1),
     row("ParametricSoftplus", LINE, free=0, opset=1, alpha=2.0, beta=0.5),
@@ -129,11 +129,11 @@ QUANTISED: list[Row] = [
     row("com.microsoft:DequantizeLinear", U, S, Z, free=0),
     row("DynamicQuantizeLinear", IMAGE, free=0, outputs=3),
     row("QLinearConv", IN, S, Z, X((6, 4, 3, 3), "u1", 60, 200, weight=True), S, Z, COARSE, Z, free=0),
-    row("QLinearConv", IN, S, Z, X((6, 4, 3, 3), "i1", -90, 90, weight=True), P(6), np.zeros(6, "i1"), np.float32(40), Z,
-        X((6,), "i4", -20000, 20000, weight=True), free=0),
+    row("QLinearConv", IN, S, Z, X((6, 4, 3, 3), "i1", -90, 90, weight=True), P(6), np.zeros(6, "i1"),
+        np.float32(40), Z, X((6,), "i4", -20000, 20000, weight=True), free=0),
     row("QLinearMatMul", ROWS_IN, S, Z, COLUMNS, S, Z, np.float32(0.5), Z, free=0),
     row("com.microsoft:QGemm", ROWS_IN, S, Z, X((8, 5), "i1", -90, 90, weight=True), P(5), np.zeros(5, "i1"),
-        X((5,), "i4", -3000, 3000, weight=True), np.float32(4), Z, free=0),
+        X((5,), "i4", -12000, 12000, weight=True), np.float32(4), Z, free=0),
     row("com.microsoft:QGemm", ROWS_IN, S, Z, X((5, 8), "i1", -90, 90, weight=True), P(5), np.zeros(5, "i1"), free=0,
         transB=1),
     row("ConvInteger", IN, X((6, 4, 3, 3), "u1", 60, 200, weight=True), Z, Z, free=0),
@@ -157,9 +157,10 @@ GRAPHS = {
     + "g (float[2, 3] x, bool c) => (float y) { y = If (c) <then_branch = a () => (float t) { t = Exp (x) },"
     " else_branch = b () => (float e) { e = Neg (x) }> }",
     "Loop": HEAD
-    + "g (float[2, 3] x) => (float y, float all) { n = Constant <value = int64 {3}> () go = Constant <value = bool {1}> ()"
-    " y, all = Loop (n, go, x) <body = b (int64 i, bool c, float[2, 3] v) => (bool d, float w, float s)"
-    " { d = Identity (c) w = Sin (v) s = Mul (v, x) }> }",
+    + "g (float[2, 3] x) => (float y, float all) { n = Constant <value = int64 {3}> ()"
+    " go = Constant <value = bool {1}> () y, all = Loop (n, go, x)"
+    " <body = b (int64 i, bool c, float[2, 3] v) => (bool d, float w, float s) {"
+    " d = Identity (c) w = Sin (v) s = Mul (v, x) }> }",
     "Scan": HEAD
     + "g (float[3] s, float[4, 3] x) => (float y, float all) { y, all = Scan <num_scan_inputs = 1,"
     " body = b (float[3] v, float[3] p) => (float[3] w, float[3] o) { w = Mul (v, p) o = Tanh (w) }> (s, x) }",

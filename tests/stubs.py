@@ -33,7 +33,11 @@ def stub() -> str:
             functions.append(written(name, value))
         else:
             imports.append(f"from {_module(home)} import {name} as {name}\n")
-    others = {"onnxprune.pipeline.verify": "Verdict", "onnxprune.report.inspection": "Inspection"}
+    others = {
+        "onnxprune.pipeline.finetune": "Trained",
+        "onnxprune.pipeline.verify": "Verdict",
+        "onnxprune.report.inspection": "Inspection",
+    }
     imports += [f"from {home} import {name} as {name}\n" for home, name in others.items()]
     return HEAD + "".join(sorted(imports)) + "\n__version__: str\n" + "".join(functions)
 

@@ -19,7 +19,7 @@ from onnxprune.pipeline.request import Request, options_for
 
 OPTIONS = options_of(Request)
 PYTHON = {"retrain"}  # what only Python can give
-FUNCTIONS = ("prune", "apply", "verify", "inspect", "sensitivity")
+FUNCTIONS = ("prune", "apply", "finetune", "verify", "inspect", "sensitivity")
 
 
 # --- what follows from the table ----------------------------------------------
@@ -98,6 +98,14 @@ WRONG: dict[str, tuple[Any, str]] = {
     "retrain": ("train.py", "a function"),
     "layout": (3, "a name"),
     "limit": (0.5, "a whole number of at least 1"),
+    "finetune": (0, "a whole number of at least 1"),
+    "epochs": (1.5, "a whole number of at least 1"),
+    "steps": (0, "a whole number of at least 1"),
+    "minutes": (-1, "a number"),
+    "lr": ("fast", "a number"),
+    "batch_size": (0, "a whole number of at least 1"),
+    "device": (0, "a name"),
+    "resume": (3, "a name"),
     "input_shapes": ({"image": "1x1x8x8"}, "sizes by name"),
     "verify": ("no", "True or False"),
     "measure": ("no", "True or False"),
@@ -110,7 +118,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "force": ("no", "True or False"),
     "save_as_external_data": ("no", "True or False"),
 }
-FREE = {"data", "test_data", "mean", "std", "resize"}  # what they may be, the reader of the data says
+FREE = {"data", "test_data", "train_data", "mean", "std", "resize"}  # what they may be, the reader of the data says
 
 
 def test_every_option_has_a_wrong_value_here() -> None:
@@ -121,17 +129,18 @@ def test_every_option_has_a_wrong_value_here() -> None:
 def test_a_wrong_value_is_refused_by_the_name_that_was_written(name: str) -> None:
     value, wanted = WRONG[name]
     with pytest.raises(UsageError) as found:
-        onnxprune.prune(DIGITS, **{"ratio": 0.5, name: value})
+        Request(**{"ratio": 0.5, name: value})
     assert str(found.value).startswith(f"{name} wants {wanted}")
 
 
 TYPED = [f for f in FLAGS if f.name in WRONG and not f.switch and f.name not in ("exclude", "include", "metric")]
-LOOSE = {"layout", "input_shapes", "providers"}  # any text will do at first
+LOOSE = {"layout", "input_shapes", "providers", "device", "resume"}  # any text will do at first
 
 
 @pytest.mark.parametrize("flag", [f for f in TYPED if f.name not in LOOSE], ids=lambda f: f.name)
 def test_and_by_the_word_that_was_typed(flag: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    outcome = Runner(capsys)(DIGITS, "out.onnx", flag.spelling, "?")
+    words = (DIGITS, "out.onnx") if "prune" in flag.commands else (*flag.commands, DIGITS, DIGITS, "out.onnx")
+    outcome = Runner(capsys)(*words, flag.spelling, "?")
     assert outcome.code == 2
     assert outcome.err.startswith(f"Error: {flag.spelling} wants {flag.kind.words[:12]}")
     assert "'?'" in outcome.err

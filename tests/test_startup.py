@@ -13,7 +13,7 @@ from onnxprune.pipeline import choices
 from onnxprune.runtime.accuracy import METRICS
 from onnxprune.surgery.compensate import COMPENSATIONS
 
-HEAVY = "numpy scipy onnx onnxruntime joblib"
+HEAVY = "numpy scipy onnx onnxruntime joblib torch"
 
 
 def loaded(code: str) -> str:
@@ -31,6 +31,7 @@ def loaded(code: str) -> str:
         ["apply", "-h"],
         ["sweep", "-h"],
         ["inspct"],
+        ["finetune", "-h"],
         ["none.onnx", "out.onnx", "--ratio", "0.5"],
     ],
 )

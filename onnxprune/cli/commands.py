@@ -237,11 +237,11 @@ def _check_files(source: str, output: str | None, given: Given, plan: str | None
     from onnxprune.pipeline.paths import check_paths, out
     from onnxprune.report import files
 
-    written = {out(): output, "--plan-out": given["plan_out"], "--report": given["report"]}
+    written = {out(): output, "--plan-out": given["plan_out"], "--report": given["report"], "--resume": given["resume"]}
     for name, path in written.items():
         if path is not None:
             files.check_target(path, files.ENDINGS if name == "--report" else None, name)
-    read = {"--" + name.replace("_", "-"): given[name] for name in ("data", "test_data", "metric")}
+    read = {"--" + name.replace("_", "-"): given[name] for name in ("data", "test_data", "train_data", "metric")}
     check_paths(source, written, {**read, "--plan": plan}, force=given["force"])
 
 

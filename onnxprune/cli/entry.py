@@ -43,7 +43,7 @@ def run(arguments: Sequence[str] | None) -> int:
 
 
 def _command(given: list[str], screen: Screen) -> int:
-    from onnxprune.cli.commands import cli  # here, where it is told when a library cannot be loaded
+    from onnxprune.cli.training import cli  # here, where it is told when a library cannot be loaded
 
     token = COMMAND_LINE.set(True)
     try:

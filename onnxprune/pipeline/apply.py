@@ -16,6 +16,7 @@ from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.rotate import repeat
 from onnxprune.pipeline.run import analysis_of, start
 from onnxprune.pipeline.signature import takes
+from onnxprune.pipeline.tune import finetuned
 from onnxprune.surgery.plan import Plan, check_plan
 
 
@@ -60,4 +61,6 @@ def apply(
             return finish(run, repeat_lossless(run, plan), output)
         weights = Weights(run.model.proto, run.deps)
     repair(run, lab_of(run, weights), kept, partial(analysis_of, run.model, run.request, run.shapes))
+    if request.finetune:
+        finetuned(run, kept)
     return finish(run, Choice(kept, {}, {}, origin="remove what the plan removes"), output)

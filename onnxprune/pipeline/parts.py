@@ -78,6 +78,8 @@ def fits(request: Request, chooses: bool = True) -> bool:
     """Whether the data has a say in which channels stay (where the run chooses them) or in what they weigh."""
     if request.data is None or request.lossless:
         return False
+    if request.finetune and request.train_data is None:
+        return True
     repair, method = COMPENSATIONS.get(request.compensate), METHODS.get(request.method)
     ranks = method is not None and bool({"images", "labels"} & set(method.needs))
     return bool(repair and repair.needs_samples) or (chooses and (ranks or request.allocation == "sensitivity"))

@@ -1,7 +1,5 @@
 """The main job: a model in, a smaller model that is proven to be the same without the removed channels out."""
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,7 +10,6 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxprune import __version__
 from onnxprune.errors import CheckFailed, UsageError
 from onnxprune.model import save
 from onnxprune.model.external import ExternalStyle
@@ -30,10 +27,13 @@ from onnxprune.pipeline.report import make_report
 from onnxprune.pipeline.request import Request, given_budgets
 from onnxprune.pipeline.rotate import rotate, settle
 from onnxprune.pipeline.run import Run, analysis_of, start
+from onnxprune.pipeline.sign import sign
 from onnxprune.pipeline.signature import takes
 from onnxprune.pipeline.size import sized_choice
 from onnxprune.pipeline.speed import fast_choice
+from onnxprune.pipeline.steps import in_steps
 from onnxprune.pipeline.trials import Lab
+from onnxprune.pipeline.tune import finetuned, short_training
 from onnxprune.report.summary import Report
 from onnxprune.surgery.binding import bound
 from onnxprune.surgery.plan import Plan, make_plan
@@ -115,10 +115,20 @@ def _choose(run: Run) -> Choice:
         run.notes += choice.remarks
         _check_strict(run, choice)
         return choice
-    weights = Weights(run.model.proto, run.deps)
-    lab = rotate(run, lab_of(run, weights))
+    choice = in_steps(run, _cut_once) if request.steps else _cut_once(run)
+    if request.finetune:
+        finetuned(run, choice.kept)
+    return choice
+
+
+def _cut_once(run: Run) -> Choice:
+    """Choose channels, and repair what stays."""
+    request = run.request
+    lab = rotate(run, lab_of(run, Weights(run.model.proto, run.deps)))
+    if request.method == "msvfp" and request.finetune and request.retrain is None:
+        lab.request = request.changed(retrain=short_training(run))
     with run.stage("choose channels"):
-        choice = _within(run, Chooser(run.deps, lab.weights, run.request, run.model.size, run.progress, lab))
+        choice = _within(run, Chooser(run.deps, lab.weights, lab.request, run.model.size, run.progress, lab))
     run.base = choice.trained
     settle(run, lab, choice.kept)
     lab.model = run.base or lab.model
@@ -174,7 +184,7 @@ def finish(run: Run, choice: Choice, output: str | os.PathLike[str] | None) -> R
     plan, pruned = _rewritten(run, choice)
     plan = bound(plan, run.own or run.model.proto, pruned)
     if choice.kept:
-        _sign(pruned, plan, run)
+        sign(pruned, plan, run.model.size, _style(run))
     saved = None
     if output is None or run.request.dry_run:
         examine(run, choice.kept, pruned)
@@ -200,7 +210,7 @@ def _rewritten(run: Run, choice: Choice) -> tuple[Plan, onnx.ModelProto]:
     with run.stage("rewrite"):
         pruned = _cut(run, choice, run.deps.dead(choice.kept))
         if choice.kept:
-            _sign(pruned, plan, run)
+            sign(pruned, plan, run.model.size, _style(run))
     return plan, pruned
 
 
@@ -230,34 +240,6 @@ def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     return copy
-
-
-def _sign(pruned: onnx.ModelProto, plan: Plan, run: Run) -> None:
-    """Provenance under one prefix of the metadata, as long for any weights; what an earlier run left is replaced.
-
-    The file never grows for it: of what does not fit into the bytes that the cut has freed, the last is left out.
-    """
-    kept = [p for p in pruned.metadata_props if not p.key.startswith("onnxprune.")]
-    holder = onnx.ModelProto()
-    holder.metadata_props.extend(kept)
-    del pruned.metadata_props[:]
-    pruned.metadata_props.extend(holder.metadata_props)
-    text = json.dumps({**plan.to_json(), "source": plan.source["sha256"]}, sort_keys=True)  # not the file's name
-    facts = {
-        "onnxprune.content": plan.content or "0" * 64,
-        "onnxprune.source": str(plan.source["sha256"]),
-        "onnxprune.version": __version__,
-        "onnxprune.plan": hashlib.sha256(text.encode()).hexdigest(),
-        "onnxprune.weights": hashlib.sha256(json.dumps(plan.digests, sort_keys=True).encode()).hexdigest(),
-        "onnxprune.options": json.dumps(plan.options, sort_keys=True),
-    }
-    room = run.model.size - size_of(pruned, _style(run))
-    for key, value in facts.items():
-        made = onnx.ModelProto()
-        made.metadata_props.add(key=key, value=value)
-        room -= made.ByteSize()
-        if room >= 0:
-            pruned.metadata_props.extend(made.metadata_props)
 
 
 def no_budget(options: Mapping[str, Any]) -> None:

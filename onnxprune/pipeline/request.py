@@ -10,14 +10,16 @@ from onnxprune.errors import UsageError, spelled
 from onnxprune.pipeline.choices import SHARES
 from onnxprune.pipeline.declare import options_of
 from onnxprune.pipeline.kinds import meant
-from onnxprune.pipeline.table import Budget, Channels, Judging, Reading, Running, Writing
+from onnxprune.pipeline.table import Budget, Channels, Judging, Reading, Running, Training, Writing
+from onnxprune.training import require_torch
+from onnxprune.training.recipe import EPOCHS
 
 BUDGETS = {"ratio": 0.5, "target": "macs=0.5", "threshold": 0.9, "max_drop": "1%", "lossless": True}  # with examples
 SETTLED = ("method", "compensate", "allocation")  # by the pipeline itself, under `lossless`
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request(Writing, Running, Reading, Judging, Channels, Budget):
+class Request(Writing, Running, Training, Reading, Judging, Channels, Budget):
     """Options of a run, as `onnxprune.pipeline.table` declares them; the command line has the same in kebab case.
 
     Values are read as their kinds say ("50%" becomes 0.5, one pattern a tuple of one).  Raises UsageError for a value
@@ -31,6 +33,7 @@ class Request(Writing, Running, Reading, Judging, Channels, Budget):
         self._check_lossless()
         self._settle()
         self._check_data()
+        self._check_training()
 
     @classmethod
     def of(cls, given: Mapping[str, Any], command: str = "prune", **defaults: Any) -> "Request":
@@ -98,7 +101,7 @@ class Request(Writing, Running, Reading, Judging, Channels, Budget):
                 f"{spelled('thaw')} approximates norms over channels, which {spelled('lossless')} must not; give one "
                 "of them"
             )
-        for name in (*SETTLED, "ratio_for", "retrain"):
+        for name in (*SETTLED, "ratio_for", "retrain", "finetune"):
             given = getattr(self, name)
             if given not in ("auto", {}, None) and not (name == "compensate" and given == "none"):
                 raise UsageError(
@@ -114,6 +117,7 @@ class Request(Writing, Running, Reading, Judging, Channels, Budget):
         chosen = self.method == "auto" and not self.lossless and (least or solved)
         method = "obs" if chosen else "ncc" if self.method == "auto" else self.method
         repairs = not self.lossless and (self.retrain is None or method == "obs")
+        repairs = repairs and not (method == "msvfp" and self.finetune)  # which trains in its search instead
         spread = method == "obs" and self.ratio is None
         settled = {
             "method": method,
@@ -123,6 +127,24 @@ class Request(Writing, Running, Reading, Judging, Channels, Budget):
         for name, value in settled.items():
             if getattr(self, name) == "auto":
                 self._put(name, value)
+
+    def _check_training(self) -> None:
+        """What is said of a training needs one, and that needs torch.  Raises UsageError before any work."""
+        if self.finetune is not None:
+            require_torch()
+        rows = options_of(Training)
+        given = [name for name, row in rows.items() if name != "epochs" and getattr(self, name) != row.default]
+        if given and self.finetune is None:
+            raise UsageError(f"{spelled(given[0])} is about training: say how long, with {spelled('finetune', EPOCHS)}")
+        for name in ("minutes", "lr"):
+            if getattr(self, name) == 0:
+                raise UsageError(f"{spelled(name)} wants a number above 0")
+        kind, _ = self.target_share() or ("", 1.0)
+        if self.steps and self.ratio is None and kind not in ("macs", "params"):
+            raise UsageError(
+                f"{spelled('steps')} goes with {spelled('ratio', 0.5)}, {spelled('target', 'macs=0.5')} or "
+                f"{spelled('target', 'params=0.5')}"
+            )
 
     def _check_data(self) -> None:
         """What measures on data needs some."""

@@ -16,7 +16,8 @@ from onnxprune.pipeline.choose import whole_groups
 from onnxprune.pipeline.filters import Weights
 from onnxprune.pipeline.repair import needs_samples, one_thread
 from onnxprune.pipeline.run import Run, analysis_of
-from onnxprune.runtime.verify import Proof, prove
+from onnxprune.runtime.proof import Proof
+from onnxprune.runtime.verify import prove
 from onnxprune.surgery.rotation.attention import attention_sites
 from onnxprune.surgery.rotation.moments import bases
 from onnxprune.surgery.rotation.sites import Graph, Site
@@ -75,7 +76,7 @@ def rotate(run: Run, lab: Lab) -> Lab:
     The rotated network is proven to be the original, and takes its place in the run.
     """
     request = run.request
-    if request.method != "obs" or not needs_samples(request.compensate):
+    if request.method != "obs" or not needs_samples(request.compensate) or request.steps:
         return lab
     found = rotatable(run)
     left = whole_groups(found.deps, request) if found.sites else {}

@@ -37,6 +37,9 @@ from onnxprune.surgery.rotation.turn import Rotation
 if TYPE_CHECKING:
     from onnxprune.pipeline.rotate import Rotatable
 
+if TYPE_CHECKING:
+    from onnxprune.training.job import Trained
+
 DATA_FEEDS = 2  # batches of the user's data that the proof runs on
 FLAT = "local functions were written out: each call is cut on its own"
 FOLDED = "weights that the graph computes from weights alone were computed beforehand"
@@ -79,6 +82,8 @@ class Run:
     test: Dataset | None = None  # what the figures of the report come from
     samples: Samples | None = None  # how many samples had which part
     judges: Sequence[Feed] = ()  # drawn samples that the repair has not seen, where it has drawn some
+    train: Dataset | None = None  # what the user gave to train on
+    trainings: list["Trained"] = field(default_factory=list)  # of the pruned network, in their order
     metrics: tuple[Metric, ...] = ()  # the figures, the first of which a search goes by
     timed: bool = True  # whether latency is measured where that is asked for: not beside other work
 
@@ -89,6 +94,10 @@ class Run:
         begun = time.perf_counter()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begun
+
+    def training_data(self) -> Dataset | None:
+        """Samples to train on; None where they are to be drawn."""
+        return self.data if self.train is None else self.train
 
     def stimuli(self) -> Stimuli:
         """What the proof runs on: made input of several kinds and sizes, and the first batches of the user's data."""
@@ -122,11 +131,27 @@ def start(source: Any, request: Request, progress: Progress, alignment: Alignmen
     require_analysed(request, model, deps)
     analysed = time.perf_counter()
     data = _open_data(request, model, request.data)
-    test = _open_data(request, model, request.test_data)
+    test, train = (_open_data(request, model, source) for source in (request.test_data, request.train_data))
     seconds = {"load": loaded - begun, "find input shapes": resolved - loaded, "analyse": analysed - resolved}
-    told = [f"{name}: {n}" for name, d in (("data", data), ("test data", test)) for n in (d.notes if d else ())]
+    told = [
+        f"{name}: {n}"
+        for name, d in (("data", data), ("test data", test), ("train data", train))
+        for n in (d.notes if d else ())
+    ]
     notes = [*_assumed(specs, hints, deps), *told]
-    run = Run(model, request, progress, shapes, deps, data, seconds, [*model.warnings, *problems], notes, test=test)
+    run = Run(
+        model,
+        request,
+        progress,
+        shapes,
+        deps,
+        data,
+        seconds,
+        [*model.warnings, *problems],
+        notes,
+        test=test,
+        train=train,
+    )
     if model.proto is not own:
         run.own = own
         run.notes += [FLAT] * (flat is not own) + [FOLDED] * (model.proto is not flat)

@@ -27,8 +27,10 @@ from onnxprune.pipeline.kinds import (
     Word,
     Words,
 )
+from onnxprune.training.recipe import BATCH, EPOCHS, RATE
 
 BUDGET, WHICH, DATA = "How much to remove", "Which channels", "Data and accuracy"
+TRAINING = "Training (needs onnxprune[train])"
 RUNNING, OUTPUT = "Verifying and measuring", "Files"
 
 PRUNES = frozenset({"prune"})
@@ -36,7 +38,10 @@ ONCE = PRUNES | {"apply"}  # what makes one model
 CHOOSES = PRUNES | {"sweep"}
 CUTS = ONCE | CHOOSES
 PICKS = CHOOSES | {"sensitivity"}
-RUNS = CUTS | PICKS | {"verify"}
+TRAINS = frozenset({"finetune"})
+MAKES = ONCE | TRAINS
+TRIED = CUTS | TRAINS
+RUNS = TRIED | PICKS | {"verify"}
 COUPLES = PICKS | {"inspect", "explain"}
 ALL = RUNS | COUPLES
 
@@ -159,13 +164,13 @@ class Judging:
     test_data: Any = option(
         None,
         "Other samples, for the figures and the search of {max_drop}; without them, a part of {data} is held out.",
-        Kind(), DATA, CUTS, metavar="PATH",
+        Kind(), DATA, TRIED, metavar="PATH",
     )  # fmt: skip
     metric: Sequence[str | Callable[..., Any]] = option(
         (),
         "top1, top5, agreement (with the original), cosine, snr, or a function (script.py:name); else what fits the "
         "outputs.",
-        Metrics(), DATA, CUTS, metavar="NAME",
+        Metrics(), DATA, TRIED, metavar="NAME",
     )  # fmt: skip
     min_accuracy: float | None = option(
         None,
@@ -186,6 +191,41 @@ class Judging:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Training:
+    """How the pruned network is trained towards the original."""
+
+    finetune: int | None = option(
+        None, "Train the pruned network for N epochs, with the original as the teacher.", ONE, TRAINING, CUTS,
+        metavar="N", plan=True,
+    )  # fmt: skip
+    epochs: int = option(
+        EPOCHS, "Passes over the samples; few samples are gone through several times.", ONE, TRAINING, TRAINS,
+        metavar="N",
+    )  # fmt: skip
+    steps: int | None = option(
+        None, "Cut to the budget in N cuts, with half of the training between them.", ONE, TRAINING, PRUNES,
+        metavar="N", plan=True,
+    )  # fmt: skip
+    minutes: float | None = option(
+        None, "Train no longer than this; the rate falls to zero by then.", Number(0), TRAINING, TRIED, metavar="M"
+    )
+    lr: float = option(
+        RATE, "Largest step of a weight, as a share of the usual size of its tensor.", Number(0), TRAINING, TRIED,
+        metavar="R",
+    )  # fmt: skip
+    batch_size: int = option(BATCH, "Samples a step.", ONE, TRAINING, TRIED, metavar="N")
+    device: str = option("cpu", "Of torch: cpu, cuda, cuda:1.", Word(), TRAINING, TRIED, metavar="NAME")
+    train_data: Any = option(
+        None, "Samples to train on, read like those of {data}, of which they take the place.", Kind(), TRAINING, TRIED,
+        metavar="PATH",
+    )  # fmt: skip
+    resume: str | None = option(
+        None, "Keep the state of the training in this file, and go on from it where it is there.", Word(), TRAINING,
+        TRIED, metavar="FILE",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
 class Running:
     """How models are run."""
 
@@ -198,9 +238,11 @@ class Running:
     measure: bool = option(True, "Measure latency and drift.", Switch(), RUNNING, CUTS)
     strict: bool = option(False, "Fail when nothing can be cut or a target is missed.", Switch(), RUNNING, PRUNES)
     providers: str | Sequence[str] = option(
-        "auto", "Of onnxruntime, for measuring: cuda,cpu.", Names(), RUNNING, CUTS | {"sensitivity"}, metavar="NAMES"
+        "auto", "Of onnxruntime, for measuring: cuda,cpu.", Names(), RUNNING, TRIED | {"sensitivity"}, metavar="NAMES"
     )
-    threads: int | None = option(None, "Of onnxruntime, for measuring.", ONE, RUNNING, CUTS, metavar="N")
+    threads: int | None = option(
+        None, "Of onnxruntime for measuring, and of training.", ONE, RUNNING, TRIED, metavar="N"
+    )
     isolate: bool = option(
         False,
         "Run onnxruntime in a process of its own: a crash or a hang there is a failed check.",
@@ -215,6 +257,6 @@ class Running:
 class Writing:
     """How the outcome is written."""
 
-    dry_run: bool = option(False, "Do everything but write the model.", Switch(), OUTPUT, ONCE)
-    force: bool = option(False, "Replace the input, a link or a write-protected file.", Switch(), OUTPUT, ONCE)
+    dry_run: bool = option(False, "Do everything but write the model.", Switch(), OUTPUT, MAKES)
+    force: bool = option(False, "Replace the input, a link or a write-protected file.", Switch(), OUTPUT, MAKES)
     save_as_external_data: bool = option(False, "Put the weights into a file of their own.", Switch(), OUTPUT, CUTS)

@@ -15,6 +15,15 @@ from onnxprune.surgery.tensors import read_tensor, versions, write_tensor
 Retrain = Callable[[onnx.ModelProto], onnx.ModelProto]
 
 
+def shared(deps: Dependencies, kept: Mapping[str, np.ndarray]) -> set[str]:
+    """Keys, in the pruned model, of tensors that layers share which are cut differently, and of their copies.
+
+    The whole network has one tensor in the place of several, so that each of them cannot be trained on its own.
+    """
+    split = [v for v in versions(deps, deps.dead(kept)) if v.copied or v.source.kind == "fill"]
+    return {key for v in split for key in (v.source.key, v.source.path + v.name)}
+
+
 def trained_model(
     model: onnx.ModelProto, deps: Dependencies, kept: Mapping[str, np.ndarray], retrain: Retrain
 ) -> onnx.ModelProto:
@@ -34,11 +43,11 @@ def trained_model(
     before = tensors_of(pruned)
     plans = {}
     for version in versions(deps, dead):
-        if version.copied or version.source.kind == "fill":
-            raise UsageError(
-                f"'retrain' cannot be used here: '{version.source.key}' is shared by layers cut differently"
-            )
-        plans[version.source.key] = version.live
+        if not version.copied and version.source.kind != "fill":
+            plans[version.source.key] = version.live
+    for key in shared(deps, kept) & before.keys() & given.keys():
+        if not np.array_equal(read_tensor(before[key]), read_tensor(given[key])):
+            raise UsageError(f"'retrain' cannot change '{key}' here: it is shared by layers cut differently")
 
     def replaced(key: str, tensor: onnx.TensorProto) -> list[tuple[str, bool, np.ndarray]] | None:
         if key not in before or key not in given:

@@ -5,10 +5,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import onnx
 
-from onnxprune.channels.dependencies import Dependencies
 from onnxprune.channels.walk import CUTTABLE
 from onnxprune.errors import CheckFailed
 from onnxprune.model import load
@@ -27,11 +25,9 @@ from onnxprune.runtime.proof import Proof
 from onnxprune.runtime.source import Source, Variant
 from onnxprune.runtime.verify import prove
 from onnxprune.surgery.binding import Weights, bound, compared, content
-from onnxprune.surgery.copying import tensors_of
 from onnxprune.surgery.plan import Plan, check_plan
-from onnxprune.surgery.recovery.values import with_biases, with_values
+from onnxprune.surgery.recovery.values import spread, with_biases, with_values
 from onnxprune.surgery.rewrite import cut
-from onnxprune.surgery.tensors import read_tensor, versions
 
 
 @dataclass(frozen=True, repr=False)
@@ -156,20 +152,4 @@ def _masked(run: Run, plan: Plan, pruned: onnx.ModelProto, weights: Weights) -> 
     base = with_biases(run.model.proto, run.deps, dead)
     deps = analysis_of(run.model, run.request, run.shapes, base)
     dead = deps.dead(plan.kept)
-    return masked_original(with_values(base, _spread(deps, dead, pruned)), deps, dead)
-
-
-def _spread(deps: Dependencies, dead: np.ndarray, pruned: onnx.ModelProto) -> dict[str, np.ndarray]:
-    """The pruned model's weights in the layout of the original, zero where it has none."""
-    small = tensors_of(pruned)
-    live = {key: tuple(np.ones(n, bool) for n in source.shape) for key, source in deps.sources.items()}
-    live |= {v.source.key: v.live for v in versions(deps, dead) if not v.copied}
-    values = {}
-    for key, source in deps.sources.items():
-        if key not in small or source.dtype not in CUTTABLE | {onnx.TensorProto.INT32}:  # biases, behind integers
-            continue
-        array = read_tensor(small[key])
-        if array.shape == tuple(np.count_nonzero(mask) for mask in live[key]):
-            values[key] = np.zeros(source.shape, array.dtype)
-            values[key][np.ix_(*live[key])] = array
-    return values
+    return masked_original(with_values(base, spread(deps, dead, pruned)), deps, dead)

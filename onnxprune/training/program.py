@@ -220,7 +220,7 @@ class Program:
                 self._small[key] = value
 
     def fold(self, weights: Collection[str]) -> None:
-        """Compute now what is the same in every run: the steps that hang on tensors of the file which are no weights."""
+        """Compute now what is the same in every run: the steps that hang on tensors of the file, weights left out."""
         fixed = {key for key in self.constants if key not in weights and key not in self.defaults}
         left = list[Step]()
         for step in self.steps:

@@ -7,12 +7,13 @@ import onnx
 from onnx import numpy_helper
 
 from onnxprune.channels.dependencies import Dependencies
+from onnxprune.channels.nodes import CUTTABLE
 from onnxprune.operators.registry import operator_of
-from onnxprune.surgery.copying import Replaced, copy_model
+from onnxprune.surgery.copying import Replaced, copy_model, tensors_of
 from onnxprune.surgery.recovery.layers import Finder, Layer, is_solvable
 from onnxprune.surgery.recovery.network import Network, changed_nodes
 from onnxprune.surgery.recovery.stored import encoded
-from onnxprune.surgery.tensors import write_tensor
+from onnxprune.surgery.tensors import read_tensor, versions, write_tensor
 
 
 def with_values(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:
@@ -22,6 +23,27 @@ def with_values(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onn
         return [(key, False, values[key])] if key in values else None
 
     return copy_model(model, replaced, write_tensor)
+
+
+def spread(deps: Dependencies, dead: np.ndarray, pruned: onnx.ModelProto) -> dict[str, np.ndarray]:
+    """The weights of a pruned model, by key, in the layout of the original; zero where it has none.
+
+    Args:
+        deps: the analysis of the original, with the biases that the pruned model has.
+        dead: (components,) bool, what the pruned model lacks.
+    """
+    small = tensors_of(pruned)
+    live = {key: tuple(np.ones(n, bool) for n in source.shape) for key, source in deps.sources.items()}
+    live |= {v.source.key: v.live for v in versions(deps, dead) if not v.copied}
+    values = {}
+    for key, source in deps.sources.items():
+        if key not in small or source.dtype not in CUTTABLE | {onnx.TensorProto.INT32}:  # biases, behind integers
+            continue
+        array = read_tensor(small[key])
+        if array.shape == tuple(np.count_nonzero(mask) for mask in live[key]):
+            values[key] = np.zeros(source.shape, array.dtype)
+            values[key][np.ix_(*live[key])] = array
+    return values
 
 
 def with_numbers(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:

@@ -58,18 +58,10 @@ def _divide(a: Tensor, b: Tensor) -> Tensor:
     return torch.div(a, b, rounding_mode="trunc") if whole else a / b
 
 
-def _power(a: Tensor, b: Tensor) -> Tensor:
-    exponent = float(b) if b.numel() == 1 and b.dim() <= a.dim() and not b.requires_grad else b
-    if isinstance(exponent, float) and exponent.is_integer():
-        exponent = int(exponent)
-    return torch.pow(a, exponent).to(a.dtype)
-
-
 BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "Add": torch.add,
     "Div": _divide,
     "Mul": torch.mul,
-    "Pow": _power,
     "Sub": torch.sub,
 }
 COMPARISONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -89,6 +81,16 @@ for _name, _pair in BINARY.items():
     differentiable(_name)(lambda node, a, b, function=_pair: function(a, aligned(node, a, b)))
 for _name, _pair in COMPARISONS.items():
     without_gradient(_name)(lambda node, a, b, function=_pair: function(a, aligned(node, a, b)))
+
+
+@differentiable("Pow", into=(0,))
+def power(node: Node, a: Tensor, b: Tensor) -> Tensor:
+    """The exponent is a number: of negative bases no slope along it exists."""
+    b = aligned(node, a, b)
+    exponent = float(b) if b.numel() == 1 and b.dim() <= a.dim() else b.detach()
+    if isinstance(exponent, float) and exponent.is_integer():
+        exponent = int(exponent)
+    return torch.pow(a, exponent).to(a.dtype)
 
 
 @differentiable("Mod")

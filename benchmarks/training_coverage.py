@@ -1,0 +1,116 @@
+"""How many networks torch trains from their files.
+
+    python benchmarks/training_coverage.py [--steps 20] FILE_OR_FOLDER ...
+
+Of every network: whether it equals onnxruntime on two drawn inputs, whether every weight that a gradient can reach gets
+one, whether the loss of a copy with slightly moved weights against the original falls in 20 steps of Adam, and
+whether the file comes back with the same graph, equal to torch when onnxruntime runs it.  Needs the extra `train`.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+import torch
+
+from onnxprune.errors import OnnxPruneError
+from onnxprune.model import load
+from onnxprune.runtime.inputs import POSITIVE, random_inputs
+from onnxprune.runtime.resolve import resolve_shapes
+from onnxprune.runtime.session import make_session
+from onnxprune.surgery.copying import tensors_of
+from onnxprune.training.agree import agreement
+from onnxprune.training.module import Network
+from onnxprune.training.values import FLOATS, from_array
+
+COLUMNS = "network|operators|weights|with a gradient|other floats|error|loss|after|s per step".split("|")
+MOVED = 0.02  # of the standard deviation of a weight
+RATE = 3e-4
+
+
+def row(path: Path, steps: int) -> tuple[str, ...]:
+    """Figures of one network, in the order of the columns.  Raises OnnxPruneError with why it cannot be trained."""
+    model = load(path).proto
+    session = make_session(model, providers="cpu")
+    feeds = random_inputs(session.inputs, resolve_shapes(session), count=2, kind=POSITIVE)
+    network = Network.of(model)
+    error = max(agreement(network, model, feeds).values())
+    inputs = [{name: from_array(x) for name, x in feed.items()} for feed in feeds]
+    with torch.no_grad():
+        wanted = [network(x, network.ends) for x in inputs]
+        torch.manual_seed(0)
+        for weight in network.parameters():
+            weight += MOVED * weight.std(correction=0) * torch.randn_like(weight)
+
+    def loss() -> torch.Tensor:
+        total = torch.zeros(())
+        for x, right in zip(inputs, wanted, strict=True):
+            found = network(x, network.ends)
+            for name in network.ends:
+                scale = right[name].double().square().mean().clamp(min=1e-20)
+                total = total + ((found[name].double() - right[name]).square().mean() / scale).float()
+        return total / len(inputs)
+
+    optimizer, losses, started = torch.optim.Adam(network.parameters(), lr=RATE), list[float](), time.perf_counter()
+    for _ in range(steps):
+        optimizer.zero_grad()
+        value = loss()
+        value.backward()
+        losses.append(float(value.detach()))
+        optimizer.step()
+    spent = (time.perf_counter() - started) / steps
+    with torch.no_grad():
+        losses.append(float(loss()))
+    got = sum(p.grad is not None for p in network.parameters())
+    trained = network.written(model)
+    if skeleton(trained, set(network.weights)) != skeleton(model, set(network.weights)):
+        raise OnnxPruneError("the graph came back changed")
+    agreement(network, trained, feeds, limit=1e-2)  # weights of half precision are rounded
+    if not losses[-1] < losses[0]:
+        raise OnnxPruneError(f"the loss rose from {losses[0]:.3g} to {losses[-1]:.3g}")
+    operators = len({(n.domain, n.op_type) for n in model.graph.node})
+    floats = {key for key, tensor in tensors_of(model).items() if tensor.data_type in FLOATS}
+    frozen = len(floats & network.frozen.keys())
+    return (
+        path.stem, str(operators), str(len(network.weights)), str(got), str(frozen), f"{error:.0e}", f"{losses[0]:.2g}",
+        f"{losses[-1]:.2g}", f"{spent:.2f}",
+    )  # fmt: skip
+
+
+def skeleton(model: onnx.ModelProto, keys: set[str]) -> bytes:
+    """The model without the elements of these tensors."""
+    copy = onnx.ModelProto.FromString(model.SerializeToString())
+    for key, tensor in tensors_of(copy).items():
+        if key in keys:
+            for field in ("raw_data", "float_data", "int32_data", "double_data"):
+                tensor.ClearField(field)
+    return copy.SerializeToString(deterministic=True)
+
+
+def networks(paths: list[Path]) -> Iterator[Path]:
+    """Files, and those in folders."""
+    for path in paths:
+        yield from sorted(path.glob("*.onnx")) if path.is_dir() else [path]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("paths", nargs="+", type=Path, metavar="FILE_OR_FOLDER")
+    parser.add_argument("--steps", type=int, default=20)
+    asked = parser.parse_args()
+    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
+    done = total = 0
+    for path in networks(asked.paths):
+        total += 1
+        try:
+            print(f"| {' | '.join(row(path, asked.steps))} |", flush=True)
+            done += 1
+        except OnnxPruneError as error:
+            print(f"| {path.stem} | {error} |", flush=True)
+    print(f"\n{done} of {total} train")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""A file that was pruned before is trained towards the original."""
+
+import os
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnxprune.errors import UsageError
+from onnxprune.model import Model, load, save
+from onnxprune.model.external import ExternalStyle
+from onnxprune.pipeline.choose import Progress, silent
+from onnxprune.pipeline.judge import prepare
+from onnxprune.pipeline.limits import limited
+from onnxprune.pipeline.paths import check_paths, out
+from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.run import Run, start
+from onnxprune.pipeline.sign import sign
+from onnxprune.pipeline.signature import takes
+from onnxprune.pipeline.tune import Original, recipe_of, tune
+from onnxprune.report.summary import MetricRow, Samples
+from onnxprune.report.words import merit
+from onnxprune.runtime.accuracy import evaluate
+from onnxprune.runtime.session import make_session
+from onnxprune.runtime.specs import model_inputs
+from onnxprune.surgery.binding import OWN, bound, compared, content
+from onnxprune.surgery.plan import Plan, check_plan
+from onnxprune.training import require_torch
+from onnxprune.training.recipe import EPOCHS
+
+STALE = ("plan", "weights")  # metadata about weights that training has changed
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """How a training went.
+
+    metrics: figures of the original and the trained network, on samples that nothing was trained on.
+    untrained: the same figures of the pruned network before training, by name.
+    """
+
+    source: str
+    pruned: str
+    output: str | None
+    metrics: tuple[MetricRow, ...]
+    untrained: dict[str, float]
+    samples: Samples | None
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+    seconds: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON values; times are in seconds."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        figures = [
+            f"{row.name:10} original {merit(row.before, row.unit)}, pruned {merit(before, row.unit)}, "
+            f"trained {merit(row.after, row.unit)}, on {row.samples} held-out samples"
+            for row, before in zip(self.metrics, self.untrained.values(), strict=True)
+        ]
+        head = f"{self.source}, {self.pruned} → {self.output or 'memory'}"
+        lines = [f"warning    {w}" for w in self.warnings] + [f"note       {n}" for n in self.notes]
+        return "\n".join([*figures, "", head, "", *lines])
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model, the plan that binds it where there was one, and the report."""
+
+    model: onnx.ModelProto
+    plan: Plan | None
+    report: TrainingReport
+
+
+@takes("finetune")
+def finetune(
+    source: Any,
+    pruned: Any,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    plan: Plan | str | os.PathLike[str] | None = None,
+    progress: Progress = silent,
+    **options: Any,
+) -> Trained:
+    """Train a pruned network towards the original that it was made from, and write the same graph with other weights.
+
+    Args:
+        source: the original: path, bytes, `ModelProto` or `onnx_graphsurgeon.Graph`; never changed.
+        pruned: the network to be trained, likewise; its inputs and outputs have the same names.
+        output: path to write to; None keeps the outcome in memory.
+        plan: what the pruning gave; with it inner maps of fewer channels are learnt too, and a new plan is made, with
+            which `verify` proves the outcome.
+        progress: called with (what is done, how far, of how much; 0 of 0 where that is not known).
+        options: keyword options of the table.
+
+    Raises:
+        UsageError: torch is missing; the networks or the plan do not belong together; options that make no sense.
+        ModelError: a model is invalid, or cannot be trained, and why.
+        CheckFailed: more than weights would change; nothing is written.
+        FileError: the file system refused.
+    """
+    require_torch()
+    request = Request.of(options, "finetune", ratio=0.0, compensate="none", finetune=options.get("epochs", EPOCHS))
+    files = {"data": request.data, "test_data": request.test_data, "train_data": request.train_data, "pruned": pruned}
+    check_paths(source, {out(): output}, {**files, "plan": plan}, force=request.force)
+    known = plan if plan is None or isinstance(plan, Plan) else Plan.load(Path(plan))
+    small = load(pruned)
+    with limited(request, source):
+        run = start(source, request, progress, known.alignment if known else None)
+        kept = _belong(run, small, known)
+        prepare(run, chooses=False)
+        original = Original(run.model.proto, run.deps, kept)
+        model = tune(run, original, small.proto, recipe_of(request), (), run.training_data())
+        known = known and bound(known, run.own or run.model.proto, model)
+        _signed(model, known, run.model.size, small.external)
+        return Trained(model, known, _delivered(run, small, model, output))
+
+
+def _belong(run: Run, small: Model, plan: Plan | None) -> dict[str, np.ndarray] | None:
+    """Kept channels, where a plan tells them.  Raises UsageError where the networks or the plan do not fit."""
+    whole = run.model.proto
+    for what, one, two in (
+        ("inputs", [s.name for s in model_inputs(whole)], [s.name for s in model_inputs(small.proto)]),
+        ("outputs", [o.name for o in whole.graph.output], [o.name for o in small.proto.graph.output]),
+    ):
+        if one != two:
+            raise UsageError(f"the networks do not belong together: their {what} are {one} and {two}")
+    if plan is None:
+        return None
+    check_plan(run.deps, plan)
+    if (wrong := compared(plan, run.own or whole, small.proto).wrong) or plan.content not in (
+        None,
+        content(small.proto),
+    ):
+        said = f": tensor {wrong[0]!r} is not as planned" if wrong else ""
+        raise UsageError(f"the plan does not belong to the pruned file{said}; give the one that was written with it")
+    return {g.name: plan.kept[g.name] for g in plan.groups if len(g.keep) < g.channels}
+
+
+def _signed(model: onnx.ModelProto, plan: Plan | None, most: int, style: ExternalStyle | None) -> None:
+    """Metadata of this program that holds for the new weights; nothing where the file has none."""
+    if plan is not None:
+        sign(model, plan, most, style)
+        return
+    for entry in list(model.metadata_props):
+        if entry.key in [OWN + name for name in STALE]:
+            model.metadata_props.remove(entry)
+        elif entry.key == OWN + "content":
+            entry.value = content(model)
+
+
+def _delivered(run: Run, small: Model, model: onnx.ModelProto, output: Any) -> TrainingReport:
+    """Write and measure; the figures are those of the file that is put in place."""
+    rows: list[tuple[MetricRow, float]] = []
+    measure = partial(_measured, run, small.proto, rows)
+    saved = None
+    if output is None or run.request.dry_run:
+        measure(model)
+    else:
+        with run.stage("save"):
+            saved = save(
+                model, output, style=small.external, force=run.request.force, source=run.model.path, check=measure
+            )
+    return TrainingReport(
+        str(run.model.path or "a model from memory"), str(small.path or "a model from memory"),
+        str(saved.path) if saved else None, tuple(row for row, _ in rows), {row.name: v for row, v in rows},
+        run.samples, tuple(run.warnings), tuple(run.notes), dict(run.seconds),
+    )  # fmt: skip
+
+
+def _measured(run: Run, small: onnx.ModelProto, rows: list[tuple[MetricRow, float]], trained: Any) -> None:
+    """Figures of the original, the pruned and the trained network, by onnxruntime."""
+    if run.test is None:
+        return
+    load_ = partial(make_session, providers=run.request.providers, threads=run.request.threads, optimize=True)
+    sessions = {"original": load_(run.model.proto), "before": load_(small), "after": load_(trained)}
+    with run.stage("measure"):
+        found = evaluate(sessions, run.test, run.metrics, reference="original")
+    for m in run.metrics:
+        own = {name: found[name][m.name] for name in sessions}
+        row = MetricRow(m.name, own["original"], own["after"], m.unit, run.test.samples)
+        rows.append((row, own["before"]))

@@ -1,0 +1,118 @@
+"""Cutting to the target in several cuts, with training between them: iterative pruning.
+
+Each cut is chosen and repaired on the network as training has left it; the original stays the teacher throughout.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import onnx
+
+from onnxprune.errors import ModelError, UsageError, spelled
+from onnxprune.pipeline.choose import Choice
+from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.run import Run, analysis_of, start
+from onnxprune.pipeline.tune import BETWEEN, Original, recipe_of, tune
+from onnxprune.surgery.align import Alignment
+from onnxprune.surgery.copying import tensors_of
+from onnxprune.surgery.recovery.values import spread, with_biases, with_values
+from onnxprune.surgery.rewrite import cut
+from onnxprune.surgery.tensors import read_tensor
+
+Cut = Callable[[Run], Choice]  # chooses and repairs
+
+
+def in_steps(run: Run, cut_once: Cut) -> Choice:
+    """The channels that stay after all cuts; the weights of the run are then those of the last one.
+
+    Args:
+        run: of the original.
+        cut_once: one cut of a run: its channels, and the repair.
+
+    Raises UsageError where groups of the network change their names or sizes once some channels are gone.
+    """
+    number, request = run.request.steps or 1, run.request
+    kept: dict[str, np.ndarray] = {}
+    inner, choice = run, Choice({}, {}, {})
+    for k in range(number):
+        inner.request = step_request(request, k, _left(run, kept))
+        choice = cut_once(inner)
+        kept = composed(run, kept, choice.kept)
+        model = inner.base or inner.model.proto
+        deps = inner.full or inner.deps
+        pruned = cut(model, deps, deps.dead(choice.kept))
+        if inner is not run:
+            run.notes += [n for n in inner.notes if n not in run.notes]
+            run.warnings += [w for w in inner.warnings if w not in run.warnings]
+        run.request = request
+        if k == number - 1:
+            break
+        recipe = replace(recipe_of(request, share=BETWEEN / (number - 1)), resume=None)
+        pruned = tune(run, Original(run.model.proto, run.deps, kept), pruned, recipe, (), run.training_data())
+        inner = _started(run, pruned)
+    _take(run, kept, pruned)
+    return replace(choice, kept=kept)
+
+
+def step_request(request: Request, k: int, left: float) -> Request:
+    """What the k-th cut is asked for: an equal factor of what is left each time, and in the end the target.
+
+    Args:
+        left: share of the target's cost, or of the channels, that earlier cuts have left.
+    """
+    done = (k + 1) / (request.steps or 1)
+    if request.ratio is not None:
+        return request.changed(ratio=max(0.0, 1 - (1 - request.ratio) ** done / left))
+    kind, share = request.target_share() or ("", 1.0)
+    return request.changed(target=f"{kind}={min(1.0, share**done / left):.6f}")
+
+
+def composed(run: Run, before: Mapping[str, np.ndarray], now: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Kept channels in numbers of the original, from those of the network that was cut before."""
+    widths = {g.name: len(g) for g in run.deps.groups}
+    found = dict(before)
+    for name, channels in now.items():
+        if name not in widths or (len(channels) and channels.max() >= len(before.get(name, range(widths[name])))):
+            raise UsageError(f"{spelled('steps')} cannot be used here: group {name!r} changes once channels are gone")
+        found[name] = np.asarray(before[name])[channels] if name in before else channels
+    return found
+
+
+def _left(run: Run, kept: Mapping[str, np.ndarray]) -> float:
+    """Share of what the budget is about that is left."""
+    kind, _ = run.request.target_share() or ("", 1.0)
+    dead = run.deps.dead(kept)
+    if kind == "macs":
+        return run.deps.macs(dead) / max(1, run.deps.macs())
+    if kind == "params":
+        return run.deps.params(dead) / max(1, run.deps.params())
+    groups = [g for g in run.deps.groups if g.name in kept]
+    width = sum(map(len, groups))
+    return sum(len(kept[g.name]) for g in groups) / width if width else 1.0
+
+
+def _started(run: Run, pruned: onnx.ModelProto) -> Run:
+    """A run of the network as it is now, on the same samples."""
+    inner = start(pruned, run.request.changed(data=None, test_data=None, train_data=None), run.progress, Alignment())
+    inner.request = run.request
+    inner.data, inner.search, inner.test, inner.metrics = run.data, run.search, run.test, run.metrics
+    inner.notes.clear()
+    return inner
+
+
+def _take(run: Run, kept: Mapping[str, np.ndarray], pruned: onnx.ModelProto) -> None:
+    """Put the weights of the pruned network in the places of the original's.
+
+    Raises ModelError where they have none there.
+    """
+    base = with_biases(run.model.proto, run.deps, run.deps.dead(kept))
+    full = analysis_of(run.model, run.request, run.shapes, base)
+    dead = full.dead(kept)
+    run.base, run.full = with_values(base, spread(full, dead, pruned)), full
+    again, wanted = tensors_of(cut(run.base, full, dead)), tensors_of(pruned)
+    for key, tensor in wanted.items():
+        if key not in again or not np.array_equal(read_tensor(again[key]), read_tensor(tensor)):
+            raise ModelError(
+                f"cuts in steps have no place for tensor {key!r} in the original; leave {spelled('steps')} out"
+            )

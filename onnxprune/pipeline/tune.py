@@ -1,0 +1,154 @@
+"""The pruned network of a run is trained towards the original, on samples that no figure comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+
+from onnxprune.channels.dependencies import Dependencies
+from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.run import Run
+from onnxprune.pipeline.training import Retrain, shared, trained_model
+from onnxprune.runtime.batches import Dataset
+from onnxprune.runtime.engine import usable_cpus
+from onnxprune.training import require_torch
+from onnxprune.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from onnxprune.training.job import Trained
+
+BETWEEN = 0.5  # share of the training that lies between cuts, where there are several
+EPOCH = 4096  # samples of an epoch at least, where that is no more work than `WORK`
+SHORT = 1024  # samples of a training in the middle of a search
+WORK = 5e11  # multiply-accumulates of an epoch
+
+
+@dataclass(frozen=True)
+class Original:
+    """The network that is learnt from, its analysis, and what the pruned one lacks of it.
+
+    kept: channels that stay of the groups that have lost some; None where nobody knows, and only maps of equal sizes
+        are compared.
+    """
+
+    model: onnx.ModelProto
+    deps: Dependencies
+    kept: Mapping[str, np.ndarray] | None
+
+
+def tune(
+    run: Run, original: Original, pruned: onnx.ModelProto, recipe: Recipe, fixed: Collection[str] = (),
+    data: Dataset | None = None, least: int | None = None,
+) -> onnx.ModelProto:  # fmt: skip
+    """Train a pruned network: the same graph with other float weights, never worse on held-out samples.
+
+    Args:
+        run: its request, sizes and progress; notes and warnings say how it went.
+        original: what is learnt from.
+        pruned: never changed.
+        recipe: how.
+        fixed: keys of tensors that stay what they are.
+        data: to train on; drawn samples where there is none.
+        least: samples of an epoch, where there are fewer, as far as that is no more work than `WORK`; None: `EPOCH`.
+
+    Raises:
+        UsageError: torch is missing, or the data, the device or the state to resume from does not fit.
+        ModelError: the network cannot be trained, and why.
+        CheckFailed: more than weights would change.
+        FileError: the state to resume from cannot be read or written.
+    """
+    require_torch()
+    from onnxprune.pipeline import training_data
+    from onnxprune.training.job import Job, train
+    from onnxprune.training.places import places
+
+    with run.stage("train"):
+        run.progress("reading the samples", 0, 0)
+        shapes, least = original.deps.statics.shapes, least or EPOCH
+        load, held, what = (
+            training_data.drawn(original.model, shapes, run.request, least)
+            if data is None
+            else training_data.given(data, recipe.seed)
+        )
+        dead = original.deps.nothing if original.kept is None else original.deps.dead(original.kept)
+        least = max(1, min(least, int(WORK / max(1, original.deps.macs(dead)))))
+        job = Job(
+            original.model, pruned, places(original.deps, dead, pruned), load, held, recipe, least,
+            run.request.threads or usable_cpus(), fixed, run.progress,
+        )  # fmt: skip
+        done = train(job)
+    run.trainings.append(done)
+    run.notes += _notes(done, what, len(held))
+    run.warnings += _warnings(done)
+    return done.model
+
+
+def finetuned(run: Run, kept: Mapping[str, np.ndarray]) -> None:
+    """Train the pruned network of a run; what is cut and masked from here on has the weights of that."""
+    if not kept:
+        run.notes.append("nothing was cut, and so nothing was trained")
+        return
+    base, deps = run.base or run.model.proto, run.full or run.deps
+    original, recipe = Original(run.model.proto, run.deps, kept), recipe_of(run.request, _share_left(run.request))
+    fixed, data = shared(deps, kept), run.training_data()
+    run.base = trained_model(base, deps, kept, lambda pruned: tune(run, original, pruned, recipe, fixed, data))
+
+
+def short_training(run: Run) -> Retrain:
+    """What a search that thins the network step by step trains it with in between: once over some of the samples.
+
+    Each training has others of them, in turn.
+    """
+    original = Original(run.model.proto, run.deps, None)
+    recipe = replace(recipe_of(run.request), epochs=1, minutes=None, resume=None)
+    turns, data = count(), run.training_data()
+    number = 1 if data is None else -(-(data.counted().samples or 1) // SHORT)
+
+    def train(pruned: onnx.ModelProto) -> onnx.ModelProto:
+        some = data and data.counted().chosen(np.arange(next(turns) % number, data.counted().samples or 0, number))
+        return tune(run, original, pruned, recipe, (), some, SHORT)
+
+    return train
+
+
+def recipe_of(request: Request, share: float = 1.0) -> Recipe:
+    """The recipe of a request, or of a share of its training."""
+    names = ("minutes", "lr", "batch_size", "device", "seed", "resume")
+    whole = Recipe(epochs=request.finetune or request.epochs, **{name: getattr(request, name) for name in names})
+    if share == 1.0:
+        return whole
+    minutes = None if whole.minutes is None else whole.minutes * share
+    return replace(whole, epochs=max(1, round(whole.epochs * share)), minutes=minutes)
+
+
+def _share_left(request: Request) -> float:
+    """Share of the training that comes after the last cut."""
+    return 1 - BETWEEN if (request.steps or 1) > 1 else 1.0
+
+
+def _notes(done: Trained, what: str, held: int) -> list[str]:
+    """What was trained, on what, and what it brought."""
+    outcome, (first, last) = done.outcome, done.loss
+    lines = [
+        f"trained {len(done.changed)} tensors on {what}, {outcome.epochs} epochs in {outcome.seconds:.0f} s, towards "
+        f"{done.objective.words}; samples {done.change.words}",
+        f"training: loss {first:.4g} before, {min(first, last):.4g} after, by onnxruntime on {held} held-out samples; "
+        f"the best state is that of epoch {outcome.best_epoch}",
+        f"before training torch gave what onnxruntime gives within {done.apart:.0e} of the largest output",
+    ]
+    if done.frozen:
+        first_key, why = next(iter(done.frozen.items()))
+        lines.append(f"not trained: {len(done.frozen)} tensors or nodes, such as {first_key} ({why})")
+    return lines
+
+
+def _warnings(done: Trained) -> list[str]:
+    lines = [f"training {done.outcome.ended}: the best state so far was kept"] if done.outcome.ended else []
+    if not done.helped:
+        lines.append("training did not help on held-out samples: the weights are those before it")
+    return lines

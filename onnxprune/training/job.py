@@ -1,0 +1,205 @@
+"""One training from beginning to end: the original as the teacher, the pruned network as the student."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import onnx
+import torch
+from torch import Tensor
+
+from onnxprune.errors import UsageError, spelled
+from onnxprune.runtime.session import make_session
+from onnxprune.surgery.binding import content, digest
+from onnxprune.training.agree import agreement
+from onnxprune.training.augment import Change, change_of
+from onnxprune.training.loop import Outcome, Progress, Training, held_batches
+from onnxprune.training.module import Network
+from onnxprune.training.objective import Objective, Scored, objective
+from onnxprune.training.places import Place, spread
+from onnxprune.training.proof import changed_weights
+from onnxprune.training.recipe import Recipe
+from onnxprune.training.samples import Samples
+from onnxprune.training.teacher import Teacher, real, teacher_of, tensors
+
+LOOKED_AT = 128  # samples that outputs are looked at on
+COMPARED = 4  # batches on which torch has to equal onnxruntime
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be trained.
+
+    Args:
+        original: the network that is learnt from.
+        pruned: the network that learns; never changed.
+        places: inner maps that both may have.
+        load: samples of an epoch, by its number.
+        held: samples that states are told apart by, and that nothing is trained on.
+        recipe: how.
+        least: samples of an epoch, where there are fewer.
+        threads: of the CPU.
+        fixed: keys of tensors that stay what they are.
+        progress: told of every step.
+    """
+
+    original: onnx.ModelProto
+    pruned: onnx.ModelProto
+    places: Sequence[Place]
+    load: Callable[[int], Samples]
+    held: Samples
+    recipe: Recipe
+    least: int
+    threads: int
+    fixed: Collection[str]
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network, and what was found on the way.
+
+    model: the pruned one with other weights; the pruned one itself where training has not helped.
+    changed: keys of the weights that are others.
+    frozen: what was not trained, and why.
+    apart: how far torch was from onnxruntime before, as a share of the largest output.
+    loss: mean on the held-out samples as onnxruntime gives it, before and after.
+    """
+
+    model: onnx.ModelProto
+    changed: tuple[str, ...]
+    frozen: Mapping[str, str]
+    apart: float
+    loss: tuple[float, float]
+    outcome: Outcome
+    objective: Objective
+    change: Change
+
+    @property
+    def helped(self) -> bool:
+        """Whether the weights are those of training."""
+        return self.loss[1] < self.loss[0]
+
+
+def train(job: Job) -> Trained:
+    """Train, and keep the best state on the held-out samples, if onnxruntime finds it better than none.
+
+    Raises:
+        ModelError: the network cannot be trained, since torch does not compute what onnxruntime does, or has no
+            gradient for an operator; named.
+        UsageError, FileError: the state to resume from does not fit, or cannot be read or written.
+        CheckFailed: more than weights would change.
+    """
+    _require(job.recipe.device)
+    with _threads(job.threads):
+        student = Network.of(job.pruned, job.recipe.device)
+        for key, parameter in student.parameters_by_key().items():
+            parameter.requires_grad_(key not in job.fixed)
+        compared = [feed for feed, _ in held_batches(job.held, COMPARED, COMPARED)]
+        apart = max(agreement(student, job.pruned, compared).values(), default=0.0)
+        training = _training(job, student)
+        outcome = training.run()
+        model = student.written(job.pruned)
+        keys = [k for k, p in student.parameters_by_key().items() if p.requires_grad]
+        changed = changed_weights(job.pruned, model, keys)
+        before = held_loss(job, job.pruned, training)
+        after = held_loss(job, model, training) if changed else before
+    helped = after < before
+    return Trained(
+        model if helped else job.pruned, changed if helped else (), student.frozen, apart, (before, after), outcome,
+        training.objective, training.change,
+    )  # fmt: skip
+
+
+def _require(device: str) -> None:
+    """Raise UsageError where torch has no such device here."""
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"{spelled('device', device)} cannot be used here: {reason}") from None
+
+
+def _training(job: Job, student: Network) -> Training:
+    places = spread(_comparable(job, student))
+    inner = inner_ends(student)
+    teacher = teacher_of(job.original, inner, places, job.recipe.device, job.threads)
+    seen = list(held_batches(job.held, LOOKED_AT))
+    looks = [({n: t.cpu().numpy() for n, t in teacher(feed).items()}, labels) for feed, labels in seen]
+    wanted = objective(looks, _alike(job, student, teacher), places)
+    scored = next((t.output for t in wanted.outputs if isinstance(t, Scored)), None)
+    change = change_of(
+        [feed for feed, _ in seen],
+        scored,
+        lambda feed: {n: t.cpu().numpy() for n, t in teacher(feed).items()},
+    )
+    return Training(
+        student, inner, teacher, wanted.to(job.recipe.device), change, job.load, job.held, job.recipe, job.progress,
+        job.least, _key(job) if job.recipe.resume else "",
+    )  # fmt: skip
+
+
+def _comparable(job: Job, student: Network) -> list[Place]:
+    """Places where the map of the pruned network is as large as what stays of the original's."""
+    names = [p.name for p in job.places]
+    if not names:
+        return []
+    feed = job.held.batches([0])[0][0]
+    there = make_session(job.original, providers="cpu", taps=names).run(feed, names)
+    with torch.no_grad():
+        here = student(tensors(feed, job.recipe.device), names)
+    return [
+        p
+        for p in job.places
+        if there[p.name].dtype.kind == "f" and p.kept(there[p.name]).shape == tuple(here[p.name].shape)
+    ]
+
+
+def _alike(job: Job, student: Network, teacher: Teacher) -> list[str]:
+    """Values that the loss is taken of, which both networks give in the same size."""
+    feed = job.held.batches([0])[0][0]
+    there = teacher(feed)
+    with torch.no_grad():
+        here = student(tensors(feed, job.recipe.device), inner_ends(student))
+    return [name for name in student.ends if name in there and there[name].shape == here[name].shape]
+
+
+def inner_ends(student: Network) -> list[str]:
+    """Values that a loss is taken of besides the outputs: what a class or an index is made from."""
+    return [name for name in student.ends if name not in student.outputs]
+
+
+def held_loss(job: Job, model: onnx.ModelProto, training: Training) -> float:
+    """Mean loss of a model on the held-out samples, computed by onnxruntime."""
+    teacher, wanted = training.teacher, training.objective
+    session = make_session(model, providers="cpu", threads=job.threads, optimize=True, taps=training.inner)
+    total, number, measured = 0.0, 0, wanted.to("cpu")
+    for feed, labels in held_batches(job.held):
+        given: dict[str, Tensor] = {n: real(a) for n, a in session.run(feed).items() if a.dtype.kind in "fiub"}
+        right = {n: t.cpu() for n, t in teacher(feed).items()}
+        truth = None if labels is None else torch.from_numpy(labels.astype("int64"))
+        total, number = total + float(measured.of_outputs(given, right, truth)), number + 1
+    return total / max(number, 1)
+
+
+def _key(job: Job) -> str:
+    """What tells this job from others, so that a state is not gone on from in another one."""
+    recipe = {"lr": job.recipe.lr, "batch_size": job.recipe.batch_size, "seed": job.recipe.seed}
+    held = [digest(array) for feed in job.held.feeds for array in feed.values()]
+    facts = [content(job.original), content(job.pruned), recipe, held, job.least, [p.name for p in job.places]]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """So many threads for torch, and afterwards as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,250 @@
+"""The training itself: epochs of steps, the best state on held-out samples, and an end whenever it is wanted."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from onnxprune.runtime.specs import Feed
+from onnxprune.training import checkpoint, steps
+from onnxprune.training.augment import Change
+from onnxprune.training.module import Network
+from onnxprune.training.objective import Mixed, Objective
+from onnxprune.training.recipe import Recipe
+from onnxprune.training.samples import Samples
+from onnxprune.training.teacher import Teacher, tensors
+
+AT_ONCE = 64  # held-out samples that are run together
+RECENT = 50  # steps whose mean loss is told
+
+Progress = Callable[[str, int, int], None]  # what is done, how far, of how much
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training went; the network holds the best state that there was.
+
+    before, best: mean loss on the held-out samples, before training and of that state.
+    epochs: that were gone through, `best_epoch` the one that was best (0: none was better than before).
+    ended: why it ended before its time, "" where it did not.
+    """
+
+    before: float
+    best: float
+    best_epoch: int
+    epochs: int
+    seconds: float
+    ended: str = ""
+
+
+@dataclass
+class Training:
+    """A training under way.
+
+    Args:
+        student: the pruned network; its parameters change.
+        inner: values that the loss is taken of besides the outputs.
+        teacher: what the original makes of a feed.
+        load: the samples of an epoch, by its number.
+        held: samples that states are told apart by.
+        least: samples of an epoch; where there are fewer they are gone through again, changed anew.
+        key: of the job, for the file that it can be resumed from.
+    """
+
+    student: Network
+    inner: Sequence[str]
+    teacher: Teacher
+    objective: Objective
+    change: Change
+    load: Callable[[int], Samples]
+    held: Samples
+    recipe: Recipe
+    progress: Progress
+    least: int = 1
+    key: str = ""
+    step: int = 0
+    epoch: int = 0
+    seconds: float = 0.0  # of the runs before this one
+    before: float = math.inf
+    best: float = math.inf
+    best_epoch: int = 0
+    _targets: list[tuple[dict[str, Tensor], dict[str, Tensor], Tensor | None]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.parameters = [p for p in self.student.parameters() if p.requires_grad]
+        self.averages = [p.detach().clone() for p in self.parameters]
+        self.chosen = [p.detach().clone() for p in self.parameters]
+        self.optimizer = steps.optimizer(self.parameters)
+        self.begun = time.perf_counter()
+        self.losses: list[float] = []
+
+    def run(self) -> Outcome:
+        """Train; Ctrl-C ends it, and the best state so far is kept.
+
+        Raises:
+            UsageError, FileError: the file to resume from is of another job, or cannot be read or written.
+            ModelError: a network cannot be run on the samples.
+        """
+        ended = ""
+        try:
+            self._start()
+            while self.epoch < self.recipe.epochs and self._done() < 1 and not ended:
+                ended = self._epoch()
+        except KeyboardInterrupt:
+            ended = "interrupted"
+            if self.before < math.inf:
+                self._judge()
+        with torch.no_grad():
+            for parameter, value in zip(self.parameters, self.chosen, strict=True):
+                parameter.copy_(value)
+        return Outcome(self.before, self.best, self.best_epoch, self.epoch, self._seconds(), ended)
+
+    # --- steps ---------------------------------------------------------------
+
+    def _start(self) -> None:
+        self.before = self.best = self._held_loss(self.averages)
+        state = checkpoint.read(self.recipe.resume, self.key, self.recipe.device) if self.recipe.resume else None
+        if state is not None:
+            self._restore(state)
+
+    def _epoch(self) -> str:
+        """One epoch; gives the reason where there is nothing to go on with."""
+        samples = self.load(self.epoch)
+        generator = np.random.default_rng((self.recipe.seed, self.epoch))
+        batches = list(_orders(len(samples), self.least, self.recipe.batch_size, generator))
+        self.steps_an_epoch = len(batches)
+        for places in batches:
+            loss = self._step(samples, places, generator)
+            if not math.isfinite(loss):
+                return "the loss was no number any more; a smaller rate may help"
+            if self._done() >= 1:
+                break
+        self.epoch += 1
+        self._judge()
+        self._save()
+        return ""
+
+    def _step(self, samples: Samples, places: Sequence[int], generator: np.random.Generator) -> float:
+        steps.set_rate(self.optimizer, self.recipe.lr * steps.rate(self._done()))
+        self.optimizer.zero_grad()
+        batches, total = samples.batches(places), 0.0
+        for feed, labels in batches:
+            feed, mixing = self.change(feed, generator)
+            loss = self._loss(feed, labels, mixing) / len(batches)
+            loss.backward()
+            total += loss.item()
+        if math.isfinite(total):
+            self.optimizer.step()
+            self.step += 1
+            steps.average(self.averages, self.parameters, self.step, self._steps())
+            self.losses.append(total)
+            self._tell()
+        return total
+
+    def _loss(self, feed: Any, labels: np.ndarray | None, mixing: tuple[np.ndarray, float] | None) -> Tensor:
+        device = self.recipe.device
+        wanted = self.teacher(feed)
+        given = self.student(tensors(feed, device), [*self.inner, *(p.name for p in self.objective.places)])
+        mixed = None if mixing is None else Mixed(torch.from_numpy(mixing[0]).to(device), mixing[1])
+        return self.objective(given, wanted, _labels(labels, device), mixed)
+
+    # --- how far -------------------------------------------------------------
+
+    def _steps(self) -> int:
+        return self.recipe.epochs * self.steps_an_epoch
+
+    def _seconds(self) -> float:
+        return self.seconds + time.perf_counter() - self.begun
+
+    def _done(self) -> float:
+        """Share of the training that is done, by steps or by time, whichever is further."""
+        share = self.step / self._steps() if self.step else 0.0
+        limit = self.recipe.minutes
+        return share if limit is None else max(share, self._seconds() / (60 * limit))
+
+    def _tell(self) -> None:
+        recent = self.losses[-RECENT:]
+        held = f"held-out {self.best:.4g}, before {self.before:.4g}"
+        what = f"epoch {self.epoch + 1}/{self.recipe.epochs}: loss {sum(recent) / len(recent):.4g}, {held}"
+        self.progress(what, round(1000 * self._done()), 1000)
+
+    # --- states --------------------------------------------------------------
+
+    def _judge(self) -> None:
+        """Keep the averages where they are the best so far on the held-out samples."""
+        loss = self._held_loss(self.averages)
+        if loss < self.best:
+            self.best, self.best_epoch = loss, self.epoch
+            self.chosen = [a.clone() for a in self.averages]
+
+    def _held_loss(self, values: Sequence[Tensor]) -> float:
+        current = [p.detach().clone() for p in self.parameters]
+        total, number = 0.0, 0
+        with torch.no_grad():
+            for parameter, value in zip(self.parameters, values, strict=True):
+                parameter.copy_(value)
+            for feed, wanted, labels in self._held():
+                total += float(self.objective.of_outputs(self.student(feed, self.inner), wanted, labels))
+                number += 1
+            for parameter, value in zip(self.parameters, current, strict=True):
+                parameter.copy_(value)
+        return total / max(number, 1)
+
+    def _held(self) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor], Tensor | None]]:
+        """The held-out samples with the outputs of the original, which is asked once."""
+        if not self._targets:
+            names = [t.output for t in self.objective.outputs]
+            for feed, labels in held_batches(self.held):
+                wanted = self.teacher(feed)
+                device = self.recipe.device
+                self._targets.append((tensors(feed, device), {n: wanted[n] for n in names}, _labels(labels, device)))
+        yield from self._targets
+
+    def _save(self) -> None:
+        if not self.recipe.resume:
+            return
+        state = {
+            "epoch": self.epoch, "step": self.step, "seconds": self._seconds(), "best": self.best,
+            "best_epoch": self.best_epoch, "parameters": [p.detach() for p in self.parameters],
+            "averages": self.averages, "chosen": self.chosen, "optimizer": self.optimizer.state_dict(),
+        }  # fmt: skip
+        checkpoint.write(self.recipe.resume, self.key, state)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.epoch, self.step, self.seconds = state["epoch"], state["step"], state["seconds"]
+        self.best, self.best_epoch = state["best"], state["best_epoch"]
+        self.averages, self.chosen = state["averages"], state["chosen"]
+        self.steps_an_epoch = self.step // max(self.epoch, 1)
+        self.optimizer.load_state_dict(state["optimizer"])
+        with torch.no_grad():
+            for parameter, value in zip(self.parameters, state["parameters"], strict=True):
+                parameter.copy_(value)
+
+
+def held_batches(
+    held: Samples, most: int | None = None, size: int = AT_ONCE
+) -> Iterator[tuple[Feed, np.ndarray | None]]:
+    """The held-out samples, or the first of them, some at a time."""
+    end = min(len(held), most or len(held))
+    for start in range(0, end, size):
+        yield from held.batches(range(start, min(start + size, end)))
+
+
+def _orders(count: int, least: int, size: int, generator: np.random.Generator) -> Iterator[list[int]]:
+    """Places of the samples of each step of an epoch, in another order every time they are gone through."""
+    wanted = max(least, count)
+    rounds = -(-wanted // count)
+    order = np.concatenate([generator.permutation(count) for _ in range(rounds)])[:wanted]
+    for start in range(0, max(1, wanted // size) * size, size):
+        yield [int(k) for k in order[start : start + size]]
+
+
+def _labels(labels: np.ndarray | None, device: str) -> Tensor | None:
+    return None if labels is None else torch.from_numpy(labels.astype(np.int64)).to(device)

@@ -1,0 +1,181 @@
+"""The parts of training: what is learnt, which inner maps are compared, changed samples, the size of a step."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from cli_runs import DIGITS
+
+from onnxprune.pipeline.inspection import analysed
+from onnxprune.surgery.rewrite import cut
+
+torch = pytest.importorskip("torch", reason="training needs torch: pip install 'onnxprune[train]'")
+
+from onnxprune.training import augment, steps, teacher  # noqa: E402 - they need torch
+from onnxprune.training.objective import Mixed, Scored, Valued, objective  # noqa: E402
+from onnxprune.training.places import places, spread  # noqa: E402
+
+RANDOM = np.random.default_rng(0)
+LOGITS = RANDOM.normal(size=(64, 10)).astype(np.float32) * 3
+PROBABLE = np.exp(LOGITS) / np.exp(LOGITS).sum(1, keepdims=True)
+
+
+def loss_of(given: np.ndarray, wanted: np.ndarray, labels: np.ndarray | None = None, name: str = "scores") -> float:
+    found = objective([({name: wanted}, labels)], [name], [])
+    truth = None if labels is None else torch.from_numpy(labels)
+    return float(found({name: torch.from_numpy(given)}, {name: torch.from_numpy(wanted)}, truth))
+
+
+# --- what is learnt -----------------------------------------------------------
+
+
+def test_logits_and_probabilities_are_learnt_alike() -> None:
+    other = LOGITS + RANDOM.normal(size=LOGITS.shape).astype(np.float32)
+    same = np.exp(other) / np.exp(other).sum(1, keepdims=True)
+    assert loss_of(other, LOGITS) == pytest.approx(loss_of(same, PROBABLE), rel=1e-3)
+    assert loss_of(LOGITS, LOGITS) == pytest.approx(0, abs=1e-5)
+    assert loss_of(LOGITS + 5, LOGITS) == pytest.approx(0, abs=1e-4)  # a constant on all classes changes none
+
+
+def test_labels_count_where_they_are_classes_of_the_output() -> None:
+    right, wrong = LOGITS.argmax(1), (LOGITS.argmax(1) + 1) % 10
+    assert loss_of(LOGITS, LOGITS, right) < loss_of(LOGITS, LOGITS, wrong)
+    assert loss_of(LOGITS, LOGITS, right + 100) == pytest.approx(0, abs=1e-5)
+
+
+def test_a_mixture_has_the_labels_of_both() -> None:
+    found = objective([({"scores": LOGITS}, LOGITS.argmax(1))], ["scores"], [])
+    given, labels = {"scores": torch.from_numpy(LOGITS)}, torch.from_numpy(LOGITS.argmax(1))
+    partner = torch.arange(63, -1, -1)
+    whole, swapped, half = (
+        float(found(given, given, y, Mixed(partner, share)))
+        for y, share in ((labels, 1.0), (labels, 0.0), (labels, 0.5))
+    )
+    assert half == pytest.approx((whole + swapped) / 2, rel=1e-5)
+
+
+def test_boxes_in_pixels_and_scores_in_one_output_both_count() -> None:
+    boxes, scores = RANDOM.normal(size=(8, 50, 4)) * 100, RANDOM.random(size=(8, 50, 2)) / 10
+    wanted = np.concatenate([boxes, scores], 2).astype(np.float32)
+    one, two = wanted.copy(), wanted.copy()
+    one[..., :4] *= 1.1
+    two[..., 4:] *= 1.1
+    assert 0.05 < loss_of(two, wanted, name="dets") / loss_of(one, wanted, name="dets") < 20
+
+
+def test_every_output_is_measured_in_its_own_unit() -> None:
+    small = RANDOM.normal(size=(8, 5, 7)).astype(np.float32)
+    found = objective([({"a": small, "b": small * 1e4}, None)], ["a", "b"], [])
+    assert all(isinstance(t, Valued) for t in found.outputs)
+    wanted = {n: torch.from_numpy(a) for n, a in (("a", small), ("b", small * 1e4))}
+    losses = [float(found({**wanted, n: wanted[n] * 1.1}, wanted)) for n in wanted]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+# --- inner maps ---------------------------------------------------------------
+
+
+def test_an_inner_map_of_the_original_is_cut_to_what_the_pruned_network_has() -> None:
+    run = analysed(str(DIGITS), "inspect", {})
+    group = next(g for g in run.deps.groups if len(g) > 8)
+    kept = {group.name: np.arange(0, len(group), 2)}
+    pruned = cut(run.model.proto, run.deps, run.deps.dead(kept))
+    found = places(run.deps, run.deps.dead(kept), pruned)
+    halved = [p for p in found if not all(m.all() for m in p.live)]
+    assert halved
+    whole = np.arange(np.prod([2, *(m.size for m in halved[0].live[1:])])).reshape(
+        2, *(m.size for m in halved[0].live[1:])
+    )
+    assert np.array_equal(halved[0].kept(whole), whole[:, ::2])
+    assert np.array_equal(teacher._kept(torch.from_numpy(whole), halved[0]).numpy(), whole[:, ::2])
+    assert len(spread(found * 5)) <= 6
+
+
+# --- changed samples ----------------------------------------------------------
+
+IMAGES = {"x": RANDOM.normal(size=(64, 3, 16, 16)).astype(np.float32)}
+
+
+def run_by(score: Callable[[np.ndarray], np.ndarray]) -> augment.Run:
+    """A network of two classes, by the sign of a number."""
+    return lambda feed: {"y": np.stack([score(feed["x"]), -score(feed["x"])], 1)}
+
+
+@pytest.mark.parametrize(
+    ("score", "shifts", "mirrors"),
+    [
+        (lambda x: x.mean((1, 2, 3)), True, True),
+        (lambda x: x[..., :8].mean((1, 2, 3)) - x[..., 8:].mean((1, 2, 3)), False, False),
+        (lambda x: x[:, 0, 8, 8] + x[:, 0, 8, 7], False, True),
+    ],
+    ids=["of all pixels", "left against right", "of two pixels in the middle"],
+)
+def test_samples_are_changed_where_the_class_stays(
+    score: Callable[[np.ndarray], np.ndarray], shifts: bool, mirrors: bool
+) -> None:
+    flat = {"x": IMAGES["x"] + np.sign(IMAGES["x"].mean((1, 2, 3), keepdims=True))} if shifts else IMAGES
+    found = augment.change_of([flat], "y", run_by(score))
+    assert (found.shift > 0, found.mirror, found.mix) == (shifts, mirrors, True)
+
+
+def test_what_is_no_image_or_no_class_stays_as_it_is() -> None:
+    assert augment.change_of([IMAGES], None, run_by(lambda x: x.mean((1, 2, 3)))) == augment.Change()
+    rows = {"x": RANDOM.normal(size=(8, 40)).astype(np.float32)}
+    assert augment.change_of([rows], "y", run_by(lambda x: x.mean(1))) == augment.Change()
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_shifted_image_is_the_image_elsewhere(channels_last: bool) -> None:
+    images = IMAGES["x"].transpose(0, 2, 3, 1) if channels_last else IMAGES["x"]
+    change, generator = augment.Change(("x",), shift=3), np.random.default_rng(1)
+    moved, _ = change({"x": images}, generator)
+    down, right = np.random.default_rng(1).integers(-3, 4, (64, 2))[0]
+    one, two = (a["x"][0].transpose(2, 0, 1) if channels_last else a["x"][0] for a in ({"x": images}, moved))
+    inner = slice(3, 13)
+    assert np.array_equal(two[:, inner, inner], one[:, 3 - down : 13 - down, 3 - right : 13 - right])
+    assert moved["x"].shape == images.shape
+
+
+def test_a_mixture_is_made_of_the_image_and_its_partner() -> None:
+    change, seen = augment.Change(("x",), mix=True), set()
+    for seed in range(30):
+        mixed, pair = change(IMAGES, np.random.default_rng(seed))
+        if pair is None:
+            continue
+        partner, share = pair
+        one, two, out = IMAGES["x"], IMAGES["x"][partner], mixed["x"]
+        pasted = (out == one) | (out == two)
+        seen.add(bool(pasted.all()))
+        if pasted.all():
+            different = (one != two).any(axis=(0, 1))
+            assert (out == one).all((0, 1))[different].mean() == pytest.approx(share, abs=1e-6)
+        else:
+            assert np.allclose(out, share * one + (1 - share) * two, atol=1e-5)
+    assert seen == {True, False}  # both kinds of mixture
+
+
+# --- steps --------------------------------------------------------------------
+
+
+def test_a_step_is_a_share_of_the_size_of_a_tensor() -> None:
+    generator = torch.Generator().manual_seed(0)
+    large, small = (torch.randn(64, 64, generator=generator) * s for s in (10.0, 0.001))
+    bias = torch.zeros(64)
+    units = steps.units([large, small, bias, torch.ones(64)])
+    assert units[0] / units[1] == pytest.approx(1e4, rel=0.7)
+    assert 0 < units[2] <= units[3]
+
+
+def test_the_rate_rises_falls_and_ends_at_nothing() -> None:
+    rates = [steps.rate(k / 100) for k in range(101)]
+    top = int(np.argmax(rates))
+    assert 0 < top < 20
+    assert rates[top] == pytest.approx(1)
+    assert rates[-1] == pytest.approx(0, abs=1e-9)
+    assert rates[: top + 1] == sorted(rates[: top + 1])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+
+
+def test_scores_are_found_by_their_probabilities() -> None:
+    found = objective([({"p": PROBABLE, "z": LOGITS[:, :3]}, None)], ["p", "z"], [])
+    assert [type(t) for t in found.outputs] == [Scored, Valued]
