@@ -8,7 +8,7 @@ import numpy as np
 from onnxprune.operators.broadcast import combined
 from onnxprune.operators.facts import Facts, aligned, expanded, facts, reduced
 from onnxprune.operators.intervals import zero_where
-from onnxprune.operators.labels import Axes, Kind, repeated
+from onnxprune.operators.labels import Axes, Kind, line, repeated
 from onnxprune.operators.op import Op
 from onnxprune.operators.patches import linear_conv, linear_conv_transpose
 from onnxprune.operators.registry import (
@@ -108,7 +108,7 @@ def bound_conv(site: Site) -> Facts | None:
         tolerance(w.dtype),
         touches_padding(site.attributes, w.shape[2:], spreads),
     )
-    return out.map(lambda a: a.reshape(1, -1, *[1] * (len(shape) - 2)))
+    return out.map(lambda a: a.reshape(line(len(shape), 1)))
 
 
 define(
@@ -174,7 +174,7 @@ def bound_deform_conv(site: Site) -> Facts | None:
     bias = None if w is None else bias_of(site, 3, len(w))
     if shape is None or w is None or bias is None:
         return None
-    at = (1, -1, *[1] * (len(shape) - 2))
+    at = line(len(shape), 1)
     return zero_where(site, np.asarray(~w.reshape(len(w), -1).any(1)).reshape(at), bias.reshape(at))
 
 

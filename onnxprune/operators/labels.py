@@ -49,6 +49,11 @@ def repeated(labels: Labels, times: int, *, each: bool = False) -> Labels:
     return np.repeat(labels, times) if each else np.tile(labels, times)
 
 
+def line(rank: int, axis: int) -> tuple[int, ...]:
+    """The shape, for numpy's reshape, of an array that lies along one axis of several."""
+    return tuple(-1 if k == axis % rank else 1 for k in range(rank))
+
+
 def is_fixed(labels: Labels) -> bool:
     """Whether no position of the axis can die, by what the labels say themselves."""
     return not any(labels.strides) or not labels.any()
