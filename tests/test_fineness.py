@@ -156,6 +156,11 @@ GRAPHS = {
         "a = Conv(x, w1[8,3,1,1])  m = ReduceMean<axes=[1]>(a)  d = Sub(a, m)  q = Mul(d, d)"
         "  v = ReduceMean<axes=[1]>(q)  r = Sqrt(v)  n = Div(d, r)  y = Conv(n, w2[4,8,1,1])",
     ),
+    "a kernel of one tap over channels": (
+        "a = Conv(x, w1[8,3,1,1])  r = Reshape(a, s{1,8,16})  t = Transpose<perm=[0,2,1]>(r)  b = Conv(t, w2[6,16,1])"
+        "  u = Transpose<perm=[0,2,1]>(b)  y = Conv(u, w3[5,8,1])",
+        "w1 8: w1[0] w3[1]",
+    ),
     "mean of squares over channels": (
         "a = Conv(x, w1[8,3,1,1])  q = Mul(a, a)  r = ReduceSum(q, o{1})  b = Conv(r, w2[6,1,1,1])"
         "  y = Conv(b, w3[4,6,1,1])",

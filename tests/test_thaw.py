@@ -123,6 +123,22 @@ def test_group_norms(groups: int, left: int) -> None:
     assert bool(thawed.approximated) == (groups == 1)
 
 
+@pytest.mark.parametrize("thaw", [False, True])
+def test_a_convolution_over_channels_is_a_statistic(thaw: bool) -> None:
+    """Efficient channel attention: neighbours of a channel weigh it, and where they go it has others."""
+    net = Net(5)
+    y = net.op("Relu", net.conv("x", 3, WIDTH, 3))
+    pooled = net.op("Unsqueeze", net.op("ReduceMean", y, net.ints(2, 3), keepdims=0), net.ints(1))
+    kernel = net.tensor(net.filters(1, 1, 3))
+    gate = net.op("Sigmoid", net.op("Conv", pooled, kernel, pads=[1, 1]))
+    gate = net.op("Unsqueeze", net.op("Squeeze", gate, net.ints(1)), net.ints(2, 3))
+    model = model_of(net, net.conv(net.op("Mul", y, gate), WIDTH, 5), 3, 9, 9)
+    report = onnxprune.prune(model, ratio=0.5, compensate="none", round_to=1, measure=False, thaw=thaw).report
+    assert report.changed == thaw
+    assert len(report.approximated) == thaw
+    assert thaw or any("slides its kernel over it" in row.reason for row in report.frozen)
+
+
 def test_files_that_list_all_their_tensors_as_inputs() -> None:
     """Before IR version 4; the masked network has new tensors, which have to be listed too."""
     net = Net(8)
