@@ -25,11 +25,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from onnxprune.operators.labels import LARGEST_AXIS, Axes, Coupling, LabelError, Labels, fixed, is_fixed
+from onnxprune.operators.labels import LARGEST_AXIS, Axes, Coupling, Factor, Kind, LabelError, Labels, fixed, is_fixed
 from onnxprune.operators.tangles import (
     LARGEST_TANGLE,
     Detour,
-    Factor,
     Origin,
     Tangle,
     Value,
@@ -43,17 +42,21 @@ def settle(coupling: Coupling, value: Value, avoid: Collection[int] = (), heads:
     """Make a box of a value: one tangled factor carries the labels, and they are tied over the others.
 
     `avoid` names axes that should not carry.  Of the rest the last but one carries where `heads` is set (whole
-    attention heads), else the last one (a share of every head); a factor that carries elsewhere does so here too.
+    attention heads), else the last one (a share of every head); a factor that carries elsewhere does so here too, and
+    one that was chosen does so in any case.
     """
     tangle = value.tangle
     if tangle is None:
         return value.axes
     wide = [d for d in tangle.dims if value.axes[d].size > 1] or list(tangle.dims)
     free = [d for d in wide if d not in avoid] or wide
+    if tangle.root in coupling.chosen.carriers:
+        free = wide
     before = [d for d in free if _related(tangle.factors[tangle.axis(d)], coupling.carriers.get(tangle.root))]
     carrier = before[0] if before else free[-2] if heads and len(free) > 1 else free[-1]
     k = tangle.axis(carrier)
     coupling.carriers.setdefault(tangle.root, tangle.factors[k])
+    coupling.splits.setdefault(tangle.root, (tangle.factors, tangle.labels))
     edge = _edge(tangle.labels, k)
     coupling.tie(np.broadcast_to(edge, tangle.labels.shape), tangle.labels)
     return tuple(
@@ -220,7 +223,7 @@ def _merge(coupling: Coupling, name: str, value: Value, old: slice) -> tuple[Lab
     axes = value.axes[old]
     carriers = [k for k, x in enumerate(axes) if not is_fixed(x)]
     for k in carriers[1:]:
-        coupling.freeze(axes[k], why="merges it with another axis that can shrink")
+        coupling.freeze(axes[k], kind=Kind.MERGES)
     shape = [x.size for x in axes]
     if not carriers:
         return fixed(math.prod(shape)), None

@@ -35,13 +35,17 @@ def _batch(x: Axes) -> int:
 
 
 def convolve(op: Op, x: Axes, w: Axes, follow: tuple[Axes | None, ...], group: int) -> Axes:
-    """Couplings of a convolution with weights (out, in / group, ...): by index inside every group."""
+    """Couplings of a convolution with weights (out, in / group, ...): by index inside every group, or whole groups."""
     op.freeze(*w[2:], why=SLIDES)
     maps = slid(op, x, w)
     reads, writes = x[1].reshape(group, -1), w[0].reshape(group, -1)
     op.writes(w[0])
     if reads.shape[1] == 1 < group:  # depthwise: a group is one channel
         op.tie(reads, writes)
+        op.follows(w[0])
+    elif op.whole_groups:
+        op.freeze(w[1], why="loses whole groups")
+        op.tie(reads[:, :1], reads, writes)
         op.follows(w[0])
     else:
         weight, data = op.factors[1], op.factors[0]

@@ -5,8 +5,8 @@ components of all equations are the smallest sets of positions that can be remov
 """
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
 
@@ -16,6 +16,7 @@ from scipy.sparse.csgraph import connected_components
 
 Labels = np.ndarray  # int64, one per position of an axis
 Axes = tuple[Labels, ...]  # one per axis of a value
+Factor = tuple[int, ...]  # place among the factors of an axis, and among the factors of that factor, ...
 
 FIXED = 0
 LARGEST_FIXED = 1 << 28  # positions of an axis that never shrinks
@@ -65,6 +66,7 @@ class Kind(Enum):
     PLAIN = ""
     BALANCES = "shrinks all its groups alike"  # groups that keep equally many channels, perhaps different ones
     COMBINES = "combines it with"  # a value that cannot shrink
+    MERGES = "merges it with another axis that can shrink"
 
 
 @dataclass(frozen=True)
@@ -76,16 +78,26 @@ class Cause:
     kind: Kind = Kind.PLAIN
 
 
+@dataclass(frozen=True)
+class Choices:
+    """What is cut where a structure leaves a choice; empty, each operator's own preference."""
+
+    carriers: Mapping[int, Factor] = field(default_factory=dict)  # node that splits an axis -> the factor that carries
+    whole: frozenset[int] = frozenset()  # grouped convolutions that lose whole groups
+
+
 class Coupling:
     """A growing set of equations between labels."""
 
-    def __init__(self) -> None:
+    def __init__(self, chosen: Choices = Choices()) -> None:
         self.size = 1
+        self.chosen = chosen
         self.node = -1
         self.left: list[Labels] = []
         self.right: list[Labels] = []
         self.causes: list[Cause] = []
-        self.carriers: dict[int, tuple[int, ...]] = {}  # node that splits an axis -> the factor that carries its labels
+        self.carriers: dict[int, Factor] = dict(chosen.carriers)  # node that splits an axis -> factor with its labels
+        self.splits: dict[int, tuple[tuple[Factor, ...], Labels]] = {}  # such a node -> factors, and labels along them
 
     def label(self, size: int) -> Labels:
         """New labels for an axis.  An axis of one position cannot shrink."""
@@ -111,11 +123,11 @@ class Coupling:
             self.causes.append(Cause(self.node, why or kind.value, kind))
         return first
 
-    def freeze(self, *labels: Labels, why: str) -> None:
+    def freeze(self, *labels: Labels, why: str = "", kind: Kind = Kind.PLAIN) -> None:
         """State that no position of these axes can die, and why (in words that follow "because it")."""
         for x in labels:
             if not is_fixed(x):
-                self.tie(x, fixed(1) if x.ndim == 1 and x.size == 1 else np.zeros_like(x), why=why)
+                self.tie(x, fixed(1) if x.ndim == 1 and x.size == 1 else np.zeros_like(x), why=why, kind=kind)
 
     def broadcast(self, *values: Axes | None) -> Axes:
         """Axes of a numpy-style broadcast of values; axes of equal length are tied."""

@@ -185,7 +185,12 @@ class Op(Told):
             axis: of the weights, where all groups share its positions.
         """
         self.coupling.tie(np.broadcast_to(grid[:1], grid.shape), grid, kind=Kind.BALANCES)
-        self.balances.append(Balance(self.names[weight], axis, grid))
+        self.balances.append(Balance(self.names[weight], axis, grid, self.coupling.node))
+
+    @property
+    def whole_groups(self) -> bool:
+        """Whether this grouped convolution loses whole groups, by choice."""
+        return self.coupling.node in self.coupling.chosen.whole
 
     def contract(self, a: Labels, b: Labels, silent: bool, kind: Kind = Kind.PLAIN) -> None:
         """Sum over channels of a and b: exact if the dead ones are zero, or frozen."""

@@ -57,3 +57,4 @@ class Balance:
     weight: str  # key of the weights of all groups
     axis: int | None  # of the weights, where all groups share its positions; None where each has its own
     grid: Labels  # (groups, channels)
+    node: int  # the convolution

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.operators.labels import Axes, Labels, fixed, is_fixed, line
-
-Factor = tuple[int, ...]  # place among the factors of an axis, and among the factors of that factor, ...
+from onnxprune.operators.labels import Axes, Factor, Labels, fixed, is_fixed, line
 
 LARGEST_TANGLE = 1 << 22  # labels; beyond that the channels are frozen instead
 
