@@ -146,6 +146,18 @@ class Arithmetic:
             if key in self.statics.sampled and not labelled[k] and k not in operator_of(node.proto).follows:
                 yield k, self.origins(key)
 
+    def arrays(self, node: Node, labelled: Sequence[bool]) -> Iterator[tuple[int, tuple[int, ...]]]:
+        """Inputs of a node that meet channels and are known arrays, the same at every size of the input; their shapes.
+
+        A mask `Range(Shape(x)[1]) < 20` is one: what it holds for a channel does not change when others go.
+        """
+        for k, key in enumerate(node.inputs if any(labelled) else ()):
+            known = key in self.makers or key in self.statics.tensors
+            follows = labelled[k] or k in operator_of(node.proto).follows
+            array = self.constant(key) if known and not follows else None
+            if array is not None and array.size > 1 and array.dtype.kind in "fb":
+                yield k, array.shape
+
 
 def centred(graph: onnx.GraphProto) -> Iterator[str]:
     """Values of which a node takes their mean, and another one subtracts it."""

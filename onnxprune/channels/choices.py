@@ -1,9 +1,9 @@
 """Other factors and whole groups, where what an operator prefers to cut leaves a weight whole.
 
 An axis that is split into heads and their width can lose either; a grouped convolution can lose a share of every group
-or whole groups.  Heads and shares come first.  Where they leave channels that all live and die together, or weights that
-the other factor alone could shorten (the single key and value of multi-query attention, arXiv:1911.02150), the other
-ways are tried too, and the one with the fewest parameters once half of every group is gone is taken.
+or whole groups.  Heads and shares come first.  Where they leave channels that all live and die together, or weights
+that the other factor alone could shorten (the single key and value of multi-query attention, arXiv:1911.02150), the
+other ways are tried too, and the one with the fewest parameters once half of every group is gone is taken.
 """
 
 from __future__ import annotations

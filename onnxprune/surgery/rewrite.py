@@ -125,10 +125,15 @@ def _rewire(
 
 
 def _keep_told(draft: Draft, index: int, proto: onnx.NodeProto) -> None:
-    """Sizes that a node computes with stay those of the original."""
+    """Sizes that a node computes with stay those of the original, and so do known arrays where their channels stay."""
     node = draft.deps.nodes[index]
     for k, key in enumerate(node.inputs):
-        if (index, k) in draft.deps.told and key in draft.restated:
+        if (axes := draft.deps.numbers.get((index, k))) is not None:
+            live = tuple(draft.deps.live(x, draft.dead) for x in axes)
+            if key in draft.restated or not all(m.all() for m in live):
+                array = cut_array(draft.deps.statics.constants[key], live)
+                proto.input[k] = draft.add_initializer(node.path, f"{node.label}.{k}", array)
+        elif (index, k) in draft.deps.told and key in draft.restated:
             original = draft.deps.statics.constants[key]
             name = retraced(draft, index, node, k)
             proto.input[k] = name or draft.add_initializer(node.path, f"{node.label}.{k}", original)
@@ -230,9 +235,12 @@ def _follow(
         return
     uses = deps.uses_at.get(index, ())
     cut_here = {u.input: versioned[index, u.input].live for u in uses if (index, u.input) in versioned}
+    numbers = {
+        k: tuple(draft.deps.live(x, draft.dead) for x in v) for (at, k), v in deps.numbers.items() if at == index
+    }
     if not cut_here and not draft.touched(node):
         return
-    inputs = {u.input: tuple(np.ones(x.size, bool) for x in u.axes) for u in uses} | cut_here
+    inputs = {u.input: tuple(np.ones(x.size, bool) for x in u.axes) for u in uses} | cut_here | numbers
     attributes = {a.name: helper.get_attribute_value(a) for a in proto.attribute if a.type != a.GRAPH}
     try:
         fn(Edit(draft, index, node, proto, inputs), **attributes)

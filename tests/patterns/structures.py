@@ -102,3 +102,14 @@ def involution(net: Net, k: int) -> str:
     z = net.op("Mul", net.reshape(columns, 1, groups, d, 9, 6, 6), kernels)
     z = net.reshape(net.op("ReduceSum", z, net.ints(3), keepdims=0), 1, groups * d, 6, 6)
     return net.head(z, groups * d)
+
+
+@pattern("masks along the channels", 1, 3, 6, 6)
+def ranges(net: Net, k: int) -> str:
+    """Computed from the number of channels: what they say of each channel stays what it was."""
+    y = net.conv("x", 3, 8 * k)
+    count = net.op("Squeeze", net.op("Slice", net.op("Shape", y), net.ints(1), net.ints(2)))
+    places = net.op("Range", net.tensor(np.array(0)), count, net.tensor(np.array(1)))
+    early = net.op("Unsqueeze", net.op("Less", places, net.tensor(np.array(5))), net.ints(1, 2))
+    late = net.op("Unsqueeze", net.op("Less", net.tensor(np.array(3)), places), net.ints(1, 2))
+    return net.head(net.op("Where", net.op("And", early, late), y, net.relu(y)), 8 * k)
