@@ -31,8 +31,8 @@ def conclude(walk: Walk) -> Dependencies:
     return Dependencies(
         nodes=tuple(walk.nodes), values=walk.values, sources=walk.sources, uses=tuple(walk.uses),
         component=component, groups=groups, layers=tuple(walk.layers), scalings=walk.scalings,
-        detours=walk.detours, told=frozenset(walk.told), numbers=walk.numbers, asked=walk.asked, thawed=tuple(walk.thawed),
-        roles=roles, zeroed=zeroed, ties=ties,
+        detours=walk.detours, told=frozenset(walk.told), asked=walk.asked, thawed=tuple(walk.thawed),
+        roles=roles, zeroed=zeroed, ties=ties, numbers=walk.numbers,
         balances=tuple(walk.balances), arithmetic=walk.arithmetic, unknown=walk.unknown,
     )  # fmt: skip
 

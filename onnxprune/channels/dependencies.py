@@ -70,7 +70,7 @@ class Dependencies:
     scalings: Mapping[tuple[int, int], Scaling]  # of quantised weights, by node and input
     detours: Mapping[int, Detour]
     told: frozenset[tuple[int, int]]  # (node, input) whose computed sizes must stay what they are
-    numbers: Mapping[tuple[int, int], Axes]  # (node, input) of known arrays that are cut with channels
+    numbers: Mapping[int, Mapping[int, Axes]]  # known arrays that are cut with channels, by node and input
     asked: Mapping[int, str]  # sources of which a node takes the sizes alone, by position of the node
     thawed: tuple[int, ...]  # nodes that take statistics over channels that may go
     roles: np.ndarray  # (labels,), Role of each label

@@ -49,7 +49,7 @@ class Walk:
     thawed: list[int] = field(default_factory=list)  # nodes that take statistics over channels that may go
     elsewhere: dict[int, int] = field(default_factory=dict)  # other sizes to look at as well -> a node that wants it
     told: set[tuple[int, int]] = field(default_factory=set)  # inputs whose computed sizes must stay what they are
-    numbers: dict[tuple[int, int], Axes] = field(default_factory=dict)  # (node, input) of known arrays -> their labels
+    numbers: dict[int, dict[int, Axes]] = field(default_factory=dict)  # labels of known arrays, by node and input
     asked: dict[int, str] = field(default_factory=dict)  # sources of which a node takes the sizes alone
     scope: list[dict[str, str]] = field(default_factory=list)
     pinned: frozenset[str] = frozenset()
@@ -168,11 +168,12 @@ class Walk:
         index, proto = len(self.nodes) - 1, node.proto
         values = [self.take(index, k, key) if key else None for k, key in enumerate(node.inputs)]
         labelled = [value is not None and value.has_labels for value in values]
-        for k, axes in self.arithmetic.arrays(node, labelled):
-            self.numbers[index, k] = tuple(map(self.coupling.label, axes))
-            values[k] = Value(self.numbers[index, k])
+        arrays = {k: tuple(map(self.coupling.label, n)) for k, n in self.arithmetic.arrays(node, labelled)}
+        for k, axes in arrays.items():
+            values[k] = Value(axes)
+            self.numbers[index] = arrays
         for k, where in self.arithmetic.escapes(node, labelled):
-            if (index, k) not in self.numbers:
+            if k not in arrays:
                 self.keep_told(index, k, where)
         shapes = [self.statics.shapes.get(key) for key in node.outputs if key]
         if self.skips(proto, values):
@@ -226,6 +227,7 @@ class Walk:
     def apply(
         self, node: Node, index: int, values: list[Value | None], shapes: Sequence[tuple[int, ...] | None]
     ) -> list[Value | None]:
+        numbers = self.numbers.get(index, {})
         op = Op(
             node.inputs,
             node.outputs,
@@ -235,7 +237,7 @@ class Walk:
             self.arithmetic,
             self.coupling,
             values,
-            [not key or (key in self.weights and (index, k) not in self.numbers) for k, key in enumerate(node.inputs)],
+            [not key or (key in self.weights and k not in numbers) for k, key in enumerate(node.inputs)],
             [not key or self.zeros.silent(node, k) for k, key in enumerate(node.inputs)],
             self.heads,
             self.thaw,
@@ -248,7 +250,7 @@ class Walk:
             op.freeze_inputs(f"freezes it: {error}")
             out = [Value(tuple(fixed(n) for n in s)) if s is not None else None for s in shapes]
         for k, key in enumerate(node.inputs):
-            if key and key not in self.alias and (index, k) not in self.numbers:
+            if key and key not in self.alias and k not in numbers:
                 self.values[key] = op.values[k]
         if index not in self.unknown and op.keeps_zeros(row):
             self.zeros.silence(node.outputs, self.zeros.given(node))

@@ -40,6 +40,11 @@ class Draft:
     def _find_box(self, key: str) -> tuple[np.ndarray, ...] | None:
         return self.deps.box(key, self.dead)
 
+    def numbers(self, index: int) -> dict[int, tuple[np.ndarray, ...]]:
+        """Live positions of the known arrays that a node takes, by input."""
+        arrays = self.deps.numbers.get(index, {})
+        return {k: tuple(self.deps.live(x, self.dead) for x in axes) for k, axes in arrays.items()}
+
     def touched(self, node: Node) -> bool:
         """Whether any value around a node loses positions, or is told by another number than before."""
         return any(key in self.restated for key in node.inputs) or any(

@@ -127,9 +127,9 @@ def _rewire(
 def _keep_told(draft: Draft, index: int, proto: onnx.NodeProto) -> None:
     """Sizes that a node computes with stay those of the original, and so do known arrays where their channels stay."""
     node = draft.deps.nodes[index]
+    numbers = draft.numbers(index)
     for k, key in enumerate(node.inputs):
-        if (axes := draft.deps.numbers.get((index, k))) is not None:
-            live = tuple(draft.deps.live(x, draft.dead) for x in axes)
+        if (live := numbers.get(k)) is not None:
             if key in draft.restated or not all(m.all() for m in live):
                 array = cut_array(draft.deps.statics.constants[key], live)
                 proto.input[k] = draft.add_initializer(node.path, f"{node.label}.{k}", array)
@@ -235,12 +235,9 @@ def _follow(
         return
     uses = deps.uses_at.get(index, ())
     cut_here = {u.input: versioned[index, u.input].live for u in uses if (index, u.input) in versioned}
-    numbers = {
-        k: tuple(draft.deps.live(x, draft.dead) for x in v) for (at, k), v in deps.numbers.items() if at == index
-    }
     if not cut_here and not draft.touched(node):
         return
-    inputs = {u.input: tuple(np.ones(x.size, bool) for x in u.axes) for u in uses} | cut_here | numbers
+    inputs = {u.input: tuple(np.ones(x.size, bool) for x in u.axes) for u in uses} | cut_here | draft.numbers(index)
     attributes = {a.name: helper.get_attribute_value(a) for a in proto.attribute if a.type != a.GRAPH}
     try:
         fn(Edit(draft, index, node, proto, inputs), **attributes)
