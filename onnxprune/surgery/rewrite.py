@@ -233,6 +233,8 @@ def _follow(
     fn = operator_of(proto).repair
     if fn is None or index in deps.unknown:  # all that an unknown node takes is whole
         return
+    if all(key in draft.restated for key in node.outputs):  # an array of sizes or indices: it follows by itself
+        return
     uses = deps.uses_at.get(index, ())
     cut_here = {u.input: versioned[index, u.input].live for u in uses if (index, u.input) in versioned}
     if not cut_here and not draft.touched(node):
