@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 
+from onnxprune.channels.grids import lines_everywhere
 from onnxprune.channels.nodes import Node
 from onnxprune.model.evaluate import evaluate
 from onnxprune.model.static import Statics, attributes_of
 from onnxprune.operators.registry import Trait, has, operator_of, traits_of
+from onnxprune.operators.roles import Line
 
 Place = tuple[str, int]  # a value and one of its axes
 Origins = np.ndarray  # of frozenset[Place], one for each element
@@ -55,6 +57,10 @@ class Arithmetic:
         """The value of a constant that is known and the same at every size of the input."""
         value = self.statics.constants.get(key)
         return None if value is None or not self.static(key).all() else value
+
+    def grid(self, data: str, indices: str) -> list[Line] | None:
+        """Positions that a grid of indices names on the axes of a value; None where it is no grid."""
+        return lines_everywhere(self.statics, self.makers, data, indices)
 
     def is_open(self, key: str, axis: int) -> bool:
         """Whether the length of an axis hangs on sizes that the model leaves open."""

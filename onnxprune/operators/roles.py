@@ -51,6 +51,14 @@ class Scaling:
 
 
 @dataclass(frozen=True)
+class Line:
+    """Positions that a grid of indices names on one axis."""
+
+    positions: Labels  # (positions,)
+    whole: bool = False  # they are all positions of an axis whose length the model leaves open
+
+
+@dataclass(frozen=True)
 class Balance:
     """Groups of a convolution that keep equally many channels each."""
 

@@ -95,10 +95,11 @@ class Draft:
 
     def _sizes(self, node: Node) -> list[np.ndarray] | None:
         """What a Shape or Size node gives; None where it is not known."""
-        box = self.box(node.inputs[0])
-        if box is None:
+        box, array = self.box(node.inputs[0]), self.restated.get(node.inputs[0])
+        if box is None and array is None:
             return None
-        sizes, a = [int(m.sum()) for m in box], attributes_of(node.proto)
+        sizes = [int(m.sum()) for m in box or ()] if array is None else list(array.shape)
+        a = attributes_of(node.proto)
         told = math.prod(sizes) if node.proto.op_type == "Size" else sizes[a.get("start", 0) : a.get("end", len(sizes))]
         return [np.asarray(told, np.int64)]
 

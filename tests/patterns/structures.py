@@ -113,3 +113,20 @@ def ranges(net: Net, k: int) -> str:
     early = net.op("Unsqueeze", net.op("Less", places, net.tensor(np.array(5))), net.ints(1, 2))
     late = net.op("Unsqueeze", net.op("Less", net.tensor(np.array(3)), places), net.ints(1, 2))
     return net.head(net.op("Where", net.op("And", early, late), y, net.relu(y)), 8 * k)
+
+
+@pattern("cost volume filled by ScatterND", "n", 3, 8, 6, run=(2, 3, 8, 6))
+def cost_volume(net: Net, k: int) -> str:
+    """Two views side by side, the second one shifted (GC-Net, arXiv:1703.04309), by indices as exporters compute them."""
+    c, zero, one = 8 * k, net.tensor(np.array(0)), net.tensor(np.array(1))
+    y = net.cbr("x", 3, c)
+    batch = net.op("Slice", net.op("Shape", y), net.ints(0), net.ints(1))
+    samples = net.op("Unsqueeze", net.op("Range", zero, net.op("Squeeze", batch), one), net.ints(1, 2))
+    volume = net.op("ConstantOfShape", net.op("Concat", batch, net.ints(2 * c, 8, 6), axis=0))
+    for view, shift in ((0, 0), (1, 2)):
+        channels = net.tensor(np.arange(view * c, view * c + c).reshape(1, c, 1), "ints")
+        rows = net.tensor(np.arange(shift, 8).reshape(1, 1, 8 - shift), "ints")
+        size = net.op("Concat", batch, net.ints(c, 8 - shift), axis=0)
+        columns = (net.op("Unsqueeze", net.op("Expand", x, size), net.ints(-1)) for x in (samples, channels, rows))
+        volume = net.op("ScatterND", volume, net.op("Concat", *columns, axis=-1), net.slice(y, 0, 8 - shift, 2))
+    return net.head(net.cbr(volume, 2 * c, 6 * k), 6 * k)
