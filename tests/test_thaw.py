@@ -85,6 +85,8 @@ def test_streams_behind_norms_are_cut_when_these_are_thawed(norm: Any) -> None:
     frozen = onnxprune.prune(model, ratio=0.5, compensate="none", round_to=1, measure=False).report
     thawed = onnxprune.prune(model, ratio=0.5, compensate="none", round_to=1, measure=False, thaw=True).report
     assert not frozen.approximated
+    assert any("--thaw cuts these too" in note for note in frozen.notes)
+    assert not any("--thaw" in note for note in thawed.notes)
     assert sum(g.channels for g in thawed.groups) == sum(g.channels for g in frozen.groups) + WIDTH
     assert thawed.after.macs <= 0.27 * thawed.before.macs < 0.6 * frozen.after.macs
     assert len(thawed.approximated) >= 3
@@ -103,6 +105,23 @@ def test_norms_without_a_mean_are_exact(norm: Any, thaw: bool) -> None:
     assert not result.report.approximated
     assert result.report.proof is not None
     assert onnxprune.verify(model, result.model, result.plan).passed
+
+
+def test_a_softmax_that_loses_heads_alone_is_exact() -> None:
+    """Statistics over tokens: the scores of a head are its own."""
+    net = Net(6)
+    stream = net.op("MatMul", "x", net.tensor(net.filters(6, 16)))
+    q, k, v = (
+        net.op("Reshape", net.op("MatMul", stream, net.tensor(net.filters(16, 16))), net.ints(0, TOKENS, 4, 4))
+        for _ in range(3)
+    )
+    q, v = (net.op("Transpose", y, perm=[0, 2, 1, 3]) for y in (q, v))
+    scores = net.op("Softmax", net.op("MatMul", q, net.op("Transpose", k, perm=[0, 2, 3, 1])), axis=-1)
+    mixed = net.op("Transpose", net.op("MatMul", scores, v), perm=[0, 2, 1, 3])
+    y = net.op("MatMul", net.op("Reshape", mixed, net.ints(0, TOKENS, 16)), net.tensor(net.filters(16, 5)))
+    report = onnxprune.prune(model_of(net, y, TOKENS, 6), ratio=0.5, round_to=1, measure=False, thaw=True).report
+    assert report.after.macs < 0.5 * report.before.macs
+    assert not report.approximated
 
 
 def group_normed(groups: int) -> onnx.ModelProto:

@@ -27,12 +27,13 @@ def conclude(walk: Walk) -> Dependencies:
     component = walk.coupling.solve()
     zeroed = _zeroed(walk, roles, component)
     groups = groups_of(walk.uses, walk.parts, component, roles)
+    thawed = {k: labels for k, labels in walk.thawed.items() if (component[labels] != component[0]).any()}
     ties = Ties(*walk.coupling.edges(), tuple(walk.coupling.causes), walk.coupling.size)
     return Dependencies(
         nodes=tuple(walk.nodes), values=walk.values, sources=walk.sources, uses=tuple(walk.uses),
         component=component, groups=groups, layers=tuple(walk.layers), scalings=walk.scalings,
-        detours=walk.detours, told=frozenset(walk.told), asked=walk.asked, thawed=tuple(walk.thawed),
-        roles=roles, zeroed=zeroed, ties=ties, numbers=walk.numbers,
+        detours=walk.detours, told=frozenset(walk.told), asked=walk.asked, thawed=thawed,
+        roles=roles, zeroed=zeroed, ties=ties, numbers=walk.numbers, kept=frozenset(walk.kept),
         balances=tuple(walk.balances), arithmetic=walk.arithmetic, unknown=walk.unknown,
     )  # fmt: skip
 

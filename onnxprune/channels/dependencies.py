@@ -72,7 +72,8 @@ class Dependencies:
     told: frozenset[tuple[int, int]]  # (node, input) whose computed sizes must stay what they are
     numbers: Mapping[int, Mapping[int, Axes]]  # known arrays that are cut with channels, by node and input
     asked: Mapping[int, str]  # sources of which a node takes the sizes alone, by position of the node
-    thawed: tuple[int, ...]  # nodes that take statistics over channels that may go
+    thawed: Mapping[int, Labels]  # nodes that take statistics over channels that may go -> these
+    kept: frozenset[int]  # nodes that take statistics over channels, which stay for that
     roles: np.ndarray  # (labels,), Role of each label
     zeroed: np.ndarray  # (labels,) bool, weights that masking sets to zero where they are dead
     ties: Ties
@@ -141,13 +142,23 @@ class Dependencies:
 
     def approximated(self, dead: np.ndarray) -> list[int]:
         """Nodes that take statistics over fewer channels than in the original, by position."""
-        touched = ((k, (*self.nodes[k].inputs, *self.nodes[k].outputs)) for k in self.thawed)  # inputs may be weights
-        return [k for k, keys in touched if any(self.loses(key, dead) for key in keys)]
+        return [k for k, labels in self.thawed.items() if not self.live(labels, dead).all()]
 
     def loses(self, key: str, dead: np.ndarray) -> bool:
         """Whether a value loses positions."""
         box = self.box(key, dead)
         return box is not None and not all(m.all() for m in box)
+
+    def kept_by_statistics(self) -> tuple[float, list[int]]:
+        """Share of the MACs in layers some of whose channels stay for statistics over them, and the nodes."""
+        found, macs = dict[int, None](), 0
+        for layer in self.layers:
+            labels = [x for cost in layer.costs for x in cost.labels if not is_fixed(x)]
+            causes = [self.ties.freezer(int(x[0])) for x in labels if self.component[x[0]] == self.frozen]
+            nodes = [cause.node for cause in causes if cause is not None and cause.node in self.kept]
+            macs += self.layer_macs(layer, self.nothing) if nodes else 0
+            found |= dict.fromkeys(nodes)
+        return macs / max(1, self.macs()), list(found)
 
     def passed(self, index: int) -> list[str]:
         """Values between the origin of a detour, which ends at this node, and the node."""

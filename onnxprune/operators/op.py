@@ -46,7 +46,8 @@ class Op(Told):
     operands: tuple[Axes | None, ...] = ()  # of a broadcast, filled up to the rank of the output
     results: list[Value] = field(default_factory=list)
     factors: tuple[int, int] = (0, 1)  # the inputs that a product multiplies
-    thawed: bool = False
+    thawed: list[Labels] = field(default_factory=list)  # over which statistics are taken although they may go
+    kept: bool = False  # statistics over channels have frozen some
     selects: bool = False  # the output is one of several weights, by a choice that masking leaves alone
     detour: Detour | None = None
 
@@ -126,8 +127,9 @@ class Op(Told):
     def statistics(self, *labels: Labels, why: str) -> None:
         """Statistics are taken over these channels: removing some would change them, so they stay unless thawed."""
         if self.thaw:
-            self.thawed |= any(not is_fixed(x) for x in labels)
+            self.thawed += [x for x in labels if not is_fixed(x)]
         else:
+            self.kept |= not all(map(is_fixed, labels))
             self.freeze(*labels, why=why)
 
     def mean(self, *labels: Labels, inputs: Sequence[int] = (0,), why: str) -> None:

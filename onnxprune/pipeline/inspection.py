@@ -13,7 +13,7 @@ from onnxprune.operators.roles import Role
 from onnxprune.pipeline.choose import Progress, silent
 from onnxprune.pipeline.costs import peak_activations
 from onnxprune.pipeline.limits import limited
-from onnxprune.pipeline.report import frozen_rows
+from onnxprune.pipeline.report import frozen_rows, untouched
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Run, start
 from onnxprune.report.inspection import GroupShare, Inspection, UnknownRow
@@ -57,7 +57,7 @@ def inspect(source: Any, *, progress: Progress = silent, **options: Any) -> Insp
         unknown=unknown_rows(deps),
         input_shapes=taken,
         warnings=tuple(run.warnings),
-        notes=tuple(run.notes),
+        notes=(*run.notes, *untouched(deps)),
     )
 
 

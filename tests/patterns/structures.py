@@ -117,7 +117,7 @@ def ranges(net: Net, k: int) -> str:
 
 @pattern("cost volume filled by ScatterND", "n", 3, 8, 6, run=(2, 3, 8, 6))
 def cost_volume(net: Net, k: int) -> str:
-    """Two views side by side, the second one shifted (GC-Net, arXiv:1703.04309), by indices as exporters compute them."""
+    """Two views side by side, the second one shifted (GC-Net, arXiv:1703.04309), by computed indices."""
     c, zero, one = 8 * k, net.tensor(np.array(0)), net.tensor(np.array(1))
     y = net.cbr("x", 3, c)
     batch = net.op("Slice", net.op("Shape", y), net.ints(0), net.ints(1))
