@@ -13,7 +13,7 @@ from onnxprune.channels.parameters import parameters
 from onnxprune.channels.ties import Ties
 from onnxprune.model.static import Statics
 from onnxprune.operators.boxes import Detour, Value
-from onnxprune.operators.labels import Kind, Labels, is_fixed
+from onnxprune.operators.labels import Axes, Kind, Labels, is_fixed
 from onnxprune.operators.roles import Balance, Cost, Role, Scaling
 
 

@@ -26,7 +26,6 @@ from onnxprune.operators.sums import bias_of, layer, touches_padding
 from onnxprune.operators.value_numbers import bits, mix, tolerance
 from onnxprune.operators.zeros import made
 
-
 SLIDES = "slides its kernel over it"
 
 
