@@ -1,5 +1,6 @@
 """The outcome of the analysis: labels of every value, components, groups of channels, and reasons."""
 
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,12 +9,13 @@ from functools import cached_property
 import numpy as np
 
 from onnxprune.channels.arithmetic import Arithmetic
+from onnxprune.channels.combined import channels_of
 from onnxprune.channels.nodes import Node, Source, Use
 from onnxprune.channels.parameters import parameters
 from onnxprune.channels.ties import Ties
 from onnxprune.model.static import Statics
 from onnxprune.operators.boxes import Detour, Value
-from onnxprune.operators.labels import Axes, Kind, Labels, is_fixed
+from onnxprune.operators.labels import Axes, Kind, Labels, Product, is_fixed
 from onnxprune.operators.roles import Balance, Cost, Role, Scaling
 
 
@@ -71,6 +73,8 @@ class Dependencies:
     detours: Mapping[int, Detour]
     told: frozenset[tuple[int, int]]  # (node, input) whose computed sizes must stay what they are
     numbers: Mapping[int, Mapping[int, Axes]]  # known arrays that are cut with channels, by node and input
+    combined: Labels  # (factors, components) labels of the channels that a component combines, 0 where none
+    products: tuple[Product, ...]  # axes of such components
     asked: Mapping[int, str]  # sources of which a node takes the sizes alone, by position of the node
     thawed: Mapping[int, Labels]  # nodes that take statistics over channels that may go -> these
     kept: frozenset[int]  # nodes that take statistics over channels, which stay for that
@@ -104,7 +108,20 @@ class Dependencies:
 
     def live(self, labels: Labels, dead: np.ndarray) -> np.ndarray:
         """Which positions of an axis stay, (positions,) bool."""
-        return np.broadcast_to(np.True_, labels.shape) if is_fixed(labels) else ~dead[self.component[labels]]
+        if is_fixed(labels):
+            return np.broadcast_to(np.True_, labels.shape)
+        stays = (~dead[self.component[x]] for x in channels_of(labels, self.component, self.combined))
+        return np.asarray(functools.reduce(np.logical_and, stays))
+
+    def factors(self, labels: Labels) -> list[Labels]:
+        """The labels of an axis; those of each factor where its positions combine channels."""
+        found = (p for p in self.products if p.labels.size == labels.size and np.array_equal(p.labels.ravel(), labels))
+        product = next(found, None)
+        return [labels] if product is None else list(product.parts)
+
+    def combines(self, group: Group) -> bool:
+        """Whether some positions of a tensor go with a channel of the group and with those of another one."""
+        return bool(np.isin(group.components, self.component[self.combined]).any())
 
     def box(self, key: str, dead: np.ndarray) -> tuple[np.ndarray, ...] | None:
         """Live positions of each axis of a value; None where its shape is unknown or what is left is no box."""
@@ -203,10 +220,9 @@ class Dependencies:
     def frozen_writers(self) -> Iterator[tuple[Use, int, str]]:
         """Weights whose own channels cannot be removed: the use, its axis, and the reason."""
         for use in self.uses:
-            for axis, labels in enumerate(use.axes):
-                if labels.size <= 1 or is_fixed(labels) or not (self.roles[labels] & Role.WRITE).all():
-                    continue
-                if np.unique(self.component[labels]).size == 1:
+            axes = ((axis, x) for axis, x in enumerate(use.axes) if x.size > 1 and not is_fixed(x))
+            for axis, labels in ((k, y) for k, x in axes for y in channels_of(x, self.component, self.combined)):
+                if (self.roles[labels] & Role.WRITE).all() and np.unique(self.component[labels]).size == 1:
                     yield use, axis, self.reason(labels)
 
     def reason(self, labels: Labels) -> str:

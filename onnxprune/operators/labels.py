@@ -86,6 +86,26 @@ class Choices:
     whole: frozenset[int] = frozenset()  # grouped convolutions that lose whole groups
 
 
+@dataclass(frozen=True)
+class Product:
+    """Positions of one axis that are all combinations of channels: filters of a bank, (out · in · taps) in one axis.
+
+    A position goes with any of the channels that it combines.
+    """
+
+    factors: tuple[Factor, ...]
+    labels: Labels  # of the positions, one axis for each factor
+    parts: tuple[Labels, ...]  # of the channels, for each factor
+
+    def combined(self) -> list[Labels]:
+        """For each factor the labels of the channels at every position, (positions,)."""
+        shapes = ([-1 if j == k else 1 for j in range(len(self.parts))] for k in range(len(self.parts)))
+        return [
+            np.broadcast_to(part.reshape(shape), self.labels.shape).ravel()
+            for part, shape in zip(self.parts, shapes, strict=True)
+        ]
+
+
 class Coupling:
     """A growing set of equations between labels."""
 
@@ -97,6 +117,7 @@ class Coupling:
         self.right: list[Labels] = []
         self.causes: list[Cause] = []
         self.carriers: dict[int, Factor] = dict(chosen.carriers)  # node that splits an axis -> factor with its labels
+        self.products: dict[int, Product] = {}  # node that splits an axis -> what its factors are
         self.splits: dict[int, tuple[tuple[Factor, ...], Labels]] = {}  # such a node -> factors, and labels along them
 
     def label(self, size: int) -> Labels:

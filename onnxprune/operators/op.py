@@ -14,9 +14,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from onnxprune.operators.boxes import Detour, Value, arrived, pick, reshape, settle, spread, transpose
+from onnxprune.operators.boxes import Detour, Value, arrived, factor, pick, reshape, settle, spread, transpose
 from onnxprune.operators.labels import Axes, Coupling, Kind, LabelError, Labels, fixed, is_fixed
-from onnxprune.operators.registry import MALFORMED, Operator
+from onnxprune.operators.registry import MALFORMED, Operator, Trait
 from onnxprune.operators.roles import LOUD, Balance, Cost, Role, Scaling, Silence
 from onnxprune.operators.told import Told
 
@@ -61,6 +61,13 @@ class Op(Told):
         if value.tangle is not None:
             self.values[k] = value = Value(settle(self.coupling, value, avoid, self.heads))
         return value.axes
+
+    def filters(self, k: int) -> Axes | None:
+        """The axes of input k, filters that are computed perhaps, as a box."""
+        value = self.values[k]
+        if value is not None and value.tangle is not None:
+            self.values[k] = Value(factor(self.coupling, value))
+        return self.axes(k)
 
     def silent(self, k: int) -> Silence:
         """Whether the dead positions of input k are zero; a tensor of the file can be made to be so."""
@@ -264,12 +271,17 @@ class Op(Told):
     def completed(self, row: Operator) -> list[Value | None]:
         """What the rule gives for the outputs that are there; None where a shape is unknown."""
         assert row.couple is not None
-        inputs = [] if row.tangled else [self.axes(k, self.avoided(k, row)) for k in range(len(self.values))]
+        inputs = [] if row.tangled else [self.operand(k, row) for k in range(len(self.values))]
         out = row.couple(self, *inputs, **self.attributes)
         parts = out if isinstance(out, list) else [out]
         if len(parts) >= len(self.given):  # a rule knows all that an operator can give
             parts = [part for part, given in zip(parts, self.given, strict=False) if given]
         return [complete(x, shape) for x, shape in zip(parts, self.shapes, strict=False)]
+
+    def operand(self, k: int, row: Operator) -> Axes | None:
+        """The axes of input k as the rule takes them."""
+        convolves = isinstance(row.traits, Trait) and Trait.CONVOLVES in row.traits
+        return self.filters(k) if convolves and k == 1 else self.axes(k, self.avoided(k, row))
 
     def avoided(self, k: int, row: Operator) -> list[int]:
         """Axes of input k that cannot carry channels, or should not."""

@@ -130,3 +130,43 @@ def cost_volume(net: Net, k: int) -> str:
         columns = (net.op("Unsqueeze", net.op("Expand", x, size), net.ints(-1)) for x in (samples, channels, rows))
         volume = net.op("ScatterND", volume, net.op("Concat", *columns, axis=-1), net.slice(y, 0, 8 - shift, 2))
     return net.head(net.cbr(volume, 2 * c, 6 * k), 6 * k)
+
+
+def mixture(net: Net, y: str, c: int, experts: int) -> str:
+    """Weights of some experts for the one sample there is: (1, experts)."""
+    pooled = net.op("ReduceMean", y, axes=[2, 3], keepdims=0)
+    return net.op("Softmax", net.linear(pooled, c, experts, dead=NONE), axis=1)
+
+
+def bank(net: Net, experts: int, cout: int, cin: int, taps: int) -> np.ndarray:
+    """Filters of each expert, every second of which is zero, in one axis: (experts, out * in * taps)."""
+    array = (net.rng.standard_normal((experts, cout, cin, taps)) / np.sqrt(cin * taps)).astype(np.float32)
+    array[:, 1::2] = 0
+    return array.reshape(experts, -1)
+
+
+@pattern("filters mixed from a bank for each input", 1, 3, 6, 6)
+def mixed_filters(net: Net, k: int) -> str:
+    """CondConv (arXiv:1904.04971) and dynamic convolution (arXiv:1912.03458), biases and all."""
+    c, d, experts = 8 * k, 6 * k, 3
+    y = net.cbr("x", 3, c)
+    mixed = mixture(net, y, c, experts)
+    filters = net.op("MatMul", mixed, net.tensor(bank(net, experts, d, c, 9), "w"))
+    biases = net.op("MatMul", mixed, net.tensor(bank(net, experts, d, 1, 1), "w"))
+    z = net.op("Conv", y, net.reshape(filters, d, c, 3, 3), net.reshape(biases, d), pads=[1] * 4)
+    return net.head(net.relu(z), d)
+
+
+@pattern("filters that a layer generates", 1, 3, 6, 6)
+def generated_filters(net: Net, k: int) -> str:
+    """A hypernetwork (arXiv:1609.09106) with a bias, whose filters come transposed, for a grouped convolution."""
+    c, d, groups = 8 * k, 12 * k, 2
+    y = net.cbr("x", 3, c)
+    code = net.linear(net.op("ReduceMean", y, axes=[2, 3], keepdims=0), c, 4 * k)
+    rows = net.rng.standard_normal((c // groups, d, 4 * k)).astype(np.float32)
+    rows[:, 1::2] = 0
+    bias = net.rng.uniform(-1, 0, (c // groups, d)).astype(np.float32)
+    bias[:, 1::2] = 0
+    filters = net.op("Gemm", code, net.tensor(rows.reshape(-1, 4 * k), "w"), net.tensor(bias.ravel(), "w"), transB=1)
+    filters = net.transpose(net.reshape(filters, c // groups, d, 1, 1), 1, 0, 2, 3)
+    return net.head(net.relu(net.op("Conv", y, filters, group=groups)), d)
