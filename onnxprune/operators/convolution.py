@@ -42,7 +42,7 @@ def convolve(op: Op, x: Axes, w: Axes, follow: tuple[Axes | None, ...], group: i
     if reads.shape[1] == 1 < group:  # depthwise: a group is one channel
         op.tie(reads, writes)
         op.follows(w[0])
-    elif op.whole_groups:
+    elif op.coupling.node in op.coupling.chosen.whole:
         op.freeze(w[1], why="loses whole groups")
         op.tie(reads[:, :1], reads, writes)
         op.follows(w[0])

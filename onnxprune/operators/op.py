@@ -62,13 +62,6 @@ class Op(Told):
             self.values[k] = value = Value(settle(self.coupling, value, avoid, self.heads))
         return value.axes
 
-    def filters(self, k: int) -> Axes | None:
-        """The axes of input k, filters that are computed perhaps, as a box."""
-        value = self.values[k]
-        if value is not None and value.tangle is not None:
-            self.values[k] = Value(factor(self.coupling, value))
-        return self.axes(k)
-
     def silent(self, k: int) -> Silence:
         """Whether the dead positions of input k are zero; a tensor of the file can be made to be so."""
         if k >= len(self.names) or not self.names[k] or self.quiet[k]:
@@ -196,11 +189,6 @@ class Op(Told):
         self.coupling.tie(np.broadcast_to(grid[:1], grid.shape), grid, kind=Kind.BALANCES)
         self.balances.append(Balance(self.names[weight], axis, grid, self.coupling.node))
 
-    @property
-    def whole_groups(self) -> bool:
-        """Whether this grouped convolution loses whole groups, by choice."""
-        return self.coupling.node in self.coupling.chosen.whole
-
     def contract(self, a: Labels, b: Labels, silent: bool, kind: Kind = Kind.PLAIN) -> None:
         """Sum over channels of a and b: exact if the dead ones are zero, or frozen."""
         self.coupling.tie(a, b, kind=kind)
@@ -280,8 +268,10 @@ class Op(Told):
 
     def operand(self, k: int, row: Operator) -> Axes | None:
         """The axes of input k as the rule takes them."""
-        convolves = isinstance(row.traits, Trait) and Trait.CONVOLVES in row.traits
-        return self.filters(k) if convolves and k == 1 else self.axes(k, self.avoided(k, row))
+        value, convolves = self.values[k], isinstance(row.traits, Trait) and Trait.CONVOLVES in row.traits
+        if convolves and k == 1 and value is not None and value.tangle is not None:
+            self.values[k] = Value(factor(self.coupling, value))  # filters that are computed
+        return self.axes(k, self.avoided(k, row))
 
     def avoided(self, k: int, row: Operator) -> list[int]:
         """Axes of input k that cannot carry channels, or should not."""
