@@ -99,11 +99,8 @@ class Product:
 
     def combined(self) -> list[Labels]:
         """For each factor the labels of the channels at every position, (positions,)."""
-        shapes = ([-1 if j == k else 1 for j in range(len(self.parts))] for k in range(len(self.parts)))
-        return [
-            np.broadcast_to(part.reshape(shape), self.labels.shape).ravel()
-            for part, shape in zip(self.parts, shapes, strict=True)
-        ]
+        columns = (part.reshape(line(len(self.parts), k)) for k, part in enumerate(self.parts))
+        return [np.broadcast_to(column, self.labels.shape).ravel() for column in columns]
 
 
 class Coupling:
