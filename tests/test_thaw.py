@@ -124,6 +124,27 @@ def test_a_softmax_that_loses_heads_alone_is_exact() -> None:
     assert not report.approximated
 
 
+@pytest.mark.parametrize("asked", [False, True])
+def test_experts_go_only_where_they_are_asked_for(asked: bool) -> None:
+    """A softmax chooses among the layers of a mixture: thawing norms does not take any of these."""
+    net, experts = Net(7), 4
+    stream = net.op("MatMul", "x", net.tensor(net.filters(6, WIDTH)))
+    gate = net.op("Softmax", net.op("MatMul", stream, net.tensor(net.filters(WIDTH, experts), "gate")), axis=-1)
+    y = net.op("MatMul", net.op("Unsqueeze", stream, net.ints(1)), net.tensor(net.filters(experts, WIDTH, 12)))
+    y = net.op("MatMul", net.op("Relu", y), net.tensor(net.filters(experts, 12, WIDTH)))
+    gates = net.op("Unsqueeze", net.op("Transpose", gate, perm=[0, 2, 1]), net.ints(-1))
+    y = net.op("ReduceSum", net.op("Mul", y, gates), net.ints(1), keepdims=0)
+    model = model_of(net, net.op("MatMul", y, net.tensor(net.filters(WIDTH, 5))), TOKENS, 6)
+    options = {"ratio_for": {"gate*": 0.5}} if asked else {}
+    report = onnxprune.prune(
+        model, ratio=0.5, compensate="none", round_to=1, measure=False, thaw=True, **options
+    ).report
+    (kept,) = (group.kept for group in report.groups if group.name.startswith("gate"))
+    assert kept == (2 if asked else experts)
+    assert bool(report.approximated) == asked
+    assert report.after.macs < 0.4 * report.before.macs
+
+
 def group_normed(groups: int) -> onnx.ModelProto:
     net = Net(4)
     y = net.conv("x", 3, WIDTH, 3)
