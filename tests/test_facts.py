@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from law import run as outputs_of
 from onnx import helper, numpy_helper
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, NotImplemented
-from patterns import blocks, convolutions, flow, fused, moves, quantized, rarer, sequences  # noqa: F401  (register the patterns)
+from patterns import blocks, convolutions, flow, fused, moves, quantized, rarer, sequences, structures  # noqa: F401  (register the patterns)
 from patterns.builder import PATTERNS
 from planted import plant, spoiled
 from random_networks import networks

@@ -156,6 +156,27 @@ GRAPHS = {
         "a = Conv(x, w1[8,3,1,1])  m = ReduceMean<axes=[1]>(a)  d = Sub(a, m)  q = Mul(d, d)"
         "  v = ReduceMean<axes=[1]>(q)  r = Sqrt(v)  n = Div(d, r)  y = Conv(n, w2[4,8,1,1])",
     ),
+    "a kernel of one tap over channels": (
+        "a = Conv(x, w1[8,3,1,1])  r = Reshape(a, s{1,8,16})  t = Transpose<perm=[0,2,1]>(r)  b = Conv(t, w2[6,16,1])"
+        "  u = Transpose<perm=[0,2,1]>(b)  y = Conv(u, w3[5,8,1])",
+        "w1 8: w1[0] w3[1]",
+    ),
+    "one key for all heads": (
+        "q = Conv(x, w1[8,3,1,1])  r = Reshape(q, s{1,2,4,16})  t = Transpose<perm=[0,1,3,2]>(r)"
+        "  a = Conv(x, w2[4,3,1,1])  k = Reshape(a, u{1,1,4,16})  y = MatMul(t, k)",
+        "w1 4: w1[0]×2 w2[0]",
+    ),
+    "groups whose heads are as many": (
+        "a = Conv(x, w1[8,3,1,1])  g = Conv<group=2>(a, w2[12,4,1,1])  r = Reshape(g, s{2,6,16})"
+        "  q, k = Split<axis=1>(r, h{3,3})  t = Transpose<perm=[0,2,1]>(q)  y = MatMul(t, k)",
+        "w1 4: w1[0]×2 w2[1]",
+        "w2 3: w2[0]×4",
+    ),
+    "groups of a convolution that a norm keeps whole": (
+        "a = Conv(x, w1[8,3,1,1])  g = Conv<group=4>(a, w2[12,2,1,1])  r = Reshape(g, s{4,3,16})"
+        "  n = Softmax<axis=1>(r)  f = Reshape(n, u{1,12,4,4})  y = Conv(f, w3[5,12,1,1])",
+        "w1 4: w1[0]×2 w2[0]×3 w3[1]×3",
+    ),
     "mean of squares over channels": (
         "a = Conv(x, w1[8,3,1,1])  q = Mul(a, a)  r = ReduceSum(q, o{1})  b = Conv(r, w2[6,1,1,1])"
         "  y = Conv(b, w3[4,6,1,1])",

@@ -12,7 +12,18 @@ from hypothesis import strategies as st
 from law import agree
 from law import run as outputs_of
 from onnx import numpy_helper
-from patterns import blocks, convolutions, exported, flow, fused, moves, quantized, rarer, sequences  # noqa: F401  (register the patterns)
+from patterns import (  # noqa: F401  (register the patterns)
+    blocks,
+    convolutions,
+    exported,
+    flow,
+    fused,
+    moves,
+    quantized,
+    rarer,
+    sequences,
+    structures,
+)
 from patterns.builder import PATTERNS
 from planted import Net, plant, spoiled
 from random_networks import networks

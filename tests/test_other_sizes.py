@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from networks import before_softmax, with_random_weights
 from onnx import ModelProto
 from other_sizes import assert_same, data_inputs, masked, opened, others, reference, runs, shapes
-from patterns import blocks, convolutions, exported, flow, fused, moves, quantized, rarer, sequences  # noqa: F401  (register the patterns)
+from patterns import blocks, convolutions, exported, flow, fused, moves, quantized, rarer, sequences, structures  # noqa: F401  (register the patterns)
 from patterns.builder import PATTERNS, Pattern
 from random_networks import networks
 

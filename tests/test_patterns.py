@@ -5,7 +5,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from law import waste
-from patterns import blocks, convolutions, exported, flow, fused, moves, quantized, rarer, sequences  # noqa: F401  (register the patterns)
+from patterns import blocks, convolutions, exported, flow, fused, moves, quantized, rarer, sequences, structures  # noqa: F401  (register the patterns)
 from patterns.builder import PATTERNS, Pattern
 
 from onnxprune.channels import Dependencies, Group, analyse

@@ -41,6 +41,20 @@ def test_channels_that_live_and_die_together_are_nothing_to_be_cut() -> None:
     assert "live and die together" in told
 
 
+def test_a_unit_of_one_channel_is_nothing_to_be_cut() -> None:
+    """Half of a layer is normalised in one group with what another layer gives: it is one unit, and so is that."""
+    net = Net()
+    y = net.cbr("x", 3, 6)
+    heads = net.reshape(net.conv(y, 6, 8), 1, 2, 4, 64)
+    turned = net.op("Gather", heads, net.ints(1, 0), axis=1)
+    mixed = net.op("Add", heads, net.op("Gather", turned, net.ints(1, 2, 3, 0), axis=2))
+    model = model_of(net, net.head(net.reshape(mixed, 1, 8, 8, 8), 8))
+    found, report = inspect(model), prune(model, ratio=0.5, measure=False).report
+    assert [group.channels for group in found.groups] == [group.channels for group in report.groups] == [6]
+    told = explain(analyse(model), model.graph.node[2].name).verdict
+    assert told.startswith("none of the 8 channels")
+
+
 @pytest.mark.parametrize("group", [1, 2])
 def test_channels_of_which_some_can_go_have_none(group: int) -> None:
     net = Net()

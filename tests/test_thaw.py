@@ -85,6 +85,8 @@ def test_streams_behind_norms_are_cut_when_these_are_thawed(norm: Any) -> None:
     frozen = onnxprune.prune(model, ratio=0.5, compensate="none", round_to=1, measure=False).report
     thawed = onnxprune.prune(model, ratio=0.5, compensate="none", round_to=1, measure=False, thaw=True).report
     assert not frozen.approximated
+    assert any("--thaw cuts these too" in note for note in frozen.notes)
+    assert not any("--thaw" in note for note in thawed.notes)
     assert sum(g.channels for g in thawed.groups) == sum(g.channels for g in frozen.groups) + WIDTH
     assert thawed.after.macs <= 0.27 * thawed.before.macs < 0.6 * frozen.after.macs
     assert len(thawed.approximated) >= 3
@@ -105,6 +107,44 @@ def test_norms_without_a_mean_are_exact(norm: Any, thaw: bool) -> None:
     assert onnxprune.verify(model, result.model, result.plan).passed
 
 
+def test_a_softmax_that_loses_heads_alone_is_exact() -> None:
+    """Statistics over tokens: the scores of a head are its own."""
+    net = Net(6)
+    stream = net.op("MatMul", "x", net.tensor(net.filters(6, 16)))
+    q, k, v = (
+        net.op("Reshape", net.op("MatMul", stream, net.tensor(net.filters(16, 16))), net.ints(0, TOKENS, 4, 4))
+        for _ in range(3)
+    )
+    q, v = (net.op("Transpose", y, perm=[0, 2, 1, 3]) for y in (q, v))
+    scores = net.op("Softmax", net.op("MatMul", q, net.op("Transpose", k, perm=[0, 2, 3, 1])), axis=-1)
+    mixed = net.op("Transpose", net.op("MatMul", scores, v), perm=[0, 2, 1, 3])
+    y = net.op("MatMul", net.op("Reshape", mixed, net.ints(0, TOKENS, 16)), net.tensor(net.filters(16, 5)))
+    report = onnxprune.prune(model_of(net, y, TOKENS, 6), ratio=0.5, round_to=1, measure=False, thaw=True).report
+    assert report.after.macs < 0.5 * report.before.macs
+    assert not report.approximated
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_experts_go_only_where_they_are_asked_for(asked: bool) -> None:
+    """A softmax chooses among the layers of a mixture: thawing norms does not take any of these."""
+    net, experts = Net(7), 4
+    stream = net.op("MatMul", "x", net.tensor(net.filters(6, WIDTH)))
+    gate = net.op("Softmax", net.op("MatMul", stream, net.tensor(net.filters(WIDTH, experts), "gate")), axis=-1)
+    y = net.op("MatMul", net.op("Unsqueeze", stream, net.ints(1)), net.tensor(net.filters(experts, WIDTH, 12)))
+    y = net.op("MatMul", net.op("Relu", y), net.tensor(net.filters(experts, 12, WIDTH)))
+    gates = net.op("Unsqueeze", net.op("Transpose", gate, perm=[0, 2, 1]), net.ints(-1))
+    y = net.op("ReduceSum", net.op("Mul", y, gates), net.ints(1), keepdims=0)
+    model = model_of(net, net.op("MatMul", y, net.tensor(net.filters(WIDTH, 5))), TOKENS, 6)
+    options = {"ratio_for": {"gate*": 0.5}} if asked else {}
+    report = onnxprune.prune(
+        model, ratio=0.5, compensate="none", round_to=1, measure=False, thaw=True, **options
+    ).report
+    (kept,) = (group.kept for group in report.groups if group.name.startswith("gate"))
+    assert kept == (2 if asked else experts)
+    assert bool(report.approximated) == asked
+    assert report.after.macs < 0.4 * report.before.macs
+
+
 def group_normed(groups: int) -> onnx.ModelProto:
     net = Net(4)
     y = net.conv("x", 3, WIDTH, 3)
@@ -121,6 +161,22 @@ def test_group_norms(groups: int, left: int) -> None:
     assert plain.changed == (groups > 1)
     assert thawed.after.macs == thawed.before.macs // 2
     assert bool(thawed.approximated) == (groups == 1)
+
+
+@pytest.mark.parametrize("thaw", [False, True])
+def test_a_convolution_over_channels_is_a_statistic(thaw: bool) -> None:
+    """Efficient channel attention: neighbours of a channel weigh it, and where they go it has others."""
+    net = Net(5)
+    y = net.op("Relu", net.conv("x", 3, WIDTH, 3))
+    pooled = net.op("Unsqueeze", net.op("ReduceMean", y, net.ints(2, 3), keepdims=0), net.ints(1))
+    kernel = net.tensor(net.filters(1, 1, 3))
+    gate = net.op("Sigmoid", net.op("Conv", pooled, kernel, pads=[1, 1]))
+    gate = net.op("Unsqueeze", net.op("Squeeze", gate, net.ints(1)), net.ints(2, 3))
+    model = model_of(net, net.conv(net.op("Mul", y, gate), WIDTH, 5), 3, 9, 9)
+    report = onnxprune.prune(model, ratio=0.5, compensate="none", round_to=1, measure=False, thaw=thaw).report
+    assert report.changed == thaw
+    assert len(report.approximated) == thaw
+    assert thaw or any("slides its kernel over it" in row.reason for row in report.frozen)
 
 
 def test_files_that_list_all_their_tensors_as_inputs() -> None:

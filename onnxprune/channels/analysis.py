@@ -5,13 +5,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 
+from onnxprune.channels.choices import finest
 from onnxprune.channels.conclude import box_dead_ends, conclude
 from onnxprune.channels.control import enter
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.channels.nodes import CUTTABLE
 from onnxprune.channels.unite import unite
 from onnxprune.channels.walk import Walk
-from onnxprune.model.static import infer, opset_of
+from onnxprune.model.static import Statics, infer, opset_of
+from onnxprune.operators.labels import Choices, Coupling
 
 
 def analyse(
@@ -36,14 +38,22 @@ def analyse(
     """
     shapes = {name: tuple(int(n) for n in shape) for name, shape in (input_shapes or {}).items()}
     statics = infer(model, shapes, observed)
-    walk = Walk(statics, opset_of(model), heads, thaw, enter)
-    _go(walk, overridable(model))
-    for k, node in walk.elsewhere.items():
-        other = Walk(statics.accepted[k], walk.opset, heads, thaw, enter)
-        _go(other, overridable(model))
-        box_dead_ends(other)
-        unite(walk.coupling, walk.uses, other.coupling, other.uses, node)
-    return conclude(walk)
+    opset, pinned = opset_of(model), overridable(model)
+
+    def analysed(choices: Choices) -> tuple[Walk, Dependencies]:
+        def walked(at: Statics) -> Walk:
+            walk = Walk(at, opset, heads, thaw, enter, Coupling(choices))
+            _go(walk, pinned)
+            return walk
+
+        walk = walked(statics)
+        for k, node in walk.elsewhere.items():
+            other = walked(statics.accepted[k])
+            box_dead_ends(other)
+            unite(walk.coupling, walk.uses, other.coupling, other.uses, node)
+        return walk, conclude(walk)
+
+    return finest(analysed)
 
 
 def _go(walk: Walk, overridable: frozenset[str]) -> None:

@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 
+from onnxprune.channels.grids import lines_everywhere
 from onnxprune.channels.nodes import Node
 from onnxprune.model.evaluate import evaluate
 from onnxprune.model.static import Statics, attributes_of
 from onnxprune.operators.registry import Trait, has, operator_of, traits_of
+from onnxprune.operators.roles import Line
 
 Place = tuple[str, int]  # a value and one of its axes
 Origins = np.ndarray  # of frozenset[Place], one for each element
@@ -55,6 +57,10 @@ class Arithmetic:
         """The value of a constant that is known and the same at every size of the input."""
         value = self.statics.constants.get(key)
         return None if value is None or not self.static(key).all() else value
+
+    def grid(self, data: str, indices: str) -> list[Line] | None:
+        """Positions that a grid of indices names on the axes of a value; None where it is no grid."""
+        return lines_everywhere(self.statics, self.makers, data, indices)
 
     def is_open(self, key: str, axis: int) -> bool:
         """Whether the length of an axis hangs on sizes that the model leaves open."""
@@ -145,6 +151,18 @@ class Arithmetic:
         for k, key in enumerate(node.inputs):
             if key in self.statics.sampled and not labelled[k] and k not in operator_of(node.proto).follows:
                 yield k, self.origins(key)
+
+    def arrays(self, node: Node, labelled: Sequence[bool]) -> Iterator[tuple[int, tuple[int, ...]]]:
+        """Inputs of a node that meet channels and are known arrays, the same at every size of the input; their shapes.
+
+        A mask `Range(Shape(x)[1]) < 20` is one: what it holds for a channel does not change when others go.
+        """
+        for k, key in enumerate(node.inputs if any(labelled) else ()):
+            known = key in self.makers or key in self.statics.tensors
+            follows = labelled[k] or k in operator_of(node.proto).follows
+            array = self.constant(key) if known and not follows else None
+            if array is not None and array.size > 1 and array.dtype.kind in "fb":
+                yield k, array.shape
 
 
 def centred(graph: onnx.GraphProto) -> Iterator[str]:

@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 
+from onnxprune.channels.combined import solved
 from onnxprune.channels.dependencies import Dependencies, Use, passed
 from onnxprune.channels.grouping import groups_of
 from onnxprune.channels.parameters import INTEGERS
@@ -24,20 +25,22 @@ def conclude(walk: Walk) -> Dependencies:
     roles[0] = 0
     _tie_shared(walk, roles)
     _tie_idle(walk)
-    component = walk.coupling.solve()
-    zeroed = _zeroed(walk, roles, component)
-    groups = groups_of(walk.uses, walk.parts, component, roles)
+    component, combined = solved(walk.coupling)
+    zeroed = _zeroed(walk, roles, component, combined)
+    groups = groups_of(walk.uses, walk.parts, component, roles, combined)
+    thawed = {k: labels for k, labels in walk.thawed.items() if (component[labels] != component[0]).any()}
     ties = Ties(*walk.coupling.edges(), tuple(walk.coupling.causes), walk.coupling.size)
     return Dependencies(
         nodes=tuple(walk.nodes), values=walk.values, sources=walk.sources, uses=tuple(walk.uses),
         component=component, groups=groups, layers=tuple(walk.layers), scalings=walk.scalings,
-        detours=walk.detours, told=frozenset(walk.told), asked=walk.asked, thawed=tuple(walk.thawed),
-        roles=roles, zeroed=zeroed, ties=ties,
+        detours=walk.detours, told=frozenset(walk.told), asked=walk.asked, thawed=thawed,
+        roles=roles, zeroed=zeroed, ties=ties, numbers=walk.numbers, kept=frozenset(walk.kept),
+        combined=combined, products=tuple(walk.coupling.products.values()),
         balances=tuple(walk.balances), arithmetic=walk.arithmetic, unknown=walk.unknown,
     )  # fmt: skip
 
 
-def _zeroed(walk: Walk, roles: np.ndarray, component: Labels) -> np.ndarray:
+def _zeroed(walk: Walk, roles: np.ndarray, component: Labels, combined: Labels) -> np.ndarray:
     """Positions of weights that are zero in the masked network once they are dead, (labels,) bool.
 
     Those that read always; those that write, shift or scale only where something relies on silent channels.
@@ -45,6 +48,7 @@ def _zeroed(walk: Walk, roles: np.ndarray, component: Labels) -> np.ndarray:
     demanded = np.zeros(int(component.max()) + 1, bool)
     for labels in walk.demands:
         demanded[component[labels]] = True
+    demanded |= (demanded[component[combined]] & (combined > 0)).any(axis=0)
     makes = (roles & int(Role.WRITE | Role.ADD)) != 0
     return ((roles & int(Role.READ)) != 0) | (makes & demanded[component])
 
@@ -55,6 +59,8 @@ def box_dead_ends(walk: Walk) -> None:
     inside = {key for k, detour in walk.detours.items() for key in passed(makers, detour.origin.value, walk.nodes[k])}
     for key, value in walk.values.items():
         if value is not None and value.tangle is not None and key not in inside:
+            if value.tangle.root in walk.coupling.products:  # any part of a product is a box
+                continue
             walk.values[key] = Value(settle(walk.coupling, value, (), walk.heads))
 
 

@@ -1,5 +1,6 @@
 """The outcome of the analysis: labels of every value, components, groups of channels, and reasons."""
 
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,12 +9,13 @@ from functools import cached_property
 import numpy as np
 
 from onnxprune.channels.arithmetic import Arithmetic
+from onnxprune.channels.combined import channels_of
 from onnxprune.channels.nodes import Node, Source, Use
 from onnxprune.channels.parameters import parameters
 from onnxprune.channels.ties import Ties
 from onnxprune.model.static import Statics
 from onnxprune.operators.boxes import Detour, Value
-from onnxprune.operators.labels import Kind, Labels, is_fixed
+from onnxprune.operators.labels import Axes, Kind, Labels, Product, is_fixed
 from onnxprune.operators.roles import Balance, Cost, Role, Scaling
 
 
@@ -70,8 +72,12 @@ class Dependencies:
     scalings: Mapping[tuple[int, int], Scaling]  # of quantised weights, by node and input
     detours: Mapping[int, Detour]
     told: frozenset[tuple[int, int]]  # (node, input) whose computed sizes must stay what they are
+    numbers: Mapping[int, Mapping[int, Axes]]  # known arrays that are cut with channels, by node and input
+    combined: Labels  # (factors, components) labels of the channels that a component combines, 0 where none
+    products: tuple[Product, ...]  # axes of such components
     asked: Mapping[int, str]  # sources of which a node takes the sizes alone, by position of the node
-    thawed: tuple[int, ...]  # nodes that take statistics over channels that may go
+    thawed: Mapping[int, Labels]  # nodes that take statistics over channels that may go -> these
+    kept: frozenset[int]  # nodes that take statistics over channels, which stay for that
     roles: np.ndarray  # (labels,), Role of each label
     zeroed: np.ndarray  # (labels,) bool, weights that masking sets to zero where they are dead
     ties: Ties
@@ -102,7 +108,20 @@ class Dependencies:
 
     def live(self, labels: Labels, dead: np.ndarray) -> np.ndarray:
         """Which positions of an axis stay, (positions,) bool."""
-        return np.broadcast_to(np.True_, labels.shape) if is_fixed(labels) else ~dead[self.component[labels]]
+        if is_fixed(labels):
+            return np.broadcast_to(np.True_, labels.shape)
+        stays = (~dead[self.component[x]] for x in channels_of(labels, self.component, self.combined))
+        return np.asarray(functools.reduce(np.logical_and, stays))
+
+    def factors(self, labels: Labels) -> list[Labels]:
+        """The labels of an axis; those of each factor where its positions combine channels."""
+        found = (p for p in self.products if p.labels.size == labels.size and np.array_equal(p.labels.ravel(), labels))
+        product = next(found, None)
+        return [labels] if product is None else list(product.parts)
+
+    def combines(self, group: Group) -> bool:
+        """Whether some positions of a tensor go with a channel of the group and with those of another one."""
+        return bool(np.isin(group.components, self.component[self.combined]).any())
 
     def box(self, key: str, dead: np.ndarray) -> tuple[np.ndarray, ...] | None:
         """Live positions of each axis of a value; None where its shape is unknown or what is left is no box."""
@@ -140,13 +159,23 @@ class Dependencies:
 
     def approximated(self, dead: np.ndarray) -> list[int]:
         """Nodes that take statistics over fewer channels than in the original, by position."""
-        touched = ((k, (*self.nodes[k].inputs, *self.nodes[k].outputs)) for k in self.thawed)  # inputs may be weights
-        return [k for k, keys in touched if any(self.loses(key, dead) for key in keys)]
+        return [k for k, labels in self.thawed.items() if not self.live(labels, dead).all()]
 
     def loses(self, key: str, dead: np.ndarray) -> bool:
         """Whether a value loses positions."""
         box = self.box(key, dead)
         return box is not None and not all(m.all() for m in box)
+
+    def kept_by_statistics(self) -> tuple[float, list[int]]:
+        """Share of the MACs in layers some of whose channels stay for statistics over them, and the nodes."""
+        found, macs = dict[int, None](), 0
+        for layer in self.layers:
+            labels = [x for cost in layer.costs for x in cost.labels if not is_fixed(x)]
+            causes = [self.ties.freezer(int(x[0])) for x in labels if self.component[x[0]] == self.frozen]
+            nodes = [cause.node for cause in causes if cause is not None and cause.node in self.kept]
+            macs += self.layer_macs(layer, self.nothing) if nodes else 0
+            found |= dict.fromkeys(nodes)
+        return macs / max(1, self.macs()), list(found)
 
     def passed(self, index: int) -> list[str]:
         """Values between the origin of a detour, which ends at this node, and the node."""
@@ -191,10 +220,9 @@ class Dependencies:
     def frozen_writers(self) -> Iterator[tuple[Use, int, str]]:
         """Weights whose own channels cannot be removed: the use, its axis, and the reason."""
         for use in self.uses:
-            for axis, labels in enumerate(use.axes):
-                if labels.size <= 1 or is_fixed(labels) or not (self.roles[labels] & Role.WRITE).all():
-                    continue
-                if np.unique(self.component[labels]).size == 1:
+            axes = ((axis, x) for axis, x in enumerate(use.axes) if x.size > 1 and not is_fixed(x))
+            for axis, labels in ((k, y) for k, x in axes for y in channels_of(x, self.component, self.combined)):
+                if (self.roles[labels] & Role.WRITE).all() and np.unique(self.component[labels]).size == 1:
                     yield use, axis, self.reason(labels)
 
     def reason(self, labels: Labels) -> str:

@@ -129,7 +129,7 @@ def _of_one(deps: Dependencies, node: int) -> Explanation:
         return Explanation(verdict, _groups(deps, free), chain, _partners(deps, node, free))
     partners = _partners(deps, node, free)
     count = np.unique(deps.component[free]).size
-    if count == 1 < free.size:
+    if count == 1:
         chain = _links(deps, deps.ties.chain(int(free[0]), free[1:]))
         return Explanation(
             f"none of the {labels.size} channels of {name} can be removed: {deps.reason(free)}", (), chain

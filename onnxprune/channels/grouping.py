@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxprune.channels.combined import channels_of
 from onnxprune.channels.dependencies import Group, Slot, Use
 from onnxprune.operators.labels import Labels, is_fixed
 from onnxprune.operators.roles import Role
@@ -16,6 +17,7 @@ def groups_of(
     parts: Sequence[Labels],
     component: Labels,
     roles: np.ndarray,
+    combined: Labels | None = None,
 ) -> tuple[Group, ...]:
     """Groups in the order in which their first weight is used.
 
@@ -24,10 +26,13 @@ def groups_of(
         parts: labels of picked positions of which one has to stay, so that they make groups of their own.
         component: (labels,) component of each label.
         roles: (labels,) Role of each label.
+        combined: (factors, components) labels of the channels that a component combines, from `combined.solved`.
     """
+    apart = np.zeros((0, 0), np.int64) if combined is None else combined
     rows: list[tuple[Labels, Use | None, int]] = []
     for use in uses:
-        rows += [(x, use, axis) for axis, x in enumerate(use.axes) if not is_fixed(x)]
+        lively = ((axis, x) for axis, x in enumerate(use.axes) if not is_fixed(x))
+        rows += [(y, use, axis) for axis, x in lively for y in channels_of(x, component, apart)]
     rows += [(x, None, 0) for x in parts]
     at = _occurrences([x for x, _, _ in rows], component, roles)
     groups: list[Group] = []

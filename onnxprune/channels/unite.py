@@ -56,6 +56,8 @@ def unite(coupling: Coupling, uses: Sequence[Use], other: Coupling, others: Sequ
         node: the node that has done something else to channels there.
     """
     coupling.node = node
+    for product in coupling.products.values():  # their channels have no tensor of their own to be known by
+        coupling.freeze(*product.parts, why=WHY)
     if [(u.source, u.node, u.input) for u in uses] != [(u.source, u.node, u.input) for u in others]:
         for use in uses:  # the tensors that are taken hang on the sizes
             coupling.freeze(*use.axes, why=WHY)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
 import onnx
 
 from onnxprune.channels.arithmetic import Arithmetic, Origins, Place, centred
@@ -46,9 +47,11 @@ class Walk:
     balances: list[Balance] = field(default_factory=list)
     detours: dict[int, Detour] = field(default_factory=dict)
     unknown: dict[int, str] = field(default_factory=dict)
-    thawed: list[int] = field(default_factory=list)  # nodes that take statistics over channels that may go
+    thawed: dict[int, Labels] = field(default_factory=dict)  # nodes with statistics over channels that may go
+    kept: set[int] = field(default_factory=set)  # nodes with statistics over channels that stay for that
     elsewhere: dict[int, int] = field(default_factory=dict)  # other sizes to look at as well -> a node that wants it
     told: set[tuple[int, int]] = field(default_factory=set)  # inputs whose computed sizes must stay what they are
+    numbers: dict[int, dict[int, Axes]] = field(default_factory=dict)  # labels of known arrays, by node and input
     asked: dict[int, str] = field(default_factory=dict)  # sources of which a node takes the sizes alone
     scope: list[dict[str, str]] = field(default_factory=list)
     pinned: frozenset[str] = frozenset()
@@ -166,8 +169,13 @@ class Walk:
     def plain(self, node: Node) -> None:
         index, proto = len(self.nodes) - 1, node.proto
         values = [self.take(index, k, key) if key else None for k, key in enumerate(node.inputs)]
-        for k, where in self.arithmetic.escapes(node, [value is not None and value.has_labels for value in values]):
-            self.keep_told(index, k, where)
+        labelled = [value is not None and value.has_labels for value in values]
+        for k, shape in self.arithmetic.arrays(node, labelled):
+            axes = self.numbers.setdefault(index, {})[k] = tuple(map(self.coupling.label, shape))
+            values[k] = Value(axes)
+        for k, where in self.arithmetic.escapes(node, labelled):
+            if k not in self.numbers.get(index, ()):
+                self.keep_told(index, k, where)
         shapes = [self.statics.shapes.get(key) for key in node.outputs if key]
         if self.skips(proto, values):
             out: list[Value | None] = [Value(tuple(fixed(n) for n in s)) if s is not None else None for s in shapes]
@@ -220,20 +228,14 @@ class Walk:
     def apply(
         self, node: Node, index: int, values: list[Value | None], shapes: Sequence[tuple[int, ...] | None]
     ) -> list[Value | None]:
+        numbers = self.numbers.get(index, {})
         op = Op(
-            node.inputs,
-            node.outputs,
-            shapes,
-            attributes_of(node.proto),
-            self.opset,
-            self.arithmetic,
-            self.coupling,
+            node.inputs, node.outputs, shapes, attributes_of(node.proto), self.opset, self.arithmetic, self.coupling,
             values,
-            [not key or key in self.weights for key in node.inputs],
-            [not key or self.zeros.silent(node, k) for k, key in enumerate(node.inputs)],
-            self.heads,
-            self.thaw,
-        )
+            [not key or (key in self.weights and k not in numbers) for k, key in enumerate(node.inputs)],
+            [not key or (self.zeros.silent(node, k) and k not in numbers) for k, key in enumerate(node.inputs)],
+            self.heads, self.thaw,
+        )  # fmt: skip
         row = operator_of(node.proto)
         try:
             out = self.outputs(op, node, row)
@@ -242,7 +244,7 @@ class Walk:
             op.freeze_inputs(f"freezes it: {error}")
             out = [Value(tuple(fixed(n) for n in s)) if s is not None else None for s in shapes]
         for k, key in enumerate(node.inputs):
-            if key and key not in self.alias:
+            if key and key not in self.alias and k not in numbers:
                 self.values[key] = op.values[k]
         if index not in self.unknown and op.keeps_zeros(row):
             self.zeros.silence(node.outputs, self.zeros.given(node))
@@ -269,7 +271,9 @@ class Walk:
         self.demands += op.demands
         self.balances += op.balances
         if op.thawed:
-            self.thawed.append(index)
+            self.thawed[index] = np.concatenate(op.thawed)
+        if op.kept:
+            self.kept.add(index)
         if op.costs:
             self.layers.append(Layer(index, tuple(op.costs)))
         if op.detour is not None:

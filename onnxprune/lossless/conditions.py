@@ -14,7 +14,7 @@ from onnxprune.lossless.propagate import Knowledge
 from onnxprune.lossless.readings import Reading, gates_of, reading_of
 from onnxprune.model.static import Statics, attributes_of, subgraphs
 from onnxprune.operators.facts import Facts, reduced
-from onnxprune.operators.labels import Labels, is_fixed
+from onnxprune.operators.labels import Labels, is_fixed, line
 from onnxprune.operators.registry import Taken, Trait, has, operator_of
 from onnxprune.operators.roles import Role
 from onnxprune.operators.value_numbers import Ids, mix, name_of
@@ -252,4 +252,4 @@ def zero_point(knowledge: Knowledge, use: Use) -> np.ndarray | int:
         return 0
     if found.axis is None or array.size == 1:
         return array.ravel()[0]
-    return array.reshape([-1 if k == found.axis % len(use.axes) else 1 for k in range(len(use.axes))])
+    return array.reshape(line(len(use.axes), found.axis))

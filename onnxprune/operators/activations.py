@@ -195,11 +195,12 @@ define(
 )  # fmt: skip
 
 
-def cast_like(op: Op, x: Axes, _: Axes, **__: object) -> Axes:
+def unchanged(op: Op, x: Axes, *_: Axes | None, **__: object) -> Axes:
+    """Of what has the channels of its first input."""
     return x
 
 
-define("CastLike", couple=cast_like, zero=first, bound=bound_cast, apart=True, traits=_EACH)
+define("CastLike", couple=unchanged, zero=first, bound=bound_cast, apart=True, traits=_EACH)
 
 
 def _zero_inside(op: Op) -> Silence:
@@ -207,10 +208,6 @@ def _zero_inside(op: Op) -> Silence:
     known = all(k >= len(op.names) or not op.names[k] or op.constant(k) is not None for k in (1, 2))
     inside = (low is None or bool(np.all(low <= 0))) and (high is None or bool(np.all(high >= 0)))
     return first(op) if known and inside else LOUD
-
-
-def clip(op: Op, x: Axes, *bounds: Axes | None, **_: object) -> Axes:
-    return x
 
 
 def bound_clip(site: Site) -> Facts | None:
@@ -227,6 +224,6 @@ def bound_clip(site: Site) -> Facts | None:
 
 
 define(
-    "Clip", couple=clip, zero=_zero_inside, bound=bound_clip, apart=True, value=by_reference,
+    "Clip", couple=unchanged, zero=_zero_inside, bound=bound_clip, apart=True, value=by_reference,
     traits=_EACH | Trait.CLAMPS | Trait.NUMBERS,
 )  # fmt: skip

@@ -16,7 +16,7 @@ import numpy as np
 
 from onnxprune.operators.facts import Facts, expanded, reduced
 from onnxprune.operators.intervals import zero_where
-from onnxprune.operators.labels import Axes, Labels, fixed
+from onnxprune.operators.labels import Axes, Labels, fixed, line
 from onnxprune.operators.op import Op
 from onnxprune.operators.registry import Arrays, Attributes, Shape, Trait, define
 from onnxprune.operators.site import Site
@@ -146,7 +146,7 @@ def bound_attention(site: Site) -> list[Facts | None] | None:
     heads = site.attributes.get("kv_num_heads", 0) or (len(silent) if axis == 1 else 1)
     times = out[axis] // len(silent)  # query heads that share one of these
     silent = np.repeat(silent.reshape(heads, -1), times, 0).ravel()
-    return [zero_where(site, silent.reshape([-1 if k == axis % len(out) else 1 for k in range(len(out))]))]
+    return [zero_where(site, silent.reshape(line(len(out), axis)))]
 
 
 define(

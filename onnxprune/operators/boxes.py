@@ -25,11 +25,21 @@ from dataclasses import replace
 
 import numpy as np
 
-from onnxprune.operators.labels import LARGEST_AXIS, Axes, Coupling, LabelError, Labels, fixed, is_fixed
+from onnxprune.operators.labels import (
+    LARGEST_AXIS,
+    Axes,
+    Coupling,
+    Factor,
+    Kind,
+    LabelError,
+    Labels,
+    Product,
+    fixed,
+    is_fixed,
+)
 from onnxprune.operators.tangles import (
     LARGEST_TANGLE,
     Detour,
-    Factor,
     Origin,
     Tangle,
     Value,
@@ -43,23 +53,55 @@ def settle(coupling: Coupling, value: Value, avoid: Collection[int] = (), heads:
     """Make a box of a value: one tangled factor carries the labels, and they are tied over the others.
 
     `avoid` names axes that should not carry.  Of the rest the last but one carries where `heads` is set (whole
-    attention heads), else the last one (a share of every head); a factor that carries elsewhere does so here too.
+    attention heads), else the last one (a share of every head); a factor that carries elsewhere does so here too, and
+    one that was chosen does so in any case.
     """
     tangle = value.tangle
     if tangle is None:
         return value.axes
+    if (product := coupling.products.get(tangle.root)) is not None:
+        return _factored(coupling, value, product)
     wide = [d for d in tangle.dims if value.axes[d].size > 1] or list(tangle.dims)
     free = [d for d in wide if d not in avoid] or wide
+    if tangle.root in coupling.chosen.carriers:
+        free = wide
     before = [d for d in free if _related(tangle.factors[tangle.axis(d)], coupling.carriers.get(tangle.root))]
     carrier = before[0] if before else free[-2] if heads and len(free) > 1 else free[-1]
     k = tangle.axis(carrier)
     coupling.carriers.setdefault(tangle.root, tangle.factors[k])
+    coupling.splits.setdefault(tangle.root, (tangle.factors, tangle.labels))
     edge = _edge(tangle.labels, k)
     coupling.tie(np.broadcast_to(edge, tangle.labels.shape), tangle.labels)
     return tuple(
         edge.ravel() if d == carrier else fixed(value.axes[d].size) if d in tangle.dims else x
         for d, x in enumerate(value.axes)
     )
+
+
+def factor(coupling: Coupling, value: Value) -> Axes:
+    """Make a box of filters that were computed in one axis, of which every factor has channels of its own.
+
+    Where its labels have met others before, one factor carries as in `settle`.
+    """
+    tangle = value.tangle
+    if tangle is None or tangle.root in coupling.products or np.unique(tangle.labels).size < tangle.labels.size:
+        return settle(coupling, value)
+    parts = tuple(map(coupling.label, tangle.labels.shape))
+    coupling.products[tangle.root] = product = Product(tangle.factors, tangle.labels, parts)
+    return _factored(coupling, value, product)
+
+
+def _factored(coupling: Coupling, value: Value, product: Product) -> Axes:
+    """The factors of a product, in the order in which the axes of a value have them."""
+    tangle = value.tangle
+    assert tangle is not None
+    if sorted(tangle.factors) == sorted(product.factors):
+        order = [product.factors.index(f) for f in tangle.factors]
+        if np.array_equal(tangle.labels, product.labels.transpose(order)):
+            parts = dict(zip(tangle.dims, (product.parts[k] for k in order), strict=True))
+            return tuple(parts.get(d, x) for d, x in enumerate(value.axes))
+    coupling.freeze(tangle.labels, why="splits it into other factors than its filters have")
+    return tuple(fixed(x.size) if d in tangle.dims else x for d, x in enumerate(value.axes))
 
 
 def _related(factor: Factor, carrier: Factor | None) -> bool:
@@ -220,7 +262,7 @@ def _merge(coupling: Coupling, name: str, value: Value, old: slice) -> tuple[Lab
     axes = value.axes[old]
     carriers = [k for k, x in enumerate(axes) if not is_fixed(x)]
     for k in carriers[1:]:
-        coupling.freeze(axes[k], why="merges it with another axis that can shrink")
+        coupling.freeze(axes[k], kind=Kind.MERGES)
     shape = [x.size for x in axes]
     if not carriers:
         return fixed(math.prod(shape)), None

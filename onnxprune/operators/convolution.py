@@ -8,7 +8,7 @@ import numpy as np
 from onnxprune.operators.broadcast import combined
 from onnxprune.operators.facts import Facts, aligned, expanded, facts, reduced
 from onnxprune.operators.intervals import zero_where
-from onnxprune.operators.labels import Axes, Kind, repeated
+from onnxprune.operators.labels import Axes, Kind, LabelError, Labels, fixed, is_fixed, line, repeated
 from onnxprune.operators.op import Op
 from onnxprune.operators.patches import linear_conv, linear_conv_transpose
 from onnxprune.operators.registry import (
@@ -26,9 +26,7 @@ from onnxprune.operators.sums import bias_of, layer, touches_padding
 from onnxprune.operators.value_numbers import bits, mix, tolerance
 from onnxprune.operators.zeros import made
 
-
-def _spatial(shape: tuple[int, ...] | None) -> int:
-    return math.prod(shape[2:]) if shape is not None else 1
+SLIDES = "slides its kernel over it"
 
 
 def _batch(x: Axes) -> int:
@@ -36,12 +34,17 @@ def _batch(x: Axes) -> int:
 
 
 def convolve(op: Op, x: Axes, w: Axes, follow: tuple[Axes | None, ...], group: int) -> Axes:
-    """Couplings of a convolution with weights (out, in / group, ...): by index inside every group."""
-    op.freeze(*x[2:], *w[2:], why="slides its kernel over it")
+    """Couplings of a convolution with weights (out, in / group, ...): by index inside every group, or whole groups."""
+    op.freeze(*w[2:], why=SLIDES)
+    maps = slid(op, x, w)
     reads, writes = x[1].reshape(group, -1), w[0].reshape(group, -1)
     op.writes(w[0])
     if reads.shape[1] == 1 < group:  # depthwise: a group is one channel
         op.tie(reads, writes)
+        op.follows(w[0])
+    elif op.coupling.node in op.coupling.chosen.whole:
+        op.freeze(w[1], why="loses whole groups")
+        op.tie(reads[:, :1], reads, writes)
         op.follows(w[0])
     else:
         weight, data = op.factors[1], op.factors[0]
@@ -55,9 +58,29 @@ def convolve(op: Op, x: Axes, w: Axes, follow: tuple[Axes | None, ...], group: i
         if b is not None:
             op.tie(w[0], *b)
             op.adds(*b)
-    taps = math.prod(k.size for k in w[2:])
-    op.macs(_batch(x) * _spatial(op.shapes[0]) * taps, w[0], w[1])
-    return (x[0], w[0], ...)  # type: ignore[return-value]
+    op.macs(math.prod(k.size for k in w[2:]), x[0], w[0], w[1], *maps)
+    return (x[0], w[0], *maps)
+
+
+def slid(op: Op, x: Axes, w: Axes) -> Axes:
+    """The axes behind the channels after a kernel has slid over them: those that it leaves as they are pass.
+
+    A kernel that slides over channels and keeps their number (ECA, arXiv:1910.03151) mixes neighbours: where some go,
+    the others have new ones, as in a statistic.
+    """
+    if not op.shapes or (shape := op.shapes[0]) is None:
+        raise LabelError("its output has a size that is not known")
+    axes: list[Labels] = []
+    steps, pads = op.attributes.get("strides") or [1] * len(w), op.attributes.get("pads") or [0] * 2 * len(w)
+    for j, (labels, size, taps) in enumerate(zip(x[2:], shape[2:], w[2:], strict=True)):
+        moved = labels.size != size or steps[j] != 1 or (taps.size == 1 and pads[j])
+        if is_fixed(labels) or moved or op.open_in(op.factors[0], j + 2):
+            op.freeze(labels, why=SLIDES)
+            labels = fixed(size)
+        elif taps.size > 1:
+            op.statistics(labels, why=SLIDES)
+        axes.append(labels)
+    return tuple(axes)
 
 
 def conv(op: Op, x: Axes, w: Axes, b: Axes | None = None, *, group: int = 1, **_: Any) -> Axes:
@@ -108,7 +131,7 @@ def bound_conv(site: Site) -> Facts | None:
         tolerance(w.dtype),
         touches_padding(site.attributes, w.shape[2:], spreads),
     )
-    return out.map(lambda a: a.reshape(1, -1, *[1] * (len(shape) - 2)))
+    return out.map(lambda a: a.reshape(line(len(shape), 1)))
 
 
 define(
@@ -124,8 +147,7 @@ def fused_conv(
     """A convolution, an addition and an activation in one."""
     y = convolve(op, x, w, (b,), group)
     if z is not None:
-        op.tie(y[1], z[1])
-        op.freeze(*z[2:], why="adds it to a map of fixed size")
+        op.broadcast(y, z)
     return y
 
 
@@ -163,6 +185,7 @@ def deform_conv(
     for moves in filter(None, (offset, mask)):
         op.freeze(*moves[1:], why="moves its kernel by it")
         op.tie(x[0], moves[0])
+    op.freeze(*x[2:], why=SLIDES)
     grid = x[1].reshape(offset_group, -1)
     op.coupling.tie(np.broadcast_to(grid[:1], grid.shape), grid, kind=Kind.BALANCES)
     return convolve(op, x, w, (b,), group)
@@ -174,7 +197,7 @@ def bound_deform_conv(site: Site) -> Facts | None:
     bias = None if w is None else bias_of(site, 3, len(w))
     if shape is None or w is None or bias is None:
         return None
-    at = (1, -1, *[1] * (len(shape) - 2))
+    at = line(len(shape), 1)
     return zero_where(site, np.asarray(~w.reshape(len(w), -1).any(1)).reshape(at), bias.reshape(at))
 
 
@@ -186,7 +209,7 @@ define(
 
 def conv_transpose(op: Op, x: Axes, w: Axes, b: Axes | None = None, *, group: int = 1, **_: Any) -> Axes:
     """Weights are (in, out / group, ...): the first axis reads."""
-    op.freeze(*x[2:], *w[2:], why="slides its kernel over it")
+    op.freeze(*x[2:], *w[2:], why=SLIDES)
     per_group = w[0].size // group
     op.writes(w[1])
     op.reads(w[0])

@@ -7,7 +7,7 @@ import numpy as np
 
 from onnxprune.operators.facts import LARGEST, Facts, expanded
 from onnxprune.operators.intervals import zero_where
-from onnxprune.operators.labels import Axes, Labels
+from onnxprune.operators.labels import Axes, Labels, line
 from onnxprune.operators.op import Op
 from onnxprune.operators.registry import Taken, Trait, define
 from onnxprune.operators.site import Site
@@ -50,7 +50,7 @@ def _names(site: Site, terms: list[str], result: str, parts: list[Facts], sizes:
         own = mix(part.identity, bits(part.scale)).transpose(order).reshape(shape)
         names = mix(names, own)
     for k in range(len(result), len(letters)):
-        place = np.arange(names.shape[k], dtype=np.uint64).reshape([-1 if j == k else 1 for j in range(names.ndim)])
+        place = np.arange(names.shape[k], dtype=np.uint64).reshape(line(names.ndim, k))
         names = np.bitwise_xor.reduce(mix(names, place), axis=k, keepdims=True)
     whole = np.broadcast_to(names, [sizes[c] for c in result] + [1] * (len(letters) - len(result)))
     return whole.reshape([sizes[c] for c in result])

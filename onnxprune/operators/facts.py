@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxprune.operators.labels import line
 from onnxprune.operators.registry import Shape
 from onnxprune.operators.tangles import blocks
 from onnxprune.operators.value_numbers import Ids, bits, mix, name_of
@@ -88,7 +89,7 @@ def expanded(found: Facts, shape: Shape, axes: Sequence[int]) -> Facts | None:
     place = np.zeros((1,) * len(target), np.uint64)
     for k in stretched:
         index = np.arange(shape[k], dtype=np.uint64)
-        place = mix(place, index.reshape([-1 if j == k else 1 for j in range(len(target))]))
+        place = mix(place, index.reshape(line(len(target), k)))
     fixed = found.constant
     identity = np.where(fixed, found.identity, mix(found.identity, _PLACE, place))
     return Facts(*(np.broadcast_to(a, target) for a in (found.low, found.high, identity, found.scale)))
@@ -103,7 +104,7 @@ def reduced(found: Facts, axes: Sequence[int]) -> Facts:
     place = np.zeros((1,) * len(found.shape), np.uint64)
     for k in gone:
         index = np.arange(found.shape[k], dtype=np.uint64)
-        place = mix(place, index.reshape([-1 if j == k else 1 for j in range(len(found.shape))]))
+        place = mix(place, index.reshape(line(len(found.shape), k)))
     each = mix(found.identity, bits(found.scale), place)
     return facts(low, high, mix(_SUM, np.bitwise_xor.reduce(each, axis=gone, keepdims=True)))
 

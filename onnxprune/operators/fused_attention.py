@@ -7,7 +7,7 @@ import numpy as np
 from onnxprune.operators.attention import couple_heads, keep_scale, pair_costs, score_bias, silent_along
 from onnxprune.operators.facts import Facts
 from onnxprune.operators.intervals import zero_where
-from onnxprune.operators.labels import Axes, fixed
+from onnxprune.operators.labels import Axes, fixed, line
 from onnxprune.operators.op import Op
 from onnxprune.operators.registry import FLOAT, Alike, Arrays, Attributes, Shape, Trait, define
 from onnxprune.operators.site import Site
@@ -62,7 +62,7 @@ def bound_fused_attention(site: Site) -> list[Facts | None] | None:
         return None
     busy = w.any(axis=0) | (bias != 0)
     values = busy[sum(_sizes(busy.size, site.attributes.get("qkv_hidden_sizes"))[:2]) :]
-    return [zero_where(site, ~values.reshape(*[1] * (len(out) - 1), -1))]
+    return [zero_where(site, ~values.reshape(line(len(out), -1)))]
 
 
 def _attention_shape(x: Arrays, a: Attributes) -> list[Shape | None]:
@@ -116,7 +116,7 @@ def bound_rotary(site: Site) -> Facts | None:
     if axis == 2:
         width = shape[2] // heads if (heads := site.attributes.get("num_heads", 0)) else 2 * (tables[-1] or (0,))[-1]
         silent = np.repeat(silent.reshape(-1, width).all(1), width)
-    return zero_where(site, silent.reshape([-1 if k == axis else 1 for k in range(len(shape))]))
+    return zero_where(site, silent.reshape(line(len(shape), axis)))
 
 
 define("RotaryEmbedding", couple=rotary, repair=repair_rotary, bound=bound_rotary)

@@ -8,7 +8,7 @@ import numpy as np
 from onnxprune.operators.convolution import convolve, depthwise, repair_conv, repair_groups
 from onnxprune.operators.facts import Facts, facts
 from onnxprune.operators.intervals import zero_where
-from onnxprune.operators.labels import Axes, Labels
+from onnxprune.operators.labels import Axes, Labels, line
 from onnxprune.operators.op import Op
 from onnxprune.operators.products import matrix_product
 from onnxprune.operators.quantized import one_scale, rounded_bounds, steps_at
@@ -57,11 +57,11 @@ def bound_integer_layer(site: Site) -> Facts | None:
     if w is None or point is None or shape is None or w.ndim < 2:
         return None
     axis = 0 if site.node.op_type == "ConvInteger" else w.ndim - 1
-    at = [-1 if k == axis else 1 for k in range(w.ndim)]
+    at = line(w.ndim, axis)
     differs = w != (point.reshape(at) if point.size > 1 else point.reshape(()))
     silent = ~differs.any(axis=tuple(k for k in range(w.ndim) if k != axis))
     channel = 1 if axis == 0 else len(shape) - 1
-    return zero_where(site, silent.reshape([-1 if k == channel else 1 for k in range(len(shape))]))
+    return zero_where(site, silent.reshape(line(len(shape), channel)))
 
 
 _INTEGERS = Trait.LAYER | Trait.QUANTIZES | Trait.INTEGER
@@ -121,7 +121,7 @@ def bound_qlinear_conv(site: Site) -> Facts | None:
     value = np.clip(np.round(summand * unit) + yz, numbers_of.min, numbers_of.max)
     low, high = (np.where(grid == 0, value, end) for end in (-np.inf, np.inf))
     names = mix(site.token, np.arange(len(w), dtype=np.uint64))
-    return facts(low, high, names).map(lambda a: a.reshape(1, -1, *[1] * (len(shape) - 2)))
+    return facts(low, high, names).map(lambda a: a.reshape(line(len(shape), 1)))
 
 
 def repair_qlinear_conv(edit: Any, group: int = 1, **_: Any) -> None:
@@ -155,7 +155,7 @@ def bound_real_product(site: Site) -> Facts | None:
         return None
     silent = ~(w != (0 if zero is None else zero)).any(axis=0)
     summand = np.zeros(w.shape[1]) if bias is None else bias.astype(np.float64)
-    at = (*[1] * (len(shape) - 1), -1)
+    at = line(len(shape), -1)
     return zero_where(site, silent.reshape(at), np.broadcast_to(summand, silent.shape).reshape(at))
 
 

@@ -5,8 +5,8 @@ components of all equations are the smallest sets of positions that can be remov
 """
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
 
@@ -16,6 +16,7 @@ from scipy.sparse.csgraph import connected_components
 
 Labels = np.ndarray  # int64, one per position of an axis
 Axes = tuple[Labels, ...]  # one per axis of a value
+Factor = tuple[int, ...]  # place among the factors of an axis, and among the factors of that factor, ...
 
 FIXED = 0
 LARGEST_FIXED = 1 << 28  # positions of an axis that never shrinks
@@ -49,6 +50,11 @@ def repeated(labels: Labels, times: int, *, each: bool = False) -> Labels:
     return np.repeat(labels, times) if each else np.tile(labels, times)
 
 
+def line(rank: int, axis: int) -> tuple[int, ...]:
+    """The shape, for numpy's reshape, of an array that lies along one axis of several."""
+    return tuple(-1 if k == axis % rank else 1 for k in range(rank))
+
+
 def is_fixed(labels: Labels) -> bool:
     """Whether no position of the axis can die, by what the labels say themselves."""
     return not any(labels.strides) or not labels.any()
@@ -60,6 +66,7 @@ class Kind(Enum):
     PLAIN = ""
     BALANCES = "shrinks all its groups alike"  # groups that keep equally many channels, perhaps different ones
     COMBINES = "combines it with"  # a value that cannot shrink
+    MERGES = "merges it with another axis that can shrink"
 
 
 @dataclass(frozen=True)
@@ -71,16 +78,44 @@ class Cause:
     kind: Kind = Kind.PLAIN
 
 
+@dataclass(frozen=True)
+class Choices:
+    """What is cut where a structure leaves a choice; empty, each operator's own preference."""
+
+    carriers: Mapping[int, Factor] = field(default_factory=dict)  # node that splits an axis -> the factor that carries
+    whole: frozenset[int] = frozenset()  # grouped convolutions that lose whole groups
+
+
+@dataclass(frozen=True)
+class Product:
+    """Positions of one axis that are all combinations of channels: filters of a bank, (out · in · taps) in one axis.
+
+    A position goes with any of the channels that it combines.
+    """
+
+    factors: tuple[Factor, ...]
+    labels: Labels  # of the positions, one axis for each factor
+    parts: tuple[Labels, ...]  # of the channels, for each factor
+
+    def combined(self) -> list[Labels]:
+        """For each factor the labels of the channels at every position, (positions,)."""
+        columns = (part.reshape(line(len(self.parts), k)) for k, part in enumerate(self.parts))
+        return [np.broadcast_to(column, self.labels.shape).ravel() for column in columns]
+
+
 class Coupling:
     """A growing set of equations between labels."""
 
-    def __init__(self) -> None:
+    def __init__(self, chosen: Choices = Choices()) -> None:
         self.size = 1
+        self.chosen = chosen
         self.node = -1
         self.left: list[Labels] = []
         self.right: list[Labels] = []
         self.causes: list[Cause] = []
-        self.carriers: dict[int, tuple[int, ...]] = {}  # node that splits an axis -> the factor that carries its labels
+        self.carriers: dict[int, Factor] = dict(chosen.carriers)  # node that splits an axis -> factor with its labels
+        self.products: dict[int, Product] = {}  # node that splits an axis -> what its factors are
+        self.splits: dict[int, tuple[tuple[Factor, ...], Labels]] = {}  # such a node -> factors, and labels along them
 
     def label(self, size: int) -> Labels:
         """New labels for an axis.  An axis of one position cannot shrink."""
@@ -106,11 +141,11 @@ class Coupling:
             self.causes.append(Cause(self.node, why or kind.value, kind))
         return first
 
-    def freeze(self, *labels: Labels, why: str) -> None:
+    def freeze(self, *labels: Labels, why: str = "", kind: Kind = Kind.PLAIN) -> None:
         """State that no position of these axes can die, and why (in words that follow "because it")."""
         for x in labels:
             if not is_fixed(x):
-                self.tie(x, fixed(1) if x.ndim == 1 and x.size == 1 else np.zeros_like(x), why=why)
+                self.tie(x, fixed(1) if x.ndim == 1 and x.size == 1 else np.zeros_like(x), why=why, kind=kind)
 
     def broadcast(self, *values: Axes | None) -> Axes:
         """Axes of a numpy-style broadcast of values; axes of equal length are tied."""

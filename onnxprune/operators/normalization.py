@@ -6,7 +6,7 @@ import numpy as np
 
 from onnxprune.operators.facts import Facts, expanded, facts, reduced
 from onnxprune.operators.intervals import NEAR_SUM, affine, zero_where
-from onnxprune.operators.labels import Axes, fixed
+from onnxprune.operators.labels import Axes, fixed, line
 from onnxprune.operators.op import Op
 from onnxprune.operators.registry import Alike, Arrays, Attributes, Shape, Taken, Trait, define
 from onnxprune.operators.site import Site
@@ -34,7 +34,7 @@ def bound_batch_norm(site: Site) -> list[Facts | None] | None:
     whole = expanded(x, shape, [1])
     if whole is None or not np.isfinite(factor).all():
         return None
-    at = (1, -1, *[1] * (len(shape) - 2))
+    at = line(len(shape), 1)
     out = affine(whole, factor.reshape(at), (beta - mean * factor).reshape(at), NEAR_SUM)
     return [out, *[site.nothing(k) for k in range(1, len(site.outputs))]]
 
@@ -59,7 +59,7 @@ def bound_instance_norm(site: Site) -> Facts | None:
     whole = expanded(reduced(x, [0, *range(2, len(shape))]), shape, [1])
     if whole is None:
         return None
-    at = (1, -1, *[1] * (len(shape) - 2))
+    at = line(len(shape), 1)
     g, b = (v.astype(np.float64).reshape(at) for v in (gamma, beta))
     fixed = whole.constant | (g == 0)
     name = mix(whole.identity, bits(whole.scale), bits(g), bits(b), site.kind)
@@ -100,7 +100,7 @@ def bound_group_norm(site: Site) -> Facts | None:
     low, high = (a.reshape(groups, -1) for a in (whole.low, whole.high))
     still = np.repeat(np.isfinite(low[:, 0]) & (low.min(1) == high.max(1)), low.shape[1])
     shift = bias.astype(np.float64) if bias.size == still.size else np.repeat(bias.astype(np.float64), low.shape[1])
-    at = (1, -1, *[1] * (len(shape) - 2))
+    at = line(len(shape), 1)
     return zero_where(site, still.reshape(at), shift.reshape(at))
 
 

@@ -14,9 +14,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from onnxprune.operators.boxes import Detour, Value, arrived, pick, reshape, settle, spread, transpose
+from onnxprune.operators.boxes import Detour, Value, arrived, factor, pick, reshape, settle, spread, transpose
 from onnxprune.operators.labels import Axes, Coupling, Kind, LabelError, Labels, fixed, is_fixed
-from onnxprune.operators.registry import MALFORMED, Operator
+from onnxprune.operators.registry import MALFORMED, Operator, Trait
 from onnxprune.operators.roles import LOUD, Balance, Cost, Role, Scaling, Silence
 from onnxprune.operators.told import Told
 
@@ -46,7 +46,8 @@ class Op(Told):
     operands: tuple[Axes | None, ...] = ()  # of a broadcast, filled up to the rank of the output
     results: list[Value] = field(default_factory=list)
     factors: tuple[int, int] = (0, 1)  # the inputs that a product multiplies
-    thawed: bool = False
+    thawed: list[Labels] = field(default_factory=list)  # over which statistics are taken although they may go
+    kept: bool = False  # statistics over channels have frozen some
     selects: bool = False  # the output is one of several weights, by a choice that masking leaves alone
     detour: Detour | None = None
 
@@ -126,8 +127,9 @@ class Op(Told):
     def statistics(self, *labels: Labels, why: str) -> None:
         """Statistics are taken over these channels: removing some would change them, so they stay unless thawed."""
         if self.thaw:
-            self.thawed |= any(not is_fixed(x) for x in labels)
+            self.thawed += [x for x in labels if not is_fixed(x)]
         else:
+            self.kept |= not all(map(is_fixed, labels))
             self.freeze(*labels, why=why)
 
     def mean(self, *labels: Labels, inputs: Sequence[int] = (0,), why: str) -> None:
@@ -185,7 +187,7 @@ class Op(Told):
             axis: of the weights, where all groups share its positions.
         """
         self.coupling.tie(np.broadcast_to(grid[:1], grid.shape), grid, kind=Kind.BALANCES)
-        self.balances.append(Balance(self.names[weight], axis, grid))
+        self.balances.append(Balance(self.names[weight], axis, grid, self.coupling.node))
 
     def contract(self, a: Labels, b: Labels, silent: bool, kind: Kind = Kind.PLAIN) -> None:
         """Sum over channels of a and b: exact if the dead ones are zero, or frozen."""
@@ -257,12 +259,19 @@ class Op(Told):
     def completed(self, row: Operator) -> list[Value | None]:
         """What the rule gives for the outputs that are there; None where a shape is unknown."""
         assert row.couple is not None
-        inputs = [] if row.tangled else [self.axes(k, self.avoided(k, row)) for k in range(len(self.values))]
+        inputs = [] if row.tangled else [self.operand(k, row) for k in range(len(self.values))]
         out = row.couple(self, *inputs, **self.attributes)
         parts = out if isinstance(out, list) else [out]
         if len(parts) >= len(self.given):  # a rule knows all that an operator can give
             parts = [part for part, given in zip(parts, self.given, strict=False) if given]
         return [complete(x, shape) for x, shape in zip(parts, self.shapes, strict=False)]
+
+    def operand(self, k: int, row: Operator) -> Axes | None:
+        """The axes of input k as the rule takes them."""
+        value, convolves = self.values[k], isinstance(row.traits, Trait) and Trait.CONVOLVES in row.traits
+        if convolves and k == 1 and value is not None and value.tangle is not None:
+            self.values[k] = Value(factor(self.coupling, value))  # filters that are computed
+        return self.axes(k, self.avoided(k, row))
 
     def avoided(self, k: int, row: Operator) -> list[int]:
         """Axes of input k that cannot carry channels, or should not."""

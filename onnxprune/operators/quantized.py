@@ -4,12 +4,14 @@ from typing import Any
 
 import numpy as np
 
+from onnxprune.operators.activations import unchanged
 from onnxprune.operators.boxes import Value
 from onnxprune.operators.facts import Facts, facts, reduced, stacked
 from onnxprune.operators.intervals import applied
-from onnxprune.operators.labels import Axes, fixed
+from onnxprune.operators.labels import Axes, fixed, line
 from onnxprune.operators.op import Op
 from onnxprune.operators.registry import FLOAT, Alike, Arrays, Attributes, Shape, Trait, ZeroPoints, define
+from onnxprune.operators.reshaping import concat
 from onnxprune.operators.roles import Scaling
 from onnxprune.operators.site import Site
 from onnxprune.operators.value_numbers import bits, mix
@@ -52,7 +54,7 @@ def bound_quantize(site: Site) -> Facts | None:
     if site.attributes.get("block_size", 0) or (scale.size > 1 and scale.ndim != 1):
         return None
     zero = np.zeros((), np.uint8) if zero is None else zero
-    at = [-1 if k == site.attributes.get("axis", 1) % len(shape) else 1 for k in range(len(shape))]
+    at = line(len(shape), site.attributes.get("axis", 1))
     s, z = (a.astype(np.float64).reshape(at if a.size > 1 else [1] * len(shape)) for a in (scale, zero))
     if site.node.op_type == "DequantizeLinear":
         bounds = applied(found, lambda x: (x - z) * s, True)
@@ -145,12 +147,8 @@ define(
 )  # fmt: skip
 
 
-def qlinear_unary(op: Op, x: Axes, *_: Axes | None, **__: Any) -> Axes:
-    return x
-
-
 define(
-    "com.microsoft:QLinearLeakyRelu com.microsoft:QLinearSigmoid", couple=qlinear_unary, apart=True, shape=Alike(),
+    "com.microsoft:QLinearLeakyRelu com.microsoft:QLinearSigmoid", couple=unchanged, apart=True, shape=Alike(),
     traits=Trait.STEPS,
 )  # fmt: skip
 
@@ -202,10 +200,7 @@ define("com.microsoft:QLinearReduceMean", shape=Alike("ReduceMean"), traits=Trai
 
 
 def qlinear_concat(op: Op, scale: Axes, zero: Axes, *parts: Axes, axis: int = 0) -> Axes:
-    values = parts[::3]
-    axis %= len(values[0])
-    columns = zip(*values, strict=True)
-    return tuple(np.concatenate(x) if k == axis else op.coupling.join(x) for k, x in enumerate(columns))
+    return concat(op, *parts[::3], axis=axis)
 
 
 def bound_qlinear_concat(site: Site) -> Facts | None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from onnxprune.operators.boxes import Value
 from onnxprune.operators.facts import Facts, axis_blocks, expanded, reduced, reshaped, stacked
-from onnxprune.operators.labels import Axes, repeated
+from onnxprune.operators.labels import Axes, line, repeated
 from onnxprune.operators.op import Op
 from onnxprune.operators.registry import Arrays, Attributes, Shape, Trait, axes_of, by_reference, define
 from onnxprune.operators.site import Site
@@ -160,7 +160,7 @@ def bound_depth_to_space(site: Site) -> Facts | None:
     rows = [1, square, -1] if site.attributes.get("mode", b"DCR") in (b"DCR", "DCR") else [1, -1, square]
     flat = reduced(whole, [0]).map(lambda a: a.reshape(rows))
     inner = reduced(flat, [1 if rows[1] == square else 2])
-    return inner.map(lambda a: a.reshape(1, -1, *[1] * (len(shape) - 2))).named(site.kind)
+    return inner.map(lambda a: a.reshape(line(len(shape), 1))).named(site.kind)
 
 
 define(
@@ -182,7 +182,7 @@ def bound_space_to_depth(site: Site) -> Facts | None:
     if whole is None:
         return None
     tiled = whole.map(lambda a: np.concatenate([a] * site.attributes["blocksize"] ** 2, 1))
-    place = np.arange(tiled.shape[1], dtype=np.uint64).reshape(1, -1, *[1] * (len(shape) - 2)) // np.uint64(shape[1])
+    place = np.arange(tiled.shape[1], dtype=np.uint64).reshape(line(len(shape), 1)) // np.uint64(shape[1])
     return tiled.named(place, site.kind)
 
 

@@ -51,9 +51,18 @@ class Scaling:
 
 
 @dataclass(frozen=True)
+class Line:
+    """Positions that a grid of indices names on one axis."""
+
+    positions: Labels  # (positions,)
+    whole: bool = False  # they are all positions of an axis whose length the model leaves open
+
+
+@dataclass(frozen=True)
 class Balance:
     """Groups of a convolution that keep equally many channels each."""
 
     weight: str  # key of the weights of all groups
     axis: int | None  # of the weights, where all groups share its positions; None where each has its own
     grid: Labels  # (groups, channels)
+    node: int  # the convolution

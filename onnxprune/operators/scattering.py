@@ -27,48 +27,44 @@ def scatter_nd(op: Op, x: Axes, indices: Axes, updates: Axes, **_: Any) -> Axes:
     """
     if not indices:
         return op.unknown("scatters by indices of unknown shape")
-    k, known = indices[-1].size, op.constant(1)
+    k = indices[-1].size
     op.freeze(*indices, why="scatters by it")
     op.broadcast(x[k:], updates[len(indices) - 1 :])
-    lines = None if known is None else grid_lines(known)
+    lines = op.grid_lines(0, 1)
     if lines is None:
         op.freeze(*x[:k], *updates[: len(indices) - 1], why="scatters into it by computed indices")
-        return x
-    for axis, (labels, replaced, line) in enumerate(zip(x, updates, lines, strict=False)):
-        op.tie(op.pickable(labels, axis)[line], replaced)
+    for axis, (labels, replaced, line) in enumerate(zip(x, updates, lines or (), strict=False)):
+        op.tie(op.pickable(labels, axis)[line.positions], replaced)
         op.part(replaced)
     return x
 
 
-def grid_lines(indices: np.ndarray) -> list[np.ndarray] | None:
-    """Positions on each axis of a grid of indices (n1, n2, ..., k) with k axes; None where it is no grid."""
-    k = indices.shape[-1]
-    if indices.ndim != k + 1 or indices.size == 0:
-        return None
-    lines = [np.moveaxis(indices[..., j], j, 0).reshape(indices.shape[j], -1)[:, 0] for j in range(k)]
-    return lines if np.array_equal(np.stack(np.meshgrid(*lines, indexing="ij"), -1), indices) else None
-
-
 def repair_scatter_nd(edit: Any, **_: Any) -> None:
-    indices = edit.tensor(1)
-    lines = None if indices is None else grid_lines(indices)
-    if lines is None or all(edit.live_in(0, j).all() for j in range(len(lines))):
-        return
-    new = [edit.renumber(0, j)[line[edit.live_in(2, j)]] for j, line in enumerate(lines)]
-    edit.set_tensor(1, np.stack(np.meshgrid(*new, indexing="ij"), -1))
+    edit.follow_grid(0, 1, lambda axis: edit.live_in(2, axis))
 
 
 define("ScatterND", couple=scatter_nd, zero=_zero_among_zeros, repair=repair_scatter_nd, value=by_reference)
 
 
 def gather_nd(op: Op, x: Axes, indices: Axes, *, batch_dims: int = 0) -> Axes:
-    """Indices (..., k) pick positions of the first k axes; the axes behind these pass."""
+    """Indices (..., k) pick positions of the first k axes; the axes behind these pass.
+
+    Where they are the grid of some positions of each axis, these are what is picked.
+    """
     if batch_dims or not indices:
         return op.unknown("picks positions by computed indices")
     k = indices[-1].size
-    op.freeze(*x[:k], *indices, why="picks positions of it")
-    op.selects = op.weights[0] and len(x) - k > 1  # a matrix or filter of each expert
-    return (*(fixed(n.size) for n in indices[:-1]), *x[k:])
+    op.freeze(*indices, why="picks positions of it")
+    op.selects = op.weights[0] and len(x) - k > 1 and op.constant(1) is None  # a matrix or filter of each expert
+    lines = op.grid_lines(0, 1)
+    if lines is None:
+        op.freeze(*x[:k], why="picks positions of it")
+        return (*(fixed(n.size) for n in indices[:-1]), *x[k:])
+    return (*(op.part(op.pickable(x[axis], axis)[line.positions]) for axis, line in enumerate(lines)), *x[k:])
+
+
+def repair_gather_nd(edit: Any, **_: Any) -> None:
+    edit.follow_grid(0, 1, lambda axis: edit.live_out(0, axis))
 
 
 def bound_gather_nd(site: Site) -> Facts | None:
@@ -82,7 +78,8 @@ def bound_gather_nd(site: Site) -> Facts | None:
 
 
 define(
-    "GatherND", couple=gather_nd, zero=first, bound=bound_gather_nd, apart=True, value=by_reference, traits=Trait.MOVES
+    "GatherND", couple=gather_nd, zero=first, repair=repair_gather_nd, bound=bound_gather_nd, apart=True,
+    value=by_reference, traits=Trait.MOVES,
 )  # fmt: skip
 
 

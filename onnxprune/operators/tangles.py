@@ -11,9 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.operators.labels import Axes, Labels, fixed, is_fixed
-
-Factor = tuple[int, ...]  # place among the factors of an axis, and among the factors of that factor, ...
+from onnxprune.operators.labels import Axes, Factor, Labels, fixed, is_fixed, line
 
 LARGEST_TANGLE = 1 << 22  # labels; beyond that the channels are frozen instead
 
@@ -160,7 +158,7 @@ def _tells_samples_apart(value: Value, tangle: Tangle, k: int) -> bool:
     if (origin := tangle.origin) is None:
         return False
     steps = np.arange(tangle.order.shape[k]) * origin.shape[origin.axis]
-    steps = steps.reshape([-1 if j == k else 1 for j in range(tangle.order.ndim)])
+    steps = steps.reshape(line(tangle.order.ndim, k))
     behind = all(d > tangle.dims[k] for d, x in enumerate(value.axes) if d not in tangle.dims and x.size > 1)
     return behind and bool((tangle.order == _across(tangle.order, k) + steps).all())
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from onnxprune.operators.labels import LabelError, Labels, fixed
+from onnxprune.operators.roles import Line
 
 
 class Numbers(Protocol):
@@ -29,6 +30,9 @@ class Numbers(Protocol):
 
     def centred(self, key: str) -> bool:
         """Whether a value, or what it is the square or size of, has its own mean subtracted from it somewhere."""
+
+    def grid(self, data: str, indices: str) -> list[Line] | None:
+        """Positions that a grid of indices names on the axes of a value; None where it is no grid."""
 
 
 @dataclass
@@ -88,6 +92,10 @@ class Told:
         if found is not None and None in found:
             raise LabelError(f"its input {self.names[k]!r} hangs on the sizes of the model's inputs")
         return None if found is None else [v for v in found if v is not None]
+
+    def grid_lines(self, data: int, indices: int) -> list[Line] | None:
+        """Positions on each axis of input `data` that the grid in input `indices` names; None where it is no grid."""
+        return self.arithmetic.grid(self.names[data], self.names[indices])
 
     def told(self, k: int, attribute: Any = None) -> list[int]:
         """Like `ints`, but they must not be left out.  Raises LabelError."""

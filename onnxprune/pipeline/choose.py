@@ -10,6 +10,7 @@ import onnx
 
 from onnxprune.budget import Budget, Costs, allocate, allocator_of
 from onnxprune.channels.dependencies import Dependencies, Group
+from onnxprune.channels.experts import UNASKED, experts
 from onnxprune.criteria.methods import Method
 from onnxprune.criteria.methods import method as find_method
 from onnxprune.criteria.msvfp import Msvfp
@@ -286,7 +287,7 @@ def whole_groups(deps: Dependencies, request: Request) -> dict[str, str]:
     if request.include:
         included = {name for p in request.include for name in _matching(deps, p, "include")}
         notes |= {g.name: "not included" for g in deps.groups if g.name not in included}
-    return notes
+    return {name: UNASKED for name in experts(deps) if name not in _ratios(deps, request)} | notes
 
 
 def _unfit(weights: Weights, group: Group) -> str | None:

@@ -27,7 +27,7 @@ def costs_of(deps: Dependencies, size: int) -> Costs:
         return fixed, tuple((int(g), int(n) / widths[g]) for g, n in zip(found, counts, strict=True) if g >= 0)
 
     def term(times: float, axes: Sequence[Labels]) -> Term:
-        return Term(times, tuple(axis(x) for x in axes))
+        return Term(times, tuple(axis(y) for x in axes for y in deps.factors(x)))
 
     macs = tuple(term(c.times, c.labels) for layer in deps.layers for c in layer.costs)
     first = {use.source: use for use in reversed(deps.uses)}

@@ -14,7 +14,7 @@ from onnxprune.pipeline.choose import Progress, silent
 from onnxprune.pipeline.costs import peak_activations
 from onnxprune.pipeline.layers import layer_rows
 from onnxprune.pipeline.limits import limited
-from onnxprune.pipeline.report import frozen_rows
+from onnxprune.pipeline.report import frozen_rows, untouched
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Run, start
 from onnxprune.pipeline.signature import takes, worded
@@ -60,7 +60,7 @@ def inspect(source: Any, *, progress: Progress = silent, **options: Any) -> Insp
         unknown=unknown_rows(deps),
         input_shapes=taken,
         warnings=tuple(map(worded, run.warnings)),
-        notes=tuple(map(worded, run.notes)),
+        notes=tuple(map(worded, (*run.notes, *untouched(deps)))),
         layers=layer_rows(deps, deps.nothing),
     )
 

@@ -43,6 +43,7 @@ def repeat_lossless(run: Run, plan: Plan) -> Choice:
 
 def _search(run: Run, stays: dict, multiple: int, share: float) -> Redundancy:
     analyse = partial(analysis_of, run.model, run.request, run.shapes)
+    stays = {g.name: range(len(g)) for g in run.deps.groups if run.deps.combines(g)} | stays
     with one_thread():
         found = redundancy(
             run.model.proto, run.deps, analyse=analyse, stays=stays, multiple=multiple, share=share,

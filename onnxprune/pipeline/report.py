@@ -19,6 +19,8 @@ from onnxprune.report.summary import Figures, FrozenRow, GroupRow, Report
 from onnxprune.runtime.specs import model_inputs
 from onnxprune.surgery.plan import Plan
 
+WORTH_THAWING = 0.5  # share of the MACs
+
 
 def make_report(
     run: Run, choice: Choice, plan: Plan, dead: np.ndarray, pruned: onnx.ModelProto, saved: SavedFile | None
@@ -50,7 +52,9 @@ def make_report(
         latency_note=measured.latency_note,
         input_shapes=run.shapes,
         warnings=tuple(map(worded, (*run.warnings, *(() if choice.stopped_by else missed(request, *figures))))),
-        notes=tuple(map(worded, (*run.notes, *unrounded(request, plan), *slower(*figures)))),
+        notes=tuple(
+            map(worded, (*run.notes, *unrounded(request, plan), *slower(*figures), *untouched(deps, request.lossless)))
+        ),
         seconds=dict(run.seconds),
         removed=choice.removed,
         approximated=tuple((run.full or deps).nodes[k].label for k in approximated),
@@ -82,6 +86,15 @@ def unrounded(request: Request, plan: Plan) -> tuple[str, ...]:
     return (f"no multiple of {step} is left of {len(odd)} groups, narrower ones above all, such as {first}",)
 
 
+def untouched(deps: Dependencies, lossless: bool = False) -> tuple[str, ...]:
+    """That `--thaw` would cut more, where statistics over channels keep most of the network whole."""
+    share, nodes = deps.kept_by_statistics()
+    if lossless or share < WORTH_THAWING:
+        return ()
+    what = f"hang on channels that {deps.nodes[nodes[0]]} and its like keep"
+    return (f"{share:.0%} of the MACs {what}; --thaw cuts these too, which approximates their statistics",)
+
+
 def slower(before: Figures, after: Figures) -> tuple[str, ...]:
     """What to try where fewer MACs did not take less time."""
     if before.latency is None or after.latency is None or after.macs >= before.macs or after.latency < before.latency:
@@ -94,6 +107,7 @@ def group_rows(deps: Dependencies, choice: Choice, plan: Plan) -> tuple[GroupRow
     return tuple(
         GroupRow(g.name, g.members, g.channels, len(g.keep), choice.asked.get(g.name), choice.notes.get(g.name, ""))
         for g in plan.groups
+        if g.channels > 1  # of a single one none can go
     )
 
 

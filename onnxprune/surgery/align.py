@@ -88,7 +88,7 @@ def aligned(model: onnx.ModelProto, alignment: Alignment) -> onnx.ModelProto:
 
 def alignment_of(model: onnx.ModelProto, deps: Dependencies) -> Alignment:
     """The order that brings faded filters of all groups of each grouped convolution together."""
-    if not any(not is_fixed(b.grid) for b in deps.balances):
+    if deps.products or not any(not is_fixed(b.grid) for b in deps.balances):
         return Alignment()
     apart = _apart(deps)
     moves, grouped = _Trades(model, deps, apart).found()

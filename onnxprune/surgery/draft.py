@@ -40,6 +40,11 @@ class Draft:
     def _find_box(self, key: str) -> tuple[np.ndarray, ...] | None:
         return self.deps.box(key, self.dead)
 
+    def numbers(self, index: int) -> dict[int, tuple[np.ndarray, ...]]:
+        """Live positions of the known arrays that a node takes, by input."""
+        arrays = self.deps.numbers.get(index, {})
+        return {k: tuple(self.deps.live(x, self.dead) for x in axes) for k, axes in arrays.items()}
+
     def touched(self, node: Node) -> bool:
         """Whether any value around a node loses positions, or is told by another number than before."""
         return any(key in self.restated for key in node.inputs) or any(
@@ -90,10 +95,11 @@ class Draft:
 
     def _sizes(self, node: Node) -> list[np.ndarray] | None:
         """What a Shape or Size node gives; None where it is not known."""
-        box = self.box(node.inputs[0])
-        if box is None:
+        box, array = self.box(node.inputs[0]), self.restated.get(node.inputs[0])
+        if box is None and array is None:
             return None
-        sizes, a = [int(m.sum()) for m in box], attributes_of(node.proto)
+        sizes = [int(m.sum()) for m in box or ()] if array is None else list(array.shape)
+        a = attributes_of(node.proto)
         told = math.prod(sizes) if node.proto.op_type == "Size" else sizes[a.get("start", 0) : a.get("end", len(sizes))]
         return [np.asarray(told, np.int64)]
 

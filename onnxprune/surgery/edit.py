@@ -1,7 +1,7 @@
 """What a repair sees of a node in the pruned model, and what it may change."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,10 @@ import onnx
 from onnx import helper
 
 from onnxprune.channels.dependencies import Node
+from onnxprune.channels.grids import grid_of
 from onnxprune.errors import ModelError
 from onnxprune.surgery.draft import Draft
+from onnxprune.surgery.grids import made_grid
 from onnxprune.surgery.retrace import divides, retraced, wanted_from
 
 LARGEST_SIZE = 1 << 31  # larger integers are no sizes: "to the end" is such a one
@@ -213,6 +215,27 @@ class Edit:
     def gather_input(self, k: int, axis: int, indices: np.ndarray) -> None:
         """Pick positions of an axis of input k, in a node of their own before this one."""
         self._first(k, "Gather", "picks", np.asarray(indices, np.int64), axis=axis)
+
+    def follow_grid(self, data: int, indices: int, picked: Callable[[int], np.ndarray]) -> None:
+        """Let a grid of indices (n1, n2, ..., k) name what is left of the first k axes of the data.
+
+        Args:
+            data, indices: inputs.
+            picked: live positions (positions,) among those that the grid names on an axis.
+        """
+        keys, at = self.source.inputs, self.draft.deps.arithmetic
+        lines = at.grid(keys[data], keys[indices])
+        cut = [axis for axis in range(len(lines or ())) if not (self.live_in(data, axis).all() and picked(axis).all())]
+        if lines is None or not (cut or keys[indices] in self.draft.restated):
+            return
+        now = [self.renumber(data, axis)[line.positions[picked(axis)]] for axis, line in enumerate(lines)]
+        if self.tensor(indices) is not None:
+            self.set_tensor(indices, grid_of(now))
+        else:
+            told = [None if line.whole else new for line, new in zip(lines, now, strict=True)]
+            nodes = made_grid(self.draft, self.source, self.node.input[data], told)
+            self.draft.before.setdefault(self.index, []).extend(nodes)
+            self.node.input[indices] = nodes[-1].output[0]
 
     def _first(self, k: int, op_type: str, what: str, operand: np.ndarray, **attributes: Any) -> None:
         draft, stem = self.draft, f"{self.source.label}.{k}.{what}"

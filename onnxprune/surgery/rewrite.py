@@ -125,10 +125,15 @@ def _rewire(
 
 
 def _keep_told(draft: Draft, index: int, proto: onnx.NodeProto) -> None:
-    """Sizes that a node computes with stay those of the original."""
+    """Sizes that a node computes with stay those of the original, and so do known arrays where their channels stay."""
     node = draft.deps.nodes[index]
+    numbers = draft.numbers(index)
     for k, key in enumerate(node.inputs):
-        if (index, k) in draft.deps.told and key in draft.restated:
+        if (live := numbers.get(k)) is not None:
+            if key in draft.restated or not all(m.all() for m in live):
+                array = cut_array(draft.deps.statics.constants[key], live)
+                proto.input[k] = draft.add_initializer(node.path, f"{node.label}.{k}", array)
+        elif (index, k) in draft.deps.told and key in draft.restated:
             original = draft.deps.statics.constants[key]
             name = retraced(draft, index, node, k)
             proto.input[k] = name or draft.add_initializer(node.path, f"{node.label}.{k}", original)
@@ -228,11 +233,13 @@ def _follow(
     fn = operator_of(proto).repair
     if fn is None or index in deps.unknown:  # all that an unknown node takes is whole
         return
+    if all(key in draft.restated for key in node.outputs):  # an array of sizes or indices: it follows by itself
+        return
     uses = deps.uses_at.get(index, ())
     cut_here = {u.input: versioned[index, u.input].live for u in uses if (index, u.input) in versioned}
     if not cut_here and not draft.touched(node):
         return
-    inputs = {u.input: tuple(np.ones(x.size, bool) for x in u.axes) for u in uses} | cut_here
+    inputs = {u.input: tuple(np.ones(x.size, bool) for x in u.axes) for u in uses} | cut_here | draft.numbers(index)
     attributes = {a.name: helper.get_attribute_value(a) for a in proto.attribute if a.type != a.GRAPH}
     try:
         fn(Edit(draft, index, node, proto, inputs), **attributes)

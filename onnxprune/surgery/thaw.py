@@ -62,7 +62,7 @@ def compute_on_live(draft: Draft, index: int, proto: onnx.NodeProto, *, whole: b
         whole: gather and spread all positions.
     """
     deps, node = draft.deps, draft.deps.nodes[index]
-    uses = {u.input: u.axes for u in deps.uses if u.node == index}
+    uses = {u.input: u.axes for u in deps.uses if u.node == index} | dict(deps.numbers.get(index, {}))
     before, after = draft.before.setdefault(index, []), draft.after.setdefault(index, [])
     for k, key in enumerate(node.inputs):
         box = tuple(deps.live(x, draft.dead) for x in uses[k]) if k in uses else draft.box(key) if key else None

@@ -93,7 +93,11 @@ class Finder:
             return False
         source = self.deps.sources[use.source]
         real = source.dtype in FLOATS or use.source in self.network.scaled
-        return real and source.kind != "fill" and not source.path
+        return real and source.kind != "fill" and not source.path and not self.is_bank(use)
+
+    def is_bank(self, use: Use) -> bool:
+        """Whether the elements of a tensor are those of filters that are mixed or generated from it."""
+        return any(len(self.deps.factors(labels)) > 1 for labels in use.axes)
 
     def stored(self, k: int, place: int) -> tuple[Use, View] | None:
         """The tensor of the file behind an input, and how node k sees it; None where it is computed otherwise."""
@@ -122,6 +126,8 @@ class Finder:
                 return "it has no weights of its own"
             return f"its weights are computed by {self.network.nodes[maker].op_type}"
         use, view = found
+        if self.is_bank(use):
+            return "filters are made of its weights"
         if not self.alone(use):
             return "its weights serve other layers too, or are no floats"
         if attributes.get("transA", 0):

@@ -1,0 +1,92 @@
+"""Other factors and whole groups, where what an operator prefers to cut leaves a weight whole.
+
+An axis that is split into heads and their width can lose either; a grouped convolution can lose a share of every group
+or whole groups.  Heads and shares come first.  Where they leave channels that all live and die together, or weights
+that the other factor alone could shorten (the single key and value of multi-query attention, arXiv:1911.02150), the
+other ways are tried too, and the one with the fewest parameters once half of every group is gone is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxprune.channels.dependencies import Dependencies
+from onnxprune.operators.labels import Choices, Kind, Labels
+from onnxprune.operators.roles import Role
+
+if TYPE_CHECKING:
+    from onnxprune.channels.walk import Walk
+
+LARGEST_SEARCH = 16  # analyses; what is alike is chosen alike, so that a network of many blocks takes no more
+Found = tuple["Walk", Dependencies]
+
+
+def finest(analysed: Callable[[Choices], Found]) -> Dependencies:
+    """The analysis whose choices leave the fewest parameters at half of every group.
+
+    Args:
+        analysed: the walk over the network with these choices, and its conclusions.
+    """
+    walk, best = analysed(Choices())
+    left, tried = _half(best), {str(Choices())}
+    while len(tried) < LARGEST_SEARCH:
+        new = next((c for c in _others(walk, best) if str(c) not in tried), None)
+        if new is None:
+            break
+        tried.add(str(new))
+        other, deps = analysed(new)
+        if (count := _half(deps)) < left:
+            walk, best, left = other, deps, count
+    return best
+
+
+def _half(deps: Dependencies) -> float:
+    """Parameters that are left when half of every group is gone; odd groups count as rounded up and as rounded down."""
+    halves = ({g.name: np.arange(max(1, (len(g) + k) // 2)) for g in deps.groups} for k in (0, 1))
+    return float(np.mean([deps.params(deps.dead(kept)) for kept in halves]))
+
+
+def _others(walk: Walk, deps: Dependencies) -> Iterator[Choices]:
+    """Choices that differ for the splits and convolutions of one kind around weights that cannot be cut."""
+    chosen, kinds = walk.coupling.chosen, dict[str, list[int]]()
+    splits = walk.coupling.splits
+    wanted = {root for root, (_, labels) in splits.items() if _coarse(deps, labels, min(labels.shape))}
+    for root in sorted(wanted | _behind(walk, deps)):
+        factors, labels = splits[root]
+        kinds.setdefault(str((factors, labels.shape)), []).append(root)
+    for roots in kinds.values():
+        for factor in splits[roots[0]][0]:
+            if any(walk.coupling.carriers[root] != factor for root in roots):
+                yield replace(chosen, carriers={**chosen.carriers, **dict.fromkeys(roots, factor)})
+    grouped: dict[tuple[int, ...], set[int]] = {}
+    for balance in walk.balances:
+        if _coarse(deps, balance.grid, balance.grid.shape[1]):
+            grouped.setdefault(balance.grid.shape, set()).add(balance.node)
+    for nodes in grouped.values():
+        yield replace(chosen, whole=chosen.whole | nodes)
+
+
+def _coarse(deps: Dependencies, labels: Labels, size: int) -> bool:
+    """Whether these labels make no more than half as many units as they could along an axis of this size."""
+    return 2 * np.unique(deps.component[labels]).size <= size
+
+
+def _behind(walk: Walk, deps: Dependencies) -> set[int]:
+    """Nodes that split an axis of which a factor that does not carry keeps weights whole."""
+    position = {key: k for k, node in enumerate(walk.nodes) for key in node.outputs if key}
+    layers = {use.node for use in walk.uses if any((deps.roles[x] & (Role.WRITE | Role.READ)).any() for x in use.axes)}
+    causes = [deps.ties.freezer(int(use.axes[axis][0])) for use, axis, _ in deps.frozen_writers()]
+    todo = [cause.node for cause in causes if cause is not None and (not cause.why or cause.kind is not Kind.PLAIN)]
+    found, seen = set[int](), set[int]()
+    while todo:
+        if (index := todo.pop()) in seen or index < 0:
+            continue
+        seen.add(index)
+        if index in walk.coupling.splits:
+            found.add(index)
+        todo += [position[key] for key in walk.nodes[index].inputs if key in position and position[key] not in layers]
+    return found
