@@ -65,8 +65,11 @@ def tune(
     require_torch()
     from onnxprune.pipeline import training_data
     from onnxprune.training.job import Job, train
+    from onnxprune.training.loop import INTERRUPTED
     from onnxprune.training.places import places
 
+    if any(earlier.outcome.ended == INTERRUPTED for earlier in run.trainings):
+        return pruned  # Ctrl-C has ended all training of this run, and the cuts go on
     with run.stage("train"):
         run.progress("reading the samples", 0, 0)
         shapes, least = original.deps.statics.shapes, least or EPOCH
