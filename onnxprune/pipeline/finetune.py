@@ -105,8 +105,8 @@ def finetune(
     """
     require_torch()
     request = Request.of(options, "finetune", ratio=0.0, compensate="none", finetune=options.get("epochs", EPOCHS))
-    files = {"data": request.data, "test_data": request.test_data, "train_data": request.train_data, "pruned": pruned}
-    check_paths(source, {out(): output}, {**files, "plan": plan}, force=request.force)
+    files = {name: getattr(request, name) for name in ("data", "test_data", "train_data")}
+    check_paths(source, {out(): output}, {**files, "pruned": pruned, "plan": plan}, force=request.force)
     known = plan if plan is None or isinstance(plan, Plan) else Plan.load(Path(plan))
     small = load(pruned)
     with limited(request, source):

@@ -20,7 +20,7 @@ from onnxprune.training import require_torch
 from onnxprune.training.recipe import Recipe
 
 if TYPE_CHECKING:
-    from onnxprune.training.job import Trained
+    from onnxprune.training.job import Job, Trained
 
 BETWEEN = 0.5  # share of the training that lies between cuts, where there are several
 EPOCH = 4096  # samples of an epoch at least, where that is no more work than `WORK`
@@ -63,29 +63,40 @@ def tune(
         FileError: the state to resume from cannot be read or written.
     """
     require_torch()
-    from onnxprune.pipeline import training_data
-    from onnxprune.training.job import Job, train
-    from onnxprune.training.places import places
+    from onnxprune.training.job import train
+    from onnxprune.training.loop import INTERRUPTED
 
+    if any(earlier.outcome.ended == INTERRUPTED for earlier in run.trainings):
+        return pruned  # Ctrl-C has ended all training of this run, and the cuts go on
     with run.stage("train"):
         run.progress("reading the samples", 0, 0)
-        shapes, least = original.deps.statics.shapes, least or EPOCH
-        load, held, what = (
-            training_data.drawn(original.model, shapes, run.request, least)
-            if data is None
-            else training_data.given(data, recipe.seed)
-        )
-        dead = original.deps.nothing if original.kept is None else original.deps.dead(original.kept)
-        least = max(1, min(least, int(WORK / max(1, original.deps.macs(dead)))))
-        job = Job(
-            original.model, pruned, places(original.deps, dead, pruned), load, held, recipe, least,
-            run.request.threads or usable_cpus(), fixed, run.progress,
-        )  # fmt: skip
+        job, what = _job(run, original, pruned, recipe, fixed, data, least or EPOCH)
         done = train(job)
     run.trainings.append(done)
-    run.notes += _notes(done, what, len(held))
+    run.notes += _notes(done, what, len(job.held))
     run.warnings += _warnings(done)
     return done.model
+
+
+def _job(
+    run: Run, original: Original, pruned: onnx.ModelProto, recipe: Recipe, fixed: Collection[str],
+    data: Dataset | None, least: int,
+) -> tuple[Job, str]:  # fmt: skip
+    """What is to be trained, and on what in words."""
+    from onnxprune.pipeline import training_data
+    from onnxprune.training.job import Job
+    from onnxprune.training.places import places
+
+    deps = original.deps
+    if data is None:
+        load, held, what = training_data.drawn(original.model, deps.statics.shapes, run.request, least)
+    else:
+        load, held, what = training_data.given(data, recipe.seed)
+    dead = deps.nothing if original.kept is None else deps.dead(original.kept)
+    fewest = max(1, min(least, int(WORK / max(1, deps.macs(dead)))))
+    threads = run.request.threads or usable_cpus()
+    found = places(deps, dead, pruned)
+    return Job(original.model, pruned, found, load, held, recipe, fewest, threads, fixed, run.progress), what
 
 
 def finetuned(run: Run, kept: Mapping[str, np.ndarray]) -> None:

@@ -22,6 +22,7 @@ from onnxprune.training.samples import Samples
 from onnxprune.training.teacher import Teacher, tensors
 
 AT_ONCE = 64  # held-out samples that are run together
+INTERRUPTED = "interrupted"  # by Ctrl-C
 RECENT = 50  # steps whose mean loss is told
 
 Progress = Callable[[str, int, int], None]  # what is done, how far, of how much
@@ -98,7 +99,7 @@ class Training:
             while self.epoch < self.recipe.epochs and self._done() < 1 and not ended:
                 ended = self._epoch()
         except KeyboardInterrupt:
-            ended = "interrupted"
+            ended = INTERRUPTED
             if self.before < math.inf:
                 self._judge()
         with torch.no_grad():
