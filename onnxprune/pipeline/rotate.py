@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import ModelError
@@ -34,14 +33,9 @@ NOT_EQUAL = "the rotated network is not the original"
 class Rotatable:
     """A network as it is before it is rotated, and the widths of it that can be."""
 
-    model: onnx.ModelProto
-    deps: Dependencies
+    graph: Graph
     sites: tuple[Site, ...]
     heads: str  # how attention is cut
-
-    @property
-    def graph(self) -> Graph:
-        return Graph(self.model, self.deps)
 
 
 def rotatable(run: Run) -> Rotatable:
@@ -51,16 +45,22 @@ def rotatable(run: Run) -> Rotatable:
     layers can lose whole heads that cannot lose such a share, or not in a basis of their own.
     """
     whole = run.request.heads != "dims"
-    streams = stream_sites(Graph(run.model.proto, run.deps))
-    found = Rotatable(run.model.proto, run.deps, tuple(streams), run.request.heads)
-    if whole and run.request.heads != "auto":
+    graph = Graph(run.model.proto, run.deps)
+    found = Rotatable(graph, tuple(stream_sites(graph)), run.request.heads)
+    if whole and (run.request.heads != "auto" or not _multiplies_values(run.deps)):
         return found
     deps = analysis_of(run.model, run.request.changed(heads="dims"), run.shapes) if whole else run.deps
     graph = Graph(run.model.proto, deps)
     heads = attention_sites(graph)
     if not heads or (whole and not _covered(run.deps, deps, {s.group for s in heads})):
         return found
-    return Rotatable(run.model.proto, deps, (*heads, *stream_sites(graph)), "dims")
+    return Rotatable(graph, (*heads, *stream_sites(graph)), "dims")
+
+
+def _multiplies_values(deps: Dependencies) -> bool:
+    """Whether there is a product without weights, as every attention that is written out has."""
+    products = (node for node in deps.nodes if node.proto.op_type == "MatMul")
+    return any(not any(key in deps.sources for key in node.inputs) for node in products)
 
 
 def _covered(whole: Dependencies, dims: Dependencies, turned: Collection[str]) -> bool:
@@ -79,7 +79,7 @@ def rotate(run: Run, lab: Lab) -> Lab:
     if request.method != "obs" or not needs_samples(request.compensate) or request.steps:
         return lab
     found = rotatable(run)
-    left = whole_groups(found.deps, request) if found.sites else {}
+    left = whole_groups(found.graph.deps, request) if found.sites else {}
     sites = [s for s in found.sites if s.group not in left]
     if not sites:
         return lab
@@ -104,10 +104,10 @@ def rotate(run: Run, lab: Lab) -> Lab:
 def turn(run: Run, found: Rotatable, rotation: Rotation) -> bool:
     """Go on with the rotated model, if it gives what the original gives."""
     model = rotated(found.graph, found.sites, rotation)
-    if run.request.verify and not prove(found.model, model, run.stimuli()).passed:
+    if run.request.verify and not prove(found.graph.model, model, run.stimuli()).passed:
         run.warnings.append(f"nothing was rotated: {NOT_EQUAL} up to rounding")
         return False
-    run.own = run.own or found.model
+    run.own = run.own or found.graph.model
     run.upright, run.rotation = found, rotation
     run.request = run.request.changed(heads=found.heads)
     run.model = replace(run.model, proto=model)
@@ -139,8 +139,8 @@ def repeat(run: Run, rotation: Rotation) -> Proof | None:
         return None
     found = rotatable(run)
     model = rotated(found.graph, found.sites, rotation)
-    proof = prove(found.model, model, run.stimuli()).require(NOT_EQUAL) if run.request.verify else None
-    run.own = run.own or found.model
+    proof = prove(found.graph.model, model, run.stimuli()).require(NOT_EQUAL) if run.request.verify else None
+    run.own = run.own or found.graph.model
     run.rotation, run.model = rotation, replace(run.model, proto=model)
     run.deps = analysis_of(run.model, run.request, run.shapes)
     return proof

@@ -95,17 +95,9 @@ def _contexts(graph: Graph, makers: Sequence[Maker]) -> Iterator[Site]:
             rows = np.vectorize(where.__getitem__, otypes=[np.int64])(end.heads)
             axis = 1 if attributes.get("transB", 0) else 0
             places = [*_placed(maker, end.heads, True), Place(use.source, axis, rows, False)]
-            site = _grouped(graph, places, (end.mixed,), None, None, _has_bias(graph, end.node))
+            site = _grouped(graph, places, (end.mixed,), None, None, graph.holds_bias(end.node))
             if site is not None:
                 yield site
-
-
-def _has_bias(graph: Graph, k: int) -> bool:
-    """Whether what is lost in the mean can go into a bias."""
-    node = graph.deps.nodes[k]
-    after = graph.takers.get(node.outputs[0], [])
-    added = len(after) == 1 and graph.deps.nodes[after[0][0]].proto.op_type == "Add"
-    return node.proto.op_type == "Gemm" or (added and graph.use(after[0][0], 1 - after[0][1]) is not None)
 
 
 def _placed(maker: Maker, heads: Array, along: bool) -> list[Place]:

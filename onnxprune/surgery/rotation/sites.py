@@ -86,6 +86,7 @@ class Site:
     made: where the width is seen as it is made.
     read: where it is seen as it is read, if by another value, the keys of an attention; else it is by weights.
     still: axis of `read` along which a constant makes no difference, that of the tokens under a softmax.
+    centred: whether every layer that reads it holds a bias, for what is lost in the mean.
     """
 
     group: str
@@ -157,6 +158,13 @@ class Graph:
         source = self.deps.sources[found.source]
         fits = source.dtype in FLOATS and source.kind != "fill" and not source.path and found.source in self.tensors
         return found if fits else None
+
+    def holds_bias(self, k: int) -> bool:
+        """Whether a layer has, or may get, a bias that takes over what is lost in the mean."""
+        node = self.deps.nodes[k]
+        after = self.takers.get(node.outputs[0], [])
+        added = len(after) == 1 and self.deps.nodes[after[0][0]].proto.op_type == "Add"
+        return node.proto.op_type != "MatMul" or (added and self.use(after[0][0], 1 - after[0][1]) is not None)
 
     def read(self, key: str) -> Array:
         """The elements of a tensor of the file."""

@@ -63,6 +63,7 @@ class _Stream:
     making: list[tuple[str, int, str]] = field(default_factory=list)  # (tensor, axis, value that it is part of)
     taking: list[tuple[str, int, str]] = field(default_factory=list)
     values: dict[str, Array] = field(default_factory=dict)  # tensors that take other elements
+    biased: bool = True  # all layers that take the channels in
     shifts: list[tuple[str, Array, str]] = field(default_factory=list)  # (tensor, constant as it is, value)
 
     def __post_init__(self) -> None:
@@ -221,6 +222,7 @@ class _Stream:
             if (self.channel[self.graph.deps.component[labels]] >= 0).any():
                 makes = axis == output
                 (self.making if makes else self.taking).append((weight.source, axis, y if makes else x))
+                self.biased &= makes or self.graph.holds_bias(k)
         if (y in self.axes) != any(v == y and s == weight.source for s, _, v in self.making):
             raise Bent
         if len(node.inputs) > 2 and node.inputs[2] and (bias := self.own(k, 2)) is not None:
@@ -240,7 +242,7 @@ class _Stream:
         seen = dict.fromkeys(value for _, _, value in self.taking)
         sensors = tuple(Sensor(v, self.axes[v][0], None, 1, np.argsort(self.axes[v][1]), factors[v]) for v in seen)
         channels = np.arange(len(self.group))
-        return Site(self.group.name, channels, tuple(places), sensors, values=self.values)
+        return Site(self.group.name, channels, tuple(places), sensors, centred=self.biased, values=self.values)
 
     def _place(self, key: str, axis: int, factor: Array, along: bool) -> Place:
         return Place(key, axis, self.positions(key, axis), along, 1 / factor if along else factor)
