@@ -7,7 +7,7 @@ With H = Xᵀ(XXᵀ + λ)⁻¹X that error is (t − tH)ᵢ / (1 − Hᵢᵢ), s
 import numpy as np
 
 FEW = 2  # rows per feature from which on the ridge hardly matters
-MOST = 2048  # rows of which an eigen-decomposition takes about a second
+MOST = 1024  # rows of which an eigen-decomposition takes less than a second
 LEAST_BELOW = 0.1  # where rows are fewer than features: with less, every row fits itself, and the formula is void
 GRID = tuple(float(r) for r in np.geomspace(1e-3, 10, 9))  # in units of the mean variance of the features
 
