@@ -26,6 +26,7 @@ from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.search import thin_layer_by_layer
 from onnxprune.pipeline.sensitivity import measured_curves, modelled_curves
 from onnxprune.pipeline.trials import Lab
+from onnxprune.report.summary import Search
 from onnxprune.surgery.recovery.curves import Curve
 
 __all__ = ["Choice", "Chooser", "Progress", "choose", "names_of", "silent"]
@@ -41,6 +42,7 @@ class Choice:
 
     trained: the whole network with the weights that a search has trained on the way; None where none were.
     removed: channels by the reason for which they could go, under a lossless budget.
+    search: how a limit was searched, where one was.
     remarks: how the choice came about, for the report.
     """
 
@@ -52,6 +54,7 @@ class Choice:
     trained: onnx.ModelProto | None = None
     remarks: tuple[str, ...] = ()
     removed: Mapping[str, int] = field(default_factory=dict)
+    search: Search | None = None
 
 
 def choose(
@@ -75,7 +78,8 @@ def choose(
     Raises:
         UsageError: a pattern matches nothing, the method cannot do what is asked, or lacks the data that it needs.
     """
-    return Chooser(deps, weights, request, size, progress, lab).choose(request.target_share())
+    target = next(((t.cost, t.share) for t in request.target or () if t.share is not None), None)
+    return Chooser(deps, weights, request, size, progress, lab).choose(target)
 
 
 @dataclass

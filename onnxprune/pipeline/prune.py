@@ -17,6 +17,7 @@ from onnxprune.errors import CheckFailed, UsageError
 from onnxprune.model import save
 from onnxprune.model.external import ExternalStyle
 from onnxprune.model.write import size_of
+from onnxprune.pipeline.budgets import Meter, within
 from onnxprune.pipeline.choose import Choice, Chooser, Progress, silent
 from onnxprune.pipeline.drop import largest_choice
 from onnxprune.pipeline.examine import examine
@@ -30,8 +31,6 @@ from onnxprune.pipeline.report import make_report
 from onnxprune.pipeline.request import Request, given_budgets
 from onnxprune.pipeline.run import Run, analysis_of, start
 from onnxprune.pipeline.signature import takes
-from onnxprune.pipeline.size import sized_choice
-from onnxprune.pipeline.speed import fast_choice
 from onnxprune.pipeline.trials import Lab
 from onnxprune.report.summary import Report
 from onnxprune.surgery.binding import bound
@@ -123,12 +122,11 @@ def _choose(run: Run) -> Choice:
 
 def _within(run: Run, chooser: Chooser) -> Choice:
     """The choice that the budget allows."""
-    target = run.request.target_share()
     if run.request.max_drop is not None:
         return _largest(run, chooser)
-    if target and target[0] == "size":
-        return sized_choice(chooser, target[1], partial(_written_bytes, run))
-    return fast_choice(run, chooser) if target and target[0] == "latency" else chooser.choose(target)
+    if run.request.target is not None:
+        return within(Meter(run, chooser, partial(_written_bytes, run)), run.request.target)
+    return chooser.choose(None)
 
 
 def _largest(run: Run, chooser: Chooser) -> Choice:

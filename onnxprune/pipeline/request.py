@@ -58,19 +58,12 @@ class Request(Writing, Running, Reading, Judging, Channels, Budget):
         """The options of one of the parts, as keywords."""
         return {name: getattr(self, name) for name in options_of(kind)}
 
-    def target_share(self) -> tuple[str, float] | None:
-        """(cost, share to keep)."""
-        if self.target is None:
-            return None
-        cost, _, share = self.target.partition("=")
-        return cost, float(share)
-
     def told(self) -> dict[str, Any]:
         """Options that decide which channels stay, as JSON values, for the plan."""
-        names = [o.name for o in options_of(Request).values() if o.plan and not (self.lossless and o.name in SETTLED)]
-        values = {name: getattr(self, name) for name in names}
-        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-        return {k: v for k, v in plain.items() if v is not False and v not in (None, [], {})}
+        rows = [o for o in options_of(Request).values() if o.plan and not (self.lossless and o.name in SETTLED)]
+        given = [(o, v) for o in rows if (v := getattr(self, o.name)) is not None and v is not False]
+        plain = {o.name: o.kind.plain(v) for o, v in given}
+        return {name: value for name, value in plain.items() if value not in ([], {})}
 
     def _put(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
