@@ -219,7 +219,7 @@ def prune(
     output: str | os.PathLike[str] | None = None,
     *,
     ratio: float | str | None = None,
-    target: str | None = None,
+    target: str | Sequence[str] | None = None,
     threshold: float | str | None = None,
     max_drop: float | str | None = None,
     lossless: bool = False,
@@ -275,8 +275,9 @@ def prune(
         progress: called with (what is done, how far, of how much; 0 of 0 where that is not known).
         ratio: Share of each group's channels to remove, below 1; 0.5 and 50% are the same.  Where
             groups lose different shares, the share of all their channels together.
-        target: Share of a cost to keep: macs=0.5, params=0.5, size=0.5, latency=0.5; latency is
-            measured here.
+        target: What to keep of a cost, as a share or an amount: macs=0.5, macs=50M, params=1M,
+            size=250KB, activations=64KiB (the peak), latency=5ms (measured here).  With several, all
+            hold.
         threshold: Remove only what is at least this similar to something that stays, from -1 to 1.
         max_drop: Search for the largest cut that lowers the first metric by at most this: 1% or 0.01 is
             one point.  Needs data or test_data.

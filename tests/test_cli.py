@@ -26,7 +26,8 @@ from onnxprune.runtime.session import make_session
 
 def test_every_option_reaches_the_request() -> None:
     words = (
-        "in.onnx out.onnx --target MACS=50% --ratio-for a=b*=0.25 --ratio-for c=10% --max-ratio 0.8 --round-to 8 "
+        "in.onnx out.onnx --target MACS=50% --target size=250KB --ratio-for a=b*=0.25 --ratio-for c=10% "
+        "--max-ratio 0.8 --round-to 8 "
         "--method ncc --method-option linkage=complete --allocation global --compensate ridge --exclude x --exclude y "
         "--include z --heads dims --seed 3 --data d.npz --test-data t.npz --metric top1 --metric snr --mean 0.5 "
         "--std 0.25 --resize 256 --layout nhwc --limit 10 "
@@ -36,7 +37,7 @@ def test_every_option_reaches_the_request() -> None:
     given = cli.commands["prune"].make_context("prune", words.split()).params
     told = {k: v for k, v in given.items() if k not in ("source", "output")}
     assert Request.of(request_options(told)) == Request(
-        target="macs=0.5",
+        target=("macs=0.5", "size=250KB"),
         ratio_for={"a=b*": 0.25, "c": 0.1},
         max_ratio=0.8,
         round_to=8,

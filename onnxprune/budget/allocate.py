@@ -10,7 +10,6 @@ from onnxprune.budget.order import ALLOCATORS, Allocator, Choices, Losses, Step
 from onnxprune.errors import UsageError
 
 KINDS = ("macs", "params", "size")
-TARGETS = (*KINDS, "latency")  # the last one is measured, and met by a search over the MACs
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Budget:
             if value is not None and not 0 <= value < 1:
                 raise UsageError(f"{name} is the share of channels to remove, at least 0 and below 1, not {value}")
         if self.target is not None and self.target[0] not in (*KINDS, CHANNELS):
-            raise UsageError(f"a target is one of {', '.join(k + '=' for k in TARGETS)}, not {self.target[0]!r}")
+            raise UsageError(f"a target is one of {', '.join(k + '=' for k in KINDS)}, not {self.target[0]!r}")
         if self.target is not None and not 0 < self.target[1] <= 1:
             raise UsageError(f"a target is the share to keep, above 0 and at most 1, not {self.target[1]}")
         if not 0 <= self.max_ratio <= 1:

@@ -15,5 +15,4 @@ METHODS = (
     "obs",
     "random",
 )  # `onnxprune.criteria.METHODS`
-TARGETS = ("macs", "params", "size", "latency")  # `onnxprune.budget.allocate`
 SHARES = ("top1", "top5", "agreement")  # metrics from 0 to 1, of which a drop is a share

@@ -27,8 +27,8 @@ from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.search import thin_layer_by_layer
 from onnxprune.pipeline.sensitivity import curves, with_readers_solved
 from onnxprune.pipeline.trials import Lab
-from onnxprune.report.search import Search
 from onnxprune.report.sensitivity import Sensitivity
+from onnxprune.report.summary import Search
 from onnxprune.surgery.recovery.curves import Curve
 
 __all__ = ["Choice", "Chooser", "Progress", "choose", "names_of", "silent"]
@@ -80,7 +80,8 @@ def choose(
     Raises:
         UsageError: a pattern matches nothing, the method cannot do what is asked, or lacks the data that it needs.
     """
-    return Chooser(deps, weights, request, size, progress, lab).choose(request.target_share())
+    target = next(((t.cost, t.share) for t in request.target or () if t.share is not None), None)
+    return Chooser(deps, weights, request, size, progress, lab).choose(target)
 
 
 @dataclass
@@ -227,8 +228,7 @@ class Chooser:
             else:
                 self.sensitivity = curves(self.lab, self.weights, free, self.select, self.ranking, self.progress)
                 self._losses = self.sensitivity.losses()
-        whole = {g.name: np.zeros(len(g) + 1) for g in self.deps.groups}
-        return {**whole, **self._losses}
+        return {g.name: np.zeros(len(g) + 1) for g in self.deps.groups} | {**self._losses}
 
     def _by_search(self, target: tuple[str, float] | None) -> Choice:
         if self.request.allocation != "uniform":

@@ -10,7 +10,7 @@ import numpy as np
 from onnxprune.errors import CheckFailed
 from onnxprune.pipeline.choose import Choice, Chooser
 from onnxprune.pipeline.trials import Kept, Trials
-from onnxprune.report.search import Probe, Search
+from onnxprune.report.summary import Probe, Search
 from onnxprune.runtime.accuracy import Metric
 
 KIND = "macs"  # the cost whose share is searched
@@ -34,7 +34,7 @@ def largest_cut(evaluate: Callable[[float], float], least: float, limit: float, 
     while high - low > resolution:
         middle = (low + high) / 2
         figure = evaluate(middle)
-        probes.append(Probe(middle, figure, figure >= limit))
+        probes.append(Probe(middle, (figure,), figure >= limit))
         low, high = (low, middle) if probes[-1].holds else (middle, high)
     return probes
 
@@ -72,11 +72,12 @@ def largest_choice(chooser: Chooser, figure: Callable[[Kept, Metric], float] | N
         smallest = max(probes, key=lambda p: p.share)
         raise CheckFailed(
             f"even {1 - smallest.share:.1%} fewer {KIND} cost more than max_drop allows: {metric.name} falls from "
-            f"{_text(metric, before)} to {_text(metric, smallest.figure)}; nothing was written"
+            f"{_text(metric, before)} to {_text(metric, *smallest.figures)}; nothing was written"
         )
     choice = found[min(holding)]
-    search = Search(KIND, metric.name, metric.unit, before, before - drop, True, tuple(probes))
-    return replace(choice, search=search, remarks=(*choice.remarks, told(probes, metric, before, drop)))
+    limits = (f"{metric.name} >= {before - drop:.6g}",)
+    search = Search(KIND, (metric.name,), limits, tuple(probes), (before - drop,), min(holding))
+    return replace(choice, remarks=(*choice.remarks, told(probes, metric, before, drop)), search=search)
 
 
 def least_share(chooser: Chooser) -> float:
@@ -87,7 +88,7 @@ def least_share(chooser: Chooser) -> float:
 
 def told(probes: Sequence[Probe], metric: Metric, before: float, drop: float) -> str:
     """The search in one line."""
-    steps = ", ".join(f"{p.share:.1%} → {_text(metric, p.figure)} {'✓' if p.holds else '✗'}" for p in probes)
+    steps = ", ".join(f"{p.share:.1%} → {_text(metric, *p.figures)} {'✓' if p.holds else '✗'}" for p in probes)
     limit = _text(metric, before - drop)
     return f"search for the largest cut with {metric.name} ≥ {limit} (before: {_text(metric, before)}): {steps}"
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from onnxprune.pipeline.targets import UNITS, Limit, amount_of
+
 
 class Unfit(ValueError):
     """A value that an option cannot have; its text is a hint to put behind the refusal, or nothing."""
@@ -43,6 +45,10 @@ class Kind:
     def typed(self, text: str) -> Any:
         """The value of one word of the command line; raises likewise."""
         return self.read(text)
+
+    def plain(self, value: Any) -> Any:
+        """The value in JSON's own types."""
+        return list(value) if isinstance(value, tuple) else value
 
     def gathered(self, values: Sequence[Any]) -> Any:
         """What Python would be given in the place of an option that was repeated."""
@@ -175,22 +181,38 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Target(Kind):
-    """The share of a cost to keep, as macs=0.5."""
+class Targets(Kind):
+    """What may be left of costs, each as a share or an amount: macs=0.5, size=250KB."""
 
-    costs: tuple[str, ...]
+    accepts: ClassVar[Any] = str | Sequence[str]
+    words = f"{', '.join(f'{c}=' for c in UNITS)} and what to keep, like macs=0.5, size=250KB or latency=5ms"
+    many = True
 
-    accepts: ClassVar[Any] = str
-
-    @property
-    def words(self) -> str:
-        return f"one of {', '.join(f'{c}=' for c in self.costs)} and the share to keep, like macs=0.5"
-
-    def read(self, given: Any) -> str:
-        cost, mark, share = str(given).partition("=")
-        if not mark or (name := cost.strip().lower()) not in self.costs:
+    def read(self, given: Any) -> tuple[Limit, ...]:
+        limits = tuple(map(self.limit, [given] if isinstance(given, (str, Limit)) else given))
+        if not limits or len({limit.cost for limit in limits}) < len(limits):
             raise Unfit
-        return f"{name}={Share().read(share):.12g}"
+        return limits
+
+    def typed(self, text: str) -> Limit:
+        return self.limit(text)
+
+    def limit(self, given: Any) -> Limit:
+        """One of them."""
+        if isinstance(given, Limit):
+            return given
+        name, mark, left = str(given).partition("=")
+        if not mark or (cost := name.strip().lower()) not in UNITS:
+            raise Unfit
+        amount = amount_of(cost, left)
+        share = Share().read(left) if amount is None else None
+        if not (share or amount):
+            raise Unfit
+        return Limit(cost, share, amount, f"{cost}={left.strip() if share is None else f'{share:.12g}'}")
+
+    def plain(self, value: Any) -> Any:
+        texts = [str(limit) for limit in value]
+        return texts[0] if len(texts) == 1 else texts
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from onnxprune.errors import CheckFailed, UsageError
 from onnxprune.model import save
 from onnxprune.model.external import ExternalStyle
 from onnxprune.model.write import size_of
+from onnxprune.pipeline.budgets import Meter, within
 from onnxprune.pipeline.choose import Choice, Chooser, Progress, silent
 from onnxprune.pipeline.drop import largest_choice
 from onnxprune.pipeline.examine import examine
@@ -29,8 +30,6 @@ from onnxprune.pipeline.rotate import rotate, settle
 from onnxprune.pipeline.run import Run, analysis_of, start
 from onnxprune.pipeline.sign import sign
 from onnxprune.pipeline.signature import takes
-from onnxprune.pipeline.size import sized_choice
-from onnxprune.pipeline.speed import fast_choice
 from onnxprune.pipeline.steps import in_steps
 from onnxprune.pipeline.trials import Lab
 from onnxprune.pipeline.tune import finetuned, short_training
@@ -140,12 +139,11 @@ def _cut_once(run: Run) -> Choice:
 
 def _within(run: Run, chooser: Chooser) -> Choice:
     """The choice that the budget allows."""
-    target = run.request.target_share()
     if run.request.max_drop is not None:
         return _largest(run, chooser)
-    if target and target[0] == "size":
-        return sized_choice(chooser, target[1], partial(_written_bytes, run))
-    return fast_choice(run, chooser) if target and target[0] == "latency" else chooser.choose(target)
+    if run.request.target is not None:
+        return within(Meter(run, chooser, partial(_written_bytes, run)), run.request.target)
+    return chooser.choose(None)
 
 
 def _largest(run: Run, chooser: Chooser) -> Choice:

@@ -9,6 +9,7 @@ import onnx
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.channels.parameters import INTEGERS
 from onnxprune.model.write import SavedFile
+from onnxprune.pipeline.budgets import COSTS
 from onnxprune.pipeline.choose import Choice
 from onnxprune.pipeline.costs import peak_activations
 from onnxprune.pipeline.layers import layer_rows
@@ -67,13 +68,16 @@ def make_report(
 
 
 def missed(request: Request, before: Figures, after: Figures) -> tuple[str, ...]:
-    """That more is left of a cost than was asked, where it is."""
-    kind, share = request.target_share() or ("", 1.0)
-    figures = {"macs": "macs", "params": "params", "size": "bytes"}
-    if kind not in figures:
-        return ()
-    whole, left = (getattr(f, figures[kind]) for f in (before, after))
-    return (f"{kind} end at {left / whole:.2%}, more than the {share:.2%} asked for",) if left > share * whole else ()
+    """What is left of costs of which more is left than was asked; of latencies the search tells."""
+    told = []
+    for limit in request.target or ():
+        cost = COSTS[limit.cost]
+        whole, left = getattr(before, cost.figure), getattr(after, cost.figure)
+        if limit.cost != "latency" and left > limit.most(whole):
+            what = f"{left / whole:.2%}" if limit.share is not None else cost.shown(left)
+            asked = f"{limit.share:.2%}" if limit.share is not None else cost.shown(limit.most(whole))
+            told.append(f"{limit.cost} end at {what}, more than the {asked} asked for")
+    return tuple(told)
 
 
 def unrounded(request: Request, plan: Plan) -> tuple[str, ...]:
@@ -131,7 +135,7 @@ def _asked(run: Run, choice: Choice) -> str:
         return "remove only what cannot change the output"
     together = request.allocation != "uniform" or request.method == "msvfp"
     if request.target is not None:
-        what = f"keep {request.target}"
+        what = f"keep {' and '.join(map(str, request.target))}"
     elif request.threshold is not None:
         what = f"remove what is at least {request.threshold:g} similar to what stays"
     elif request.max_drop is not None:
@@ -153,12 +157,12 @@ def _got(before: Figures, after: Figures, plan: Plan, request: Request) -> str:
     left = {
         "channels": (sum(len(g.keep) for g in plan.groups), width, "of the channels that can be cut"),
         "size": (after.bytes, before.bytes, "of the file"),
+        "activations": (after.activations or 0, before.activations or 0, "of the peak activations"),
         "params": (after.params, before.params, "of the parameters"),
         "macs": (after.macs, before.macs, "of the MACs"),
     }
-    target = request.target_share()
-    asked = target[0] if target and target[0] in left else "channels" if request.ratio is not None else "macs"
-    order = dict.fromkeys((asked, "macs", "params"))
+    asked = [limit.cost for limit in request.target or () if limit.cost in left]
+    order = dict.fromkeys((*asked, *(["channels"] if request.ratio is not None else []), "macs", "params"))
     parts = [f"{a / b:.1%} {what}" if b else f"all {what}" for a, b, what in (left[k] for k in order)]
     return f"{', '.join(parts[:-1])} and {parts[-1]} left"
 

@@ -61,21 +61,14 @@ class Request(Writing, Running, Training, Reading, Judging, Channels, Budget):
         """The options of one of the parts, as keywords."""
         return {name: getattr(self, name) for name in options_of(kind)}
 
-    def target_share(self) -> tuple[str, float] | None:
-        """(cost, share to keep)."""
-        if self.target is None:
-            return None
-        cost, _, share = self.target.partition("=")
-        return cost, float(share)
-
     def told(self) -> dict[str, Any]:
         """Options that decide which channels stay, as JSON values, for the plan."""
-        names = [o.name for o in options_of(Request).values() if o.plan and not (self.lossless and o.name in SETTLED)]
-        values = {name: getattr(self, name) for name in names}
+        rows = [o for o in options_of(Request).values() if o.plan and not (self.lossless and o.name in SETTLED)]
+        given = [(o, v) for o in rows if (v := getattr(self, o.name)) is not None and v is not False]
+        plain = {o.name: o.kind.plain(v) for o, v in given}
         if self.heads == "auto":  # nothing was rotated that would ask for another way
-            values["heads"] = "whole"
-        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-        return {k: v for k, v in plain.items() if v is not False and v not in (None, [], {})}
+            plain["heads"] = "whole"
+        return {name: value for name, value in plain.items() if value not in ([], {})}
 
     def _put(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -139,8 +132,8 @@ class Request(Writing, Running, Training, Reading, Judging, Channels, Budget):
         for name in ("minutes", "lr"):
             if getattr(self, name) == 0:
                 raise UsageError(f"{spelled(name)} wants a number above 0")
-        kind, _ = self.target_share() or ("", 1.0)
-        if self.steps and self.ratio is None and kind not in ("macs", "params"):
+        costs = {limit.cost for limit in self.target or ()}
+        if self.steps and self.ratio is None and not (costs and costs <= {"macs", "params"}):
             raise UsageError(
                 f"{spelled('steps')} goes with {spelled('ratio', 0.5)}, {spelled('target', 'macs=0.5')} or "
                 f"{spelled('target', 'params=0.5')}"

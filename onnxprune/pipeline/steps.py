@@ -9,10 +9,12 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
+from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import ModelError, UsageError, spelled
 from onnxprune.pipeline.choose import Choice
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Run, analysis_of, start
+from onnxprune.pipeline.targets import Limit
 from onnxprune.pipeline.tune import BETWEEN, Original, recipe_of, tune
 from onnxprune.surgery.align import Alignment
 from onnxprune.surgery.copying import tensors_of
@@ -36,7 +38,7 @@ def in_steps(run: Run, cut_once: Cut) -> Choice:
     kept: dict[str, np.ndarray] = {}
     inner, choice = run, Choice({}, {}, {})
     for k in range(number):
-        inner.request = step_request(request, k, _left(run, kept))
+        inner.request = step_request(request, k, run.deps, kept)
         choice = cut_once(inner)
         kept = composed(run, kept, choice.kept)
         model = inner.base or inner.model.proto
@@ -55,17 +57,25 @@ def in_steps(run: Run, cut_once: Cut) -> Choice:
     return replace(choice, kept=kept)
 
 
-def step_request(request: Request, k: int, left: float) -> Request:
+def step_request(request: Request, k: int, deps: Dependencies, kept: Mapping[str, np.ndarray]) -> Request:
     """What the k-th cut is asked for: an equal factor of what is left each time, and in the end the target.
 
     Args:
-        left: share of the target's cost, or of the channels, that earlier cuts have left.
+        deps: of the original.
+        kept: what earlier cuts have left of its groups.
     """
     done = (k + 1) / (request.steps or 1)
     if request.ratio is not None:
-        return request.changed(ratio=max(0.0, 1 - (1 - request.ratio) ** done / left))
-    kind, share = request.target_share() or ("", 1.0)
-    return request.changed(target=f"{kind}={min(1.0, share**done / left):.6f}")
+        return request.changed(ratio=max(0.0, 1 - (1 - request.ratio) ** done / _width_left(deps, kept)))
+    return request.changed(target=tuple(_part_of(limit, done, deps, kept) for limit in request.target or ()))
+
+
+def _part_of(limit: Limit, done: float, deps: Dependencies, kept: Mapping[str, np.ndarray]) -> Limit:
+    """A limit on what is left now that goes a part of the way, as powers go, to one on the original."""
+    cost = {"macs": deps.macs, "params": deps.params}[limit.cost]
+    total = max(1, cost())
+    share = min(1.0, (limit.most(total) / total) ** done / (cost(deps.dead(kept)) / total))
+    return Limit(limit.cost, share, None, f"{limit.cost}={share:.6g}")
 
 
 def composed(run: Run, before: Mapping[str, np.ndarray], now: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -79,15 +89,9 @@ def composed(run: Run, before: Mapping[str, np.ndarray], now: Mapping[str, np.nd
     return found
 
 
-def _left(run: Run, kept: Mapping[str, np.ndarray]) -> float:
-    """Share of what the budget is about that is left."""
-    kind, _ = run.request.target_share() or ("", 1.0)
-    dead = run.deps.dead(kept)
-    if kind == "macs":
-        return run.deps.macs(dead) / max(1, run.deps.macs())
-    if kind == "params":
-        return run.deps.params(dead) / max(1, run.deps.params())
-    groups = [g for g in run.deps.groups if g.name in kept]
+def _width_left(deps: Dependencies, kept: Mapping[str, np.ndarray]) -> float:
+    """Share of the channels that is left of the groups that were cut."""
+    groups = [g for g in deps.groups if g.name in kept]
     width = sum(map(len, groups))
     return sum(len(kept[g.name]) for g in groups) / width if width else 1.0
 

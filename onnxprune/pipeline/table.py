@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from onnxprune.pipeline.choices import ALLOCATIONS, COMPENSATIONS, METHODS, TARGETS
+from onnxprune.pipeline.choices import ALLOCATIONS, COMPENSATIONS, METHODS
 from onnxprune.pipeline.declare import option
 from onnxprune.pipeline.kinds import (
     Amount,
@@ -22,11 +22,12 @@ from onnxprune.pipeline.kinds import (
     Shapes,
     Share,
     Switch,
-    Target,
+    Targets,
     Whole,
     Word,
     Words,
 )
+from onnxprune.pipeline.targets import Limit
 from onnxprune.training.recipe import BATCH, EPOCHS, RATE
 
 BUDGET, WHICH, DATA = "How much to remove", "Which channels", "Data and accuracy"
@@ -58,10 +59,11 @@ class Budget:
         "shares, the share of all their channels together.",
         RATIO, BUDGET, PRUNES, metavar="R", plan=True,
     )  # fmt: skip
-    target: str | None = option(
+    target: Sequence[Limit] | None = option(
         None,
-        f"Share of a cost to keep: {', '.join(f'{k}=0.5' for k in TARGETS)}; latency is measured here.",
-        Target(TARGETS), BUDGET, PRUNES, metavar="COST=SHARE", plan=True,
+        "What to keep of a cost, as a share or an amount: macs=0.5, macs=50M, params=1M, size=250KB, activations=64KiB "
+        "(the peak), latency=5ms (measured here).  With several, all hold.",
+        Targets(), BUDGET, PRUNES, metavar="COST=LEFT", plan=True,
     )  # fmt: skip
     threshold: float | None = option(
         None,

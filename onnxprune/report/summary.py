@@ -78,6 +78,28 @@ class DriftRow:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """One trial of a search: the share of the cost that was left, the figures there, and whether all limits hold."""
+
+    share: float
+    figures: tuple[float, ...]
+    holds: bool
+
+
+@dataclass(frozen=True)
+class Search:
+    """How the share of a cost was searched: the figures that it went by, their limits, and all trials in order.
+
+    Latencies are in seconds, sizes in bytes, metrics in their own units.
+    """
+
+    cost: str
+    figures: tuple[str, ...]
+    limits: tuple[str, ...]
+    probes: tuple[Probe, ...]
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What is known of the accuracy, in one line.
 

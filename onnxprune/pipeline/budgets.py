@@ -1,0 +1,166 @@
+"""The largest network that meets the user's targets: a row for each cost, and one search for what cannot be planned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from onnxprune.pipeline.choose import Choice, Chooser
+from onnxprune.pipeline.costs import peak_activations
+from onnxprune.pipeline.drop import KIND, least_share
+from onnxprune.pipeline.run import Run
+from onnxprune.pipeline.size import sized_choice
+from onnxprune.pipeline.speed import timed
+from onnxprune.pipeline.targets import Limit
+from onnxprune.report import words
+from onnxprune.report.summary import Probe, Search
+
+Pair = tuple[float, float]  # what a cost is, before and after
+
+
+@dataclass(frozen=True)
+class Meter:
+    """What it takes to tell what a choice leaves of any cost; `weigh` gives the bytes of its file."""
+
+    run: Run
+    chooser: Chooser
+    weigh: Callable[[Choice], int]
+
+    def left(self, limit: Limit, choice: Choice) -> Pair:
+        """The cost of a limit, before and after."""
+        return COSTS[limit.cost].measure(self, limit, choice)
+
+    def holds(self, limit: Limit, choice: Choice) -> bool:
+        before, after = self.left(limit, choice)
+        return after <= limit.most(before) * (1 + 1e-12)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One cost.
+
+    measure: what it is before and after a choice.
+    choose: the largest choice within a limit on it alone.
+    shown: an amount in words.
+    figure: the field of `report.summary.Figures` that holds it.
+    resolution: of the share of the MACs, at which a search ends.
+    """
+
+    measure: Callable[[Meter, Limit, Choice], Pair]
+    choose: Callable[[Meter, Limit], Choice]
+    shown: Callable[[float], str]
+    figure: str
+    resolution: float = 0.01
+
+
+def within(meter: Meter, limits: Sequence[Limit]) -> Choice:
+    """The choice that leaves most within all limits; where even the smallest network exceeds one, that network.
+
+    What is the largest choice for one limit and meets the others, too, is the outcome; else the MACs are searched.
+    """
+    alone = [COSTS[limit.cost].choose(meter, limit) for limit in limits]
+    fit = [c for c in alone if not c.stopped_by and all(meter.holds(limit, c) for limit in limits)]
+    if fit or len(limits) == 1:
+        deps = meter.run.deps
+        return max(fit or alone, key=lambda choice: deps.macs(deps.dead(choice.kept)))
+    return searched(meter, *limits)
+
+
+def searched(meter: Meter, *limits: Limit) -> Choice:
+    """The choice of most MACs within the limits, found by bisecting their share."""
+    found: dict[float, Choice] = {}
+    probes: list[Probe] = []
+    befores: list[float] = []
+
+    def holds(share: float) -> bool:
+        meter.run.progress(f"trying {share:.1%} of the {KIND}", len(found), 0)
+        found[share] = meter.chooser.choose((KIND, share))
+        pairs = [meter.left(limit, found[share]) for limit in limits]
+        befores[:] = [before for before, _ in pairs]
+        kept = all(after <= limit.most(before) for limit, (before, after) in zip(limits, pairs, strict=True))
+        probes.append(Probe(share, tuple(after for _, after in pairs), kept))
+        return kept
+
+    least = low = least_share(meter.chooser)
+    high, resolution = 1.0, max(COSTS[limit.cost].resolution for limit in limits)
+    stopped = ""
+    if holds(1.0):
+        low = 1.0
+    while high - low > resolution:
+        middle = (low + high) / 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    if low == least and not holds(least):
+        stopped = _short(limits, probes[-1], befores)
+    choice = found[least if stopped else low]
+    search = Search(KIND, tuple(limit.cost for limit in limits), tuple(map(str, limits)), tuple(probes))
+    return replace(choice, stopped_by=stopped, remarks=(*choice.remarks, told(search)), search=search)
+
+
+def _short(limits: Sequence[Limit], smallest: Probe, befores: Sequence[float]) -> str:
+    """Which limit even the smallest network exceeds."""
+    for limit, before, after in zip(limits, befores, smallest.figures, strict=True):
+        if after > limit.most(before):
+            what = COSTS[limit.cost].shown(after) if limit.share is None else f"{after / before:.1%} of the original"
+            return f"{limit.cost} ends at {what}: nothing more can be cut"
+    raise AssertionError("a network that meets all limits is no failure")
+
+
+def told(search: Search) -> str:
+    """A search in one line."""
+    steps = ", ".join(f"{p.share:.1%} → {_shown(search, p)} {'✓' if p.holds else '✗'}" for p in search.probes)
+    return f"search for the most {search.cost} with {' and '.join(search.limits)}: {steps}"
+
+
+def _shown(search: Search, probe: Probe) -> str:
+    return " and ".join(COSTS[cost].shown(f) for cost, f in zip(search.figures, probe.figures, strict=True))
+
+
+def _planned(meter: Meter, limit: Limit) -> Choice:
+    share = limit.most(total := meter.chooser.costs.total(limit.cost)) / total
+    return meter.chooser.choose((limit.cost, min(1.0, share)))
+
+
+def _sized(meter: Meter, limit: Limit) -> Choice:
+    size = meter.chooser.size
+    return sized_choice(meter.chooser, min(1.0, limit.most(size) / size), meter.weigh)
+
+
+def _macs(meter: Meter, limit: Limit, choice: Choice) -> Pair:
+    deps = meter.run.deps
+    return deps.macs(), deps.macs(deps.dead(choice.kept))
+
+
+def _params(meter: Meter, limit: Limit, choice: Choice) -> Pair:
+    deps = meter.run.deps
+    return deps.params(), deps.params(deps.dead(choice.kept))
+
+
+def _activations(meter: Meter, limit: Limit, choice: Choice) -> Pair:
+    deps = meter.run.deps
+    return peak_activations(deps, deps.nothing), peak_activations(deps, deps.dead(choice.kept))
+
+
+def _bytes(meter: Meter, limit: Limit, choice: Choice) -> Pair:
+    return meter.run.model.size, meter.weigh(choice)
+
+
+def _latency(meter: Meter, limit: Limit, choice: Choice) -> Pair:
+    before, after = timed(meter.run, choice)
+    return (before.median, after.median) if limit.share is None else (before.low, after.low)
+
+
+def _whole(number: float) -> str:
+    return words.count(round(number))
+
+
+def _size(number: float) -> str:
+    return words.size(round(number))
+
+
+COSTS: Mapping[str, Cost] = {
+    "macs": Cost(_macs, _planned, _whole, "macs"),
+    "params": Cost(_params, _planned, _whole, "params"),
+    "size": Cost(_bytes, _sized, _size, "bytes"),
+    "activations": Cost(_activations, searched, _size, "activations"),
+    "latency": Cost(_latency, searched, words.duration, "latency", resolution=0.02),
+}

@@ -1,0 +1,116 @@
+"""Targets as shares and as amounts in the user's units, one or several: what they mean, and that they hold."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_runs import DIGITS, MIXED, Runner
+
+import onnxprune
+from onnxprune.errors import CheckFailed, UsageError
+from onnxprune.pipeline.request import Request
+
+READ = {
+    "macs=0.5": ("macs", 0.5, None),
+    "MACS = 50%": ("macs", 0.5, None),
+    "macs=50M": ("macs", None, 50e6),
+    "params=1M": ("params", None, 1e6),
+    "params=20000": ("params", None, 20000),
+    "params=0.05k": ("params", None, 50),
+    "size=250KB": ("size", None, 250e3),
+    "size=1.5MiB": ("size", None, 1.5 * 2**20),
+    "activations=64KiB": ("activations", None, 65536),
+    "latency=5ms": ("latency", None, 5e-3),
+    "latency=800us": ("latency", None, 8e-4),
+    "latency=0.6": ("latency", 0.6, None),
+}
+
+
+@pytest.mark.parametrize("text", READ)
+def test_a_target_is_a_share_or_an_amount(text: str) -> None:
+    (limit,) = Request(target=text).target or ()
+    cost, share, amount = READ[text]
+    assert (limit.cost, limit.share) == (cost, share)
+    assert limit.amount == pytest.approx(amount)
+    assert Request(target=str(limit)).target == (limit,)
+    assert limit.most(1000.0) == pytest.approx(amount if share is None else 1000 * share)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "macs",
+        "flops=0.5",
+        "macs=",
+        "macs=50",
+        "size=0KB",
+        "macs=0",
+        "latency=5",
+        "latency=5KB",
+        "size=5ms",
+        "size=-1KB",
+    ],
+)
+def test_what_is_no_target_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="target wants macs=, params="):
+        Request(target=text)
+    with pytest.raises(UsageError, match="target wants"):
+        Request(target=["macs=0.5", "macs=0.4"])
+
+
+def test_a_plan_tells_targets_as_they_were_given() -> None:
+    assert Request(target="macs=50%").told()["target"] == "macs=0.5"
+    assert Request(target=["macs=0.5", "size=250KB"]).told()["target"] == ["macs=0.5", "size=250KB"]
+
+
+def cut(model: Path, target: Any, **options: Any) -> onnxprune.Report:
+    options = {"method": "l1", "allocation": "uniform", "compensate": "none", "measure": False, **options}
+    return onnxprune.prune(model, target=target, **options).report
+
+
+AMOUNTS = {
+    "macs=1M": ("macs", 1e6),
+    "params=60k": ("params", 60e3),
+    "size=300KB": ("bytes", 300e3),
+    "activations=12KiB": ("activations", 12 * 1024),
+}
+
+
+@pytest.mark.parametrize("target", AMOUNTS)
+def test_an_amount_is_held_and_nearly_used_up(target: str) -> None:
+    figure, most = AMOUNTS[target]
+    report = cut(DIGITS, target, round_to=1)
+    before, after = getattr(report.before, figure), getattr(report.after, figure)
+    assert 0.9 * most < after <= most < before
+    assert not report.warnings
+
+
+def test_an_amount_that_there_is_anyway_removes_nothing() -> None:
+    for target in ("macs=1G", "size=1GB", "activations=1GiB"):
+        assert not cut(DIGITS, target).changed
+
+
+def test_several_targets_hold_together() -> None:
+    targets = ["macs=0.6", "size=400KB", "activations=13KiB"]
+    report = cut(MIXED, targets, round_to=1)
+    assert report.after.macs <= 0.6 * report.before.macs
+    assert report.after.bytes <= 400e3
+    assert report.after.activations is not None
+    assert report.after.activations <= 13 * 1024
+    single = [cut(MIXED, target, round_to=1).after.macs for target in targets]
+    assert report.after.macs >= 0.95 * min(single)
+    assert "keep macs=0.6 and size=400KB and activations=13KiB" in report.asked
+
+
+def test_a_target_out_of_reach_is_named() -> None:
+    report = cut(DIGITS, ["macs=0.5", "activations=100b"])
+    assert any("activations ends at" in w or "activations end at" in w for w in report.warnings)
+    with pytest.raises(CheckFailed, match=r"activations ends at .* KiB: nothing more can be cut"):
+        cut(DIGITS, "activations=100b", strict=True)
+
+
+def test_targets_are_repeated_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--target", "macs=0.6", "--target", "size=400KB", "--compensate", "none", "--method", "l1", "--dry-run"]
+    found = Runner(capsys)(DIGITS, *words, "--no-measure", "--json").json
+    assert found["options"]["target"] == ["macs=0.6", "size=400KB"]
+    assert found["after"]["bytes"] <= 400e3
