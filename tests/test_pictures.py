@@ -15,16 +15,16 @@ from cli_runs import DIGITS, MIXED, SAMPLE, Runner
 from test_report import EVIL, EVIL_REPORT, REPORT
 
 import onnxprune
-from onnxprune.report import Report, words
+from onnxprune.report import Report, pictures, words
 from onnxprune.report.html import html, inspection_html
 from onnxprune.report.layers import LayerRow, totals
-from onnxprune.report.search import Probe, Search
 from onnxprune.report.sensitivity import Curve, Sensitivity
 from onnxprune.report.spreadsheet import csv_text
+from onnxprune.report.summary import Probe, Search
 from onnxprune.report.svg import Axis, bar
 
 LONG = "model/block/batch_normalization/FusedBatchNormV3;model/block/conv2d/BiasAdd/ReadVariableOp/resource" * 3
-PROBES = (Probe(0.55, 0.77, True), Probe(0.32, 0.71, False), Probe(0.44, 0.76, True))
+PROBES = (Probe(0.55, (0.77,), True), Probe(0.32, (0.71,), False), Probe(0.44, (0.76,), True))
 FULL = replace(
     REPORT,
     layers=(
@@ -32,7 +32,7 @@ FULL = replace(
         LayerRow(LONG, "Conv", ("conv2.weight",), 232, 232, 90_000, 45_000, 6_400, 3_200),
         LayerRow("/one/Conv", "Conv", (), 1, 1, 90, 45, 6, 3),
     ),
-    search=Search("macs", "top1", "share", 0.78, 0.75, True, PROBES),
+    search=Search("macs", ("top1",), ("top1 >= 0.75",), PROBES, (0.75,), 0.44),
     sensitivity=Sensitivity(
         tuple(Curve(f"g{k}", 8, (1, 4, 7), (0.001 * k, 0.01 * k, 0.1 * k)) for k in range(9)), "squared drift", 64
     ),
@@ -40,7 +40,7 @@ FULL = replace(
 HOSTILE = replace(
     EVIL_REPORT,
     layers=(LayerRow(EVIL, EVIL, (EVIL,), 8, 4, 10, 5, 10, 5),),
-    search=Search(EVIL, EVIL, EVIL, 1.0, math.nan, True, (Probe(0.5, math.inf, True),)),
+    search=Search(EVIL, (EVIL,), (EVIL,), (Probe(0.5, (math.inf,), True),), (math.nan,)),
     sensitivity=Sensitivity((Curve(EVIL, 8, (4,), (0.5,)), Curve(EVIL, 8, (4,), (math.nan,))), EVIL),
 )
 
@@ -91,12 +91,13 @@ def test_bars_are_on_one_scale() -> None:
 
 def test_a_search_shows_its_steps_and_what_was_taken() -> None:
     page = html(FULL)
-    assert FULL.search is not None
-    assert FULL.search.chosen == 0.44
     assert "step 3: 44.0% left, 76.00%, holds, taken" in page
     assert "step 2: 32.0% left, 71.00%, does not hold" in page
-    assert replace(FULL.search, least=False).chosen == 0.55
-    assert replace(FULL.search, probes=PROBES[1:2]).chosen is None
+    assert "limit 75.00%" in page
+    both = Search("macs", ("latency", "size"), ("latency=5ms", "size=250KB"), (Probe(0.5, (0.004, 2e5), True),))
+    page = pictures.search(both)
+    assert "4.00 ms, holds" in page
+    assert "195 KiB, holds" in page
 
 
 def test_curves_name_the_groups_that_lose_most() -> None:
@@ -170,7 +171,7 @@ def test_inspect_and_prune_write_pages(run: Runner, there: Path) -> None:
         "--report", "search.html", "--json",
     )  # fmt: skip
     assert shown.code == 0
-    assert shown.json["search"]["figure"] == "top1"
+    assert shown.json["search"]["figures"] == ["top1"]
     assert len(shown.json["search"]["probes"]) == 7
     assert shown.json["sensitivity"]["curves"]
     assert ", taken" in (there / "search.html").read_text("utf-8")

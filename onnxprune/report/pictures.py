@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable, Sequence
 
+from onnxprune.pipeline.choices import SHARES
 from onnxprune.report import words
 from onnxprune.report.layers import LayerRow, Total
 from onnxprune.report.page import Cell, folded, section, table
-from onnxprune.report.search import Search
 from onnxprune.report.sensitivity import Curve, Sensitivity
+from onnxprune.report.summary import Search
 from onnxprune.report.svg import MARKS, Axis, Plot, bar, legend, safe
 
 MANY = 24  # layers beyond which their table opens on a click
@@ -113,31 +114,46 @@ def sensitivity(found: Sensitivity) -> str:
 
 
 def search(found: Search) -> str:
-    """The steps of a search, as a picture and as a table."""
-
-    def figure(value: float) -> str:
-        return f"{value:.2%}" if found.unit == "share" else f"{value:.4g} {found.unit}".strip()
-
-    kind = COSTS.get(found.kind, found.kind)
-    values = [p.figure for p in found.probes] + [found.limit, found.before]
-    x = Axis(f"share of the {kind} that is left", 0.0, 1.05, "{:.0%}".format)
-    y = Axis.around(f"{found.figure} on the samples of the search" * found.least or found.figure, values, figure)
-    plot = Plot(x, y)
-    bound = f"{'at least' if found.least else 'at most'} {figure(found.limit)}"
-    shapes = [plot.level(found.limit, bound), plot.mark((1.0, found.before), 0, f"original: {figure(found.before)}")]
+    """The steps of a search, a picture for each figure that it went by, and all in a table."""
+    kind = COSTS.get(found.cost, found.cost)
+    plots = [_steps(found, k, kind) for k in range(len(found.figures))]
     rows = []
     for k, probe in enumerate(found.probes, 1):
+        numbers = [f"{k}", f"{probe.share:.1%}"]
+        numbers += [_figure(name, value) for name, value in zip(found.figures, probe.figures, strict=True)]
         verdict = "holds" if probe.holds else "does not hold"
-        chosen = probe.share == found.chosen
-        told = f"step {k}: {probe.share:.1%} left, {figure(probe.figure)}, {verdict}{', taken' * chosen}"
-        shapes.append(plot.mark((probe.share, probe.figure), 1 if probe.holds else 2, told, "chosen" * chosen))
-        numbers = (f"{k}", f"{probe.share:.1%}", safe(figure(probe.figure)))
-        rows.append([*(("n", n) for n in numbers), ("", verdict), ("", "taken" * chosen)])
-    title = f"The search for the least {kind} with {found.figure} {bound}"
-    if not found.least:
-        title = f"The search for the most {kind} with {found.figure} {bound}"
-    told = "none of them holds" if found.chosen is None else f"{found.chosen:.1%} was taken"
-    description = f"{words.plural(len(found.probes), 'step')} from {figure(found.before)} at 100%; {told}."
-    keys = legend([(0, "original"), (1, "holds"), (2, "does not hold")])
-    steps = table(["step", f"{kind} left", found.figure, "", ""], rows)
-    return section("Search", plot.drawn("search", title, description, shapes, keys) + steps)
+        taken = "taken" * (probe.share == found.chosen)
+        rows.append([*(("n", safe(n)) for n in numbers), ("", verdict), ("", taken)])
+    steps = table(["step", f"{kind} left", *found.figures, "", ""], rows)
+    keys = legend([(1, "holds"), (2, "does not hold")])
+    return section(
+        f"The search by {' and '.join(found.limits)}", f'{keys}<div class="plots">{"".join(plots)}</div>{steps}'
+    )
+
+
+def _steps(found: Search, number: int, kind: str) -> str:
+    """One figure by the share that was left, step by step."""
+    name, bounds = found.figures[number], found.bounds[number : number + 1]
+    values = [p.figures[number] for p in found.probes]
+    x = Axis(f"share of the {kind} that is left", 0.0, 1.05, "{:.0%}".format)
+    plot = Plot(x, Axis.around(name, [*values, *bounds], lambda v: _figure(name, v)))
+    shapes = [plot.level(bound, f"limit {_figure(name, bound)}") for bound in bounds]
+    for k, (probe, value) in enumerate(zip(found.probes, values, strict=True), 1):
+        taken = probe.share == found.chosen
+        verdict = f"{'holds' if probe.holds else 'does not hold'}{', taken' * taken}"
+        told = f"step {k}: {probe.share:.1%} left, {_figure(name, value)}, {verdict}"
+        shapes.append(plot.mark((probe.share, value), 1 if probe.holds else 2, told, "chosen" * taken))
+    told = "nothing was taken" if found.chosen is None else f"{found.chosen:.1%} was taken"
+    description = f"{words.plural(len(values), 'step')}; {told}."
+    return plot.drawn(f"search{number}", f"{name} against {kind}", description, shapes)
+
+
+def _figure(name: str, value: float) -> str:
+    """What a search went by, as people write it."""
+    if name == "latency":
+        return words.duration(value)
+    if name in ("size", "activations") and math.isfinite(value):
+        return words.size(round(value))
+    if name in COSTS:
+        return words.si(value)
+    return words.merit(value, "share") if name in SHARES else f"{value:.4g}"

@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from onnxprune.report.layers import LayerRow
-from onnxprune.report.search import Search
 from onnxprune.report.sensitivity import Sensitivity
 
 
@@ -91,12 +90,17 @@ class Search:
     """How the share of a cost was searched: the figures that it went by, their limits, and all trials in order.
 
     Latencies are in seconds, sizes in bytes, metrics in their own units.
+
+    bounds: the limits as numbers.
+    chosen: the share that was taken.
     """
 
     cost: str
     figures: tuple[str, ...]
     limits: tuple[str, ...]
     probes: tuple[Probe, ...]
+    bounds: tuple[float, ...] = ()
+    chosen: float | None = None
 
 
 @dataclass(frozen=True)
