@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from onnxprune.report.layers import LayerRow
+from onnxprune.report.sensitivity import Sensitivity
+
 
 @dataclass(frozen=True)
 class Figures:
@@ -87,12 +90,17 @@ class Search:
     """How the share of a cost was searched: the figures that it went by, their limits, and all trials in order.
 
     Latencies are in seconds, sizes in bytes, metrics in their own units.
+
+    bounds: the limits as numbers.
+    chosen: the share that was taken.
     """
 
     cost: str
     figures: tuple[str, ...]
     limits: tuple[str, ...]
     probes: tuple[Probe, ...]
+    bounds: tuple[float, ...] = ()
+    chosen: float | None = None
 
 
 @dataclass(frozen=True)
@@ -140,6 +148,9 @@ class Report:
     removed: Mapping[str, int] = field(default_factory=dict)  # channels by why they could go, in a lossless run
     approximated: tuple[str, ...] = ()  # nodes that take statistics over fewer channels than in the original
     sha256: Mapping[str, str] = field(default_factory=dict)
+    layers: tuple[LayerRow, ...] = ()
+    search: Search | None = None  # for the largest cut, under a limit on the drop or on the latency
+    sensitivity: Sensitivity | None = None  # that the budget was shared out by
 
     @property
     def verdict(self) -> Verdict:
