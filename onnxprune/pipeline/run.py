@@ -73,6 +73,7 @@ class Run:
     samples: Samples | None = None  # how many samples had which part
     judges: Sequence[Feed] = ()  # drawn samples that the repair has not seen, where it has drawn some
     metrics: tuple[Metric, ...] = ()  # the figures, the first of which a search goes by
+    timed: bool = True  # whether latency is measured where that is asked for: not beside other work
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
