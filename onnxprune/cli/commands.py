@@ -14,15 +14,15 @@ import click
 
 import onnxprune
 from onnxprune.cli.flags import options, request_options
-from onnxprune.cli.layout import Main, MainJob, Sectioned
+from onnxprune.cli.layout import HELP, Main, MainJob, Sectioned
 from onnxprune.cli.screen import Screen
+from onnxprune.cli.sweeping import sweep_command
 from onnxprune.errors import FileError, Incomplete, UsageError
 from onnxprune.pipeline.request import Request
 
 if TYPE_CHECKING:
     from onnxprune.pipeline.prune import Result
 
-HELP = {"help_option_names": ["-h", "--help"]}
 Given = dict[str, Any]
 
 
@@ -173,6 +173,9 @@ def sensitivity_command(context: click.Context, source: str, **given: Any) -> No
         found = sensitivity(source, progress=progress, **request_options(given))
     screen.give(found.to_json())
     screen.show(sensitivity_table(found))
+
+
+cli.add_command(sweep_command)
 
 
 @cli.command("methods", cls=Sectioned, context_settings=HELP)

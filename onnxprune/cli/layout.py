@@ -21,6 +21,7 @@ CODES = (
     ("5", "the model was written; its plan, its report or what is printed was not"),
     ("130", "interrupted"),
 )
+HELP = {"help_option_names": ["-h", "--help"]}
 COLUMN = 24  # width of what stands before the descriptions
 
 
