@@ -43,10 +43,11 @@ class Request:
     max_ratio: no group loses more than this share.
     ratio_for: share to remove by pattern (fnmatch) of node or weight names.
     exclude, include: patterns of groups that stay whole, or of the only ones that may be cut.
-    heads: "whole" removes whole attention heads, "dims" the same share of every head.
+    heads: "whole" removes whole attention heads, "dims" the same share of every head; where one of them would leave
+        weights whole, the other is done.
     thaw: cut channels that norms over channels (LayerNormalization and its kin), softmaxes or means over channels read
         as well.  Their statistics are then taken over the channels that stay, which is not what the original computes
-        with zeros there: an approximation, and the report names the nodes.
+        with zeros there: an approximation, and the report names the nodes.  Experts go where ratio_for names them only.
     data: samples in any form that `onnxprune.runtime.data` reads; mean, std, resize, layout and limit say how it is
         read.  Where they are fitted on (by the repair, or a method or allocation that looks at data), a quarter is held
         out for the figures.
