@@ -200,10 +200,11 @@ def inspect(
         source: path, bytes, `ModelProto` or `onnx_graphsurgeon.Graph`; never changed.
         progress: called with (what is done, how far, of how much; 0 of 0 where that is not known).
         heads: Attention loses whole heads, or the same dimensions of every head; auto: dims where
-            attention can be rotated before a repair, else whole.
+            attention can be rotated before a repair, else whole.  Where one would leave weights whole,
+            the other is done.
         thaw: Also cut channels that norms over channels (LayerNormalization and its kin) or other
             statistics read.  These are then taken over the channels that stay: an approximation, and
-            the report names the nodes.
+            the report names the nodes.  Experts go only where ratio_for names them.
         input_shapes: Sizes that the model leaves open, for running it: image:1x3x224x224.
         isolate: Run onnxruntime in a process of its own: a crash or a hang there is a failed check.
         max_memory: Refuse what would take more memory than this: 4GiB.
@@ -297,10 +298,11 @@ def prune(
         exclude: Leave these layers whole.
         include: Cut these layers only.
         heads: Attention loses whole heads, or the same dimensions of every head; auto: dims where
-            attention can be rotated before a repair, else whole.
+            attention can be rotated before a repair, else whole.  Where one would leave weights whole,
+            the other is done.
         thaw: Also cut channels that norms over channels (LayerNormalization and its kin) or other
             statistics read.  These are then taken over the channels that stay: an approximation, and
-            the report names the nodes.
+            the report names the nodes.  Experts go only where ratio_for names them.
         seed: Of everything that is drawn.
         data: Samples, with labels or without: .npz, .npy, a folder of .npz or of images (a sub-folder
             per class), input_*.pb, polygraphy JSON, or script.py[:load_data].  Where they are fitted
@@ -382,10 +384,11 @@ def sensitivity(
         exclude: Leave these layers whole.
         include: Cut these layers only.
         heads: Attention loses whole heads, or the same dimensions of every head; auto: dims where
-            attention can be rotated before a repair, else whole.
+            attention can be rotated before a repair, else whole.  Where one would leave weights whole,
+            the other is done.
         thaw: Also cut channels that norms over channels (LayerNormalization and its kin) or other
             statistics read.  These are then taken over the channels that stay: an approximation, and
-            the report names the nodes.
+            the report names the nodes.  Experts go only where ratio_for names them.
         seed: Of everything that is drawn.
         data: Samples, with labels or without: .npz, .npy, a folder of .npz or of images (a sub-folder
             per class), input_*.pb, polygraphy JSON, or script.py[:load_data].  Where they are fitted
@@ -480,10 +483,11 @@ def sweep(
         exclude: Leave these layers whole.
         include: Cut these layers only.
         heads: Attention loses whole heads, or the same dimensions of every head; auto: dims where
-            attention can be rotated before a repair, else whole.
+            attention can be rotated before a repair, else whole.  Where one would leave weights whole,
+            the other is done.
         thaw: Also cut channels that norms over channels (LayerNormalization and its kin) or other
             statistics read.  These are then taken over the channels that stay: an approximation, and
-            the report names the nodes.
+            the report names the nodes.  Experts go only where ratio_for names them.
         seed: Of everything that is drawn.
         data: Samples, with labels or without: .npz, .npy, a folder of .npz or of images (a sub-folder
             per class), input_*.pb, polygraphy JSON, or script.py[:load_data].  Where they are fitted

@@ -177,6 +177,12 @@ GRAPHS = {
         "  n = Softmax<axis=1>(r)  f = Reshape(n, u{1,12,4,4})  y = Conv(f, w3[5,12,1,1])",
         "w1 4: w1[0]×2 w2[0]×3 w3[1]×3",
     ),
+    "filters mixed from a bank": (
+        "a = Conv(x, w1[4,3,1,1])  p = ReduceMean<axes=[2,3],keepdims=0>(x)  m = MatMul(p, w2[3,24])"
+        "  f = Reshape(m, s{6,4,1,1})  b = Conv(a, f)  y = Conv(b, w3[5,6,1,1])",
+        "w1 4: w1[0] w2[1]×6",
+        "w2 6: w2[1]×4 w3[1]",
+    ),
     "mean of squares over channels": (
         "a = Conv(x, w1[8,3,1,1])  q = Mul(a, a)  r = ReduceSum(q, o{1})  b = Conv(r, w2[6,1,1,1])"
         "  y = Conv(b, w3[4,6,1,1])",

@@ -184,12 +184,8 @@ class Walk:
         else:
             out = self.apply(node, index, values, shapes)
         self.values.update(zip(filter(None, node.outputs), out, strict=True))
-        if (
-            has(proto, Trait.FILLS)
-            and (shape := next(iter(shapes), None)) is not None
-            and math.prod(shape) <= LARGEST_FILL
-            and node.inputs[0] in self.weights
-        ):
+        shape = shapes[0] if has(proto, Trait.FILLS) else None
+        if shape is not None and math.prod(shape) <= LARGEST_FILL and node.inputs[0] in self.weights:
             dtype = next(
                 (a.t.data_type for a in proto.attribute if a.name == "value" and a.HasField("t")),
                 onnx.TensorProto.FLOAT,

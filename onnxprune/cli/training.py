@@ -36,10 +36,10 @@ def finetune_command(
         )
     require_torch()
     from onnxprune.pipeline.finetune import finetune
-    from onnxprune.pipeline.paths import OUT, check_paths
+    from onnxprune.pipeline.paths import check_paths, out
     from onnxprune.report import files
 
-    written = {OUT: output, "--plan-out": given["plan_out"], "--resume": given["resume"]}
+    written = {out(): output, "--plan-out": given["plan_out"], "--resume": given["resume"]}
     read = {"--" + name.replace("_", "-"): given[name] for name in ("data", "test_data", "train_data", "metric")}
     check_paths(source, written, {**read, "PRUNED.onnx": pruned, "--plan": plan}, force=given["force"])
     with screen.progress() as progress:

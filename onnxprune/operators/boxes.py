@@ -25,6 +25,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from onnxprune.operators.banks import factored
 from onnxprune.operators.labels import (
     LARGEST_AXIS,
     Axes,
@@ -60,7 +61,7 @@ def settle(coupling: Coupling, value: Value, avoid: Collection[int] = (), heads:
     if tangle is None:
         return value.axes
     if (product := coupling.products.get(tangle.root)) is not None:
-        return _factored(coupling, value, product)
+        return factored(coupling, value, product)
     wide = [d for d in tangle.dims if value.axes[d].size > 1] or list(tangle.dims)
     free = [d for d in wide if d not in avoid] or wide
     if tangle.root in coupling.chosen.carriers:
@@ -88,20 +89,7 @@ def factor(coupling: Coupling, value: Value) -> Axes:
         return settle(coupling, value)
     parts = tuple(map(coupling.label, tangle.labels.shape))
     coupling.products[tangle.root] = product = Product(tangle.factors, tangle.labels, parts)
-    return _factored(coupling, value, product)
-
-
-def _factored(coupling: Coupling, value: Value, product: Product) -> Axes:
-    """The factors of a product, in the order in which the axes of a value have them."""
-    tangle = value.tangle
-    assert tangle is not None
-    if sorted(tangle.factors) == sorted(product.factors):
-        order = [product.factors.index(f) for f in tangle.factors]
-        if np.array_equal(tangle.labels, product.labels.transpose(order)):
-            parts = dict(zip(tangle.dims, (product.parts[k] for k in order), strict=True))
-            return tuple(parts.get(d, x) for d, x in enumerate(value.axes))
-    coupling.freeze(tangle.labels, why="splits it into other factors than its filters have")
-    return tuple(fixed(x.size) if d in tangle.dims else x for d, x in enumerate(value.axes))
+    return factored(coupling, value, product)
 
 
 def _related(factor: Factor, carrier: Factor | None) -> bool:

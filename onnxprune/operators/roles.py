@@ -54,8 +54,9 @@ class Scaling:
 class Line:
     """Positions that a grid of indices names on one axis."""
 
-    positions: Labels  # (positions,)
+    positions: Labels | None  # (positions,); None where the data says them
     whole: bool = False  # they are all positions of an axis whose length the model leaves open
+    source: str = ""  # key of the value that says them: no other axis of it has more than one position
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,11 @@ def scatter_nd(op: Op, x: Axes, indices: Axes, updates: Axes, **_: Any) -> Axes:
     if lines is None:
         op.freeze(*x[:k], *updates[: len(indices) - 1], why="scatters into it by computed indices")
     for axis, (labels, replaced, line) in enumerate(zip(x, updates, lines or (), strict=False)):
-        op.tie(op.pickable(labels, axis)[line.positions], replaced)
-        op.part(replaced)
+        if line.positions is None:
+            op.freeze(labels, replaced, why="scatters into it by computed indices")
+        else:
+            op.tie(op.pickable(labels, axis)[line.positions], replaced)
+            op.part(replaced)
     return x
 
 
@@ -60,7 +63,12 @@ def gather_nd(op: Op, x: Axes, indices: Axes, *, batch_dims: int = 0) -> Axes:
     if lines is None:
         op.freeze(*x[:k], why="picks positions of it")
         return (*(fixed(n.size) for n in indices[:-1]), *x[k:])
-    return (*(op.part(op.pickable(x[axis], axis)[line.positions]) for axis, line in enumerate(lines)), *x[k:])
+    op.freeze(*(x[axis] for axis, line in enumerate(lines) if line.positions is None), why="picks positions of it")
+    picked = (
+        fixed(indices[axis].size) if line.positions is None else op.part(op.pickable(x[axis], axis)[line.positions])
+        for axis, line in enumerate(lines)
+    )
+    return (*picked, *x[k:])
 
 
 def repair_gather_nd(edit: Any, **_: Any) -> None:

@@ -128,13 +128,14 @@ class Channels:
     heads: str = option(
         "auto",
         "Attention loses whole heads, or the same dimensions of every head; auto: dims where attention can be rotated "
-        "before a repair, else whole.",
+        "before a repair, else whole.  Where one would leave weights whole, the other is done.",
         Word(("auto", "whole", "dims")), WHICH, COUPLES, metavar="auto|whole|dims", plan=True,
     )  # fmt: skip
     thaw: bool = option(
         False,
         "Also cut channels that norms over channels (LayerNormalization and its kin) or other statistics read.  These "
-        "are then taken over the channels that stay: an approximation, and the report names the nodes.",
+        "are then taken over the channels that stay: an approximation, and the report names the nodes.  Experts go "
+        "only where {ratio_for} names them.",
         Switch(), WHICH, COUPLES, plan=True,
     )  # fmt: skip
     seed: int = option(0, "Of everything that is drawn.", Whole(0), WHICH, RUNS, metavar="N", plan=True)

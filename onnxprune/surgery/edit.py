@@ -228,14 +228,17 @@ class Edit:
         cut = [axis for axis in range(len(lines or ())) if not (self.live_in(data, axis).all() and picked(axis).all())]
         if lines is None or not (cut or keys[indices] in self.draft.restated):
             return
-        now = [self.renumber(data, axis)[line.positions[picked(axis)]] for axis, line in enumerate(lines)]
+        now = [
+            None if line.positions is None or line.whole else self.renumber(data, axis)[line.positions[picked(axis)]]
+            for axis, line in enumerate(lines)
+        ]
         if self.tensor(indices) is not None:
-            self.set_tensor(indices, grid_of(now))
-        else:
-            told = [None if line.whole else new for line, new in zip(lines, now, strict=True)]
-            nodes = made_grid(self.draft, self.source, self.node.input[data], told)
-            self.draft.before.setdefault(self.index, []).extend(nodes)
-            self.node.input[indices] = nodes[-1].output[0]
+            self.set_tensor(indices, grid_of([line for line in now if line is not None]))
+            return
+        told = [line.source.removeprefix(self.source.path) for line in lines]
+        nodes = made_grid(self.draft, self.source, self.node.input[data], now, told)
+        self.draft.before.setdefault(self.index, []).extend(nodes)
+        self.node.input[indices] = nodes[-1].output[0]
 
     def _first(self, k: int, op_type: str, what: str, operand: np.ndarray, **attributes: Any) -> None:
         draft, stem = self.draft, f"{self.source.label}.{k}.{what}"

@@ -10,14 +10,17 @@ from onnxprune.channels.dependencies import Node
 from onnxprune.surgery.draft import Draft
 
 
-def made_grid(draft: Draft, source: Node, data: str, lines: Sequence[np.ndarray | None]) -> list[onnx.NodeProto]:
+def made_grid(
+    draft: Draft, source: Node, data: str, lines: Sequence[np.ndarray | None], told: Sequence[str]
+) -> list[onnx.NodeProto]:
     """Nodes that sum up a grid of indices (n1, n2, ..., k) of one part for each axis; the last one gives it.
 
     Args:
         draft: takes the new names and tensors.
         source: the node that the indices are for.
         data: the name of what they pick from.
-        lines: positions on each of the k axes; None for all of an axis whose length the model leaves open.
+        lines: positions on each of the k axes; None where a value says them, and for all of an axis of open length.
+        told: names of the values that say positions, "" for none.
     """
     nodes: list[onnx.NodeProto] = []
 
@@ -26,7 +29,7 @@ def made_grid(draft: Draft, source: Node, data: str, lines: Sequence[np.ndarray 
 
     def add(kind: str, *inputs: str, **attributes: int) -> str:
         out = draft.fresh_name(f"{source.label}.{kind.lower()}.grid")
-        nodes.append(helper.make_node(kind, inputs, [out], **attributes))
+        nodes.append(helper.make_node(kind, inputs, [out], None, None, None, None, **attributes))
         return out
 
     count, parts = len(lines), list[str]()
@@ -36,9 +39,10 @@ def made_grid(draft: Draft, source: Node, data: str, lines: Sequence[np.ndarray 
         if line is not None:
             parts.append(constant(line.reshape(shape) * column))
             continue
-        length = add("Gather", add("Shape", data), constant(axis), axis=0)
-        positions = add("Range", constant(0), length, constant(1))
-        parts.append(add("Mul", add("Reshape", positions, constant(shape)), constant(column)))
+        if not (positions := told[axis]):
+            length = add("Gather", add("Shape", data), constant(axis), axis=0)
+            positions = add("Range", constant(0), length, constant(1))
+        parts.append(add("Mul", add("Reshape", positions, constant(np.array(shape))), constant(column)))
     grid = parts[0]
     for part in parts[1:]:
         grid = add("Add", grid, part)

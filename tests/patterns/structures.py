@@ -170,3 +170,19 @@ def generated_filters(net: Net, k: int) -> str:
     filters = net.op("Gemm", code, net.tensor(rows.reshape(-1, 4 * k), "w"), net.tensor(bias.ravel(), "w"), transB=1)
     filters = net.transpose(net.reshape(filters, c // groups, d, 1, 1), 1, 0, 2, 3)
     return net.head(net.relu(net.op("Conv", y, filters, group=groups)), d)
+
+
+@pattern("features scattered to places that the data says", "n", 9, run=(10, 9))
+def pillars(net: Net, k: int) -> str:
+    """PointPillars (arXiv:1812.05784): columns of a canvas are replaced, for all channels, as exporters write it."""
+    c = 8 * k
+    features = net.relu(net.linear("x", 9, c))
+    count = net.op("Slice", net.op("Shape", "x"), net.ints(0), net.ints(1))
+    first = net.op("Squeeze", net.op("Slice", "x", net.ints(0), net.ints(1), net.ints(1)), net.ints(1))
+    places = net.op("TopK", first, count, outputs=2, axis=0)[1]
+    size = net.op("Concat", net.ints(c), count, axis=0)
+    rows = net.op("Expand", net.tensor(np.arange(c).reshape(c, 1), "ints"), size)
+    columns = (net.op("Unsqueeze", x, net.ints(-1)) for x in (rows, net.op("Expand", places, size)))
+    canvas = net.tensor(np.zeros((c, 16), np.float32))
+    canvas = net.op("ScatterND", canvas, net.op("Concat", *columns, axis=-1), net.transpose(features, 1, 0))
+    return net.head(net.cbr(net.reshape(canvas, 1, c, 4, 4), c, 6 * k), 6 * k)

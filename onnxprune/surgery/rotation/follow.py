@@ -33,7 +33,7 @@ def _flatten(x: Sequence[Array], a: Mapping[str, Any]) -> Array:
 
 OUTPUTS = "outputs of the node"  # beside its attributes
 MOVES: dict[str, Callable[[Sequence[Array], Mapping[str, Any]], Any]] = {
-    **{n: OPERATORS[n].value for n in "Reshape Transpose Slice Gather Squeeze Unsqueeze Identity".split()},
+    **{n: f for n in "Reshape Transpose Slice Gather Squeeze Unsqueeze Identity".split() if (f := OPERATORS[n].value)},
     "Dropout": lambda x, _: x[0],
     "Split": _split,
     "Flatten": _flatten,
