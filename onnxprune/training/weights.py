@@ -170,7 +170,8 @@ def rewritten(model: onnx.ModelProto, values: dict[str, tuple[Weight, Tensor]]) 
 
 
 def _write(tensor: onnx.TensorProto, array: np.ndarray, like: onnx.TensorProto, name: str) -> None:
-    """Fill an empty tensor; packed types are packed again."""
+    """Fill an empty tensor; packed types are packed again, and what else the file says of it stays."""
     tensor.CopyFrom(numpy_helper.from_array(array, name))
-    if like.doc_string:
+    tensor.metadata_props.extend(like.metadata_props)
+    if like.HasField("doc_string"):
         tensor.doc_string = like.doc_string
