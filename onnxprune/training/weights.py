@@ -17,7 +17,7 @@ from onnxprune.channels.parameters import parameters
 from onnxprune.errors import ModelError
 from onnxprune.surgery.copying import Replaced, copy_model
 from onnxprune.surgery.tensors import read_tensor
-from onnxprune.training.operators.quantization import nearest
+from onnxprune.training.operators.quantization import quantised
 from onnxprune.training.operators.table import Scaling
 from onnxprune.training.program import Program, Step, computed, every, reached
 from onnxprune.training.values import FLOATS, RANGES, from_array, to_array
@@ -49,7 +49,7 @@ class Weight:
         if self.scaling is None:
             return parameter
         scale, zero = (s.to(parameter.device) for s in self.scaling)
-        return nearest(parameter / scale + zero, *RANGES[self.kind])
+        return quantised(parameter, scale, zero, RANGES[self.kind])
 
     def elements(self, parameter: Tensor, before: np.ndarray) -> np.ndarray:
         """What is written: elements that training has not moved stay what they were, to the last bit."""
