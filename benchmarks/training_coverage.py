@@ -19,9 +19,10 @@ import torch
 
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model import load
-from onnxprune.runtime.inputs import POSITIVE, random_inputs
+from onnxprune.runtime.inputs import NORMAL, PIXELS, POSITIVE, random_inputs
 from onnxprune.runtime.resolve import resolve_shapes
-from onnxprune.runtime.session import make_session
+from onnxprune.runtime.session import Session, make_session
+from onnxprune.runtime.specs import Feed, Shape
 from onnxprune.surgery.copying import tensors_of
 from onnxprune.training.agree import agreement
 from onnxprune.training.module import Network
@@ -36,9 +37,9 @@ def row(path: Path, steps: int, samples: int) -> tuple[str, ...]:
     model = load(path).proto
     session = make_session(model, providers="cpu")
     shapes = resolve_shapes(session)
-    feeds = random_inputs(session.inputs, shapes, count=samples)
-    if not all(np.isfinite(x).all() for x in session.run(feeds[0]).values()):
-        feeds = random_inputs(session.inputs, shapes, count=samples, kind=POSITIVE)
+    feeds = next(filter(None, (drawn(session, shapes, samples, kind) for kind in (NORMAL, POSITIVE, PIXELS))), None)
+    if feeds is None:
+        raise OnnxPruneError("its outputs do not vary on drawn inputs")
     network = Network.of(model)
     error = max(agreement(network, model, feeds).values())
     inputs = [{name: from_array(x) for name, x in feed.items()} for feed in feeds]
@@ -85,6 +86,14 @@ def row(path: Path, steps: int, samples: int) -> tuple[str, ...]:
         path.stem, str(operators), str(len(network.weights)), str(got), str(frozen), f"{error:.0e}", f"{losses[0]:.2g}",
         f"{losses[-1]:.2g}", f"{spent:.2f}",
     )  # fmt: skip
+
+
+def drawn(session: Session, shapes: dict[str, Shape], samples: int, kind: str) -> list[Feed] | None:
+    """Random inputs of a kind; None where the outputs are no numbers, or always the same."""
+    feeds = random_inputs(session.inputs, shapes, count=samples + 1, kind=kind)
+    one, other = session.run(feeds[0]), session.run(feeds[-1])
+    finite = all(np.isfinite(x).all() for x in one.values())
+    return feeds[:samples] if finite and any(not np.array_equal(x, other[name]) for name, x in one.items()) else None
 
 
 def skeleton(model: onnx.ModelProto, keys: set[str]) -> bytes:
