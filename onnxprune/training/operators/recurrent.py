@@ -32,8 +32,7 @@ def functions(node: Node, direction: int) -> list[Callable[[Tensor], Tensor]]:
             told["alpha"] = next(alphas, DEFAULT_ALPHA.get(name, 1.0))
         if name in ("HardSigmoid", "Affine", "ScaledTanh"):
             told["beta"] = next(betas, 0.5 if name == "HardSigmoid" else 1.0)
-        inner = Node(name, node.opset, told)
-        made.append(partial(ACTIVATIONS[name], inner))
+        made.append(partial(ACTIVATIONS[name], Node(name, node.opset, told)))
     return made
 
 
