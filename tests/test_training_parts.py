@@ -166,11 +166,12 @@ def test_a_step_is_a_share_of_the_size_of_a_tensor() -> None:
     assert 0 < units[2] <= units[3]
 
 
-def test_the_rate_rises_falls_and_ends_at_nothing() -> None:
-    rates = [steps.rate(k / 100) for k in range(101)]
+@pytest.mark.parametrize("number", [50, 1000, 20_000])
+def test_the_rate_rises_falls_and_ends_at_nothing(number: int) -> None:
+    rates = [steps.rate(k, number, k / number) for k in range(number + 1)]
     top = int(np.argmax(rates))
-    assert 0 < top < 20
-    assert rates[top] == pytest.approx(1)
+    assert 0 < top <= min(200, number / 10)
+    assert rates[top] == pytest.approx(1, abs=0.05)
     assert rates[-1] == pytest.approx(0, abs=1e-9)
     assert rates[: top + 1] == sorted(rates[: top + 1])
     assert rates[top:] == sorted(rates[top:], reverse=True)

@@ -133,7 +133,8 @@ class Training:
         return ""
 
     def _step(self, samples: Samples, places: Sequence[int], generator: np.random.Generator) -> float:
-        steps.set_rate(self.optimizer, self.recipe.lr * steps.rate(self._done()))
+        share = steps.rate(self.step, self._steps(), self._done())
+        steps.set_rate(self.optimizer, self.recipe.lr * share)
         self.optimizer.zero_grad()
         batches, total = samples.batches(places), 0.0
         for feed, labels in batches:

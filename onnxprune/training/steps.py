@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-WARM = 0.1  # share of the training in which the rate rises
+WARM, WARM_STEPS = 0.1, 200  # share of the steps in which the rate rises, and how many these are at the most
 AVERAGED = 100  # steps over which weights are averaged, or a tenth of all where these are fewer
 BETAS = (0.9, 0.99)
 FAINT = 0.1  # share of the usual size that a vector is taken to have at least
@@ -45,11 +45,15 @@ def optimizer(parameters: Sequence[Tensor]) -> torch.optim.Optimizer:
     return torch.optim.AdamW(made, lr=0.0, betas=BETAS, eps=1e-12, weight_decay=0.0)
 
 
-def rate(done: float) -> float:
-    """Share of the largest step when this share of the training is done: up in a line, down in half a cosine."""
-    if done < WARM:
-        return max(done / WARM, 0.01)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (done - WARM) / (1 - WARM))))
+def rate(step: int, steps: int, done: float) -> float:
+    """Share of the largest step: up in a line over the first steps, and down in half a cosine over all of the training.
+
+    Args:
+        step, steps: taken so far, and in all.
+        done: share of the training that is done, by steps or by time.
+    """
+    rising = min(1.0, (step + 1) / max(1.0, min(WARM_STEPS, WARM * steps)))
+    return rising * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
 def set_rate(made: torch.optim.Optimizer, lr: float) -> None:
