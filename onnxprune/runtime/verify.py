@@ -88,7 +88,7 @@ def prove(
 ) -> Proof:
     """Run both models, without graph optimizations, and compare every output and what decides it.
 
-    Only one of two large ones is in memory at a time. `tolerance` replaces the one by element type. `box` gives the live
+    Of two large ones, one is in memory at a time. `tolerance` replaces the one by element type. `box` gives the live
     positions of the values of the masked model. `loose`: a quantized graph need not be equal part by part; that is no
     law where a change relies on what rounding or saturation does. Raises `ModelError` when onnxruntime refuses one of
     them, or cannot run the masked one at the analysed size.
