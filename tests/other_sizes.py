@@ -30,6 +30,7 @@ ZERO_POINTS = {  # where the zero point of a quantised weight stands
     "DequantizeLinear": (0, 2),
     "QLinearConv": (3, 5),
     "QLinearMatMul": (3, 5),
+    "QGemm": (3, 5),
     "ConvInteger": (1, 3),
     "MatMulInteger": (1, 3),
 }

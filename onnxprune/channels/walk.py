@@ -184,13 +184,13 @@ class Walk:
         else:
             out = self.apply(node, index, values, shapes)
         self.values.update(zip(filter(None, node.outputs), out, strict=True))
-        shape = shapes[0] if has(proto, Trait.FILLS) else None
-        if shape is not None and math.prod(shape) <= LARGEST_FILL and node.inputs[0] in self.weights:
+        filled = shapes[0] if has(proto, Trait.FILLS) else None
+        if filled is not None and math.prod(filled) <= LARGEST_FILL and node.inputs[0] in self.weights:
             dtype = next(
                 (a.t.data_type for a in proto.attribute if a.name == "value" and a.HasField("t")),
                 onnx.TensorProto.FLOAT,
             )
-            self.source(node.outputs[0], "fill", shape, dtype, node.path)
+            self.source(node.outputs[0], "fill", filled, dtype, node.path)
 
     def counts(self, proto: onnx.NodeProto) -> bool:
         """Whether a node gives small integers: sizes or indices, not channels."""
