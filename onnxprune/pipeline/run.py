@@ -20,7 +20,7 @@ from onnxprune.pipeline.progress import Progress, begin
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.table import Reading
 from onnxprune.pipeline.unrunnable import recorded, runnable
-from onnxprune.report.summary import DriftRow, MetricRow, Samples
+from onnxprune.report.summary import DriftRow, MetricRow, Samples, Span
 from onnxprune.runtime.accuracy import Metric
 from onnxprune.runtime.data import Dataset, open_data
 from onnxprune.runtime.inputs import KINDS, NORMAL, parse_input_shapes, random_inputs
@@ -47,6 +47,8 @@ class Measurements:
     drift: tuple[DriftRow, ...] = ()
     metrics: tuple[MetricRow, ...] = ()
     problem: str = ""  # why time and drift could not be measured
+    spans: tuple[Span | None, Span | None] = (None, None)  # seconds between which the middle half of the runs lie
+    gain: Span | None = None  # times faster: the interval of 95 %; None where it cannot be told
 
 
 @dataclass
@@ -73,6 +75,7 @@ class Run:
     samples: Samples | None = None  # how many samples had which part
     judges: Sequence[Feed] = ()  # drawn samples that the repair has not seen, where it has drawn some
     metrics: tuple[Metric, ...] = ()  # the figures, the first of which a search goes by
+    assumed: tuple[str, ...] = ()  # inputs whose open sizes the user did not give
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -119,6 +122,7 @@ def start(source: Any, request: Request, progress: Progress, alignment: Alignmen
     told = [f"{name}: {n}" for name, d in (("data", data), ("test data", test)) for n in (d.notes if d else ())]
     notes = [*_assumed(specs, hints, deps), *told]
     run = Run(model, request, progress, shapes, deps, data, seconds, [*model.warnings, *problems], notes, test=test)
+    run.assumed = tuple(s.name for s in specs if s.name not in hints and not s.closed)
     if model.proto is not own:
         run.own = own
         run.notes += [FLAT] * (flat is not own) + [FOLDED] * (model.proto is not flat)
