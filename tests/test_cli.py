@@ -14,7 +14,7 @@ from cli_runs import CUT, DIGITS, MIXED, MODELS, SAMPLE, SHARED, Runner, finishe
 
 import onnxprune
 from onnxprune.cli import screen
-from onnxprune.cli.commands import cli
+from onnxprune.cli.about import cli
 from onnxprune.cli.flags import flags_of, request_options
 from onnxprune.criteria.methods import METHODS
 from onnxprune.pipeline.request import Request

@@ -11,15 +11,17 @@ import numpy as np
 import onnx
 import pytest
 from cli_runs import DIGITS, Runner
+from onnx import helper
 from rich.console import Console
 
 import onnxprune
 from onnxprune.errors import FileError, UsageError
 from onnxprune.pipeline.paths import same
-from onnxprune.pipeline.report import slower
+from onnxprune.pipeline.report import timing, trtexec
 from onnxprune.report import DriftRow, Figures, FrozenRow, GroupRow, MetricRow, Report, files, words
 from onnxprune.report.html import html
 from onnxprune.report.jsonable import dumps, jsonable
+from onnxprune.report.summary import Span
 from onnxprune.report.terminal import plain, rendered
 
 EVIL = "<script>alert('x')</script>[red]\x1b[31m\r\n\u202e&amp;\"'"
@@ -322,7 +324,42 @@ def test_targets_are_checked_before_the_work(tmp_path: Path) -> None:
     assert not same(tmp_path / "x", tmp_path / "y")
 
 
-@pytest.mark.parametrize(("macs", "latency", "told"), [(50, 1.1, 1), (50, 0.9, 0), (100, 1.1, 0), (50, None, 0)])
-def test_fewer_macs_that_take_no_less_time_are_told(macs: int, latency: float | None, told: int) -> None:
-    before, after = Figures(10, 100, 40, 1.0, 8), Figures(5, macs, 20, latency, 8)
-    assert len(slower(before, after)) == told
+TIMINGS: dict[str, tuple[Figures, Span | None, str]] = {
+    "slower": (Figures(5, 50, 20, 1.1), (0.8, 0.95), "and slower here"),
+    "faster": (Figures(5, 50, 20, 0.9), (1.05, 1.2), ""),
+    "noise": (Figures(5, 50, 20, 0.9), (0.9, 1.3), "no difference in latency: 0.90 to 1.30 times faster"),
+    "spans that overlap": (Figures(5, 50, 20, 0.9, latency_span=(0.8, 1.0)), None, "no difference in latency;"),
+    "spans apart": (Figures(5, 50, 20, 0.5, latency_span=(0.4, 0.6)), None, ""),
+    "as many MACs": (Figures(5, 100, 20, 1.1), (0.8, 0.95), ""),
+    "not timed": (Figures(5, 50, 20), None, ""),
+}
+
+
+@pytest.mark.parametrize("case", TIMINGS)
+def test_a_difference_in_latency_is_told_where_there_is_one(case: str) -> None:
+    after, gain, told = TIMINGS[case]
+    lines = timing(Figures(10, 100, 40, 1.0, latency_span=(0.9, 1.1)), after, gain)
+    assert len(lines) == bool(told)
+    assert all(told in line for line in lines)
+
+
+def test_a_factor_within_noise_is_not_shown() -> None:
+    figures = Figures(10, 100, 40, 1.0), Figures(5, 50, 20, 0.9)
+    report = replace(REPORT, before=figures[0], after=figures[1], latency_gain=(0.9, 1.3))
+    assert "within noise" in plain(report)
+    assert "within noise" not in plain(replace(report, latency_gain=(1.05, 1.2)))
+
+
+@pytest.mark.parametrize(
+    ("quantized", "release", "told"),
+    [
+        (False, 10, ["trtexec --onnx=o.onnx --fp16"]),
+        (True, 10, ["trtexec --onnx=o.onnx --fp16 --int8"]),
+        (True, 11, ["trtexec --onnx=o.onnx"]),
+        (False, None, ["trtexec --onnx=o.onnx --fp16  # TensorRT 10", "trtexec --onnx=o.onnx  # TensorRT 11"]),
+    ],
+)
+def test_hints_for_tensorrt_are_right_for_its_release(quantized: bool, release: int | None, told: list[str]) -> None:
+    node = helper.make_node("DequantizeLinear" if quantized else "Relu", ["x", "s"][: 1 + quantized], ["y"])
+    model = helper.make_model(helper.make_graph([node], "g", [], []))
+    assert trtexec("o.onnx", {}, model, release) == told

@@ -6,7 +6,7 @@ to be told of a typing error.
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +14,16 @@ import click
 
 import onnxprune
 from onnxprune.cli.flags import options, request_options
-from onnxprune.cli.layout import HELP, Main, MainJob, Sectioned
+from onnxprune.cli.layout import Main, MainJob, Sectioned
 from onnxprune.cli.screen import Screen
-from onnxprune.cli.sweeping import sweep_command
 from onnxprune.errors import FileError, Incomplete, UsageError
 from onnxprune.pipeline.request import Request
 
 if TYPE_CHECKING:
     from onnxprune.pipeline.prune import Result
+    from onnxprune.report import Report
 
+HELP = {"help_option_names": ["--help"]}
 Given = dict[str, Any]
 
 
@@ -36,7 +37,8 @@ def cli() -> None:
     """
 
 
-def _screen(context: click.Context, given: Given) -> Screen:
+def screen_of(context: click.Context, given: Given) -> Screen:
+    """The screen, as the options of a command want it."""
     screen = context.obj
     screen.json, screen.quiet, screen.verbose = (bool(given.get(name)) for name in ("json", "quiet", "verbose"))
     return screen
@@ -49,7 +51,7 @@ def _screen(context: click.Context, given: Given) -> Screen:
 @click.pass_context
 def prune_command(context: click.Context, source: str, output: str | None, **given: Any) -> None:
     """The main job."""
-    screen = _screen(context, given)
+    screen = screen_of(context, given)
     _mistaken_command(source)
     asked = request_options(given)
     Request.of(asked)  # before onnx is loaded: what makes no sense is said at once
@@ -72,7 +74,7 @@ def apply_command(context: click.Context, source: str, output: str | None, plan:
 
     Another precision or checkpoint will do, as long as its groups have the same names and widths.
     """
-    screen = _screen(context, given)
+    screen = screen_of(context, given)
     _check_files(source, output, given, plan)
     from onnxprune.pipeline.apply import apply
 
@@ -93,7 +95,7 @@ def verify_command(context: click.Context, source: str, pruned: str, plan: str, 
     Is OUT the original without the channels that the plan removes?  Shows the surgery (what it computes), its weights
     (those of the original, or those that the plan has digests of), and how far it is from the original.
     """
-    screen = _screen(context, given)
+    screen = screen_of(context, given)
     _must_be_there(source, pruned, plan)
     from onnxprune.pipeline.verify import verify
 
@@ -114,7 +116,7 @@ def inspect_command(context: click.Context, source: str, **given: Any) -> None:
 
     Groups of channels that go together, their share of the MACs, what is frozen and why.
     """
-    screen = _screen(context, given)
+    screen = screen_of(context, given)
     _must_be_there(source)
     from onnxprune.pipeline.inspection import inspect
     from onnxprune.report import files, lists
@@ -141,7 +143,7 @@ def explain_command(context: click.Context, source: str, node: str, other: str |
     NODE is the name of a node, of one of its outputs, or of a weight that it uses.  With two of them, why they are
     coupled.
     """
-    screen = _screen(context, given)
+    screen = screen_of(context, given)
     _must_be_there(source)
     from onnxprune.channels.explain import explain
     from onnxprune.pipeline.inspection import analysed
@@ -164,7 +166,7 @@ def sensitivity_command(context: click.Context, source: str, **given: Any) -> No
     The loss of the network by how many channels of one group are gone: measured on --data, else modelled from the
     weights.
     """
-    screen = _screen(context, given)
+    screen = screen_of(context, given)
     _must_be_there(source)
     from onnxprune.pipeline.curves import sensitivity
     from onnxprune.report.terminal import sensitivity_table
@@ -173,51 +175,6 @@ def sensitivity_command(context: click.Context, source: str, **given: Any) -> No
         found = sensitivity(source, progress=progress, **request_options(given))
     screen.give(found.to_json())
     screen.show(sensitivity_table(found))
-
-
-cli.add_command(sweep_command)
-
-
-@cli.command("methods", cls=Sectioned, context_settings=HELP)
-@options("methods")
-@click.pass_context
-def methods_command(context: click.Context, **given: Any) -> None:
-    """List the methods, their needs and sources; with -v what can be set for each."""
-    screen = _screen(context, given)
-    from onnxprune.criteria.methods import METHODS
-    from onnxprune.report import lists
-
-    screen.give(
-        {
-            m.name: {
-                "summary": m.summary,
-                "needs": m.needs,
-                "source": m.source,
-                "options": [asdict(o) for o in m.options],
-            }
-            for m in METHODS.values()
-        }
-    )
-    screen.show(lists.methods(screen.verbose))
-
-
-@cli.command("doctor", cls=Sectioned, context_settings=HELP)
-@options("doctor")
-@click.pass_context
-def doctor_command(context: click.Context, **given: Any) -> int:
-    """Show what is installed and what of it works.
-
-    Versions, execution providers that really load, and clashes of onnxruntime wheels.  Exit code 1 where there is a
-    problem.
-    """
-    screen = _screen(context, given)
-    from onnxprune.report import lists
-    from onnxprune.runtime.doctor import diagnose
-
-    found = diagnose()
-    screen.give([asdict(f) for f in found])
-    screen.show(lists.findings(found))
-    return int(any(f.level == "problem" for f in found))
 
 
 def _mistaken_command(source: str) -> None:
@@ -264,12 +221,13 @@ def _deliver(screen: Screen, result: "Result", given: Given) -> None:
     from onnxprune.model.tensors import quoted
     from onnxprune.report import files
 
+    report = replace(result.report, command=screen.command)
     jobs: list[tuple[str, Callable[[], None]]] = []
     if given["plan_out"] is not None:
         jobs.append(("the plan", lambda: files.write(given["plan_out"], files.plan_text(result.plan.to_json()))))
     if given["report"] is not None:
-        jobs.append(("the report", lambda: files.write_report(given["report"], result.report)))
-    jobs.append(("the report on the screen", lambda: _show(screen, result)))
+        jobs.append(("the report", lambda: files.write_report(given["report"], report)))
+    jobs.append(("the report on the screen", lambda: _show(screen, report)))
     failed: list[tuple[str, FileError]] = []
     for what, job in jobs:
         try:
@@ -283,8 +241,8 @@ def _deliver(screen: Screen, result: "Result", given: Given) -> None:
         raise Incomplete(f"{quoted(result.report.output)} was written and is whole; {reasons}")
 
 
-def _show(screen: Screen, result: "Result") -> None:
+def _show(screen: Screen, report: "Report") -> None:
     from onnxprune.report.terminal import rendered
 
-    screen.give(result.report.to_json())
-    screen.show(rendered(result.report, details=screen.verbose))
+    screen.give(report.to_json())
+    screen.show(rendered(report, details=screen.verbose))

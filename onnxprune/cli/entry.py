@@ -1,6 +1,7 @@
 """From the arguments to the exit code: every failure is one line, and a trace is for bugs only, under -v."""
 
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ def run(arguments: Sequence[str] | None) -> int:
     """Run a command line; gives the exit code.  Whatever fails is told in a line."""
     _fill_standard_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
-    screen = Screen(json="--json" in given, verbose=bool({"-v", "--verbose"} & set(given)))
+    screen = Screen("--json" in given, verbose=bool({"-v", "--verbose"} & set(given)), command=_typed(given))
     code = 0
     try:
         try:
@@ -43,17 +44,27 @@ def run(arguments: Sequence[str] | None) -> int:
 
 
 def _command(given: list[str], screen: Screen) -> int:
-    from onnxprune.cli.training import cli  # here, where it is told when a library cannot be loaded
+    from click.shell_completion import shell_complete
 
+    from onnxprune.cli.about import cli  # here, where it is told when a library cannot be loaded
+    from onnxprune.cli.layout import COMPLETE
+
+    if (instruction := os.environ.get(COMPLETE)) is not None:
+        return shell_complete(cli, {}, "onnxprune", COMPLETE, instruction)
     token = COMMAND_LINE.set(True)
     try:
-        with cli.make_context("onnxprune", list(given) or ["--help"], obj=screen) as context:
+        with cli.make_context("onnxprune", list(given) or ["-h"], obj=screen) as context:
             code = cli.invoke(context)
     except click.exceptions.Exit as done:
         code = done.exit_code
     finally:
         COMMAND_LINE.reset(token)
     return int(code or 0) if given else UsageError.exit_code
+
+
+def _typed(given: Sequence[str]) -> str:
+    """The command as a shell would take it again."""
+    return shlex.join(["onnxprune", *given])
 
 
 def _failed(error: BaseException, screen: Screen) -> int:

@@ -32,6 +32,7 @@ class Screen:
     json: bool = False
     quiet: bool = False
     verbose: bool = False
+    command: str | None = None  # as it was typed
 
     def show(self, renderable: RenderableType) -> None:
         """A report, in colours on a terminal; plain and without blanks at the ends of lines elsewhere."""

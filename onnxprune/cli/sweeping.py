@@ -4,9 +4,9 @@ from typing import Any
 
 import click
 
+from onnxprune.cli.commands import HELP, screen_of
 from onnxprune.cli.flags import options, request_options
-from onnxprune.cli.layout import HELP, Sectioned
-from onnxprune.cli.screen import Screen
+from onnxprune.cli.layout import Sectioned
 from onnxprune.errors import UsageError
 from onnxprune.pipeline.declare import options_of
 from onnxprune.sweeps.options import Sweeping
@@ -22,8 +22,7 @@ def sweep_command(context: click.Context, paths: tuple[str, ...], **given: Any) 
     Every network to every target with every method, each proven.  DIR gets the models, results.jsonl, and index.html
     with accuracy against MACs, size and latency.  What is there already is not done again.
     """
-    screen: Screen = context.obj
-    screen.json, screen.quiet, screen.verbose = (bool(given.get(name)) for name in ("json", "quiet", "verbose"))
+    screen = screen_of(context, given)
     if len(paths) < 2:
         raise UsageError("say what to prune and where the results go: onnxprune sweep IN.onnx DIR --targets macs=0.5")
     own = {name: given.pop(name) for name in options_of(Sweeping)}

@@ -4,14 +4,14 @@ from typing import Any
 
 import click
 
-from onnxprune.cli.commands import HELP, _must_be_there, _screen, cli
+from onnxprune.cli.commands import HELP, _must_be_there, screen_of
 from onnxprune.cli.flags import options, request_options
 from onnxprune.cli.layout import Sectioned
 from onnxprune.errors import FileError, Incomplete, UsageError
 from onnxprune.training import require_torch
 
 
-@cli.command("finetune", cls=Sectioned, context_settings=HELP)
+@click.command("finetune", cls=Sectioned, context_settings=HELP)
 @click.argument("source", metavar="ORIGINAL.onnx")
 @click.argument("pruned", metavar="PRUNED.onnx")
 @click.argument("output", metavar="OUT.onnx", required=False)
@@ -26,7 +26,7 @@ def finetune_command(
     No labels are needed; without --data, samples are drawn.  OUT is PRUNED with other weights and nothing else, never
     worse on held-out samples than it was.  Ctrl-C ends the training, and the best weights so far are written.
     """
-    screen = _screen(context, given)
+    screen = screen_of(context, given)
     if output is None and not given["dry_run"]:
         raise UsageError("say where to write the trained model: OUT.onnx after PRUNED.onnx, or --dry-run")
     _must_be_there(source, pruned, plan)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache, partial
 from platform import machine, processor
 
@@ -17,7 +18,7 @@ from onnxprune.report.words import MINUS, merit_change
 from onnxprune.runtime.accuracy import Metric, evaluate
 from onnxprune.runtime.compare import Agreement, agreement, compare
 from onnxprune.runtime.data import Dataset
-from onnxprune.runtime.latency import measure
+from onnxprune.runtime.latency import gain, measure
 from onnxprune.runtime.session import Session, make_session
 from onnxprune.runtime.source import SPILL_MODEL, Source, Variant
 from onnxprune.runtime.specs import Feed, model_inputs
@@ -48,17 +49,19 @@ def measurements(run: Run, original: Source | Variant, pruned: Source) -> Measur
             raise
         return Measurements(problem=f"latency and drift were not measured: {error}")
     rows = () if data is None else metrics(sessions, data, run.metrics)
-    return Measurements(timed.latency, timed.latency_note, timed.drift, rows)
+    return replace(timed, metrics=rows)
 
 
 def _timed(run: Run, sessions: dict[str, Session]) -> Measurements:
     if not run.timed:
         return Measurements(drift=drift(sessions, judges(run)))
-    times = measure(sessions, run.made()[0])
-    before, after = times["before"], times["after"]
+    found = measure(sessions, run.made()[0])
+    before, after = found["before"], found["after"]
     threads = f"{after.threads} thread{'s' * (after.threads != 1)}"
     how = f"median of {after.runs} alternating runs in onnxruntime, {after.provider}, {threads}, {cpu_name()}"
-    return Measurements((before.median, after.median), how, drift(sessions, judges(run)))
+    spans = ((before.low, before.high), (after.low, after.high))
+    times = (before.median, after.median)
+    return Measurements(times, how, drift(sessions, judges(run)), spans=spans, gain=gain(before, after))
 
 
 def _timed_apart(run: Run, original: Source | Variant, pruned: Source) -> Measurements:
@@ -77,7 +80,8 @@ def _timed_apart(run: Run, original: Source | Variant, pruned: Source) -> Measur
     threads = f"{after.threads} thread{'s' * (after.threads != 1)}"
     where = f"{after.provider}, {threads}, {cpu_name()}"
     how = f"median of {after.runs} runs in onnxruntime, one model after the other, {where}"
-    return Measurements((before.median, after.median), how, rows)
+    spans = ((before.low, before.high), (after.low, after.high))
+    return Measurements((before.median, after.median), how, rows, spans=spans)
 
 
 def judges(run: Run) -> Sequence[Feed]:

@@ -1,6 +1,9 @@
 """Gathering the report of a run."""
 
 import shlex
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +19,9 @@ from onnxprune.pipeline.layers import layer_rows
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Run
 from onnxprune.pipeline.signature import worded
-from onnxprune.report.summary import Figures, FrozenRow, GroupRow, Report
+from onnxprune.report.summary import Figures, FrozenRow, GroupRow, Report, Span
+from onnxprune.report.words import noisy
+from onnxprune.runtime.doctor import versions
 from onnxprune.runtime.specs import model_inputs
 from onnxprune.surgery.plan import Plan
 
@@ -30,18 +35,21 @@ def make_report(
     deps, request, measured = run.deps, run.request, run.measured
     after_bytes = saved.size if saved else pruned.ByteSize()
     approximated = (run.full or run.deps).approximated((run.full or run.deps).dead(choice.kept))
-    figures = [
-        Figures(deps.params(d), deps.macs(d), size, latency, peak_activations(deps, d))
-        for d, size, latency in zip((deps.nothing, dead), (run.model.size, after_bytes), measured.latency, strict=True)
-    ]
+    before, after = (
+        Figures(deps.params(d), deps.macs(d), size, latency, peak_activations(deps, d), span)
+        for d, size, latency, span in zip(
+            (deps.nothing, dead), (run.model.size, after_bytes), measured.latency, measured.spans, strict=True
+        )
+    )
+    over = () if choice.stopped_by else missed(request, before, after)
     return Report(
         source=str(run.model.path or "a model from memory"),
         output=str(saved.path) if saved else None,
         options=request.told(),
         asked=_asked(run, choice),
-        got=_got(figures[0], figures[1], plan, request),
-        before=figures[0],
-        after=figures[1],
+        got=_got(before, after, plan, request),
+        before=before,
+        after=after,
         groups=group_rows(deps, choice, plan),
         frozen=frozen_rows(deps),
         proof=None if run.proof is None else str(run.proof),
@@ -51,19 +59,20 @@ def make_report(
         metrics=measured.metrics,
         samples=run.samples,
         latency_note=measured.latency_note,
+        latency_gain=measured.gain,
         input_shapes=run.shapes,
-        warnings=tuple(map(worded, (*run.warnings, *(() if choice.stopped_by else missed(request, *figures))))),
-        notes=tuple(
-            map(worded, (*run.notes, *unrounded(request, plan), *slower(*figures), *untouched(deps, request.lossless)))
-        ),
+        warnings=tuple(map(worded, (*run.warnings, *over, *timing(before, after, measured.gain)))),
+        notes=tuple(map(worded, (*run.notes, *unrounded(request, plan), *untouched(deps, request.lossless)))),
         seconds=dict(run.seconds),
         removed=choice.removed,
+        search=choice.search,
+        assumed_shapes={name: run.shapes[name] for name in run.assumed if name in run.shapes},
+        versions=versions(),
         approximated=tuple((run.full or deps).nodes[k].label for k in approximated),
         sha256={"source": run.model.sha256} | ({"output": saved.sha256} if saved else {}),
         layers=layer_rows(deps, dead),
-        search=choice.search,
         sensitivity=choice.sensitivity,
-        next_commands=_next(run, saved),
+        next_commands=_next(run, saved, bool(choice.kept)),
     )
 
 
@@ -99,11 +108,16 @@ def untouched(deps: Dependencies, lossless: bool = False) -> tuple[str, ...]:
     return (f"{share:.0%} of the MACs {what}; --thaw cuts these too, which approximates their statistics",)
 
 
-def slower(before: Figures, after: Figures) -> tuple[str, ...]:
-    """What to try where fewer MACs did not take less time."""
-    if before.latency is None or after.latency is None or after.macs >= before.macs or after.latency < before.latency:
+def timing(before: Figures, after: Figures, gain: Span | None) -> tuple[str, ...]:
+    """What to know of the latencies: that they show no difference, or what to try where fewer MACs take longer."""
+    if before.latency is None or after.latency is None or after.macs >= before.macs:
         return ()
-    return ("fewer MACs, and no faster here: kernels like channel counts in multiples of 16 or 32 (--round-to)",)
+    if gain is not None and gain[1] < 1:
+        return ("fewer MACs, and slower here: kernels like channel counts in multiples of 16 or 32 (--round-to)",)
+    if noisy(before, after, gain):
+        shown = "" if gain is None else f": {gain[0]:.2f} to {gain[1]:.2f} times faster"
+        return (f"the runs show no difference in latency{shown}; time longer, or on an idle machine",)
+    return ()
 
 
 def group_rows(deps: Dependencies, choice: Choice, plan: Plan) -> tuple[GroupRow, ...]:
@@ -167,16 +181,39 @@ def _got(before: Figures, after: Figures, plan: Plan, request: Request) -> str:
     return f"{', '.join(parts[:-1])} and {parts[-1]} left"
 
 
-def _next(run: Run, saved: SavedFile | None) -> tuple[str, ...]:
-    if saved is None:
+def _next(run: Run, saved: SavedFile | None, changed: bool) -> tuple[str, ...]:
+    """How to go on with TensorRT and polygraphy; nothing where nothing was removed."""
+    if saved is None or not changed:
         return ()
     inputs = [s for s in model_inputs(run.model.proto) if not s.closed]
     sizes = {s.name: [str(d) for d in run.shapes[s.name]] for s in inputs if s.name in run.shapes}
     here = saved.path.is_relative_to(Path.cwd())
     path = str(saved.path.relative_to(Path.cwd()) if here else saved.path)
-    trtexec = ["trtexec", f"--onnx={path}", "--fp16"]
     polygraphy = ["polygraphy", "run", path, "--trt", "--onnxrt"]
     if sizes:
-        trtexec.append("--shapes=" + ",".join(f"{n}:{'x'.join(d)}" for n, d in sizes.items()))
         polygraphy += ["--input-shapes", *(f"{n}:[{','.join(d)}]" for n, d in sizes.items())]
-    return shlex.join(trtexec), shlex.join(polygraphy)
+    return *trtexec(path, sizes, run.model.proto, tensorrt()), shlex.join(polygraphy)
+
+
+def trtexec(path: str, sizes: Mapping[str, Sequence[str]], model: onnx.ModelProto, release: int | None) -> list[str]:
+    """The commands that build an engine, with the release that each is for where none is installed.
+
+    TensorRT 10 is told the precisions that it may use, `--int8` for those of Q/DQ nodes; 11 takes them from the model,
+    and has neither flag.
+    """
+    command = ["trtexec", f"--onnx={path}"]
+    if sizes:
+        command.append("--shapes=" + ",".join(f"{n}:{'x'.join(d)}" for n, d in sizes.items()))
+    quantized = any(node.op_type == "DequantizeLinear" for node in model.graph.node)
+    older = shlex.join([*command, "--fp16", *(["--int8"] if quantized else [])])
+    newer = shlex.join(command)
+    if release is None:
+        return [f"{older}  # TensorRT 10", f"{newer}  # TensorRT 11"]
+    return [newer if release >= 11 else older]
+
+
+def tensorrt() -> int | None:
+    """The major version of TensorRT that is installed for Python, if one is."""
+    with suppress(PackageNotFoundError, ValueError):
+        return int(version("tensorrt").partition(".")[0])
+    return None

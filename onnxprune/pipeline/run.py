@@ -20,7 +20,7 @@ from onnxprune.pipeline.progress import Progress, begin
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.table import Reading
 from onnxprune.pipeline.unrunnable import recorded, runnable
-from onnxprune.report.summary import DriftRow, MetricRow, Samples
+from onnxprune.report.summary import DriftRow, MetricRow, Samples, Span
 from onnxprune.runtime.accuracy import Metric
 from onnxprune.runtime.data import Dataset, open_data
 from onnxprune.runtime.inputs import KINDS, NORMAL, parse_input_shapes, random_inputs
@@ -55,6 +55,8 @@ class Measurements:
     drift: tuple[DriftRow, ...] = ()
     metrics: tuple[MetricRow, ...] = ()
     problem: str = ""  # why time and drift could not be measured
+    spans: tuple[Span | None, Span | None] = (None, None)  # seconds between which the middle half of the runs lie
+    gain: Span | None = None  # times faster: the interval of 95 %; None where it cannot be told
 
 
 @dataclass
@@ -85,6 +87,7 @@ class Run:
     train: Dataset | None = None  # what the user gave to train on
     trainings: list["Trained"] = field(default_factory=list)  # of the pruned network, in their order
     metrics: tuple[Metric, ...] = ()  # the figures, the first of which a search goes by
+    assumed: tuple[str, ...] = ()  # inputs whose open sizes the user did not give
     timed: bool = True  # whether latency is measured where that is asked for: not beside other work
 
     @contextmanager
@@ -140,18 +143,9 @@ def start(source: Any, request: Request, progress: Progress, alignment: Alignmen
     ]
     notes = [*_assumed(specs, hints, deps), *told]
     run = Run(
-        model,
-        request,
-        progress,
-        shapes,
-        deps,
-        data,
-        seconds,
-        [*model.warnings, *problems],
-        notes,
-        test=test,
-        train=train,
-    )
+        model, request, progress, shapes, deps, data, seconds, [*model.warnings, *problems], notes, test=test, train=train
+    )  # fmt: skip
+    run.assumed = tuple(s.name for s in specs if s.name not in hints and not s.closed)
     if model.proto is not own:
         run.own = own
         run.notes += [FLAT] * (flat is not own) + [FOLDED] * (model.proto is not flat)

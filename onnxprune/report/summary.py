@@ -7,6 +7,9 @@ from typing import Any
 from onnxprune.report.layers import LayerRow
 from onnxprune.report.sensitivity import Sensitivity
 
+SCHEMA = 1  # of the JSON report
+Span = tuple[float, float]
+
 
 @dataclass(frozen=True)
 class Figures:
@@ -17,6 +20,7 @@ class Figures:
     bytes: int
     latency: float | None = None  # seconds per run, median of alternating runs
     activations: int | None = None  # bytes of the largest set of values that live at once
+    latency_span: Span | None = None  # seconds between which the middle half of the runs lie
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,7 @@ class Report:
     metrics: tuple[MetricRow, ...] = ()
     samples: Samples | None = None
     latency_note: str = ""
+    latency_gain: Span | None = None  # times faster: the interval of 95 %; None where that was not or cannot be told
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()  # what was assumed of inputs and data
@@ -148,8 +153,11 @@ class Report:
     removed: Mapping[str, int] = field(default_factory=dict)  # channels by why they could go, in a lossless run
     approximated: tuple[str, ...] = ()  # nodes that take statistics over fewer channels than in the original
     sha256: Mapping[str, str] = field(default_factory=dict)
+    search: Search | None = None  # of a largest drop, or of a target that cannot be planned
+    assumed_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # of inputs whose sizes were not given
+    versions: Mapping[str, str] = field(default_factory=dict)  # of all that decides the bytes of the output
+    command: str | None = None  # as it was typed; None from Python
     layers: tuple[LayerRow, ...] = ()
-    search: Search | None = None  # for the largest cut, under a limit on the drop or on the latency
     sensitivity: Sensitivity | None = None  # that the budget was shared out by
 
     @property
@@ -167,11 +175,12 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values; times and latencies are in seconds, sizes in bytes.
 
-        `nothing_removed` is the reason where no channel went, and null where some did.
+        `schema` grows by one when a field changes its meaning or goes; new ones leave it as it is.  `nothing_removed`
+        is the reason where no channel went, and null where some did.
         """
         from onnxprune.report.words import untouched
 
-        data = {"verdict": asdict(self.verdict)} | asdict(self)
+        data: dict[str, Any] = {"schema": SCHEMA, "verdict": asdict(self.verdict)} | asdict(self)
         data["nothing_removed"] = None if self.changed else untouched(self)
         data["proof"] = {"verified": self.proof is not None, "result": self.proof, "error": self.proof_error}
         data["proof"] |= data.pop("proof_runs")

@@ -193,7 +193,7 @@ class FiguresTable:
         columns = [("", False), ("before", True), ("after", True), ("left", True), ("factor", True)]
         columns = columns[: 5 if options.max_width >= 56 else 4 if options.max_width >= 44 else 3]
         rows = [
-            (name, before, after, words.left(b, a), words.factor(b, a))[: len(columns)]
+            (name, before, after, words.left(b, a), words.gained(self.report, name, b, a))[: len(columns)]
             for name, b, a, before, after in words.figures(self.report)
         ]
         yield table_of("", columns, rows)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from onnxprune.report.summary import DriftRow, FrozenRow, MetricRow, Report, Samples
+from onnxprune.report.summary import DriftRow, Figures, FrozenRow, MetricRow, Report, Samples, Span
 
 MINUS = "−"
 NOISE = "on drawn samples, which say little about accuracy"
@@ -69,6 +69,21 @@ def left(before: float | None, after: float | None) -> str:
 def factor(before: float | None, after: float | None) -> str:
     """How many times smaller or faster."""
     return f"{before / after:.2f}×" if before and after else ""
+
+
+def noisy(before: Figures, after: Figures, gain: Span | None) -> bool:
+    """Whether two latencies may as well be the same: the interval of their ratio holds 1, or their spans overlap."""
+    if gain is not None:
+        return gain[0] <= 1 <= gain[1]
+    one, two = before.latency_span, after.latency_span
+    return one is not None and two is not None and one[0] <= two[1] and two[0] <= one[1]
+
+
+def gained(report: Report, name: str, before: float, after: float) -> str:
+    """How many times smaller or faster; no factor for latencies that may as well be the same."""
+    if name == "latency" and noisy(report.before, report.after, report.latency_gain):
+        return "within noise"
+    return factor(before, after)
 
 
 def merit(value: float, unit: str) -> str:
@@ -220,7 +235,9 @@ def facts(report: Report, *, details: bool = False) -> list[tuple[str, str]]:
         less = report.changed and not report.options.get("lossless")
         rows.append(("drift", f"{_drifts(report.drift, details, less)}; {NOISE}"))
     if report.latency_note:
-        rows.append(("latency", clean(report.latency_note)))
+        spans = [f.latency_span for f in (report.before, report.after)]
+        shown = " and ".join(f"{duration(s[0])} to {duration(s[1])}" for s in spans if s)
+        rows.append(("latency", clean(report.latency_note) + (f"; half of the runs took {shown}" if shown else "")))
     rows += [("note", clean(n)) for n in report.notes]
     if details:
         rows.append(("time", ", ".join(f"{name} {duration(s)}" for name, s in report.seconds.items())))

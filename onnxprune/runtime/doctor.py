@@ -3,8 +3,10 @@
 import platform
 from dataclasses import dataclass
 from importlib import metadata
+from typing import Any
 
 import onnx
+from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
 
 import onnxprune
 from onnxprune.errors import OnnxPruneError
@@ -23,6 +25,24 @@ class Finding:
     level: str
     text: str
     advice: str = ""
+
+
+def versions() -> dict[str, str]:
+    """Versions of all that decides the bytes of a pruned model, the machine and its linear algebra among them."""
+    packages = {name: metadata.version(name) for name in ("onnx", "numpy", "scipy", "protobuf")}
+    blas = {f"{lib['internal_api']} {lib.get('version')} {lib.get('architecture', '')}".strip() for lib in _blas()}
+    return {
+        "onnxprune": onnxprune.__version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        **packages,
+        **wheels(),
+        "blas": ", ".join(sorted(blas)),
+    }
+
+
+def _blas() -> list[dict[str, Any]]:
+    return [lib for lib in threadpool_info() if lib["user_api"] == "blas"]
 
 
 def diagnose() -> list[Finding]:
