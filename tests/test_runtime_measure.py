@@ -2,6 +2,7 @@
 
 import math
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,11 +10,11 @@ from onnx import helper
 from runtime_models import SHARED, build, conv_net, masked_and_pruned, needs_data, needs_models, network, weight
 
 from onnxprune.errors import FileError, OnnxPruneError, UsageError
-from onnxprune.runtime import doctor, providers
+from onnxprune.runtime import doctor, engine, providers
 from onnxprune.runtime.accuracy import METRICS, evaluate, find_metric, record, scores
 from onnxprune.runtime.capture import THREADS, activations, capture, fitting, tapped
 from onnxprune.runtime.data import open_data
-from onnxprune.runtime.latency import measure
+from onnxprune.runtime.latency import Latency, gain, measure
 from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import Spec
 from onnxprune.runtime.verify import Variant
@@ -294,6 +295,21 @@ def test_latencies_of_real_sessions_are_plausible():
 # The doctor
 
 
+def lasting(*seconds: float) -> Latency:
+    return Latency(seconds[0], min(seconds), max(seconds), len(seconds), 1, "CPU", seconds)
+
+
+def test_a_gain_is_an_interval_of_paired_runs():
+    drifting = [1.0 + 0.1 * k for k in range(20)]  # a machine that slows down slows both
+    low, high = gain(lasting(*drifting), lasting(*(t / 2 for t in drifting)))
+    assert low == pytest.approx(2)
+    assert high == pytest.approx(2)
+    swaying = [1.0, 1.2] * 10
+    low, high = gain(lasting(*swaying), lasting(*reversed(swaying)))
+    assert low < 1 < high
+    assert gain(lasting(1, 1, 1), lasting(2, 2, 2)) is None
+
+
 def test_the_doctor_lists_versions_and_tries_every_provider():
     found = {f.subject: f for f in doctor.diagnose()}
     for subject in (
@@ -323,6 +339,25 @@ def test_the_doctor_names_two_wheels(monkeypatch):
     assert found.level == "problem"
     assert "onnxruntime 1.0, onnxruntime-gpu 1.1" in found.text
     assert found.advice.startswith("pip uninstall -y onnxruntime onnxruntime-gpu && ")
+
+
+def test_the_doctor_names_the_cuda_of_the_wheel_and_what_brings_it(monkeypatch):
+    monkeypatch.setattr(doctor, "cuda_of_the_wheel", lambda: "13.0")
+    monkeypatch.setattr(doctor, "listed", lambda: ("CUDAExecutionProvider", "CPUExecutionProvider"))
+    monkeypatch.setattr(doctor, "failure", lambda provider: None if provider.startswith("CPU") else "no driver")
+    found = {f.subject: f for f in doctor.diagnose()}
+    assert "CUDA 13.0" in found["cuda"].text
+    assert found["provider cuda"].advice.startswith("pip install 'onnxruntime-gpu[cuda,cudnn]==")
+    assert not found["provider cpu"].advice
+
+
+@pytest.mark.parametrize("listed", [["CUDAExecutionProvider"], ["CPUExecutionProvider"]])
+def test_libraries_of_cuda_are_loaded_where_the_wheel_has_it(listed):
+    loaded = []
+    module = SimpleNamespace(get_available_providers=lambda: listed, preload_dlls=lambda: loaded.append("cuda"))
+    engine._preload(module)
+    assert loaded == ["cuda"] * (listed[0] == "CUDAExecutionProvider")
+    engine._preload(SimpleNamespace(get_available_providers=lambda: listed))  # an older one, which cannot
 
 
 def test_the_doctor_reports_an_import_that_fails(monkeypatch):

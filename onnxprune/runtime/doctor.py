@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
 
 import onnxprune
 from onnxprune.errors import OnnxPruneError
-from onnxprune.runtime.engine import engine, reason, repair_hint, usable_cpus, wheels
+from onnxprune.runtime.engine import cuda_of_the_wheel, engine, reason, repair_hint, usable_cpus, wheels
 from onnxprune.runtime.providers import CPU, failure, listed, relu, short
 
 PACKAGES = ("onnx", "numpy", "scipy", "protobuf", "onnx-graphsurgeon", "click", "rich", "pillow")
@@ -81,11 +81,16 @@ def _runtime() -> list[Finding]:
     except OnnxPruneError as error:
         return [Finding("onnxruntime", "problem", str(error), repair_hint())]
     findings = [Finding("onnxruntime", "ok", version), _opsets()]
+    if (cuda := cuda_of_the_wheel()) is not None:
+        text = f"the wheel is built for CUDA {cuda}, and loads with no other major version"
+        findings.append(Finding("cuda", "ok", text))
     for provider in listed():
         why = failure(provider)
         level = "ok" if why is None else "note" if provider != CPU else "problem"
         text = f"listed, but does not load: {why}" if why else "loads"
-        findings.append(Finding(f"provider {short(provider).lower()}", level, text))
+        mended = why is not None and short(provider) == "CUDA"
+        advice = f"pip install 'onnxruntime-gpu[cuda,cudnn]=={version}' brings the libraries of CUDA" if mended else ""
+        findings.append(Finding(f"provider {short(provider).lower()}", level, text, advice))
     return findings
 
 

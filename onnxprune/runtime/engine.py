@@ -69,6 +69,7 @@ def engine() -> ModuleType:
     try:
         with quiet():  # the library looks for GPUs as it loads, and warns where there are none
             module = importlib.import_module("onnxruntime")
+            _preload(module)
     except Exception as error:  # half-overwritten wheels fail as ImportError, AttributeError, OSError, ...
         raise _broken(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:160]) from error
     if not hasattr(module, "InferenceSession"):
@@ -77,6 +78,21 @@ def engine() -> ModuleType:
         with contextlib.suppress(Exception):  # older versions have nothing to turn off
             module.disable_telemetry_events()
     return module
+
+
+def _preload(module: ModuleType) -> None:
+    """Load CUDA and cuDNN from the wheels that pip has put beside this one, where no path of the system leads there."""
+    with contextlib.suppress(Exception):  # what does not load is told by the provider itself
+        if "CUDAExecutionProvider" in module.get_available_providers():
+            module.preload_dlls()
+
+
+def cuda_of_the_wheel() -> str | None:
+    """The version of CUDA that the installed wheel was built for; None for a wheel without it."""
+    with contextlib.suppress(Exception):
+        info = importlib.import_module("onnxruntime.capi.build_and_package_info")
+        return getattr(info, "cuda_version", None)
+    return None
 
 
 class Caught:
