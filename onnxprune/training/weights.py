@@ -17,7 +17,7 @@ from onnxprune.channels.parameters import parameters
 from onnxprune.errors import ModelError
 from onnxprune.surgery.copying import Replaced, copy_model
 from onnxprune.surgery.tensors import read_tensor
-from onnxprune.training.operators.quantization import nearest
+from onnxprune.training.operators.quantization import quantised
 from onnxprune.training.operators.table import Scaling
 from onnxprune.training.program import Program, Step, computed, every, reached
 from onnxprune.training.values import FLOATS, RANGES, from_array, to_array
@@ -49,7 +49,7 @@ class Weight:
         if self.scaling is None:
             return parameter
         scale, zero = (s.to(parameter.device) for s in self.scaling)
-        return nearest(parameter / scale + zero, *RANGES[self.kind])
+        return quantised(parameter, scale, zero, RANGES[self.kind])
 
     def elements(self, parameter: Tensor, before: np.ndarray) -> np.ndarray:
         """What is written: elements that training has not moved stay what they were, to the last bit."""
@@ -170,7 +170,8 @@ def rewritten(model: onnx.ModelProto, values: dict[str, tuple[Weight, Tensor]]) 
 
 
 def _write(tensor: onnx.TensorProto, array: np.ndarray, like: onnx.TensorProto, name: str) -> None:
-    """Fill an empty tensor; packed types are packed again."""
+    """Fill an empty tensor; packed types are packed again, and what else the file says of it stays."""
     tensor.CopyFrom(numpy_helper.from_array(array, name))
-    if like.doc_string:
+    tensor.metadata_props.extend(like.metadata_props)
+    if like.HasField("doc_string"):
         tensor.doc_string = like.doc_string

@@ -4,7 +4,6 @@ Bengio, Léonard, Courville 2013, arXiv 1308.3432: the gradient of rounding is t
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,20 +12,22 @@ from onnxprune.training.operators.table import Node, Scaling, differentiable
 from onnxprune.training.values import RANGES
 
 
-class _Nearest(torch.autograd.Function):
+class _Rounded(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, low: float, high: float) -> Tensor:  # type: ignore[no-untyped-def]
-        ctx.save_for_backward((x >= low - 0.5) & (x <= high + 0.5))
-        return x.round().clamp(low, high)
+    def forward(ctx, x: Tensor, shift: Tensor, low: float, high: float) -> Tensor:  # type: ignore[no-untyped-def]
+        moved = x.round() + shift
+        ctx.save_for_backward((moved >= low) & (moved <= high))
+        return moved.clamp(low, high)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def]
-        return gradient * ctx.saved_tensors[0], None, None
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[no-untyped-def]
+        return gradient * ctx.saved_tensors[0], None, None, None
 
 
-def nearest(x: Tensor, low: float, high: float) -> Tensor:
-    """The nearest whole number within a range, of two the even one; the gradient goes straight through."""
-    return _Nearest.apply(x, low, high)
+def quantised(x: Tensor, scale: Tensor, zero: Tensor | None, bounds: tuple[float, float]) -> Tensor:
+    """round(x / scale) + zero within bounds: halves go to the even number before the shift, as in onnxruntime."""
+    shift = torch.zeros((), device=x.device) if zero is None else zero
+    return _Rounded.apply(x / scale, shift.to(x.dtype), *bounds)
 
 
 def along(v: Tensor, x: Tensor, axis: int, block: int = 0) -> Tensor:
@@ -46,33 +47,6 @@ def limits(node: Node, zero: Tensor | None) -> tuple[float, float]:
         return 0.0, 255.0
     bounds = torch.iinfo(zero.dtype)
     return float(bounds.min), float(bounds.max)
-
-
-def quantised(x: Tensor, scale: Tensor, zero: Tensor | None, bounds: tuple[float, float]) -> Tensor:
-    y = (x / scale).round() if zero is None and not x.requires_grad else x / scale
-    shift = 0 if zero is None else zero.to(x.dtype)
-    return nearest_shifted(y, shift, bounds)
-
-
-def nearest_shifted(y: Tensor, shift: Any, bounds: tuple[float, float]) -> Tensor:
-    """Rounded first and shifted afterwards, as onnxruntime does: halves go to the even number before the shift."""
-    low, high = bounds
-    if isinstance(shift, Tensor) and shift.dim():
-        return _Shifted.apply(y, shift, low, high)
-    moved = float(shift)
-    return nearest(y, low - moved, high - moved) + moved
-
-
-class _Shifted(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, y: Tensor, shift: Tensor, low: float, high: float) -> Tensor:  # type: ignore[no-untyped-def]
-        moved = y.round() + shift
-        ctx.save_for_backward((moved >= low) & (moved <= high))
-        return moved.clamp(low, high)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[no-untyped-def]
-        return gradient * ctx.saved_tensors[0], None, None, None
 
 
 def real(x: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:

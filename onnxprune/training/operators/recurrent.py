@@ -5,6 +5,7 @@ B (directions, 2 · gates · units), states (directions, batch, units).
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,15 +25,14 @@ def functions(node: Node, direction: int) -> list[Callable[[Tensor], Tensor]]:
     count = len(DEFAULTS[node.op])
     names = node.get("activations", DEFAULTS[node.op] * 2)[direction * count :][:count]
     alphas, betas = iter(node.get("activation_alpha", [])), iter(node.get("activation_beta", []))
-    made = []
+    made = list[Callable[[Tensor], Tensor]]()
     for name in names:
         told: dict[str, float] = {}
         if name in ("LeakyRelu", "Elu", "ThresholdedRelu", "HardSigmoid", "Affine", "ScaledTanh"):
             told["alpha"] = next(alphas, DEFAULT_ALPHA.get(name, 1.0))
         if name in ("HardSigmoid", "Affine", "ScaledTanh"):
             told["beta"] = next(betas, 0.5 if name == "HardSigmoid" else 1.0)
-        inner = Node(name, node.opset, told)
-        made.append(lambda x, name=name, inner=inner: ACTIVATIONS[name](inner, x))
+        made.append(partial(ACTIVATIONS[name], Node(name, node.opset, told)))
     return made
 
 
