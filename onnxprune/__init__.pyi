@@ -13,6 +13,7 @@ from onnxprune.errors import FileError as FileError
 from onnxprune.errors import ModelError as ModelError
 from onnxprune.errors import OnnxPruneError as OnnxPruneError
 from onnxprune.errors import UsageError as UsageError
+from onnxprune.pipeline.finetune import Trained as Trained
 from onnxprune.pipeline.prune import Result as Result
 from onnxprune.pipeline.request import Request as Request
 from onnxprune.pipeline.sensitivity import Sensitivity as Sensitivity
@@ -41,6 +42,13 @@ def apply(
     resize: Any = None,
     layout: str | None = None,
     limit: int | None = None,
+    finetune: int | None = None,
+    minutes: float | None = None,
+    lr: float = 0.005,
+    batch_size: int = 64,
+    device: str = "cpu",
+    train_data: Any = None,
+    resume: str | None = None,
     input_shapes: Mapping[str, Sequence[int]] | str | Sequence[str] = (),
     verify: bool = True,
     measure: bool = True,
@@ -77,11 +85,18 @@ def apply(
         resize: Images, to 256 (shorter side) or 224x224.
         layout: nchw or nhwc; may go on with ,bgr or ,raw (pixels 0 to 255).
         limit: At most N samples of each, spread evenly.
+        finetune: Train the pruned network for N epochs, with the original as the teacher.
+        minutes: Train no longer than this; the rate falls to zero by then.
+        lr: Largest step of a weight, as a share of the usual size of its tensor.
+        batch_size: Samples a step.
+        device: Of torch: cpu, cuda, cuda:1.
+        train_data: Samples to train on, read like those of data, of which they take the place.
+        resume: Keep the state of the training in this file, and go on from it where it is there.
         input_shapes: Sizes that the model leaves open, for running it: image:1x3x224x224.
         verify: Prove that the pruned model is the masked original.
         measure: Measure latency and drift.
         providers: Of onnxruntime, for measuring: cuda,cpu.
-        threads: Of onnxruntime, for measuring.
+        threads: Of onnxruntime for measuring, and of training.
         isolate: Run onnxruntime in a process of its own: a crash or a hang there is a failed check.
         max_memory: Refuse what would take more memory than this: 4GiB.
         dry_run: Do everything but write the model.
@@ -94,10 +109,85 @@ def apply(
         ModelError, FileError: as for `prune`.
     """
 
+def finetune(
+    source: Any,
+    pruned: Any,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    seed: int = 0,
+    data: Any = None,
+    test_data: Any = None,
+    metric: str | Callable[..., Any] | Sequence[str | Callable[..., Any]] = (),
+    mean: Any = None,
+    std: Any = None,
+    resize: Any = None,
+    layout: str | None = None,
+    limit: int | None = None,
+    epochs: int = 20,
+    minutes: float | None = None,
+    lr: float = 0.005,
+    batch_size: int = 64,
+    device: str = "cpu",
+    train_data: Any = None,
+    resume: str | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | str | Sequence[str] = (),
+    providers: str | Sequence[str] = "auto",
+    threads: int | None = None,
+    isolate: bool = False,
+    max_memory: int | str | None = None,
+    dry_run: bool = False,
+    force: bool = False,
+    plan: Plan | str | os.PathLike[str] | None = None,
+    progress: Callable[[str, int, int], None] = ...,
+) -> Trained:
+    """Train a pruned network towards the original that it was made from, and write the same graph with other weights.
+
+    Args:
+        source: the original: path, bytes, `ModelProto` or `onnx_graphsurgeon.Graph`; never changed.
+        pruned: the network to be trained, likewise; its inputs and outputs have the same names.
+        output: path to write to; None keeps the outcome in memory.
+        plan: what the pruning gave; with it inner maps of fewer channels are learnt too, and a new plan is made, with
+            which `verify` proves the outcome.
+        progress: called with (what is done, how far, of how much; 0 of 0 where that is not known).
+        seed: Of everything that is drawn.
+        data: Samples, with labels or without: .npz, .npy, a folder of .npz or of images (a sub-folder
+            per class), input_*.pb, polygraphy JSON, or script.py[:load_data].  Where they are fitted
+            on, a quarter is held out.
+        test_data: Other samples, for the figures and the search of max_drop; without them, a part of
+            data is held out.
+        metric: top1, top5, agreement (with the original), cosine, snr, or a function (script.py:name);
+            else what fits the outputs.
+        mean: Of pixels, per channel: 0.485,0.456,0.406.
+        std: Of pixels, per channel: 0.229,0.224,0.225.
+        resize: Images, to 256 (shorter side) or 224x224.
+        layout: nchw or nhwc; may go on with ,bgr or ,raw (pixels 0 to 255).
+        limit: At most N samples of each, spread evenly.
+        epochs: Passes over the samples; few samples are gone through several times.
+        minutes: Train no longer than this; the rate falls to zero by then.
+        lr: Largest step of a weight, as a share of the usual size of its tensor.
+        batch_size: Samples a step.
+        device: Of torch: cpu, cuda, cuda:1.
+        train_data: Samples to train on, read like those of data, of which they take the place.
+        resume: Keep the state of the training in this file, and go on from it where it is there.
+        input_shapes: Sizes that the model leaves open, for running it: image:1x3x224x224.
+        providers: Of onnxruntime, for measuring: cuda,cpu.
+        threads: Of onnxruntime for measuring, and of training.
+        isolate: Run onnxruntime in a process of its own: a crash or a hang there is a failed check.
+        max_memory: Refuse what would take more memory than this: 4GiB.
+        dry_run: Do everything but write the model.
+        force: Replace the input, a link or a write-protected file.
+
+    Raises:
+        UsageError: torch is missing; the networks or the plan do not belong together; options that make no sense.
+        ModelError: a model is invalid, or cannot be trained, and why.
+        CheckFailed: more than weights would change; nothing is written.
+        FileError: the file system refused.
+    """
+
 def inspect(
     source: Any,
     *,
-    heads: str = "whole",
+    heads: str = "auto",
     thaw: bool = False,
     input_shapes: Mapping[str, Sequence[int]] | str | Sequence[str] = (),
     isolate: bool = False,
@@ -109,10 +199,12 @@ def inspect(
     Args:
         source: path, bytes, `ModelProto` or `onnx_graphsurgeon.Graph`; never changed.
         progress: called with (what is done, how far, of how much; 0 of 0 where that is not known).
-        heads: Attention loses whole heads, or the same dimensions of every head.
+        heads: Attention loses whole heads, or the same dimensions of every head; auto: dims where
+            attention can be rotated before a repair, else whole.  Where one would leave weights whole,
+            the other is done.
         thaw: Also cut channels that norms over channels (LayerNormalization and its kin) or other
             statistics read.  These are then taken over the channels that stay: an approximation, and
-            the report names the nodes.
+            the report names the nodes.  Experts go only where ratio_for names them.
         input_shapes: Sizes that the model leaves open, for running it: image:1x3x224x224.
         isolate: Run onnxruntime in a process of its own: a crash or a hang there is a failed check.
         max_memory: Refuse what would take more memory than this: 4GiB.
@@ -141,7 +233,7 @@ def prune(
     compensate: str = "auto",
     exclude: str | Sequence[str] = (),
     include: str | Sequence[str] = (),
-    heads: str = "whole",
+    heads: str = "auto",
     thaw: bool = False,
     seed: int = 0,
     data: Any = None,
@@ -155,6 +247,14 @@ def prune(
     resize: Any = None,
     layout: str | None = None,
     limit: int | None = None,
+    finetune: int | None = None,
+    steps: int | None = None,
+    minutes: float | None = None,
+    lr: float = 0.005,
+    batch_size: int = 64,
+    device: str = "cpu",
+    train_data: Any = None,
+    resume: str | None = None,
     input_shapes: Mapping[str, Sequence[int]] | str | Sequence[str] = (),
     verify: bool = True,
     measure: bool = True,
@@ -197,10 +297,12 @@ def prune(
             none is the cut alone.
         exclude: Leave these layers whole.
         include: Cut these layers only.
-        heads: Attention loses whole heads, or the same dimensions of every head.
+        heads: Attention loses whole heads, or the same dimensions of every head; auto: dims where
+            attention can be rotated before a repair, else whole.  Where one would leave weights whole,
+            the other is done.
         thaw: Also cut channels that norms over channels (LayerNormalization and its kin) or other
             statistics read.  These are then taken over the channels that stay: an approximation, and
-            the report names the nodes.
+            the report names the nodes.  Experts go only where ratio_for names them.
         seed: Of everything that is drawn.
         data: Samples, with labels or without: .npz, .npy, a folder of .npz or of images (a sub-folder
             per class), input_*.pb, polygraphy JSON, or script.py[:load_data].  Where they are fitted
@@ -219,12 +321,20 @@ def prune(
         resize: Images, to 256 (shorter side) or 224x224.
         layout: nchw or nhwc; may go on with ,bgr or ,raw (pixels 0 to 255).
         limit: At most N samples of each, spread evenly.
+        finetune: Train the pruned network for N epochs, with the original as the teacher.
+        steps: Cut to the budget in N cuts, with half of the training between them.
+        minutes: Train no longer than this; the rate falls to zero by then.
+        lr: Largest step of a weight, as a share of the usual size of its tensor.
+        batch_size: Samples a step.
+        device: Of torch: cpu, cuda, cuda:1.
+        train_data: Samples to train on, read like those of data, of which they take the place.
+        resume: Keep the state of the training in this file, and go on from it where it is there.
         input_shapes: Sizes that the model leaves open, for running it: image:1x3x224x224.
         verify: Prove that the pruned model is the masked original.
         measure: Measure latency and drift.
         strict: Fail when nothing can be cut or a target is missed.
         providers: Of onnxruntime, for measuring: cuda,cpu.
-        threads: Of onnxruntime, for measuring.
+        threads: Of onnxruntime for measuring, and of training.
         isolate: Run onnxruntime in a process of its own: a crash or a hang there is a failed check.
         max_memory: Refuse what would take more memory than this: 4GiB.
         dry_run: Do everything but write the model.
@@ -245,7 +355,7 @@ def sensitivity(
     method_options: Mapping[str, Any] = ...,
     exclude: str | Sequence[str] = (),
     include: str | Sequence[str] = (),
-    heads: str = "whole",
+    heads: str = "auto",
     thaw: bool = False,
     seed: int = 0,
     data: Any = None,
@@ -273,10 +383,12 @@ def sensitivity(
         method_options: A hyper-parameter of the method: `onnxprune methods -v`.
         exclude: Leave these layers whole.
         include: Cut these layers only.
-        heads: Attention loses whole heads, or the same dimensions of every head.
+        heads: Attention loses whole heads, or the same dimensions of every head; auto: dims where
+            attention can be rotated before a repair, else whole.  Where one would leave weights whole,
+            the other is done.
         thaw: Also cut channels that norms over channels (LayerNormalization and its kin) or other
             statistics read.  These are then taken over the channels that stay: an approximation, and
-            the report names the nodes.
+            the report names the nodes.  Experts go only where ratio_for names them.
         seed: Of everything that is drawn.
         data: Samples, with labels or without: .npz, .npy, a folder of .npz or of images (a sub-folder
             per class), input_*.pb, polygraphy JSON, or script.py[:load_data].  Where they are fitted
@@ -308,7 +420,7 @@ def sweep(
     compensate: str = "auto",
     exclude: str | Sequence[str] = (),
     include: str | Sequence[str] = (),
-    heads: str = "whole",
+    heads: str = "auto",
     thaw: bool = False,
     seed: int = 0,
     data: Any = None,
@@ -319,6 +431,13 @@ def sweep(
     resize: Any = None,
     layout: str | None = None,
     limit: int | None = None,
+    finetune: int | None = None,
+    minutes: float | None = None,
+    lr: float = 0.005,
+    batch_size: int = 64,
+    device: str = "cpu",
+    train_data: Any = None,
+    resume: str | None = None,
     input_shapes: Mapping[str, Sequence[int]] | str | Sequence[str] = (),
     verify: bool = True,
     measure: bool = True,
@@ -363,10 +482,12 @@ def sweep(
             none is the cut alone.
         exclude: Leave these layers whole.
         include: Cut these layers only.
-        heads: Attention loses whole heads, or the same dimensions of every head.
+        heads: Attention loses whole heads, or the same dimensions of every head; auto: dims where
+            attention can be rotated before a repair, else whole.  Where one would leave weights whole,
+            the other is done.
         thaw: Also cut channels that norms over channels (LayerNormalization and its kin) or other
             statistics read.  These are then taken over the channels that stay: an approximation, and
-            the report names the nodes.
+            the report names the nodes.  Experts go only where ratio_for names them.
         seed: Of everything that is drawn.
         data: Samples, with labels or without: .npz, .npy, a folder of .npz or of images (a sub-folder
             per class), input_*.pb, polygraphy JSON, or script.py[:load_data].  Where they are fitted
@@ -380,11 +501,18 @@ def sweep(
         resize: Images, to 256 (shorter side) or 224x224.
         layout: nchw or nhwc; may go on with ,bgr or ,raw (pixels 0 to 255).
         limit: At most N samples of each, spread evenly.
+        finetune: Train the pruned network for N epochs, with the original as the teacher.
+        minutes: Train no longer than this; the rate falls to zero by then.
+        lr: Largest step of a weight, as a share of the usual size of its tensor.
+        batch_size: Samples a step.
+        device: Of torch: cpu, cuda, cuda:1.
+        train_data: Samples to train on, read like those of data, of which they take the place.
+        resume: Keep the state of the training in this file, and go on from it where it is there.
         input_shapes: Sizes that the model leaves open, for running it: image:1x3x224x224.
         verify: Prove that the pruned model is the masked original.
         measure: Measure latency and drift.
         providers: Of onnxruntime, for measuring: cuda,cpu.
-        threads: Of onnxruntime, for measuring.
+        threads: Of onnxruntime for measuring, and of training.
         isolate: Run onnxruntime in a process of its own: a crash or a hang there is a failed check.
         max_memory: Refuse what would take more memory than this: 4GiB.
         save_as_external_data: Put the weights into a file of their own.

@@ -143,7 +143,8 @@ def start(source: Any, request: Request, progress: Progress, alignment: Alignmen
     ]
     notes = [*_assumed(specs, hints, deps), *told]
     run = Run(
-        model, request, progress, shapes, deps, data, seconds, [*model.warnings, *problems], notes, test=test, train=train
+        model, request, progress, shapes, deps, data, seconds, [*model.warnings, *problems], notes,
+        test=test, train=train,
     )  # fmt: skip
     run.assumed = tuple(s.name for s in specs if s.name not in hints and not s.closed)
     if model.proto is not own:

@@ -13,6 +13,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from onnxprune.errors import ModelError
+from onnxprune.operators.registry import Trait, has
 from onnxprune.runtime import branches
 from onnxprune.runtime.edited import draws, nbytes_of
 from onnxprune.runtime.engine import engine
@@ -26,7 +27,6 @@ from onnxprune.runtime.specs import Feed, Spec
 from onnxprune.runtime.stimuli import Stimuli, Trial, Trials, explored
 from onnxprune.runtime.taps import Taps, find_taps
 from onnxprune.runtime.ulps import nudged, nudged_weights
-from onnxprune.runtime.unsigned import PRODUCTS
 
 APART = 2  # runs, the smallest, that a quantized graph is compared in part by part
 NUDGED = 6  # runs that noise is measured on: an output of one number may stay the same by chance
@@ -97,7 +97,7 @@ def prove(
     graph = nodes_of(one.source).graph
     if draws(graph):
         one, two = replace(one, seeded=True), replace(two, seeded=True)
-    if any(node.op_type in PRODUCTS for node in graph.node):
+    if any(has(node, Trait.INTEGER) for node in graph.node):
         one, two = replace(one, unsigned=True), replace(two, unsigned=True)
     ways = branches.ways(graph)
     if ways:
