@@ -89,7 +89,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "compensate": (None, "one of auto, none"),
     "exclude": (3, "a text, or several"),
     "include": ([None], "a text, or several"),
-    "heads": ("half", "one of whole, dims"),
+    "heads": ("half", "one of auto, whole, dims"),
     "thaw": ("yes", "True or False"),
     "seed": (-1, "a whole number of at least 0"),
     "metric": (7, "a name or a function, or several"),
