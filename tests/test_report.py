@@ -254,7 +254,7 @@ def test_html_says_it_all() -> None:
         assert word in said
     for word in ("23.5 M", "74.50%", "−1.60 points", "equal up to rounding", "trtexec", "a" * 64, "2.50 s", "12.3 ms"):
         assert word in said
-    assert 'style="width:50.00%"' in html(REPORT)
+    assert '<rect class="is" width="25.00%"' in html(REPORT)
 
 
 def test_hostile_names_in_a_model_end_to_end(

@@ -119,10 +119,14 @@ def inspect_command(context: click.Context, source: str, **given: Any) -> None:
     screen = screen_of(context, given)
     _must_be_there(source)
     from onnxprune.pipeline.inspection import inspect
-    from onnxprune.report import lists
+    from onnxprune.report import files, lists
 
+    if given["report"] is not None:
+        files.check_report(given["report"], source)
     with screen.progress() as progress:
         found = inspect(source, progress=progress, **request_options(given))
+    if given["report"] is not None:
+        files.write_report(given["report"], found)
     screen.give(found.to_json())
     screen.show(lists.inspection(found, details=screen.verbose))
 
@@ -165,12 +169,12 @@ def sensitivity_command(context: click.Context, source: str, **given: Any) -> No
     screen = screen_of(context, given)
     _must_be_there(source)
     from onnxprune.pipeline.curves import sensitivity
-    from onnxprune.report import lists
+    from onnxprune.report.terminal import sensitivity_table
 
     with screen.progress() as progress:
         found = sensitivity(source, progress=progress, **request_options(given))
     screen.give(found.to_json())
-    screen.show(lists.sensitivity(found))
+    screen.show(sensitivity_table(found))
 
 
 def _mistaken_command(source: str) -> None:
@@ -193,7 +197,7 @@ def _check_files(source: str, output: str | None, given: Given, plan: str | None
     written = {out(): output, "--plan-out": given["plan_out"], "--report": given["report"]}
     for name, path in written.items():
         if path is not None:
-            files.check_target(path, (".html", ".htm", ".json") if name == "--report" else None, name)
+            files.check_target(path, files.ENDINGS if name == "--report" else None, name)
     read = {"--" + name.replace("_", "-"): given[name] for name in ("data", "test_data", "metric")}
     check_paths(source, written, {**read, "--plan": plan}, force=given["force"])
 

@@ -21,8 +21,10 @@ class Shown:
 
     plan_out: str | None = option(None, "Write which channels stay, as JSON.", Word(), OUTPUT, CUTS, metavar="F.json")
     report: str | None = option(
-        None, "Write the report, as JSON or HTML by its ending.", Word(), OUTPUT, CUTS, metavar="F.html|F.json"
-    )
+        None,
+        "Write the report as a page, as JSON, or its layers as a table, by the ending.",
+        Word(), OUTPUT, CUTS | {"inspect"}, metavar="F.html|.json|.csv",
+    )  # fmt: skip
     json: bool = option(False, "Print JSON, and nothing else, on standard output.", Switch(), TALK, ALL | LISTS)
     quiet: bool = option(False, "Print nothing but errors.", Switch(), TALK, ALL, short="-q")
     verbose: bool = option(

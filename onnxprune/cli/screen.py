@@ -22,6 +22,7 @@ from onnxprune.report.words import clean
 PATIENCE = 2.0  # seconds before progress is shown
 SILENCE = 5.0  # seconds from one line of progress to the next where there is no terminal
 ASCII = {"→": "->", "×": "x", "−": "-", "µ": "u", "…": "...", "─": "-", "≥": ">=", "≤": "<=", "·": "*"}
+ASCII |= {"█": "#", "░": "."}
 
 
 @dataclass

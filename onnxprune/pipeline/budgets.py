@@ -91,8 +91,9 @@ def searched(meter: Meter, *limits: Limit) -> Choice:
         low, high = (middle, high) if holds(middle) else (low, middle)
     if low == least and not holds(least):
         stopped = _short(limits, probes[-1], befores)
-    choice = found[least if stopped else low]
-    search = Search(KIND, tuple(limit.cost for limit in limits), tuple(map(str, limits)), tuple(probes))
+    choice = found[chosen := least if stopped else low]
+    costs, bounds = zip(*((limit.cost, limit.most(b)) for limit, b in zip(limits, befores, strict=True)), strict=True)
+    search = Search(KIND, costs, tuple(map(str, limits)), tuple(probes), bounds, chosen)
     return replace(choice, stopped_by=stopped, remarks=(*choice.remarks, told(search)), search=search)
 
 

@@ -24,8 +24,9 @@ from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.pipeline.repair import curves_of, importance
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.search import thin_layer_by_layer
-from onnxprune.pipeline.sensitivity import measured_curves, modelled_curves
+from onnxprune.pipeline.sensitivity import curves, with_readers_solved
 from onnxprune.pipeline.trials import Lab
+from onnxprune.report.sensitivity import Sensitivity
 from onnxprune.report.summary import Search
 from onnxprune.surgery.recovery.curves import Curve
 
@@ -42,8 +43,7 @@ class Choice:
 
     trained: the whole network with the weights that a search has trained on the way; None where none were.
     removed: channels by the reason for which they could go, under a lossless budget.
-    search: how a limit was searched, where one was.
-    remarks: how the choice came about, for the report.
+    remarks, search, sensitivity: how the choice came about, for the report.
     """
 
     kept: Mapping[str, np.ndarray]
@@ -55,6 +55,7 @@ class Choice:
     remarks: tuple[str, ...] = ()
     removed: Mapping[str, int] = field(default_factory=dict)
     search: Search | None = None
+    sensitivity: Sensitivity | None = None
 
 
 def choose(
@@ -100,6 +101,7 @@ class Chooser:
         self.method = method_of(self.request)
         self._rankings: dict[str, Ranking] = {}
         self._losses: Mapping[str, np.ndarray] | None = None
+        self.sensitivity: Sensitivity | None = None  # that the budget was shared out by
         self._curves: Mapping[str, Curve] = {}
         for group in self.deps.groups:
             if group.name not in self.notes and (why := _unfit(self.weights, group)):
@@ -136,8 +138,8 @@ class Chooser:
                 kept[group.name] = self.select(group, count)
         same = self.request.ratio if not allocator.losses and target is None else None
         asked = {g.name: None if g.name in self.notes else self.ratios.get(g.name, same) for g in self.deps.groups}
-        coarse = () if allocation.stopped_by else self._coarse(target, allocation.kept, losses)
-        return Choice(kept, asked, self.notes, allocation.stopped_by, remarks=(*self._remarks(), *coarse))
+        remarks = self._remarks() + (() if allocation.stopped_by else self._coarse(target, allocation.kept, losses))
+        return Choice(kept, asked, self.notes, allocation.stopped_by, remarks=remarks, sensitivity=self.sensitivity)
 
     def _coarse(
         self, target: tuple[str, float] | None, kept: Mapping[str, int], losses: Mapping[str, np.ndarray] | None
@@ -219,16 +221,13 @@ class Chooser:
             free = [g for g in self.free if g.name not in self.ratios]
             if kind == "sensitivity" and self._curves:
                 self._losses = {g.name: self._curves[g.name].loss for g in free}
+                self.sensitivity = with_readers_solved(self._losses)
             elif kind == "ranking":
                 self._losses = {g.name: self.ranking(g).curve for g in free}
-            elif self.lab is not None and self.lab.data is not None:
-                found = measured_curves(self.lab, free, self.select, self.progress)
-                self.lab.remarks.append(f"sensitivity: {found.what}, {found.samples} samples")
-                self._losses = found.losses()
             else:
-                self._losses = modelled_curves(self.weights, free, self.ranking, self.progress).losses()
-        whole = {g.name: np.zeros(len(g) + 1) for g in self.deps.groups}
-        return {**whole, **self._losses}
+                self.sensitivity = curves(self.lab, self.weights, free, self.select, self.ranking, self.progress)
+                self._losses = self.sensitivity.losses()
+        return {g.name: np.zeros(len(g) + 1) for g in self.deps.groups} | {**self._losses}
 
     def _by_search(self, target: tuple[str, float] | None) -> Choice:
         if self.request.allocation != "uniform":

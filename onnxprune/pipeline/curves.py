@@ -7,7 +7,7 @@ from onnxprune.pipeline.filters import Weights
 from onnxprune.pipeline.inspection import analysed
 from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.pipeline.prune import lab_of
-from onnxprune.pipeline.sensitivity import Sensitivity, measured_curves, modelled_curves
+from onnxprune.pipeline.sensitivity import Sensitivity, curves
 from onnxprune.pipeline.signature import takes
 
 
@@ -30,6 +30,4 @@ def sensitivity(source: Any, *, progress: Progress = silent, **options: Any) -> 
     run = analysed(source, "sensitivity", options, progress)
     weights = Weights(run.model.proto, run.deps)
     chooser = Chooser(run.deps, weights, run.request, run.model.size, progress, lab := lab_of(run, weights))
-    if lab.data is None:
-        return modelled_curves(weights, chooser.free, chooser.ranking, progress)
-    return measured_curves(lab, chooser.free, chooser.select, progress)
+    return curves(lab, weights, chooser.free, chooser.select, chooser.ranking, progress)

@@ -75,7 +75,8 @@ def largest_choice(chooser: Chooser, figure: Callable[[Kept, Metric], float] | N
             f"{_text(metric, before)} to {_text(metric, *smallest.figures)}; nothing was written"
         )
     choice = found[min(holding)]
-    search = Search(KIND, (metric.name,), (f"{metric.name} >= {before - drop:.6g}",), tuple(probes))
+    limits = (f"{metric.name} >= {before - drop:.6g}",)
+    search = Search(KIND, (metric.name,), limits, tuple(probes), (before - drop,), min(holding))
     return replace(choice, remarks=(*choice.remarks, told(probes, metric, before, drop)), search=search)
 
 

@@ -12,6 +12,7 @@ from onnxprune.channels.roles import Role
 from onnxprune.errors import CheckFailed, ModelError, OnnxPruneError
 from onnxprune.pipeline.choose import Progress, silent
 from onnxprune.pipeline.costs import peak_activations
+from onnxprune.pipeline.layers import layer_rows
 from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.report import frozen_rows
 from onnxprune.pipeline.request import Request
@@ -60,6 +61,7 @@ def inspect(source: Any, *, progress: Progress = silent, **options: Any) -> Insp
         input_shapes=taken,
         warnings=tuple(map(worded, run.warnings)),
         notes=tuple(map(worded, run.notes)),
+        layers=layer_rows(deps, deps.nothing),
     )
 
 

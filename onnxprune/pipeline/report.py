@@ -15,6 +15,7 @@ from onnxprune.model.write import SavedFile
 from onnxprune.pipeline.budgets import COSTS
 from onnxprune.pipeline.choose import Choice
 from onnxprune.pipeline.costs import peak_activations
+from onnxprune.pipeline.layers import layer_rows
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Run
 from onnxprune.pipeline.signature import worded
@@ -67,6 +68,8 @@ def make_report(
         versions=versions(),
         approximated=tuple((run.full or deps).nodes[k].label for k in approximated),
         sha256={"source": run.model.sha256} | ({"output": saved.sha256} if saved else {}),
+        layers=layer_rows(deps, dead),
+        sensitivity=choice.sensitivity,
         next_commands=_next(run, saved, bool(choice.kept)),
     )
 

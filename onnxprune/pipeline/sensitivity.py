@@ -3,7 +3,7 @@
 Measured by masking one group at a time where there is data, modelled from the weights where there is none.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -17,11 +17,28 @@ from onnxprune.pipeline.trials import Lab, Trials
 from onnxprune.report.sensitivity import RATIOS, Curve, Sensitivity, kept_at
 
 SAMPLES = 256
+POINTS = 16  # of a curve that are reported, besides those at `RATIOS`
 
 
 def counts_of(channels: int) -> list[int]:
     """Kept counts at which a group is tried, from many to few; all below its channels and at least one."""
     return sorted({k for ratio in RATIOS if (k := kept_at(channels, ratio)) < channels}, reverse=True)
+
+
+def curves(
+    lab: Lab | None,
+    weights: Weights,
+    groups: Sequence[Group],
+    select: Callable[[Group, int], Indices],
+    rank: Callable[[Group], Ranking],
+    progress: Progress,
+) -> Sensitivity:
+    """Measured where there is data, else modelled."""
+    if lab is None or lab.data is None:
+        return modelled_curves(weights, groups, rank, progress)
+    found = measured_curves(lab, groups, select, progress)
+    lab.remarks.append(f"sensitivity: {found.what}, {found.samples} samples")
+    return found
 
 
 def measured_curves(
@@ -65,6 +82,17 @@ def modelled_curves(
         removed = [len(group) - c for c in counts]
         curves.append(Curve(group.name, len(group), tuple(removed), tuple(float(lost[r]) for r in removed)))
     return Sensitivity(tuple(curves), "modelled share of the readers' outputs")
+
+
+def with_readers_solved(losses: Mapping[str, np.ndarray]) -> Sensitivity:
+    """Curves of a repair, (channels + 1,) losses of each group, at some of the counts."""
+    curves = []
+    for name, loss in losses.items():
+        channels = len(loss) - 1
+        spread = np.linspace(1, max(channels - 1, 1), POINTS).astype(int)
+        removed = sorted({n for n in map(int, spread) if n < channels} | {channels - n for n in counts_of(channels)})
+        curves.append(Curve(name, channels, tuple(removed), tuple(float(loss[r]) for r in removed)))
+    return Sensitivity(tuple(curves), "squared drift of the outputs, layers that read the group solved again")
 
 
 def worth(weights: Weights, group: Group) -> np.ndarray:

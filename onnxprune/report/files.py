@@ -11,9 +11,13 @@ from onnxprune.errors import FileError, UsageError
 from onnxprune.model.atomic import reported, temporary
 from onnxprune.model.tensors import quoted
 from onnxprune.model.write import DATA_FILE
-from onnxprune.report.html import html
+from onnxprune.report.html import html, inspection_html
+from onnxprune.report.inspection import Inspection
 from onnxprune.report.jsonable import dumps
+from onnxprune.report.spreadsheet import csv_text
 from onnxprune.report.summary import Report
+
+ENDINGS = (".html", ".htm", ".json", ".csv")  # of the formats of a report
 
 
 def check_target(path: str, endings: Collection[str] | None, option: str) -> None:
@@ -29,7 +33,8 @@ def check_target(path: str, endings: Collection[str] | None, option: str) -> Non
     if DATA_FILE.fullmatch(target.name):
         raise UsageError(f"{option} has a name that files of weights have, {quoted(path)}; choose another one")
     if endings and target.suffix.lower() not in endings:
-        raise UsageError(f"{option} writes JSON or HTML: the name ends with .json or .html, not {quoted(path)}")
+        wanted = ", ".join(e for e in sorted(endings) if e != ".htm")
+        raise UsageError(f"{option} has the format that its name ends with, one of {wanted}; not {quoted(path)}")
     if "\0" in path:
         raise FileError(f"cannot write {quoted(path)}: a path has no null bytes")
     with reported(target):
@@ -42,6 +47,14 @@ def check_target(path: str, endings: Collection[str] | None, option: str) -> Non
             raise FileError(f"cannot write {quoted(path)}: there is no directory {quoted(str(folder))}")
         if not os.access(target if target.exists() else folder, os.W_OK):
             raise FileError(f"cannot write {quoted(path)}: no permission")
+
+
+def check_report(path: str, source: str) -> None:
+    """Whether a report of a model can be written there.  Raises UsageError and FileError, as `check_target` does."""
+    from onnxprune.pipeline.paths import check_paths
+
+    check_target(path, ENDINGS, "--report")
+    check_paths(source, {"--report": path}, {}, force=False)
 
 
 def write(path: str, text: str) -> None:
@@ -71,14 +84,15 @@ def _send(target: Path, data: bytes) -> None:
             view = view[stream.write(view) or 0 :]
 
 
-def write_report(path: str, report: Report) -> None:
-    """The report in the format that the ending of the name says.  Raises FileError."""
-    make = html if Path(path).suffix.lower() in (".html", ".htm") else _json
-    write(path, make(report))
-
-
-def _json(report: Report) -> str:
-    return dumps(report.to_json()) + "\n"
+def write_report(path: str, report: Report | Inspection) -> None:
+    """The report in the format that the ending of the name says; as .csv its layers.  Raises FileError."""
+    ending = Path(path).suffix.lower()
+    if ending == ".csv":
+        write(path, csv_text(report.layers))
+    elif ending == ".json":
+        write(path, dumps(report.to_json()) + "\n")
+    else:
+        write(path, html(report) if isinstance(report, Report) else inspection_html(report))
 
 
 def plan_text(plan: dict[str, Any]) -> str:

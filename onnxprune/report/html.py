@@ -1,91 +1,62 @@
-"""The report as one HTML file: no script, nothing from elsewhere, light or dark as its reader's screen is."""
+"""The report of a run as one HTML file."""
 
-from collections.abc import Iterable, Sequence
-from html import escape
-from importlib import resources
+from collections.abc import Sequence
 
-from onnxprune import __version__
-from onnxprune.report import words
-from onnxprune.report.summary import FrozenRow, GroupRow, Report
-
-Cell = tuple[str, str]  # class, and HTML that is already escaped
+from onnxprune.report import pictures, words
+from onnxprune.report.inspection import Inspection
+from onnxprune.report.layers import totals
+from onnxprune.report.page import definitions, page, section, table, warnings
+from onnxprune.report.summary import FrozenRow, Report
+from onnxprune.report.svg import bar, safe
 
 
 def html(report: Report) -> str:
-    """A page that stands alone.  Whatever comes from a model file is escaped; scripts are forbidden besides."""
-    style = resources.files("onnxprune.report").joinpath("style.css").read_text("utf-8")
+    """A page that stands alone, what is known of the accuracy first.  Whatever comes from a model file is escaped."""
     title = f"{words.shown(report.source)} → {words.shown(report.output) if report.output else 'nothing written'}"
+    costs = totals(report.layers)
+    groups = [(g.name, g.channels, g.kept, _remark(g.asked, g.note), g.members) for g in report.groups]
     sections = (
-        _warnings(report.warnings),
+        warnings(report.warnings),
         _figures(report),
         _merits(report),
-        _facts(report),
-        _groups(report.groups),
+        pictures.search(report.search) if report.search else "",
+        section("Channels that are removed together", pictures.group_table(groups, costs)) if groups else "",
+        pictures.layers(report.layers),
+        pictures.sensitivity(report.sensitivity) if report.sensitivity else "",
         _frozen(report.frozen),
+        _facts(report),
         _next(report.next_commands),
     )
-    return "\n".join(
-        (
-            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">",
-            f"<title>{_safe(title)}</title>",
-            f"<style>\n{style}</style>\n</head>\n<body>\n<main>",
-            f"<header><h1>{_safe(title)}</h1>{_verdict(report)}<p>{_headline(report)}</p></header>",
-            *(s for s in sections if s),
-            f"<footer>onnxprune {_safe(__version__)}</footer>",
-            "</main>\n</body>\n</html>\n",
-        )
-    )
+    return page(title, _verdict(report) + f"<p>{_headline(report)}</p>", sections)
 
 
-def _safe(text: object) -> str:
-    return escape(words.clean(text), quote=True)
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section>\n<h2>{_safe(title)}</h2>\n{body}\n</section>"
-
-
-def _table(headings: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
-    """A table; the class `n` of a cell stands for numbers."""
-    rows = list(rows)
-    classes = [cell[0].partition(" ")[0] for cell in rows[0]] if rows else [""] * len(headings)
-    head = "".join(f'<th scope="col" class="{c}">{_safe(h)}</th>' for h, c in zip(headings, classes, strict=True))
-    body = "\n".join("<tr>" + "".join(f'<td class="{c}">{text}</td>' for c, text in row) + "</tr>" for row in rows)
-    table = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
-    return f'<div class="wide">{table}</div>'
+def _remark(asked: float | None, note: str) -> str:
+    return "; ".join(filter(None, ("" if asked is None else f"{asked:.0%} asked to go", note)))
 
 
 def _headline(report: Report) -> str:
-    return _safe(f"{report.got[:1].upper()}{report.got[1:]}.") if report.changed else ""
+    return safe(f"{report.got[:1].upper()}{report.got[1:]}.") if report.changed else ""
 
 
 def _verdict(report: Report) -> str:
     """What is known of the accuracy."""
     verdict = report.verdict
-    return f'<p class="verdict {verdict.level}">{_safe(f"{verdict.text[:1].upper()}{verdict.text[1:]}.")}</p>'
-
-
-def _bar(share: float) -> str:
-    """A bar whose filled part is a share from 0 to 1."""
-    width = f"{100 * min(max(share, 0.0), 1.0):.2f}%"
-    return f'<span class="bar"><span style="width:{width}"></span></span>'
+    return f'<p class="verdict {verdict.level}">{safe(f"{verdict.text[:1].upper()}{verdict.text[1:]}.")}</p>'
 
 
 def _figures(report: Report) -> str:
     rows = [
         [
-            ("", _safe(name)),
-            ("n", _safe(before)),
-            ("n", _safe(after)),
-            ("n", _safe(words.left(b, a))),
-            ("n", _safe(words.factor(b, a))),
-            ("", _bar(a / b) if b else ""),
+            ("", safe(name)),
+            ("n", safe(before)),
+            ("n", safe(after)),
+            ("n", safe(words.left(b, a))),
+            ("n", safe(words.factor(b, a))),
+            ("b", bar(b, a, b, f"{name}: {words.left(b, a)} left") if b else ""),
         ]
         for name, b, a, before, after in words.figures(report)
     ]
-    return _section("Before and after", _table(["", "before", "after", "left", "factor", ""], rows))
+    return section("Before and after", table(["", "before", "after", "left", "factor", ""], rows))
 
 
 def _merits(report: Report) -> str:
@@ -93,39 +64,20 @@ def _merits(report: Report) -> str:
         return ""
     rows = [
         [
-            ("", _safe(m.name)),
-            ("n", _safe(words.merit(m.before, m.unit))),
-            ("n", _safe(words.merit(m.after, m.unit))),
-            ("n worse" if m.after < m.before else "n", _safe(words.merit_change(m))),
+            ("", safe(m.name)),
+            ("n", safe(words.merit(m.before, m.unit))),
+            ("n", safe(words.merit(m.after, m.unit))),
+            ("n worse" if m.after < m.before else "n", safe(words.merit_change(m))),
         ]
         for m in report.metrics
     ]
-    return _section(words.whose_data(report).capitalize(), _table(["", "before", "after", "change"], rows))
+    return section(words.whose_data(report).capitalize(), table(["", "before", "after", "change"], rows))
 
 
 def _facts(report: Report) -> str:
     rows = [(name, said) for name, said in words.facts(report, details=True)]
     rows += [(f"sha256 of {'input' if name == 'source' else name}", digest) for name, digest in report.sha256.items()]
-    body = "\n".join(f"<dt>{_safe(name)}</dt><dd>{_safe(said)}</dd>" for name, said in rows)
-    return _section("What was asked, done and proven", f"<dl>\n{body}\n</dl>")
-
-
-def _groups(groups: Sequence[GroupRow]) -> str:
-    if not groups:
-        return ""
-    rows = [
-        [
-            ("name", _safe(g.name)),
-            ("n", f"{g.channels:,}"),
-            ("n", f"{g.kept:,}"),
-            ("", _bar(g.kept / g.channels)),
-            ("n", _safe("" if g.asked is None else f"{g.asked:.0%}")),
-            ("name", _safe(", ".join(g.members)) + (f" <em>{_safe(g.note)}</em>" if g.note else "")),
-        ]
-        for g in groups
-    ]
-    title = "Channels that are removed together"
-    return _section(title, _table(["group", "channels", "kept", "", "asked to go", "layers"], rows))
+    return section("What was asked, done and proven", definitions(rows))
 
 
 def _frozen(frozen: Sequence[FrozenRow]) -> str:
@@ -133,22 +85,48 @@ def _frozen(frozen: Sequence[FrozenRow]) -> str:
         return ""
     rows = [
         [
-            ("name", _safe(", ".join(r.layer for r in found))),
-            ("n", _safe(words.widths(found))),
-            ("", _safe(reason)),
+            ("name", safe(", ".join(r.layer for r in found))),
+            ("n", safe(words.widths(found))),
+            ("", safe(reason)),
         ]
         for reason, found in words.by_reason(frozen).items()
     ]
-    return _section(
-        f"{words.plural(len(frozen), 'layer')} cannot be cut", _table(["layers", "channels", "reason"], rows)
+    return section(
+        f"{words.plural(len(frozen), 'layer')} cannot be cut", table(["layers", "channels", "reason"], rows, fold=True)
     )
-
-
-def _warnings(warnings: Sequence[str]) -> str:
-    return "".join(f'<p class="warning">{_safe(w)}</p>' for w in warnings)
 
 
 def _next(commands: Sequence[str]) -> str:
     if not commands:
         return ""
-    return _section("Next", "".join(f"<pre><code>{_safe(c)}</code></pre>" for c in commands))
+    return section("Next", "".join(f"<pre><code>{safe(c)}</code></pre>" for c in commands))
+
+
+def inspection_html(found: Inspection) -> str:
+    """A look at a network as a page: its groups, its layers, and what cannot be cut."""
+    f = found.figures
+    share = sum(g.macs for g in found.groups)
+    verdict = (
+        f"{words.plural(len(found.groups), 'group')} of channels can be cut, in layers that do {share:.1%} of the MACs."
+        if found.groups
+        else "No layer of this network has channels that can be removed."
+    )
+    header = f'<p class="verdict {"good" if found.groups else "bad"}">{safe(verdict)}</p>'
+    header += f"<p>{safe(f'{words.count(f.params)} parameters, {words.si(f.macs)} MACs, {words.size(f.bytes)}.')}</p>"
+    groups = [(g.name, g.channels, g.channels, f"{g.macs:.1%} of the MACs", g.members) for g in found.groups]
+    unknown = [
+        (("name", safe(u.operator)), ("name", safe(", ".join(u.nodes))), ("", safe(u.reason))) for u in found.unknown
+    ]
+    headings = ["operator", "nodes", "reason"]
+    facts = [("input", x) for x in found.inputs] + [("output", x) for x in found.outputs]
+    facts += [("format", f"opset {found.opset}, IR {found.ir_version}, {words.plural(found.nodes, 'node')}")]
+    facts += [("note", n) for n in found.notes] + [("sha256", found.sha256)]
+    sections = (
+        warnings(found.warnings),
+        section("Channels that go together", pictures.group_table(groups, totals(found.layers))),
+        pictures.layers(found.layers),
+        _frozen(found.frozen),
+        section("Nodes that freeze all they touch", table(headings, unknown, fold=True)) if unknown else "",
+        section("The network", definitions(facts)),
+    )
+    return page(words.shown(found.source), header, sections)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from onnxprune.report.layers import LayerRow
 from onnxprune.report.summary import Figures, FrozenRow
 
 
@@ -44,6 +45,7 @@ class Inspection:
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    layers: tuple[LayerRow, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON values; sizes in bytes."""

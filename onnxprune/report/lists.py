@@ -9,8 +9,7 @@ from onnxprune.channels.explain import Explanation, Link
 from onnxprune.criteria.methods import METHODS, Method
 from onnxprune.report import words
 from onnxprune.report.inspection import Inspection
-from onnxprune.report.sensitivity import RATIOS, Sensitivity
-from onnxprune.report.terminal import facts, frozen_table, messages, table_of
+from onnxprune.report.terminal import Barred, facts, frozen_table, messages, table_of
 from onnxprune.runtime.doctor import Finding
 
 MANY = 12  # reasons that are shown without details
@@ -56,7 +55,7 @@ def _groups(found: Inspection, details: bool) -> RenderableType:
         for g in found.groups
     ]
     columns = [("group", False), ("channels", True), ("MACs", True), ("layers", not details)]
-    return table_of(title, columns, rows)
+    return Barred(title, columns, rows, [(g.channels, g.channels) for g in found.groups])
 
 
 def _unknown(found: Inspection, details: bool) -> RenderableType:
@@ -118,18 +117,6 @@ def _method(method: Method) -> list[RenderableType]:
         origin = "as published" if option.published else "our reading"
         rows.append((f"{option.name}={option.default}", f"{option.text}{allowed}; {origin}"))
     return [Text(method.name, style="bold"), facts(rows), Text()]
-
-
-def sensitivity(found: Sensitivity) -> RenderableType:
-    """The loss of each group by the share of its channels that is gone, the most sensitive at the top."""
-    where = f"on {words.plural(found.samples, 'sample')}" if found.samples else "without data"
-    title = f"loss by the share of a group's channels that is gone: {found.what}, {where}"
-    rows = []
-    for curve in sorted(found.curves, key=lambda c: -max(c.losses, default=0.0)):
-        losses = (curve.at_ratio(r) for r in RATIOS)
-        cells = ("" if loss is None else f"{loss:.3g}" for loss in losses)
-        rows.append((words.clean(curve.group), f"{curve.channels:,}", *cells))
-    return table_of(title, [("group", False), ("channels", True), *((f"{r:.0%}", True) for r in RATIOS)], rows)
 
 
 def findings(found: Iterable[Finding]) -> RenderableType:

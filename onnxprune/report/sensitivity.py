@@ -1,9 +1,12 @@
 """Losses of groups as plain values."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from __future__ import annotations
 
-import numpy as np
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 RATIOS = (0.125, 0.25, 0.5, 0.75, 0.9)  # shares of a group at which its loss is taken
 
@@ -29,6 +32,8 @@ class Curve:
 
     def at_every_count(self) -> np.ndarray:
         """(channels + 1,) losses by how many channels are gone: never falling, straight between the points."""
+        import numpy as np  # here, since what is told at once loads this file
+
         x, y = np.array([0, *self.removed]), np.maximum.accumulate([0.0, *self.losses])
         if x[-1] < self.channels:  # on from the last point as before it
             slope = (y[-1] - y[-2]) / (x[-1] - x[-2]) if len(x) > 1 else 0.0

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from onnxprune.report.layers import LayerRow
+from onnxprune.report.sensitivity import Sensitivity
+
 SCHEMA = 1  # of the JSON report
 Span = tuple[float, float]
 
@@ -91,12 +94,17 @@ class Search:
     """How the share of a cost was searched: the figures that it went by, their limits, and all trials in order.
 
     Latencies are in seconds, sizes in bytes, metrics in their own units.
+
+    bounds: the limits as numbers.
+    chosen: the share that was taken.
     """
 
     cost: str
     figures: tuple[str, ...]
     limits: tuple[str, ...]
     probes: tuple[Probe, ...]
+    bounds: tuple[float, ...] = ()
+    chosen: float | None = None
 
 
 @dataclass(frozen=True)
@@ -149,6 +157,8 @@ class Report:
     assumed_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # of inputs whose sizes were not given
     versions: Mapping[str, str] = field(default_factory=dict)  # of all that decides the bytes of the output
     command: str | None = None  # as it was typed; None from Python
+    layers: tuple[LayerRow, ...] = ()
+    sensitivity: Sensitivity | None = None  # that the budget was shared out by
 
     @property
     def verdict(self) -> Verdict:

@@ -10,9 +10,13 @@ from rich.table import Table
 from rich.text import Text
 
 from onnxprune.report import words
+from onnxprune.report.layers import LayerRow
+from onnxprune.report.sensitivity import RATIOS, Sensitivity
 from onnxprune.report.summary import FrozenRow, GroupRow, Report
 
 LEVELS = {"good": "bold green", "fair": "bold yellow", "bad": "bold red", "unknown": "bold yellow"}
+WIDE = 80  # signs of a terminal from which on there is room for bars
+BAR = 10  # signs of the longest bar
 FEW = 8  # reasons that are shown where nothing could be removed and no details were asked for
 
 
@@ -43,6 +47,10 @@ def rendered(report: Report, *, details: bool = False) -> RenderableType:
     parts += [Text(), _facts(report, details)]
     if details and report.groups:
         parts += [Text(), groups_table(report.groups)]
+    if details and report.layers:
+        parts += [Text(), layers_table(report.layers)]
+    if details and report.sensitivity:
+        parts += [Text(), sensitivity_table(report.sensitivity)]
     if report.frozen and (details or not report.changed):
         parts += [Text(), frozen_table(report.frozen, None if details else FEW)]
     if report.next_commands:
@@ -102,22 +110,66 @@ def frozen_table(rows: Sequence[FrozenRow], most: int | None = None) -> Renderab
     return Group(table, Text(f"and {words.plural(rest, 'other reason')} (-v shows all)")) if rest > 0 else table
 
 
+@dataclass(frozen=True)
+class Barred:
+    """A table with a bar at the end of each line, what was and what is left on one scale; none on a narrow terminal."""
+
+    title: str
+    columns: Sequence[tuple[str, bool]]
+    rows: Sequence[Sequence[str | Text]]
+    bars: Sequence[tuple[float, float]]  # before and after of each row
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if options.max_width < WIDE:
+            yield table_of(self.title, self.columns, self.rows)
+            return
+        widest = max((before for before, _ in self.bars), default=0)
+        drawn = [Text(words.bar(b, a, widest, BAR), style="blue") for b, a in self.bars]
+        rows = [(*row, bar) for row, bar in zip(self.rows, drawn, strict=True)]
+        yield table_of(self.title, [*self.columns, ("", False)], rows)
+
+
 def groups_table(groups: Sequence[GroupRow]) -> RenderableType:
     """A line for each group: what it was and what it became, and below it why it was left whole."""
-    return table_of(
-        "groups",
-        [("group", False), ("channels", True), ("kept", True), ("removed", True), ("asked", True)],
-        [
-            (
-                Text.assemble(words.clean(g.name), (f"\n  {words.clean(g.note)}" if g.note else "", "dim")),
-                f"{g.channels:,}",
-                f"{g.kept:,}",
-                f"{g.removed:.0%}" if g.removed else "",
-                "" if g.asked is None else f"{g.asked:.0%}",
-            )
-            for g in groups
-        ],
-    )
+    rows = [
+        (
+            Text.assemble(words.clean(g.name), (f"\n  {words.clean(g.note)}" if g.note else "", "dim")),
+            f"{g.channels:,}",
+            f"{g.kept:,}",
+            f"{g.removed:.0%}" if g.removed else "",
+            "" if g.asked is None else f"{g.asked:.0%}",
+        )
+        for g in groups
+    ]
+    columns = [("group", False), ("channels", True), ("kept", True), ("removed", True), ("asked", True)]
+    return Barred("groups", columns, rows, [(g.channels, g.kept) for g in groups])
+
+
+def layers_table(layers: Sequence[LayerRow]) -> RenderableType:
+    """A line for each layer that multiplies, with its MACs as a bar."""
+    working = [r for r in layers if r.macs]
+
+    def width(value: int | None) -> str:
+        return "?" if value is None else f"{value:,}"
+
+    rows = [
+        (words.clean(r.name), width(r.channels), width(r.kept), words.si(r.macs), words.si(r.macs_left))
+        for r in working
+    ]
+    columns = [("layer", False), ("channels", True), ("kept", True), ("MACs", True), ("left", True)]
+    return Barred("layers and their MACs", columns, rows, [(r.macs, r.macs_left) for r in working])
+
+
+def sensitivity_table(found: Sensitivity) -> RenderableType:
+    """The loss of each group by the share of its channels that is gone, the most sensitive at the top."""
+    where = f", on {words.plural(found.samples, 'sample')}" if found.samples else ""
+    title = f"loss by the share of a group's channels that is gone: {found.what}{where}"
+    rows = []
+    for curve in sorted(found.curves, key=lambda c: -max(c.losses, default=0.0)):
+        losses = (curve.at_ratio(r) for r in RATIOS)
+        cells = ("" if loss is None else f"{loss:.3g}" for loss in losses)
+        rows.append((words.clean(curve.group), f"{curve.channels:,}", *cells))
+    return table_of(title, [("group", False), ("channels", True), *((f"{r:.0%}", True) for r in RATIOS)], rows)
 
 
 def _command(text: str) -> Text:

@@ -54,6 +54,13 @@ def _three(number: float) -> str:
     return f"{number:.0f}" if whole >= 99.95 else f"{number:.1f}" if whole >= 9.995 else f"{number:.2f}"
 
 
+def bar(before: float, after: float, widest: float, width: int) -> str:
+    """What was and what is left on the scale of the widest one, `width` signs long: ███░░ for 3 of 5."""
+    was, now = (round(width * value / widest) if widest else 0 for value in (before, after))
+    now = max(now, 1) if after else 0
+    return "█" * now + "░" * (was - now)
+
+
 def left(before: float | None, after: float | None) -> str:
     """What is left, as a share."""
     return f"{after / before:.1%}" if before and after is not None else ""
