@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from onnxprune.pipeline.sensitivity import Sensitivity
     from onnxprune.pipeline.verify import verify
     from onnxprune.report import Report
+    from onnxprune.report.tradeoff import Sweep
     from onnxprune.surgery import Plan
+    from onnxprune.sweeps.run import sweep
 
 # Where the public names live. They are imported when they are first used: onnx, scipy and onnxruntime take their time,
 # and the command line answers --help, and Ctrl-C, without them.
@@ -31,12 +33,14 @@ _HOMES = {
     "Request": "pipeline.request",
     "Result": "pipeline.prune",
     "Sensitivity": "pipeline.sensitivity",
+    "Sweep": "report.tradeoff",
     "UsageError": "errors",
     "analyse": "channels",
     "apply": "pipeline.apply",
     "inspect": "pipeline.inspection",
     "prune": "pipeline.prune",
     "sensitivity": "pipeline.curves",
+    "sweep": "sweeps.run",
     "verify": "pipeline.verify",
 }
 
@@ -51,12 +55,14 @@ __all__ = [
     "Request",
     "Result",
     "Sensitivity",
+    "Sweep",
     "UsageError",
     "analyse",
     "apply",
     "inspect",
     "prune",
     "sensitivity",
+    "sweep",
     "verify",
 ]
 

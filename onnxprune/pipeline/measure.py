@@ -53,6 +53,8 @@ def measurements(run: Run, original: Source | Variant, pruned: Source) -> Measur
 
 
 def _timed(run: Run, sessions: dict[str, Session]) -> Measurements:
+    if not run.timed:
+        return Measurements(drift=drift(sessions, judges(run)))
     found = measure(sessions, run.made()[0])
     before, after = found["before"], found["after"]
     threads = f"{after.threads} thread{'s' * (after.threads != 1)}"
@@ -67,14 +69,17 @@ def _timed_apart(run: Run, original: Source | Variant, pruned: Source) -> Measur
     feed, drawn = run.made()[0], judges(run)
     load = _loader(run.request)
     first = load(original)
-    before, expected = measure({"before": first}, feed, seconds=1.0)["before"], [first.run(f) for f in drawn]
+    before = measure({"before": first}, feed, seconds=1.0)["before"] if run.timed else None
+    expected = [first.run(f) for f in drawn]
     del first
     second = load(pruned)
+    rows = _rows(agreement(zip(expected, map(second.run, drawn), strict=True)))
+    if before is None:
+        return Measurements(drift=rows)
     after = measure({"after": second}, feed, seconds=1.0)["after"]
     threads = f"{after.threads} thread{'s' * (after.threads != 1)}"
     where = f"{after.provider}, {threads}, {cpu_name()}"
     how = f"median of {after.runs} runs in onnxruntime, one model after the other, {where}"
-    rows = _rows(agreement(zip(expected, map(second.run, drawn), strict=True)))
     spans = ((before.low, before.high), (after.low, after.high))
     return Measurements((before.median, after.median), how, rows, spans=spans)
 

@@ -89,9 +89,13 @@ def prune(
     request = Request.of(options)
     check_output(source, output, request)
     with limited(request, source):
-        run = start(source, request, progress)
-        prepare(run)
-        return finish(run, _choose(run), output)
+        return completed(start(source, request, progress), output)
+
+
+def completed(run: Run, output: str | os.PathLike[str] | None) -> Result:
+    """Do all of it, once the network is read and analysed.  Raises what `prune` raises."""
+    prepare(run)
+    return finish(run, _choose(run), output)
 
 
 def check_output(source: Any, output: str | os.PathLike[str] | None, request: Request, plan: Any = None) -> None:

@@ -76,6 +76,7 @@ class Run:
     judges: Sequence[Feed] = ()  # drawn samples that the repair has not seen, where it has drawn some
     metrics: tuple[Metric, ...] = ()  # the figures, the first of which a search goes by
     assumed: tuple[str, ...] = ()  # inputs whose open sizes the user did not give
+    timed: bool = True  # whether latency is measured where that is asked for: not beside other work
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

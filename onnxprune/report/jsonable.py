@@ -22,6 +22,11 @@ def jsonable(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else repr(value)
 
 
+def line(value: Any) -> str:
+    """JSON text in one line of ASCII."""
+    return json.dumps(jsonable(value), allow_nan=False)
+
+
 def dumps(value: Any) -> str:
     """Indented JSON text in ASCII, so that it survives every pipe."""
     return json.dumps(jsonable(value), indent=2, allow_nan=False)

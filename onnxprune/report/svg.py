@@ -30,20 +30,23 @@ def safe(text: object) -> str:
 
 @dataclass(frozen=True)
 class Axis:
-    """A line of numbers from `low` to `high`, what they are, and how one is written."""
+    """A line of numbers from `low` to `high`, what they are, and how one is written; `unit` is what is round there."""
 
     name: str
     low: float
     high: float
     text: Callable[[float], str]
+    unit: float = 1.0
 
     @classmethod
-    def around(cls, name: str, values: Iterable[float], text: Callable[[float], str], *, zero: bool = False) -> "Axis":
+    def around(
+        cls, name: str, values: Iterable[float], text: Callable[[float], str], *, zero: bool = False, unit: float = 1.0
+    ) -> "Axis":
         """An axis that holds all values that are numbers, with some room, from zero on where that is wanted."""
         found = [v for v in values if math.isfinite(v)] or [0.0]
         low, high = min(found), max(found)
         room = 0.06 * (high - low) or 0.5 * abs(high) or 1.0
-        return cls(name, 0.0 if zero and low >= 0 else low - room, high + room, text)
+        return cls(name, 0.0 if zero and low >= 0 else low - room, high + room, text, unit)
 
     def at(self, value: float) -> float:
         """Per cent of the way from `low` to `high`, at an end for what lies beyond it or is no number."""
@@ -54,7 +57,7 @@ class Axis:
     def ticks(self, most: int) -> list[float]:
         """Round numbers on it, at most so many."""
         rough = (self.high - self.low) / most
-        power = 10 ** math.floor(math.log10(rough))
+        power = self.unit * 10 ** math.floor(math.log10(rough / self.unit))
         step = next(s * power for s in STEPS if s * power >= rough * (1 - 1e-9))
         first = math.ceil(self.low / step - 1e-9)
         return [k * step for k in range(first, math.floor(self.high / step + 1e-9) + 1)]

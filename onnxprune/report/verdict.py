@@ -18,7 +18,7 @@ def verdict(report: Report) -> Verdict:
         copy = "; a faithful copy was written" if report.output else ""
         return Verdict("good", "nothing was removed", f"nothing was removed: {words.untouched(report)}{copy}")
     if report.metrics:
-        return _measured(report, _telling(report.metrics))
+        return _measured(report, telling(report.metrics))
     if report.options.get("lossless") and report.proof:
         return Verdict("good", "proof", "accuracy as before: what was removed cannot change the output, as is proven")
     if report.drift:
@@ -26,7 +26,7 @@ def verdict(report: Report) -> Verdict:
     return Verdict("unknown", "", f"accuracy unknown: nothing was measured; {spelled('data')} measures it")
 
 
-def _telling(rows: tuple[MetricRow, ...]) -> MetricRow:
+def telling(rows: tuple[MetricRow, ...]) -> MetricRow:
     """The figure that says most: a share, else one in decibels, else the first."""
     return min(rows, key=lambda row: ("share", "dB", row.unit).index(row.unit))
 

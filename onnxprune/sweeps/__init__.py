@@ -1,0 +1,1 @@
+"""Many cuts of several networks, to choose one by what it costs and what it loses."""

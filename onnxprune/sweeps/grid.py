@@ -1,0 +1,121 @@
+"""What a sweep tries: networks, and for each of them every target with every method."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxprune.errors import FileError, UsageError
+from onnxprune.pipeline.request import Request
+
+MOST = 10_000  # targets of one range
+KINDS = ("macs", "params", "size")  # of targets; latency is measured when nothing else runs, and so afterwards
+OWN = ("retrain", "min_accuracy", "min_snr", "dry_run", "force", "strict")  # of one run, and not of a sweep
+BUDGETS = ("ratio", "target", "threshold", "max_drop", "lossless")
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One network, cut in one way.
+
+    source: path of the network.
+    options: of `Request`, target and method among them.
+    """
+
+    source: Path
+    target: str
+    method: str
+    options: Mapping[str, Any]
+
+
+def combinations(
+    sources: Sequence[Path], targets: Sequence[str], methods: Sequence[str], options: Mapping[str, Any]
+) -> list[Combination]:
+    """All of them, network by network.  Raises UsageError, before any work, for what no run would take."""
+    if given := [name for name in (*BUDGETS, "method", *OWN) if options.get(name) not in (None, False)]:
+        raise UsageError(f"{given[0]} is for one run; a sweep has targets and methods, and proves each outcome")
+    if not methods:
+        raise UsageError("a sweep needs methods: methods='ncc,obs'")
+    found = []
+    for source, target, method in product(sources, targets, methods):
+        chosen = {**options, "target": target, "method": method}
+        Request.of(chosen)
+        found.append(Combination(source, target, method, chosen))
+    return found
+
+
+def read_targets(given: str | Iterable[str]) -> tuple[str, ...]:
+    """From "macs=0.3:0.9:0.1" (first, last, step), "macs=0.3,0.5", "macs=0.5", or several of them, to single targets.
+
+    Raises UsageError.
+    """
+    texts = [given] if isinstance(given, str) else list(given)
+    found = [target for text in texts for target in _targets(text)]
+    if not found:
+        raise UsageError("a sweep needs targets: targets='macs=0.3:0.9:0.1'")
+    return tuple(dict.fromkeys(found))
+
+
+def _targets(text: str) -> list[str]:
+    kind, mark, values = str(text).partition("=")
+    kind = kind.strip().lower()
+    if kind not in KINDS or not mark:
+        raise UsageError(
+            f"targets look like macs=0.3:0.9:0.1 (first, last, step) or macs=0.3,0.5, for {', '.join(KINDS)}; not "
+            f"{text!r}" + "; latency is measured afterwards, and latency='5ms' chooses by it" * (kind == "latency")
+        )
+    return [f"{kind}={value}" for part in values.split(",") for value in _values(part.strip(), text)]
+
+
+def _values(part: str, text: str) -> list[str]:
+    """The numbers of a range, its end among them; anything else is left to the target to read."""
+    if ":" not in part:
+        return [part]
+    try:
+        first, last, step = (_number(word) for word in part.split(":"))
+    except ValueError:
+        raise UsageError(f"a range of targets is first:last:step, like 0.3:0.9:0.1, and not {part!r}") from None
+    steps = (last - first) / step if step > 0 else -1.0
+    if not 0 <= steps < MOST:
+        raise UsageError(f"the range {part!r} of {text!r} holds no number, or more than {MOST:,}")
+    return [f"{value:.6g}" for value in first + step * np.arange(int(steps + 1e-6) + 1)]
+
+
+def _number(word: str) -> float:
+    word = word.strip()
+    return float(word[:-1]) / 100 if word.endswith("%") else float(word)
+
+
+def read_names(given: str | Iterable[str]) -> tuple[str, ...]:
+    """From "ncc,obs", or several such words, to names."""
+    texts = [given] if isinstance(given, str) else list(given)
+    names = [name.strip() for text in texts for name in str(text).split(",")]
+    return tuple(dict.fromkeys(filter(None, names)))
+
+
+def find_sources(given: Any) -> list[Path]:
+    """The networks: files, and all .onnx files of folders.  Raises FileError and UsageError."""
+    paths = [given] if isinstance(given, (str, os.PathLike)) else list(given)
+    found: dict[Path, None] = {}
+    for path in paths:
+        if not isinstance(path, (str, os.PathLike)):
+            raise UsageError(
+                f"a sweep reads networks from files, which its workers open; {type(path).__name__} is none"
+            )
+        path = Path(path)
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix == ".onnx" and p.is_file())
+            if not inside:
+                raise FileError(f"there is no .onnx file in {str(path)!r}")
+            found.update(dict.fromkeys(inside))
+        elif path.exists():
+            found[path] = None
+        else:
+            raise FileError(f"there is no file {str(path)!r}")
+    if not found:
+        raise UsageError("a sweep needs a network")
+    return list(found)

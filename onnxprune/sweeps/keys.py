@@ -1,0 +1,101 @@
+"""What a result is kept under: a digest of all that decides it, so that nothing is done twice and nothing is stale."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxprune import __version__
+from onnxprune.errors import FileError, UsageError
+from onnxprune.model.references import data_files
+from onnxprune.pipeline.request import Request
+from onnxprune.runtime.script import split_script
+from onnxprune.sweeps.grid import OWN, Combination
+
+SCHEMA = 1  # of a stored result
+PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "scipy")
+READ = ("data", "test_data", "metric")  # options that name files
+FREE = ("measure", "threads", "isolate", "max_memory", *OWN)  # options that do not decide the outcome
+
+
+def key_of(combination: Combination) -> str:
+    """Sha256 of the network, the options and the versions that decide the outcome.
+
+    Raises:
+        FileError: a file cannot be read.
+        UsageError: data that has no digest, such as a generator.
+    """
+    request = Request.of(combination.options)
+    options = {f.name: getattr(request, f.name) for f in fields(request) if f.name not in (*READ, *FREE)}
+    read = {name: _content(getattr(request, name), name) for name in READ}
+    told = {"schema": SCHEMA, "network": _network(combination.source), "versions": versions(), "read": read}
+    return _digest(json.dumps({**told, "options": options}, sort_keys=True, default=_plain).encode())
+
+
+def versions() -> dict[str, str]:
+    """Of everything that decides the bytes of an outcome."""
+    found = {"onnxprune": __version__}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return str(value) if isinstance(value, os.PathLike) else repr(value)
+
+
+def _network(path: Path) -> list[str]:
+    """Digests of the file and of those that hold its weights."""
+    return [_file(path, path.stat().st_mtime_ns), *(_file(p, p.stat().st_mtime_ns) for p in data_files(path))]
+
+
+@lru_cache
+def _file(path: Path, changed: int) -> str:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise FileError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
+
+
+def _content(value: Any, name: str) -> Any:
+    """A digest of samples, of the file or folder that holds them, or of the script that gives them."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, np.ndarray):
+        return _digest(repr((value.dtype.str, value.shape)).encode() + np.ascontiguousarray(value).tobytes())
+    if isinstance(value, Mapping):
+        return {str(k): _content(v, name) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_content(v, name) for v in value]
+    if not isinstance(value, (str, os.PathLike)):
+        kind = type(value).__name__
+        raise UsageError(f"{name} of a sweep is a file, a folder or arrays, which can be digested, and no {kind}")
+    path, function = split_script(str(value), "")
+    inside = _files(path)
+    return [function, *inside] if inside else str(value)
+
+
+def _files(path: Path) -> list[str]:
+    if not path.is_dir():
+        return [_file(path, path.stat().st_mtime_ns)] if path.is_file() else []
+    inside = sorted(p for p in path.rglob("*") if p.is_file())
+    return [f"{p.relative_to(path)} {_file(p, p.stat().st_mtime_ns)}" for p in inside]
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
