@@ -19,6 +19,7 @@ from onnxprune.pipeline.sensitivity import Sensitivity as Sensitivity
 from onnxprune.pipeline.verify import Verdict as Verdict
 from onnxprune.report import Report as Report
 from onnxprune.report.inspection import Inspection as Inspection
+from onnxprune.report.tradeoff import Sweep as Sweep
 from onnxprune.surgery import Plan as Plan
 
 __version__: str
@@ -293,6 +294,104 @@ def sensitivity(
     Raises:
         UsageError: the options make no sense for this model.
         ModelError, FileError: the model cannot be read or run.
+    """
+
+def sweep(
+    sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    folder: str | os.PathLike[str],
+    *,
+    allocation: str = "auto",
+    ratio_for: Mapping[str, float | str] = ...,
+    max_ratio: float | str = 1.0,
+    round_to: int | None = None,
+    method_options: Mapping[str, Any] = ...,
+    compensate: str = "auto",
+    exclude: str | Sequence[str] = (),
+    include: str | Sequence[str] = (),
+    heads: str = "whole",
+    thaw: bool = False,
+    seed: int = 0,
+    data: Any = None,
+    test_data: Any = None,
+    metric: str | Sequence[str] = (),
+    mean: Any = None,
+    std: Any = None,
+    resize: Any = None,
+    layout: str | None = None,
+    limit: int | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | str | Sequence[str] = ...,
+    verify: bool = True,
+    measure: bool = True,
+    providers: str | Sequence[str] = "auto",
+    threads: int | None = None,
+    isolate: bool = False,
+    max_memory: int | str | None = None,
+    save_as_external_data: bool = False,
+    targets: str | Sequence[str],
+    methods: str | Sequence[str] = "auto",
+    jobs: int | None = None,
+    backend: str = "loky",
+    scheduler: str | None = None,
+    min_accuracy: float | str | None = None,
+    min_snr: float | None = None,
+    latency: float | str | None = None,
+    progress: Callable[[str, int, int], None] = ...,
+) -> Sweep:
+    """Prune networks to every target with every method, prove each outcome, and see which are worth their cost.
+
+    What an earlier call has left whole in the folder is not done again (`sweeps.keys`).  An error in one combination is
+    told in its row.
+
+    Args:
+        sources: model files, and folders of them.
+        folder: for models, plans, `results.jsonl` and `index.html`; workers elsewhere see it under the same path.
+        targets: "macs=0.3:0.9:0.1" (first, last, step), "params=0.5,0.7", or several of them.
+        methods: names of `onnxprune.criteria`, as "ncc,obs" or one by one.
+        jobs, backend, scheduler: how many run at once on this machine (None: one for each core); or "dask" or "ray",
+            and its address.
+        min_accuracy, min_snr, latency: what the recommended cut of a network has to hold: the share of its first
+            figure, dB, seconds (or "5ms").
+        progress: called with (what is done, how far, of how much).
+        allocation: How groups share the budget: uniform, global, sensitivity; auto: by sensitivity
+            under target and max_drop.
+        ratio_for: Another ratio for some layers, by a pattern (*, ?, [..]) of node or weight names.
+        max_ratio: No group loses more than this share.
+        round_to: Keep multiples of N channels; without it 8 in groups of 64 and more, 4 in those of 32
+            and more.
+        method_options: A hyper-parameter of the method: `onnxprune methods -v`.
+        compensate: How those that stay take over: none, merge, mean, ridge, fold, lstsq; auto: lstsq;
+            none is the cut alone.
+        exclude: Leave these layers whole.
+        include: Cut these layers only.
+        heads: Attention loses whole heads, or the same dimensions of every head.
+        thaw: Also cut channels that norms over channels (LayerNormalization and its kin) or other
+            statistics read.  These are then taken over the channels that stay: an approximation, and
+            the report names the nodes.
+        seed: Of everything that is drawn.
+        data: Samples, with labels or without: .npz, .npy, a folder of .npz or of images (a sub-folder
+            per class), input_*.pb, polygraphy JSON, or script.py[:load_data].  Where they are fitted
+            on, a quarter is held out.
+        test_data: Other samples, for the figures and the search of max_drop; without them, a part of
+            data is held out.
+        metric: top1, top5, agreement (with the original), cosine, snr, or script.py:function; else what
+            fits the outputs.
+        mean: Of pixels, per channel: 0.485,0.456,0.406.
+        std: Of pixels, per channel: 0.229,0.224,0.225.
+        resize: Images, to 256 (shorter side) or 224x224.
+        layout: nchw or nhwc; may go on with ,bgr or ,raw (pixels 0 to 255).
+        limit: At most N samples of each, spread evenly.
+        input_shapes: Sizes that the model leaves open, for running it: image:1x3x224x224.
+        verify: Prove that the pruned model is the masked original.
+        measure: Measure latency and drift.
+        providers: Of onnxruntime, for measuring: cuda,cpu.
+        threads: Of onnxruntime, for measuring.
+        isolate: Run onnxruntime in a process of its own: a crash or a hang there is a failed check.
+        max_memory: Refuse what would take more memory than this: 4GiB.
+        save_as_external_data: Put the weights into a file of their own.
+
+    Raises:
+        UsageError: options that make no sense, or a backend that is not installed.
+        FileError: a network cannot be read, the folder cannot be written, or no scheduler answers.
     """
 
 def verify(

@@ -1,4 +1,4 @@
-"""Commands about the tool itself: methods, doctor, help, completion."""
+"""Commands about the tool itself: methods, doctor, help, completion; and with them all commands."""
 
 from dataclasses import asdict
 from typing import Any
@@ -8,9 +8,12 @@ import click
 from onnxprune.cli.commands import HELP, cli, screen_of
 from onnxprune.cli.flags import options
 from onnxprune.cli.layout import COMPLETE, Sectioned, shown
+from onnxprune.cli.sweeping import sweep_command
 from onnxprune.errors import UsageError
 
 __all__ = ["cli"]
+
+cli.add_command(sweep_command)
 
 
 @cli.command("methods", cls=Sectioned, context_settings=HELP)

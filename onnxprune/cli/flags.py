@@ -9,7 +9,8 @@ import click
 from onnxprune.pipeline.declare import Option, option, options_of
 from onnxprune.pipeline.kinds import Switch, Word
 from onnxprune.pipeline.request import Request
-from onnxprune.pipeline.table import ALL, CUTS, OUTPUT
+from onnxprune.pipeline.table import ALL, ONCE, OUTPUT
+from onnxprune.sweeps.options import Sweeping
 
 TALK = "What is shown"
 LISTS = frozenset({"methods", "doctor"})
@@ -19,11 +20,11 @@ LISTS = frozenset({"methods", "doctor"})
 class Shown:
     """What is written and shown besides the model."""
 
-    plan_out: str | None = option(None, "Write which channels stay, as JSON.", Word(), OUTPUT, CUTS, metavar="F.json")
+    plan_out: str | None = option(None, "Write which channels stay, as JSON.", Word(), OUTPUT, ONCE, metavar="F.json")
     report: str | None = option(
         None,
         "Write the report as a page, as JSON, or its layers as a table, by the ending.",
-        Word(), OUTPUT, CUTS | {"inspect"}, metavar="F.html|.json|.csv",
+        Word(), OUTPUT, ONCE | {"inspect"}, metavar="F.html|.json|.csv",
     )  # fmt: skip
     json: bool = option(False, "Print JSON, and nothing else, on standard output.", Switch(), TALK, ALL | LISTS)
     quiet: bool = option(False, "Print nothing but errors.", Switch(), TALK, ALL, short="-q")
@@ -34,7 +35,7 @@ class Shown:
     )  # fmt: skip
 
 
-FLAGS = tuple(o for table in (Request, Shown) for o in options_of(table).values() if o.typed)
+FLAGS = tuple(o for table in (Sweeping, Request, Shown) for o in options_of(table).values() if o.typed)
 
 
 class Typed(click.ParamType):

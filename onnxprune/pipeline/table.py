@@ -33,8 +33,10 @@ BUDGET, WHICH, DATA = "How much to remove", "Which channels", "Data and accuracy
 RUNNING, OUTPUT = "Verifying and measuring", "Files"
 
 PRUNES = frozenset({"prune"})
-CUTS = PRUNES | {"apply"}
-PICKS = PRUNES | {"sensitivity"}
+ONCE = PRUNES | {"apply"}  # what makes one model
+CHOOSES = PRUNES | {"sweep"}
+CUTS = ONCE | CHOOSES
+PICKS = CHOOSES | {"sensitivity"}
 RUNS = CUTS | PICKS | {"verify"}
 COUPLES = PICKS | {"inspect", "explain"}
 ALL = RUNS | COUPLES
@@ -79,20 +81,20 @@ class Budget:
         "auto",
         f"How groups share the budget: {', '.join(ALLOCATIONS)}; auto: by sensitivity under {{target}} and "
         "{max_drop}.",
-        Word(("auto", *ALLOCATIONS)), BUDGET, PRUNES, metavar="NAME", plan=True,
+        Word(("auto", *ALLOCATIONS)), BUDGET, CHOOSES, metavar="NAME", plan=True,
     )  # fmt: skip
     ratio_for: Mapping[str, float] = option(
         {},
         "Another ratio for some layers, by a pattern (*, ?, [..]) of node or weight names.",
-        Pairs("GLOB=R, like 'layer1*=0.25'", RATIO), BUDGET, PRUNES, metavar="GLOB=R", plan=True,
+        Pairs("GLOB=R, like 'layer1*=0.25'", RATIO), BUDGET, CHOOSES, metavar="GLOB=R", plan=True,
     )  # fmt: skip
     max_ratio: float = option(
-        1.0, "No group loses more than this share.", Share(), BUDGET, PRUNES, metavar="R", plan=True
+        1.0, "No group loses more than this share.", Share(), BUDGET, CHOOSES, metavar="R", plan=True
     )
     round_to: int | None = option(
         None,
         "Keep multiples of N channels; without it 8 in groups of 64 and more, 4 in those of 32 and more.",
-        ONE, BUDGET, PRUNES, metavar="N", plan=True,
+        ONE, BUDGET, CHOOSES, metavar="N", plan=True,
     )  # fmt: skip
 
 
@@ -103,7 +105,7 @@ class Channels:
     method: str = option(
         "auto",
         "How channels are compared: `onnxprune methods`; auto: obs; ncc for {threshold} and {compensate} none.",
-        Word(("auto", *METHODS)), WHICH, PICKS, metavar="NAME", plan=True,
+        Word(("auto", *METHODS)), WHICH, PRUNES | {"sensitivity"}, metavar="NAME", plan=True,
     )  # fmt: skip
     method_options: Mapping[str, Any] = option(
         {},
@@ -169,13 +171,13 @@ class Judging:
     min_accuracy: float | None = option(
         None,
         "Write nothing, and fail, where top1 (or agreement) on the data is below this.",
-        Share(), DATA, CUTS, metavar="SHARE",
+        Share(), DATA, ONCE, metavar="SHARE",
     )  # fmt: skip
     min_snr: float | None = option(
         None,
         "Write nothing, and fail, where the outputs' signal to noise is below this: on the data, else on drawn "
         "samples.",
-        Number(), DATA, CUTS, metavar="DB",
+        Number(), DATA, ONCE, metavar="DB",
     )  # fmt: skip
     retrain: Callable[[Any], Any] | None = option(
         None,
@@ -214,6 +216,6 @@ class Running:
 class Writing:
     """How the outcome is written."""
 
-    dry_run: bool = option(False, "Do everything but write the model.", Switch(), OUTPUT, CUTS)
-    force: bool = option(False, "Replace the input, a link or a write-protected file.", Switch(), OUTPUT, CUTS)
+    dry_run: bool = option(False, "Do everything but write the model.", Switch(), OUTPUT, ONCE)
+    force: bool = option(False, "Replace the input, a link or a write-protected file.", Switch(), OUTPUT, ONCE)
     save_as_external_data: bool = option(False, "Put the weights into a file of their own.", Switch(), OUTPUT, CUTS)

@@ -55,6 +55,8 @@ def _groups(found: Inspection, details: bool) -> RenderableType:
         for g in found.groups
     ]
     columns = [("group", False), ("channels", True), ("MACs", True), ("layers", not details)]
+    if details:  # the names of the layers take the place of the bars
+        return table_of(title, columns, rows)
     return Barred(title, columns, rows, [(g.channels, g.channels) for g in found.groups])
 
 

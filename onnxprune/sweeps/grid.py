@@ -9,13 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.errors import FileError, UsageError
+from onnxprune.errors import FileError, UsageError, spelled
 from onnxprune.pipeline.request import Request
+from onnxprune.sweeps.options import COSTS
 
 MOST = 10_000  # targets of one range
-KINDS = ("macs", "params", "size")  # of targets; latency is measured when nothing else runs, and so afterwards
-OWN = ("retrain", "min_accuracy", "min_snr", "dry_run", "force", "strict")  # of one run, and not of a sweep
-BUDGETS = ("ratio", "target", "threshold", "max_drop", "lossless")
 
 
 @dataclass(frozen=True)
@@ -36,15 +34,12 @@ def combinations(
     sources: Sequence[Path], targets: Sequence[str], methods: Sequence[str], options: Mapping[str, Any]
 ) -> list[Combination]:
     """All of them, network by network.  Raises UsageError, before any work, for what no run would take."""
-    if given := [name for name in (*BUDGETS, "method", *OWN) if options.get(name) not in (None, False)]:
-        raise UsageError(f"{given[0]} is for one run; a sweep has targets and methods, and proves each outcome")
     if not methods:
-        raise UsageError("a sweep needs methods: methods='ncc,obs'")
+        raise UsageError(f"a sweep needs methods: {spelled('methods', 'ncc,obs')}")
     found = []
     for source, target, method in product(sources, targets, methods):
-        chosen = {**options, "target": target, "method": method}
-        Request.of(chosen)
-        found.append(Combination(source, target, method, chosen))
+        Request.of(options, "sweep", target=target, method=method)
+        found.append(Combination(source, target, method, {**options, "target": target, "method": method}))
     return found
 
 
@@ -56,17 +51,18 @@ def read_targets(given: str | Iterable[str]) -> tuple[str, ...]:
     texts = [given] if isinstance(given, str) else list(given)
     found = [target for text in texts for target in _targets(text)]
     if not found:
-        raise UsageError("a sweep needs targets: targets='macs=0.3:0.9:0.1'")
+        raise UsageError(f"a sweep needs targets: {spelled('targets', 'macs=0.3:0.9:0.1')}")
     return tuple(dict.fromkeys(found))
 
 
 def _targets(text: str) -> list[str]:
     kind, mark, values = str(text).partition("=")
     kind = kind.strip().lower()
-    if kind not in KINDS or not mark:
+    if kind not in COSTS or not mark:
+        later = f"; latency is measured afterwards, and {spelled('latency', '5ms')} chooses by it" * (kind == "latency")
         raise UsageError(
-            f"targets look like macs=0.3:0.9:0.1 (first, last, step) or macs=0.3,0.5, for {', '.join(KINDS)}; not "
-            f"{text!r}" + "; latency is measured afterwards, and latency='5ms' chooses by it" * (kind == "latency")
+            f"targets look like macs=0.3:0.9:0.1 (first, last, step) or macs=0.3,0.5, of {', '.join(COSTS)}; not "
+            f"{text!r}{later}"
         )
     return [f"{kind}={value}" for part in values.split(",") for value in _values(part.strip(), text)]
 

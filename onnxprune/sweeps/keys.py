@@ -17,12 +17,12 @@ from onnxprune.errors import FileError, UsageError
 from onnxprune.model.references import data_files
 from onnxprune.pipeline.request import Request
 from onnxprune.runtime.script import split_script
-from onnxprune.sweeps.grid import OWN, Combination
+from onnxprune.sweeps.grid import Combination
 
 SCHEMA = 1  # of a stored result
 PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "scipy")
 READ = ("data", "test_data", "metric")  # options that name files
-FREE = ("measure", "threads", "isolate", "max_memory", *OWN)  # options that do not decide the outcome
+FREE = ("measure", "threads", "isolate", "max_memory")  # options that do not decide the outcome
 
 
 def key_of(combination: Combination) -> str:

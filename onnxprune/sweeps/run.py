@@ -1,14 +1,14 @@
 """A sweep: all combinations of networks, targets and methods, and what becomes of each."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from onnxprune.errors import COMMAND_LINE, UsageError
+from onnxprune.errors import COMMAND_LINE
 from onnxprune.pipeline.progress import Progress, silent
-from onnxprune.pipeline.share import share
+from onnxprune.pipeline.signature import takes
 from onnxprune.report.files import write
 from onnxprune.report.jsonable import line
 from onnxprune.report.tradeoff import Row, Sweep, Wanted, with_fronts
@@ -16,19 +16,19 @@ from onnxprune.report.tradeoff_page import tradeoff_html
 from onnxprune.sweeps.grid import Combination, combinations, find_sources, read_names, read_targets
 from onnxprune.sweeps.job import Job
 from onnxprune.sweeps.keys import key_of
+from onnxprune.sweeps.options import Sweeping
 from onnxprune.sweeps.store import Store
 from onnxprune.sweeps.timing import timed
 from onnxprune.sweeps.workers import done
 
-Path_ = str | os.PathLike[str]
 
-
+@takes("sweep")
 def sweep(
-    sources: Path_ | Iterable[Path_],
-    folder: Path_,
+    sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    folder: str | os.PathLike[str],
     *,
-    targets: str | Iterable[str],
-    methods: str | Iterable[str] = "auto",
+    targets: str | Sequence[str],
+    methods: str | Sequence[str] = "auto",
     jobs: int | None = None,
     backend: str = "loky",
     scheduler: str | None = None,
@@ -40,63 +40,54 @@ def sweep(
 ) -> Sweep:
     """Prune networks to every target with every method, prove each outcome, and see which are worth their cost.
 
-    What an earlier call has left whole in the folder is not done again: a result is kept under a digest of the
-    network, the data, the options and the versions.  An error in one combination is told in its row.
+    What an earlier call has left whole in the folder is not done again (`sweeps.keys`).  An error in one combination is
+    told in its row.
 
     Args:
         sources: model files, and folders of them.
-        folder: for the models with their plans, `results.jsonl` and `index.html`; workers on other machines have to
-            see it, the networks and the data under the same paths.
+        folder: for models, plans, `results.jsonl` and `index.html`; workers elsewhere see it under the same path.
         targets: "macs=0.3:0.9:0.1" (first, last, step), "params=0.5,0.7", or several of them.
         methods: names of `onnxprune.criteria`, as "ncc,obs" or one by one.
-        jobs: how many run at once on this machine; None: as many as it has cores.
-        backend: "loky" (processes of this machine), "dask" or "ray"; `scheduler` is the address of theirs.
+        jobs, backend, scheduler: how many run at once on this machine (None: one for each core); or "dask" or "ray",
+            and its address.
         min_accuracy, min_snr, latency: what the recommended cut of a network has to hold: the share of its first
-            figure, the signal to noise in dB, the time of one run (seconds, or "5ms").
+            figure, dB, seconds (or "5ms").
         progress: called with (what is done, how far, of how much).
-        options: fields of `Request`, but for the budgets and what is for one run.
+        options: as in the signature.
 
     Raises:
         UsageError: options that make no sense, or a backend that is not installed.
         FileError: a network cannot be read, the folder cannot be written, or no scheduler answers.
     """
-    wanted = Wanted(
-        None if min_accuracy is None else share(min_accuracy, "the least accuracy"), min_snr, seconds(latency)
-    )
-    found = find_sources(sources)
-    todo = combinations(found, read_targets(targets), read_names(methods), options)
+    own = Sweeping(
+        targets=targets, methods=methods, jobs=jobs, backend=backend, scheduler=scheduler,
+        min_accuracy=min_accuracy, min_snr=min_snr, latency=latency,  # type: ignore[arg-type]  # read by their kinds
+    )  # fmt: skip
+    todo = combinations(find_sources(sources), read_targets(own.targets), read_names(own.methods), options)
     store = Store(Path(folder).absolute())
     store.create()
-    planned = _jobs(todo, store)
+    return _swept(store, _jobs(todo, store), own, options, progress)
+
+
+def _swept(store: Store, planned: Sequence[Job], own: Sweeping, options: dict[str, Any], progress: Progress) -> Sweep:
+    """Do what is missing, time what is there, and write the table and the page."""
     missing = [job for job in planned if not store.whole(job.key)]
+    found = Sweep(
+        str(store.folder), (), Wanted(own.min_accuracy, own.min_snr, own.latency), len(planned) - len(missing)
+    )
     progress("sweep", 0, len(missing))
     try:
-        for number, key in enumerate(done(missing, jobs, backend, scheduler), 1):
+        for number, key in enumerate(done(missing, own.jobs, own.backend, own.scheduler), 1):
             progress(_told(store.row(key)), number, len(missing))
+        rows = _rows(store, planned)
+        if options.get("measure", True):
+            rows = _timed(store, rows, planned, options, progress)
     except BaseException:  # Ctrl-C above all: what is there is told
-        _publish(Sweep(str(store.folder), _rows(store, planned), wanted))
+        _publish(replace(found, rows=_rows(store, planned)))
         raise
-    rows = _rows(store, planned)
-    if options.get("measure", True):
-        rows = _timed(store, rows, planned, options, progress)
-    outcome = Sweep(str(store.folder), rows, wanted, len(planned) - len(missing))
-    _publish(outcome)
-    return outcome
-
-
-def seconds(given: float | str | None) -> float | None:
-    """From 0.005, "5ms", "0.005s" or "500us" to seconds.  Raises UsageError."""
-    if given is None:
-        return None
-    text = str(given).strip().lower().replace("µ", "u")
-    unit = next((u for u in ("ms", "us", "s") if text.endswith(u)), "")
-    try:
-        value = float(text.removesuffix(unit)) * {"ms": 1e-3, "us": 1e-6}.get(unit, 1.0)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < float("inf"):
-        raise UsageError(f"a latency looks like 5ms, and not {given!r}")
-    return value
+    found = replace(found, rows=rows)
+    _publish(found)
+    return found
 
 
 def _jobs(todo: Sequence[Combination], store: Store) -> list[Job]:

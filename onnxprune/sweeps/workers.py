@@ -11,18 +11,16 @@ from onnxprune.errors import FileError, UsageError, spelled
 from onnxprune.runtime.engine import usable_cpus
 from onnxprune.sweeps.job import Job, work
 
-BACKENDS = ("loky", "dask", "ray")
+SECONDS = 20  # to wait for a scheduler
 
 
 def done(jobs: Sequence[Job], workers: int | None, backend: str, scheduler: str | None) -> Iterator[str]:
     """Do the jobs, so many at once; gives their keys as they are done.
 
     Raises:
-        UsageError: a backend that is unknown, not installed, or has no scheduler.
+        UsageError: a backend that is not installed, or has no scheduler.
         FileError: the scheduler cannot be reached.
     """
-    if backend not in BACKENDS:
-        raise UsageError(f"there is no backend {backend!r}; there are {', '.join(BACKENDS)}")
     if scheduler is not None and backend == "loky":
         raise UsageError(f"{spelled('scheduler')} is for {spelled('backend')} dask or ray")
     if not jobs:
@@ -78,7 +76,6 @@ def _ray(scheduler: str | None, workers: int) -> Iterator[int]:
         yield int(ray.cluster_resources().get("CPU", workers))
 
 
-SECONDS = 20  # to wait for a scheduler
 _OPEN: dict[str, Callable[[str | None, int], AbstractContextManager[int]]] = {
     "loky": _loky,
     "dask": _dask,
