@@ -392,6 +392,7 @@ def sweep(
     Raises:
         UsageError: options that make no sense, or a backend that is not installed.
         FileError: a network cannot be read, the folder cannot be written, or no scheduler answers.
+        CheckFailed: workers die; what is done is kept.
     """
 
 def verify(

@@ -14,7 +14,7 @@ from onnxprune.pipeline.targets import UNITS
 from onnxprune.runtime.accuracy import METRICS
 from onnxprune.surgery.compensate import COMPENSATIONS
 
-HEAVY = "numpy scipy onnx onnxruntime"
+HEAVY = "numpy scipy onnx onnxruntime joblib"
 
 
 def loaded(code: str) -> str:
@@ -25,7 +25,15 @@ def loaded(code: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--version"], ["--help"], ["apply", "-h"], ["inspct"], ["none.onnx", "out.onnx", "--ratio", "0.5"]]
+    "arguments",
+    [
+        ["--version"],
+        ["--help"],
+        ["apply", "-h"],
+        ["sweep", "-h"],
+        ["inspct"],
+        ["none.onnx", "out.onnx", "--ratio", "0.5"],
+    ],
 )
 def test_answers_that_need_no_model_come_at_once(arguments: list[str]) -> None:
     assert loaded(f"from onnxprune.cli import main; main({arguments})") == ""

@@ -16,7 +16,7 @@ import pytest
 from cli_runs import DIGITS, MIXED, ROOT, SAMPLE, Runner, finished, process, stuck_model
 
 import onnxprune
-from onnxprune.errors import FileError, UsageError
+from onnxprune.errors import CheckFailed, FileError, UsageError
 from onnxprune.sweeps import workers
 
 PLAIN: dict[str, Any] = {"methods": "l2", "compensate": "none", "measure": False, "data": str(SAMPLE)}
@@ -162,6 +162,14 @@ def test_whatever_ends_a_sweep_leaves_whole_results_only(alone: Path, tmp_path: 
     again = onnxprune.sweep(DIGITS, tmp_path, targets="macs=0.4,0.8", jobs=1, **PLAIN)
     assert again.reused == len(left)
     assert results(tmp_path) == results(alone)[:2]
+
+
+def test_workers_that_die_are_told_and_what_is_done_is_kept(tmp_path: Path) -> None:
+    script = tmp_path / "die.py"
+    script.write_text("import os, signal\ndef load_data():\n    os.kill(os.getpid(), signal.SIGKILL)\n")
+    with pytest.raises(CheckFailed, match="a worker died"):
+        onnxprune.sweep(DIGITS, tmp_path / "out", targets="macs=0.4,0.8", jobs=2, **{**PLAIN, "data": str(script)})
+    assert (tmp_path / "out" / "results.jsonl").read_text("utf-8") == ""
 
 
 # --- elsewhere ---------------------------------------------------------------

@@ -107,15 +107,14 @@ def _numbers(rows: Sequence[Row], chosen: Row | None) -> str:
         if row.error:
             cells.append([("name", name), ("worse", safe(row.error)), *([("n", "")] * 4), ("name", "")])
             continue
-        fronts = ", ".join(NAMES[c][0] for c in row.fronts)
         numbers = (figure_text(row, row.after), words.si(row.macs), words.count(row.params), words.size(row.bytes))
+        fronts = ", ".join(NAMES[c][0] for c in row.fronts)
+        notes = "; ".join([*([f"on the front by {fronts}"] if fronts else []), *row.warnings])
         cells.append(
-            [("name", name), *(("n", safe(n)) for n in (*numbers, latency(row))), ("name", safe(f"{row.model}"))]
-            if not fronts
-            else [
-                ("name", f"<b>{name}</b>"),
+            [
+                ("name", f"<b>{name}</b>" if fronts else name),
                 *(("n", safe(n)) for n in (*numbers, latency(row))),
-                ("name", f"{safe(row.model)} <em>on the front by {safe(fronts)}</em>"),
+                ("name", f"{safe(row.model)} <em>{safe(notes)}</em>"),
             ]
         )
     figure = next((r.figure for r in rows if r.figure), "figure") or "figure"

@@ -58,6 +58,7 @@ def sweep(
     Raises:
         UsageError: options that make no sense, or a backend that is not installed.
         FileError: a network cannot be read, the folder cannot be written, or no scheduler answers.
+        CheckFailed: workers die; what is done is kept.
     """
     own = Sweeping(
         targets=targets, methods=methods, jobs=jobs, backend=backend, scheduler=scheduler,

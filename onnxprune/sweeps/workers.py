@@ -4,14 +4,16 @@ https://joblib.readthedocs.io/en/stable/parallel.html
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
-from onnxprune.errors import FileError, UsageError, spelled
+from onnxprune.errors import CheckFailed, FileError, UsageError, spelled
 from onnxprune.runtime.engine import usable_cpus
 from onnxprune.sweeps.job import Job, work
 
 SECONDS = 20  # to wait for a scheduler
+LOST = "a worker died, perhaps for lack of memory: run fewer jobs at once; the same call goes on where this one stopped"
 
 
 def done(jobs: Sequence[Job], workers: int | None, backend: str, scheduler: str | None) -> Iterator[str]:
@@ -20,6 +22,7 @@ def done(jobs: Sequence[Job], workers: int | None, backend: str, scheduler: str 
     Raises:
         UsageError: a backend that is not installed, or has no scheduler.
         FileError: the scheduler cannot be reached.
+        CheckFailed: workers die.
     """
     if scheduler is not None and backend == "loky":
         raise UsageError(f"{spelled('scheduler')} is for {spelled('backend')} dask or ray")
@@ -36,13 +39,16 @@ def done(jobs: Sequence[Job], workers: int | None, backend: str, scheduler: str 
 
 @contextmanager
 def _loky(scheduler: str | None, workers: int) -> Iterator[int]:
-    yield workers
+    try:
+        yield workers
+    except BrokenExecutor as error:
+        raise CheckFailed(LOST) from error
 
 
 @contextmanager
 def _dask(scheduler: str | None, workers: int) -> Iterator[int]:
     try:
-        from dask.distributed import Client, LocalCluster
+        from dask.distributed import Client, KilledWorker, LocalCluster
     except ImportError:
         raise UsageError("Dask is not installed: pip install 'onnxprune[dask]'") from None
     with ExitStack() as stack:
@@ -55,7 +61,10 @@ def _dask(scheduler: str | None, workers: int) -> Iterator[int]:
         except (OSError, ValueError) as error:  # a TimeoutError is the former
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise FileError(f"no Dask scheduler answers at {scheduler!r}: {reason}") from error
-        yield -1  # as many as the scheduler has
+        try:
+            yield -1  # as many as the scheduler has
+        except KilledWorker as error:  # several, at the same job
+            raise CheckFailed(LOST) from error
 
 
 @contextmanager
