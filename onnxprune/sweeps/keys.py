@@ -22,18 +22,17 @@ from onnxprune.sweeps.grid import Combination
 SCHEMA = 1  # of a stored result
 PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "scipy")
 READ = ("data", "test_data", "metric")  # options that name files
-FREE = ("measure", "threads", "isolate", "max_memory")  # options that do not decide the outcome
 
 
 def key_of(combination: Combination) -> str:
-    """Sha256 of the network, the options and the versions that decide the outcome.
+    """Sha256 of the network, the data, the options and the versions that decide the outcome.
 
     Raises:
         FileError: a file cannot be read.
         UsageError: data that has no digest, such as a generator.
     """
     request = Request.of(combination.options)
-    options = {f.name: getattr(request, f.name) for f in fields(request) if f.name not in (*READ, *FREE)}
+    options = {f.name: getattr(request, f.name) for f in fields(request) if f.name not in READ}
     read = {name: _content(getattr(request, name), name) for name in READ}
     told = {"schema": SCHEMA, "network": _network(combination.source), "versions": versions(), "read": read}
     return _digest(json.dumps({**told, "options": options}, sort_keys=True, default=_plain).encode())
