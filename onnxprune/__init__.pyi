@@ -313,13 +313,13 @@ def sweep(
     seed: int = 0,
     data: Any = None,
     test_data: Any = None,
-    metric: str | Sequence[str] = (),
+    metric: str | Callable[..., Any] | Sequence[str | Callable[..., Any]] = (),
     mean: Any = None,
     std: Any = None,
     resize: Any = None,
     layout: str | None = None,
     limit: int | None = None,
-    input_shapes: Mapping[str, Sequence[int]] | str | Sequence[str] = ...,
+    input_shapes: Mapping[str, Sequence[int]] | str | Sequence[str] = (),
     verify: bool = True,
     measure: bool = True,
     providers: str | Sequence[str] = "auto",
@@ -373,8 +373,8 @@ def sweep(
             on, a quarter is held out.
         test_data: Other samples, for the figures and the search of max_drop; without them, a part of
             data is held out.
-        metric: top1, top5, agreement (with the original), cosine, snr, or script.py:function; else what
-            fits the outputs.
+        metric: top1, top5, agreement (with the original), cosine, snr, or a function (script.py:name);
+            else what fits the outputs.
         mean: Of pixels, per channel: 0.485,0.456,0.406.
         std: Of pixels, per channel: 0.229,0.224,0.225.
         resize: Images, to 256 (shorter side) or 224x224.

@@ -202,6 +202,12 @@ def test_the_page_has_words_for_every_picture(found: Sweep) -> None:
     assert not set(page) & set("\x1b\r\u202e")
 
 
+def test_a_sweep_shows_itself() -> None:
+    found = Sweep("out", tuple(ROWS))
+    assert repr(found) == "<Sweep of 1 networks: 7 combinations in out>"
+    assert found._repr_html_().startswith("<iframe sandbox")
+
+
 def test_the_page_has_the_numbers() -> None:
     page = tradeoff_html(Sweep("", tuple(ROWS), Wanted(min_accuracy=0.85)))
     for word in (

@@ -61,7 +61,7 @@ class Sensitivity:
         return f"<Sensitivity of {len(self.curves)} groups: {self.what}, {self.samples} samples>"
 
     def _repr_html_(self) -> str:
-        from onnxprune.report import lists
         from onnxprune.report.notebook import block
+        from onnxprune.report.terminal import sensitivity_table
 
-        return block(lists.sensitivity(self))
+        return block(sensitivity_table(self))

@@ -130,7 +130,7 @@ class Wanted:
         return " and ".join(filter(None, parts))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sweep:
     """All cuts, network by network, in the order of targets and methods; and what was wanted of them.
 
@@ -174,6 +174,15 @@ class Sweep:
         """All of it as JSON values; seconds, bytes."""
         chosen = {name: row and row.key for name, row in self.recommended.items()}
         return {"folder": self.folder, "rows": [asdict(row) for row in self.rows], "recommended": chosen}
+
+    def __repr__(self) -> str:
+        return f"<Sweep of {len(self.networks)} networks: {len(self.rows)} combinations in {self.folder}>"
+
+    def _repr_html_(self) -> str:
+        from onnxprune.report.notebook import frame
+        from onnxprune.report.tradeoff_page import tradeoff_html
+
+        return frame(tradeoff_html(self))
 
     def __str__(self) -> str:
         from onnxprune.report.comparison import comparison
