@@ -1,6 +1,9 @@
 """A sweep in a terminal: a table for each network, the cuts worth a look marked, and what is recommended."""
 
-from rich.console import Group, RenderableType
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.text import Text
 
 from onnxprune.report import words
@@ -8,6 +11,7 @@ from onnxprune.report.terminal import table_of
 from onnxprune.report.tradeoff import EXACT, Row, Sweep
 
 MARK = "●"
+WIDE = 100  # columns from which on latencies have their spread
 
 
 def comparison(found: Sweep) -> RenderableType:
@@ -15,7 +19,7 @@ def comparison(found: Sweep) -> RenderableType:
     parts: list[RenderableType] = []
     chosen = found.recommended
     for name, rows in found.networks.items():
-        parts += [_table(name, rows, chosen.get(name)), Text()]
+        parts += [Cuts(name, rows, chosen.get(name)), Text()]
         if name in chosen:
             parts += [_advice(found, chosen[name]), Text()]
     failed = [row for row in found.rows if row.error]
@@ -27,25 +31,33 @@ def comparison(found: Sweep) -> RenderableType:
     return Group(*parts)
 
 
-def _table(name: str, rows: tuple[Row, ...], chosen: Row | None) -> RenderableType:
-    figure = next((r.figure for r in rows if r.figure), "figure")
-    columns = [("", False), ("target", False), ("method", False), (figure, True), ("MACs", True), ("size", True)]
-    columns.append(("latency", True))
-    lines: list[list[str | Text]] = []
-    for row in rows:
-        mark = "recommended" if row is chosen else MARK if "macs" in row.fronts else ""
+@dataclass(frozen=True)
+class Cuts:
+    """The cuts of one network; a narrow terminal gets latencies without their spread."""
+
+    name: str
+    rows: Sequence[Row]
+    chosen: Row | None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        time = latency if options.max_width >= WIDE else _median
+        figure = next((r.figure for r in self.rows if r.figure), None) or "figure"
+        columns = [("", False), ("target", False), ("method", False)]
+        columns += [(heading, True) for heading in (figure, "MACs", "size", "latency")]
+        first = next((r for r in self.rows if not r.error), None)
+        lines = [self._line(row, time(row)) for row in self.rows]
+        if first is not None:
+            before = [figure_text(first, first.before), words.si(first.macs_before), words.size(first.bytes_before)]
+            lines.insert(0, ["", "original", "", *before, _duration(first.cost_before("latency"))])
+        title = f"{words.clean(self.name)}: {MARK} no other cut has fewer MACs and is as good"
+        yield table_of(title, columns, lines)
+
+    def _line(self, row: Row, time: str) -> list[str | Text]:
+        mark = "recommended" if row is self.chosen else MARK if "macs" in row.fronts else ""
         cells = [words.clean(c) for c in (mark, row.target, row.method)]
         if row.error:
-            lines.append([*cells, Text("failed", style="red"), "", "", ""])
-            continue
-        lines.append([*cells, figure_text(row, row.after), words.si(row.macs), words.size(row.bytes), latency(row)])
-    first = next((r for r in rows if not r.error), None)
-    if first is not None:
-        before = [figure_text(first, first.before), words.si(first.macs_before), words.size(first.bytes_before)]
-        time = "" if first.latency is None else words.duration(first.latency.before)
-        lines.insert(0, ["", "original", "", *before, time])
-    title = f"{words.clean(name)}: {MARK} no other cut has fewer MACs and is as good"
-    return table_of(title, columns, lines)
+            return [*cells, Text("failed", style="red"), "", "", ""]
+        return [*cells, figure_text(row, row.after), words.si(row.macs), words.size(row.bytes), time]
 
 
 def _advice(found: Sweep, row: Row | None) -> Text:
@@ -68,3 +80,11 @@ def latency(row: Row) -> str:
         return ""
     low, high = (words.duration(s) for s in (row.latency.low, row.latency.high))
     return f"{words.duration(row.latency.after)} ({low} to {high})"
+
+
+def _median(row: Row) -> str:
+    return _duration(row.cost("latency"))
+
+
+def _duration(seconds: float | None) -> str:
+    return "" if seconds is None else words.duration(seconds)

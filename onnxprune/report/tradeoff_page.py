@@ -7,7 +7,7 @@ from typing import Any
 
 from onnxprune.report import words
 from onnxprune.report.comparison import figure_text, latency
-from onnxprune.report.page import page, section, table, warnings
+from onnxprune.report.page import Cell, page, section, table, warnings
 from onnxprune.report.svg import Axis, Plot, Point, legend, safe
 from onnxprune.report.tradeoff import COSTS, EXACT, Row, Sweep
 
@@ -44,7 +44,8 @@ def _network(number: int, name: str, rows: Sequence[Row], found: Sweep) -> str:
     chosen = found.recommended.get(name)
     good = [row for row in rows if row.error is None and row.after is not None]
     methods = list(dict.fromkeys(row.method for row in rows))
-    keys = [(0, "original"), *((k, method) for k, method in enumerate(methods, 1))]
+    drawn_before = any(row.before is not None for row in good)
+    keys = [(0, "original")] * drawn_before + list(enumerate(methods, 1))
     plots = [
         _plot(f"n{number}-{cost}", name, cost, good, methods, chosen)
         for cost in COSTS
@@ -101,7 +102,7 @@ def _words(row: Row, cost: str, x: float, y: float) -> str:
 
 
 def _numbers(rows: Sequence[Row], chosen: Row | None) -> str:
-    cells = []
+    cells = [_original(row) for row in rows if not row.error][:1]
     for row in rows:
         name = f"{safe(row.target)} <em>{safe(row.method)}{', recommended' * (row is chosen)}</em>"
         if row.error:
@@ -119,3 +120,11 @@ def _numbers(rows: Sequence[Row], chosen: Row | None) -> str:
         )
     figure = next((r.figure for r in rows if r.figure), "figure") or "figure"
     return table(["cut", figure, "MACs", "parameters", "size", "latency", "model"], cells, fold=True)
+
+
+def _original(row: Row) -> list[Cell]:
+    """The line of the network as it was."""
+    time = row.cost_before("latency")
+    costs = (words.si(row.macs_before), words.count(row.params_before), words.size(row.bytes_before))
+    numbers = (figure_text(row, row.before), *costs, "" if time is None else words.duration(time))
+    return [("name", "original"), *(("n", safe(n)) for n in numbers), ("name", "")]
