@@ -18,9 +18,9 @@ import onnxprune
 from onnxprune.report import Report, pictures, words
 from onnxprune.report.html import html, inspection_html
 from onnxprune.report.layers import LayerRow, totals
-from onnxprune.report.summary import Probe, Search
 from onnxprune.report.sensitivity import Curve, Sensitivity
 from onnxprune.report.spreadsheet import csv_text
+from onnxprune.report.summary import Probe, Search
 from onnxprune.report.svg import Axis, bar
 
 LONG = "model/block/batch_normalization/FusedBatchNormV3;model/block/conv2d/BiasAdd/ReadVariableOp/resource" * 3

@@ -126,7 +126,9 @@ def search(found: Search) -> str:
         rows.append([*(("n", safe(n)) for n in numbers), ("", verdict), ("", taken)])
     steps = table(["step", f"{kind} left", *found.figures, "", ""], rows)
     keys = legend([(1, "holds"), (2, "does not hold")])
-    return section(f"The search by {' and '.join(found.limits)}", f'{keys}<div class="plots">{"".join(plots)}</div>{steps}')
+    return section(
+        f"The search by {' and '.join(found.limits)}", f'{keys}<div class="plots">{"".join(plots)}</div>{steps}'
+    )
 
 
 def _steps(found: Search, number: int, kind: str) -> str:

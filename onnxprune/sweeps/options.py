@@ -4,15 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from onnxprune.pipeline.choices import TARGETS
 from onnxprune.pipeline.declare import option, options_of
 from onnxprune.pipeline.kinds import Kind, Number, Share, Unfit, Whole, Word, Words
 from onnxprune.pipeline.table import BUDGET, DATA, RUNNING, WHICH
+from onnxprune.pipeline.targets import SECONDS, UNITS
 
 SWEEPS = frozenset({"sweep"})
 BACKENDS = ("loky", "dask", "ray")
-COSTS = tuple(cost for cost in TARGETS if cost != "latency")  # which is measured when the work is done
-SECONDS = {"ms": 1e-3, "us": 1e-6, "µs": 1e-6, "s": 1.0, "": 1.0}
+COSTS = tuple(cost for cost in UNITS if cost != "latency")  # which is measured when the work is done
 
 
 @dataclass(frozen=True)
@@ -24,8 +23,8 @@ class Time(Kind):
 
     def read(self, given: Any) -> float:
         text = str(given).strip().lower()
-        unit = next(u for u in SECONDS if text.endswith(u))
-        seconds = float(text.removesuffix(unit)) * SECONDS[unit]
+        unit = next((u for u in SECONDS if text.endswith(u)), "")
+        seconds = float(text.removesuffix(unit)) * SECONDS.get(unit, 1.0)
         if not 0 < seconds < float("inf"):
             raise Unfit
         return seconds
@@ -37,7 +36,7 @@ class Sweeping:
 
     targets: Sequence[str] = option(
         (),
-        f"What is left of a cost, each value tried: macs=0.3:0.9:0.1 (first, last, step) or params=0.5,0.7; of "
+        f"What is left of a cost, each value tried: macs=0.3:0.9:0.1 (first, last, step) or size=100KB,200KB; of "
         f"{', '.join(COSTS)}.",
         Words(), BUDGET, SWEEPS, metavar="COST=RANGE",
     )  # fmt: skip
