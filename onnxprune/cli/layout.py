@@ -23,7 +23,8 @@ CODES = (
     ("130", "interrupted"),
 )
 COLUMN = 24  # width of what stands before the descriptions
-FIRST = "ratio target max_drop lossless data exclude plan method input_shapes plan_out report targets methods latency jobs json".split()  # in -h
+FIRST = "ratio target max_drop lossless data exclude plan method input_shapes plan_out report json".split()  # in -h
+FIRST += "targets methods latency jobs".split()
 COMPLETE = "_ONNXPRUNE_COMPLETE"  # the variable in which a shell asks for completions
 
 
