@@ -18,7 +18,7 @@ from onnxprune.runtime.session import make_session
 from onnxprune.surgery.plan import Plan
 from onnxprune.surgery.recovery.eliminate import Reader, elimination
 from onnxprune.surgery.rotation.attention import attention_sites
-from onnxprune.surgery.rotation.basis import basis_of
+from onnxprune.surgery.rotation.basis import basis_of, orthogonal
 from onnxprune.surgery.rotation.sites import Graph, Site
 from onnxprune.surgery.rotation.streams import stream_sites
 from onnxprune.surgery.rotation.turn import Rotation, name_of, rotated
@@ -132,6 +132,18 @@ def test_what_the_tail_holds_is_what_is_lost() -> None:
     lost = ((x @ weights - left) ** 2).sum() / len(x)
     assert lost == pytest.approx(basis.energy[0][4:].sum(), rel=1e-3)
     np.testing.assert_allclose(basis.matrix[0] @ basis.inverse[0], np.eye(6), atol=1e-6)
+
+
+def test_an_orthogonal_basis_spans_the_same_at_every_rank() -> None:
+    rng = np.random.default_rng(0)
+    half, other = (rng.standard_normal((6, 6)) for _ in range(2))
+    found = basis_of((half @ half.T)[None], (other @ other.T)[None])
+    turned_to = orthogonal(found).matrix[0]
+    np.testing.assert_allclose(turned_to.T @ turned_to, np.eye(6), atol=1e-12)
+    for rank in range(1, 6):
+        first = found.matrix[0][:, :rank]
+        inside = turned_to[:, :rank]
+        np.testing.assert_allclose(inside @ (inside.T @ first), first, atol=1e-9 * np.abs(first).max())
 
 
 # --- the command -------------------------------------------------------------

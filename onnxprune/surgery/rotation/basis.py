@@ -30,6 +30,16 @@ def basis_of(made: np.ndarray, read: np.ndarray) -> Basis:
     return Basis(*(np.stack(part) for part in zip(*found, strict=True)))
 
 
+def orthogonal(basis: Basis) -> Basis:
+    """Orthonormal columns, of which the first r span what the first r of the basis do, for every r.
+
+    Readers that are solved again lose the same, and errors of what makes the width keep their size.
+    """
+    q, r = np.linalg.qr(basis.matrix)
+    q = q * np.where(np.diagonal(r, axis1=1, axis2=2) < 0, -1.0, 1.0)[:, None, :]
+    return Basis(q, q.transpose(0, 2, 1), basis.energy)
+
+
 def _one(made: np.ndarray, read: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     root, other = _root(made), _root(read)
     u, s, _ = svd(root @ other.T)

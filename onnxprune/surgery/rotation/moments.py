@@ -7,7 +7,7 @@ import onnx
 
 from onnxprune.runtime.session import make_session
 from onnxprune.surgery.recovery.runner import THREADS, Feeds
-from onnxprune.surgery.rotation.basis import Basis, basis_of
+from onnxprune.surgery.rotation.basis import Basis, basis_of, orthogonal
 from onnxprune.surgery.rotation.sites import Array, Graph, Sensor, Site
 
 Tell = Callable[[str, int, int], None]
@@ -69,7 +69,8 @@ class _Sums:
         if self.site.centred:
             second = second - first[..., :, None] * first[..., None, :]
         made = sum(m / max(float(np.trace(m, axis1=-2, axis2=-1).sum()), 1e-30) for m in second)
-        return basis_of(np.asarray(made), _read_by_weights(graph, self.site, np.asarray(made)))
+        found = basis_of(np.asarray(made), _read_by_weights(graph, self.site, np.asarray(made)))
+        return orthogonal(found) if self.site.orthogonal else found
 
 
 def _read_by_weights(graph: Graph, site: Site, made: Array) -> Array:

@@ -86,6 +86,7 @@ class Site:
     made: where the width is seen as it is made.
     read: where it is seen as it is read, if by another value, the keys of an attention; else it is by weights.
     still: axis of `read` along which a constant makes no difference, that of the tokens under a softmax.
+    orthogonal: whether the basis has to be, for other groups whose errors are measured in it.
     centred: whether every layer that reads it holds a bias, for what is lost in the mean.
     """
 
@@ -97,6 +98,7 @@ class Site:
     still: int | None = None
     centred: bool = True
     values: Mapping[str, Array] = field(default_factory=dict)
+    orthogonal: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -241,8 +241,10 @@ class _Stream:
             places.append(self._place(key, 0, factors[value], True))
         seen = dict.fromkeys(value for _, _, value in self.taking)
         sensors = tuple(Sensor(v, self.axes[v][0], None, 1, np.argsort(self.axes[v][1]), factors[v]) for v in seen)
-        channels = np.arange(len(self.group))
-        return Site(self.group.name, channels, tuple(places), sensors, centred=self.biased, values=self.values)
+        return Site(
+            self.group.name, np.arange(len(self.group)), tuple(places), sensors,
+            centred=self.biased, values=self.values, orthogonal=True,
+        )  # fmt: skip
 
     def _place(self, key: str, axis: int, factor: Array, along: bool) -> Place:
         return Place(key, axis, self.positions(key, axis), along, 1 / factor if along else factor)
