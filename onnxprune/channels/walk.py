@@ -170,8 +170,8 @@ class Walk:
         index, proto = len(self.nodes) - 1, node.proto
         values = [self.take(index, k, key) if key else None for k, key in enumerate(node.inputs)]
         labelled = [value is not None and value.has_labels for value in values]
-        for k, shape in self.arithmetic.arrays(node, labelled):
-            axes = self.numbers.setdefault(index, {})[k] = tuple(map(self.coupling.label, shape))
+        for k, sizes in self.arithmetic.arrays(node, labelled):
+            axes = self.numbers.setdefault(index, {})[k] = tuple(map(self.coupling.label, sizes))
             values[k] = Value(axes)
         for k, where in self.arithmetic.escapes(node, labelled):
             if k not in self.numbers.get(index, ()):

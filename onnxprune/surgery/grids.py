@@ -1,6 +1,7 @@
 """Indices of ScatterND and GatherND, made anew in the pruned model from the positions on each axis."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,10 +25,10 @@ def made_grid(
     """
     nodes: list[onnx.NodeProto] = []
 
-    def constant(array: np.ndarray | int) -> str:
+    def constant(array: np.ndarray | list[int] | int) -> str:
         return draft.add_initializer(source.path, f"{source.label}.grid", np.asarray(array, np.int64))
 
-    def add(kind: str, *inputs: str, **attributes: int) -> str:
+    def add(kind: str, *inputs: str, **attributes: Any) -> str:
         out = draft.fresh_name(f"{source.label}.{kind.lower()}.grid")
         nodes.append(helper.make_node(kind, inputs, [out], None, None, None, None, **attributes))
         return out
