@@ -182,7 +182,7 @@ def held_loss(job: Job, model: onnx.ModelProto, training: Training) -> float:
         given: dict[str, Tensor] = {n: real(a) for n, a in session.run(feed).items() if a.dtype.kind in "fiub"}
         right = {n: t.cpu() for n, t in teacher(feed).items()}
         truth = None if labels is None else torch.from_numpy(labels.astype("int64"))
-        total, number = total + float(measured.of_outputs(given, right, truth)), number + 1
+        total, number = total + float(measured.judged(given, right, truth)), number + 1
     return total / max(number, 1)
 
 

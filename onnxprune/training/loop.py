@@ -193,7 +193,7 @@ class Training:
             for parameter, value in zip(self.parameters, values, strict=True):
                 parameter.copy_(value)
             for feed, wanted, labels in self._held():
-                total += float(self.objective.of_outputs(self.student(feed, self.inner), wanted, labels))
+                total += float(self.objective.judged(self.student(feed, self.inner), wanted, labels))
                 number += 1
             for parameter, value in zip(self.parameters, current, strict=True):
                 parameter.copy_(value)

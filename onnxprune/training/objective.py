@@ -52,10 +52,17 @@ class Scored:
         value = value.reshape(len(value), *long)
         return value.clamp_min(LEAST).log() if self.probabilities else value
 
-    def loss(self, student: Given, teacher: Given, labels: Tensor | None, mixed: Mixed | None) -> Tensor:
+    def loss(
+        self,
+        student: Given,
+        teacher: Given,
+        labels: Tensor | None,
+        mixed: Mixed | None,
+        temperature: float = TEMPERATURE,
+    ) -> Tensor:
         own, wanted = self.logits(student), self.logits(teacher)
-        own_log, wanted_log = (F.log_softmax(x / TEMPERATURE, 1) for x in (own, wanted))
-        terms = (wanted_log.exp() * (wanted_log - own_log)).sum(1) * TEMPERATURE**2
+        own_log, wanted_log = (F.log_softmax(x / temperature, 1) for x in (own, wanted))
+        terms = (wanted_log.exp() * (wanted_log - own_log)).sum(1) * temperature**2
         loss = terms.mean()
         if labels is None or not self.labelled:
             return loss
@@ -74,7 +81,14 @@ class Valued:
     output: str
     scale: Tensor  # broadcasts to the output
 
-    def loss(self, student: Given, teacher: Given, labels: Tensor | None, mixed: Mixed | None) -> Tensor:
+    def loss(
+        self,
+        student: Given,
+        teacher: Given,
+        labels: Tensor | None,
+        mixed: Mixed | None,
+        temperature: float = TEMPERATURE,
+    ) -> Tensor:
         return ((student[self.output] - teacher[self.output]).square() / self.scale).mean()
 
 
@@ -101,6 +115,10 @@ class Objective:
 
     def of_outputs(self, student: Given, teacher: Given, labels: Tensor | None, mixed: Mixed | None = None) -> Tensor:
         return torch.stack([term.loss(student, teacher, labels, mixed) for term in self.outputs]).mean()
+
+    def judged(self, student: Given, teacher: Given, labels: Tensor | None) -> Tensor:
+        """What states are told apart by: the loss of the outputs, and that of class scores at temperature 1."""
+        return torch.stack([term.loss(student, teacher, labels, None, 1.0) for term in self.outputs]).mean()
 
     def to(self, device: str) -> Objective:
         """The same loss of tensors on another device."""
