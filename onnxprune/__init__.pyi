@@ -437,7 +437,6 @@ def sweep(
     batch_size: int = 64,
     device: str = "cpu",
     train_data: Any = None,
-    resume: str | None = None,
     input_shapes: Mapping[str, Sequence[int]] | str | Sequence[str] = (),
     verify: bool = True,
     measure: bool = True,
@@ -507,7 +506,6 @@ def sweep(
         batch_size: Samples a step.
         device: Of torch: cpu, cuda, cuda:1.
         train_data: Samples to train on, read like those of data, of which they take the place.
-        resume: Keep the state of the training in this file, and go on from it where it is there.
         input_shapes: Sizes that the model leaves open, for running it: image:1x3x224x224.
         verify: Prove that the pruned model is the masked original.
         measure: Measure latency and drift.

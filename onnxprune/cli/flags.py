@@ -7,9 +7,10 @@ from typing import Any
 import click
 
 from onnxprune.pipeline.declare import Option, option, options_of
-from onnxprune.pipeline.kinds import Switch, Word
+from onnxprune.pipeline.kinds import Switch
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.table import ALL, MAKES, OUTPUT
+from onnxprune.pipeline.texts import Word
 from onnxprune.sweeps.options import Sweeping
 
 TALK = "What is shown"

@@ -60,13 +60,9 @@ class Choice:
 
 
 def choose(
-    deps: Dependencies,
-    weights: Weights,
-    request: Request,
-    size: int,
-    progress: Progress = silent,
+    deps: Dependencies, weights: Weights, request: Request, size: int, progress: Progress = silent,
     lab: Lab | None = None,
-) -> Choice:
+) -> Choice:  # fmt: skip
     """Score, allocate and select.
 
     Args:

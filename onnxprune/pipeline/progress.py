@@ -5,7 +5,7 @@ from collections.abc import Callable
 Progress = Callable[[str, int, int], None]  # what is done, how far, of how much; 0 of 0 where that is not known
 
 
-STAGES = ("load", "analyse", "look at the data", "choose channels", "repair", "rewrite", "verify", "measure")
+STAGES = ("load", "analyse", "look at the data", "choose channels", "repair", "train", "rewrite", "verify", "measure")
 
 
 def begin(progress: Progress, stage: str) -> None:

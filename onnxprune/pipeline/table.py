@@ -10,24 +10,9 @@ from typing import Any
 
 from onnxprune.pipeline.choices import ALLOCATIONS, COMPENSATIONS, METHODS
 from onnxprune.pipeline.declare import option
-from onnxprune.pipeline.kinds import (
-    Amount,
-    Drop,
-    Function,
-    Kind,
-    Metrics,
-    Names,
-    Number,
-    Pairs,
-    Shapes,
-    Share,
-    Switch,
-    Targets,
-    Whole,
-    Word,
-    Words,
-)
+from onnxprune.pipeline.kinds import Amount, Drop, Kind, Number, Share, Switch, Targets, Whole
 from onnxprune.pipeline.targets import Limit
+from onnxprune.pipeline.texts import Function, Metrics, Names, Pairs, Shapes, Word, Words
 from onnxprune.training.recipe import BATCH, EPOCHS, RATE
 
 BUDGET, WHICH, DATA = "How much to remove", "Which channels", "Data and accuracy"
@@ -224,7 +209,7 @@ class Training:
     )  # fmt: skip
     resume: str | None = option(
         None, "Keep the state of the training in this file, and go on from it where it is there.", Word(), TRAINING,
-        TRIED, metavar="FILE",
+        MAKES, metavar="FILE",
     )  # fmt: skip
 
 

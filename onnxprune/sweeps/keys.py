@@ -21,7 +21,7 @@ from onnxprune.sweeps.grid import Combination
 
 SCHEMA = 1  # of a stored result
 PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "scipy")
-READ = ("data", "test_data", "metric")  # options that name files
+READ = ("data", "test_data", "train_data", "metric")  # options that name files
 
 
 def key_of(combination: Combination) -> str:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from onnxprune.pipeline.declare import option, options_of
-from onnxprune.pipeline.kinds import Kind, Number, Share, Unfit, Whole, Word, Words
+from onnxprune.pipeline.kinds import Kind, Number, Share, Unfit, Whole
 from onnxprune.pipeline.table import BUDGET, DATA, RUNNING, WHICH
 from onnxprune.pipeline.targets import SECONDS, UNITS
+from onnxprune.pipeline.texts import Word, Words
 
 SWEEPS = frozenset({"sweep"})
 BACKENDS = ("loky", "dask", "ray")
