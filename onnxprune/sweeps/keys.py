@@ -20,7 +20,7 @@ from onnxprune.runtime.script import split_script
 from onnxprune.sweeps.grid import Combination
 
 SCHEMA = 1  # of a stored result
-PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "scipy")
+PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "scipy", "torch")
 READ = ("data", "test_data", "train_data", "metric")  # options that name files
 
 
