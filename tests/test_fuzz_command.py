@@ -23,7 +23,7 @@ from onnxprune.model.sound import FRAGILE, without_unsound
 
 draws = st.randoms(note_method_calls=False, use_true_random=False)
 some = settings(
-    max_examples=60, deadline=10_000, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=60, deadline=60_000, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
 
 

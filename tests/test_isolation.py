@@ -275,7 +275,7 @@ def test_data_files_count(tmp_path: Path) -> None:
 
 
 def test_activations_count_too(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="--max-memory"):
+    with pytest.raises(ModelError, match="max_memory"):
         prune(
             conv_net(size=256),
             None,

@@ -198,7 +198,7 @@ def test_nine_methods_on_a_resnet_differ_and_hold_their_target() -> None:
 
 def test_methods_that_need_data_say_so() -> None:
     for name in ("cshe", "msvfp"):
-        with pytest.raises(UsageError, match="--data"):
+        with pytest.raises(UsageError, match=r"\(data\)"):
             pruned(DIGITS, ratio=0.5, method=name)
     with pytest.raises(UsageError, match="unfused BatchNormalization"):
         pruned(DIGITS, ratio=0.5, method="bn")

@@ -54,5 +54,5 @@ def test_the_sizes_behind_it_are_those_of_the_file() -> None:
 
 
 def test_with_a_proof_it_is_refused() -> None:
-    with pytest.raises(onnxprune.ModelError, match="no-verify"):
+    with pytest.raises(onnxprune.ModelError, match="verify=False"):
         onnxprune.prune(network("foreign"), ratio=0.5)

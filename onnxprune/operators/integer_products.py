@@ -216,7 +216,7 @@ def bound_qgemm(site: Site) -> Facts | None:
 
 
 define(
-    "com.microsoft:QGemm", couple=qgemm, bound=bound_qgemm, labels_int32=True, zero_points=ZeroPoints({0: 2}),
+    "com.microsoft:QGemm", couple=qgemm, bound=bound_qgemm, labels_int32=True, zero_points=ZeroPoints({0: 2, 3: 5}),
     shape=Alike("Gemm", (0, 3)), typed_by=lambda node: FLOAT if len(node.input) < 8 else 0,
-    traits=Trait.LAYER | Trait.QUANTIZES | Trait.STEPS,
+    traits=Trait.LAYER | Trait.QUANTIZES | Trait.STEPS | Trait.INTEGER,
 )  # fmt: skip

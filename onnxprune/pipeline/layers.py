@@ -24,10 +24,12 @@ def layer_rows(deps: Dependencies, dead: np.ndarray) -> tuple[LayerRow, ...]:
     owner = {int(c): group.name for group in deps.groups for c in group.components}
     uses: dict[int, list[Use]] = {}
     for use in deps.uses:
-        uses.setdefault(homes[use.node], []).append(use)
+        if use.node >= 0:  # a graph that hands a weight out has it at no node
+            uses.setdefault(homes[use.node], []).append(use)
     held: dict[int, list[Use]] = {}
     for use in deps.weights:
-        held.setdefault(homes[use.node], []).append(use)
+        if use.node >= 0:
+            held.setdefault(homes[use.node], []).append(use)
     layers = {layer.node: layer for layer in deps.layers}
     rows = []
     for k in sorted(layers.keys() | held.keys()):

@@ -9,6 +9,7 @@ from onnxprune.errors import UsageError
 from onnxprune.runtime.batches import LABELS, states_of
 from onnxprune.runtime.inputs import listing
 from onnxprune.runtime.readers import Arrays, Header, Reader, read_feeds, row_count
+from onnxprune.runtime.script import blaming
 from onnxprune.runtime.specs import Spec, fits
 
 
@@ -51,8 +52,12 @@ def feed_of(item: Any, specs: Sequence[Spec]) -> Any:
 
 
 def as_array(value: Any) -> np.ndarray:
-    """An array from whatever holds numbers; a tensor of torch is taken out of its graph and off its device."""
-    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    """An array from whatever holds numbers; a tensor of torch is taken out of its graph and off its device.
+
+    Raises UsageError for whatever the user's object raises.
+    """
+    with blaming("the data"):
+        return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
 
 
 def read_arrays(arrays: Arrays, origin: str, specs: Sequence[Spec]) -> Reader:

@@ -96,8 +96,8 @@ class Finder:
         return real and source.kind != "fill" and not source.path and not self.is_bank(use)
 
     def is_bank(self, use: Use) -> bool:
-        """Whether the elements of a tensor are those of filters that are mixed or generated from it."""
-        return any(len(self.deps.factors(labels)) > 1 for labels in use.axes)
+        """Whether the elements of a tensor are those of filters that are mixed or generated from it, not a view."""
+        return use.node not in self.network.constant and any(len(self.deps.factors(labels)) > 1 for labels in use.axes)
 
     def stored(self, k: int, place: int) -> tuple[Use, View] | None:
         """The tensor of the file behind an input, and how node k sees it; None where it is computed otherwise."""
