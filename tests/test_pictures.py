@@ -98,6 +98,9 @@ def test_a_search_shows_its_steps_and_what_was_taken() -> None:
     page = pictures.search(both)
     assert "4.00 ms, holds" in page
     assert "195 KiB, holds" in page
+    page = pictures.search(replace(both, figures=("macs", "size")))
+    assert "size against MACs" in page
+    assert "macs against MACs" not in page, "a cost against itself says nothing"
 
 
 def test_curves_name_the_groups_that_lose_most() -> None:

@@ -22,7 +22,7 @@ def html(report: Report) -> str:
         pictures.search(report.search) if report.search else "",
         section("Channels that are removed together", pictures.group_table(groups, costs)) if groups else "",
         pictures.layers(report.layers),
-        pictures.sensitivity(report.sensitivity) if report.sensitivity else "",
+        pictures.sensitivity(report.sensitivity, costs) if report.sensitivity else "",
         _frozen(report.frozen),
         _facts(report),
         _next(report.next_commands),

@@ -1,7 +1,7 @@
 """What a run, a look at a network and a search have to show, drawn."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from onnxprune.pipeline.choices import SHARES
 from onnxprune.report import words
@@ -14,6 +14,7 @@ from onnxprune.report.svg import MARKS, Axis, Plot, bar, legend, safe
 MANY = 24  # layers beyond which their table opens on a click
 BEST = 1e-4  # of the largest loss: smaller ones are drawn there
 COSTS = {"macs": "MACs", "params": "parameters"}  # as people write them
+HOLDS, FAILS = 2, 1  # marks of the steps of a search: a green triangle, a red square
 
 Spelling = Callable[[int], str]
 
@@ -77,8 +78,16 @@ def _numbers(before: int, after: int, text: Spelling) -> Cell:
     return "n", same if before == after else f"{same}&nbsp;→ <b>{safe(text(after))}</b>"
 
 
-def sensitivity(found: Sensitivity) -> str:
-    """The loss of each group by the share of its channels that is gone: the most sensitive ones in colour."""
+def sensitivity(found: Sensitivity, costs: Mapping[str, Total]) -> str:
+    """The loss of each group by the share of its channels that is gone: the most sensitive ones in colour.
+
+    Args:
+        costs: of the groups, whose layers give them their names here.
+    """
+
+    def named(curve: Curve) -> str:
+        return costs[curve.group].layers[0] if curve.group in costs else curve.group
+
     curves = sorted((c for c in found.curves if c.removed), key=lambda c: -max(c.losses))
     largest = max((max(c.losses) for c in curves), default=0.0)
     if largest <= 0:
@@ -94,20 +103,21 @@ def sensitivity(found: Sensitivity) -> str:
 
     def line(curve: Curve, style: str) -> str:
         points = [(gone / curve.channels, height(loss)) for gone, loss in zip(curve.removed, curve.losses, strict=True)]
-        return plot.line(points, style, f"{curve.group}, {words.plural(curve.channels, 'channel')}")
+        return plot.line(points, style, f"{named(curve)}, {words.plural(curve.channels, 'channel')}")
 
     shapes = [line(c, "curve other") for c in reversed(curves[len(shown) :])]
     shapes += [line(c, f"curve c{k}") for k, c in reversed(list(enumerate(shown)))]
     for k, curve in enumerate(shown):
         last = curve.removed[-1] / curve.channels, height(curve.losses[-1])
-        shapes.append(plot.mark(last, k, f"{curve.group}: {curve.losses[-1]:.3g} with {last[0]:.0%} gone"))
+        shapes.append(plot.mark(last, k, f"{named(curve)}: {curve.losses[-1]:.3g} with {last[0]:.0%} gone"))
     rest = len(curves) - len(shown)
-    names = [(k, c.group) for k, c in enumerate(shown)]
+    names = [(k, named(c)) for k, c in enumerate(shown)]
     others = f" The other {rest} are grey." if rest else ""
     where = f" on {words.plural(found.samples, 'sample')}" if found.samples else ""
     description = (
         f"{found.what}{where}, by the share of a group's channels that is gone. The most sensitive group is "
-        f"{shown[0].group} with {largest:.3g}, the least {curves[-1].group} with {max(curves[-1].losses):.3g}.{others}"
+        f"{named(shown[0])} with {largest:.3g}, the least {named(curves[-1])} with "
+        f"{max(curves[-1].losses):.3g}.{others}"
     )
     title = f"The {words.plural(len(shown), 'group')} that lose most" if rest else "What each group loses"
     return section("Sensitivity", plot.drawn("sensitivity", title, description, shapes, legend(names)))
@@ -116,7 +126,7 @@ def sensitivity(found: Sensitivity) -> str:
 def search(found: Search) -> str:
     """The steps of a search, a picture for each figure that it went by, and all in a table."""
     kind = COSTS.get(found.cost, found.cost)
-    plots = [_steps(found, k, kind) for k in range(len(found.figures))]
+    plots = [_steps(found, k, kind) for k, name in enumerate(found.figures) if name != found.cost]
     rows = []
     for k, probe in enumerate(found.probes, 1):
         numbers = [f"{k}", f"{probe.share:.1%}"]
@@ -125,7 +135,7 @@ def search(found: Search) -> str:
         taken = "taken" * (probe.share == found.chosen)
         rows.append([*(("n", safe(n)) for n in numbers), ("", verdict), ("", taken)])
     steps = table(["step", f"{kind} left", *found.figures, "", ""], rows)
-    keys = legend([(1, "holds"), (2, "does not hold")])
+    keys = legend([(HOLDS, "holds"), (FAILS, "does not hold")])
     return section(
         f"The search by {' and '.join(found.limits)}", f'{keys}<div class="plots">{"".join(plots)}</div>{steps}'
     )
@@ -142,7 +152,7 @@ def _steps(found: Search, number: int, kind: str) -> str:
         taken = probe.share == found.chosen
         verdict = f"{'holds' if probe.holds else 'does not hold'}{', taken' * taken}"
         told = f"step {k}: {probe.share:.1%} left, {_figure(name, value)}, {verdict}"
-        shapes.append(plot.mark((probe.share, value), 1 if probe.holds else 2, told, "chosen" * taken))
+        shapes.append(plot.mark((probe.share, value), HOLDS if probe.holds else FAILS, told, "chosen" * taken))
     told = "nothing was taken" if found.chosen is None else f"{found.chosen:.1%} was taken"
     description = f"{words.plural(len(values), 'step')}; {told}."
     return plot.drawn(f"search{number}", f"{name} against {kind}", description, shapes)
