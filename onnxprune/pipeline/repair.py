@@ -24,7 +24,7 @@ from onnxprune.runtime.specs import model_inputs
 from onnxprune.surgery.compensate import COMPENSATIONS, Compensated, compensate
 from onnxprune.surgery.recovery.curves import Curve, repair_curves
 from onnxprune.surgery.recovery.runner import THREADS
-from onnxprune.surgery.recovery.unfused import alike, unfused
+from onnxprune.surgery.recovery.unfused import written_out
 from onnxprune.surgery.rewrite import cut
 
 MUTE = -100.0  # dB, of outputs that cannot be compared; as many above are all the same
@@ -72,13 +72,9 @@ def _worth(lab: Lab, own: Mapping[str, Group], group: Group) -> np.ndarray:
 
 def _written_out(lab: Lab) -> tuple[onnx.ModelProto, Dependencies]:
     """The network with its integer layers written out, and its analysis, where that has the same groups."""
-    model = unfused(lab.model)
-    if model is not lab.model:
-        shapes = {s.name: lab.deps.statics.shapes[s.name] for s in model_inputs(model)}
-        deps = analyse(model, input_shapes=shapes, heads=lab.request.heads != "dims", thaw=lab.request.thaw)
-        if alike(lab.deps, deps):
-            return model, deps
-    return lab.model, lab.deps
+    shapes = {s.name: lab.deps.statics.shapes[s.name] for s in model_inputs(lab.model)}
+    how = {"input_shapes": shapes, "heads": lab.request.heads != "dims", "thaw": lab.request.thaw}
+    return written_out(lab.model, lab.deps, partial(analyse, **how))
 
 
 def importance(curves: Mapping[str, Curve]) -> dict[str, np.ndarray]:

@@ -49,9 +49,7 @@ def part_by_part(
     seen = [first.run(t.feed) for t in trials]
     elements = {o.name: o.element for o in first.outputs}
     del first
-    second = load(two, taps=_present(two, named))
-    shapes = {name: array.shape for name, array in second.run(trials[0].feed).items()}
-    del second
+    shapes = {n: array.shape for n, array in load(two, taps=_present(two, named)).run(trials[0].feed).items()}
     cut = [_alike(values, shapes, box) for values in seen]
     given = {n: elements[n] for n in points if elements[n] and n in cut[0] and cut[0][n].shape == shapes[n]}
     if not given:

@@ -13,7 +13,7 @@ from onnxprune.surgery.recovery.closed import closed
 from onnxprune.surgery.recovery.lstsq import Lstsq, lstsq
 from onnxprune.surgery.recovery.network import Network
 from onnxprune.surgery.recovery.stored import encoded
-from onnxprune.surgery.recovery.unfused import alike, unfused
+from onnxprune.surgery.recovery.unfused import written_out
 from onnxprune.surgery.recovery.values import with_biases, with_values
 
 Feeds = Sequence[Mapping[str, np.ndarray]]
@@ -82,9 +82,7 @@ def compensate(
         return Compensated(model, deps, (), {})
     prepared = with_biases(model, deps, dead)
     again = analyse(prepared)
-    solvable, seen = prepared, again
-    if (written := unfused(prepared)) is not prepared and alike(again, analysed := analyse(written)):
-        solvable, seen = written, analysed
+    solvable, seen = written_out(prepared, again, analyse)
     values, alone = row.solve(solvable, seen, kept, feeds or (), options or {}, progress)
     numbers = _encoded(solvable, values, alone)
     own = {key: array for key, array in numbers.items() if key in again.sources}  # scales of biases may be implied

@@ -33,6 +33,16 @@ def unfused(model: onnx.ModelProto) -> onnx.ModelProto:
     return out
 
 
+def written_out(
+    model: onnx.ModelProto, deps: Dependencies, analyse: Callable[[onnx.ModelProto], Dependencies]
+) -> tuple[onnx.ModelProto, Dependencies]:
+    """The network with its integer layers written out, and its analysis; both as they are where the groups differ."""
+    written = unfused(model)
+    if written is not model and alike(deps, analysed := analyse(written)):
+        return written, analysed
+    return model, deps
+
+
 def alike(deps: Dependencies, other: Dependencies) -> bool:
     """Whether two analyses have the same groups, channel by channel."""
     pairs = zip(deps.groups, other.groups, strict=False)
