@@ -281,3 +281,19 @@ def test_the_command_trains_a_file(run: Runner, there: Path) -> None:
     assert run("verify", DIGITS, "better.onnx", "--plan", "new.json").code == 0
     assert run("verify", DIGITS, "better.onnx", "--plan", "plan.json").code == 1
     assert run("finetune", DIGITS, "small.onnx", "small.onnx", *words).code == 2
+
+
+def test_shares_of_single_layers_hold_over_all_steps() -> None:
+    found = prune(
+        DIGITS, ratio=0.3, steps=3, finetune=1, ratio_for={"conv2*": 0.5}, max_ratio=0.5, method="l2", round_to=1,
+        compensate="none", data=samples(), measure=False, strict=True,
+    )  # fmt: skip
+    kept = {g.name: g.kept / g.channels for g in found.report.groups}
+    assert min(kept.values()) >= 0.5
+    assert kept["conv2.weight"] == pytest.approx(0.5, abs=0.05)
+
+
+def test_the_samples_to_train_on_are_not_written_over(tmp_path: Path) -> None:
+    np.savez(tmp_path / "train.npz", image=np.zeros((8, 1, 8, 8), np.float32))
+    with pytest.raises(UsageError, match="would overwrite"):
+        prune(DIGITS, tmp_path / "train.npz", ratio=0.5, finetune=1, train_data=str(tmp_path / "train.npz"))

@@ -1,6 +1,7 @@
 """Cutting to the target in several cuts, with training between them: iterative pruning.
 
-Each cut is chosen and repaired on the network as training has left it; the original stays the teacher throughout.
+Each cut is chosen and repaired on the network as training has left it.  The original is the teacher of what is trained
+between the cuts; the training of msvfp inside a cut learns from the network as that cut found it.
 """
 
 from collections.abc import Callable, Mapping
@@ -38,7 +39,7 @@ def in_steps(run: Run, cut_once: Cut) -> Choice:
     kept: dict[str, np.ndarray] = {}
     inner, choice = run, Choice({}, {}, {})
     for k in range(number):
-        inner.request = step_request(request, k, run.deps, kept)
+        inner.request = step_request(request, k, run.deps, kept).changed(strict=False)
         choice = cut_once(inner)
         kept = composed(run, kept, choice.kept)
         model = inner.base or inner.model.proto
@@ -64,7 +65,11 @@ def step_request(request: Request, k: int, deps: Dependencies, kept: Mapping[str
         deps: of the original.
         kept: what earlier cuts have left of its groups.
     """
-    done = (k + 1) / (request.steps or 1)
+    each, done = 1 / (request.steps or 1), (k + 1) / (request.steps or 1)
+    request = request.changed(
+        ratio_for={name: 1 - (1 - share) ** each for name, share in request.ratio_for.items()},
+        max_ratio=1 - (1 - request.max_ratio) ** each,
+    )
     if request.ratio is not None:
         return request.changed(ratio=max(0.0, 1 - (1 - request.ratio) ** done / _width_left(deps, kept)))
     return request.changed(target=tuple(_part_of(limit, done, deps, kept) for limit in request.target or ()))
@@ -101,6 +106,7 @@ def _started(run: Run, pruned: onnx.ModelProto) -> Run:
     inner = start(pruned, run.request.changed(data=None, test_data=None, train_data=None), run.progress, Alignment())
     inner.request = run.request
     inner.data, inner.search, inner.test, inner.metrics = run.data, run.search, run.test, run.metrics
+    inner.train, inner.trainings, inner.seconds = run.train, run.trainings, run.seconds
     inner.notes.clear()
     return inner
 
