@@ -9,7 +9,7 @@ import click
 from onnxprune.pipeline.declare import Option, option, options_of
 from onnxprune.pipeline.kinds import Switch
 from onnxprune.pipeline.request import Request
-from onnxprune.pipeline.table import ALL, MAKES, OUTPUT
+from onnxprune.pipeline.table import ALL, MAKES, ONCE, OUTPUT
 from onnxprune.pipeline.texts import Word
 from onnxprune.sweeps.options import Sweeping
 
@@ -25,7 +25,7 @@ class Shown:
     report: str | None = option(
         None,
         "Write the report as a page, as JSON, or its layers as a table, by the ending.",
-        Word(), OUTPUT, MAKES | {"inspect"}, metavar="F.html|.json|.csv",
+        Word(), OUTPUT, ONCE | {"inspect"}, metavar="F.html|.json|.csv",
     )  # fmt: skip
     json: bool = option(False, "Print JSON, and nothing else, on standard output.", Switch(), TALK, ALL | LISTS)
     quiet: bool = option(False, "Print nothing but errors.", Switch(), TALK, ALL, short="-q")

@@ -40,6 +40,9 @@ def finetune_command(
     from onnxprune.report import files
 
     written = {out(): output, "--plan-out": given["plan_out"], "--resume": given["resume"]}
+    for name, path in written.items():
+        if path is not None:
+            files.check_target(path, None, name)
     read = {"--" + name.replace("_", "-"): given[name] for name in ("data", "test_data", "train_data", "metric")}
     check_paths(source, written, {**read, "PRUNED.onnx": pruned, "--plan": plan}, force=given["force"])
     with screen.progress() as progress:

@@ -48,7 +48,7 @@ def apply(
     told = {k: v for k, v in plan.options.items() if k in ("heads", "method", "seed", "compensate", "lossless", "thaw")}
     budget = {} if told.get("lossless") else {"ratio": 0.0}
     request = Request.of(options, "apply", **budget, **told)
-    check_output(source, output, request, read)
+    check_output(source, output, request, plan=read)
     with limited(request, source):
         run = start(source, request, progress, plan.alignment)
         repeat(run, plan.rotation)

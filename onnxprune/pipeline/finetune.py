@@ -3,7 +3,6 @@
 import os
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,11 @@ from onnxprune.errors import UsageError
 from onnxprune.model import Model, load, save
 from onnxprune.model.external import ExternalStyle
 from onnxprune.pipeline.choose import Progress, silent
+from onnxprune.pipeline.declare import options_of
 from onnxprune.pipeline.judge import prepare
 from onnxprune.pipeline.limits import limited
-from onnxprune.pipeline.paths import check_paths, out
+from onnxprune.pipeline.paths import as_path
+from onnxprune.pipeline.prune import check_output
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Run, start
 from onnxprune.pipeline.sign import sign
@@ -104,10 +105,10 @@ def finetune(
         FileError: the file system refused.
     """
     require_torch()
-    request = Request.of(options, "finetune", ratio=0.0, compensate="none", finetune=options.get("epochs", EPOCHS))
-    files = {name: getattr(request, name) for name in ("data", "test_data", "train_data")}
-    check_paths(source, {out(): output}, {**files, "pruned": pruned, "plan": plan}, force=request.force)
-    known = plan if plan is None or isinstance(plan, Plan) else Plan.load(Path(plan))
+    epochs = options_of(Request)["epochs"].read(options.get("epochs", EPOCHS))
+    request = Request.of(options, "finetune", ratio=0.0, compensate="none", finetune=epochs)
+    check_output(source, output, request, pruned=pruned, plan=plan)
+    known = plan if plan is None or isinstance(plan, Plan) else Plan.load(as_path(plan, "plan"))
     small = load(pruned)
     with limited(request, source):
         run = start(source, request, progress, known.alignment if known else None)

@@ -100,10 +100,14 @@ def completed(run: Run, output: str | os.PathLike[str] | None) -> Result:
     return finish(run, _choose(run), output)
 
 
-def check_output(source: Any, output: str | os.PathLike[str] | None, request: Request, plan: Any = None) -> None:
-    """Raise UsageError, before any work, where the output would be one of the files that the run reads."""
-    read = {"data": request.data, "test_data": request.test_data, "metric": request.metric, "plan": plan}
-    check_paths(source, {out(): output}, read, force=request.force)
+def check_output(source: Any, output: str | os.PathLike[str] | None, request: Request, **more: Any) -> None:
+    """Raise UsageError, before any work, where the output would be one of the files that the run reads.
+
+    Args:
+        more: other things that are read, by the words for them.
+    """
+    read = {name: getattr(request, name) for name in ("data", "test_data", "train_data", "metric")}
+    check_paths(source, {out(): output, "resume": request.resume}, read | more, force=request.force)
 
 
 def _choose(run: Run) -> Choice:
@@ -115,6 +119,8 @@ def _choose(run: Run) -> Choice:
         _check_strict(run, choice)
         return choice
     choice = in_steps(run, _cut_once) if request.steps else _cut_once(run)
+    if request.steps:
+        _require(run, choice)
     if request.finetune:
         finetuned(run, choice.kept)
     return choice
@@ -171,6 +177,11 @@ def lab_of(run: Run, weights: Weights) -> Lab:
 def _check_strict(run: Run, choice: Choice) -> None:
     if choice.stopped_by:
         run.warnings.append(choice.stopped_by)
+    _require(run, choice)
+
+
+def _require(run: Run, choice: Choice) -> None:
+    """Raise CheckFailed where a strict budget is missed."""
     if run.request.strict and choice.stopped_by:
         raise CheckFailed(choice.stopped_by)
     if run.request.strict and not choice.kept:
