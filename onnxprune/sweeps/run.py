@@ -1,12 +1,12 @@
 """A sweep: all combinations of networks, targets and methods, and what becomes of each."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from onnxprune.errors import COMMAND_LINE
+from onnxprune.errors import COMMAND_LINE, UsageError, spelled
 from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.pipeline.signature import takes
 from onnxprune.report.files import write
@@ -64,10 +64,25 @@ def sweep(
         targets=targets, methods=methods, jobs=jobs, backend=backend, scheduler=scheduler,
         min_accuracy=min_accuracy, min_snr=min_snr, latency=latency,  # type: ignore[arg-type]  # read by their kinds
     )  # fmt: skip
+    _check_wishes(own, options)
     todo = combinations(find_sources(sources), read_targets(own.targets), read_names(own.methods), options)
     store = Store(Path(folder).absolute())
     store.create()
     return _swept(store, _jobs(todo, store), own, options, progress)
+
+
+def _check_wishes(own: Sweeping, options: Mapping[str, Any]) -> None:
+    """Raise UsageError, before any work, where no cut could show what the recommended one has to hold."""
+    data = options.get("data") is not None or options.get("test_data") is not None
+    if own.min_accuracy is not None and own.min_snr is not None:
+        raise UsageError(f"{spelled('min_accuracy')} and {spelled('min_snr')} are two figures; give one")
+    if own.min_accuracy is not None and not data:
+        raise UsageError(
+            f"{spelled('min_accuracy')} measures on data: give {spelled('data')} or {spelled('test_data')}"
+        )
+    unseen = "latency" if own.latency is not None else "min_snr" if own.min_snr is not None and not data else ""
+    if unseen and not options.get("measure", True):
+        raise UsageError(f"{spelled(unseen)} has to be measured: leave the measuring on")
 
 
 def _swept(store: Store, planned: Sequence[Job], own: Sweeping, options: dict[str, Any], progress: Progress) -> Sweep:
