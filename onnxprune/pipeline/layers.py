@@ -9,7 +9,7 @@ from onnxprune.operators.labels import Labels, is_fixed
 from onnxprune.operators.roles import Role
 from onnxprune.report.layers import LayerRow
 
-GATES = {"LSTM": 4, "GRU": 3}  # filters that make one channel
+GATES = {"LSTM": 4, "GRU": 3, "DynamicQuantizeLSTM": 4}  # filters that make one channel
 
 
 def layer_rows(deps: Dependencies, dead: np.ndarray) -> tuple[LayerRow, ...]:

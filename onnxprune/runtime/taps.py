@@ -123,6 +123,6 @@ def depends_on_shapes_alone(graph: onnx.GraphProto, known: Iterable[str] = ()) -
     """Values that depend on weights and shapes alone, such as the target of a Reshape: nothing to compare there."""
     fixed = {t.name for t in graph.initializer} | set(known)
     for node in graph.node:
-        if has(node, Trait.SIZES) or (node.op_type != "If" and all(i in fixed for i in node.input if i)):
+        if has(node, Trait.SIZES) or (not has(node, Trait.BODIES) and all(i in fixed for i in node.input if i)):
             fixed.update(node.output)
     return fixed

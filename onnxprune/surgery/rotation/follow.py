@@ -23,7 +23,8 @@ def _split(x: Sequence[Array], a: Mapping[str, Any]) -> list[Array]:
     axis = a.get("axis", 0)
     sizes = a.get("split", x[1] if len(x) > 1 else None)
     parts = a.get("num_outputs", a[OUTPUTS])
-    return np.array_split(x[0], parts if sizes is None else np.cumsum(sizes)[:-1].tolist(), axis)
+    sizes = [-(-x[0].shape[axis] // parts)] * parts if sizes is None else sizes
+    return np.array_split(x[0], np.cumsum(sizes)[:-1].tolist(), axis)
 
 
 def _flatten(x: Sequence[Array], a: Mapping[str, Any]) -> Array:
@@ -128,8 +129,8 @@ class _Walk:
     def _step(self, at: End, kind: str) -> list[Any] | None:
         node = self.graph.deps.nodes[at.node]
         if kind in MOVES and at.place == 0:
-            inputs = [at.ids, *(self.graph.known(key) for key in node.inputs[1:] if key)]
-            if kind != "Dropout" and any(x is None for x in inputs):
+            inputs = [at.ids, *(self.graph.known(key) if key else None for key in node.inputs[1:])]
+            if kind != "Dropout" and any(x is None for x, key in zip(inputs, node.inputs, strict=True) if key):
                 return None
             attributes = {**attributes_of(node.proto), OUTPUTS: len(node.outputs)}
             try:
