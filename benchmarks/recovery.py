@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from onnxprune.budget import Budget
-from onnxprune.budget.recovery import allocate_by_loss
+from onnxprune.budget.allocate import allocate
 from onnxprune.channels import analyse
 from onnxprune.pipeline.costs import costs_of
 from onnxprune.runtime.session import make_session
@@ -84,8 +84,10 @@ def report(model: onnx.ModelProto, feeds: list, targets: list[float], batches: l
     measured = time.perf_counter() - begun
     for target in targets:
         begun = time.perf_counter()
-        budget = Budget(target=("macs", 1 - target), round_to=1)
-        counts = allocate_by_loss(costs_of(deps, model.ByteSize()), budget, {n: c.loss for n, c in curves.items()}).kept
+        losses, costs = {n: c.loss for n, c in curves.items()}, costs_of(deps, model.ByteSize())
+        whole = {g: 0.0 for g in costs.groups if g not in losses}  # what has no losses is not cut
+        budget = Budget(target=("macs", 1 - target), round_to=1, ratio_for=whole)
+        counts = allocate(costs, budget, "sensitivity", losses).kept
         kept = chosen(curves, dict(counts))
         done = compensate("lstsq", model, deps, kept, analyse=lambda m: analyse(m, input_shapes=shapes), feeds=feeds)
         small = cut(done.model, done.deps, done.deps.dead(kept))

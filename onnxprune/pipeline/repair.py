@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
+from typing import Any
 
 import numpy as np
 import onnx
@@ -73,7 +74,7 @@ def _worth(lab: Lab, own: Mapping[str, Group], group: Group) -> np.ndarray:
 def _written_out(lab: Lab) -> tuple[onnx.ModelProto, Dependencies]:
     """The network with its integer layers written out, and its analysis, where that has the same groups."""
     shapes = {s.name: lab.deps.statics.shapes[s.name] for s in model_inputs(lab.model)}
-    how = {"input_shapes": shapes, "heads": lab.request.heads != "dims", "thaw": lab.request.thaw}
+    how: dict[str, Any] = {"input_shapes": shapes, "heads": lab.request.heads != "dims", "thaw": lab.request.thaw}
     return written_out(lab.model, lab.deps, partial(analyse, **how))
 
 

@@ -102,17 +102,23 @@ def _one_way(
     return torch.stack(outputs), states
 
 
+@differentiable("LSTM", "GRU", "RNN", into=(0, 1, 2, 3, 5, 6, 7), layer=True)
 def recurrent(
     node: Node,
     x: Tensor,
     w: Tensor,
     r: Tensor,
-    b: Tensor | None,
-    lengths: Tensor | None,
-    states: tuple[Tensor | None, ...],
+    b: Tensor | None = None,
+    lengths: Tensor | None = None,
+    h: Tensor | None = None,
+    c: Tensor | None = None,
     p: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
-    """Outputs (steps, directions, batch, units), and the last states."""
+    """Outputs (steps, directions, batch, units), and the last states.
+
+    LSTM: Hochreiter, Schmidhuber 1997, doi 10.1162/neco.1997.9.8.1735.  GRU: Cho et al. 2014, arXiv 1406.1078.
+    """
+    states = (h, c) if node.op == "LSTM" else (h,)
     if node.get("layout"):
         raise ModelError(f"{node.op} with the batch first is not known to onnxruntime; export with layout 0")
     directions, units = r.shape[0], r.shape[-1]
@@ -129,35 +135,3 @@ def recurrent(
     y = torch.stack(parts, 1)
     last = tuple(torch.stack(state) for state in zip(*ends, strict=True))
     return y, *last
-
-
-WEIGHTS = (0, 1, 2, 3, 5)
-
-
-@differentiable("LSTM", into=(*WEIGHTS, 6, 7), layer=True)
-def lstm(
-    node: Node,
-    x: Tensor,
-    w: Tensor,
-    r: Tensor,
-    b: Tensor | None = None,
-    lengths: Tensor | None = None,
-    h: Tensor | None = None,
-    c: Tensor | None = None,
-    p: Tensor | None = None,
-) -> tuple[Tensor, ...]:
-    """Hochreiter, Schmidhuber 1997, doi 10.1162/neco.1997.9.8.1735."""
-    return recurrent(node, x, w, r, b, lengths, (h, c), p)
-
-
-@differentiable("GRU", "RNN", into=WEIGHTS, layer=True)
-def gru(
-    node: Node,
-    x: Tensor,
-    w: Tensor,
-    r: Tensor,
-    b: Tensor | None = None,
-    lengths: Tensor | None = None,
-    h: Tensor | None = None,
-) -> tuple[Tensor, ...]:
-    return recurrent(node, x, w, r, b, lengths, (h,))
