@@ -17,6 +17,7 @@ from onnxprune.pipeline.request import Request
 from onnxprune.runtime.session import make_session
 from onnxprune.surgery.plan import Plan
 from onnxprune.surgery.recovery.eliminate import Reader, elimination
+from onnxprune.surgery.rotation import follow
 from onnxprune.surgery.rotation.attention import attention_sites
 from onnxprune.surgery.rotation.basis import basis_of, orthogonal
 from onnxprune.surgery.rotation.sites import Graph, Site
@@ -246,3 +247,8 @@ def test_the_same_bytes_again() -> None:
 def test_heads_are_left_open_by_default() -> None:
     assert Request(ratio=0.5).heads == "auto"
     assert Request(ratio=0.5).told()["heads"] == "whole"
+
+
+def test_uneven_parts_are_those_of_onnx() -> None:
+    found = follow.MOVES["Split"]([np.arange(7)], {"axis": 0, "num_outputs": 3, follow.OUTPUTS: 3})
+    assert [part.tolist() for part in found] == [[0, 1, 2], [3, 4, 5], [6]]

@@ -1,25 +1,14 @@
 """Activations, and the fused ones of onnxruntime."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from onnxprune.training.operators.table import Node, differentiable, without_gradient
-
-
-@differentiable("Relu")
-def relu(node: Node, x: Tensor) -> Tensor:
-    return torch.relu(x)
-
-
-@differentiable("Sigmoid")
-def sigmoid(node: Node, x: Tensor) -> Tensor:
-    return torch.sigmoid(x)
-
-
-@differentiable("Softplus")
-def softplus(node: Node, x: Tensor) -> Tensor:
-    return functional.softplus(x)
+from onnxprune.training.operators.table import TABLE, Node, differentiable, without_gradient
 
 
 @differentiable("ParametricSoftplus")
@@ -32,16 +21,6 @@ def scaled_tanh(node: Node, x: Tensor) -> Tensor:
     return node.get("alpha", 1.0) * torch.tanh(x * node.get("beta", 1.0))
 
 
-@differentiable("Softsign")
-def softsign(node: Node, x: Tensor) -> Tensor:
-    return functional.softsign(x)
-
-
-@differentiable("Mish")
-def mish(node: Node, x: Tensor) -> Tensor:
-    return functional.mish(x)
-
-
 @differentiable("Swish")
 def swish(node: Node, x: Tensor) -> Tensor:
     return x * torch.sigmoid(node.get("alpha", 1.0) * x)
@@ -50,11 +29,6 @@ def swish(node: Node, x: Tensor) -> Tensor:
 @differentiable("com.microsoft:QuickGelu")
 def quick_gelu(node: Node, x: Tensor) -> Tensor:
     return x * torch.sigmoid(node.get("alpha", 1.702) * x)
-
-
-@differentiable("HardSwish")
-def hard_swish(node: Node, x: Tensor) -> Tensor:
-    return functional.hardswish(x)
 
 
 @differentiable("HardSigmoid")
@@ -151,21 +125,9 @@ def dropout(node: Node, x: Tensor, ratio: Tensor | None = None, training: Tensor
     return (x, torch.ones_like(x, dtype=torch.bool)) if node.outputs > 1 else x
 
 
-ACTIVATIONS = {
-    "Relu": relu,
-    "Sigmoid": sigmoid,
-    "Tanh": lambda node, x: torch.tanh(x),
-    "LeakyRelu": leaky_relu,
-    "HardSigmoid": hard_sigmoid,
-    "Elu": elu,
-    "Selu": selu,
-    "Softplus": softplus,
-    "Softsign": softsign,
-    "ThresholdedRelu": thresholded_relu,
-    "Affine": lambda node, x: node.get("alpha", 1.0) * x + node.get("beta", 0.0),
-    "ScaledTanh": scaled_tanh,
-    "Clip": lambda node, x: x.clamp(node.get("min"), node.get("max")),
-}
+def activation(name: str, told: dict[str, Any]) -> Callable[[Tensor], Tensor]:
+    """An activation that another operator names, with its parameters, which were attributes in the first opset."""
+    return partial(TABLE[name].function, Node(name, 1, told))
 
 
 def fused(node: Node, x: Tensor) -> Tensor:
@@ -182,4 +144,4 @@ def fused(node: Node, x: Tensor) -> Tensor:
     }
     if name in ("Selu",) and "beta" in told:
         told["gamma"] = told.pop("beta")
-    return ACTIVATIONS[name](Node(name, node.opset, told), x)
+    return activation(name, told)(x)

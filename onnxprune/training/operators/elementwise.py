@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from onnxprune.training.operators.table import Node, differentiable, without_gradient
 from onnxprune.training.values import FLOATS, carrier
@@ -20,12 +21,18 @@ UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "Cosh": torch.cosh,
     "Erf": torch.erf,
     "Exp": torch.exp,
+    "HardSwish": functional.hardswish,
     "Identity": lambda x: x,
     "Log": torch.log,
+    "Mish": functional.mish,
     "Neg": torch.neg,
     "Reciprocal": torch.reciprocal,
+    "Relu": torch.relu,
+    "Sigmoid": torch.sigmoid,
     "Sin": torch.sin,
     "Sinh": torch.sinh,
+    "Softplus": functional.softplus,
+    "Softsign": functional.softsign,
     "Sqrt": torch.sqrt,
     "Tan": torch.tan,
     "Tanh": torch.tanh,

@@ -5,14 +5,13 @@ B (directions, 2 · gates · units), states (directions, batch, units).
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from onnxprune.errors import ModelError
-from onnxprune.training.operators.activations import ACTIVATIONS
+from onnxprune.training.operators.activations import activation
 from onnxprune.training.operators.table import Node, differentiable
 
 Cell = Callable[[Node, int, Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]  # one step: gates of x, states → states
@@ -32,7 +31,7 @@ def functions(node: Node, direction: int) -> list[Callable[[Tensor], Tensor]]:
             told["alpha"] = next(alphas, DEFAULT_ALPHA.get(name, 1.0))
         if name in ("HardSigmoid", "Affine", "ScaledTanh"):
             told["beta"] = next(betas, 0.5 if name == "HardSigmoid" else 1.0)
-        made.append(partial(ACTIVATIONS[name], Node(name, node.opset, told)))
+        made.append(activation(name, told))
     return made
 
 
