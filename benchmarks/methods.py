@@ -66,7 +66,7 @@ def measure(args: argparse.Namespace) -> dict:
     from onnxprune.channels import analyse
     from onnxprune.model import load
     from onnxprune.pipeline.choose import Chooser
-    from onnxprune.pipeline.filters import Weights
+    from onnxprune.pipeline.group_filters import Weights
     from onnxprune.pipeline.repair import repaired
     from onnxprune.pipeline.request import Request
     from onnxprune.pipeline.trials import Lab

@@ -21,7 +21,7 @@ from onnxprune.runtime.specs import model_inputs
 from onnxprune.runtime.synthetic import Scale, synthetic_feeds
 from onnxprune.surgery import cut
 from onnxprune.surgery.compensate import compensate
-from onnxprune.surgery.recovery.curves import Curve, repair_curves
+from onnxprune.surgery.recovery.loss_curves import Curve, repair_curves
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -37,7 +37,7 @@ def stages(path: Path, method: str) -> dict[str, float]:
     from onnxprune.channels import analyse
     from onnxprune.model import load, save
     from onnxprune.pipeline.choose import choose
-    from onnxprune.pipeline.filters import Weights
+    from onnxprune.pipeline.group_filters import Weights
     from onnxprune.pipeline.request import Request
     from onnxprune.surgery.plan import make_plan
     from onnxprune.surgery.rewrite import cut

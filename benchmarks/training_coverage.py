@@ -25,8 +25,8 @@ from onnxprune.runtime.session import Session, make_session
 from onnxprune.runtime.specs import Feed, Shape
 from onnxprune.surgery.copying import tensors_of
 from onnxprune.training.agree import agreement, quantises
+from onnxprune.training.arrays import FLOATS, from_array
 from onnxprune.training.module import Network
-from onnxprune.training.values import FLOATS, from_array
 
 COLUMNS = "network|operators|weights|with a gradient|other floats|error|loss|after|s per step".split("|")
 MOVED = 0.02  # of the standard deviation of a weight

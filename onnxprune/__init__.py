@@ -9,17 +9,17 @@ if TYPE_CHECKING:
     from onnxprune.channels import Dependencies, analyse
     from onnxprune.errors import CheckFailed, FileError, ModelError, OnnxPruneError, UsageError
     from onnxprune.pipeline.apply import apply
-    from onnxprune.pipeline.curves import sensitivity
     from onnxprune.pipeline.finetune import finetune
-    from onnxprune.pipeline.inspection import inspect
+    from onnxprune.pipeline.group_losses import Sensitivity
+    from onnxprune.pipeline.inspect import inspect
     from onnxprune.pipeline.prune import Result, prune
     from onnxprune.pipeline.request import Request
-    from onnxprune.pipeline.sensitivity import Sensitivity
+    from onnxprune.pipeline.sensitivity import sensitivity
     from onnxprune.pipeline.verify import verify
     from onnxprune.report import Report
     from onnxprune.report.tradeoff import Sweep
     from onnxprune.surgery import Plan
-    from onnxprune.sweeps.run import sweep
+    from onnxprune.sweeps.sweep import sweep
 
 # Where the public names live. They are imported when they are first used: onnx, scipy and onnxruntime take their time,
 # and the command line answers --help, and Ctrl-C, without them.
@@ -33,16 +33,16 @@ _HOMES = {
     "Report": "report",
     "Request": "pipeline.request",
     "Result": "pipeline.prune",
-    "Sensitivity": "pipeline.sensitivity",
+    "Sensitivity": "pipeline.group_losses",
     "Sweep": "report.tradeoff",
     "UsageError": "errors",
     "analyse": "channels",
     "apply": "pipeline.apply",
     "finetune": "pipeline.finetune",
-    "inspect": "pipeline.inspection",
+    "inspect": "pipeline.inspect",
     "prune": "pipeline.prune",
-    "sensitivity": "pipeline.curves",
-    "sweep": "sweeps.run",
+    "sensitivity": "pipeline.sensitivity",
+    "sweep": "sweeps.sweep",
     "verify": "pipeline.verify",
 }
 

@@ -14,9 +14,9 @@ from onnxprune.errors import ModelError as ModelError
 from onnxprune.errors import OnnxPruneError as OnnxPruneError
 from onnxprune.errors import UsageError as UsageError
 from onnxprune.pipeline.finetune import Trained as Trained
+from onnxprune.pipeline.group_losses import Sensitivity as Sensitivity
 from onnxprune.pipeline.prune import Result as Result
 from onnxprune.pipeline.request import Request as Request
-from onnxprune.pipeline.sensitivity import Sensitivity as Sensitivity
 from onnxprune.pipeline.verify import Verdict as Verdict
 from onnxprune.report import Report as Report
 from onnxprune.report.inspection import Inspection as Inspection

@@ -10,7 +10,7 @@ from onnx import helper, numpy_helper
 from onnxprune.channels import analyse
 from onnxprune.runtime.session import make_session
 from onnxprune.surgery.compensate import COMPENSATIONS, compensate
-from onnxprune.surgery.recovery.curves import repair_curves
+from onnxprune.surgery.recovery.loss_curves import repair_curves
 from onnxprune.surgery.recovery.solve import Goal, fit
 from onnxprune.surgery.rewrite import cut, mask
 

@@ -15,7 +15,7 @@ import onnxprune
 from onnxprune.channels import analyse
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.pipeline import calibration, repair
-from onnxprune.pipeline.filters import Weights
+from onnxprune.pipeline.group_filters import Weights
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.trials import Lab
 from onnxprune.surgery.compensate import Compensated

@@ -346,7 +346,7 @@ sys.exit(main())
 
 
 @posix
-@pytest.mark.parametrize("module", ["click", "rich.console", "numpy", "scipy.linalg", "onnxprune.pipeline.inspection"])
+@pytest.mark.parametrize("module", ["click", "rich.console", "numpy", "scipy.linalg", "onnxprune.pipeline.inspect"])
 def test_interrupted_while_a_library_is_loaded(there: Path, module: str) -> None:
     """One line and no trace, wherever Ctrl-C comes in the second before the work begins."""
     root = Path(__file__).resolve().parents[1]

@@ -18,7 +18,7 @@ from onnxprune.pipeline import budgets, speed
 from onnxprune.pipeline.choose import Choice, Chooser
 from onnxprune.pipeline.drop import largest_cut
 from onnxprune.pipeline.evidence import views_of
-from onnxprune.pipeline.filters import Weights
+from onnxprune.pipeline.group_filters import Weights
 from onnxprune.pipeline.losses import likeness, task_loss
 from onnxprune.pipeline.progress import silent
 from onnxprune.pipeline.request import Request

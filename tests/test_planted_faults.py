@@ -13,10 +13,10 @@ from onnxprune.errors import CheckFailed
 from onnxprune.operators.registry import OPERATORS
 from onnxprune.runtime.branches import called, ways
 from onnxprune.runtime.inputs import NORMAL, PIXELS, POSITIVE
+from onnxprune.runtime.prove import prove
 from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import model_inputs
 from onnxprune.runtime.stimuli import Stimuli, explored, told
-from onnxprune.runtime.verify import prove
 
 DEAD = [1, 4]
 FLOAT, NODE = TensorProto.FLOAT, helper.make_node

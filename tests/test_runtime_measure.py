@@ -15,9 +15,9 @@ from onnxprune.runtime.accuracy import METRICS, evaluate, find_metric, record, s
 from onnxprune.runtime.capture import THREADS, activations, capture, fitting, tapped
 from onnxprune.runtime.data import open_data
 from onnxprune.runtime.latency import Latency, gain, measure
+from onnxprune.runtime.prove import Variant
 from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import Spec
-from onnxprune.runtime.verify import Variant
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((30, 3, 8, 8)).astype(np.float32)

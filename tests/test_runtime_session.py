@@ -379,7 +379,7 @@ def test_two_wheels_over_one_another_are_named(tmp_path):
 def test_the_package_does_not_need_onnxruntime_to_be_imported(tmp_path):
     (tmp_path / "onnxruntime").mkdir()
     (tmp_path / "onnxruntime" / "__init__.py").write_text("raise ImportError('gone')")
-    done = imported(tmp_path, "import onnxprune, onnxprune.runtime.verify, onnxprune.runtime.data\nprint('fine')")
+    done = imported(tmp_path, "import onnxprune, onnxprune.runtime.prove, onnxprune.runtime.data\nprint('fine')")
     assert done.stdout.splitlines()[-1] == "fine", done.stderr
 
 

@@ -12,13 +12,13 @@ from runtime_models import build, conv_net, masked_and_pruned, weight, with_weig
 from onnxprune.errors import CheckFailed
 from onnxprune.runtime.compare import agreement, compare, difference
 from onnxprune.runtime.inputs import random_inputs
-from onnxprune.runtime.judge import NOISE_LIMIT, TOLERANCE
+from onnxprune.runtime.prove import prove
 from onnxprune.runtime.session import make_session
 from onnxprune.runtime.source import Variant
 from onnxprune.runtime.specs import model_inputs
 from onnxprune.runtime.taps import find_taps
+from onnxprune.runtime.tolerance import NOISE_LIMIT, TOLERANCE
 from onnxprune.runtime.ulps import NUDGE, nudged
-from onnxprune.runtime.verify import prove
 
 DEAD = [1, 4]
 

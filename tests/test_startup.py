@@ -8,7 +8,7 @@ import pytest
 import onnxprune
 from onnxprune.budget import ALLOCATORS
 from onnxprune.criteria.methods import METHODS
-from onnxprune.pipeline import choices
+from onnxprune.pipeline import names
 from onnxprune.pipeline.budgets import COSTS
 from onnxprune.pipeline.targets import UNITS
 from onnxprune.runtime.accuracy import METRICS
@@ -53,8 +53,8 @@ def test_every_public_name_is_there() -> None:
 
 
 def test_the_choices_are_those_that_there_are() -> None:
-    assert tuple(METHODS) == choices.METHODS
-    assert tuple(ALLOCATORS) == choices.ALLOCATIONS
-    assert tuple(COMPENSATIONS) == choices.COMPENSATIONS
+    assert tuple(METHODS) == names.METHODS
+    assert tuple(ALLOCATORS) == names.ALLOCATIONS
+    assert tuple(COMPENSATIONS) == names.COMPENSATIONS
     assert list(UNITS) == list(COSTS)
-    assert tuple(name for name, metric in METRICS.items() if metric.unit == "share") == choices.SHARES
+    assert tuple(name for name, metric in METRICS.items() if metric.unit == "share") == names.SHARES

@@ -24,10 +24,10 @@ import torch
 from onnxprune.errors import ModelError
 from onnxprune.runtime.session import Session, make_session
 from onnxprune.runtime.source import Variant
+from onnxprune.training.arrays import from_array
 from onnxprune.training.module import Network
 from onnxprune.training.operators import TABLE
 from onnxprune.training.program import every
-from onnxprune.training.values import from_array
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from cli_runs import DIGITS
 
-from onnxprune.pipeline.inspection import analysed
+from onnxprune.pipeline.inspect import analysed
 from onnxprune.surgery.rewrite import cut
 
 torch = pytest.importorskip("torch", reason="training needs torch: pip install 'onnxprune[train]'")
 
-from onnxprune.training import augment, steps, teacher  # noqa: E402 - they need torch
+from onnxprune.training import augment, optimizer, teacher  # noqa: E402 - they need torch
 from onnxprune.training.objective import Mixed, Scored, Valued, objective  # noqa: E402
 from onnxprune.training.places import places, spread  # noqa: E402
 
@@ -161,14 +161,14 @@ def test_a_step_is_a_share_of_the_size_of_a_tensor() -> None:
     generator = torch.Generator().manual_seed(0)
     large, small = (torch.randn(64, 64, generator=generator) * s for s in (10.0, 0.001))
     bias = torch.zeros(64)
-    units = steps.units([large, small, bias, torch.ones(64)])
+    units = optimizer.units([large, small, bias, torch.ones(64)])
     assert units[0] / units[1] == pytest.approx(1e4, rel=0.7)
     assert 0 < units[2] <= units[3]
 
 
 @pytest.mark.parametrize("number", [50, 1000, 20_000])
 def test_the_rate_rises_falls_and_ends_at_nothing(number: int) -> None:
-    rates = [steps.rate(k, number, k / number) for k in range(number + 1)]
+    rates = [optimizer.rate(k, number, k / number) for k in range(number + 1)]
     top = int(np.argmax(rates))
     assert 0 < top <= min(200, number / 10)
     assert rates[top] == pytest.approx(1, abs=0.05)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 
-from onnxprune.channels.choices import finest
+from onnxprune.channels.alternatives import finest
 from onnxprune.channels.conclude import box_dead_ends, conclude
 from onnxprune.channels.control import enter
 from onnxprune.channels.dependencies import Dependencies

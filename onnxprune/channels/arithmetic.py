@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 
-from onnxprune.channels.grids import lines_everywhere
+from onnxprune.channels.index_grids import lines_everywhere
 from onnxprune.channels.nodes import Node
 from onnxprune.model.evaluate import evaluate
 from onnxprune.model.static import Statics, attributes_of

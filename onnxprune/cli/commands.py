@@ -118,7 +118,7 @@ def inspect_command(context: click.Context, source: str, **given: Any) -> None:
     """
     screen = screen_of(context, given)
     _must_be_there(source)
-    from onnxprune.pipeline.inspection import inspect
+    from onnxprune.pipeline.inspect import inspect
     from onnxprune.report import files, lists
 
     if given["report"] is not None:
@@ -146,7 +146,7 @@ def explain_command(context: click.Context, source: str, node: str, other: str |
     screen = screen_of(context, given)
     _must_be_there(source)
     from onnxprune.channels.explain import explain
-    from onnxprune.pipeline.inspection import analysed
+    from onnxprune.pipeline.inspect import analysed
     from onnxprune.report import lists
 
     with screen.progress() as progress:
@@ -168,7 +168,7 @@ def sensitivity_command(context: click.Context, source: str, **given: Any) -> No
     """
     screen = screen_of(context, given)
     _must_be_there(source)
-    from onnxprune.pipeline.curves import sensitivity
+    from onnxprune.pipeline.sensitivity import sensitivity
     from onnxprune.report.terminal import sensitivity_table
 
     with screen.progress() as progress:

@@ -31,7 +31,7 @@ def sweep_command(context: click.Context, paths: tuple[str, ...], **given: Any) 
         raise UsageError("say what to try: --targets macs=0.3:0.9:0.1")
     Sweeping(**asked)
     from onnxprune.report.comparison import comparison
-    from onnxprune.sweeps.run import sweep
+    from onnxprune.sweeps.sweep import sweep
 
     with screen.progress() as progress:
         found = sweep(paths[:-1], paths[-1], progress=progress, **asked, **request_options(given))

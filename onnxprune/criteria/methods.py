@@ -8,8 +8,8 @@ import numpy as np
 
 from onnxprune.criteria import rules, score
 from onnxprune.criteria.filters import Filters, Floats, Indices
+from onnxprune.criteria.hyperparameters import Option, options_of, with_options
 from onnxprune.criteria.msvfp import Msvfp
-from onnxprune.criteria.options import Option, options_of, with_options
 from onnxprune.criteria.ranking import Ranking, dead_first
 from onnxprune.errors import UsageError
 

@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 
 from onnxprune.criteria.filters import Filters, Floats, Indices, rounded
-from onnxprune.criteria.options import option
+from onnxprune.criteria.hyperparameters import option
 from onnxprune.criteria.ranking import Ranking, ranking
 from onnxprune.criteria.similarity import similarity, square, squared_distances
 

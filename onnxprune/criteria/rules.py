@@ -11,7 +11,7 @@ import numpy as np
 from onnxprune.criteria import cluster, score, structure
 from onnxprune.criteria.eigen import EigenEnergy
 from onnxprune.criteria.filters import Filters, Floats, Indices
-from onnxprune.criteria.options import option
+from onnxprune.criteria.hyperparameters import option
 from onnxprune.criteria.ranking import Ranking, ranking, tree_order
 from onnxprune.criteria.similarity import Lag, Measure, pair_similarity, similarity, square, squared_distances
 from onnxprune.errors import UsageError

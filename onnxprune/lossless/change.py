@@ -12,9 +12,9 @@ from onnxprune.lossless.conditions import Conditions, zero_point
 from onnxprune.lossless.readings import Reading, bias_of, changeable, grid_of
 from onnxprune.operators.labels import is_fixed
 from onnxprune.operators.roles import Role
-from onnxprune.surgery.recovery.layers import Bias, Finder
 from onnxprune.surgery.recovery.network import Network
-from onnxprune.surgery.tensors import masked_array
+from onnxprune.surgery.recovery.solvable import Bias, Finder
+from onnxprune.surgery.versions import masked_array
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from onnxprune.operators.labels import Labels, is_fixed, line
 from onnxprune.operators.registry import Taken, Trait, has, operator_of
 from onnxprune.operators.roles import Role
 from onnxprune.operators.value_numbers import Ids, mix, name_of
-from onnxprune.surgery.recovery.layers import Finder
+from onnxprune.surgery.recovery.solvable import Finder
 
 
 @dataclass

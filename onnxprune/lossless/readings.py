@@ -12,7 +12,7 @@ from onnxprune.operators.facts import Facts, expanded, reduced
 from onnxprune.operators.labels import Labels
 from onnxprune.operators.registry import Trait, has, operator_of
 from onnxprune.operators.sums import touches_padding
-from onnxprune.surgery.recovery.layers import FLOATS, Bias, Finder, linear_of
+from onnxprune.surgery.recovery.solvable import FLOATS, Bias, Finder, linear_of
 
 
 @dataclass(frozen=True)

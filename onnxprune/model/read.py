@@ -19,8 +19,8 @@ from onnxprune.model.calls import check_calls
 from onnxprune.model.decode import Damaged, decode
 from onnxprune.model.encode import fingerprint
 from onnxprune.model.external import ExternalStyle
-from onnxprune.model.order import put_in_order
 from onnxprune.model.sniff import AGAIN, HEAD, sniff
+from onnxprune.model.sort import put_in_order
 from onnxprune.model.tensors import quoted
 
 

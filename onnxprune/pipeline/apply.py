@@ -5,10 +5,10 @@ from functools import partial
 from typing import Any
 
 from onnxprune.pipeline.choose import Choice, Progress, silent
-from onnxprune.pipeline.filters import Weights
-from onnxprune.pipeline.judge import prepare
+from onnxprune.pipeline.group_filters import Weights
 from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.lossless import repeat_lossless
+from onnxprune.pipeline.metrics import prepare
 from onnxprune.pipeline.paths import as_path
 from onnxprune.pipeline.prune import Result, check_output, finish, lab_of, no_budget
 from onnxprune.pipeline.repair import repair

@@ -19,17 +19,17 @@ from onnxprune.criteria.rules import Obs
 from onnxprune.errors import ModelError, UsageError, spelled
 from onnxprune.pipeline import evidence
 from onnxprune.pipeline.costs import costs_of
-from onnxprune.pipeline.filters import Weights
+from onnxprune.pipeline.group_filters import Weights
+from onnxprune.pipeline.group_losses import curves, with_readers_solved
 from onnxprune.pipeline.limits import require_comparable
 from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.pipeline.repair import curves_of, importance
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.search import thin_layer_by_layer
-from onnxprune.pipeline.sensitivity import curves, with_readers_solved
 from onnxprune.pipeline.trials import Lab
-from onnxprune.report.sensitivity import Sensitivity
+from onnxprune.report.sensitivities import Sensitivity
 from onnxprune.report.summary import Search
-from onnxprune.surgery.recovery.curves import Curve
+from onnxprune.surgery.recovery.loss_curves import Curve
 
 __all__ = ["Choice", "Chooser", "Progress", "choose", "names_of", "silent"]
 

@@ -22,8 +22,8 @@ from onnxprune.pipeline.gates import require_figures
 from onnxprune.pipeline.measure import measurements, missed
 from onnxprune.pipeline.run import Run
 from onnxprune.runtime.proof import NOT_MASKED, Proof
+from onnxprune.runtime.prove import prove
 from onnxprune.runtime.source import SPILL_MODEL, Source, Variant, held, inline_bytes
-from onnxprune.runtime.verify import prove
 from onnxprune.surgery.guard import divides
 from onnxprune.surgery.masking import masked_weights
 from onnxprune.surgery.rewrite import mask

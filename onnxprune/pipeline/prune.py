@@ -18,10 +18,10 @@ from onnxprune.pipeline.budgets import Meter, within
 from onnxprune.pipeline.choose import Choice, Chooser, Progress, silent
 from onnxprune.pipeline.drop import largest_choice
 from onnxprune.pipeline.examine import examine
-from onnxprune.pipeline.filters import Weights
-from onnxprune.pipeline.judge import prepare
+from onnxprune.pipeline.group_filters import Weights
 from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.lossless import choose_lossless
+from onnxprune.pipeline.metrics import prepare
 from onnxprune.pipeline.paths import check_paths, out
 from onnxprune.pipeline.repair import repair, repaired_figure
 from onnxprune.pipeline.report import make_report
@@ -36,7 +36,7 @@ from onnxprune.pipeline.tune import finetuned, short_training
 from onnxprune.report.summary import Report
 from onnxprune.surgery.binding import bound
 from onnxprune.surgery.plan import Plan, make_plan
-from onnxprune.surgery.recovery.values import with_biases
+from onnxprune.surgery.recovery.replaced import with_biases
 from onnxprune.surgery.rewrite import cut
 from onnxprune.surgery.rotation.turn import Rotation
 

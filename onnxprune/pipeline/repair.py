@@ -14,16 +14,16 @@ from onnxprune.channels.dependencies import Dependencies, Group
 from onnxprune.errors import ModelError
 from onnxprune.pipeline.calibration import calibration
 from onnxprune.pipeline.enough import too_few
+from onnxprune.pipeline.group_losses import worth
 from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.pipeline.run import Run
-from onnxprune.pipeline.sensitivity import worth
 from onnxprune.pipeline.trials import Kept, Lab
 from onnxprune.runtime.accuracy import Metric, evaluate
 from onnxprune.runtime.compare import Agreement, agreement
 from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import model_inputs
 from onnxprune.surgery.compensate import COMPENSATIONS, Compensated, compensate
-from onnxprune.surgery.recovery.curves import Curve, repair_curves
+from onnxprune.surgery.recovery.loss_curves import Curve, repair_curves
 from onnxprune.surgery.recovery.runner import THREADS
 from onnxprune.surgery.recovery.unfused import written_out
 from onnxprune.surgery.rewrite import cut

@@ -15,7 +15,7 @@ from onnxprune.model.write import SavedFile
 from onnxprune.pipeline.budgets import COSTS
 from onnxprune.pipeline.choose import Choice
 from onnxprune.pipeline.costs import peak_activations
-from onnxprune.pipeline.layers import layer_rows
+from onnxprune.pipeline.layer_costs import layer_rows
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Run
 from onnxprune.pipeline.signature import worded

@@ -7,9 +7,9 @@ from difflib import get_close_matches
 from typing import Any
 
 from onnxprune.errors import UsageError, spelled
-from onnxprune.pipeline.choices import SHARES
 from onnxprune.pipeline.declare import options_of
 from onnxprune.pipeline.kinds import meant
+from onnxprune.pipeline.names import SHARES
 from onnxprune.pipeline.table import Budget, Channels, Judging, Reading, Running, Training, Writing
 from onnxprune.training import require_torch
 from onnxprune.training.recipe import EPOCHS

@@ -12,12 +12,12 @@ from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import ModelError
 from onnxprune.pipeline.calibration import calibration
 from onnxprune.pipeline.choose import whole_groups
-from onnxprune.pipeline.filters import Weights
+from onnxprune.pipeline.group_filters import Weights
 from onnxprune.pipeline.repair import needs_samples, one_thread
 from onnxprune.pipeline.run import Run, analysis_of
 from onnxprune.runtime.proof import Proof
-from onnxprune.runtime.verify import prove
-from onnxprune.surgery.rotation.attention import attention_sites
+from onnxprune.runtime.prove import prove
+from onnxprune.surgery.rotation.heads import attention_sites
 from onnxprune.surgery.rotation.moments import bases
 from onnxprune.surgery.rotation.sites import Graph, Site
 from onnxprune.surgery.rotation.streams import stream_sites

@@ -26,11 +26,11 @@ from onnxprune.runtime.data import Dataset, open_data
 from onnxprune.runtime.inputs import KINDS, NORMAL, parse_input_shapes, random_inputs
 from onnxprune.runtime.observe import missing_shapes, observe
 from onnxprune.runtime.proof import Proof
+from onnxprune.runtime.prove import prove
 from onnxprune.runtime.providers import choose
 from onnxprune.runtime.resolve import resolve_shapes
 from onnxprune.runtime.specs import Feed, Spec, model_inputs
 from onnxprune.runtime.stimuli import Stimuli
-from onnxprune.runtime.verify import prove
 from onnxprune.surgery.align import Alignment, aligned, alignment_of
 from onnxprune.surgery.rotation.turn import Rotation
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from onnxprune.pipeline.rotate import Rotatable
 
 if TYPE_CHECKING:
-    from onnxprune.training.job import Trained
+    from onnxprune.training.distillation import Trained
 
 DATA_FEEDS = 2  # batches of the user's data that the proof runs on
 FLAT = "local functions were written out: each call is cut on its own"

@@ -14,7 +14,7 @@ from onnxprune.criteria.msvfp import Msvfp, Result, Step
 from onnxprune.criteria.msvfp import search as search_filters
 from onnxprune.pipeline.losses import task_loss
 from onnxprune.pipeline.progress import Progress
-from onnxprune.pipeline.training import trained_model
+from onnxprune.pipeline.retraining import trained_model
 from onnxprune.pipeline.trials import Kept, Lab, Loss, Trials
 
 

@@ -19,9 +19,9 @@ from onnxprune.pipeline.targets import Limit
 from onnxprune.pipeline.tune import BETWEEN, Original, recipe_of, tune
 from onnxprune.surgery.align import Alignment
 from onnxprune.surgery.copying import tensors_of
-from onnxprune.surgery.recovery.values import spread, with_biases, with_values
+from onnxprune.surgery.recovery.replaced import spread, with_biases, with_values
 from onnxprune.surgery.rewrite import cut
-from onnxprune.surgery.tensors import read_tensor
+from onnxprune.surgery.versions import read_tensor
 
 Cut = Callable[[Run], Choice]  # chooses and repairs
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from onnxprune.pipeline.choices import ALLOCATIONS, COMPENSATIONS, METHODS
 from onnxprune.pipeline.declare import option
 from onnxprune.pipeline.kinds import Amount, Drop, Kind, Number, Share, Switch, Targets, Whole
+from onnxprune.pipeline.names import ALLOCATIONS, COMPENSATIONS, METHODS
 from onnxprune.pipeline.targets import Limit
 from onnxprune.pipeline.texts import Function, Metrics, Names, Pairs, Shapes, Word, Words
 from onnxprune.training.recipe import BATCH, EPOCHS, RATE

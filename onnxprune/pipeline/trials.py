@@ -17,7 +17,7 @@ from onnxprune.channels.dependencies import Dependencies, Use
 from onnxprune.errors import ModelError
 from onnxprune.model.static import subgraphs
 from onnxprune.operators.labels import is_fixed
-from onnxprune.pipeline.filters import Weights
+from onnxprune.pipeline.group_filters import Weights
 from onnxprune.pipeline.request import Request
 from onnxprune.runtime.accuracy import Metric
 from onnxprune.runtime.batches import Batch, Dataset
@@ -27,7 +27,7 @@ from onnxprune.runtime.edited import edited
 from onnxprune.runtime.session import Session, make_session
 from onnxprune.runtime.specs import Feed
 from onnxprune.surgery.rewrite import mask, zero_points
-from onnxprune.surgery.tensors import masked_array
+from onnxprune.surgery.versions import masked_array
 
 if TYPE_CHECKING:
     from onnxprune.pipeline.calibration import Calibration

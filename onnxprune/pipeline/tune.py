@@ -12,15 +12,15 @@ import onnx
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.retraining import Retrain, shared, trained_model
 from onnxprune.pipeline.run import Run
-from onnxprune.pipeline.training import Retrain, shared, trained_model
 from onnxprune.runtime.batches import Dataset
 from onnxprune.runtime.engine import usable_cpus
 from onnxprune.training import require_torch
 from onnxprune.training.recipe import Recipe
 
 if TYPE_CHECKING:
-    from onnxprune.training.job import Job, Trained
+    from onnxprune.training.distillation import Job, Trained
 
 BETWEEN = 0.5  # share of the training that lies between cuts, where there are several
 EPOCH = 4096  # samples of an epoch at least, where that is no more work than `WORK`
@@ -63,7 +63,7 @@ def tune(
         FileError: the state to resume from cannot be read or written.
     """
     require_torch()
-    from onnxprune.training.job import train
+    from onnxprune.training.distillation import train
     from onnxprune.training.loop import INTERRUPTED
 
     if any(earlier.outcome.ended == INTERRUPTED for earlier in run.trainings):
@@ -84,7 +84,7 @@ def _job(
 ) -> tuple[Job, str]:  # fmt: skip
     """What is to be trained, and on what in words."""
     from onnxprune.pipeline import training_data
-    from onnxprune.training.job import Job
+    from onnxprune.training.distillation import Job
     from onnxprune.training.places import places
 
     deps = original.deps

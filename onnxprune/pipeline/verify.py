@@ -22,11 +22,11 @@ from onnxprune.pipeline.run import Run, analysis_of, start
 from onnxprune.pipeline.signature import takes
 from onnxprune.report.summary import DriftRow
 from onnxprune.runtime.proof import Proof
+from onnxprune.runtime.prove import prove
 from onnxprune.runtime.source import Source, Variant
-from onnxprune.runtime.verify import prove
 from onnxprune.surgery.binding import Weights, bound, compared, content
 from onnxprune.surgery.plan import Plan, check_plan
-from onnxprune.surgery.recovery.values import spread, with_biases, with_values
+from onnxprune.surgery.recovery.replaced import spread, with_biases, with_values
 from onnxprune.surgery.rewrite import cut
 
 

@@ -3,11 +3,11 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from onnxprune.pipeline.choices import SHARES
+from onnxprune.pipeline.names import SHARES
 from onnxprune.report import words
 from onnxprune.report.layers import LayerRow, Total
 from onnxprune.report.page import Cell, folded, section, table
-from onnxprune.report.sensitivity import Curve, Sensitivity
+from onnxprune.report.sensitivities import Curve, Sensitivity
 from onnxprune.report.summary import Search
 from onnxprune.report.svg import MARKS, Axis, Plot, bar, legend, safe
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from onnxprune.report.layers import LayerRow
-from onnxprune.report.sensitivity import Sensitivity
+from onnxprune.report.sensitivities import Sensitivity
 
 SCHEMA = 1  # of the JSON report
 Span = tuple[float, float]

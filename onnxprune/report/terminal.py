@@ -11,7 +11,7 @@ from rich.text import Text
 
 from onnxprune.report import words
 from onnxprune.report.layers import LayerRow
-from onnxprune.report.sensitivity import RATIOS, Sensitivity
+from onnxprune.report.sensitivities import RATIOS, Sensitivity
 from onnxprune.report.summary import FrozenRow, GroupRow, Report
 
 LEVELS = {"good": "bold green", "fair": "bold yellow", "bad": "bold red", "unknown": "bold yellow"}

@@ -13,12 +13,12 @@ from functools import cache, partial
 import numpy as np
 
 from onnxprune.runtime.edited import own
-from onnxprune.runtime.judge import FLIPPED, Check, Judge
 from onnxprune.runtime.session import Session
 from onnxprune.runtime.slices import sliced, widen
 from onnxprune.runtime.source import Variant, nodes_of
 from onnxprune.runtime.specs import Feed
 from onnxprune.runtime.stimuli import Trial
+from onnxprune.runtime.tolerance import FLIPPED, Check, Judge
 from onnxprune.runtime.ulps import nudged, nudged_weights
 
 Box = Callable[[str], tuple[np.ndarray, ...] | None]  # live positions of each axis of a value; None where unknown

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from onnxprune.errors import CheckFailed
-from onnxprune.runtime.judge import Check
 from onnxprune.runtime.stimuli import NEVER, Trial, Trials, silent
 from onnxprune.runtime.taps import Taps
+from onnxprune.runtime.tolerance import Check
 
 NOT_MASKED = "the pruned model is not the masked original"
 

@@ -22,7 +22,7 @@ from onnxprune.errors import UsageError
 from onnxprune.operators.labels import Kind, Labels, is_fixed
 from onnxprune.operators.roles import Balance, Role
 from onnxprune.surgery.copying import Replaced, copy_model, tensors_of
-from onnxprune.surgery.tensors import read_tensor, write_tensor
+from onnxprune.surgery.versions import read_tensor, write_tensor
 
 FADED = 1e-3  # norm of a filter as a share of its layer's largest one
 

@@ -15,7 +15,7 @@ from onnxprune.model.encode import Elements, Piece, chunks, encode
 from onnxprune.model.tensors import quoted, tensors
 from onnxprune.surgery.copying import tensors_of
 from onnxprune.surgery.plan import Plan
-from onnxprune.surgery.tensors import read_tensor
+from onnxprune.surgery.versions import read_tensor
 
 OWN = "onnxprune."  # what the keys of this program's metadata begin with
 Tensors = Mapping[str, onnx.TensorProto]

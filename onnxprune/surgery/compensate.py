@@ -12,9 +12,9 @@ from onnxprune.errors import UsageError
 from onnxprune.surgery.recovery.closed import closed
 from onnxprune.surgery.recovery.lstsq import Lstsq, lstsq
 from onnxprune.surgery.recovery.network import Network
+from onnxprune.surgery.recovery.replaced import with_biases, with_values
 from onnxprune.surgery.recovery.stored import encoded
 from onnxprune.surgery.recovery.unfused import written_out
-from onnxprune.surgery.recovery.values import with_biases, with_values
 
 Feeds = Sequence[Mapping[str, np.ndarray]]
 Tell = Callable[[str, int, int], None]

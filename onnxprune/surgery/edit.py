@@ -10,7 +10,7 @@ import onnx
 from onnx import helper
 
 from onnxprune.channels.dependencies import Node
-from onnxprune.channels.grids import grid_of
+from onnxprune.channels.index_grids import grid_of
 from onnxprune.errors import ModelError
 from onnxprune.surgery.draft import Draft
 from onnxprune.surgery.grids import made_grid

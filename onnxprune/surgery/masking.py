@@ -11,7 +11,7 @@ import onnx
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.surgery.rewrite import zero_points
-from onnxprune.surgery.tensors import Live, Version, masked_array, read_tensor, versions
+from onnxprune.surgery.versions import Live, Version, masked_array, read_tensor, versions
 
 BLOCK = 4 << 20  # bytes that are masked at once
 

@@ -13,7 +13,7 @@ from onnxprune.errors import FileError, UsageError
 from onnxprune.model.external import open_regular
 from onnxprune.surgery.align import Alignment
 from onnxprune.surgery.rotation.turn import Rotation
-from onnxprune.surgery.tensors import versions
+from onnxprune.surgery.versions import versions
 
 VERSION = 2
 ROTATED = 3  # of plans that rotate, which older programs must not take for others

@@ -21,9 +21,9 @@ from onnxprune.surgery.draft import Draft
 from onnxprune.surgery.edit import Edit
 from onnxprune.surgery.guard import divides, guard
 from onnxprune.surgery.retrace import retraced
-from onnxprune.surgery.tensors import Version, cut_array, masked_array, read_tensor, versions, write_tensor
 from onnxprune.surgery.thaw import around
 from onnxprune.surgery.tidy import all_names, drop_unused, list_tensors, place, refresh_shapes
+from onnxprune.surgery.versions import Version, cut_array, masked_array, read_tensor, versions, write_tensor
 
 QUANTISED = frozenset({onnx.TensorProto.UINT8, onnx.TensorProto.INT8, onnx.TensorProto.UINT16, onnx.TensorProto.INT16})
 Nodes = Mapping[tuple[str, tuple[str, ...]], onnx.NodeProto]  # of the pruned model, by path and outputs

@@ -11,9 +11,9 @@ import torch
 from onnxprune.errors import ModelError
 from onnxprune.runtime.session import Session, make_session
 from onnxprune.runtime.source import Variant
+from onnxprune.training.arrays import from_array
 from onnxprune.training.module import Network
 from onnxprune.training.program import every
-from onnxprune.training.values import from_array
 
 LIMIT = 1e-3  # relative error
 LIMIT_QUANTISED = 5e-2  # of the root mean square: rounding sends elements to the next step, layer after layer

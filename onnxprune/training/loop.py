@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from onnxprune.runtime.specs import Feed
-from onnxprune.training import checkpoint, steps
+from onnxprune.training import checkpoint, optimizer
 from onnxprune.training.augment import Change
 from onnxprune.training.module import Network
 from onnxprune.training.objective import Mixed, Objective
@@ -82,7 +82,7 @@ class Training:
         self.parameters = [p for p in self.student.parameters() if p.requires_grad]
         self.averages = [p.detach().clone() for p in self.parameters]
         self.chosen = [p.detach().clone() for p in self.parameters]
-        self.optimizer = steps.optimizer(self.parameters)
+        self.optimizer = optimizer.optimizer(self.parameters)
         self.begun = time.perf_counter()
         self.losses: list[float] = []
 
@@ -133,8 +133,8 @@ class Training:
         return ""
 
     def _step(self, samples: Samples, places: Sequence[int], generator: np.random.Generator) -> float:
-        share = steps.rate(self.step, self._steps(), self._done())
-        steps.set_rate(self.optimizer, self.recipe.lr * share)
+        share = optimizer.rate(self.step, self._steps(), self._done())
+        optimizer.set_rate(self.optimizer, self.recipe.lr * share)
         self.optimizer.zero_grad()
         batches, total = samples.batches(places), 0.0
         for feed, labels in batches:
@@ -145,7 +145,7 @@ class Training:
         if math.isfinite(total):
             self.optimizer.step()
             self.step += 1
-            steps.average(self.averages, self.parameters, self.step, self._steps())
+            optimizer.average(self.averages, self.parameters, self.step, self._steps())
             self.losses.append(total)
             self._tell()
         return total

@@ -14,9 +14,9 @@ from torch import Tensor
 from onnxprune.errors import ModelError, OnnxPruneError, UsageError
 from onnxprune.model import Model, load
 from onnxprune.model.functions import inlined
-from onnxprune.training.control import control
+from onnxprune.training.arrays import Value
 from onnxprune.training.program import Program, Step, every, named
-from onnxprune.training.values import Value
+from onnxprune.training.subgraphs import control
 from onnxprune.training.weights import Weight, choose, rewritten
 
 NORM = "BatchNormalization"

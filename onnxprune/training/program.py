@@ -12,9 +12,9 @@ from onnx import numpy_helper
 
 from onnxprune.channels.analysis import overridable
 from onnxprune.model.static import find, names_of, subgraphs
+from onnxprune.training.arrays import Value, attribute, constant, from_array
 from onnxprune.training.operators import TABLE, Node, Operator
 from onnxprune.training.operators.native import native
-from onnxprune.training.values import Value, attribute, constant, from_array
 
 LARGEST = 4096  # elements of a value that is followed to the condition of an If
 

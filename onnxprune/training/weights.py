@@ -16,11 +16,11 @@ from onnxprune.channels.nodes import Node
 from onnxprune.channels.parameters import parameters
 from onnxprune.errors import ModelError
 from onnxprune.surgery.copying import Replaced, copy_model
-from onnxprune.surgery.tensors import read_tensor
+from onnxprune.surgery.versions import read_tensor
+from onnxprune.training.arrays import FLOATS, RANGES, from_array, to_array
 from onnxprune.training.operators.quantization import quantised
 from onnxprune.training.operators.table import Scaling
 from onnxprune.training.program import Program, Step, computed, every, reached
-from onnxprune.training.values import FLOATS, RANGES, from_array, to_array
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from scipy.special import ndtr
 
 from onnxprune.channels.dependencies import Dependencies, Group
 from onnxprune.operators.roles import Role
-from onnxprune.surgery.recovery.curves import Port, Seen, ports_of, repaired_bias
-from onnxprune.surgery.recovery.layers import Finder, Layer, folded_norm, is_solvable
+from onnxprune.surgery.recovery.loss_curves import Port, Seen, ports_of, repaired_bias
 from onnxprune.surgery.recovery.network import Network
+from onnxprune.surgery.recovery.solvable import Finder, Layer, folded_norm, is_solvable
 
 COPY = 1e-3  # relative distance up to which a filter is a scaled copy of another
 

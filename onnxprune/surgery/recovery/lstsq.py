@@ -8,12 +8,12 @@ import onnx
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.model.static import subgraphs
-from onnxprune.surgery.recovery.layers import OTHERS, Finder, Layer, is_solvable
 from onnxprune.surgery.recovery.network import Network, changed_nodes
 from onnxprune.surgery.recovery.runner import MEMORY, Feeds, Runner, within
+from onnxprune.surgery.recovery.solvable import OTHERS, Finder, Layer, is_solvable
 from onnxprune.surgery.recovery.solve import Goal, fit, rows_for
 from onnxprune.surgery.recovery.stored import encoded
-from onnxprune.surgery.recovery.targets import Affine, Path, Walker
+from onnxprune.surgery.recovery.wanted import Affine, Path, Walker
 from onnxprune.surgery.rewrite import mask
 from onnxprune.surgery.thaw import beside
 

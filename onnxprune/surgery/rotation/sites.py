@@ -10,7 +10,7 @@ import onnx
 
 from onnxprune.channels.dependencies import Dependencies, Use
 from onnxprune.surgery.copying import tensors_of
-from onnxprune.surgery.tensors import read_tensor
+from onnxprune.surgery.versions import read_tensor
 
 Array = np.ndarray
 

@@ -11,7 +11,7 @@ import onnx
 from onnxprune.errors import UsageError
 from onnxprune.surgery.copying import Replaced, copy_model
 from onnxprune.surgery.rotation.sites import Array, Graph, Site
-from onnxprune.surgery.tensors import read_tensor, write_tensor
+from onnxprune.surgery.versions import read_tensor, write_tensor
 
 if TYPE_CHECKING:
     from onnxprune.surgery.rotation.basis import Basis

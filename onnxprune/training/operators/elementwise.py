@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from onnxprune.training.arrays import FLOATS, carrier
 from onnxprune.training.operators.table import Node, differentiable, without_gradient
-from onnxprune.training.values import FLOATS, carrier
 
 UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "Abs": torch.abs,

@@ -9,8 +9,8 @@ import torch
 from onnx import helper
 
 from onnxprune.errors import ModelError
+from onnxprune.training.arrays import from_array
 from onnxprune.training.operators.table import Node
-from onnxprune.training.values import from_array
 
 
 def native(node: Node, *inputs: Any) -> Any:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from onnxprune.training.arrays import RANGES
 from onnxprune.training.operators.table import Node, Scaling, differentiable
-from onnxprune.training.values import RANGES
 
 
 class _Rounded(torch.autograd.Function):

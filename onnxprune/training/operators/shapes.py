@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from onnxprune.training.arrays import constant
 from onnxprune.training.operators.table import Node, differentiable, numbers, without_gradient
-from onnxprune.training.values import constant
 
 
 def axes_of(node: Node, given: Tensor | None) -> list[int] | None:
@@ -143,7 +143,7 @@ def span(node: Node, start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
 
 @without_gradient("EyeLike")
 def eye_like(node: Node, x: Tensor) -> Tensor:
-    from onnxprune.training.values import carrier
+    from onnxprune.training.arrays import carrier
 
     dtype = carrier(node.get("dtype")) if node.get("dtype") else x.dtype
     rows, columns = x.shape

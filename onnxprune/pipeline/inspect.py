@@ -12,7 +12,7 @@ from onnxprune.operators.labels import is_fixed
 from onnxprune.operators.roles import Role
 from onnxprune.pipeline.choose import Progress, silent
 from onnxprune.pipeline.costs import peak_activations
-from onnxprune.pipeline.layers import layer_rows
+from onnxprune.pipeline.layer_costs import layer_rows
 from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.report import frozen_rows, untouched
 from onnxprune.pipeline.request import Request

@@ -10,10 +10,10 @@ from onnxprune.channels.dependencies import Dependencies
 from onnxprune.channels.nodes import CUTTABLE
 from onnxprune.operators.registry import operator_of
 from onnxprune.surgery.copying import Replaced, copy_model, tensors_of
-from onnxprune.surgery.recovery.layers import Finder, Layer, is_solvable
 from onnxprune.surgery.recovery.network import Network, changed_nodes
+from onnxprune.surgery.recovery.solvable import Finder, Layer, is_solvable
 from onnxprune.surgery.recovery.stored import encoded
-from onnxprune.surgery.tensors import read_tensor, versions, write_tensor
+from onnxprune.surgery.versions import read_tensor, versions, write_tensor
 
 
 def with_values(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from onnxprune.errors import ModelError
+from onnxprune.training.arrays import Value
 from onnxprune.training.program import Body, Step
-from onnxprune.training.values import Value
 
 Run = Callable[[list[Step], dict[str, Value]], None]  # computes steps; values by key grow
 

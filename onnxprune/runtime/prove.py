@@ -18,7 +18,6 @@ from onnxprune.runtime import branches
 from onnxprune.runtime.edited import draws, nbytes_of
 from onnxprune.runtime.engine import engine
 from onnxprune.runtime.handed import Box, Load, part_by_part
-from onnxprune.runtime.judge import Check, Judge
 from onnxprune.runtime.proof import Proof, concluded
 from onnxprune.runtime.session import Session, make_session
 from onnxprune.runtime.slices import Noises, Slices, compared, widen
@@ -26,6 +25,7 @@ from onnxprune.runtime.source import SPILL_MODEL, Source, Variant, nodes_of
 from onnxprune.runtime.specs import Feed, Spec
 from onnxprune.runtime.stimuli import Stimuli, Trial, Trials, explored
 from onnxprune.runtime.taps import Taps, find_taps
+from onnxprune.runtime.tolerance import Check, Judge
 from onnxprune.runtime.ulps import nudged, nudged_weights
 
 APART = 2  # runs, the smallest, that a quantized graph is compared in part by part

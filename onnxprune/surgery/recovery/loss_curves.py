@@ -15,11 +15,11 @@ from onnxprune.errors import ModelError
 from onnxprune.operators.registry import Trait, has
 from onnxprune.runtime.session import make_session
 from onnxprune.surgery.recovery.eliminate import Order, Reader, elimination, solved
-from onnxprune.surgery.recovery.layers import Finder, Layer, is_solvable
 from onnxprune.surgery.recovery.network import Network
+from onnxprune.surgery.recovery.replaced import with_numbers
 from onnxprune.surgery.recovery.runner import THREADS, Feeds, Runner, within
+from onnxprune.surgery.recovery.solvable import Finder, Layer, is_solvable
 from onnxprune.surgery.recovery.solve import product, rows_for
-from onnxprune.surgery.recovery.values import with_numbers
 from onnxprune.surgery.rewrite import mask
 
 WIDEST = 1200  # features of a reader up to which all their covariances are used

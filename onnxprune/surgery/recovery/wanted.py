@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 
-from onnxprune.surgery.recovery.layers import folded_norm
 from onnxprune.surgery.recovery.network import Network
+from onnxprune.surgery.recovery.solvable import folded_norm
 
 THROUGH = frozenset({"Identity", "Dropout"})
 

@@ -21,10 +21,10 @@ from onnxprune.training.loop import Outcome, Progress, Training, held_batches
 from onnxprune.training.module import Network
 from onnxprune.training.objective import Objective, Scored, objective
 from onnxprune.training.places import Place, spread
-from onnxprune.training.proof import changed_weights
 from onnxprune.training.recipe import Recipe
 from onnxprune.training.samples import Samples
 from onnxprune.training.teacher import Teacher, real, teacher_of, tensors
+from onnxprune.training.unchanged import changed_weights
 
 LOOKED_AT = 128  # samples that outputs are looked at on
 COMPARED = 4  # batches on which torch has to equal onnxruntime

@@ -9,7 +9,7 @@ from onnxprune.errors import CheckFailed
 from onnxprune.model.tensors import quoted
 from onnxprune.surgery.binding import content, digest
 from onnxprune.surgery.copying import Replaced, copy_model, tensors_of
-from onnxprune.surgery.tensors import read_tensor, write_tensor
+from onnxprune.surgery.versions import read_tensor, write_tensor
 
 
 def changed_weights(before: onnx.ModelProto, after: onnx.ModelProto, trained: Collection[str]) -> tuple[str, ...]:

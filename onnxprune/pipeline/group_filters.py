@@ -11,7 +11,7 @@ from onnxprune.criteria.filters import Filters
 from onnxprune.operators.registry import Trait, has
 from onnxprune.operators.roles import Role
 from onnxprune.surgery.copying import tensors_of
-from onnxprune.surgery.tensors import read_tensor
+from onnxprune.surgery.versions import read_tensor
 
 REMEMBERED = 4 << 20  # weights of one group up to which its filters are kept for the next one who asks
 

@@ -7,10 +7,10 @@ import onnx
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import UsageError
-from onnxprune.pipeline.filters import tensors_of
+from onnxprune.pipeline.group_filters import tensors_of
 from onnxprune.surgery.copying import copy_model
 from onnxprune.surgery.rewrite import cut
-from onnxprune.surgery.tensors import read_tensor, versions, write_tensor
+from onnxprune.surgery.versions import read_tensor, versions, write_tensor
 
 Retrain = Callable[[onnx.ModelProto], onnx.ModelProto]
 

@@ -1,0 +1,112 @@
+"""What each group's channels are worth to the network: its loss as a function of how many of them are gone.
+
+Measured by masking one group at a time where there is data, modelled from the weights where there is none.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from onnxprune.channels.dependencies import Group, Slot
+from onnxprune.criteria.filters import Indices
+from onnxprune.criteria.ranking import Ranking
+from onnxprune.pipeline.group_filters import Weights
+from onnxprune.pipeline.losses import likeness
+from onnxprune.pipeline.progress import Progress
+from onnxprune.pipeline.trials import Lab, Trials
+from onnxprune.report.sensitivities import RATIOS, Curve, Sensitivity, kept_at
+
+SAMPLES = 256
+POINTS = 16  # of a curve that are reported, besides those at `RATIOS`
+
+
+def counts_of(channels: int) -> list[int]:
+    """Kept counts at which a group is tried, from many to few; all below its channels and at least one."""
+    return sorted({k for ratio in RATIOS if (k := kept_at(channels, ratio)) < channels}, reverse=True)
+
+
+def curves(
+    lab: Lab | None,
+    weights: Weights,
+    groups: Sequence[Group],
+    select: Callable[[Group, int], Indices],
+    rank: Callable[[Group], Ranking],
+    progress: Progress,
+) -> Sensitivity:
+    """Measured where there is data, else modelled."""
+    if lab is None or lab.data is None:
+        return modelled_curves(weights, groups, rank, progress)
+    found = measured_curves(lab, groups, select, progress)
+    lab.remarks.append(f"sensitivity: {found.what}, {found.samples} samples")
+    return found
+
+
+def measured_curves(
+    lab: Lab, groups: Sequence[Group], select: Callable[[Group, int], Indices], progress: Progress
+) -> Sensitivity:
+    """Mask a share of one group after the other and compare with the whole network's own outputs.
+
+    Args:
+        lab: the network and its data; at most `SAMPLES` samples are used.
+        groups: those to try.
+        select: which channels of a group stay at a count.
+    """
+    trials = Trials(lab, lab.samples(SAMPLES))
+    loss, what = likeness(trials.runner({})(next(iter(trials.batches)).feeds))
+    base = trials.mean({}, loss)
+    curves = []
+    for k, group in enumerate(groups):
+        progress(f"sensitivity of {group.name}", k, len(groups))
+        counts = counts_of(len(group))
+        losses = [trials.mean({group.name: select(group, count)}, loss) - base for count in counts]
+        curves.append(Curve(group.name, len(group), tuple(len(group) - c for c in counts), tuple(losses)))
+    return Sensitivity(tuple(curves), what, sum(b.size for b in trials.batches), base)
+
+
+def modelled_curves(
+    weights: Weights, groups: Sequence[Group], rank: Callable[[Group], Ranking], progress: Progress
+) -> Sensitivity:
+    """What a removal takes from the outputs of the layers that read the group, as a share of them, from weights alone.
+
+    A channel that goes loses the energy that the one which stands for it cannot express (its distance in the cluster;
+    all of its energy where a method knows no likeness), times the energy of the weights that read it; summed over the
+    readers, each relative to all that it reads from the group.
+    """
+    curves = []
+    for k, group in enumerate(groups):
+        progress(f"sensitivity of {group.name}", k, len(groups))
+        ranking = rank(group)
+        read = _read_shares(weights, group) * len(group)
+        lost = np.concatenate([[0.0], np.cumsum(ranking.losses * read[ranking.order])])
+        counts = counts_of(len(group))
+        removed = [len(group) - c for c in counts]
+        curves.append(Curve(group.name, len(group), tuple(removed), tuple(float(lost[r]) for r in removed)))
+    return Sensitivity(tuple(curves), "modelled share of the readers' outputs")
+
+
+def with_readers_solved(losses: Mapping[str, np.ndarray]) -> Sensitivity:
+    """Curves of a repair, (channels + 1,) losses of each group, at some of the counts."""
+    curves = []
+    for name, loss in losses.items():
+        channels = len(loss) - 1
+        spread = np.linspace(1, max(channels - 1, 1), POINTS).astype(int)
+        removed = sorted({n for n in map(int, spread) if n < channels} | {channels - n for n in counts_of(channels)})
+        curves.append(Curve(name, channels, tuple(removed), tuple(float(loss[r]) for r in removed)))
+    return Sensitivity(tuple(curves), "squared drift of the outputs, layers that read the group solved again")
+
+
+def worth(weights: Weights, group: Group) -> np.ndarray:
+    """The energy of each channel's filters, times its share in the weights that read it: (channels,)."""
+    return weights.filters(group).strengths * _read_shares(weights, group)
+
+
+def _read_shares(weights: Weights, group: Group) -> np.ndarray:
+    """The shares of each channel in the energies of the weights that read the group, summed: (channels,)."""
+    return sum((_shares(weights, s) for s in group.readers), np.zeros(len(group)))
+
+
+def _shares(weights: Weights, slot: Slot) -> np.ndarray:
+    """The share of each channel in the energy of the weights that read it at one place: (channels,)."""
+    array = np.moveaxis(weights.read(slot.source), slot.axis, 0).astype(np.float64)
+    energy = np.square(array).reshape(len(array), -1).sum(axis=1)[slot.positions].sum(axis=1)
+    return energy / energy.sum() if energy.sum() > 0 else np.zeros(len(energy))
