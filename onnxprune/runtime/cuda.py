@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from onnxprune.runtime.engine import engine
 
-# Oldest driver for Linux of each CUDA major version: docs.nvidia.com/cuda/cuda-toolkit-release-notes, table "CUDA Toolkit and
-# Minimum Required Driver Version for CUDA Minor Version Compatibility".
+# Oldest driver for Linux of each CUDA major version: docs.nvidia.com/cuda/cuda-toolkit-release-notes, the table of
+# minimum required drivers for minor version compatibility.
 DRIVERS = {12: 525, 13: 580}
 TENSORRT = "TensorRT 10"  # that the wheels are built for
 CUDA_13 = "1.27"  # release of the wheel from which on it is built for CUDA 13; those before are for 12

@@ -97,9 +97,8 @@ def engine() -> ModuleType:
     if not hasattr(module, "InferenceSession"):
         raise _broken("the module has no InferenceSession")
     if _too_old(str(module.__version__)):
-        raise OnnxPruneError(
-            f"onnxruntime {module.__version__} is too old, {_dotted(OLDEST)} is the oldest that will do: {repair_hint()}"
-        )
+        found, least = module.__version__, _dotted(OLDEST)
+        raise OnnxPruneError(f"onnxruntime {found} is too old, {least} is the oldest that will do: {repair_hint()}")
     if os.environ["ORT_DISABLE_TELEMETRY"] == "1":
         with contextlib.suppress(Exception):  # older versions have nothing to turn off
             module.disable_telemetry_events()
