@@ -220,6 +220,7 @@ def test_sensitivity_is_isolated_too(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_is_written_after_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "out.onnx"
     target.write_bytes(b"before")
+
     def crash(child: Any, feed: Any, names: Any) -> Any:
         child.process.send_signal(signal.SIGSEGV)
         return whole(child, feed, names)
