@@ -3,8 +3,8 @@
     python models/detector.py
 
 Needs the extra ``models`` (torch, scikit-learn); the digits come with scikit-learn. Writes ``digits_detector.onnx`` and
-``digits_scenes.npz``: ``image`` (scenes of digits that no training saw, split as in ``train.py``) and ``labels`` (scenes ×
-4 × 5: x1, y1, x2, y2 in pixels and the digit of each object; -1 where there are fewer). Takes ten minutes on one core.
+``digits_scenes.npz``: ``image``, scenes of digits that no training saw (split as in ``train.py``), and ``labels`` (scenes
+× 4 × 5: x1, y1, x2, y2 in pixels and the digit of each object; -1 where there are fewer).
 """
 
 import argparse
@@ -48,8 +48,9 @@ def scene(images: np.ndarray, values: np.ndarray, random: np.random.Generator) -
         box = np.s_[y : y + size, x : x + size]
         if taken[box].any():
             continue
-        grown = functional.interpolate(torch.from_numpy(images[chosen])[None, None], (size, size), mode="bilinear")[0, 0]
-        picture[box] = np.maximum(picture[box], grown.numpy() * random.uniform(0.6, 1))
+        small = torch.from_numpy(images[chosen])[None, None]
+        grown = functional.interpolate(small, (size, size), mode="bilinear")[0, 0].numpy()
+        picture[box] = np.maximum(picture[box], grown * random.uniform(0.6, 1))
         taken[box], objects[k] = True, (x, y, x + size, y + size, values[chosen])
     picture += random.normal(0, 0.04, picture.shape).astype(np.float32)
     return np.clip(np.rint(picture * 255) / 255, 0, 1).astype(np.float32), objects
@@ -158,9 +159,7 @@ def export(network: Detector) -> onnx.ModelProto:
     names = {"input_names": ["image"], "output_names": ["output0"]}
     axes = {name: {0: "N"} for name in ("image", "output0")}
     example = (torch.zeros(1, 1, SIDE, SIDE),)
-    torch.onnx.export(
-        network, example, buffer, dynamic_axes=axes, opset_version=OPSET, dynamo=False, **names
-    )
+    torch.onnx.export(network, example, buffer, dynamic_axes=axes, opset_version=OPSET, dynamo=False, **names)
     model = onnx.load_from_string(buffer.getvalue())
     model.graph.name = "main_graph"
     model.doc_string = f"detector of digits; image: grey levels scaled to [0, 1], N×1×{SIDE}×{SIDE}"

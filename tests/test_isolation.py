@@ -195,9 +195,9 @@ def test_ends_that_come_early_are_noticed() -> None:
 
 
 def test_an_isolated_run_writes_the_same_file(tmp_path: Path) -> None:
-    for name, isolate in (("here", False), ("there", True)):
+    for name, isolated_run in (("here", False), ("there", True)):
         result = prune(
-            conv_net(), tmp_path / name, ratio=0.5, isolate=isolate, measure=False, input_shapes=["x:1x3x8x8"]
+            conv_net(), tmp_path / name, ratio=0.5, isolate=isolated_run, measure=False, input_shapes=["x:1x3x8x8"]
         )
         assert result.report.proof
     assert (tmp_path / "here").read_bytes() == (tmp_path / "there").read_bytes()
