@@ -3,8 +3,8 @@
     python models/detector.py
 
 Needs the extra ``models`` (torch, scikit-learn); the digits come with scikit-learn. Writes ``digits_detector.onnx`` and
-``digits_scenes.npz``: ``image``, scenes of digits that no training saw (split as in ``train.py``), and ``labels`` (scenes
-× 4 × 5: x1, y1, x2, y2 in pixels and the digit of each object; -1 where there are fewer).
+``digits_scenes.npz``: ``image``, scenes of digits that no training saw (split as in ``train.py``), and ``labels``,
+scenes × 3 × 5: x1, y1, x2, y2 in pixels and the digit of each object; -1 where there are fewer.
 """
 
 import argparse
@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from train import DIGITS_HELD_OUT, HERE, OPSET, SEED
 
-SIDE, STRIDE, CLASSES, OBJECTS = 48, 4, 10, 4  # pixels of a scene, of a cell; digits; objects in a scene, at most
+SIDE, STRIDE, CLASSES, OBJECTS = 32, 4, 10, 3  # pixels of a scene, of a cell; digits; objects in a scene, at most
 CELLS = SIDE // STRIDE
-STEPS, BATCH, RATE = 1200, 32, 3e-3
-SCENES = 256  # that are written
+STEPS, BATCH, RATE = 600, 32, 5e-3
+SCENES = 200  # that are written
 
 
 # ---- scenes
@@ -39,11 +39,11 @@ def digits() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarra
 
 
 def scene(images: np.ndarray, values: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """(SIDE, SIDE) one to four digits of 10 to 18 pixels on a noisy ground, and (OBJECTS, 5) what they are."""
+    """(SIDE, SIDE) one to three digits of 9 to 14 pixels on a noisy ground, and (OBJECTS, 5) what they are."""
     picture = np.full((SIDE, SIDE), random.uniform(0, 0.3), np.float32)
     objects, taken = np.full((OBJECTS, 5), -1, np.float32), np.zeros((SIDE, SIDE), bool)
     for k in range(random.integers(1, OBJECTS + 1)):
-        chosen, size = random.integers(len(images)), int(random.integers(10, 19))
+        chosen, size = random.integers(len(images)), int(random.integers(9, 15))
         x, y = random.integers(0, SIDE - size + 1, 2)
         box = np.s_[y : y + size, x : x + size]
         if taken[box].any():
@@ -53,7 +53,7 @@ def scene(images: np.ndarray, values: np.ndarray, random: np.random.Generator) -
         picture[box] = np.maximum(picture[box], grown * random.uniform(0.6, 1))
         taken[box], objects[k] = True, (x, y, x + size, y + size, values[chosen])
     picture += random.normal(0, 0.04, picture.shape).astype(np.float32)
-    return np.clip(np.rint(picture * 255) / 255, 0, 1).astype(np.float32), objects
+    return np.clip(np.rint(picture * 31) / 31, 0, 1).astype(np.float32), objects
 
 
 def scenes(part: tuple[np.ndarray, np.ndarray], count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -83,17 +83,17 @@ class Split(nn.Module):
 class Detector(nn.Module):
     """Two scales, joined by upsampling and Concat; a head for boxes and one for classes.
 
-    ``image`` (N × 1 × SIDE × SIDE) → (N × 14 × 144): centre, width and height in pixels, then a probability for each
+    ``image`` (N × 1 × SIDE × SIDE) → (N × 14 × 64): centre, width and height in pixels, then a probability for each
     digit, at every cell. Non-maximum suppression is left to the caller, as in most exports.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Sequential(conv_bn(1, 32, stride=2), nn.ReLU(), conv_bn(32, 48, stride=2), nn.ReLU(), Split(48))
-        self.deep = nn.Sequential(conv_bn(48, 96, stride=2), nn.ReLU(), Split(96))
-        self.join = nn.Sequential(conv_bn(48 + 96, 64, kernel=1), nn.ReLU(), Split(64))
-        self.boxes = nn.Sequential(conv_bn(64, 32), nn.ReLU(), nn.Conv2d(32, 4, 1))
-        self.classes = nn.Sequential(conv_bn(64, 64), nn.ReLU(), nn.Conv2d(64, CLASSES, 1))
+        self.stem = nn.Sequential(conv_bn(1, 16, stride=2), nn.ReLU(), conv_bn(16, 32, stride=2), nn.ReLU(), Split(32))
+        self.deep = nn.Sequential(conv_bn(32, 64, stride=2), nn.ReLU(), Split(64))
+        self.join = nn.Sequential(conv_bn(32 + 64, 48, kernel=1), nn.ReLU(), Split(48))
+        self.boxes = nn.Sequential(conv_bn(48, 32), nn.ReLU(), nn.Conv2d(32, 4, 1))
+        self.classes = nn.Sequential(conv_bn(48, 48), nn.ReLU(), nn.Conv2d(48, CLASSES, 1))
         nn.init.constant_(self.classes[-1].bias, -4.0)  # most cells hold nothing
         cells = torch.arange(CELLS) * STRIDE + STRIDE / 2
         centres = torch.stack(torch.meshgrid(cells, cells, indexing="xy")).reshape(1, 2, -1)
@@ -105,7 +105,7 @@ class Detector(nn.Module):
         coarse = functional.interpolate(self.deep(fine), scale_factor=2.0, mode="nearest")
         joined = self.join(torch.cat([fine, coarse], dim=1))
         offsets, sizes = self.boxes(joined).flatten(2).chunk(2, dim=1)
-        boxes = torch.cat([self.centres + offsets * STRIDE, torch.exp(sizes) * 14.0], dim=1)
+        boxes = torch.cat([self.centres + offsets * STRIDE, torch.exp(sizes) * 11.0], dim=1)
         return boxes, self.classes(joined).flatten(2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -162,6 +162,8 @@ def export(network: Detector) -> onnx.ModelProto:
     torch.onnx.export(network, example, buffer, dynamic_axes=axes, opset_version=OPSET, dynamo=False, **names)
     model = onnx.load_from_string(buffer.getvalue())
     model.graph.name = "main_graph"
+    for axis, length in enumerate((4 + CLASSES, CELLS**2), 1):  # which torch has lost on the way
+        model.graph.output[0].type.tensor_type.shape.dim[axis].dim_value = length
     model.doc_string = f"detector of digits; image: grey levels scaled to [0, 1], N×1×{SIDE}×{SIDE}"
     for node in model.graph.node:
         node.doc_string = ""

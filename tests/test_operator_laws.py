@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from law import Feeds, labelled, opened, run
+import onnx
 from onnx import ModelProto, helper
 from onnx.reference import ReferenceEvaluator
 from rows import Row
@@ -169,6 +170,8 @@ def test_constants_are_those_of_the_reference() -> None:
         if len(nodes) != 1 or not test.data or nodes[0].domain or (row := operator_of(nodes[0])).value is None:
             continue
         if any(x.size > LARGEST_VALUE or x.dtype.kind == "O" for x in test.data.values()):
+            continue
+        if onnx.__version__ < "1.23" and "FLOAT8" in test.name.upper():  # whose references round in another way
             continue
         inputs = [test.data.get(name) for name in nodes[0].input]
         found = evaluate(nodes[0], inputs, attributes_of(nodes[0]), opset_of(test.model))
