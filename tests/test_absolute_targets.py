@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from cli_runs import DIGITS, MIXED, Runner
+from cli_runs import DIGITS, MIXED, SAMPLE, Runner
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
 import onnxprune
 from onnxprune.errors import CheckFailed, UsageError
@@ -114,3 +116,21 @@ def test_targets_are_repeated_on_the_command_line(capsys: pytest.CaptureFixture[
     found = Runner(capsys)(DIGITS, *words, "--no-measure", "--json").json
     assert found["options"]["target"] == ["macs=0.6", "size=400KB"]
     assert found["after"]["bytes"] <= 400e3
+
+
+def test_integers_cost_what_they_are(tmp_path: Path) -> None:
+    """An int8 twin has the shares of its original and a quarter of its activations; weights are none of these."""
+
+    class Digits(CalibrationDataReader):
+        given = iter([{"image": np.load(SAMPLE)["image"][:20]}])
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self.given, None)
+
+    twin = tmp_path / "int8.onnx"
+    quantize_static(DIGITS, twin, Digits(), quant_format=QuantFormat.QDQ, per_channel=True)
+    real, whole = onnxprune.inspect(DIGITS), onnxprune.inspect(twin)
+    assert [g.macs for g in whole.groups] == pytest.approx([g.macs for g in real.groups])
+    assert [g.channels for g in whole.groups] == [g.channels for g in real.groups]
+    assert all(a.params < b.params < 1.6 * a.params for a, b in zip(real.groups, whole.groups, strict=True))
+    assert real.figures.activations == 4 * (whole.figures.activations or 0) == 24 * 1024

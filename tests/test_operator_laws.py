@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 from law import Feeds, labelled, opened, run
-import onnx
 from onnx import ModelProto, helper
 from onnx.reference import ReferenceEvaluator
 from rows import Row

@@ -113,7 +113,8 @@ def inspection_html(found: Inspection) -> str:
     )
     header = f'<p class="verdict {"good" if found.groups else "bad"}">{safe(verdict)}</p>'
     header += f"<p>{safe(f'{words.count(f.params)} parameters, {words.si(f.macs)} MACs, {words.size(f.bytes)}.')}</p>"
-    groups = [(g.name, g.channels, g.channels, f"{g.macs:.1%} of the MACs", g.members) for g in found.groups]
+    told = {g.name: f"{g.macs:.1%} of the MACs, {words.plural(g.params, 'parameter')}" for g in found.groups}
+    groups = [(g.name, g.channels, g.channels, told[g.name], g.members) for g in found.groups]
     unknown = [
         (("name", safe(u.operator)), ("name", safe(", ".join(u.nodes))), ("", safe(u.reason))) for u in found.unknown
     ]
