@@ -1,4 +1,4 @@
-"""The tutorials, followed word for word: files are written as they stand there, commands run, and what is shown came out.
+"""The tutorials, followed word for word: files are written as they stand there, commands run, what is shown came out.
 
 An indented block whose lines begin with `$` is a transcript: commands, and below each of them some lines of what it
 prints, in their order. Any other block is a file, whose name ends the paragraph in front of it.
