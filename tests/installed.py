@@ -1,7 +1,7 @@
 """What an archive of the package does where it is installed: `python tests/installed.py DIST [PYTHON ...]`.
 
-DIST holds the wheel and the source archive.  In new environments of each Python, by default of this one: beside nothing,
-where the first run says what is missing; beside a plain onnxruntime, which stays as it is; and with the extra `gpu`.
+DIST holds the wheel and the source archive.  In new environments of each Python, by default of this one: beside
+nothing, where the first run says what is missing; beside a plain onnxruntime, which stays; and with the extra `gpu`.
 """
 
 import os
