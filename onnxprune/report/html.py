@@ -41,7 +41,8 @@ def _headline(report: Report) -> str:
 def _verdict(report: Report) -> str:
     """What is known of the accuracy."""
     verdict = report.verdict
-    return f'<p class="verdict {verdict.level}">{safe(f"{verdict.text[:1].upper()}{verdict.text[1:]}.")}</p>'
+    text = verdict.text if report.metrics else f"{verdict.text[:1].upper()}{verdict.text[1:]}"  # a figure has a name
+    return f'<p class="verdict {verdict.level}">{safe(text)}.</p>'
 
 
 def _figures(report: Report) -> str:
@@ -51,7 +52,7 @@ def _figures(report: Report) -> str:
             ("n", safe(before)),
             ("n", safe(after)),
             ("n", safe(words.left(b, a))),
-            ("n", safe(words.factor(b, a))),
+            ("n", safe(words.gained(report, name, b, a))),
             ("b", bar(b, a, b, f"{name}: {words.left(b, a)} left") if b else ""),
         ]
         for name, b, a, before, after in words.figures(report)
@@ -113,8 +114,7 @@ def inspection_html(found: Inspection) -> str:
     )
     header = f'<p class="verdict {"good" if found.groups else "bad"}">{safe(verdict)}</p>'
     header += f"<p>{safe(f'{words.count(f.params)} parameters, {words.si(f.macs)} MACs, {words.size(f.bytes)}.')}</p>"
-    told = {g.name: f"{g.macs:.1%} of the MACs, {words.plural(g.params, 'parameter')}" for g in found.groups}
-    groups = [(g.name, g.channels, g.channels, told[g.name], g.members) for g in found.groups]
+    groups = [(g.name, g.channels, g.channels, f"{g.macs:.1%} of the MACs", g.members) for g in found.groups]
     unknown = [
         (("name", safe(u.operator)), ("name", safe(", ".join(u.nodes))), ("", safe(u.reason))) for u in found.unknown
     ]
