@@ -108,7 +108,8 @@ def prepare(variant: Variant, taps: Iterable[str] = ()) -> Prepared:
         return Prepared(source, folder)
     model, spans = _without_weights(source)
     external = _outside(model)
-    if sum(nbytes_of(external[name]) for name in values.keys() & external.keys()) >= SPILL_MODEL:
+    replaced = [nbytes_of(external[name]) for name in values.keys() & external.keys()]
+    if replaced and sum(replaced) >= SPILL_MODEL:
         model, spans = _placed(model, variant.base or Path())
         external = {}
     outside = {name: checked(values[name], external[name]) for name in sorted(values.keys() & external.keys())}
