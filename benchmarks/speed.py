@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 NETWORKS = ("resnet50", "densenet121", "mobilenet_v2", "convnext_tiny", "vgg16", "swin_t")
@@ -79,7 +80,7 @@ def own(name: str, path: Path) -> dict[str, float]:
         make_plan(deps, choice.kept, source={})
         cut(model.proto, deps, deps.dead(choice.kept))
         clock.append(time.process_time())
-        laps.append([b - a for a, b in zip(clock, clock[1:], strict=False)])
+        laps.append([b - a for a, b in pairwise(clock)])
     least = min(laps, key=sum)
     names = ("analyse", "choose", "rewrite")
     return {**dict(zip(names, least, strict=True)), "total": sum(least), "products": products(deps, model.proto)}

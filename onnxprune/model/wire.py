@@ -1,4 +1,4 @@
-"""The protobuf wire format: numbers and fields as bytes, and a walk through a file that reads only what is asked for."""
+"""The protobuf wire format: numbers and fields as bytes, and a walk through a file that reads what is asked for."""
 
 from collections.abc import Iterator
 from typing import BinaryIO
