@@ -25,7 +25,7 @@ from onnxprune.runtime.session import Session, make_session
 from onnxprune.runtime.specs import Feed, Shape
 from onnxprune.surgery.copying import tensors_of
 from onnxprune.training.agree import agreement, quantises
-from onnxprune.training.arrays import FLOATS, from_array
+from onnxprune.operators.arrays import FLOATS, from_array
 from onnxprune.training.module import Network
 
 COLUMNS = "network|operators|weights|with a gradient|other floats|error|loss|after|s per step".split("|")

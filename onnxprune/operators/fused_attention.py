@@ -1,15 +1,28 @@
-"""onnxruntime's Attention with the weights of queries, keys and values; rotary positions; embeddings."""
+"""onnxruntime's Attention with the weights of queries, keys and values; embeddings."""
 
+import math
 from typing import Any
 
 import numpy as np
 
-from onnxprune.operators.attention import couple_heads, keep_scale, pair_costs, score_bias, silent_along
+from onnxprune.errors import ModelError
+from onnxprune.operators.attention import (
+    attend,
+    couple_heads,
+    heads_apart,
+    heads_together,
+    keep_scale,
+    pair_costs,
+    score_bias,
+)
 from onnxprune.operators.facts import Facts
+from onnxprune.operators.forward import Forward, Node
 from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, fixed, line
+from onnxprune.operators.lazy_torch import Tensor, functional, torch
+from onnxprune.operators.multi_head import _behind
 from onnxprune.operators.op import Op
-from onnxprune.operators.registry import FLOAT, Alike, Arrays, Attributes, Shape, Trait, define
+from onnxprune.operators.registry import FLOAT, Arrays, Attributes, Shape, Trait, define
 from onnxprune.operators.site import Site
 
 
@@ -71,56 +84,30 @@ def _attention_shape(x: Arrays, a: Attributes) -> list[Shape | None]:
     return [(*x[0][:2], sizes[2])]
 
 
+def forward_packed_attention(
+    node: Node, x: Tensor, w: Tensor, b: Tensor | None = None, mask: Tensor | None = None, past: Tensor | None = None,
+    added: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Weights (features, all of queries, keys and values); a mask (batch, tokens) of those that are seen."""
+    if past is not None or node.outputs > 1 or (mask is not None and mask.dim() != 2):
+        raise ModelError("Attention with a past or such a mask cannot be trained")
+    sizes = node.get("qkv_hidden_sizes") or [w.shape[1] // 3] * 3
+    packed = x @ w if b is None else x @ w + b
+    q, k, v = (heads_apart(part, node.get("num_heads")) for part in packed.split(sizes, -1))
+    if mask is not None:
+        seen = (1 - mask.to(x.dtype))[:, None, None] * node.get("mask_filter_value", -10000.0)
+        added = seen if added is None else added + seen
+    scale = node.get("scale") or 1 / math.sqrt(q.shape[-1])
+    y, _ = attend(q, k, v, added, scale, causal=_behind(node, q, k))
+    return heads_together(y)
+
+
 define(
     "com.microsoft:Attention", couple=fused_attention, repair=repair_fused_attention, bound=bound_fused_attention,
     factors=(0, 1), shape=_attention_shape, traits=Trait.LAYER | Trait.ATTENDS,
+    forward=Forward(forward_packed_attention, into=(0, 1, 2, 5)),
 )  # fmt: skip
 define("com.microsoft:QAttention", shape=_attention_shape, typed_by=FLOAT, traits=Trait.ATTENDS)
-
-
-def rotary(op: Op, x: Axes, cos: Axes, sin: Axes, *positions: Axes | None, num_heads: int = 0, **_: Any) -> Axes:
-    return _rotate(op, x, [cos, sin, *positions], num_heads)
-
-
-def fused_rotary(op: Op, x: Axes, positions: Axes, cos: Axes, sin: Axes, *, num_heads: int = 0, **_: Any) -> Axes:
-    return _rotate(op, x, [positions, cos, sin], num_heads or x[-1].size // (2 * cos[-1].size))
-
-
-def _rotate(op: Op, x: Axes, tables: list[Axes | None], heads: int) -> Axes:
-    """Pairs of features turn by an angle of their own: heads may go, features may not."""
-    op.freeze(*(labels for axes in tables if axes for labels in axes), why="turns features by it")
-    op.freeze(x[0], why="has a position for each token of each sample")
-    if len(x) == 4:
-        op.freeze(x[2], x[3], why="turns pairs of its features")
-    else:
-        grid = x[2].reshape(heads, -1)
-        op.freeze(x[1], why="turns features by its position")
-        op.tie(np.broadcast_to(grid[:, :1], grid.shape), grid)
-    return x
-
-
-def repair_rotary(edit: Any, num_heads: int = 0, **_: Any) -> None:
-    if num_heads and edit.rank_in(0) == 3:
-        edit.set_attribute("num_heads", edit.count_in(0, 2) * num_heads // edit.size_in(0, 2))
-
-
-def bound_rotary(site: Site) -> Facts | None:
-    """A turn within each head, which leaves a head of zeros as it is."""
-    shape, tables = site.outputs[0], [site.shapes[k] for k in (1, 2) if k < len(site.shapes)]
-    if shape is None or len(shape) not in (3, 4) or any(t is None for t in tables):
-        return None
-    axis = 1 if len(shape) == 4 else 2
-    silent = silent_along(site, 0, axis)
-    if silent is None:
-        return None
-    if axis == 2:
-        width = shape[2] // heads if (heads := site.attributes.get("num_heads", 0)) else 2 * (tables[-1] or (0,))[-1]
-        silent = np.repeat(silent.reshape(-1, width).all(1), width)
-    return zero_where(site, silent.reshape(line(len(shape), axis)))
-
-
-define("RotaryEmbedding", couple=rotary, repair=repair_rotary, bound=bound_rotary)
-define("com.microsoft:RotaryEmbedding", couple=fused_rotary, repair=repair_rotary, bound=bound_rotary, shape=Alike())
 
 
 def embed(
@@ -143,7 +130,22 @@ def _embed(x: Arrays, _: Attributes) -> list[Shape | None]:
     return [out, x[0][:1], out]
 
 
+def forward_embed_layer_normalization(
+    node: Node, ids: Tensor, segments: Tensor | None, words: Tensor, places: Tensor, kinds: Tensor | None,
+    scale: Tensor, shift: Tensor, mask: Tensor | None = None, positions: Tensor | None = None,
+) -> Any:  # fmt: skip
+    """Rows of tables for words, positions and kinds of segments, added and normalised; how many tokens count."""
+    total = functional.embedding(ids.long(), words)
+    total = total + (places[: ids.shape[1]] if positions is None else places[positions.long()])
+    if kinds is not None and segments is not None:
+        total = total + kinds[segments.long()]
+    y = functional.layer_norm(total, total.shape[-1:], scale, shift, node.get("epsilon", 1e-12))
+    count = torch.zeros(len(ids), dtype=torch.int32) if mask is None else mask.sum(1, dtype=torch.int32)
+    return (y, count, total)[: max(1, node.outputs)] if node.outputs > 1 else y
+
+
 define(
     "com.microsoft:EmbedLayerNormalization", couple=embed, shape=_embed, typed_by=FLOAT,
     traits=Trait.SCALES | Trait.LOOKS_UP,
+    forward=Forward(forward_embed_layer_normalization, into=(2, 3, 4, 5, 6)),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Operators about shapes, tensors made from nothing, and what hides values in bodies, sequences and optionals."""
+"""Operators about shapes, and tensors made from nothing."""
 
 import math
 from typing import Any
@@ -7,13 +7,16 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from onnxprune.operators.arrays import constant
 from onnxprune.operators.facts import Facts, known
+from onnxprune.operators.forward import Forward, Node, numbers
 from onnxprune.operators.labels import Axes, fixed
+from onnxprune.operators.lazy_torch import Tensor, torch
+from onnxprune.operators.native import native
 from onnxprune.operators.op import Op
 from onnxprune.operators.registry import LARGEST_VALUE, Alike, Arrays, Attributes, Shape, Trait, by_reference, define
 from onnxprune.operators.roles import Silence
 from onnxprune.operators.site import Site
-from onnxprune.operators.zeros import first
 
 LARGEST_FILL = 1 << 20  # elements of a filled tensor that may have channels
 
@@ -33,15 +36,53 @@ def _small_range(x: Arrays) -> bool:
     return delta != 0 and abs(limit - start) <= LARGEST_VALUE * abs(delta)
 
 
-define("Shape Size", couple=shape, tangled=True, apart=True, traits=Trait.SIZES)
+def forward_shape(node: Node, x: Tensor) -> Tensor:
+    sizes = list(x.shape)
+    return torch.tensor(sizes[node.get("start", 0) : node.get("end", len(sizes))], dtype=torch.int64)
+
+
+def forward_size(node: Node, x: Tensor) -> Tensor:
+    return torch.tensor(x.numel())
+
+
+define("Shape", couple=shape, tangled=True, apart=True, traits=Trait.SIZES, forward=Forward(forward_shape, into=()))
+define("Size", couple=shape, tangled=True, apart=True, traits=Trait.SIZES, forward=Forward(forward_size, into=()))
+
+
+def forward_span(node: Node, start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
+    first, end, step = (x.item() for x in (start, limit, delta))
+    count = max(0, math.ceil((end - first) / step))
+    return torch.arange(count, dtype=start.dtype) * step + first
+
+
 define(
-    "Range", couple=shape, tangled=True, value=by_reference, small=_small_range, traits=Trait.NUMBERS
+    "Range", couple=shape, tangled=True, value=by_reference, small=_small_range, traits=Trait.NUMBERS,
+    forward=Forward(forward_span, into=(), host=(0, 1, 2)),
 )  # fmt: skip
-define("RandomNormal RandomUniform", couple=shape, tangled=True, traits=Trait.RANDOM)
-define("Multinomial", couple=shape, tangled=True, traits=Trait.RANDOM | Trait.DECIDES)
-define("RandomNormalLike RandomUniformLike", couple=like, traits=Trait.RANDOM)
-define("Bernoulli", couple=like, traits=Trait.RANDOM | Trait.DECIDES)
-define("EyeLike", couple=like)
+define(
+    "RandomNormal RandomUniform", couple=shape, tangled=True, traits=Trait.RANDOM,
+    forward=Forward(native, into=(), pure=False),
+)  # fmt: skip
+define(
+    "Multinomial", couple=shape, tangled=True, traits=Trait.RANDOM | Trait.DECIDES,
+    forward=Forward(native, into=(), pure=False),
+)  # fmt: skip
+define(
+    "RandomNormalLike RandomUniformLike", couple=like, traits=Trait.RANDOM,
+    forward=Forward(native, into=(), pure=False),
+)  # fmt: skip
+define("Bernoulli", couple=like, traits=Trait.RANDOM | Trait.DECIDES, forward=Forward(native, into=(), pure=False))
+
+
+def forward_eye_like(node: Node, x: Tensor) -> Tensor:
+    from onnxprune.operators.arrays import carrier
+
+    dtype = carrier(node.get("dtype")) if node.get("dtype") else x.dtype
+    rows, columns = x.shape
+    return torch.ones(rows, columns, dtype=dtype, device=x.device).tril(node.get("k", 0)).triu(node.get("k", 0))
+
+
+define("EyeLike", couple=like, forward=Forward(forward_eye_like, into=()))
 
 
 def _filled_with_zeros(op: Op) -> Silence:
@@ -78,19 +119,17 @@ def _filled_value(x: Arrays, a: Attributes) -> np.ndarray | None:
     return np.full(shape, value.ravel()[0], value.dtype)
 
 
+def forward_constant_of_shape(node: Node, sizes: Tensor) -> Tensor:
+    value = node.get("value")
+    fill = torch.zeros(1) if value is None else constant(value)
+    return fill.reshape(1).expand(math.prod(numbers(sizes))).reshape(numbers(sizes)).clone()
+
+
 define(
     "ConstantOfShape", couple=constant_of_shape, zero=_filled_with_zeros, repair=repair_constant_of_shape,
     follows=frozenset({0}), bound=bound_fill, apart=True, value=_filled_value, traits=Trait.REPEATS | Trait.FILLS,
+    forward=Forward(forward_constant_of_shape, into=(), host=(0,)),
 )  # fmt: skip
-
-
-def opaque(op: Op, *_: Axes | None, **__: Any) -> Axes:
-    return op.unknown("hides values that cannot be followed")
-
-
-define("OptionalGetElement Optional", couple=opaque, zero=first)
-define("SequenceAt SequenceLength SplitToSequence ConcatFromSequence", couple=opaque)
-define("If Loop Scan", couple=opaque, traits=Trait.BODIES)
 
 
 def _half(x: Arrays, _: Attributes) -> list[Shape | None]:
