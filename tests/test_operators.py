@@ -19,7 +19,7 @@ OPTIONALS = "Optional OptionalGetElement"
 BODIES = "If Loop Scan"
 BY_DATA = "Compress OneHot NonMaxSuppression NonZero Unique"
 SIZES = "Shape Size Range"
-NO_SHAPE = "DynamicSlice Reverse SequenceLength Optional"
+NO_SHAPE = "DynamicSlice Reverse SequenceLength Optional com.microsoft:CDist"
 BITS = "BitwiseNot BitwiseAnd BitwiseOr BitwiseXor BitShift"
 DECISIONS = "IsInf IsNaN Not And Or Xor Equal Greater Less GreaterOrEqual LessOrEqual Mod ArgMax ArgMin"
 UNKNOWN = {
@@ -32,6 +32,8 @@ ABSENT: dict[str, dict[str, str]] = {
     "couple": {
         "is known by its shape alone": f"{MS}GroupNorm {MS}BiasSoftmax {MS}QAttention {MS}QLinearReduceMean "
         f"{MS}MatMulBnb4 {MS}MatMulNBits {MS}Trilu {MS}GridSample {MS}BiasSplitGelu {MS}Inverse {MS}ScaledSiLU",
+        "is known in training alone": f"Det {MS}CDist MaxUnpool SequenceConstruct SequenceEmpty SequenceErase "
+        "SequenceInsert",
     },
     "zero": UNKNOWN | {
         "gives what the data says": BY_DATA,
@@ -68,13 +70,19 @@ ABSENT: dict[str, dict[str, str]] = {
         "is rare": f"{MS}FusedGemm MatMulInteger QLinearMatMul {MS}MatMulIntegerToFloat {MS}DynamicQuantizeMatMul "
         f"{MS}QGemm {MS}QLinearWhere Reverse DynamicSlice",
     },
+    "forward": {
+        "is rare": f"MaxRoiPool RoiAlign Optional OptionalGetElement Reverse {MS}QLinearReduceMean {MS}BiasAdd "
+        f"{MS}BiasSoftmax {MS}BiasSplitGelu {MS}GroupNorm {MS}Inverse {MS}ScaledSiLU {MS}NhwcMaxPool "
+        f"{MS}SimplifiedLayerNormalization",
+        "has packed weights": f"{MS}DynamicQuantizeLSTM {MS}QAttention {MS}MatMulBnb4 {MS}MatMulNBits",
+    },
 }  # fmt: skip
 
 
 def lacks(column: str, name: str) -> bool:
     row = OPERATORS[name]
-    if column == "couple":
-        return row.couple is None
+    if column in ("couple", "forward"):
+        return getattr(row, column) is None
     if column == "apart or contracts":
         return row.couple is not None and not row.apart and row.contracts is None
     return row.couple is not None and getattr(row, column) in (None, never)

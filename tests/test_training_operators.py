@@ -22,10 +22,10 @@ pytest.importorskip("torch", reason="torch, the extra `train`, is not installed"
 import torch
 
 from onnxprune.errors import ModelError
-from onnxprune.runtime.session import Session, make_session
-from onnxprune.runtime.source import Variant
 from onnxprune.operators.arrays import from_array
 from onnxprune.operators.registry import OPERATORS
+from onnxprune.runtime.session import Session, make_session
+from onnxprune.runtime.source import Variant
 from onnxprune.training.module import Network
 from onnxprune.training.program import every
 

@@ -57,8 +57,7 @@ def forward_celu(node: Node, x: Tensor) -> Tensor:
 
 unary(
     "Celu", lambda x, a: _elu(x, a.get("alpha", 1.0), unit=a.get("alpha", 1.0)), Trait.MONOTONE,
-    provided(lambda a: a.get("alpha", 1.0) != 0),  # 0 / 0,
-    forward=Forward(forward_celu),
+    provided(lambda a: a.get("alpha", 1.0) != 0), forward=Forward(forward_celu),  # 0 / 0
 )  # fmt: skip
 
 
@@ -75,8 +74,7 @@ def forward_hard_sigmoid(node: Node, x: Tensor) -> Tensor:
 
 unary(
     "HardSigmoid", lambda x, a: np.clip(a.get("alpha", 0.2) * x + a.get("beta", 0.5), 0, 1),
-    Trait.MONOTONE | Trait.SATURATES,
-    forward=Forward(forward_hard_sigmoid),
+    Trait.MONOTONE | Trait.SATURATES, forward=Forward(forward_hard_sigmoid),
 )  # fmt: skip
 
 
@@ -141,8 +139,7 @@ def forward_shrink(node: Node, x: Tensor) -> Tensor:
 
 
 define(
-    "Shrink", **PLAIN, zero=provided(lambda a: a.get("lambd", 0.5) >= 0 or not a.get("bias", 0.0)),
-    traits=EACH,
+    "Shrink", **PLAIN, zero=provided(lambda a: a.get("lambd", 0.5) >= 0 or not a.get("bias", 0.0)), traits=EACH,
     forward=Forward(forward_shrink),
 )  # fmt: skip
 
@@ -218,14 +215,15 @@ def forward_clip(node: Node, x: Tensor, low: Tensor | None = None, high: Tensor 
 
 define(
     "Clip", couple=unchanged, zero=_zero_inside, bound=bound_clip, apart=True, value=by_reference,
-    traits=EACH | Trait.CLAMPS | Trait.NUMBERS | Trait.COMPARES,
-    forward=Forward(forward_clip, into=(0,)),
+    traits=EACH | Trait.CLAMPS | Trait.NUMBERS | Trait.COMPARES, forward=Forward(forward_clip, into=(0,)),
 )  # fmt: skip
 
 
 def activation(name: str, told: dict[str, Any]) -> Callable[[Tensor], Tensor]:
     """An activation that another operator names, with its parameters, which were attributes in the first opset."""
-    return partial(OPERATORS[name].forward.function, Node(name, 1, told))
+    forward = OPERATORS[name].forward
+    assert forward is not None
+    return partial(forward.function, Node(name, 1, told))
 
 
 def fused(node: Node, x: Tensor) -> Tensor:

@@ -221,6 +221,5 @@ def forward_attention(
 
 define(
     "Attention", couple=attention, repair=repair_attention, bound=bound_attention, factors=(0, 1),
-    traits=Trait.LAYER | Trait.ATTENDS,
-    forward=Forward(forward_attention, into=(0, 1, 2, 3, 4, 5)),
+    traits=Trait.LAYER | Trait.ATTENDS, forward=Forward(forward_attention, into=(0, 1, 2, 3, 4, 5)),
 )  # fmt: skip

@@ -97,18 +97,15 @@ _SUM: dict[str, Any] = {"couple": combine, "apart": True}
 
 define(
     "Add", **_SUM, zero=every, bound=bound_arithmetic, value=in_numpy(np.add), labels_int32=True,
-    traits=Trait.ELEMENTWISE | Trait.SHIFTS | Trait.POWERS | Trait.ADDS | Trait.COMPARES,
-    forward=pairwise("add"),
+    traits=Trait.ELEMENTWISE | Trait.SHIFTS | Trait.POWERS | Trait.ADDS | Trait.COMPARES, forward=pairwise("add"),
 )  # fmt: skip
 define(
     "Sub", **_SUM, zero=every, bound=bound_arithmetic, value=in_numpy(np.subtract), labels_int32=True,
-    traits=Trait.ELEMENTWISE | Trait.SHIFTS | Trait.ADDS | Trait.COMPARES,
-    forward=pairwise("sub"),
+    traits=Trait.ELEMENTWISE | Trait.SHIFTS | Trait.ADDS | Trait.COMPARES, forward=pairwise("sub"),
 )  # fmt: skip
 define(
     "Mul", **_SUM, zero=some, bound=bound_arithmetic, value=in_numpy(np.multiply), labels_int32=True,
-    traits=Trait.ELEMENTWISE | Trait.SHIFTS | Trait.MULTIPLIES,
-    forward=pairwise("mul"),
+    traits=Trait.ELEMENTWISE | Trait.SHIFTS | Trait.MULTIPLIES, forward=pairwise("mul"),
 )  # fmt: skip
 
 
@@ -124,13 +121,9 @@ def forward_mean(node: Node, *x: Tensor) -> Tensor:
 
 
 define(
-    "Sum",
-    **_SUM,
-    zero=every,
-    bound=bound_several,
-    traits=Trait.ELEMENTWISE | Trait.ADDS,
+    "Sum", **_SUM, zero=every, bound=bound_several, traits=Trait.ELEMENTWISE | Trait.ADDS,
     forward=Forward(forward_total),
-)
+)  # fmt: skip
 define("Mean", **_SUM, zero=every, bound=bound_several, traits=Trait.ELEMENTWISE, forward=Forward(forward_mean))
 
 
@@ -144,8 +137,7 @@ def forward_largest(node: Node, *x: Tensor) -> Tensor:
 define(
     "Max", **_SUM, zero=every, bound=bound_several,
     value=lambda x, _: np.asarray(np.max(np.broadcast_arrays(*x), axis=0)),
-    traits=Trait.ELEMENTWISE | Trait.CLAMPS | Trait.COMPARES,
-    forward=Forward(forward_largest),
+    traits=Trait.ELEMENTWISE | Trait.CLAMPS | Trait.COMPARES, forward=Forward(forward_largest),
 )  # fmt: skip
 
 
@@ -159,8 +151,7 @@ def forward_smallest(node: Node, *x: Tensor) -> Tensor:
 define(
     "Min", **_SUM, zero=every, bound=bound_several,
     value=lambda x, _: np.asarray(np.min(np.broadcast_arrays(*x), axis=0)),
-    traits=Trait.ELEMENTWISE | Trait.CLAMPS | Trait.COMPARES,
-    forward=Forward(forward_smallest),
+    traits=Trait.ELEMENTWISE | Trait.CLAMPS | Trait.COMPARES, forward=Forward(forward_smallest),
 )  # fmt: skip
 
 
@@ -192,8 +183,7 @@ def value_of_division(x: Arrays, _: Attributes) -> np.ndarray | None:
 
 define(
     "Div", couple=divide, zero=_nonzero_divisor, bound=bound_arithmetic, apart=True, value=value_of_division, divisor=1,
-    traits=Trait.ELEMENTWISE | Trait.SHIFTS | Trait.UNEVEN | Trait.MULTIPLIES,
-    forward=Forward(forward_division),
+    traits=Trait.ELEMENTWISE | Trait.SHIFTS | Trait.UNEVEN | Trait.MULTIPLIES, forward=Forward(forward_division),
 )  # fmt: skip
 
 
@@ -268,13 +258,8 @@ def forward_prelu(node: Node, x: Tensor, slope: Tensor) -> Tensor:
 
 
 define(
-    "PRelu",
-    couple=prelu,
-    zero=first,
-    bound=bound_others,
-    apart=True,
-    traits=Trait.ELEMENTWISE | Trait.UNARY | Trait.SCALES,
-    forward=Forward(forward_prelu),
+    "PRelu", couple=prelu, zero=first, bound=bound_others, apart=True,
+    traits=Trait.ELEMENTWISE | Trait.UNARY | Trait.SCALES, forward=Forward(forward_prelu),
 )  # fmt: skip
 
 
@@ -284,8 +269,7 @@ def forward_where(node: Node, condition: Tensor, a: Tensor, b: Tensor) -> Tensor
 
 define(
     "Where", couple=where, zero=only(1, 2), bound=bound_others, apart=True, value=in_numpy(np.where),
-    traits=Trait.ELEMENTWISE | Trait.COMPARES,
-    forward=Forward(forward_where, into=(1, 2)),
+    traits=Trait.ELEMENTWISE | Trait.COMPARES, forward=Forward(forward_where, into=(1, 2)),
 )  # fmt: skip
 
 

@@ -42,8 +42,7 @@ def forward_dropout(node: Node, x: Tensor, ratio: Tensor | None = None, training
 
 define(
     "Dropout", **PLAIN, zero=first, bound=bound_same,
-    traits=EACH | Trait.RANGE | Trait.MAPS | Trait.NUMBERS | Trait.PASSES,
-    forward=Forward(forward_dropout, into=(0,)),
+    traits=EACH | Trait.RANGE | Trait.MAPS | Trait.NUMBERS | Trait.PASSES, forward=Forward(forward_dropout, into=(0,)),
 )  # fmt: skip
 
 

@@ -76,6 +76,5 @@ define(
     "ConvTranspose", couple=conv_transpose, channel=1, zero=made(2), repair=repair_conv_transpose, bound=bound_conv,
     apart=_one_channel_each, filters=transposed_filters_of, linear=linear_conv_transpose, bias=2,
     work=lambda y, x, w: math.prod(x) * math.prod(w[1:]),
-    traits=Trait.LINEAR | Trait.LAYER | Trait.CONVOLVES | Trait.SPREADS,
-    forward=Forward(forward_conv_transpose),
+    traits=Trait.LINEAR | Trait.LAYER | Trait.CONVOLVES | Trait.SPREADS, forward=Forward(forward_conv_transpose),
 )  # fmt: skip

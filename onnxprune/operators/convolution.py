@@ -165,8 +165,7 @@ def forward_conv(node: Node, x: Tensor, w: Tensor, b: Tensor | None = None) -> T
 define(
     "Conv", couple=conv, channel=1, zero=made(2), repair=repair_conv, bound=bound_conv, apart=depthwise,
     filters=filters_of, linear=linear_conv, bias=2, work=lambda y, x, w: math.prod(y) * math.prod(w[1:]),
-    traits=Trait.LINEAR | Trait.LAYER | Trait.CONVOLVES,
-    forward=Forward(forward_conv),
+    traits=Trait.LINEAR | Trait.LAYER | Trait.CONVOLVES, forward=Forward(forward_conv),
 )  # fmt: skip
 
 
@@ -207,6 +206,5 @@ def forward_fused_conv(node: Node, x: Tensor, w: Tensor, b: Tensor | None = None
 
 define(
     "com.microsoft:FusedConv", couple=fused_conv, channel=1, repair=repair_conv, bound=bound_fused_conv,
-    shape=Alike("Conv", (0, 1)),
-    traits=Trait.LAYER, forward=Forward(forward_fused_conv),
+    shape=Alike("Conv", (0, 1)), traits=Trait.LAYER, forward=Forward(forward_fused_conv),
 )  # fmt: skip

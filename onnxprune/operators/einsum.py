@@ -118,6 +118,5 @@ def forward_einsum(node: Node, *x: Tensor) -> Tensor:
 
 define(
     "Einsum", couple=einsum, zero=made(), bound=bound_einsum, contracts=_letters_gone, factors=range(64),
-    traits=Trait.LAYER,
-    forward=Forward(forward_einsum),
+    traits=Trait.LAYER, forward=Forward(forward_einsum),
 )  # fmt: skip

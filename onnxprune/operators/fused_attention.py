@@ -146,6 +146,5 @@ def forward_embed_layer_normalization(
 
 define(
     "com.microsoft:EmbedLayerNormalization", couple=embed, shape=_embed, typed_by=FLOAT,
-    traits=Trait.SCALES | Trait.LOOKS_UP,
-    forward=Forward(forward_embed_layer_normalization, into=(2, 3, 4, 5, 6)),
+    traits=Trait.SCALES | Trait.LOOKS_UP, forward=Forward(forward_embed_layer_normalization, into=(2, 3, 4, 5, 6)),
 )  # fmt: skip

@@ -77,8 +77,7 @@ def forward_gather_nd(node: Node, x: Tensor, indices: Tensor) -> Tensor:
 
 define(
     "GatherND", couple=gather_nd, zero=first, repair=repair_gather_nd, bound=bound_gather_nd, apart=True,
-    value=by_reference, traits=Trait.MOVES,
-    forward=Forward(forward_gather_nd, into=(0,)),
+    value=by_reference, traits=Trait.MOVES, forward=Forward(forward_gather_nd, into=(0,)),
 )  # fmt: skip
 
 

@@ -60,8 +60,7 @@ def forward_rms_normalization(node: Node, x: Tensor, scale: Tensor) -> Any:
 define(
     "RMSNormalization SimplifiedLayerNormalization", couple=rms_norm,
     zero=_no_division_by_zero, repair=repair_rms_norm, bound=bound_rms_norm, contracts=_normalised_axes,
-    shape=lambda x, _: [x[0]], traits=Trait.SCALES,
-    forward=Forward(forward_rms_normalization),
+    shape=lambda x, _: [x[0]], traits=Trait.SCALES, forward=Forward(forward_rms_normalization),
 )  # fmt: skip
 define(
     "com.microsoft:SimplifiedLayerNormalization", couple=rms_norm,
@@ -95,8 +94,7 @@ def forward_skip_rms_normalization(
 
 define(
     "com.microsoft:SkipSimplifiedLayerNormalization", couple=skip_rms_norm, repair=repair_rms_norm, shape=_skip_norm,
-    traits=Trait.SCALES,
-    forward=Forward(forward_skip_rms_normalization),
+    traits=Trait.SCALES, forward=Forward(forward_skip_rms_normalization),
 )  # fmt: skip
 
 
@@ -127,8 +125,7 @@ def forward_layer_normalization(node: Node, x: Tensor, scale: Tensor, bias: Tens
 
 define(
     "LayerNormalization", couple=layer_norm, zero=_no_division_by_zero, apart=True,
-    traits=Trait.SCALES | Trait.STATISTICS,
-    forward=Forward(forward_layer_normalization),
+    traits=Trait.SCALES | Trait.STATISTICS, forward=Forward(forward_layer_normalization),
 )  # fmt: skip
 
 

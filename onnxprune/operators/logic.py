@@ -39,9 +39,6 @@ def forward_bit_shift(node: Node, a: Tensor, b: Tensor) -> Tensor:
 
 
 define(
-    "BitShift",
-    couple=pointwise,
-    tangled=True,
-    traits=Trait.ELEMENTWISE | Trait.DECIDES,
+    "BitShift", couple=pointwise, tangled=True, traits=Trait.ELEMENTWISE | Trait.DECIDES,
     forward=Forward(forward_bit_shift, into=()),
-)
+)  # fmt: skip

@@ -115,8 +115,7 @@ def forward_col2im(node: Node, x: Tensor, image: Tensor, block: Tensor) -> Tenso
 
 
 define(
-    "Col2Im", couple=columns_to_image, channel=1, zero=first,
-    forward=Forward(forward_col2im, into=(0,), host=(1, 2)),
+    "Col2Im", couple=columns_to_image, channel=1, zero=first, forward=Forward(forward_col2im, into=(0,), host=(1, 2)),
 )  # fmt: skip
 
 

@@ -61,8 +61,7 @@ def forward_batch_normalization(
 
 define(
     "BatchNormalization", couple=batch_norm, channel=1, zero=scaled(1, 2), bound=bound_batch_norm, apart=True,
-    traits=Trait.SCALES | Trait.STATISTICS | Trait.AFFINE,
-    forward=Forward(forward_batch_normalization, into=(0, 1, 2)),
+    traits=Trait.SCALES | Trait.STATISTICS | Trait.AFFINE, forward=Forward(forward_batch_normalization, into=(0, 1, 2)),
 )  # fmt: skip
 
 
@@ -101,8 +100,7 @@ def forward_instance_normalization(node: Node, x: Tensor, scale: Tensor, bias: T
 
 define(
     "InstanceNormalization", couple=instance_norm, channel=1, zero=scaled(1, 2), bound=bound_instance_norm, apart=True,
-    traits=Trait.SCALES | Trait.STATISTICS,
-    forward=Forward(forward_instance_normalization),
+    traits=Trait.SCALES | Trait.STATISTICS, forward=Forward(forward_instance_normalization),
 )  # fmt: skip
 
 
@@ -172,8 +170,7 @@ def forward_mean_variance_normalization(node: Node, x: Tensor) -> Tensor:
 
 
 define(
-    "MeanVarianceNormalization", couple=mean_variance, apart=True,
-    forward=Forward(forward_mean_variance_normalization),
+    "MeanVarianceNormalization", couple=mean_variance, apart=True, forward=Forward(forward_mean_variance_normalization),
 )  # fmt: skip
 
 
@@ -211,6 +208,5 @@ def forward_lp_normalization(node: Node, x: Tensor) -> Tensor:
 
 define(
     "LpNormalization", couple=lp_normalization, statistics=lambda op: [op.attributes.get("axis", -1)],
-    contracts=_unit_length, traits=Trait.STATISTICS,
-    forward=Forward(forward_lp_normalization),
+    contracts=_unit_length, traits=Trait.STATISTICS, forward=Forward(forward_lp_normalization),
 )  # fmt: skip

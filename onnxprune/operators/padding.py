@@ -141,6 +141,5 @@ def forward_pad(
 define(
     "Pad", couple=pad, zero=lambda op: op.silent(0) if op.zero_padded() else LOUD, repair=repair_pad,
     follows=frozenset({1}), bound=bound_pad, apart=True, value=by_reference, small=_small_when_padded,
-    traits=Trait.RANGE | Trait.MAPS | Trait.NUMBERS,
-    forward=Forward(forward_pad, into=(0,), host=(1, 2, 3)),
+    traits=Trait.RANGE | Trait.MAPS | Trait.NUMBERS, forward=Forward(forward_pad, into=(0,), host=(1, 2, 3)),
 )  # fmt: skip

@@ -132,12 +132,9 @@ def forward_global_max_pool(node: Node, x: Tensor) -> Tensor:
 
 define("AveragePool", **_POOL, bound=bound_pool, traits=_MEAN | Trait.PASSES, forward=Forward(forward_average_pool))
 define(
-    "GlobalAveragePool",
-    **_POOL,
-    bound=bound_pool,
-    traits=_MEAN | Trait.PASSES,
+    "GlobalAveragePool", **_POOL, bound=bound_pool, traits=_MEAN | Trait.PASSES,
     forward=Forward(forward_global_average_pool),
-)
+)  # fmt: skip
 define("GlobalMaxPool", **_POOL, bound=bound_pool, traits=_MEAN, forward=Forward(forward_global_max_pool))
 
 

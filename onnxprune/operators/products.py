@@ -109,8 +109,7 @@ def forward_matmul(node: Node, a: Tensor, b: Tensor) -> Tensor:
 define(
     "MatMul", couple=matmul, zero=made(), bound=bound_product, contracts=_rows_and_columns, factors=(0, 1),
     filters=columns_of, linear=lambda shape, a: linear_product(False), work=lambda y, x, w: math.prod(y) * x[-1],
-    traits=Trait.LINEAR | Trait.LAYER,
-    forward=Forward(forward_matmul),
+    traits=Trait.LINEAR | Trait.LAYER, forward=Forward(forward_matmul),
 )  # fmt: skip
 
 
@@ -136,8 +135,7 @@ def forward_gemm(node: Node, a: Tensor, b: Tensor, c: Tensor | None = None) -> T
 define(
     "Gemm", couple=gemm, zero=made(2), bound=bound_product, contracts=_gemm_contracts, filters=columns_of, bias=2,
     linear=lambda shape, a: linear_product(bool(a.get("transB", 0)), a.get("alpha", 1.0)),
-    work=lambda y, x, w: math.prod(y) * x[-1], traits=Trait.LINEAR | Trait.LAYER,
-    forward=Forward(forward_gemm),
+    work=lambda y, x, w: math.prod(y) * x[-1], traits=Trait.LINEAR | Trait.LAYER, forward=Forward(forward_gemm),
 )  # fmt: skip
 
 
@@ -146,12 +144,9 @@ def forward_fused_gemm(node: Node, a: Tensor, b: Tensor, c: Tensor | None = None
 
 
 define(
-    "com.microsoft:FusedGemm",
-    couple=gemm,
-    shape=Alike("Gemm", (0, 1)),
-    traits=Trait.LAYER,
+    "com.microsoft:FusedGemm", couple=gemm, shape=Alike("Gemm", (0, 1)), traits=Trait.LAYER,
     forward=Forward(forward_fused_gemm),
-)
+)  # fmt: skip
 
 
 def matrix_axes(rank: int, transposed: int, batch_inside: int) -> list[int]:

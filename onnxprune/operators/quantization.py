@@ -129,8 +129,7 @@ def forward_quantize_linear(node: Node, x: Tensor, scale: Tensor, zero: Tensor |
 
 define(
     "QuantizeLinear com.microsoft:QuantizeLinear", **_QUANTIZE, zero_points=ZeroPoints(held=2),
-    traits=_STEPS | Trait.DECIDES | Trait.ROUNDS,
-    forward=Forward(forward_quantize_linear, into=(0,)),
+    traits=_STEPS | Trait.DECIDES | Trait.ROUNDS, forward=Forward(forward_quantize_linear, into=(0,)),
 )  # fmt: skip
 
 
@@ -190,8 +189,7 @@ def forward_dynamic_quantize_linear(node: Node, x: Tensor) -> tuple[Tensor, Tens
 
 define(
     "DynamicQuantizeLinear", couple=dynamic_quantize, zero=first, zero_points=ZeroPoints(computed=2),
-    traits=Trait.DECIDES | Trait.QUANTIZES | Trait.ROUNDS,
-    forward=Forward(forward_dynamic_quantize_linear),
+    traits=Trait.DECIDES | Trait.QUANTIZES | Trait.ROUNDS, forward=Forward(forward_dynamic_quantize_linear),
 )  # fmt: skip
 
 

@@ -49,8 +49,7 @@ def forward_qlinear_add(
 
 define(
     "com.microsoft:QLinearAdd", couple=qlinear_pointwise, bound=bound_qlinear_pointwise, apart=True,
-    shape=Alike("Add", (0, 3)), traits=Trait.STEPS | Trait.QUANTIZES,
-    forward=Forward(forward_qlinear_add, into=(0, 3)),
+    shape=Alike("Add", (0, 3)), traits=Trait.STEPS | Trait.QUANTIZES, forward=Forward(forward_qlinear_add, into=(0, 3)),
 )  # fmt: skip
 
 
@@ -63,8 +62,7 @@ def forward_qlinear_mul(
 
 define(
     "com.microsoft:QLinearMul", couple=qlinear_pointwise, bound=bound_qlinear_pointwise, apart=True,
-    shape=Alike("Mul", (0, 3)), traits=Trait.STEPS,
-    forward=Forward(forward_qlinear_mul, into=(0, 3)),
+    shape=Alike("Mul", (0, 3)), traits=Trait.STEPS, forward=Forward(forward_qlinear_mul, into=(0, 3)),
 )  # fmt: skip
 
 
@@ -80,13 +78,11 @@ def between_steps(function: Callable[[Node, Tensor], Tensor]) -> Forward:
 
 
 define(
-    "com.microsoft:QLinearLeakyRelu", couple=unchanged, apart=True, shape=Alike(),
-    traits=Trait.STEPS,
+    "com.microsoft:QLinearLeakyRelu", couple=unchanged, apart=True, shape=Alike(), traits=Trait.STEPS,
     forward=between_steps(lambda node, x: functional.leaky_relu(x, node.get("alpha", 0.01))),
 )  # fmt: skip
 define(
-    "com.microsoft:QLinearSigmoid", couple=unchanged, apart=True, shape=Alike(),
-    traits=Trait.STEPS,
+    "com.microsoft:QLinearSigmoid", couple=unchanged, apart=True, shape=Alike(), traits=Trait.STEPS,
     forward=between_steps(lambda node, x: torch.sigmoid(x)),
 )  # fmt: skip
 
@@ -158,13 +154,11 @@ def _mean_of_windows(node: Node, x: Tensor) -> Tensor:
 
 define(
     "com.microsoft:QLinearGlobalAveragePool", couple=qlinear_pool, bound=bound_qlinear_pool, apart=True,
-    shape=Alike("GlobalAveragePool"), traits=Trait.STEPS,
-    forward=between_steps(_mean_of_space),
+    shape=Alike("GlobalAveragePool"), traits=Trait.STEPS, forward=between_steps(_mean_of_space),
 )  # fmt: skip
 define(
     "com.microsoft:QLinearAveragePool", couple=qlinear_pool, bound=bound_qlinear_pool, apart=True,
-    shape=Alike("AveragePool"), traits=Trait.STEPS,
-    forward=between_steps(_mean_of_windows),
+    shape=Alike("AveragePool"), traits=Trait.STEPS, forward=between_steps(_mean_of_windows),
 )  # fmt: skip
 define("com.microsoft:QLinearReduceMean", shape=Alike("ReduceMean"), traits=Trait.STEPS)
 

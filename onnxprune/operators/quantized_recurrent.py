@@ -47,10 +47,6 @@ def _lstm_shape(x: Arrays, a: Attributes) -> list[Shape | None]:
 
 
 define(
-    "com.microsoft:DynamicQuantizeLSTM",
-    gates=4,
-    couple=quantized_lstm,
-    zero=_quiet_lstm,
-    repair=repair_quantized_lstm,
+    "com.microsoft:DynamicQuantizeLSTM", gates=4, couple=quantized_lstm, zero=_quiet_lstm, repair=repair_quantized_lstm,
     shape=_lstm_shape,
-)
+)  # fmt: skip

@@ -58,8 +58,8 @@ def forward_matmul_integer_to_float(
 
 define(
     "com.microsoft:MatMulIntegerToFloat", couple=matmul_integer_to_float, zero=made(6), bound=bound_real_product,
-    zero_points=ZeroPoints({0: 4, 1: 5}), shape=Alike("MatMul", (0, 1)), typed_by=FLOAT,
-    traits=Trait.LAYER, forward=Forward(forward_matmul_integer_to_float, into=(0, 1, 6), units=matrix_units((1, 3, 5))),
+    zero_points=ZeroPoints({0: 4, 1: 5}), shape=Alike("MatMul", (0, 1)), typed_by=FLOAT, traits=Trait.LAYER,
+    forward=Forward(forward_matmul_integer_to_float, into=(0, 1, 6), units=matrix_units((1, 3, 5))),
 )  # fmt: skip
 
 
@@ -80,8 +80,8 @@ def forward_dynamic_quantize_matmul(
 
 define(
     "com.microsoft:DynamicQuantizeMatMul", couple=dynamic_quantize_matmul, bound=bound_real_product,
-    shape=Alike("MatMul", (0, 1)),
-    traits=Trait.ROUNDS | Trait.LAYER, forward=Forward(forward_dynamic_quantize_matmul, into=(0, 1, 4), units=matrix_units((1, 2, 3))),
+    shape=Alike("MatMul", (0, 1)), traits=Trait.LAYER | Trait.ROUNDS,
+    forward=Forward(forward_dynamic_quantize_matmul, into=(0, 1, 4), units=matrix_units((1, 2, 3))),
 )  # fmt: skip
 
 

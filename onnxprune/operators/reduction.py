@@ -129,8 +129,8 @@ def _reduction(name: str, couple: Any, traits: Trait = NONE, **columns: Any) -> 
 
 
 _reduction(
-    "ReduceSum", reduce_sum, Trait.STATISTICS | Trait.PASSES, zero=first, bound=bound_reduction, value=_value_of(np.sum),
-    forward=over_axes(lambda x, axes, keep: x.sum(axes, keep, dtype=x.dtype)),
+    "ReduceSum", reduce_sum, Trait.STATISTICS | Trait.PASSES, zero=first, bound=bound_reduction,
+    value=_value_of(np.sum), forward=over_axes(lambda x, axes, keep: x.sum(axes, keep, dtype=x.dtype)),
 )  # fmt: skip
 _reduction(
     "ReduceL1", reduce_sum, zero=first, bound=bound_reduction,
@@ -155,9 +155,8 @@ def mean_of(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
 
 
 _reduction(
-    "ReduceMean", reduce_mean, Trait.STATISTICS | Trait.RANGE | Trait.MAPS | Trait.PASSES, zero=first, repair=repair_mean,
-    bound=bound_reduction,
-    forward=over_axes(mean_of),
+    "ReduceMean", reduce_mean, Trait.STATISTICS | Trait.RANGE | Trait.MAPS | Trait.PASSES, zero=first,
+    repair=repair_mean, bound=bound_reduction, forward=over_axes(mean_of),
 )  # fmt: skip
 _reduction(
     "ReduceMax", reduce, Trait.RANGE | Trait.MAPS, zero=first, bound=bound_reduction, value=_value_of(np.max),
@@ -204,13 +203,11 @@ def forward_arg_min(node: Node, x: Tensor) -> Tensor:
 
 
 define(
-    "ArgMax", couple=arg_reduce, statistics=lambda op: [op.attributes.get("axis", 0)], apart=True,
-    traits=Trait.DECIDES,
+    "ArgMax", couple=arg_reduce, statistics=lambda op: [op.attributes.get("axis", 0)], apart=True, traits=Trait.DECIDES,
     forward=Forward(forward_arg_max, into=()),
 )  # fmt: skip
 define(
-    "ArgMin", couple=arg_reduce, statistics=lambda op: [op.attributes.get("axis", 0)], apart=True,
-    traits=Trait.DECIDES,
+    "ArgMin", couple=arg_reduce, statistics=lambda op: [op.attributes.get("axis", 0)], apart=True, traits=Trait.DECIDES,
     forward=Forward(forward_arg_min, into=()),
 )  # fmt: skip
 
@@ -260,6 +257,5 @@ def forward_top_k(node: Node, x: Tensor, k: Tensor | None = None) -> tuple[Tenso
 
 define(
     "TopK", couple=top_k, statistics=lambda op: [op.attributes.get("axis", -1)], apart=True,
-    traits=Trait.DECIDES | Trait.NUMBERS | Trait.VALUES_FIRST,
-    forward=Forward(forward_top_k, into=(0,), host=(1,)),
+    traits=Trait.DECIDES | Trait.NUMBERS | Trait.VALUES_FIRST, forward=Forward(forward_top_k, into=(0,), host=(1,)),
 )  # fmt: skip

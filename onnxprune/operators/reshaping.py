@@ -80,8 +80,7 @@ def forward_reshape(node: Node, x: Tensor, target: Tensor | None = None) -> Tens
 
 define(
     "Reshape", couple=reshape, **_RESHAPE, repair=repair_reshape, follows=frozenset({1}), value=_reshaped_value,
-    shape=_reshape_shape, traits=_SAME | Trait.RESHAPES,
-    forward=Forward(forward_reshape, into=(0,), host=(1,)),
+    shape=_reshape_shape, traits=_SAME | Trait.RESHAPES, forward=Forward(forward_reshape, into=(0,), host=(1,)),
 )  # fmt: skip
 
 
@@ -137,8 +136,7 @@ def forward_squeeze(node: Node, x: Tensor, axes: Tensor | None = None) -> Tensor
 
 define(
     "Squeeze", couple=squeeze, **_RESHAPE, repair=repair_squeeze, value=lambda x, a: np.squeeze(x[0], axes_of(x, a)),
-    traits=_SAME,
-    forward=Forward(forward_squeeze, into=(0,), host=(1,)),
+    traits=_SAME, forward=Forward(forward_squeeze, into=(0,), host=(1,)),
 )  # fmt: skip
 
 
@@ -161,8 +159,7 @@ def forward_transpose(node: Node, x: Tensor) -> Tensor:
 
 define(
     "Transpose", couple=transpose, tangled=True, zero=first, bound=bound_transpose, apart=True,
-    value=lambda x, a: np.transpose(x[0], a.get("perm")), traits=_SAME,
-    forward=Forward(forward_transpose),
+    value=lambda x, a: np.transpose(x[0], a.get("perm")), traits=_SAME, forward=Forward(forward_transpose),
 )  # fmt: skip
 
 
@@ -190,8 +187,7 @@ def forward_concat(node: Node, *x: Tensor) -> Tensor:
 
 define(
     "Concat", couple=concat, zero=joined, bound=bound_concat, apart=True, value=_joined_value,
-    traits=Trait.MOVES | Trait.JOINS | Trait.RANGE | Trait.MAPS | Trait.PASSES,
-    forward=Forward(forward_concat),
+    traits=Trait.MOVES | Trait.JOINS | Trait.RANGE | Trait.MAPS | Trait.PASSES, forward=Forward(forward_concat),
 )  # fmt: skip
 
 
@@ -230,8 +226,7 @@ def forward_depth_to_space(node: Node, x: Tensor) -> Tensor:
 
 define(
     "DepthToSpace", couple=depth_to_space, channel=1, zero=first, bound=bound_depth_to_space, apart=True,
-    traits=Trait.MOVES | Trait.RANGE,
-    forward=Forward(forward_depth_to_space),
+    traits=Trait.MOVES | Trait.RANGE, forward=Forward(forward_depth_to_space),
 )  # fmt: skip
 
 
@@ -260,6 +255,5 @@ def forward_space_to_depth(node: Node, x: Tensor) -> Tensor:
 
 define(
     "SpaceToDepth", couple=space_to_depth, channel=1, zero=first, bound=bound_space_to_depth, apart=True,
-    traits=Trait.MOVES | Trait.RANGE,
-    forward=Forward(forward_space_to_depth),
+    traits=Trait.MOVES | Trait.RANGE, forward=Forward(forward_space_to_depth),
 )  # fmt: skip

@@ -195,6 +195,5 @@ define(
 )  # fmt: skip
 define(
     "Upsample", couple=resize, channel=1, zero=provided(_stays_inside), follows=frozenset({1}), bound=bound_resize,
-    apart=True, traits=Trait.NUMBERS,
-    forward=Forward(forward_resize, into=(0,), host=(1, 2, 3)),
+    apart=True, traits=Trait.NUMBERS, forward=Forward(forward_resize, into=(0,), host=(1, 2, 3)),
 )  # fmt: skip

@@ -109,8 +109,7 @@ define(
 )  # fmt: skip
 define(
     "Scatter", couple=scatter_elements, zero=_zero_among_zeros, repair=repair_elements, bound=bound_scatter_elements,
-    apart=True,
-    forward=Forward(forward_scatter_elements, into=(0, 2)),
+    apart=True, forward=Forward(forward_scatter_elements, into=(0, 2)),
 )  # fmt: skip
 
 

@@ -56,13 +56,11 @@ def forward_log_softmax(node: Node, x: Tensor) -> Tensor:
 
 
 define(
-    "Softmax", couple=softmax, statistics=_normalised, bound=bound_softmax, apart=True,
-    traits=Trait.SATURATES,
+    "Softmax", couple=softmax, statistics=_normalised, bound=bound_softmax, apart=True, traits=Trait.SATURATES,
     forward=Forward(forward_softmax),
 )  # fmt: skip
 define(
-    "LogSoftmax", couple=softmax, statistics=_normalised, bound=bound_softmax, apart=True,
-    traits=Trait.SATURATES,
+    "LogSoftmax", couple=softmax, statistics=_normalised, bound=bound_softmax, apart=True, traits=Trait.SATURATES,
     forward=Forward(forward_log_softmax),
 )  # fmt: skip
 

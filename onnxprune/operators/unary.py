@@ -73,10 +73,7 @@ unary(
 unary("Sinh", lambda x, a: np.sinh(x), Trait.MONOTONE, first, forward=in_torch("sinh"))
 unary("Sqrt", lambda x, a: np.sqrt(x), Trait.MONOTONE, first, value=in_numpy(np.sqrt), forward=in_torch("sqrt"))
 # Neither rising nor falling: of these constants alone are followed.
-unary(
-    "Abs", lambda x, a: np.abs(x), Trait.POWERS, zero=first, value=by_reference,
-    forward=in_torch("abs"),
-)  # fmt: skip
+unary("Abs", lambda x, a: np.abs(x), Trait.POWERS, zero=first, value=by_reference, forward=in_torch("abs"))
 unary("Acos", lambda x, a: np.arccos(x), forward=in_torch("acos"))
 unary("Acosh", lambda x, a: np.arccosh(x), forward=in_torch("acosh"))
 unary("Asin", lambda x, a: np.arcsin(x), zero=first, forward=in_torch("asin"))

@@ -18,7 +18,7 @@ from onnxprune.surgery.rotation.sites import Array, Graph, Sensor
 LARGEST = 1 << 24  # elements of an array of positions
 
 
-def _split(x: Sequence[Array], a: Mapping[str, Any]) -> list[Array]:
+def parts_of(x: Sequence[Array], a: Mapping[str, Any]) -> list[Array]:
     axis = a.get("axis", 0)
     sizes = a.get("split", x[1] if len(x) > 1 else None)
     parts = a.get("num_outputs", a[OUTPUTS])
@@ -41,7 +41,7 @@ def _moved(node: onnx.NodeProto) -> Callable[[Sequence[Array], Mapping[str, Any]
         return lambda x, _: x[0]
     if Trait.PASSES | Trait.MOVES not in traits or traits & (Trait.JOINS | Trait.REPEATS):
         return None
-    return _split if node.op_type == "Split" else operator_of(node).value
+    return parts_of if node.op_type == "Split" else operator_of(node).value
 
 
 @dataclass(frozen=True)
@@ -132,9 +132,8 @@ class _Walk:
         node = self.graph.deps.nodes[at.node]
         if at.place == 0 and (moved := _moved(node.proto)) is not None:
             inputs = [at.ids, *(self.graph.known(key) if key else None for key in node.inputs[1:])]
-            if not has(node.proto, Trait.UNARY) and any(
-                x is None for x, key in zip(inputs, node.inputs, strict=True) if key
-            ):
+            unknown = any(x is None for x, key in zip(inputs, node.inputs, strict=True) if key)
+            if unknown and not has(node.proto, Trait.UNARY):
                 return None
             attributes = {**attributes_of(node.proto), OUTPUTS: len(node.outputs)}
             try:

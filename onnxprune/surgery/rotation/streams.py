@@ -222,9 +222,8 @@ class _Stream:
             raise Bent
         if self.graph.use(k, 1) is None or (node.proto.op_type == "MatMul" and len(weight.axes) != 2):
             raise Bent
-        output = (
-            0 if traits & (Trait.CONVOLVES | Trait.SPREADS) == Trait.CONVOLVES or attributes.get("transB", 0) else 1
-        )
+        filters = Trait.CONVOLVES in traits and Trait.SPREADS not in traits
+        output = 0 if filters or attributes.get("transB", 0) else 1
         for axis, labels in enumerate(weight.axes):
             if (self.channel[self.graph.deps.component[labels]] >= 0).any():
                 makes = axis == output
