@@ -11,6 +11,8 @@ from onnx import ModelProto, helper, numpy_helper
 import onnxprune
 from onnxprune.channels import analyse
 from onnxprune.operators.registry import OPERATORS, Trait, never
+from onnxprune.runtime.taps import find_taps
+from onnxprune.surgery.recovery.solvable import has_weights, is_solvable
 
 MS = "com.microsoft:"
 DRAWS = "RandomNormal RandomUniform Multinomial RandomNormalLike RandomUniformLike Bernoulli"
@@ -107,6 +109,20 @@ def test_layers_have_all_that_a_repair_needs() -> None:
     layers = {name for name, row in OPERATORS.items() if not callable(row.traits) and row.traits & Trait.LINEAR}
     assert layers == {"Conv", "ConvTranspose", "Gemm", "MatMul"}
     assert all(OPERATORS[n].filters and OPERATORS[n].linear and OPERATORS[n].work for n in layers)
+
+
+FUSED = "FusedConv FusedGemm FusedMatMul TransposeMatMul MatMulIntegerToFloat DynamicQuantizeMatMul".split()
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_what_onnxruntime_fuses_multiplies_by_weights_too(name: str) -> None:
+    node = helper.make_node(name, ["x", "w"], ["y"], domain="com.microsoft")
+    x, y = (helper.make_tensor_value_info(n, 1, None) for n in "xy")
+    weight = numpy_helper.from_array(np.ones((2, 2), np.float32), "w")
+    model = helper.make_model(helper.make_graph([node], "g", [x], [y], [weight]))
+    assert find_taps(model).layers == ("y",)
+    assert has_weights(node)
+    assert not is_solvable(node)
 
 
 # --- a new operator ----------------------------------------------------------------

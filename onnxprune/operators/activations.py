@@ -221,8 +221,8 @@ define(
 
 def activation(name: str, told: dict[str, Any]) -> Callable[[Tensor], Tensor]:
     """An activation that another operator names, with its parameters, which were attributes in the first opset."""
-    forward = OPERATORS[name].forward
-    assert forward is not None
+    if (forward := OPERATORS[name].forward) is None:
+        raise KeyError(name)
     return partial(forward.function, Node(name, 1, told))
 
 
