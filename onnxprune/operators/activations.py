@@ -38,15 +38,9 @@ def _gelu(x: np.ndarray, a: Mapping[str, Any]) -> np.ndarray:
 
 
 unary("Relu", lambda x, a: np.maximum(x, 0), HOMOGENEOUS | Trait.CLAMPS, first, forward=in_torch("relu"))
-
-
-def forward_leaky_relu(node: Node, x: Tensor) -> Tensor:
-    return functional.leaky_relu(x, node.get("alpha", 0.01))
-
-
 unary(
     "LeakyRelu", lambda x, a: np.where(x >= 0, x, a.get("alpha", 0.01) * x), HOMOGENEOUS, first,
-    forward=Forward(forward_leaky_relu),
+    forward=Forward(lambda node, x: functional.leaky_relu(x, node.get("alpha", 0.01))),
 )  # fmt: skip
 
 
@@ -59,22 +53,14 @@ unary(
     "Celu", lambda x, a: _elu(x, a.get("alpha", 1.0), unit=a.get("alpha", 1.0)), Trait.MONOTONE,
     provided(lambda a: a.get("alpha", 1.0) != 0), forward=Forward(forward_celu),  # 0 / 0
 )  # fmt: skip
-
-
-def forward_elu(node: Node, x: Tensor) -> Tensor:
-    return functional.elu(x, node.get("alpha", 1.0))
-
-
-unary("Elu", lambda x, a: _elu(x, a.get("alpha", 1.0)), Trait.MONOTONE, first, forward=Forward(forward_elu))
-
-
-def forward_hard_sigmoid(node: Node, x: Tensor) -> Tensor:
-    return (node.get("alpha", 0.2) * x + node.get("beta", 0.5)).clamp(0, 1)
-
-
+unary(
+    "Elu", lambda x, a: _elu(x, a.get("alpha", 1.0)), Trait.MONOTONE, first,
+    forward=Forward(lambda node, x: functional.elu(x, node.get("alpha", 1.0))),
+)  # fmt: skip
 unary(
     "HardSigmoid", lambda x, a: np.clip(a.get("alpha", 0.2) * x + a.get("beta", 0.5), 0, 1),
-    Trait.MONOTONE | Trait.SATURATES, forward=Forward(forward_hard_sigmoid),
+    Trait.MONOTONE | Trait.SATURATES,
+    forward=Forward(lambda node, x: (node.get("alpha", 0.2) * x + node.get("beta", 0.5)).clamp(0, 1)),
 )  # fmt: skip
 
 
@@ -90,15 +76,9 @@ unary(
 unary("Sigmoid", lambda x, a: _sigmoid(x), Trait.MONOTONE | Trait.SATURATES, forward=in_torch("sigmoid"))
 unary("Softplus", lambda x, a: np.logaddexp(0, x), Trait.MONOTONE, forward=in_torch("nn.functional.softplus"))
 unary("Tanh", lambda x, a: np.tanh(x), Trait.MONOTONE | Trait.SATURATES, first, forward=in_torch("tanh"))
-
-
-def forward_thresholded_relu(node: Node, x: Tensor) -> Tensor:
-    return torch.where(x > node.get("alpha", 1.0), x, torch.zeros_like(x))
-
-
 unary(
     "ThresholdedRelu", lambda x, a: np.where(x > a.get("alpha", 1.0), x, 0), Trait.MONOTONE | Trait.CLAMPS, first,
-    forward=Forward(forward_thresholded_relu),
+    forward=Forward(lambda node, x: torch.where(x > node.get("alpha", 1.0), x, torch.zeros_like(x))),
 )  # fmt: skip
 
 
@@ -108,15 +88,9 @@ def forward_gelu(node: Node, x: Tensor) -> Tensor:
 
 unary("Gelu", _gelu, zero=first, forward=Forward(forward_gelu))
 unary("com.microsoft:Gelu", _gelu, zero=first, shape=Alike(), forward=Forward(forward_gelu))
-
-
-def forward_quick_gelu(node: Node, x: Tensor) -> Tensor:
-    return x * torch.sigmoid(node.get("alpha", 1.702) * x)
-
-
 unary(
     "com.microsoft:QuickGelu", lambda x, a: x * _sigmoid(a.get("alpha", 1.702) * x), zero=first, shape=Alike(),
-    forward=Forward(forward_quick_gelu),
+    forward=Forward(lambda node, x: x * torch.sigmoid(node.get("alpha", 1.702) * x)),
 )  # fmt: skip
 unary(
     "HardSwish", lambda x, a: x * np.clip(x / 6 + 0.5, 0, 1), Trait.CLAMPS, first,
@@ -124,13 +98,10 @@ unary(
 )  # fmt: skip
 unary("Mish", lambda x, a: x * np.tanh(np.logaddexp(0, x)), zero=first, forward=in_torch("nn.functional.mish"))
 unary("Softsign", lambda x, a: x / (1 + np.abs(x)), Trait.SATURATES, first, forward=in_torch("nn.functional.softsign"))
-
-
-def forward_swish(node: Node, x: Tensor) -> Tensor:
-    return x * torch.sigmoid(node.get("alpha", 1.0) * x)
-
-
-unary("Swish", lambda x, a: x * _sigmoid(a.get("alpha", 1.0) * x), zero=first, forward=Forward(forward_swish))
+unary(
+    "Swish", lambda x, a: x * _sigmoid(a.get("alpha", 1.0) * x), zero=first,
+    forward=Forward(lambda node, x: x * torch.sigmoid(node.get("alpha", 1.0) * x)),
+)  # fmt: skip
 
 
 def forward_shrink(node: Node, x: Tensor) -> Tensor:
@@ -142,23 +113,18 @@ define(
     "Shrink", **PLAIN, zero=provided(lambda a: a.get("lambd", 0.5) >= 0 or not a.get("bias", 0.0)), traits=EACH,
     forward=Forward(forward_shrink),
 )  # fmt: skip
-
-
-def forward_affine(node: Node, x: Tensor) -> Tensor:
-    return node.get("alpha", 1.0) * x + node.get("beta", 0.0)
-
-
-def forward_parametric_softplus(node: Node, x: Tensor) -> Tensor:
-    return node.get("alpha", 1.0) * functional.softplus(x * node.get("beta", 1.0))
-
-
-def forward_scaled_tanh(node: Node, x: Tensor) -> Tensor:
-    return node.get("alpha", 1.0) * torch.tanh(x * node.get("beta", 1.0))
-
-
-define("Affine", **PLAIN, shape=Alike(), traits=EACH, forward=Forward(forward_affine))
-define("ParametricSoftplus", **PLAIN, shape=Alike(), traits=EACH, forward=Forward(forward_parametric_softplus))
-define("ScaledTanh", **PLAIN, shape=Alike(), traits=EACH, forward=Forward(forward_scaled_tanh))
+define(
+    "Affine", **PLAIN, shape=Alike(), traits=EACH,
+    forward=Forward(lambda node, x: node.get("alpha", 1.0) * x + node.get("beta", 0.0)),
+)  # fmt: skip
+define(
+    "ParametricSoftplus", **PLAIN, shape=Alike(), traits=EACH,
+    forward=Forward(lambda node, x: node.get("alpha", 1.0) * functional.softplus(x * node.get("beta", 1.0))),
+)  # fmt: skip
+define(
+    "ScaledTanh", **PLAIN, shape=Alike(), traits=EACH,
+    forward=Forward(lambda node, x: node.get("alpha", 1.0) * torch.tanh(x * node.get("beta", 1.0))),
+)  # fmt: skip
 
 
 def forward_fast_gelu(node: Node, x: Tensor, bias: Tensor | None = None) -> Tensor:

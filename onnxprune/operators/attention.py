@@ -199,6 +199,10 @@ def added_mask(mask: Tensor | None, like: Tensor) -> Tensor | None:
     return torch.zeros(mask.shape, dtype=like.dtype, device=like.device).masked_fill(~mask, -math.inf)
 
 
+def tokens_behind(node: Node, q: Tensor, k: Tensor) -> int | None:
+    return k.shape[2] - q.shape[2] if node.get("unidirectional") else None
+
+
 def with_past(past: Tensor | None, x: Tensor) -> Tensor:
     return x if past is None else torch.cat((past, x), 2)
 

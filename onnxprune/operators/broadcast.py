@@ -116,15 +116,14 @@ def forward_total(node: Node, *x: Tensor) -> Tensor:
     return out
 
 
-def forward_mean(node: Node, *x: Tensor) -> Tensor:
-    return forward_total(node, *x) / len(x)
-
-
 define(
     "Sum", **_SUM, zero=every, bound=bound_several, traits=Trait.ELEMENTWISE | Trait.ADDS,
     forward=Forward(forward_total),
 )  # fmt: skip
-define("Mean", **_SUM, zero=every, bound=bound_several, traits=Trait.ELEMENTWISE, forward=Forward(forward_mean))
+define(
+    "Mean", **_SUM, zero=every, bound=bound_several, traits=Trait.ELEMENTWISE,
+    forward=Forward(lambda node, *x: forward_total(node, *x) / len(x)),
+)  # fmt: skip
 
 
 def forward_largest(node: Node, *x: Tensor) -> Tensor:
@@ -261,15 +260,10 @@ define(
     "PRelu", couple=prelu, zero=first, bound=bound_others, apart=True,
     traits=Trait.ELEMENTWISE | Trait.UNARY | Trait.SCALES, forward=Forward(forward_prelu),
 )  # fmt: skip
-
-
-def forward_where(node: Node, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    return torch.where(condition, a, b)
-
-
 define(
     "Where", couple=where, zero=only(1, 2), bound=bound_others, apart=True, value=in_numpy(np.where),
-    traits=Trait.ELEMENTWISE | Trait.COMPARES, forward=Forward(forward_where, into=(1, 2)),
+    traits=Trait.ELEMENTWISE | Trait.COMPARES,
+    forward=Forward(lambda node, condition, a, b: torch.where(condition, a, b), into=(1, 2)),
 )  # fmt: skip
 
 

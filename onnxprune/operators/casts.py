@@ -87,13 +87,7 @@ define(
     "Cast", **PLAIN, zero=first, bound=bound_cast, value=value_of_cast, labels_int32=True, traits=_cast_traits,
     forward=Forward(forward_cast, into=_into_floats),
 )  # fmt: skip
-
-
-def forward_cast_like(node: Node, x: Tensor, like: Tensor) -> Tensor:
-    return convert(x, like.dtype)
-
-
 define(
     "CastLike", couple=unchanged, zero=first, bound=bound_cast, apart=True, traits=EACH,
-    forward=Forward(forward_cast_like, into=(0,)),
+    forward=Forward(lambda node, x, like: convert(x, like.dtype), into=(0,)),
 )  # fmt: skip

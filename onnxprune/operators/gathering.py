@@ -71,13 +71,10 @@ def index_of(x: Tensor, indices: Tensor, batch: int = 0) -> tuple[Tensor, ...]:
     return (*lead, *found)
 
 
-def forward_gather_nd(node: Node, x: Tensor, indices: Tensor) -> Tensor:
-    return x[index_of(x, indices, node.get("batch_dims", 0))]
-
-
 define(
     "GatherND", couple=gather_nd, zero=first, repair=repair_gather_nd, bound=bound_gather_nd, apart=True,
-    value=by_reference, traits=Trait.MOVES, forward=Forward(forward_gather_nd, into=(0,)),
+    value=by_reference, traits=Trait.MOVES,
+    forward=Forward(lambda node, x, indices: x[index_of(x, indices, node.get("batch_dims", 0))], into=(0,)),
 )  # fmt: skip
 
 

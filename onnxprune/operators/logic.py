@@ -18,13 +18,10 @@ define("Greater", **_COMPARED, value=in_numpy(np.greater), traits=_DECISION, for
 define("Less", **_COMPARED, value=in_numpy(np.less), traits=_DECISION, forward=pairwise("lt", into=()))
 define("GreaterOrEqual", **_COMPARED, value=by_reference, traits=_DECISION, forward=pairwise("ge", into=()))
 define("LessOrEqual", **_COMPARED, value=by_reference, traits=_DECISION, forward=pairwise("le", into=()))
-
-
-def forward_mod(node: Node, a: Tensor, b: Tensor) -> Tensor:
-    return torch.fmod(a, b) if node.get("fmod") else torch.remainder(a, b)
-
-
-define("Mod", **_COMPARED, value=by_reference, traits=_DECISION | Trait.UNEVEN, forward=Forward(forward_mod))
+define(
+    "Mod", **_COMPARED, value=by_reference, traits=_DECISION | Trait.UNEVEN,
+    forward=Forward(lambda node, a, b: torch.fmod(a, b) if node.get("fmod") else torch.remainder(a, b)),
+)  # fmt: skip
 define("And", **_COMPARED, value=by_reference, traits=Trait.ELEMENTWISE, forward=pairwise("logical_and", into=()))
 define("Or", **_COMPARED, value=by_reference, traits=Trait.ELEMENTWISE, forward=pairwise("logical_or", into=()))
 define("Xor", **_COMPARED, value=by_reference, traits=Trait.ELEMENTWISE, forward=pairwise("logical_xor", into=()))

@@ -15,14 +15,15 @@ from onnxprune.operators.attention import (
     keep_scale,
     pair_costs,
     score_bias,
+    tokens_behind,
     with_past,
 )
 from onnxprune.operators.forward import Forward, Node
+from onnxprune.operators.fused_attention import rotate
 from onnxprune.operators.labels import Axes, fixed
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
 from onnxprune.operators.registry import Arrays, Attributes, Shape, Trait, define
-from onnxprune.operators.rotary import rotate
 
 
 def multi_head(
@@ -60,10 +61,6 @@ def _multi_head_shape(x: Arrays, _: Attributes) -> list[Shape | None]:
     return [(*query[:2], value[2] if len(value) == 3 else value[1] * value[3])]
 
 
-def _behind(node: Node, q: Tensor, k: Tensor) -> int | None:
-    return k.shape[2] - q.shape[2] if node.get("unidirectional") else None
-
-
 def forward_multi_head_attention(
     node: Node, q: Tensor, k: Tensor | None = None, v: Tensor | None = None, bias: Tensor | None = None,
     padding: Tensor | None = None, added: Tensor | None = None, past_k: Tensor | None = None,
@@ -84,7 +81,7 @@ def forward_multi_head_attention(
         seen = (1 - padding.to(q.dtype))[:, None, None] * node.get("mask_filter_value", -10000.0)
         added = seen if added is None else added + seen
     scale = node.get("scale") or 1 / math.sqrt(q.shape[-1])
-    y, _ = attend(q, k, v, added, scale, causal=_behind(node, q, k))
+    y, _ = attend(q, k, v, added, scale, causal=tokens_behind(node, q, k))
     y = heads_together(y)
     return (y, k, v)[: node.outputs] if node.outputs > 1 else y
 

@@ -122,20 +122,15 @@ def forward_average_pool(node: Node, x: Tensor) -> Tensor:
     return total / sums_of_windows(ones, kernel, strides, dilations)
 
 
-def forward_global_average_pool(node: Node, x: Tensor) -> Tensor:
-    return x.mean(tuple(range(2, x.dim())), keepdim=True)
-
-
-def forward_global_max_pool(node: Node, x: Tensor) -> Tensor:
-    return x.amax(tuple(range(2, x.dim())), keepdim=True)
-
-
 define("AveragePool", **_POOL, bound=bound_pool, traits=_MEAN | Trait.PASSES, forward=Forward(forward_average_pool))
 define(
     "GlobalAveragePool", **_POOL, bound=bound_pool, traits=_MEAN | Trait.PASSES,
-    forward=Forward(forward_global_average_pool),
+    forward=Forward(lambda node, x: x.mean(tuple(range(2, x.dim())), keepdim=True)),
 )  # fmt: skip
-define("GlobalMaxPool", **_POOL, bound=bound_pool, traits=_MEAN, forward=Forward(forward_global_max_pool))
+define(
+    "GlobalMaxPool", **_POOL, bound=bound_pool, traits=_MEAN,
+    forward=Forward(lambda node, x: x.amax(tuple(range(2, x.dim())), keepdim=True)),
+)  # fmt: skip
 
 
 def forward_lp_pool(node: Node, x: Tensor) -> Tensor:

@@ -102,14 +102,10 @@ def _rows_and_columns(taken: Taken, k: int, rank: int) -> list[int]:
     return [rank - 1 if k == 0 or rank == 1 else rank - 2]
 
 
-def forward_matmul(node: Node, a: Tensor, b: Tensor) -> Tensor:
-    return torch.matmul(a, b)
-
-
 define(
     "MatMul", couple=matmul, zero=made(), bound=bound_product, contracts=_rows_and_columns, factors=(0, 1),
     filters=columns_of, linear=lambda shape, a: linear_product(False), work=lambda y, x, w: math.prod(y) * x[-1],
-    traits=Trait.LINEAR | Trait.LAYER, forward=Forward(forward_matmul),
+    traits=Trait.LINEAR | Trait.LAYER, forward=Forward(lambda node, a, b: torch.matmul(a, b)),
 )  # fmt: skip
 
 
@@ -222,15 +218,11 @@ def _packed_columns(x: Arrays, a: Attributes) -> list[Shape | None]:
 define("com.microsoft:MatMulBnb4 com.microsoft:MatMulNBits", shape=_packed_columns)
 
 
-def forward_det(node: Node, x: Tensor) -> Tensor:
-    return torch.linalg.det(x)
-
-
 def forward_cdist(node: Node, a: Tensor, b: Tensor) -> Tensor:
     """Distances between the rows of two matrices."""
     squared = (a.unsqueeze(-2) - b.unsqueeze(-3)).square().sum(-1)
     return squared if node.get("metric", "sqeuclidean") == "sqeuclidean" else squared.sqrt()
 
 
-define("Det", forward=Forward(forward_det))
+define("Det", forward=Forward(lambda node, x: torch.linalg.det(x)))
 define("com.microsoft:CDist", forward=Forward(forward_cdist))

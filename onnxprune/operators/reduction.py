@@ -194,21 +194,13 @@ def _extreme(node: Node, x: Tensor, find: Callable[..., Tensor]) -> Tensor:
     return find(x, axis, keepdim=keep)
 
 
-def forward_arg_max(node: Node, x: Tensor) -> Tensor:
-    return _extreme(node, x, torch.argmax)
-
-
-def forward_arg_min(node: Node, x: Tensor) -> Tensor:
-    return _extreme(node, x, torch.argmin)
-
-
 define(
     "ArgMax", couple=arg_reduce, statistics=lambda op: [op.attributes.get("axis", 0)], apart=True, traits=Trait.DECIDES,
-    forward=Forward(forward_arg_max, into=()),
+    forward=Forward(lambda node, x: _extreme(node, x, torch.argmax), into=()),
 )  # fmt: skip
 define(
     "ArgMin", couple=arg_reduce, statistics=lambda op: [op.attributes.get("axis", 0)], apart=True, traits=Trait.DECIDES,
-    forward=Forward(forward_arg_min, into=()),
+    forward=Forward(lambda node, x: _extreme(node, x, torch.argmin), into=()),
 )  # fmt: skip
 
 

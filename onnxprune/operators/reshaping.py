@@ -153,13 +153,10 @@ def bound_transpose(site: Site) -> Facts | None:
     return None if found is None else found.map(lambda a: a.transpose(perm)).named(site.kind)
 
 
-def forward_transpose(node: Node, x: Tensor) -> Tensor:
-    return x.permute(node.get("perm", list(range(x.dim()))[::-1]))
-
-
 define(
     "Transpose", couple=transpose, tangled=True, zero=first, bound=bound_transpose, apart=True,
-    value=lambda x, a: np.transpose(x[0], a.get("perm")), traits=_SAME, forward=Forward(forward_transpose),
+    value=lambda x, a: np.transpose(x[0], a.get("perm")), traits=_SAME,
+    forward=Forward(lambda node, x: x.permute(node.get("perm", list(range(x.dim()))[::-1]))),
 )  # fmt: skip
 
 
@@ -181,13 +178,10 @@ def _joined_value(x: Arrays, a: Attributes) -> np.ndarray:
     return np.concatenate(x, axis=a.get("axis", 1))
 
 
-def forward_concat(node: Node, *x: Tensor) -> Tensor:
-    return torch.cat(x, node.get("axis", 1))
-
-
 define(
     "Concat", couple=concat, zero=joined, bound=bound_concat, apart=True, value=_joined_value,
-    traits=Trait.MOVES | Trait.JOINS | Trait.RANGE | Trait.MAPS | Trait.PASSES, forward=Forward(forward_concat),
+    traits=Trait.MOVES | Trait.JOINS | Trait.RANGE | Trait.MAPS | Trait.PASSES,
+    forward=Forward(lambda node, *x: torch.cat(x, node.get("axis", 1))),
 )  # fmt: skip
 
 

@@ -139,11 +139,8 @@ def forward_one_hot(node: Node, places: Tensor, depth: Tensor, values: Tensor) -
 
 define("OneHot", couple=by_data, traits=Trait.NUMBERS, forward=Forward(forward_one_hot, into=(), host=(1,)))
 define("NonMaxSuppression", couple=by_data, traits=Trait.DECIDES | Trait.NUMBERS, forward=Forward(native, into=()))
-
-
-def forward_non_zero(node: Node, x: Tensor) -> Tensor:
-    return x.nonzero().T
-
-
-define("NonZero", couple=by_data, value=by_reference, traits=Trait.DECIDES, forward=Forward(forward_non_zero, into=()))
+define(
+    "NonZero", couple=by_data, value=by_reference, traits=Trait.DECIDES,
+    forward=Forward(lambda node, x: x.nonzero().T, into=()),
+)  # fmt: skip
 define("Unique", couple=by_data, traits=Trait.DECIDES, forward=Forward(native, into=()))

@@ -1,4 +1,4 @@
-"""Operators about shapes, and tensors made from nothing."""
+"""Operators about shapes, tensors made from nothing, and what hides values in bodies, sequences and optionals."""
 
 import math
 from typing import Any
@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from onnxprune.errors import ModelError
 from onnxprune.operators.arrays import constant
 from onnxprune.operators.facts import Facts, known
 from onnxprune.operators.forward import Forward, Node, numbers
@@ -17,6 +18,7 @@ from onnxprune.operators.op import Op
 from onnxprune.operators.registry import LARGEST_VALUE, Alike, Arrays, Attributes, Shape, Trait, by_reference, define
 from onnxprune.operators.roles import Silence
 from onnxprune.operators.site import Site
+from onnxprune.operators.zeros import first
 
 LARGEST_FILL = 1 << 20  # elements of a filled tensor that may have channels
 
@@ -41,12 +43,11 @@ def forward_shape(node: Node, x: Tensor) -> Tensor:
     return torch.tensor(sizes[node.get("start", 0) : node.get("end", len(sizes))], dtype=torch.int64)
 
 
-def forward_size(node: Node, x: Tensor) -> Tensor:
-    return torch.tensor(x.numel())
-
-
 define("Shape", couple=shape, tangled=True, apart=True, traits=Trait.SIZES, forward=Forward(forward_shape, into=()))
-define("Size", couple=shape, tangled=True, apart=True, traits=Trait.SIZES, forward=Forward(forward_size, into=()))
+define(
+    "Size", couple=shape, tangled=True, apart=True, traits=Trait.SIZES,
+    forward=Forward(lambda node, x: torch.tensor(x.numel()), into=()),
+)  # fmt: skip
 
 
 def forward_span(node: Node, start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
@@ -138,3 +139,58 @@ def _half(x: Arrays, _: Attributes) -> list[Shape | None]:
 
 define("com.microsoft:BiasSplitGelu", shape=_half)
 define("com.microsoft:Inverse com.microsoft:ScaledSiLU", shape=Alike())
+
+
+def opaque(op: Op, *_: Axes | None, **__: Any) -> Axes:
+    return op.unknown("hides values that cannot be followed")
+
+
+define("OptionalGetElement Optional", couple=opaque, zero=first)
+
+
+def forward_split_to_sequence(node: Node, x: Tensor, split: Tensor | None = None) -> list[Tensor]:
+    """Parts of one position each without their axis, unless it is kept or sizes are given."""
+    axis = node.get("axis", 0)
+    if split is None:
+        parts = x.split(1, axis)
+        return [part if node.get("keepdims", 1) else part.squeeze(axis) for part in parts]
+    return list(x.split(numbers(split) if split.dim() else int(split), axis))
+
+
+def forward_concat_from_sequence(node: Node, sequence: list[Tensor]) -> Tensor:
+    axis = node.get("axis")
+    return torch.stack(sequence, axis) if node.get("new_axis") else torch.cat(sequence, axis)
+
+
+define(
+    "SequenceAt", couple=opaque,
+    forward=Forward(lambda node, sequence, position: sequence[int(position)], into=(0,), host=(1,)),
+)  # fmt: skip
+define("SequenceLength", couple=opaque, forward=Forward(lambda node, sequence: torch.tensor(len(sequence)), into=()))
+define("SplitToSequence", couple=opaque, forward=Forward(forward_split_to_sequence, into=(0,), host=(1,)))
+define("ConcatFromSequence", couple=opaque, forward=Forward(forward_concat_from_sequence))
+
+
+def forward_bodies(node: Node, *inputs: Any) -> Any:
+    raise ModelError(f"{node.op} is run by the network that it stands in")
+
+
+define("If Loop Scan", couple=opaque, traits=Trait.BODIES, forward=Forward(forward_bodies))
+
+
+def forward_sequence_insert(
+    node: Node, sequence: list[Tensor], x: Tensor, position: Tensor | None = None
+) -> list[Tensor]:
+    at = len(sequence) if position is None else int(position) % (len(sequence) + 1)
+    return [*sequence[:at], x, *sequence[at:]]
+
+
+def forward_sequence_erase(node: Node, sequence: list[Tensor], position: Tensor | None = None) -> list[Tensor]:
+    at = len(sequence) - 1 if position is None else int(position) % len(sequence)
+    return sequence[:at] + sequence[at + 1 :]
+
+
+define("SequenceConstruct", forward=Forward(lambda node, *x: list(x)))
+define("SequenceEmpty", forward=Forward(lambda node: [], into=()))
+define("SequenceInsert", forward=Forward(forward_sequence_insert, into=(0, 1), host=(2,)))
+define("SequenceErase", forward=Forward(forward_sequence_erase, into=(0,), host=(1,)))
