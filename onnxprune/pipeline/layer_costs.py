@@ -7,11 +7,10 @@ import numpy as np
 
 from onnxprune.channels.dependencies import Dependencies, Use
 from onnxprune.operators.labels import Labels, is_fixed
+from onnxprune.operators.registry import operator_of
 from onnxprune.operators.roles import Role
 from onnxprune.pipeline.costs import from_weights
 from onnxprune.report.layers import LayerRow
-
-GATES = {"LSTM": 4, "GRU": 3, "DynamicQuantizeLSTM": 4}  # filters that make one channel
 
 
 def layer_rows(deps: Dependencies, dead: np.ndarray) -> tuple[LayerRow, ...]:
@@ -32,7 +31,7 @@ def layer_rows(deps: Dependencies, dead: np.ndarray) -> tuple[LayerRow, ...]:
         shown = written if written is not None else _carried(held.get(k, []))
         components = np.unique(deps.component[written]) if written is not None else ()
         macs, params = ([cost[kind].get(k, 0) for cost in costs] for kind in (0, 1))
-        before, after = (_width(deps, shown, d, deps.nodes[k].proto.op_type) for d in (deps.nothing, dead))
+        before, after = (_width(deps, shown, d, operator_of(deps.nodes[k].proto).gates) for d in (deps.nothing, dead))
         groups = tuple(dict.fromkeys(owner[int(c)] for c in components if int(c) in owner))
         node = deps.nodes[k]
         rows.append(LayerRow(node.label, node.proto.op_type, groups, before, after, *macs, *params))
@@ -80,8 +79,8 @@ def _carried(uses: list[Use]) -> Labels | None:
     return next((use.axes[0] for use in uses if len(use.axes) == 1), None)
 
 
-def _width(deps: Dependencies, labels: Labels | None, dead: np.ndarray, operator: str) -> int | None:
-    return None if labels is None else int(deps.live(labels, dead).sum()) // GATES.get(operator, 1)
+def _width(deps: Dependencies, labels: Labels | None, dead: np.ndarray, gates: int) -> int | None:
+    return None if labels is None else int(deps.live(labels, dead).sum()) // gates
 
 
 def _elements(deps: Dependencies, use: Use, dead: np.ndarray) -> int:
