@@ -227,7 +227,7 @@ def opened(
 
 def _loosen(graph: GraphProto, batch: int) -> None:
     """Let each Reshape to a constant shape that begins with the batch take the batch that comes."""
-    targets = {n.input[1] for n in graph.node if n.op_type == "Reshape"}
+    targets = {n.input[1] for n in graph.node if n.op_type == "Reshape" and not any(a.i for a in n.attribute)}
     targets -= {name for n in graph.node for k, name in enumerate(n.input) if (n.op_type, k) != ("Reshape", 1)}
     for tensor in graph.initializer:
         if tensor.name in targets and (shape := numpy_helper.to_array(tensor).copy()).size and shape[0] == batch:

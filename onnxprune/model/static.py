@@ -21,7 +21,7 @@ from onnxprune.model.shapes import attributes_of, infer_node, note_type
 from onnxprune.model.skeleton import Shape, other_sizes, sizes_of, skeleton_of
 from onnxprune.model.sound import without_unsound
 from onnxprune.model.statics import Statics
-from onnxprune.model.thresholds import beyond, thresholds
+from onnxprune.model.thresholds import beyond, shortened, thresholds
 from onnxprune.operators.registry import LARGEST_VALUE, MALFORMED, Trait, has
 
 
@@ -53,9 +53,12 @@ def infer(
 
 
 def _edges(model: onnx.ModelProto, statics: Statics) -> Iterator[dict[str, Shape]]:
-    """Sizes of 1, and such as lie beyond the numbers that the graph compares sizes with."""
+    """Sizes of 1, such as slices find too small, and such as lie beyond the numbers that sizes are compared with."""
     yield sizes_of(model, statics.shapes, lambda n: 1)
-    limits = thresholds(statics.skeleton.graph, statics.constants, frozenset(statics.sampled))
+    graph, constants = statics.skeleton.graph, statics.constants
+    for share in shortened(graph, constants, statics.shapes, statics.is_open):
+        yield sizes_of(model, statics.shapes, lambda n, share=share: max(1, int(n * share)))
+    limits = thresholds(graph, constants, frozenset(statics.sampled))
     if limits:
         yield sizes_of(model, statics.shapes, partial(beyond, limits))
 
