@@ -11,6 +11,7 @@ is not analysed there: a Reshape whose target does not say that it pairs the sam
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import zip_longest
 
 import numpy as np
@@ -47,7 +48,9 @@ def _moves_otherwise(node: Node, outputs: Sequence[Value | None], here: Statics,
 def _blocks(node: Node, at: Statics) -> list[tuple[slice, slice]]:
     """Axes that a reshape splits and merges; none where the shapes are not known, or make no sense."""
     before, after = (at.shapes.get(key, ()) for key in (node.inputs[0], node.outputs[0]))
-    return list(blocks(before, after)) if math.prod(before) == math.prod(after) else []
+    with suppress(ValueError):
+        return list(blocks(before, after))
+    return []
 
 
 def paired_otherwise(statics: Statics, node: Node, value: Value) -> Iterator[Labels]:
