@@ -70,6 +70,23 @@ def test_what_a_size_decides_losslessly(case: Case) -> None:
     assert_same(*cut(case.model(planted=True), case.at, lossless=True), [case.at, *case.sizes])
 
 
+FREE = [
+    ("Squeeze of all ones, batch 2", {"ratio"}),
+    ("Squeeze of all ones, batch 1", {"ratio"}),
+    ("Flatten by (0, -1) into 512", {"ratio", "lossless"}),
+    ("Flatten by (0, -1) into 512, channels last", {"ratio", "lossless"}),
+    ("Flatten of the first eight rows and columns", {"ratio"}),
+]
+
+
+@pytest.mark.parametrize(("name", "budget"), [(name, budget) for name, budgets in FREE for budget in sorted(budgets)])
+def test_what_holds_at_every_size_goes(name: str, budget: str) -> None:
+    """Lengths that a layer's weights say, and targets that copy the batch, are no guess."""
+    options = {"lossless": True} if budget == "lossless" else HALF
+    model = CASES[name].model(planted=budget == "lossless")
+    assert prune(model, input_shapes=shapes(model, CASES[name].at), measure=False, **options).report.changed
+
+
 GROWING = ("Gather of all channels by Range", "Sum over axis C / 8", "Concat of channels and as many zeros")
 
 

@@ -11,7 +11,8 @@ import onnx
 from onnxprune.channels.arithmetic import Arithmetic, Origins, Place, centred
 from onnxprune.channels.dependencies import Layer
 from onnxprune.channels.nodes import CUTTABLE, Node, Source, Use, captured
-from onnxprune.channels.unite import look_elsewhere, paired_otherwise
+from onnxprune.channels.pairings import paired_otherwise
+from onnxprune.channels.unite import look_elsewhere
 from onnxprune.channels.zero_points import Zeros
 from onnxprune.model.static import Statics, attributes_of, find, subgraphs
 from onnxprune.operators.boxes import Detour, Value

@@ -41,7 +41,10 @@ def beyond(limits: set[int], size: int) -> int:
 
 
 def shortened(
-    graph: onnx.GraphProto, constants: Mapping[str, Any], shapes: Mapping[str, Shape], is_open: Callable[[str, int], bool]
+    graph: onnx.GraphProto,
+    constants: Mapping[str, Any],
+    shapes: Mapping[str, Shape],
+    is_open: Callable[[str, int], bool],
 ) -> list[Fraction]:
     """Shares of the sizes of the inputs at which slices come out shorter than their bounds: the largest, the smallest.
 
@@ -55,7 +58,11 @@ def shortened(
         shape = shapes.get(node.input[0]) if node.op_type == "Slice" and node.input else None
         for axis, start, end in _slices(node, constants) if shape is not None else ():
             bound = max(v for v in (start, end) if v < HIGHEST)
-            if -len(shape) <= axis < len(shape) and 1 < bound <= shape[axis] and is_open(node.input[0], axis % len(shape)):
+            if (
+                -len(shape) <= axis < len(shape)
+                and 1 < bound <= shape[axis]
+                and is_open(node.input[0], axis % len(shape))
+            ):
                 found.add(Fraction(bound - 1, shape[axis]))
     return sorted({max(found), min(found)}, reverse=True) if found else []
 
