@@ -45,7 +45,7 @@ class Statics:
         return here is None or not found or any(len(s) != len(here) or s[axis] != here[axis] for s in found)
 
     def pins(self) -> frozenset[tuple[str, int]]:
-        """Axes that layers of the outermost graph sum over with weights of the file: their lengths hold at all sizes."""
+        """Axes that layers of the outermost graph sum over with weights of the file: lengths that hold at all sizes."""
         return frozenset(pin for node in self.skeleton.graph.node for pin in self._pins(node))
 
     def _pins(self, node: onnx.NodeProto) -> Iterator[tuple[str, int]]:
