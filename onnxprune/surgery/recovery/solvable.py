@@ -24,6 +24,7 @@ OTHERS = frozenset(
         "QGemm",
         "Einsum",
         "FusedConv",
+        "FusedGemm",
     }
 )
 
