@@ -101,7 +101,9 @@ def of_torchvision(name: str) -> Architecture:
         whole = builder(**options, weights_backbone=None)
         return pixels(Outputs(whole, lambda m, x: m(x)["out"]), 96)
     fixed = name in ("vit_b_16", "maxvit_t")
-    return pixels(builder(**options), {"inception_v3": 128, "alexnet": 96}.get(name, 224 if fixed else 64), sides=not fixed)
+    return pixels(
+        builder(**options), {"inception_v3": 128, "alexnet": 96}.get(name, 224 if fixed else 64), sides=not fixed
+    )
 
 
 def _levels(m: nn.Module, x: Tensor) -> list[Tensor]:
@@ -119,7 +121,9 @@ def _detector(kind: str) -> Architecture:
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
     if kind == "ssdlite320_mobilenet_v3_large":
-        module: nn.Module = detection.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=CLASSES)
+        module: nn.Module = detection.ssdlite320_mobilenet_v3_large(
+            weights=None, weights_backbone=None, num_classes=CLASSES
+        )
     else:
         build = {"retinanet": detection.RetinaNet, "fcos": detection.FCOS, "faster_rcnn": detection.FasterRCNN}[kind]
         module = build(resnet_fpn_backbone(backbone_name="resnet18", weights=None), num_classes=CLASSES)
@@ -127,7 +131,8 @@ def _detector(kind: str) -> Architecture:
 
 
 DETECTORS = {
-    name: lambda name=name: _detector(name) for name in ("ssdlite320_mobilenet_v3_large", "retinanet", "fcos", "faster_rcnn")
+    name: lambda name=name: _detector(name)
+    for name in ("ssdlite320_mobilenet_v3_large", "retinanet", "fcos", "faster_rcnn")
 }
 
 
@@ -135,9 +140,12 @@ def of_ultralytics(name: str) -> Architecture:
     from ultralytics.nn import tasks
 
     kind = tasks.RTDETRDetectionModel if "rtdetr" in name else tasks.DetectionModel
-    kind = {"seg": tasks.SegmentationModel, "pose": tasks.PoseModel, "cls": tasks.ClassificationModel, "obb": tasks.OBBModel}.get(
-        name.rpartition("-")[2], kind
-    )
+    kind = {
+        "seg": tasks.SegmentationModel,
+        "pose": tasks.PoseModel,
+        "cls": tasks.ClassificationModel,
+        "obb": tasks.OBBModel,
+    }.get(name.rpartition("-")[2], kind)
     module = kind(f"{name}.yaml", nc=CLASSES, verbose=False).eval()
     module = module.fuse(verbose=False) if name.startswith("yolov5") else module
     for part in module.modules():
@@ -178,9 +186,17 @@ def of_transformers(name: str) -> Architecture:
         return tokens(logits(t.MixtralForCausalLM(t.MixtralConfig(**text, **more))))
     if name == "t5":
         shape = {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4, "vocab_size": 300}
-        return tokens(Outputs(t.T5ForConditionalGeneration(t.T5Config(**shape, use_cache=False)), twice), names="ids answer")
+        return tokens(
+            Outputs(t.T5ForConditionalGeneration(t.T5Config(**shape, use_cache=False)), twice), names="ids answer"
+        )
     if name == "whisper":
-        shape = {"d_model": 64, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "vocab_size": 300}
+        shape = {
+            "d_model": 64,
+            "encoder_layers": 2,
+            "decoder_layers": 2,
+            "encoder_attention_heads": 4,
+            "vocab_size": 300,
+        }
         shape |= {"decoder_attention_heads": 4, "encoder_ffn_dim": 128, "decoder_ffn_dim": 128, "num_mel_bins": 20}
         ends = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
         config = t.WhisperConfig(**shape, **ends, max_source_positions=40, max_target_positions=24, use_cache=False)
@@ -202,8 +218,20 @@ def of_transformers(name: str) -> Architecture:
         shape = {"hidden_sizes": [48, 64, 80], "neck_hidden_sizes": [16, 16, 32, 48, 64, 80, 160]}
         return pixels(logits(t.MobileViTForImageClassification(t.MobileViTConfig(**shape, **labels))), sides=False)
     if name == "detr":
-        back = t.ResNetConfig(embedding_size=16, hidden_sizes=[16, 32, 48, 64], depths=[1, 1, 1, 1], layer_type="basic", out_features=["stage4"])
-        shape = {"d_model": 64, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 4, "num_queries": 10}
+        back = t.ResNetConfig(
+            embedding_size=16,
+            hidden_sizes=[16, 32, 48, 64],
+            depths=[1, 1, 1, 1],
+            layer_type="basic",
+            out_features=["stage4"],
+        )
+        shape = {
+            "d_model": 64,
+            "encoder_layers": 1,
+            "decoder_layers": 1,
+            "encoder_attention_heads": 4,
+            "num_queries": 10,
+        }
         shape |= {"decoder_attention_heads": 4, "encoder_ffn_dim": 128, "decoder_ffn_dim": 128}
         plain = {"use_timm_backbone": False, "use_pretrained_backbone": False, "backbone": None}
         config = t.DetrConfig(**shape, **plain, backbone_config=back, **labels)
@@ -223,21 +251,42 @@ def of_diffusers(name: str) -> Architecture:
     if name == "tiny_vae":
         return pixels(Outputs(d.AutoencoderTiny(), lambda m, x: m(x).sample), 32)
     if name == "unet":
-        module = d.UNet2DModel(block_out_channels=(32, 64), norm_num_groups=8, layers_per_block=1, in_channels=4, out_channels=4,
-            down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"))
+        module = d.UNet2DModel(
+            block_out_channels=(32, 64),
+            norm_num_groups=8,
+            layers_per_block=1,
+            in_channels=4,
+            out_channels=4,
+            down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        )
         noise = Outputs(module, lambda m, x, t: m(x, t).sample)
         inputs = {"latent": latent, "time": torch.tensor([5.0])}
         return Architecture(noise, inputs, {"latent": open_sides, "time": {0: "batch"}})
     if name == "unet_text":
-        module = d.UNet2DConditionModel(block_out_channels=(32, 64), norm_num_groups=8, layers_per_block=1, cross_attention_dim=24,
-            attention_head_dim=8, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"))
+        module = d.UNet2DConditionModel(
+            block_out_channels=(32, 64),
+            norm_num_groups=8,
+            layers_per_block=1,
+            cross_attention_dim=24,
+            attention_head_dim=8,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        )
         noise = Outputs(module, lambda m, x, t, text: m(x, t, text).sample)
         inputs = {"latent": latent, "time": torch.tensor([5.0]), "text": torch.randn(1, 7, 24)}
         axes = {"latent": open_sides, "time": {0: "batch"}, "text": {0: "batch", 1: "length"}}
         return Architecture(noise, inputs, axes)
     if name == "dit":
-        module = d.DiTTransformer2DModel(num_attention_heads=4, attention_head_dim=16, num_layers=2, sample_size=16, in_channels=4,
-            norm_num_groups=8, num_embeds_ada_norm=40)
+        module = d.DiTTransformer2DModel(
+            num_attention_heads=4,
+            attention_head_dim=16,
+            num_layers=2,
+            sample_size=16,
+            in_channels=4,
+            norm_num_groups=8,
+            num_embeds_ada_norm=40,
+        )
         noise = Outputs(module, lambda m, x, t, c: m(x, t, c).sample)
         inputs = {"latent": latent, "time": torch.tensor([5]), "label": torch.tensor([3])}
         return Architecture(noise, inputs, {name: {0: "batch"} for name in inputs})

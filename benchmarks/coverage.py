@@ -50,7 +50,14 @@ def export(name: str, folder: Path, form: str) -> dict[str, Any]:
         try:
             write(Architecture(found.module, found.inputs, axes), folder / f"{form}.onnx", form)
             return {"open": sorted({dim for given in axes.values() for dim in given.values()})}
-        except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError, TypeError, KeyError, IndexError) as error:
+        except (
+            torch.onnx.errors.OnnxExporterError,
+            RuntimeError,
+            ValueError,
+            TypeError,
+            KeyError,
+            IndexError,
+        ) as error:
             last = error
     raise last
 
@@ -63,7 +70,11 @@ def write(network: Any, path: Path, form: str) -> None:
         options = {"dynamic_axes": network.open, "opset_version": 17, "input_names": list(network.inputs)}
         torch.onnx.export(module, inputs, path, dynamo=False, **options)
         return
-    dims = {d: torch.export.Dim(d.replace(" ", "_"), min=1, max=4096) for given in network.open.values() for d in given.values()}
+    dims = {
+        d: torch.export.Dim(d.replace(" ", "_"), min=1, max=4096)
+        for given in network.open.values()
+        for d in given.values()
+    }
     shapes = tuple({axis: dims[d] for axis, d in network.open.get(k, {}).items()} for k in network.inputs)
     if len(inputs) == 1 or type(module).__name__ == "Outputs":  # whose parameter is `*x`
         shapes = (shapes,) if type(module).__name__ == "Outputs" else shapes
@@ -157,7 +168,13 @@ def step(kind: str, name: str, folder: Path, form: str, *more: str) -> dict[str,
                 os._exit(0)
         status = os.waitpid(child, 0)[1]
         if not kept.exists():
-            told = log.read_text()[-1500:] if not status else f"longer than {LIMIT} s" if os.WTERMSIG(status) == signal.SIGXCPU else f"signal {os.WTERMSIG(status)}"
+            told = (
+                log.read_text()[-1500:]
+                if not status
+                else f"longer than {LIMIT} s"
+                if os.WTERMSIG(status) == signal.SIGXCPU
+                else f"signal {os.WTERMSIG(status)}"
+            )
             kept.write_text(json.dumps({"error": told}, ensure_ascii=False, indent=1))
     return dict(json.loads(kept.read_text()))
 
@@ -167,6 +184,7 @@ def step(kind: str, name: str, folder: Path, form: str, *more: str) -> dict[str,
 
 def row(name: str, form: str, folder: Path, peers: bool) -> list[str]:
     """One row of the table; what was not to be had is a dash."""
+
     def left(found: dict[str, Any]) -> str:
         return f"{found['macs']:.3f}" if "macs" in found else "–"
 
@@ -180,7 +198,11 @@ def row(name: str, form: str, folder: Path, peers: bool) -> list[str]:
     judged = step("judge", name, folder, form)
     others = [step("peer", name, folder, tool) for tool in ("torch-pruning", f"onnxsim-{form}")] if peers else [{}, {}]
     proven = "yes" if cut.get("verified") else "no"
-    off = [f"{judged['off']:.0e}", judged["sizes"][-1]] if "off" in judged else ["–", judged["error"].splitlines()[-1][:60]]
+    off = (
+        [f"{judged['off']:.0e}", judged["sizes"][-1]]
+        if "off" in judged
+        else ["–", judged["error"].splitlines()[-1][:60]]
+    )
     told = [left(cut), left(thawed), *map(left, others)]
     return [name, form, str(judged.get("nodes", "–")), *told, proven, *off, str(cut.get("seconds", "–"))]
 
@@ -194,9 +216,19 @@ def main() -> None:
     asked = parser.parse_args()
     from architectures import NAMES
 
-    names = [f"{library}:{n}" for library in NAMES for n in NAMES[library].split() if not asked.names or library in asked.names]
+    names = [
+        f"{library}:{n}"
+        for library in NAMES
+        for n in NAMES[library].split()
+        if not asked.names or library in asked.names
+    ]
     names += [n for n in asked.names if ":" in n]
-    for module in {n.partition(":")[0] for n in names} | {"onnxprune.cli.entry", "onnxruntime", "torch.onnx", *(() if asked.no_peers else ("torch_pruning", "onnxsim"))}:
+    for module in {n.partition(":")[0] for n in names} | {
+        "onnxprune.cli.entry",
+        "onnxruntime",
+        "torch.onnx",
+        *(() if asked.no_peers else ("torch_pruning", "onnxsim")),
+    }:
         importlib.import_module(module)
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
     for name in names:

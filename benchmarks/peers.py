@@ -8,7 +8,14 @@ import torch
 from architectures import CLASSES, Architecture
 from torch import nn
 
-HEADS = ("Detect", "v10Detect", "Segment", "RTDETRDecoder", "Pose", "OBB")  # which Torch-Pruning's own examples leave out
+HEADS = (
+    "Detect",
+    "v10Detect",
+    "Segment",
+    "RTDETRDecoder",
+    "Pose",
+    "OBB",
+)  # which Torch-Pruning's own examples leave out
 
 
 def onnxsim(source: Path, out: Path, shapes: dict[str, list[int]]) -> None:

@@ -14,6 +14,7 @@ from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import ModelError
 from onnxprune.model import Model, load
 from onnxprune.model.functions import inlined
+from onnxprune.model.sequences import without_sequences
 from onnxprune.pipeline.fold import folded
 from onnxprune.pipeline.limits import require_analysed
 from onnxprune.pipeline.progress import Progress, begin
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 DATA_FEEDS = 2  # batches of the user's data that the proof runs on
 FLAT = "local functions were written out: each call is cut on its own"
+PLAIN = "sequences of tensors were written out: Split and Concat in place of what makes and takes them"
 FOLDED = "weights that the graph computes from weights alone were computed beforehand"
 MOST_UNKNOWN = 8  # operators behind each other whose output shapes are told by the weights of the next layer
 
@@ -120,7 +122,8 @@ def start(source: Any, request: Request, progress: Progress, alignment: Alignmen
     begin(progress, "load")
     model = load(source)
     own, flat = model.proto, inlined(model.proto)
-    model = replace(model, proto=folded(flat) or flat)
+    plain = without_sequences(flat)
+    model = replace(model, proto=folded(plain) or plain)
     loaded = time.perf_counter()
     specs = model_inputs(model.proto)
     hints = parse_input_shapes(request.input_shapes, specs)
@@ -149,7 +152,7 @@ def start(source: Any, request: Request, progress: Progress, alignment: Alignmen
     run.assumed = tuple(s.name for s in specs if s.name not in hints and not s.closed)
     if model.proto is not own:
         run.own = own
-        run.notes += [FLAT] * (flat is not own) + [FOLDED] * (model.proto is not flat)
+        run.notes += [FLAT] * (flat is not own) + [PLAIN] * (plain is not flat) + [FOLDED] * (model.proto is not plain)
         if request.verify:
             prove(own, model.proto, run.stimuli()).require()
     _align(run, alignment_of(model.proto, deps) if alignment is None else alignment)
