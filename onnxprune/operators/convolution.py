@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.operators.broadcast import combined
-from onnxprune.operators.facts import Facts, aligned, expanded, facts, reduced
+from onnxprune.operators.facts import Facts, aligned, expanded, facts, known, reduced
 from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, Kind, LabelError, Labels, fixed, is_fixed, line, repeated
 from onnxprune.operators.op import Op
@@ -16,6 +16,7 @@ from onnxprune.operators.registry import (
     UNKNOWN,
     Alike,
     Attributes,
+    Shape,
     Taken,
     Trait,
     define,
@@ -114,6 +115,8 @@ def transposed_filters_of(w: np.ndarray, attributes: Attributes) -> np.ndarray:
 
 def bound_conv(site: Site) -> Facts | None:
     x, shape, w = site.inputs[0], site.shapes[0], site.array(1)
+    if w is None and shape is not None and not has(site.node, Trait.SPREADS):
+        return bound_made_filters(site, shape)
     if x is None or shape is None or w is None or w.ndim != len(shape):
         return None
     whole = expanded(reduced(x, [0, *range(2, len(shape))]), shape, [1])
@@ -134,10 +137,27 @@ def bound_conv(site: Site) -> Facts | None:
     return out.map(lambda a: a.reshape(line(len(shape), 1)))
 
 
+def bound_made_filters(site: Site, shape: Shape) -> Facts | None:
+    """Filters that the data makes: those of zeros give the bias."""
+    w, bias = site.fact(1), site.fact(2) if site.has(2) else (known(np.zeros(1)), (1,))
+    if w is None or bias is None:
+        return None
+    rows = reduced(w[0], range(1, len(shape)))
+    silent = ((rows.low == 0) & (rows.high == 0)).ravel()
+    silent, summand = np.broadcast_arrays(silent & bias[0].constant, np.where(bias[0].constant, bias[0].low, 0))
+    at = line(len(shape), 1)
+    return zero_where(site, silent.reshape(at), summand.reshape(at))
+
+
+def _filtered(taken: Taken, k: int, rank: int) -> list[int]:
+    """A filter sums over channels and space; samples, filters and biases stay apart."""
+    return [] if k > 1 else list(range(1, rank))
+
+
 define(
     "Conv", couple=conv, channel=1, zero=made(2), repair=repair_conv, bound=bound_conv, apart=depthwise,
-    filters=filters_of, linear=linear_conv, bias=2, work=lambda y, x, w: math.prod(y) * math.prod(w[1:]),
-    traits=Trait.LINEAR | Trait.LAYER | Trait.CONVOLVES,
+    contracts=_filtered, factors=(0, 1), filters=filters_of, linear=linear_conv, bias=2,
+    work=lambda y, x, w: math.prod(y) * math.prod(w[1:]), traits=Trait.LINEAR | Trait.LAYER | Trait.CONVOLVES,
 )  # fmt: skip
 
 

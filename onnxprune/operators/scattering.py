@@ -46,7 +46,34 @@ def repair_scatter_nd(edit: Any, **_: Any) -> None:
     edit.follow_grid(0, 1, lambda axis: edit.live_in(2, axis))
 
 
-define("ScatterND", couple=scatter_nd, zero=_zero_among_zeros, repair=repair_scatter_nd, value=by_reference)
+def bound_scatter_nd(site: Site) -> Facts | None:
+    """Zeros among zeros stay zeros, apart along the axes that pass and those of which a grid names positions."""
+    given, shape, indices = [site.fact(0), site.fact(2)], site.shapes[0], site.shapes[1]
+    if shape is None or not indices or given[0] is None or given[1] is None:
+        return None
+    k, passing = indices[-1], range(indices[-1], len(shape))
+    lines = site.arithmetic.grid(site.node.input[0], site.node.input[1]) or []
+    named = {axis: line.positions for axis, line in enumerate(lines) if line.positions is not None}
+    named = {axis: at for axis, at in named.items() if not site.open_in(axis)}
+    places = [*named, *(axis - k + len(indices) - 1 for axis in passing)]
+    x, updates = (
+        reduced(found[0], [d for d in range(len(found[1])) if d not in kept])
+        for found, kept in zip(given, ([*named, *passing], places), strict=True)
+        if found is not None
+    )
+    sizes = [shape[axis] if axis in named else n for axis, n in enumerate(x.shape)]
+    still = np.broadcast_to((x.low == 0) & (x.high == 0), sizes).copy()
+    new = (updates.low == 0) & (updates.high == 0)
+    new = new.reshape(*([new.shape[d] if d in named else 1 for d in range(k)]), *new.shape[len(indices) - 1 :])
+    grid = np.ix_(*(named.get(axis, np.arange(n)) for axis, n in enumerate(sizes)))
+    still[grid] &= new
+    return zero_where(site, still)
+
+
+define(
+    "ScatterND", couple=scatter_nd, zero=_zero_among_zeros, repair=repair_scatter_nd, bound=bound_scatter_nd,
+    apart=True, value=by_reference,
+)  # fmt: skip
 
 
 def gather_nd(op: Op, x: Axes, indices: Axes, *, batch_dims: int = 0) -> Axes:
