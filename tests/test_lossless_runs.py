@@ -143,7 +143,7 @@ def test_the_same_bytes_every_time(dead: Path) -> None:
 
 # --- patterns, random networks, networks from the wild -----------------------
 
-# Bodies are not looked into; nor are fused norms, counts of heads that open sizes are divided by, and heads in the batch.
+# Bodies are not looked into; nor are fused norms, heads that open sizes are divided by, and heads in the batch.
 LOOKED_AROUND = {
     "heads folded into the batch",
     "If: branches of the same width",

@@ -13,12 +13,14 @@ KNOWN = {  # of x, (2, 8, N), in opset 13
     "equal parts": "k = {3} s = SplitToSequence <axis = 1> (x, k) p = {2} y = SequenceAt (s, p)",
     "parts of given sizes": "k = {1, 5, 2} s = SplitToSequence <axis = -2> (x, k) p = {-1} y = SequenceAt (s, p)",
     "single positions": "s = SplitToSequence <axis = 1> (x) p = {0} y = SequenceAt (s, p)",
-    "single positions without their axis": "s = SplitToSequence <axis = 1, keepdims = 0> (x) p = {3} y = SequenceAt (s, p)",
+    "single positions without their axis": "s = SplitToSequence <axis = 1, keepdims = 0> (x) p = {3}"
+    " y = SequenceAt (s, p)",
     "gathered again": "k = {4} s = SplitToSequence <axis = 1> (x, k) y = ConcatFromSequence <axis = 1> (s)",
     "stacked": "a = Relu (x) s = SequenceConstruct (x, a) y = ConcatFromSequence <axis = -1, new_axis = 1> (s)",
     "their number": "s = SplitToSequence <axis = 1> (x) n = SequenceLength (s) f = Cast <to = 1> (n) y = Mul (x, f)",
-    "put in and taken out": "a = Relu (x) b = Neg (x) e = SequenceEmpty () s = SequenceInsert (e, x) t = SequenceInsert (s, a)"
-    " p = {-1} u = SequenceInsert (t, b, p) o = {0} v = SequenceErase (u, o) w = SequenceErase (v) y = SequenceAt (w, o)",
+    "put in and taken out": "a = Relu (x) b = Neg (x) e = SequenceEmpty () s = SequenceInsert (e, x)"
+    " t = SequenceInsert (s, a) p = {-1} u = SequenceInsert (t, b, p) o = {0} v = SequenceErase (u, o)"
+    " w = SequenceErase (v) y = SequenceAt (w, o)",
 }  # fmt: skip
 LEFT = {
     "a place that the data says": "s = SplitToSequence <axis = 1> (x) m = ReduceMax <keepdims = 0> (x)"
