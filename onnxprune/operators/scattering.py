@@ -13,7 +13,7 @@ from onnxprune.operators.labels import Axes, fixed
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.native import native
 from onnxprune.operators.op import Op
-from onnxprune.operators.registry import Trait, by_reference, define
+from onnxprune.operators.registry import LARGEST_VALUE, Trait, by_reference, define
 from onnxprune.operators.roles import Silence
 from onnxprune.operators.site import Site
 
@@ -163,7 +163,10 @@ def forward_one_hot(node: Node, places: Tensor, depth: Tensor, values: Tensor) -
     return torch.where(hot, values[1], values[0])
 
 
-define("OneHot", couple=by_data, traits=Trait.NUMBERS, forward=Forward(forward_one_hot, into=(), host=(1,)))
+define(
+    "OneHot", couple=by_data, value=by_reference, small=lambda x: x[0].size * int(np.ravel(x[1])[0]) <= LARGEST_VALUE,
+    traits=Trait.NUMBERS | Trait.PLACES, forward=Forward(forward_one_hot, into=(), host=(1,)),
+)  # fmt: skip
 define("NonMaxSuppression", couple=by_data, traits=Trait.DECIDES | Trait.NUMBERS, forward=Forward(native, into=()))
 define(
     "NonZero", couple=by_data, value=by_reference, traits=Trait.DECIDES,
