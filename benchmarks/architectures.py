@@ -93,7 +93,7 @@ def of_torchvision(name: str) -> Architecture:
     from torchvision import models
 
     if name in DETECTORS:
-        return DETECTORS[name]()
+        return _detector(name)
     builder, options = models.get_model_builder(name), dict[str, Any](weights=None, num_classes=CLASSES)
     if name in ("googlenet", "inception_v3"):
         options |= {"aux_logits": False, "transform_input": False, "init_weights": False}
@@ -130,22 +130,20 @@ def _detector(kind: str) -> Architecture:
     return pixels(Outputs(module, _levels), 96)
 
 
-DETECTORS = {
-    name: lambda name=name: _detector(name)
-    for name in ("ssdlite320_mobilenet_v3_large", "retinanet", "fcos", "faster_rcnn")
-}
+DETECTORS = ("ssdlite320_mobilenet_v3_large", "retinanet", "fcos", "faster_rcnn")
 
 
 def of_ultralytics(name: str) -> Architecture:
     from ultralytics.nn import tasks
 
-    kind = tasks.RTDETRDetectionModel if "rtdetr" in name else tasks.DetectionModel
-    kind = {
+    kinds = {
         "seg": tasks.SegmentationModel,
         "pose": tasks.PoseModel,
         "cls": tasks.ClassificationModel,
         "obb": tasks.OBBModel,
-    }.get(name.rpartition("-")[2], kind)
+    }
+    kind = kinds.get(name.rpartition("-")[2], tasks.DetectionModel)
+    kind = tasks.RTDETRDetectionModel if "rtdetr" in name else kind
     module = kind(f"{name}.yaml", nc=CLASSES, verbose=False).eval()
     module = module.fuse(verbose=False) if name.startswith("yolov5") else module
     for part in module.modules():
@@ -154,151 +152,18 @@ def of_ultralytics(name: str) -> Architecture:
     return pixels(Outputs(module, lambda m, x: m(x)), 160 if "rtdetr" in name else 96, sides="rtdetr" not in name)
 
 
-def of_transformers(name: str) -> Architecture:
-    import transformers as t
+def of_hugging_face(name: str) -> Architecture:
+    from hugging_face import NETWORKS
 
-    size = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
-    text = {**size, "vocab_size": 300, "use_cache": False}
-
-    def logits(module: nn.Module) -> nn.Module:
-        return Outputs(module, lambda m, x: m(x).logits)
-
-    def seen(m: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
-        given = m(x)
-        return given.logits, given.pred_boxes
-
-    def twice(m: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        return m(input_ids=x, decoder_input_ids=y).logits
-
-    def heard(m: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        return m(input_features=x, decoder_input_ids=y).logits
-
-    labels = {"num_labels": CLASSES}
-    if name == "bert":
-        return tokens(logits(t.BertForSequenceClassification(t.BertConfig(**text, **labels))))
-    if name == "gpt2":
-        shape = {"n_embd": 64, "n_layer": 2, "n_head": 4, "vocab_size": 300, "use_cache": False}
-        return tokens(logits(t.GPT2LMHeadModel(t.GPT2Config(**shape))))
-    if name == "llama":
-        return tokens(logits(t.LlamaForCausalLM(t.LlamaConfig(**text, num_key_value_heads=2))))
-    if name == "mixtral":
-        more = {"num_key_value_heads": 2, "num_local_experts": 4}
-        return tokens(logits(t.MixtralForCausalLM(t.MixtralConfig(**text, **more))))
-    if name == "t5":
-        shape = {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4, "vocab_size": 300}
-        return tokens(
-            Outputs(t.T5ForConditionalGeneration(t.T5Config(**shape, use_cache=False)), twice), names="ids answer"
-        )
-    if name == "whisper":
-        shape = {
-            "d_model": 64,
-            "encoder_layers": 2,
-            "decoder_layers": 2,
-            "encoder_attention_heads": 4,
-            "vocab_size": 300,
-        }
-        shape |= {"decoder_attention_heads": 4, "encoder_ffn_dim": 128, "decoder_ffn_dim": 128, "num_mel_bins": 20}
-        ends = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
-        config = t.WhisperConfig(**shape, **ends, max_source_positions=40, max_target_positions=24, use_cache=False)
-        inputs = {"sound": torch.randn(1, 20, 80), "ids": torch.randint(0, 3, (1, 6))}
-        module = Outputs(t.WhisperForConditionalGeneration(config), heard)
-        return Architecture(module, inputs, {"sound": {0: "batch"}, "ids": {0: "batch", 1: "length"}})
-    if name == "vit":
-        return pixels(logits(t.ViTForImageClassification(t.ViTConfig(**size, **labels, image_size=64))), sides=False)
-    if name == "swin":
-        shape = {"embed_dim": 32, "depths": [1, 2], "num_heads": [2, 4], "window_size": 4, "image_size": 64}
-        return pixels(logits(t.SwinForImageClassification(t.SwinConfig(**shape, **labels))), sides=False)
-    if name == "convnextv2":
-        shape = {"hidden_sizes": [16, 32, 64, 128], "depths": [1, 1, 2, 1]}
-        return pixels(logits(t.ConvNextV2ForImageClassification(t.ConvNextV2Config(**shape, **labels))))
-    if name == "segformer":
-        shape = {"hidden_sizes": [16, 32, 64, 128], "depths": [1, 1, 1, 1], "decoder_hidden_size": 64}
-        return pixels(logits(t.SegformerForSemanticSegmentation(t.SegformerConfig(**shape, **labels))))
-    if name == "mobilevit":
-        shape = {"hidden_sizes": [48, 64, 80], "neck_hidden_sizes": [16, 16, 32, 48, 64, 80, 160]}
-        return pixels(logits(t.MobileViTForImageClassification(t.MobileViTConfig(**shape, **labels))), sides=False)
-    if name == "detr":
-        back = t.ResNetConfig(
-            embedding_size=16,
-            hidden_sizes=[16, 32, 48, 64],
-            depths=[1, 1, 1, 1],
-            layer_type="basic",
-            out_features=["stage4"],
-        )
-        shape = {
-            "d_model": 64,
-            "encoder_layers": 1,
-            "decoder_layers": 1,
-            "encoder_attention_heads": 4,
-            "num_queries": 10,
-        }
-        shape |= {"decoder_attention_heads": 4, "encoder_ffn_dim": 128, "decoder_ffn_dim": 128}
-        plain = {"use_timm_backbone": False, "use_pretrained_backbone": False, "backbone": None}
-        config = t.DetrConfig(**shape, **plain, backbone_config=back, **labels)
-        return pixels(Outputs(t.DetrForObjectDetection(config), seen), 96, sides=False)
-    raise ValueError(name)
-
-
-def of_diffusers(name: str) -> Architecture:
-    import diffusers as d
-
-    latent = torch.randn(1, 4, 16, 16)
-    open_sides = {0: "batch", 2: "height", 3: "width"}
-    if name == "vae":
-        blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
-        module = d.AutoencoderKL(**blocks, block_out_channels=(32, 64), norm_num_groups=8)
-        return pixels(Outputs(module, lambda m, x: m.decode(m.encode(x).latent_dist.mode()).sample), 32)
-    if name == "tiny_vae":
-        return pixels(Outputs(d.AutoencoderTiny(), lambda m, x: m(x).sample), 32)
-    if name == "unet":
-        module = d.UNet2DModel(
-            block_out_channels=(32, 64),
-            norm_num_groups=8,
-            layers_per_block=1,
-            in_channels=4,
-            out_channels=4,
-            down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-            up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        )
-        noise = Outputs(module, lambda m, x, t: m(x, t).sample)
-        inputs = {"latent": latent, "time": torch.tensor([5.0])}
-        return Architecture(noise, inputs, {"latent": open_sides, "time": {0: "batch"}})
-    if name == "unet_text":
-        module = d.UNet2DConditionModel(
-            block_out_channels=(32, 64),
-            norm_num_groups=8,
-            layers_per_block=1,
-            cross_attention_dim=24,
-            attention_head_dim=8,
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        )
-        noise = Outputs(module, lambda m, x, t, text: m(x, t, text).sample)
-        inputs = {"latent": latent, "time": torch.tensor([5.0]), "text": torch.randn(1, 7, 24)}
-        axes = {"latent": open_sides, "time": {0: "batch"}, "text": {0: "batch", 1: "length"}}
-        return Architecture(noise, inputs, axes)
-    if name == "dit":
-        module = d.DiTTransformer2DModel(
-            num_attention_heads=4,
-            attention_head_dim=16,
-            num_layers=2,
-            sample_size=16,
-            in_channels=4,
-            norm_num_groups=8,
-            num_embeds_ada_norm=40,
-        )
-        noise = Outputs(module, lambda m, x, t, c: m(x, t, c).sample)
-        inputs = {"latent": latent, "time": torch.tensor([5]), "label": torch.tensor([3])}
-        return Architecture(noise, inputs, {name: {0: "batch"} for name in inputs})
-    raise ValueError(name)
+    return NETWORKS[name]()
 
 
 LIBRARIES: dict[str, Callable[[str], Architecture]] = {
     "timm": of_timm,
     "torchvision": of_torchvision,
     "ultralytics": of_ultralytics,
-    "transformers": of_transformers,
-    "diffusers": of_diffusers,
+    "transformers": lambda name: of_hugging_face(f"transformers:{name}"),
+    "diffusers": lambda name: of_hugging_face(f"diffusers:{name}"),
 }
 
 
@@ -312,16 +177,17 @@ def architecture(name: str) -> Architecture:
 
 NAMES = {
     "torchvision": (
-        "alexnet densenet121 efficientnet_b0 googlenet inception_v3 mnasnet1_0 mobilenet_v2 mobilenet_v3_small regnet_y_400mf "
-        "resnet18 resnet50 resnext50_32x4d shufflenet_v2_x1_0 squeezenet1_0 vgg11_bn convnext_tiny swin_t "
-        "deeplabv3_mobilenet_v3_large lraspp_mobilenet_v3_large ssdlite320_mobilenet_v3_large retinanet fcos faster_rcnn"
+        "alexnet densenet121 efficientnet_b0 googlenet inception_v3 mnasnet1_0 mobilenet_v2 mobilenet_v3_small "
+        "regnet_y_400mf resnet18 resnet50 resnext50_32x4d shufflenet_v2_x1_0 squeezenet1_0 vgg11_bn convnext_tiny "
+        "swin_t deeplabv3_mobilenet_v3_large lraspp_mobilenet_v3_large ssdlite320_mobilenet_v3_large retinanet fcos "
+        "faster_rcnn"
     ),
     "timm": (
-        "convnextv2_atto efficientvit_b0 efficientvit_m0@128 tf_efficientnetv2_b0 mixnet_s ghostnet_050 resnest14d skresnet18 "
-        "ecaresnet26t nf_regnet_b0 mobilevit_xxs mobilevitv2_050 edgenext_xx_small levit_128s@128 coat_lite_tiny pvt_v2_b0 "
-        "mvitv2_tiny gcvit_xxtiny poolformer_s12 mobilenetv4_conv_small fastvit_t8 repvit_m0_9 hrnet_w18_small dla46_c "
-        "mixer_s32_224 starnet_s1 tiny_vit_5m_224@224 inception_next_atto xcit_nano_12_p16_224 vit_tiny_patch16_224 "
-        "swin_tiny_patch4_window7_224"
+        "convnextv2_atto efficientvit_b0 efficientvit_m0@128 tf_efficientnetv2_b0 mixnet_s ghostnet_050 resnest14d "
+        "skresnet18 ecaresnet26t nf_regnet_b0 mobilevit_xxs mobilevitv2_050 edgenext_xx_small levit_128s@128 "
+        "coat_lite_tiny pvt_v2_b0 mvitv2_tiny gcvit_xxtiny poolformer_s12 mobilenetv4_conv_small fastvit_t8 "
+        "repvit_m0_9 hrnet_w18_small dla46_c mixer_s32_224 starnet_s1 tiny_vit_5m_224@224 inception_next_atto "
+        "xcit_nano_12_p16_224 vit_tiny_patch16_224 swin_tiny_patch4_window7_224"
     ),
     "ultralytics": "yolov5n yolov8n yolov8n-seg yolov9t yolov10n yolo11n yolo12n rtdetr-l",
     "transformers": "bert gpt2 llama t5 whisper vit swin convnextv2 segformer mobilevit detr",

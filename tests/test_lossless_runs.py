@@ -143,9 +143,8 @@ def test_the_same_bytes_every_time(dead: Path) -> None:
 
 # --- patterns, random networks, networks from the wild -----------------------
 
-# Bodies are not looked into; nor are fused norms, heads that open sizes are divided by, and heads in the batch.
+# Bodies are not looked into; nor are fused norms, and heads that open sizes are divided by.
 LOOKED_AROUND = {
-    "heads folded into the batch",
     "If: branches of the same width",
     "Loop: a residual block in every round",
     "Scan: a recurrent cell",

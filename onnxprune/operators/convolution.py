@@ -21,6 +21,7 @@ from onnxprune.operators.sums import bias_of, layer, touches_padding
 from onnxprune.operators.value_numbers import bits, mix, tolerance
 from onnxprune.operators.zeros import made
 
+MOST_SAMPLES = 64  # that are told apart where the batch is of a known size
 SLIDES = "slides its kernel over it"
 
 
@@ -109,22 +110,20 @@ def bound_conv(site: Site) -> Facts | None:
         return bound_made_filters(site, shape)
     if x is None or shape is None or w is None or w.ndim != len(shape):
         return None
-    whole = expanded(reduced(x, [0, *range(2, len(shape))]), shape, [1])
+    x = reduced(x, range(2, len(shape)))
+    x = expanded(reduced(x, [0]) if len(x.low) > MOST_SAMPLES else x, shape, [1])
     spreads = has(site.node, Trait.SPREADS)
     grid = (transposed_filters_of if spreads else filters_of)(w, site.attributes)
     bias = bias_of(site, 2, grid.shape[0] * grid.shape[1])
-    if whole is None or bias is None or whole.shape[1] != grid.shape[0] * grid.shape[2]:
+    if x is None or bias is None or x.shape[1] != grid.shape[0] * grid.shape[2]:
         return None
-    flat = whole.map(np.ravel)
-    out = layer(
-        site,
-        flat,
-        grid,
-        bias,
-        tolerance(w.dtype),
-        touches_padding(site.attributes, w.shape[2:], spreads),
-    )
-    return out.map(lambda a: a.reshape(line(len(shape), 1)))
+    hull = touches_padding(site.attributes, w.shape[2:], spreads)
+    samples = [Facts(*rows) for rows in zip(x.low, x.high, x.identity, x.scale, strict=True)]
+    found = [layer(site, row.map(np.ravel), grid, bias, tolerance(w.dtype), hull) for row in samples]
+    if len(found) > 1:  # heads among the samples, say: what each gives is its own
+        found = [facts(f.low, f.high, mix(f.identity, np.uint64(n)), f.scale) for n, f in enumerate(found)]
+    rows = [np.stack(column) for column in zip(*((f.low, f.high, f.identity, f.scale) for f in found), strict=True)]
+    return Facts(*rows).map(lambda a: a.reshape(*a.shape, *[1] * (len(shape) - 2)))
 
 
 def bound_made_filters(site: Site, shape: Shape) -> Facts | None:
