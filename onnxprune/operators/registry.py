@@ -31,6 +31,7 @@ class Trait(Flag):
 
     VIEW = auto()  # the elements of input 0, all of them, in another shape or order
     MOVES = auto()  # every element of the outputs is one of input 0, whatever its type
+    PLACES = auto()  # every element of the output is one of the last input, at places that the others say
     JOINS = auto()  # it moves the elements of all its inputs, not of the first alone
     CASTS = auto()  # the elements of input 0 in another type
     RESHAPES = auto()  # splits and merges axes
