@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from onnxprune.errors import ModelError, spelled
+from onnxprune.pipeline.even_classes import Search, even_classes
 from onnxprune.pipeline.parts import deal
 from onnxprune.pipeline.request import Request
 from onnxprune.runtime.fit import read_options
@@ -72,20 +73,36 @@ def _given(lab: Lab) -> Calibration:
 def _drawn(lab: Lab) -> Calibration:
     wanted, fewer = wanted_samples(lab)
     judges = min(JUDGES, wanted)
-    feeds, noisy = drawn_feeds(lab.model, lab.deps.statics.shapes, lab.request, wanted + judges, judges)
+    search = Search.of(wanted + judges, *passed(lab))
+    draw = partial(drawn_feeds, lab.model, lab.deps.statics.shapes, lab.request)
+    feeds, noisy = draw(search.pool, judges)
+    feeds += draw(search.pool, judges, lines=True)[0] if search.pool > wanted + judges else []
+    feeds = even_classes(lab.model, feeds, wanted + judges, search.rounds, lab.request.seed)
     held = -(-len(feeds) * judges // (wanted + judges))
     noise = f"; noise for {', '.join(noisy)}, which takes no images" if noisy else ""
     what = f"{wanted} drawn samples{fewer}{noise}; real ones repair better ({spelled('data')})"
     return Calibration(feeds[:-held], feeds[-held:], what, wanted, wanted, "drawn")
 
 
+def passed(lab: Lab) -> tuple[float, float]:
+    """Multiply-accumulates of one sample on its way through the network, and elements that it is passed on as."""
+    shapes = lab.deps.statics.shapes
+    elements = sum(math.prod(shape) for name, shape in shapes.items() if name not in lab.deps.sources)
+    unit = _unit(lab)
+    return lab.deps.macs() / unit, elements / unit
+
+
+def _unit(lab: Lab) -> int:
+    """How many samples the network was analysed with."""
+    shapes = lab.deps.statics.shapes
+    return max([shapes[s.name][0] for s in model_inputs(lab.model) if shapes.get(s.name)] or [1])
+
+
 def wanted_samples(lab: Lab) -> tuple[int, str]:
     """How many samples to solve on, and why not more where there is a reason."""
-    shapes = lab.deps.statics.shapes
-    unit = max([shapes[s.name][0] for s in model_inputs(lab.model) if shapes.get(s.name)] or [1])
-    elements = sum(math.prod(shape) for name, shape in shapes.items() if name not in lab.deps.sources)
-    held = max(1, affordable(shapes, unit, memory_for_samples(lab.request)))
-    quick = int(WORK * unit / max(lab.deps.macs() + ELEMENT * elements, 1))
+    macs, elements = passed(lab)
+    held = max(1, affordable(lab.deps.statics.shapes, _unit(lab), memory_for_samples(lab.request)))
+    quick = int(WORK / max(macs + ELEMENT * elements, 1))
     wanted = max(min(FEWEST, held), min(SAMPLES, held, quick))
     wanted -= wanted % JUDGES if wanted > JUDGES else 0
     if wanted == SAMPLES:
@@ -104,6 +121,8 @@ def drawn_feeds(
     request: Request,
     count: int,
     batch: int | None = None,
+    *,
+    lines: bool = False,
 ) -> tuple[list[Feed], list[str]]:
     """So many drawn samples, and the inputs that are no images and got noise.
 
@@ -115,7 +134,7 @@ def drawn_feeds(
     if unknown := [s.name for s in specs if s.name not in shapes]:
         raise ModelError(f"no samples can be drawn: the size of '{unknown[0]}' is not known")
     taken = {s.name: shapes[s.name] for s in specs}
-    draw = partial(synthetic_feeds, specs, taken, scale=scale_of(request), seed=request.seed)
+    draw = partial(synthetic_feeds, specs, taken, scale=scale_of(request), seed=request.seed, lines=lines)
     if batch and any(s.batch is None for s in specs):
         try:
             make_session(model, providers="cpu").run(draw(count=batch, batch=batch)[0][0])

@@ -18,6 +18,10 @@ LEAVES = 48  # on the fullest images
 LAW = 1.0  # radii r are drawn with density r^-(LAW + 1)
 SMALLEST = 8  # pixels of a side under which an input is no image
 BLURRED = 0.5  # share of images that are out of focus or were enlarged, as many photographs are
+STROKES = 4  # of a line drawing at most
+THICK = (1 / 16, 1 / 6)  # of a stroke, as a share of the shorter side
+STEPS = 32  # points of a stroke
+LIGHT = 0.25  # share of line drawings that are dark on light
 BLUR = 0.25  # largest deviation of the blur in pixels, as a multiple of the root of the longer side
 
 
@@ -72,6 +76,7 @@ def synthetic_feeds(
     batch: int | None = 32,
     scale: Scale | Mapping[str, Scale] | None = None,
     seed: int = 0,
+    lines: bool = False,
 ) -> tuple[list[Feed], list[str]]:
     """Feeds for `count` samples in all, and names of inputs that are no images and got noise instead.
 
@@ -80,6 +85,7 @@ def synthetic_feeds(
         shapes: a shape under which the model runs, by input; a free first axis is replaced by `batch`, unless that
             is None.
         scale: of the images; one for each input where a mapping.
+        lines: grey images are line drawings instead of dead leaves.
     """
     generator = np.random.default_rng(seed)
     free = all(s.shape is not None and len(s.shape) > 0 and not isinstance(s.shape[0], int) for s in specs)
@@ -93,7 +99,7 @@ def synthetic_feeds(
             shape = tuple(shapes[spec.name])
             shape = (size, *shape[1:]) if free else shape
             own = scale.get(spec.name) if isinstance(scale, Mapping) else scale
-            feed[spec.name] = _drawn(spec, shape, own or _usual(spec), generator)
+            feed[spec.name] = _drawn(spec, shape, own or _usual(spec), generator, lines)
         feeds.append(feed)
     return feeds, noisy
 
@@ -105,11 +111,17 @@ def _usual(spec: Spec) -> Scale:
     return Scale.of_range(-128, 127) if spec.dtype == np.int8 else Scale.of_range(0, 255)
 
 
-def _drawn(spec: Spec, shape: tuple[int, ...], scale: Scale, generator: np.random.Generator) -> np.ndarray:
+def _drawn(spec: Spec, shape: tuple[int, ...], scale: Scale, generator: np.random.Generator, lines: bool) -> np.ndarray:
     layout = Layout.of(shape)
     if layout is None:
         return _other(spec, shape, generator)
-    images = dead_leaves(shape[0], shape[layout.channel], (shape[layout.rows], shape[layout.columns]), generator)
+    size = shape[layout.rows], shape[layout.columns]
+    grey = shape[layout.channel] == 1
+    images = (
+        line_drawings(shape[0], size, generator)
+        if lines and grey
+        else dead_leaves(shape[0], shape[layout.channel], size, generator)
+    )
     scaled = scale.apply(images)
     if layout.channel == 3:
         scaled = scaled.transpose(0, 2, 3, 1)
@@ -153,6 +165,26 @@ def dead_leaves(count: int, channels: int, size: tuple[int, int], generator: np.
     images = _blurred(images, generator)
     images += _pink(images.shape, generator) * generator.gamma(2, 0.012, (count, 1, 1, 1)).astype(np.float32)
     return np.clip(_contrasted(images, generator), 0, 1).astype(np.float32)
+
+
+def line_drawings(count: int, size: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
+    """Grey images `(count, 1, height, width)` in [0, 1], float32, of a few bent strokes as writing has them."""
+    height, width = size
+    y, x = (axis.astype(np.float32) for axis in np.indices(size))
+    ink = np.zeros((count, height, width), np.float32)
+    thick = generator.uniform(*(min(size) * np.array(THICK)), (count, 1, 1)).astype(np.float32)
+    most = generator.integers(1, STROKES + 1, count)
+    for k in range(STROKES):
+        ends = generator.uniform(0.1, 0.9, (3, 2, count)) * np.reshape(size, (1, 2, 1))
+        distance = np.full(ink.shape, np.inf, np.float32)
+        for t in np.linspace(0, 1, STEPS):
+            row, column = (1 - t) ** 2 * ends[0] + 2 * t * (1 - t) * ends[1] + t * t * ends[2]
+            away = np.hypot(y - row[:, None, None].astype(np.float32), x - column[:, None, None].astype(np.float32))
+            np.minimum(distance, away, out=distance)
+        there = (most > k)[:, None, None]
+        np.maximum(ink, np.clip(thick / 2 - distance + 0.5, 0, 1) * there, out=ink)
+    light = generator.random((count, 1, 1)) < LIGHT
+    return np.where(light, 1 - ink, ink)[:, None].astype(np.float32)
 
 
 def _laid(
