@@ -4,7 +4,7 @@ Dead leaves are images of overlapping shapes whose sizes follow a power law, whi
 the edges and the occlusions of photographs (Lee, Mumford and Huang, IJCV 41, 2001, doi 10.1023/A:1011109015675).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ LEAVES = 48  # on the fullest images
 LAW = 1.0  # radii r are drawn with density r^-(LAW + 1)
 SMALLEST = 8  # pixels of a side under which an input is no image
 BLURRED = 0.5  # share of images that are out of focus or were enlarged, as many photographs are
+WHOLE = 64 * 64  # pixels up to which a leaf is laid on all images at once, and not on each where it lies
 STROKES = 4  # of a line drawing at most
 THICK = (1 / 16, 1 / 6)  # of a stroke, as a share of the shorter side
 STEPS = 32  # points of a stroke
@@ -197,21 +198,37 @@ def _laid(
     """One more leaf on every image: an ellipse or a rectangle, turned, with a soft gradient and soft edges."""
     count, channels, height, width = images.shape
     turn = generator.uniform(0, np.pi, count)
-    round_ = np.asarray(generator.random(count) < 0.6)[:, None, None]
+    round_ = np.asarray(generator.random(count) < 0.6)
     stretch = np.exp(generator.uniform(-0.7, 0.7, count))
-    dy = grid[0] - generator.uniform(0, height, (count, 1, 1)).astype(np.float32)
-    dx = grid[1] - generator.uniform(0, width, (count, 1, 1)).astype(np.float32)
-    cos, sin = (f(turn).astype(np.float32)[:, None, None] for f in (np.cos, np.sin))
-    r, s = np.maximum(radius, 1e-6)[:, None, None], stretch.astype(np.float32)[:, None, None]
-    u: np.ndarray = (cos * dx + sin * dy) / (r * s)
-    v: np.ndarray = (cos * dy - sin * dx) * s / r
-    distance = np.where(round_, np.sqrt(u * u + v * v), np.maximum(np.abs(u), np.abs(v)))
-    cover = np.clip(((1 - distance) * r + 0.5) * (r > 0.1), 0, 1)[:, None]
+    middle = [generator.uniform(0, n, count).astype(np.float32) for n in (height, width)]
+    cos, sin = (f(turn).astype(np.float32) for f in (np.cos, np.sin))
+    r, s = np.maximum(radius, 1e-6), stretch.astype(np.float32)
     colour = 0.7 * _colours(count, channels, generator) + 0.3 * tint
-    slope = generator.normal(0, 0.10, (count, 1, 1, 1)).astype(np.float32)
-    leaf = colour[:, :, None, None] + slope * np.clip(u, -1.5, 1.5)[:, None]
-    images += cover * (leaf - images)
+    slope = generator.normal(0, 0.10, count).astype(np.float32)
+    whole = height * width <= WHOLE
+    for some, (rows, columns) in (
+        [(slice(None), (slice(None),) * 2)] if whole else _boxes(middle, r, s, (height, width))
+    ):
+        leaf = [a[some][:, None, None] for a in (*middle, cos, sin, r, s, round_, slope)]
+        row, column, c, n, size, long, oval, bend = leaf
+        dy, dx = grid[0][rows, columns] - row, grid[1][rows, columns] - column
+        u, v = (c * dx + n * dy) / (size * long), (c * dy - n * dx) * long / size
+        distance = np.where(oval, np.sqrt(u * u + v * v), np.maximum(np.abs(u), np.abs(v)))
+        cover = np.clip(((1 - distance) * size + 0.5) * (size > 0.1), 0, 1)[:, None]
+        part = images[some, :, rows, columns]
+        part += cover * (colour[some][:, :, None, None] + (bend * np.clip(u, -1.5, 1.5))[:, None] - part)
     return images
+
+
+def _boxes(
+    middle: Sequence[np.ndarray], radius: np.ndarray, stretch: np.ndarray, size: tuple[int, int]
+) -> Iterator[tuple[slice, tuple[slice, slice]]]:
+    """For each image on which there is a leaf, itself and the rows and columns that the leaf may cover."""
+    reach = np.sqrt(2) * radius * np.maximum(stretch, 1 / stretch) + 1
+    for k in np.flatnonzero(radius > 0.1):
+        low = [max(int(m[k] - reach[k]), 0) for m in middle]
+        high = [min(int(m[k] + reach[k]) + 2, n) for m, n in zip(middle, size, strict=True)]
+        yield slice(k, k + 1), (slice(low[0], high[0]), slice(low[1], high[1]))
 
 
 def _colours(count: int, channels: int, generator: np.random.Generator) -> np.ndarray:
