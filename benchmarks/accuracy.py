@@ -3,9 +3,9 @@
     python benchmarks/accuracy.py --data ../shared/data --models ../shared/models --photos PHOTOS
 
 What is not there is left out.  Classifiers: top-1 in per cent on all test images, after a repair on drawn samples and
-on 512 images of the training set without their labels.  Detectors: signal to noise over the outputs in dB (mean, least) on 32
-crops of photos that the repair has not seen.  Each case runs in a process of its own, whose CPU-seconds (reading, choosing,
-repair and proof, without the test) and peak memory are given.
+on 512 images of the training set without their labels.  Detectors: signal to noise over the outputs in dB (mean, least)
+on 32 crops of photos, after a repair on 32 of others.  Each case runs in a process of its own, whose CPU-seconds
+(reading, choosing, repair and proof, without the test) and peak memory are given.
 """
 
 import argparse

@@ -17,8 +17,8 @@ from onnxprune.surgery.recovery.runner import THREADS
 
 POOL = 4  # times as many images as are wanted, to choose from
 ROUNDS = 30
-WORK = 3e12  # multiply-accumulates of the whole search: a minute on one core
-ELEMENT = 30  # multiply-accumulates that take as long as one element that is passed on
+WORK = 3e12  # multiply-accumulates of the whole search: half a minute to a minute on one core
+ELEMENT = 60  # multiply-accumulates that take as long as one element that is passed on
 TINY = 1e-12
 TELLING = 64  # images that show whether an output holds class scores
 

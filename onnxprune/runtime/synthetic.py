@@ -69,6 +69,12 @@ class Layout:
         return None
 
 
+def is_grey(shape: Sequence[int]) -> bool:
+    """Whether a batch of this shape is one of images without colours."""
+    layout = Layout.of(shape)
+    return layout is not None and shape[layout.channel] == 1
+
+
 def synthetic_feeds(
     specs: Sequence[Spec],
     shapes: Mapping[str, Sequence[int]],
@@ -117,12 +123,10 @@ def _drawn(spec: Spec, shape: tuple[int, ...], scale: Scale, generator: np.rando
     if layout is None:
         return _other(spec, shape, generator)
     size = shape[layout.rows], shape[layout.columns]
-    grey = shape[layout.channel] == 1
-    images = (
-        line_drawings(shape[0], size, generator)
-        if lines and grey
-        else dead_leaves(shape[0], shape[layout.channel], size, generator)
-    )
+    if lines and is_grey(shape):
+        images = line_drawings(shape[0], size, generator)
+    else:
+        images = dead_leaves(shape[0], shape[layout.channel], size, generator)
     scaled = scale.apply(images)
     if layout.channel == 3:
         scaled = scaled.transpose(0, 2, 3, 1)

@@ -67,7 +67,7 @@ def solved(reader: Reader, gone: np.ndarray, ridge: float) -> np.ndarray:
 
 @dataclass
 class _Work:
-    """The inverse and the weights of one reader while channels leave; `features` are positions in what is left of them."""
+    """What is left of the inverse and the weights of one reader while channels leave; `features` are places in it."""
 
     inverse: np.ndarray
     weights: np.ndarray
