@@ -88,12 +88,16 @@ def with_copies(feeds: Sequence[Feed], copies: int, seed: int) -> list[Feed]:
 def _drawn(lab: Lab) -> Calibration:
     wanted, fewer = wanted_samples(lab)
     judges = min(JUDGES, wanted)
-    search = Search.of(wanted + judges, *passed(lab))
     draw = partial(drawn_feeds, lab.model, lab.deps.statics.shapes, lab.request, batch=judges)
-    feeds, noisy = draw(search.pool)
-    if search.pool > wanted + judges and any(is_grey(a.shape) for a in feeds[0].values()):
-        feeds += draw(search.pool, lines=True)[0]
-    feeds = even_classes(lab.model, feeds, wanted + judges, search.rounds, lab.request.seed)
+
+    def pool(count: int) -> list[Feed]:
+        found = draw(count)[0]
+        grey = any(is_grey(a.shape) for a in found[0].values())
+        return found + (draw(count, lines=True)[0] if grey else [])
+
+    feeds, noisy = draw(wanted + judges)
+    search = Search.of(wanted + judges, *passed(lab))
+    feeds = even_classes(lab.model, feeds, pool, search, lab.request.seed)
     held = -(-len(feeds) * judges // (wanted + judges))
     noise = f"; noise for {', '.join(noisy)}, which takes no images" if noisy else ""
     what = f"{wanted} drawn samples{fewer}{noise}; real ones repair better ({spelled('data')})"

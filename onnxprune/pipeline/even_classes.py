@@ -1,6 +1,6 @@
 """Drawn samples of all classes, where a network of one image gives class scores."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,23 +42,26 @@ class Search:
         return cls(pool, max(0, min(ROUNDS, (looks - pool) // count)))
 
 
-def even_classes(model: onnx.ModelProto, feeds: Sequence[Feed], count: int, rounds: int, seed: int) -> list[Feed]:
-    """So many of the samples, of all classes as evenly as can be, and changed for that; else the first ones.
+def even_classes(
+    model: onnx.ModelProto, feeds: Sequence[Feed], draw: Callable[[int], list[Feed]], search: Search, seed: int
+) -> list[Feed]:
+    """Other samples instead of these, of all classes as evenly as can be; these where there are no classes.
 
     Args:
-        feeds: in batches of one size, whole ones of which make up the outcome.
+        feeds: drawn, in batches of one size.
+        draw: gives samples to choose from, at least so many, in such batches.
     """
-    (name, *others), size = feeds[0], max(len(next(iter(feeds[0].values()))), 1)
-    batches, layout = -(-count // size), Layout.of(next(iter(feeds[0].values())).shape)
-    if others or layout is None or len(feeds) <= batches:
-        return list(feeds[:batches])
+    (name, *others), size, batches = feeds[0], max(len(next(iter(feeds[0].values()))), 1), len(feeds)
+    layout = Layout.of(next(iter(feeds[0].values())).shape)
+    if others or layout is None or search.pool <= batches * size:
+        return list(feeds)
     try:
         session = make_session(model, providers="cpu", threads=THREADS, optimize=True)
         output = _telling(session, feeds[: -(-TELLING // size)])
     except ModelError:
         output = None
     if output is None:
-        return list(feeds[:batches])
+        return list(feeds)
 
     def sure(images: np.ndarray) -> np.ndarray:
         given = [session.run({name: images[k : k + size]}, [output]) for k in range(0, len(images), size)]
@@ -66,8 +69,8 @@ def even_classes(model: onnx.ModelProto, feeds: Sequence[Feed], count: int, roun
         assert scores is not None
         return log_odds(np.log(np.maximum(scores, TINY)) if is_probable(scores) else scores)
 
-    pool = np.concatenate([feed[name] for feed in feeds])
-    found = of_all_classes(pool, layout, sure, batches * size, rounds, np.random.default_rng(seed))
+    pool = np.concatenate([feed[name] for feed in draw(search.pool)])
+    found = of_all_classes(pool, layout, sure, batches * size, search.rounds, np.random.default_rng(seed))
     return [{name: np.ascontiguousarray(found[k : k + size])} for k in range(0, len(found), size)]
 
 
