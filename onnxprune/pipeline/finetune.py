@@ -112,9 +112,8 @@ def finetune(
     small = load(pruned)
     with limited(request, source):
         run = start(source, request, progress, known.alignment if known else None)
-        kept = _belong(run, small, known)
+        original = Original(run.model.proto, run.deps, _belong(run, small, known))
         prepare(run, chooses=False)
-        original = Original(run.model.proto, run.deps, kept)
         model = tune(run, original, small.proto, recipe_of(request), (), run.training_data())
         known = known and bound(known, run.own or run.model.proto, model)
         _signed(model, known, run.model.size, small.external)
