@@ -15,7 +15,7 @@ from cli_runs import CUT, DIGITS, MIXED, SAMPLE, Runner, finished, nothing_writt
 
 from onnxprune.cli.screen import Bar
 
-stages = import_module("onnxprune.pipeline.prune")
+stages, study = map(import_module, ("onnxprune.pipeline.prune", "onnxprune.pipeline.study"))
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and devices of POSIX")
 
 
@@ -66,8 +66,8 @@ def test_a_wrong_rewrite_is_caught_and_nothing_is_written(
         weight.CopyFrom(onnx.numpy_helper.from_array(array, weight.name))
         return model
 
-    stages_cut = stages.cut
-    monkeypatch.setattr(stages, "cut", damaging)
+    stages_cut = study.cut
+    monkeypatch.setattr(study, "cut", damaging)
     (there / "out.onnx").write_bytes(b"what was there before")
     with nothing_written(there):
         outcome = run(DIGITS, "out.onnx", *CUT, "--plan-out", "plan.json", "--report", "report.html")
@@ -104,7 +104,7 @@ def test_no_memory_is_one_line(run: Runner, there: Path, monkeypatch: pytest.Mon
     def greedy(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(stages, "cut", greedy)
+    monkeypatch.setattr(study, "cut", greedy)
     with nothing_written(there):
         outcome = run(DIGITS, "out.onnx", *CUT)
     assert outcome.code == 3

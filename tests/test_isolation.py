@@ -300,6 +300,6 @@ def test_memory_that_runs_out_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch)
     def fail(*_: Any, **__: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("onnxprune.pipeline.run.analyse", fail)
+    monkeypatch.setattr("onnxprune.pipeline.study.analyse", fail)
     with pytest.raises(ModelError, match="not enough memory"):
         prune(conv_net(), None, ratio=0.5, compensate="none", verify=False, measure=False)

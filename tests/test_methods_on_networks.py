@@ -15,7 +15,8 @@ from onnxprune.channels import analyse
 from onnxprune.criteria import METHODS
 from onnxprune.errors import CheckFailed, UsageError
 from onnxprune.pipeline import budgets, speed
-from onnxprune.pipeline.choose import Choice, Chooser
+from onnxprune.pipeline.choose import Chooser
+from onnxprune.pipeline.decision import Choice
 from onnxprune.pipeline.drop import largest_cut
 from onnxprune.pipeline.evidence import views_of
 from onnxprune.pipeline.group_filters import Weights
@@ -407,7 +408,8 @@ def lasting(seconds: Callable[[float], float]) -> Callable[[Run, Choice], tuple[
     """A machine that runs a network in so many seconds by the share of the MACs that is left."""
 
     def timed(run: Run, choice: Choice) -> tuple[Latency, Latency]:
-        whole, left = run.deps.macs(), run.deps.macs(run.deps.dead(choice.kept))
+        deps = run.original.deps
+        whole, left = deps.macs(), deps.macs(deps.dead(choice.kept))
         times = (1.0, seconds(left / whole))
         before, after = (Latency(t, t, t, 100, 1, "CPU") for t in times)
         return before, after
@@ -425,6 +427,7 @@ def test_a_latency_out_of_reach_is_told_and_is_a_failed_check_when_strict(monkey
 
 def test_a_latency_is_measured() -> None:
     run = start(DIGITS, Request(target="latency=0.9", method="l1"), silent)
-    chooser = Chooser(run.deps, Weights(run.model.proto, run.deps), run.request, run.model.size)
+    deps, proto = run.original.deps, run.original.proto
+    chooser = Chooser(deps, Weights(proto, deps), run.request, run.file.size)
     before, after = speed.timed(run, chooser.choose(("macs", 0.1)))
     assert 0 < after.median < 3 * before.median

@@ -433,3 +433,14 @@ def test_unsigned_weights_give_exact_products(op):
     if not whole:
         exact = np.clip(np.rint(exact * (0.1 * 0.2 / 3)) + 130, 0, 255)
     np.testing.assert_array_equal(found, exact)
+
+
+def test_replaced_values_of_external_data_go_through_a_file_too(spilling, tmp_path):
+    model, path = conv_net(), tmp_path / "m.onnx"
+    onnx.save_model(conv_net(), path, save_as_external_data=True, size_threshold=0)
+    zero = {name: np.zeros_like(weight(model, name)) for name in ("w2",)}
+    prepared = source.prepare(Variant(path, zero))
+    assert prepared.holds is not None, "not in memory"
+    assert not prepared.values
+    expected = run(Variant(model, zero))
+    assert np.array_equal(run(Variant(path, zero))["logits"], expected["logits"])

@@ -81,10 +81,10 @@ def test_every_output_is_measured_in_its_own_unit() -> None:
 
 def test_an_inner_map_of_the_original_is_cut_to_what_the_pruned_network_has() -> None:
     run = analysed(str(DIGITS), "inspect", {})
-    group = next(g for g in run.deps.groups if len(g) > 8)
+    group = next(g for g in run.original.deps.groups if len(g) > 8)
     kept = {group.name: np.arange(0, len(group), 2)}
-    pruned = cut(run.model.proto, run.deps, run.deps.dead(kept))
-    found = places(run.deps, run.deps.dead(kept), pruned)
+    pruned = cut(run.original.proto, run.original.deps, run.original.deps.dead(kept))
+    found = places(run.original.deps, run.original.deps.dead(kept), pruned)
     halved = [p for p in found if not all(m.all() for m in p.live)]
     assert halved
     whole = np.arange(np.prod([2, *(m.size for m in halved[0].live[1:])])).reshape(

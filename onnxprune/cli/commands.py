@@ -151,7 +151,7 @@ def explain_command(context: click.Context, source: str, node: str, other: str |
 
     with screen.progress() as progress:
         run = analysed(source, "explain", request_options(given), progress)
-    found = explain(run.deps, node, other)
+    found = explain(run.original.deps, node, other)
     screen.give(asdict(found))
     screen.show(lists.explanation(found))
 

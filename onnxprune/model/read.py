@@ -19,6 +19,7 @@ from onnxprune.model.calls import check_calls
 from onnxprune.model.decode import Damaged, decode
 from onnxprune.model.encode import fingerprint
 from onnxprune.model.external import ExternalStyle
+from onnxprune.model.skeleton import weightless
 from onnxprune.model.sniff import AGAIN, HEAD, sniff
 from onnxprune.model.sort import put_in_order
 from onnxprune.model.tensors import quoted
@@ -51,6 +52,10 @@ class Model:
     def opset(self) -> int:
         """Version of the default operator set; 0 if only other domains are used."""
         return validate.opset(self.proto)
+
+    def leave_weights(self) -> None:
+        """Go on with the nodes alone, for all who hold this model, once its weights are in a file of their own."""
+        object.__setattr__(self, "proto", weightless(self.proto))
 
 
 def load(source: "str | os.PathLike[str] | bytes | ModelProto | Model | Any") -> Model:

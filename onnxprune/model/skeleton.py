@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 import onnx
 
 from onnxprune.errors import ModelError
-from onnxprune.operators.registry import LARGEST_VALUE
+from onnxprune.operators.registry import LARGEST_VALUE, Trait, traits_of
 
 Shape = tuple[int, ...]
 SAMPLE = {0: 1}  # size taken for a symbolic axis by its position; the others are spatial
@@ -123,7 +123,8 @@ def _channels_wanted(graph: onnx.GraphProto) -> dict[str, int]:
     """Channels of inputs that a convolution takes: its weights tell them, where the input itself does not."""
     weights, found = {tensor.name: tensor.dims for tensor in graph.initializer}, {}
     for node in graph.node:
-        if node.op_type == "Conv" and len(node.input) > 1 and len(weights.get(node.input[1], ())) > 1:
+        convolves = Trait.LINEAR | Trait.CONVOLVES in (traits := traits_of(node)) and Trait.SPREADS not in traits
+        if convolves and len(node.input) > 1 and len(weights.get(node.input[1], ())) > 1:
             group = next((a.i for a in node.attribute if a.name == "group"), 1)
             found[node.input[0]] = weights[node.input[1]][1] * max(group, 1)
     return found

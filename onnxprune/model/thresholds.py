@@ -5,7 +5,8 @@ from typing import Any
 
 import onnx
 
-COMPARED = frozenset("Add Clip Equal Greater GreaterOrEqual Less LessOrEqual Max Min Mod Sub Where".split())
+from onnxprune.operators.registry import Trait, has
+
 FEW = 8  # elements of a tensor of bounds
 HIGHEST = 1 << 16  # what is larger stands for "to the end"
 
@@ -27,7 +28,7 @@ def _bounds(graph: onnx.GraphProto, sampled: frozenset[str]) -> Iterator[str]:
     for node in graph.node:
         if node.op_type == "Slice":
             yield from (name for name in node.input[1:3] if name not in sampled)
-        elif node.op_type in COMPARED and any(name in sampled for name in node.input):
+        elif has(node, Trait.COMPARES) and any(name in sampled for name in node.input):
             yield from (name for name in node.input if name and name not in sampled)
 
 

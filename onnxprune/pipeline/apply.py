@@ -1,10 +1,10 @@
 """A plan once more, on another precision or checkpoint of the same network."""
 
 import os
-from functools import partial
 from typing import Any
 
-from onnxprune.pipeline.choose import Choice, Progress, silent
+from onnxprune.pipeline.choose import Progress, silent
+from onnxprune.pipeline.decision import Choice
 from onnxprune.pipeline.group_filters import Weights
 from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.lossless import repeat_lossless
@@ -14,7 +14,7 @@ from onnxprune.pipeline.prune import Result, check_output, finish, lab_of, no_bu
 from onnxprune.pipeline.repair import repair
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.rotate import repeat
-from onnxprune.pipeline.run import analysis_of, start
+from onnxprune.pipeline.run import start
 from onnxprune.pipeline.signature import takes
 from onnxprune.pipeline.tune import finetuned
 from onnxprune.surgery.plan import Plan, check_plan
@@ -51,16 +51,15 @@ def apply(
     check_output(source, output, request, plan=read)
     with limited(request, source):
         run = start(source, request, progress, plan.alignment)
-        repeat(run, plan.rotation)
-        check_plan(run.deps, plan)
-        prepare(run, chooses=False)
+        run, _ = repeat(run, plan.rotation)
+        check_plan(run.original.deps, plan)
+        run = prepare(run, chooses=False)
         kept = {g.name: plan.kept[g.name] for g in plan.groups if len(g.keep) < g.channels}
-        if plan.source.get("sha256") != run.model.sha256:
-            run.warnings.append("the plan was made for another file; its channels are cut from this one by name")
+        if plan.source.get("sha256") != run.file.sha256:
+            run.log.warnings.append("the plan was made for another file; its channels are cut from this one by name")
         if request.lossless:
-            return finish(run, repeat_lossless(run, plan), output)
-        weights = Weights(run.model.proto, run.deps)
-    repair(run, lab_of(run, weights), kept, partial(analysis_of, run.model, run.request, run.shapes))
-    if request.finetune:
-        finetuned(run, kept)
-    return finish(run, Choice(kept, {}, {}, origin="remove what the plan removes"), output)
+            return finish(repeat_lossless(run, plan), output)
+        weights = Weights(run.original.proto, run.original.deps)
+        choice = Choice(kept, {}, {}, origin="remove what the plan removes")
+        decision = repair(run, lab_of(run, weights), choice)
+        return finish(finetuned(decision) if request.finetune else decision, output)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from onnxprune.pipeline.choose import Choice, Chooser
+from onnxprune.pipeline.choose import Chooser
 from onnxprune.pipeline.costs import peak_activations
+from onnxprune.pipeline.decision import Choice
 from onnxprune.pipeline.drop import KIND, least_share
 from onnxprune.pipeline.run import Run
 from onnxprune.pipeline.size import sized_choice
@@ -61,7 +62,7 @@ def within(meter: Meter, limits: Sequence[Limit]) -> Choice:
     alone = [COSTS[limit.cost].choose(meter, limit) for limit in limits]
     fit = [c for c in alone if not c.stopped_by and all(meter.holds(limit, c) for limit in limits)]
     if fit or len(limits) == 1:
-        deps = meter.run.deps
+        deps = meter.run.original.deps
         return max(fit or alone, key=lambda choice: deps.macs(deps.dead(choice.kept)))
     return searched(meter, *limits)
 
@@ -73,7 +74,7 @@ def searched(meter: Meter, *limits: Limit) -> Choice:
     befores: list[float] = []
 
     def holds(share: float) -> bool:
-        meter.run.progress(f"trying {share:.1%} of the {KIND}", len(found), 0)
+        meter.run.log.progress(f"trying {share:.1%} of the {KIND}", len(found), 0)
         found[share] = meter.chooser.choose((KIND, share))
         pairs = [meter.left(limit, found[share]) for limit in limits]
         befores[:] = [before for before, _ in pairs]
@@ -127,22 +128,22 @@ def _sized(meter: Meter, limit: Limit) -> Choice:
 
 
 def _macs(meter: Meter, limit: Limit, choice: Choice) -> Pair:
-    deps = meter.run.deps
+    deps = meter.run.original.deps
     return deps.macs(), deps.macs(deps.dead(choice.kept))
 
 
 def _params(meter: Meter, limit: Limit, choice: Choice) -> Pair:
-    deps = meter.run.deps
+    deps = meter.run.original.deps
     return deps.params(), deps.params(deps.dead(choice.kept))
 
 
 def _activations(meter: Meter, limit: Limit, choice: Choice) -> Pair:
-    deps = meter.run.deps
+    deps = meter.run.original.deps
     return peak_activations(deps, deps.nothing), peak_activations(deps, deps.dead(choice.kept))
 
 
 def _bytes(meter: Meter, limit: Limit, choice: Choice) -> Pair:
-    return meter.run.model.size, meter.weigh(choice)
+    return meter.run.file.size, meter.weigh(choice)
 
 
 def _latency(meter: Meter, limit: Limit, choice: Choice) -> Pair:

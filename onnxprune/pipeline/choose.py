@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 import numpy as np
-import onnx
 
 from onnxprune.budget import Budget, Costs, allocate, allocator_of
 from onnxprune.channels.dependencies import Dependencies, Group
@@ -19,6 +18,7 @@ from onnxprune.criteria.rules import Obs
 from onnxprune.errors import ModelError, UsageError, spelled
 from onnxprune.pipeline import evidence
 from onnxprune.pipeline.costs import costs_of
+from onnxprune.pipeline.decision import Choice
 from onnxprune.pipeline.group_filters import Weights
 from onnxprune.pipeline.group_losses import curves, with_readers_solved
 from onnxprune.pipeline.limits import require_comparable
@@ -28,7 +28,6 @@ from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.search import thin_layer_by_layer
 from onnxprune.pipeline.trials import Lab
 from onnxprune.report.sensitivities import Sensitivity
-from onnxprune.report.summary import Search
 from onnxprune.surgery.recovery.loss_curves import Curve
 
 __all__ = ["Choice", "Chooser", "Progress", "choose", "names_of", "silent"]
@@ -36,27 +35,6 @@ __all__ = ["Choice", "Chooser", "Progress", "choose", "names_of", "silent"]
 REMEMBERED = 512  # channels up to which a group's ranking is kept for the next budget
 
 COARSE = 0.01  # share of a cost that may go beyond a target without a word
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Channels that stay of each group, what was asked of it, and why some stay whole.
-
-    trained: the whole network with the weights that a search has trained on the way; None where none were.
-    removed: channels by the reason for which they could go, under a lossless budget.
-    remarks, search, sensitivity: how the choice came about, for the report.
-    """
-
-    kept: Mapping[str, np.ndarray]
-    asked: Mapping[str, float | None]
-    notes: Mapping[str, str]
-    stopped_by: str = ""
-    origin: str = ""  # where the channels come from, when not from the request
-    trained: onnx.ModelProto | None = None
-    remarks: tuple[str, ...] = ()
-    removed: Mapping[str, int] = field(default_factory=dict)
-    search: Search | None = None
-    sensitivity: Sensitivity | None = None
 
 
 def choose(

@@ -8,8 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from onnxprune.errors import CheckFailed
-from onnxprune.pipeline.choose import Choice, Chooser
-from onnxprune.pipeline.trials import Kept, Trials
+from onnxprune.pipeline.choose import Chooser
+from onnxprune.pipeline.decision import Choice
+from onnxprune.pipeline.study import Kept
+from onnxprune.pipeline.trials import Trials
 from onnxprune.report.summary import Probe, Search
 from onnxprune.runtime.accuracy import Metric
 

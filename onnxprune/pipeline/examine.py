@@ -6,9 +6,9 @@ model that was read is given up: from here on only its nodes, inputs and outputs
 
 import ctypes
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,9 +18,9 @@ import onnx
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.model import Model
 from onnxprune.model.skeleton import weightless
+from onnxprune.pipeline.decision import Decision
 from onnxprune.pipeline.gates import require_figures
-from onnxprune.pipeline.measure import measurements, missed
-from onnxprune.pipeline.run import Run
+from onnxprune.pipeline.measure import Measurements, measurements, missed
 from onnxprune.runtime.proof import NOT_MASKED, Proof
 from onnxprune.runtime.prove import prove
 from onnxprune.runtime.source import SPILL_MODEL, Source, Variant, held, inline_bytes
@@ -29,50 +29,64 @@ from onnxprune.surgery.masking import masked_weights
 from onnxprune.surgery.rewrite import mask
 
 
-def examine(run: Run, kept: Mapping[str, np.ndarray], written: onnx.ModelProto | Path) -> None:
+@dataclass(frozen=True)
+class Findings:
+    """What running the pruned network has shown; nothing where that was not asked for."""
+
+    proof: Proof | None = None
+    measured: Measurements = field(default_factory=Measurements)
+
+
+def examine(decision: Decision, written: onnx.ModelProto | Path) -> Findings:
     """Verify and measure, before anything is put in place: an error here leaves what was there.
 
     Raises:
         CheckFailed: the pruned model is not the masked original, or under `lossless` the original.
         UsageError, ModelError: providers, metrics or data do not fit.
     """
-    measured = run.request.measure or run.test is not None
-    deps = run.full or run.deps
-    dead = deps.dead(kept)
-    with originals(run, dead, measured) as (masked, original):
-        if run.request.verify:
-            with run.stage("verify"):
-                lossless = run.request.lossless  # which may rely on what saturates
-                box = partial(deps.box, dead=dead)
-                run.proof = required(prove(masked, written, run.stimuli(), box=box, loose=lossless), lossless)
-                run.warnings += run.proof.warnings
+    run, filled = decision.run, decision.filled
+    request, log = run.request, run.log
+    measured = request.measure or run.parts.figures is not None
+    dead = filled.dead(decision.kept)
+    found = Findings()
+    with originals(decision, dead, measured) as (masked, original):
+        if request.verify:
+            with log.stage("verify"):
+                lossless = request.lossless  # which may rely on what saturates
+                box = partial(filled.deps.box, dead=dead)
+                proof = required(prove(masked, written, run.stimuli(), box=box, loose=lossless), lossless)
+                log.warnings += proof.warnings
+                found = Findings(proof)
         if measured:
-            with run.stage("measure"):
-                run.measured = measurements(run, original, written)
-            problems = run.measured.problem, missed(run.request, run.measured.metrics)
-            run.warnings += filter(None, problems)
-            require_figures(run)
+            with log.stage("measure"):
+                found = replace(found, measured=measurements(decision, found.proof, original, written))
+            problems = found.measured.problem, missed(request, found.measured.metrics)
+            log.warnings += filter(None, problems)
+            require_figures(run, found.measured)
+    return found
 
 
 @contextmanager
-def originals(run: Run, dead: np.ndarray, measured: bool) -> Iterator[tuple[Source | Variant, Source | Variant]]:
-    """The masked original and the original itself; after this, the weights of a large one are no longer in `run`."""
-    base, model = run.base or run.model.proto, run.model
-    masked: Source | Variant = model.proto  # a lossless cut has to equal the original itself
-    if run.request.verify and not run.request.lossless:
-        masked = masked_original(base, run.full or run.deps, dead)
-    original: Source | Variant = model.proto
-    if inline_bytes(model.proto) < SPILL_MODEL:
+def originals(
+    decision: Decision, dead: np.ndarray, measured: bool
+) -> Iterator[tuple[Source | Variant, Source | Variant]]:
+    """The masked original and the original itself; after this, the weights of a large one are no longer in memory."""
+    own, filled, request = decision.run.original.model, decision.filled, decision.run.request
+    masked: Source | Variant = own.proto  # a lossless cut has to equal the original itself
+    if request.verify and not request.lossless:
+        masked = masked_original(filled.proto, filled.deps, dead)
+    original: Source | Variant = own.proto
+    if inline_bytes(own.proto) < SPILL_MODEL:
         yield masked, original
         return
     with ExitStack() as stack:
-        if run.request.verify:
+        if request.verify:
             masked = stack.enter_context(held(masked if isinstance(masked, Variant) else Variant(masked)))
-        original = file_of(model) or (
-            stack.enter_context(held(Variant(model.proto))) if measured else weightless(model.proto)
+        original = file_of(own) or (
+            stack.enter_context(held(Variant(own.proto))) if measured else weightless(own.proto)
         )
-        run.model, run.base = replace(model, proto=weightless(model.proto)), None
-        del base, model
+        for model in (decision.run.file, own, filled.model):
+            model.leave_weights()
         _give_back()
         yield masked, original
 

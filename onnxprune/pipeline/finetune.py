@@ -21,7 +21,7 @@ from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Run, start
 from onnxprune.pipeline.sign import sign
 from onnxprune.pipeline.signature import takes
-from onnxprune.pipeline.tune import Original, recipe_of, tune
+from onnxprune.pipeline.tune import Teacher, recipe_of, tune
 from onnxprune.report.summary import MetricRow, Samples
 from onnxprune.report.words import merit
 from onnxprune.runtime.accuracy import evaluate
@@ -112,17 +112,17 @@ def finetune(
     small = load(pruned)
     with limited(request, source):
         run = start(source, request, progress, known.alignment if known else None)
-        original = Original(run.model.proto, run.deps, _belong(run, small, known))
-        prepare(run, chooses=False)
-        model = tune(run, original, small.proto, recipe_of(request), (), run.training_data())
-        known = known and bound(known, run.own or run.model.proto, model)
-        _signed(model, known, run.model.size, small.external)
+        teacher = Teacher(run.original, _belong(run, small, known))
+        run = prepare(run, chooses=False)
+        model = tune(run, teacher, small.proto, recipe_of(request), (), run.training_data)
+        known = known and bound(known, run.file.proto, model)
+        _signed(model, known, run.file.size, small.external)
         return Trained(model, known, _delivered(run, small, model, output))
 
 
 def _belong(run: Run, small: Model, plan: Plan | None) -> dict[str, np.ndarray] | None:
     """Kept channels, where a plan tells them.  Raises UsageError where the networks or the plan do not fit."""
-    whole = run.model.proto
+    whole = run.original.proto
     for what, one, two in (
         ("inputs", [s.name for s in model_inputs(whole)], [s.name for s in model_inputs(small.proto)]),
         ("outputs", [o.name for o in whole.graph.output], [o.name for o in small.proto.graph.output]),
@@ -131,8 +131,8 @@ def _belong(run: Run, small: Model, plan: Plan | None) -> dict[str, np.ndarray] 
             raise UsageError(f"the networks do not belong together: their {what} are {one} and {two}")
     if plan is None:
         return None
-    check_plan(run.deps, plan)
-    if (wrong := compared(plan, run.own or whole, small.proto).wrong) or plan.content not in (
+    check_plan(run.original.deps, plan)
+    if (wrong := compared(plan, run.file.proto, small.proto).wrong) or plan.content not in (
         None,
         content(small.proto),
     ):
@@ -161,26 +161,26 @@ def _delivered(run: Run, small: Model, model: onnx.ModelProto, output: Any) -> T
     if output is None or run.request.dry_run:
         measure(model)
     else:
-        with run.stage("save"):
+        with run.log.stage("save"):
             saved = save(
-                model, output, style=small.external, force=run.request.force, source=run.model.path, check=measure
+                model, output, style=small.external, force=run.request.force, source=run.file.path, check=measure
             )
     return TrainingReport(
-        str(run.model.path or "a model from memory"), str(small.path or "a model from memory"),
+        str(run.file.path or "a model from memory"), str(small.path or "a model from memory"),
         str(saved.path) if saved else None, tuple(row for row, _ in rows), {row.name: v for row, v in rows},
-        run.samples, tuple(run.warnings), tuple(run.notes), dict(run.seconds),
+        run.parts.counts, tuple(run.log.warnings), tuple(run.log.notes), dict(run.log.seconds),
     )  # fmt: skip
 
 
 def _measured(run: Run, small: onnx.ModelProto, rows: list[tuple[MetricRow, float]], trained: Any) -> None:
     """Figures of the original, the pruned and the trained network, by onnxruntime."""
-    if run.test is None:
+    if (test := run.parts.figures) is None:
         return
     load_ = partial(make_session, providers=run.request.providers, threads=run.request.threads, optimize=True)
-    sessions = {"original": load_(run.model.proto), "before": load_(small), "after": load_(trained)}
-    with run.stage("measure"):
-        found = evaluate(sessions, run.test, run.metrics, reference="original")
+    sessions = {"original": load_(run.original.proto), "before": load_(small), "after": load_(trained)}
+    with run.log.stage("measure"):
+        found = evaluate(sessions, test, run.metrics, reference="original")
     for m in run.metrics:
         own = {name: found[name][m.name] for name in sessions}
-        row = MetricRow(m.name, own["original"], own["after"], m.unit, run.test.samples)
+        row = MetricRow(m.name, own["original"], own["after"], m.unit, test.samples)
         rows.append((row, own["before"]))

@@ -1,9 +1,11 @@
 """What a pruned network has to reach to be written at all: `min_accuracy` and `min_snr`."""
 
 from onnxprune.errors import CheckFailed, UsageError, spelled
+from onnxprune.pipeline.measure import Measurements
 from onnxprune.pipeline.request import Request
-from onnxprune.pipeline.run import Measurements, Run
+from onnxprune.pipeline.run import Run
 from onnxprune.report import words
+from onnxprune.report.summary import Samples
 from onnxprune.runtime.accuracy import Metric, find_metric
 
 
@@ -24,22 +26,22 @@ def gauged(request: Request, metrics: tuple[Metric, ...], problem: str) -> tuple
     return (*metrics, find_metric("snr")) if wanted else metrics
 
 
-def require_figures(run: Run) -> None:
+def require_figures(run: Run, found: Measurements) -> None:
     """Raise CheckFailed where the pruned network is worse than the request allows."""
-    request, found = run.request, run.measured
+    request, counts = run.request, run.parts.counts
     if request.min_accuracy is not None:
         row = next(m for m in found.metrics if m.unit == "share")
-        _require(row.after, float(request.min_accuracy), row.name, "share", words.on(row, run.samples), "min_accuracy")
+        _require(row.after, float(request.min_accuracy), row.name, "share", words.on(row, counts), "min_accuracy")
     if request.min_snr is not None:
-        value, where = _snr(found, run)
+        value, where = _snr(found, counts)
         _require(value, request.min_snr, "signal to noise", "dB", where, "min_snr")
 
 
-def _snr(found: Measurements, run: Run) -> tuple[float, str]:
+def _snr(found: Measurements, counts: Samples | None) -> tuple[float, str]:
     """The signal to noise that a gate goes by, and what it was measured on."""
     row = next((m for m in found.metrics if m.name == "snr"), None)
     if row is not None:
-        return row.after, words.on(row, run.samples)
+        return row.after, words.on(row, counts)
     if not found.drift:
         raise CheckFailed(f"{spelled('min_snr')} cannot be checked: {found.problem or 'nothing was measured'}")
     return min(r.snr if r.relative else float("inf") for r in found.drift), "on drawn samples"

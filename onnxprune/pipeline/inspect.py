@@ -39,28 +39,28 @@ def inspect(source: Any, *, progress: Progress = silent, **options: Any) -> Insp
         FileError: the file cannot be read.
     """
     run = analysed(source, "inspect", options, progress)
-    deps, proto = run.deps, run.model.proto
+    deps, proto = run.original.deps, run.file.proto
     if deps.thawed:
         labels = [deps.nodes[k].label for k in deps.thawed]
-        run.notes.append(
+        run.log.notes.append(
             f"thawed: {listed(labels, len(labels))} would take statistics over the channels that stay alone"
         )
     taken = {s.name: deps.statics.shapes[s.name] for s in model_inputs(proto) if s.name in deps.statics.shapes}
     return Inspection(
-        source=str(run.model.path or "a model from memory"),
-        sha256=run.model.sha256,
-        opset=run.model.opset,
+        source=str(run.file.path or "a model from memory"),
+        sha256=run.file.sha256,
+        opset=run.file.opset,
         ir_version=proto.ir_version,
         nodes=len(deps.nodes),
         inputs=tuple(map(str, model_inputs(proto))),
         outputs=tuple(map(str, model_outputs(proto))),
-        figures=Figures(deps.params(), deps.macs(), run.model.size, activations=peak_activations(deps, deps.nothing)),
+        figures=Figures(deps.params(), deps.macs(), run.file.size, activations=peak_activations(deps, deps.nothing)),
         groups=group_shares(deps),
         frozen=frozen_rows(deps),
         unknown=unknown_rows(deps),
         input_shapes=taken,
-        warnings=tuple(map(worded, run.warnings)),
-        notes=tuple(map(worded, (*run.notes, *untouched(deps)))),
+        warnings=tuple(map(worded, run.log.warnings)),
+        notes=tuple(map(worded, (*run.log.notes, *untouched(deps)))),
         layers=layer_rows(deps, deps.nothing),
     )
 
@@ -76,7 +76,7 @@ def analysed(source: Any, command: str, options: Mapping[str, Any], progress: Pr
                 run = start(source, request.changed(verify=False, measure=False), progress)
             except OnnxPruneError:
                 raise error from None
-            run.warnings.append(str(error))
+            run.log.warnings.append(str(error))
             return run
 
 

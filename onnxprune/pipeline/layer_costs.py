@@ -6,10 +6,9 @@ import numpy as np
 
 from onnxprune.channels.dependencies import Dependencies, Use
 from onnxprune.operators.labels import Labels, is_fixed
+from onnxprune.operators.registry import operator_of
 from onnxprune.operators.roles import Role
 from onnxprune.report.layers import LayerRow
-
-GATES = {"LSTM": 4, "GRU": 3, "DynamicQuantizeLSTM": 4}  # filters that make one channel
 
 
 def layer_rows(deps: Dependencies, dead: np.ndarray) -> tuple[LayerRow, ...]:
@@ -38,7 +37,7 @@ def layer_rows(deps: Dependencies, dead: np.ndarray) -> tuple[LayerRow, ...]:
         components = np.unique(deps.component[written]) if written is not None else ()
         macs = (deps.layer_macs(layers[k], d) if k in layers else 0 for d in (deps.nothing, dead))
         params = (sum(_elements(deps, use, d) for use in held.get(k, [])) for d in (deps.nothing, dead))
-        before, after = (_width(deps, shown, d, deps.nodes[k].proto.op_type) for d in (deps.nothing, dead))
+        before, after = (_width(deps, shown, d, operator_of(deps.nodes[k].proto).gates) for d in (deps.nothing, dead))
         groups = tuple(dict.fromkeys(owner[int(c)] for c in components if int(c) in owner))
         node = deps.nodes[k]
         rows.append(LayerRow(node.label, node.proto.op_type, groups, before, after, *macs, *params))
@@ -74,8 +73,8 @@ def _carried(uses: list[Use]) -> Labels | None:
     return next((use.axes[0] for use in uses if len(use.axes) == 1), None)
 
 
-def _width(deps: Dependencies, labels: Labels | None, dead: np.ndarray, operator: str) -> int | None:
-    return None if labels is None else int(deps.live(labels, dead).sum()) // GATES.get(operator, 1)
+def _width(deps: Dependencies, labels: Labels | None, dead: np.ndarray, gates: int) -> int | None:
+    return None if labels is None else int(deps.live(labels, dead).sum()) // gates
 
 
 def _elements(deps: Dependencies, use: Use, dead: np.ndarray) -> int:

@@ -1,35 +1,35 @@
 """Lossless pruning: only what cannot change the output goes."""
 
-from functools import partial
-
 from onnxprune.errors import CheckFailed
 from onnxprune.lossless import KINDS, Redundancy, redundancy
-from onnxprune.pipeline.choose import Choice, whole_groups
+from onnxprune.pipeline.choose import whole_groups
+from onnxprune.pipeline.decision import Choice, Decision
 from onnxprune.pipeline.repair import one_thread
-from onnxprune.pipeline.run import Run, analysis_of
+from onnxprune.pipeline.run import Run
 from onnxprune.surgery.plan import Plan
 
 WORDS = {"dead": "dead (the same number for every input)", "ignored": "ignored by all that read them"}
 WORDS["duplicate"] = "copies or multiples of others"
 
 
-def choose_lossless(run: Run) -> Choice:
-    """Channels without which the network computes the same; from here on `run` has the weights that go with it."""
-    notes = whole_groups(run.deps, run.request)
-    stays = {g.name: range(len(g)) for g in run.deps.groups if g.name in notes}
-    with run.stage("choose channels"):
+def choose_lossless(run: Run) -> Decision:
+    """Channels without which the network computes the same, and the weights that go with it."""
+    deps = run.original.deps
+    notes = whole_groups(deps, run.request)
+    stays = {g.name: range(len(g)) for g in deps.groups if g.name in notes}
+    with run.log.stage("choose channels"):
         found = _search(run, stays, run.request.round_to or 1, run.request.max_ratio)
     why = {name: ", ".join(f"{n} {kind}" for kind, n in counts.items()) for name, counts in found.removed.items()}
-    return Choice(found.kept, {}, {**notes, **why}, removed=_counts(found), remarks=_told(found))
+    return _decided(run, found, Choice(found.kept, {}, {**notes, **why}, removed=_counts(found), remarks=_told(found)))
 
 
-def repeat_lossless(run: Run, plan: Plan) -> Choice:
+def repeat_lossless(run: Run, plan: Plan) -> Decision:
     """The channels that a plan removes, where this network can do without them as well.
 
     Raises CheckFailed where it cannot.
     """
     stays = {g.name: g.keep for g in plan.groups}
-    with run.stage("choose channels"):
+    with run.log.stage("choose channels"):
         found = _search(run, stays, 1, 1.0)
     for group in plan.groups:
         needed = len(found.kept.get(group.name, range(group.channels))) - len(group.keep)
@@ -38,20 +38,23 @@ def repeat_lossless(run: Run, plan: Plan) -> Choice:
                 f"the plan is lossless, and this network needs {needed} of the channels that it removes from "
                 f"{group.name!r}; run --lossless on this network instead"
             )
-    return Choice(found.kept, {}, {}, origin="remove what the plan removes, losslessly", removed=_counts(found))
+    origin = "remove what the plan removes, losslessly"
+    return _decided(run, found, Choice(found.kept, {}, {}, origin=origin, removed=_counts(found)))
 
 
 def _search(run: Run, stays: dict, multiple: int, share: float) -> Redundancy:
-    analyse = partial(analysis_of, run.model, run.request, run.shapes)
-    stays = {g.name: range(len(g)) for g in run.deps.groups if run.deps.combines(g)} | stays
+    own = run.original
+    stays = {g.name: range(len(g)) for g in own.deps.groups if own.deps.combines(g)} | stays
     with one_thread():
-        found = redundancy(
-            run.model.proto, run.deps, analyse=analyse, stays=stays, multiple=multiple, share=share,
-            progress=lambda gone: run.progress(f"{gone} channels can go", 0, 0),
+        return redundancy(
+            own.proto, own.deps, analyse=own.analyse, stays=stays, multiple=multiple, share=share,
+            progress=lambda gone: run.log.progress(f"{gone} channels can go", 0, 0),
         )  # fmt: skip
-    if found.kept:
-        run.base, run.full = found.model, found.deps
-    return found
+
+
+def _decided(run: Run, found: Redundancy, choice: Choice) -> Decision:
+    filled = run.original.having(found.model, found.deps) if found.kept else run.original
+    return Decision(run, choice, filled)
 
 
 def _counts(found: Redundancy) -> dict[str, int]:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from platform import machine, processor
 
 from onnxprune.errors import ModelError, spelled
 from onnxprune.pipeline.calibration import JUDGES, drawn_feeds
+from onnxprune.pipeline.decision import Decision
 from onnxprune.pipeline.request import Request
-from onnxprune.pipeline.run import Measurements, Run
-from onnxprune.report.summary import DriftRow, MetricRow
+from onnxprune.report.summary import DriftRow, MetricRow, Span
 from onnxprune.report.words import MINUS, merit_change
 from onnxprune.runtime.accuracy import Metric, evaluate
 from onnxprune.runtime.compare import Agreement, agreement, compare
 from onnxprune.runtime.data import Dataset
-from onnxprune.runtime.latency import gain, measure
+from onnxprune.runtime.latency import Latency, gain, measure
+from onnxprune.runtime.proof import Proof
 from onnxprune.runtime.session import Session, make_session
 from onnxprune.runtime.source import SPILL_MODEL, Source, Variant
 from onnxprune.runtime.specs import Feed, model_inputs
@@ -27,69 +28,95 @@ ELEMENTS = 1 << 20  # of the samples that drift is measured on
 APART = SPILL_MODEL  # bytes of a model from which on only one of the two is in memory at a time
 
 
-def measurements(run: Run, original: Source | Variant, pruned: Source) -> Measurements:
+@dataclass(frozen=True)
+class Measurements:
+    """What running both models has shown; nothing where it was not asked for or did not work."""
+
+    latency: tuple[float | None, float | None] = (None, None)  # seconds per run, before and after
+    latency_note: str = ""
+    drift: tuple[DriftRow, ...] = ()
+    metrics: tuple[MetricRow, ...] = ()
+    problem: str = ""  # why time and drift could not be measured
+    spans: tuple[Span | None, Span | None] = (None, None)  # seconds between which the middle half of the runs lie
+    gain: Span | None = None  # times faster: the interval of 95 %; None where it cannot be told
+
+
+def measurements(decision: Decision, proof: Proof | None, original: Source | Variant, pruned: Source) -> Measurements:
     """Latency and drift where wanted, and figures of merit where there is data.
 
     A pruned model that cannot be timed is still a pruned model: that is a `problem`, no error.
+
+    Args:
+        decision: what was cut.
+        proof: shows which kind of made input reaches furthest, where there is one.
+        original, pruned: as they are run.
 
     Raises:
         UsageError: providers or metrics do not fit.
         ModelError: the models cannot be run on the data.
     """
-    wanted, data = run.request.measure, run.test
+    run = decision.run
+    wanted, data = run.request.measure, run.parts.figures
     if not wanted and data is None:
         return Measurements()
     try:
-        if data is None and run.model.size >= APART:
-            return _timed_apart(run, original, pruned)
+        timed = run.made(proof)[0] if run.timed and wanted else None
+        if data is None and run.file.size >= APART:
+            return _apart(run.request, timed, judges(decision), original, pruned)
         sessions = sessions_of(original, pruned, run.request)
-        timed = _timed(run, sessions) if wanted else Measurements()
+        found = _together(timed, judges(decision), sessions) if wanted else Measurements()
     except ModelError as error:
         if data is not None:
             raise
         return Measurements(problem=f"latency and drift were not measured: {error}")
     rows = () if data is None else metrics(sessions, data, run.metrics)
-    return replace(timed, metrics=rows)
+    return replace(found, metrics=rows)
 
 
-def _timed(run: Run, sessions: dict[str, Session]) -> Measurements:
-    if not run.timed:
-        return Measurements(drift=drift(sessions, judges(run)))
-    found = measure(sessions, run.made()[0])
+def _together(timed: Feed | None, drawn: Sequence[Feed], sessions: dict[str, Session]) -> Measurements:
+    """Drift on what was drawn, and latency on the feed that is timed, if any."""
+    if timed is None:
+        return Measurements(drift=drift(sessions, drawn))
+    found = measure(sessions, timed)
     before, after = found["before"], found["after"]
-    threads = f"{after.threads} thread{'s' * (after.threads != 1)}"
-    how = f"median of {after.runs} alternating runs in onnxruntime, {after.provider}, {threads}, {cpu_name()}"
+    how = f"median of {after.runs} alternating runs in onnxruntime, {_where(after)}"
     spans = ((before.low, before.high), (after.low, after.high))
-    times = (before.median, after.median)
-    return Measurements(times, how, drift(sessions, judges(run)), spans=spans, gain=gain(before, after))
+    return Measurements(
+        (before.median, after.median), how, drift(sessions, drawn), spans=spans, gain=gain(before, after)
+    )
 
 
-def _timed_apart(run: Run, original: Source | Variant, pruned: Source) -> Measurements:
-    """Like `_timed`, with one of two large models in memory at a time."""
-    feed, drawn = run.made()[0], judges(run)
-    load = _loader(run.request)
+def _apart(
+    request: Request, timed: Feed | None, drawn: Sequence[Feed], original: Source | Variant, pruned: Source
+) -> Measurements:
+    """The same with one of two large models in memory at a time."""
+    load = _loader(request)
     first = load(original)
-    before = measure({"before": first}, feed, seconds=1.0)["before"] if run.timed else None
+    before = measure({"before": first}, timed, seconds=1.0)["before"] if timed else None
     expected = [first.run(f) for f in drawn]
     del first
     second = load(pruned)
     rows = _rows(agreement(zip(expected, map(second.run, drawn), strict=True)))
-    if before is None:
+    if before is None or timed is None:
         return Measurements(drift=rows)
-    after = measure({"after": second}, feed, seconds=1.0)["after"]
-    threads = f"{after.threads} thread{'s' * (after.threads != 1)}"
-    where = f"{after.provider}, {threads}, {cpu_name()}"
-    how = f"median of {after.runs} runs in onnxruntime, one model after the other, {where}"
+    after = measure({"after": second}, timed, seconds=1.0)["after"]
+    how = f"median of {after.runs} runs in onnxruntime, one model after the other, {_where(after)}"
     spans = ((before.low, before.high), (after.low, after.high))
     return Measurements((before.median, after.median), how, rows, spans=spans)
 
 
-def judges(run: Run) -> Sequence[Feed]:
+def _where(latency: Latency) -> str:
+    threads = f"{latency.threads} thread{'s' * (latency.threads != 1)}"
+    return f"{latency.provider}, {threads}, {cpu_name()}"
+
+
+def judges(decision: Decision) -> Sequence[Feed]:
     """Drawn samples that the repair has not seen, as many as take no time."""
-    shapes = run.deps.statics.shapes
-    elements = sum(math.prod(shapes.get(s.name, ())) for s in model_inputs(run.model.proto))
+    own = decision.run.original
+    shapes = own.deps.statics.shapes
+    elements = sum(math.prod(shapes.get(s.name, ())) for s in model_inputs(own.proto))
     count = min(JUDGES, max(4, ELEMENTS // max(elements, 1)))
-    return run.judges or drawn_feeds(run.model.proto, shapes, run.request, count)[0]
+    return decision.judges or drawn_feeds(own.proto, shapes, decision.run.request, count)[0]
 
 
 @cache

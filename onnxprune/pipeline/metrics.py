@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -86,8 +86,8 @@ def _joined(parts: Mapping[str, list[np.ndarray]], sizes: list[int]) -> dict[str
     }
 
 
-def prepare(run: Run, *, chooses: bool = True) -> None:
-    """Give the data of a run its parts, look at the original on them, and tell what speaks against them.
+def prepare(run: Run, *, chooses: bool = True) -> Run:
+    """The run with its data in parts; tells what the original makes of them and what speaks against them.
 
     Args:
         chooses: whether channels are chosen, and not taken from a plan.
@@ -96,26 +96,27 @@ def prepare(run: Run, *, chooses: bool = True) -> None:
         UsageError: figures that do not fit; too few samples for a search, or such as cannot be right.
         ModelError: the original cannot be run on the data.
     """
-    found = divide(run.request, run.data, run.test, chooses=chooses)
-    run.data, run.search, run.test, run.samples = found.data, found.search, found.figures, found.counts
-    if found.problem:
-        run.warnings.append(found.problem)
-    if (data := found.search or found.figures or found.data) is None:
-        return
-    with run.stage("look at the data"):
-        request = run.request
-        original = make_session(run.model.proto, providers=request.providers, threads=request.threads, optimize=True)
-        judged = judge(original, request, data, run.model.proto)
-    run.metrics = gauged(request, judged.metrics, found.problem)
-    if run.test is not None and request.test_data is not None and _same(request.data, request.test_data):
-        run.warnings.append(f"{spelled('test_data')} is {spelled('data')}: figures on samples that may be fitted on")
+    request, log = run.request, run.log
+    parts = divide(request, run.parts.data, run.parts.figures, chooses=chooses)
+    if parts.problem:
+        log.warnings.append(parts.problem)
+    if (data := parts.search or parts.figures or parts.data) is None:
+        return replace(run, parts=parts)
+    with log.stage("look at the data"):
+        proto = run.original.proto
+        session = make_session(proto, providers=request.providers, threads=request.threads, optimize=True)
+        judged = judge(session, request, data, proto)
+    metrics = gauged(request, judged.metrics, parts.problem)
+    if parts.figures is not None and request.test_data is not None and _same(request.data, request.test_data):
+        log.warnings.append(f"{spelled('test_data')} is {spelled('data')}: figures on samples that may be fitted on")
     if judged.doubts and request.max_drop is not None:
         raise UsageError(judged.doubts[0])
     for line in judged.doubts:
-        tell(run.progress, line)
-    run.warnings += judged.doubts
-    if found.figures and judged.why:
-        run.notes.append(judged.why)
+        tell(log.progress, line)
+    log.warnings += judged.doubts
+    if parts.figures and judged.why:
+        log.notes.append(judged.why)
+    return replace(run, parts=parts, metrics=metrics)
 
 
 def _same(data: Any, test: Any) -> bool:

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
 from onnxprune.errors import CheckFailed, UsageError
@@ -15,9 +14,10 @@ from onnxprune.model import save
 from onnxprune.model.external import ExternalStyle
 from onnxprune.model.write import size_of
 from onnxprune.pipeline.budgets import Meter, within
-from onnxprune.pipeline.choose import Choice, Chooser, Progress, silent
+from onnxprune.pipeline.choose import Chooser, Progress, silent
+from onnxprune.pipeline.decision import Choice, Decision
 from onnxprune.pipeline.drop import largest_choice
-from onnxprune.pipeline.examine import examine
+from onnxprune.pipeline.examine import Findings, examine
 from onnxprune.pipeline.group_filters import Weights
 from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.lossless import choose_lossless
@@ -27,7 +27,7 @@ from onnxprune.pipeline.repair import repair, repaired_figure
 from onnxprune.pipeline.report import make_report
 from onnxprune.pipeline.request import Request, given_budgets
 from onnxprune.pipeline.rotate import rotate, settle
-from onnxprune.pipeline.run import Run, analysis_of, start
+from onnxprune.pipeline.run import Run, start
 from onnxprune.pipeline.sign import sign
 from onnxprune.pipeline.signature import takes
 from onnxprune.pipeline.steps import in_steps
@@ -37,7 +37,6 @@ from onnxprune.report.summary import Report
 from onnxprune.surgery.binding import bound
 from onnxprune.surgery.plan import Plan, make_plan
 from onnxprune.surgery.recovery.replaced import with_biases
-from onnxprune.surgery.rewrite import cut
 from onnxprune.surgery.rotation.turn import Rotation
 
 
@@ -96,8 +95,7 @@ def prune(
 
 def completed(run: Run, output: str | os.PathLike[str] | None) -> Result:
     """Do all of it, once the network is read and analysed.  Raises what `prune` raises."""
-    prepare(run)
-    return finish(run, _choose(run), output)
+    return finish(_decide(prepare(run)), output)
 
 
 def check_output(source: Any, output: str | os.PathLike[str] | None, request: Request, **more: Any) -> None:
@@ -110,73 +108,59 @@ def check_output(source: Any, output: str | os.PathLike[str] | None, request: Re
     check_paths(source, {out(): output, "resume": request.resume}, read | more, force=request.force)
 
 
-def _choose(run: Run) -> Choice:
-    """Score, allocate and select; what that needs in memory is gone afterwards."""
-    request = run.request
+def _decide(run: Run) -> Decision:
+    """Score, allocate, select and repair; what that needs in memory is gone afterwards."""
+    request, log = run.request, run.log
     if request.lossless:
-        choice = choose_lossless(run)
-        run.notes += choice.remarks
-        _check_strict(run, choice)
-        return choice
-    choice = in_steps(run, _cut_once) if request.steps else _cut_once(run)
+        decision = choose_lossless(run)
+        log.notes += decision.choice.remarks
+        _check_strict(run, decision.choice)
+        return decision
+    decision = in_steps(run, _cut_once) if request.steps else _cut_once(run)
     if request.steps:
-        _require(run, choice)
-    if request.finetune:
-        finetuned(run, choice.kept)
-    return choice
+        _require(run, decision.choice)
+    return finetuned(decision) if request.finetune else decision
 
 
-def _cut_once(run: Run) -> Choice:
+def _cut_once(run: Run) -> Decision:
     """Choose channels, and repair what stays."""
+    run, lab, upright = rotate(run, lab_of(run, Weights(run.original.proto, run.original.deps)))
     request = run.request
-    lab = rotate(run, lab_of(run, Weights(run.model.proto, run.deps)))
     if request.method == "msvfp" and request.finetune and request.retrain is None:
         lab.request = request.changed(retrain=short_training(run))
-    with run.stage("choose channels"):
-        choice = _within(run, Chooser(run.deps, lab.weights, lab.request, run.model.size, run.progress, lab))
-    run.base = choice.trained
-    settle(run, lab, choice.kept)
-    lab.model = run.base or lab.model
-    run.notes += choice.remarks
+    with run.log.stage("choose channels"):
+        chooser = Chooser(run.original.deps, lab.weights, lab.request, run.file.size, run.log.progress, lab)
+        choice = _within(run, chooser)
+    if upright is not None:
+        run = settle(run, upright, choice.kept)
+        lab.weights = Weights(run.original.proto, run.original.deps)
+    lab.model = choice.trained or run.original.proto
+    run.log.notes += choice.remarks
     _check_strict(run, choice)
-    repair(run, lab, choice.kept, partial(analysis_of, run.model, run.request, run.shapes))
-    return replace(choice, trained=None)
+    return repair(run, lab, replace(choice, trained=None))
 
 
 def _within(run: Run, chooser: Chooser) -> Choice:
     """The choice that the budget allows."""
-    if run.request.max_drop is not None:
-        return _largest(run, chooser)
-    if run.request.target is not None:
-        return within(Meter(run, chooser, partial(_written_bytes, run)), run.request.target)
+    request, lab = run.request, chooser.lab
+    if request.max_drop is not None:
+        figure = None if lab is None or request.compensate == "none" else repaired_figure(lab, run.original.analyse)
+        return largest_choice(chooser, figure)
+    if request.target is not None:
+        return within(Meter(run, chooser, partial(_written_bytes, run)), request.target)
     return chooser.choose(None)
-
-
-def _largest(run: Run, chooser: Chooser) -> Choice:
-    """The largest cut within `max_drop`, with what the compensation makes of it."""
-    if run.request.compensate == "none" or chooser.lab is None:
-        return largest_choice(chooser)
-    return largest_choice(
-        chooser, repaired_figure(chooser.lab, partial(analysis_of, run.model, run.request, run.shapes))
-    )
 
 
 def lab_of(run: Run, weights: Weights) -> Lab:
     """The network and the user's data, to try things out on."""
-    return Lab(
-        run.base or run.model.proto,
-        run.deps,
-        weights,
-        run.request,
-        run.data,
-        search=run.search,
-        metric=next(iter(run.metrics), None),
-    )
+    own, parts = run.original, run.parts
+    metric = next(iter(run.metrics), None)
+    return Lab(own.proto, own.deps, weights, run.request, parts.data, search=parts.search, metric=metric)
 
 
 def _check_strict(run: Run, choice: Choice) -> None:
     if choice.stopped_by:
-        run.warnings.append(choice.stopped_by)
+        run.log.warnings.append(choice.stopped_by)
     _require(run, choice)
 
 
@@ -188,61 +172,57 @@ def _require(run: Run, choice: Choice) -> None:
         raise CheckFailed("nothing can be cut; `onnxprune inspect` says why")
 
 
-def finish(run: Run, choice: Choice, output: str | os.PathLike[str] | None) -> Result:
+def finish(decision: Decision, output: str | os.PathLike[str] | None) -> Result:
     """Plan, rewrite, verify, save and report."""
-    plan, pruned = _rewritten(run, choice)
-    plan = bound(plan, run.own or run.model.proto, pruned)
-    if choice.kept:
-        sign(pruned, plan, run.model.size, _style(run))
+    run = decision.run
+    request, log, style = run.request, run.log, _style(run)
+    plan, pruned = _rewritten(decision)
+    plan = bound(plan, run.file.proto, pruned)
+    if decision.kept:
+        sign(pruned, plan, run.file.size, style)
+    found: list[Findings] = []
     saved = None
-    if output is None or run.request.dry_run:
-        examine(run, choice.kept, pruned)
+    if output is None or request.dry_run:
+        found.append(examine(decision, pruned))
     else:
-        with run.stage("save"):
-            target = Path(output)
+        with log.stage("save"):
             saved = save(
-                pruned, target, style=_style(run), force=run.request.force, source=run.model.path,
-                check=lambda path: examine(run, choice.kept, path),
+                pruned, Path(output), style=style, force=request.force, source=run.file.path,
+                check=lambda path: found.append(examine(decision, path)),
             )  # fmt: skip
-        run.seconds["save"] -= run.seconds.get("verify", 0.0) + run.seconds.get("measure", 0.0)
-    report = make_report(run, choice, plan, run.deps.dead(choice.kept), pruned, saved)
-    return Result(pruned, plan, report)
+        log.seconds["save"] -= log.seconds.get("verify", 0.0) + log.seconds.get("measure", 0.0)
+    return Result(
+        pruned, plan, make_report(decision, found[0], plan, saved.size if saved else pruned.ByteSize(), saved)
+    )
 
 
-def _rewritten(run: Run, choice: Choice) -> tuple[Plan, onnx.ModelProto]:
-    """The plan of a choice, and the model as it will be written."""
-    origin = {"sha256": run.model.sha256, "name": run.model.path.name if run.model.path else None}
-    with run.stage("plan"):
-        moved = run.alignment if choice.kept else None
-        plan = make_plan(run.deps, choice.kept, source=origin, options=run.request.told(), alignment=moved)
-        plan = replace(plan, rotation=run.rotation if choice.kept else Rotation())
-    with run.stage("rewrite"):
-        pruned = _cut(run, choice, run.deps.dead(choice.kept))
-        if choice.kept:
-            sign(pruned, plan, run.model.size, _style(run))
+def _rewritten(decision: Decision) -> tuple[Plan, onnx.ModelProto]:
+    """The plan of a decision, and the model as it will be written."""
+    run, kept = decision.run, decision.kept
+    origin = {"sha256": run.file.sha256, "name": run.file.path.name if run.file.path else None}
+    with run.log.stage("plan"):
+        moved = run.alignment if kept else None
+        plan = make_plan(run.original.deps, kept, source=origin, options=run.request.told(), alignment=moved)
+        plan = replace(plan, rotation=run.rotation if kept else Rotation())
+    with run.log.stage("rewrite"):
+        if not kept:
+            return plan, _copy(run.file.proto)
+        pruned = decision.filled.pruned(kept)
+        sign(pruned, plan, run.file.size, _style(run))
     return plan, pruned
 
 
 def _written_bytes(run: Run, choice: Choice) -> int:
     """Bytes of the file that a choice makes; the biases that a repair adds are there, whatever they will hold."""
+    filled = run.original
     if run.request.compensate != "none" and choice.kept:
-        base = with_biases(run.model.proto, run.deps, run.deps.dead(choice.kept))
-        run = replace(run, base=base, full=analysis_of(run.model, run.request, run.shapes, base))
-    return size_of(_rewritten(run, choice)[1], _style(run))
+        filled = filled.again(with_biases(filled.proto, filled.deps, filled.dead(choice.kept)))
+    return size_of(_rewritten(Decision(run, choice, filled))[1], _style(run))
 
 
 def _style(run: Run) -> ExternalStyle | None:
     """How weights are stored outside; None where they stay inside."""
-    return run.model.external or (ExternalStyle() if run.request.save_as_external_data else None)
-
-
-def _cut(run: Run, choice: Choice, dead: np.ndarray) -> onnx.ModelProto:
-    if not choice.kept:
-        return _copy(run.own or run.model.proto)
-    if run.full is None:
-        return cut(run.base or run.model.proto, run.deps, dead)
-    assert run.base is not None
-    return cut(run.base, run.full, run.full.dead(choice.kept))
+    return run.file.external or (ExternalStyle() if run.request.save_as_external_data else None)
 
 
 def _copy(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,12 +13,14 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from onnxprune.channels.analysis import analyse
 from onnxprune.channels.dependencies import Dependencies, Group
 from onnxprune.errors import ModelError
-from onnxprune.pipeline.calibration import calibration
+from onnxprune.pipeline.calibration import Calibration, calibration
+from onnxprune.pipeline.decision import Choice, Decision
 from onnxprune.pipeline.enough import too_few
 from onnxprune.pipeline.group_losses import worth
 from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.pipeline.run import Run
-from onnxprune.pipeline.trials import Kept, Lab
+from onnxprune.pipeline.study import Kept
+from onnxprune.pipeline.trials import Lab
 from onnxprune.runtime.accuracy import Metric, evaluate
 from onnxprune.runtime.compare import Agreement, agreement
 from onnxprune.runtime.session import make_session
@@ -94,36 +97,42 @@ def repaired(lab: Lab, kept: Kept, analyse: Analyse, progress: Progress = silent
         return compensate(name, lab.model, lab.deps, kept, analyse=analyse, feeds=feeds, progress=progress)
 
 
-def repair(run: Run, lab: Lab, kept: Kept, analyse: Analyse) -> None:
-    """Compensate: what is cut and masked from here on is the network with new weights, where those are better."""
-    name = run.request.compensate
-    if name == "none" or not kept:
-        return
-    with run.stage("repair"):
+def repair(run: Run, lab: Lab, choice: Choice) -> Decision:
+    """Compensate: the network with new weights, where those are better, and else as it is."""
+    name, plain, log = run.request.compensate, Decision(run, choice, run.original.having(lab.model)), run.log
+    if name == "none" or not choice.kept:
+        return plain
+    with log.stage("repair"):
         try:
-            done = repaired(lab, kept, analyse, run.progress)
-            worse = needs_samples(name) and harm(lab, kept, done)
+            done = repaired(lab, choice.kept, run.original.analyse, log.progress)
+            worse = needs_samples(name) and harm(lab, choice.kept, done)
         except ModelError as error:
             if lab.data is not None:  # which is to blame
                 raise
-            run.warnings.insert(0, f"cut without repair: {error}")
-            return
+            log.warnings.insert(0, f"cut without repair: {error}")
+            return plain
     samples = calibration(lab) if needs_samples(name) else None
     if samples and samples.kind == "drawn":
-        run.judges = samples.judges
+        plain = replace(plain, judges=samples.judges)
     if worse:
-        run.warnings.insert(0, worse)
-        return
-    run.base, run.full = done.model, done.deps
+        log.warnings.insert(0, worse)
+        return plain
+    _tell(run, lab, choice.kept, done, samples)
+    return replace(plain, filled=plain.filled.having(done.model, done.deps))
+
+
+def _tell(run: Run, lab: Lab, kept: Kept, done: Compensated, samples: Calibration | None) -> None:
+    """What the repair has changed, on what, and what it could not."""
+    log = run.log
     on = f" on {samples.what}" if samples else ""
-    run.notes.append(f"{name} changed {len(done.changed)} tensors{on}")
+    log.notes.append(f"{run.request.compensate} changed {len(done.changed)} tensors{on}")
     if not done.changed and lab.deps.scalings:
-        run.warnings.insert(0, "int8: cut without repair; prune the float model first for a better result")
-    if samples and run.data is not None and samples.count < samples.wanted:
-        run.warnings += too_few(run.deps, kept, samples.count, done.changed)
+        log.warnings.insert(0, "int8: cut without repair; prune the float model first for a better result")
+    if samples and run.parts.data is not None and samples.count < samples.wanted:
+        log.warnings += too_few(run.original.deps, kept, samples.count, done.changed)
     if done.alone:
         first, why = next(iter(done.alone.items()))
-        run.notes.append(f"not compensated: {len(done.alone)} layers or groups, such as {first} ({why})")
+        log.notes.append(f"not compensated: {len(done.alone)} layers or groups, such as {first} ({why})")
 
 
 def harm(lab: Lab, kept: Kept, done: Compensated) -> str:

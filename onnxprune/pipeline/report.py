@@ -6,15 +6,16 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import numpy as np
 import onnx
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.channels.parameters import INTEGERS
 from onnxprune.model.write import SavedFile
+from onnxprune.operators.registry import Trait, has
 from onnxprune.pipeline.budgets import COSTS
-from onnxprune.pipeline.choose import Choice
 from onnxprune.pipeline.costs import peak_activations
+from onnxprune.pipeline.decision import Choice, Decision
+from onnxprune.pipeline.examine import Findings
 from onnxprune.pipeline.layer_costs import layer_rows
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Run
@@ -28,22 +29,26 @@ from onnxprune.surgery.plan import Plan
 WORTH_THAWING = 0.5  # share of the MACs
 
 
-def make_report(
-    run: Run, choice: Choice, plan: Plan, dead: np.ndarray, pruned: onnx.ModelProto, saved: SavedFile | None
-) -> Report:
-    """Put together what the stages found."""
-    deps, request, measured = run.deps, run.request, run.measured
-    after_bytes = saved.size if saved else pruned.ByteSize()
-    approximated = (run.full or run.deps).approximated((run.full or run.deps).dead(choice.kept))
+def make_report(decision: Decision, found: Findings, plan: Plan, size: int, saved: SavedFile | None) -> Report:
+    """Put together what the stages found.
+
+    Args:
+        size: of the pruned model, in bytes.
+        saved: the file of it, if there is one.
+    """
+    run, choice, filled = decision.run, decision.choice, decision.filled
+    deps, request, measured, proof, log = run.original.deps, run.request, found.measured, found.proof, run.log
+    dead, shapes = deps.dead(choice.kept), run.original.shapes
+    approximated = filled.deps.approximated(filled.dead(choice.kept))
     before, after = (
         Figures(deps.params(d), deps.macs(d), size, latency, peak_activations(deps, d), span)
         for d, size, latency, span in zip(
-            (deps.nothing, dead), (run.model.size, after_bytes), measured.latency, measured.spans, strict=True
+            (deps.nothing, dead), (run.file.size, size), measured.latency, measured.spans, strict=True
         )
     )
     over = () if choice.stopped_by else missed(request, before, after)
     return Report(
-        source=str(run.model.path or "a model from memory"),
+        source=str(run.file.path or "a model from memory"),
         output=str(saved.path) if saved else None,
         options=request.told(),
         asked=_asked(run, choice),
@@ -52,24 +57,24 @@ def make_report(
         after=after,
         groups=group_rows(deps, choice, plan),
         frozen=frozen_rows(deps),
-        proof=None if run.proof is None else str(run.proof),
-        proof_error=None if run.proof is None else run.proof.error,
-        proof_runs={} if run.proof is None else run.proof.ran,
+        proof=None if proof is None else str(proof),
+        proof_error=None if proof is None else proof.error,
+        proof_runs={} if proof is None else proof.ran,
         drift=measured.drift,
         metrics=measured.metrics,
-        samples=run.samples,
+        samples=run.parts.counts,
         latency_note=measured.latency_note,
         latency_gain=measured.gain,
-        input_shapes=run.shapes,
-        warnings=tuple(map(worded, (*run.warnings, *over, *timing(before, after, measured.gain)))),
-        notes=tuple(map(worded, (*run.notes, *unrounded(request, plan), *untouched(deps, request.lossless)))),
-        seconds=dict(run.seconds),
+        input_shapes=shapes,
+        warnings=tuple(map(worded, (*log.warnings, *over, *timing(before, after, measured.gain)))),
+        notes=tuple(map(worded, (*log.notes, *unrounded(request, plan), *untouched(deps, request.lossless)))),
+        seconds=dict(log.seconds),
         removed=choice.removed,
         search=choice.search,
-        assumed_shapes={name: run.shapes[name] for name in run.assumed if name in run.shapes},
+        assumed_shapes={name: shapes[name] for name in run.assumed if name in shapes},
         versions=versions(),
-        approximated=tuple((run.full or deps).nodes[k].label for k in approximated),
-        sha256={"source": run.model.sha256} | ({"output": saved.sha256} if saved else {}),
+        approximated=tuple(filled.deps.nodes[k].label for k in approximated),
+        sha256={"source": run.file.sha256} | ({"output": saved.sha256} if saved else {}),
         layers=layer_rows(deps, dead),
         sensitivity=choice.sensitivity,
         next_commands=_next(run, saved, bool(choice.kept)),
@@ -185,14 +190,15 @@ def _next(run: Run, saved: SavedFile | None, changed: bool) -> tuple[str, ...]:
     """How to go on with TensorRT and polygraphy; nothing where nothing was removed."""
     if saved is None or not changed:
         return ()
-    inputs = [s for s in model_inputs(run.model.proto) if not s.closed]
-    sizes = {s.name: [str(d) for d in run.shapes[s.name]] for s in inputs if s.name in run.shapes}
+    inputs = [s for s in model_inputs(run.file.proto) if not s.closed]
+    shapes = run.original.shapes
+    sizes = {s.name: [str(d) for d in shapes[s.name]] for s in inputs if s.name in shapes}
     here = saved.path.is_relative_to(Path.cwd())
     path = str(saved.path.relative_to(Path.cwd()) if here else saved.path)
     polygraphy = ["polygraphy", "run", path, "--trt", "--onnxrt"]
     if sizes:
         polygraphy += ["--input-shapes", *(f"{n}:[{','.join(d)}]" for n, d in sizes.items())]
-    return *trtexec(path, sizes, run.model.proto, tensorrt()), shlex.join(polygraphy)
+    return *trtexec(path, sizes, run.file.proto, tensorrt()), shlex.join(polygraphy)
 
 
 def trtexec(path: str, sizes: Mapping[str, Sequence[str]], model: onnx.ModelProto, release: int | None) -> list[str]:
@@ -204,7 +210,7 @@ def trtexec(path: str, sizes: Mapping[str, Sequence[str]], model: onnx.ModelProt
     command = ["trtexec", f"--onnx={path}"]
     if sizes:
         command.append("--shapes=" + ",".join(f"{n}:{'x'.join(d)}" for n, d in sizes.items()))
-    quantized = any(node.op_type == "DequantizeLinear" for node in model.graph.node)
+    quantized = any(has(node, Trait.DEQUANTIZES) for node in model.graph.node)
     older = shlex.join([*command, "--fp16", *(["--int8"] if quantized else [])])
     newer = shlex.join(command)
     if release is None:

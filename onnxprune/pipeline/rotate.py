@@ -14,7 +14,7 @@ from onnxprune.pipeline.calibration import calibration
 from onnxprune.pipeline.choose import whole_groups
 from onnxprune.pipeline.group_filters import Weights
 from onnxprune.pipeline.repair import needs_samples, one_thread
-from onnxprune.pipeline.run import Run, analysis_of
+from onnxprune.pipeline.run import Run
 from onnxprune.runtime.proof import Proof
 from onnxprune.runtime.prove import prove
 from onnxprune.surgery.rotation.heads import attention_sites
@@ -34,8 +34,8 @@ class Rotatable:
     """A network as it is before it is rotated, and the widths of it that can be."""
 
     graph: Graph
-    sites: tuple[Site, ...]
-    heads: str  # how attention is cut
+    sites: tuple[Site, ...] = ()
+    heads: str = "auto"  # how attention is cut
 
 
 def rotatable(run: Run) -> Rotatable:
@@ -44,15 +44,15 @@ def rotatable(run: Run) -> Rotatable:
     Those of heads can where every head loses the same share.  That is chosen where the user leaves it open, unless
     layers can lose whole heads that cannot lose such a share, or not in a basis of their own.
     """
-    whole = run.request.heads != "dims"
-    graph = Graph(run.model.proto, run.deps)
+    whole, own = run.request.heads != "dims", run.original
+    graph = Graph(own.proto, own.deps)
     found = Rotatable(graph, tuple(stream_sites(graph)), run.request.heads)
-    if whole and (run.request.heads != "auto" or not _multiplies_values(run.deps)):
+    if whole and (run.request.heads != "auto" or not _multiplies_values(own.deps)):
         return found
-    deps = analysis_of(run.model, run.request.changed(heads="dims"), run.shapes) if whole else run.deps
-    graph = Graph(run.model.proto, deps)
+    deps = own.again(own.proto, run.request.changed(heads="dims")).deps if whole else own.deps
+    graph = Graph(own.proto, deps)
     heads = attention_sites(graph)
-    if not heads or (whole and not _covered(run.deps, deps, {s.group for s in heads})):
+    if not heads or (whole and not _covered(own.deps, deps, {s.group for s in heads})):
         return found
     return Rotatable(graph, (*heads, *stream_sites(graph)), "dims")
 
@@ -70,77 +70,70 @@ def _covered(whole: Dependencies, dims: Dependencies, turned: Collection[str]) -
     return one <= two and all(g.name in turned for g in dims.groups if (g.name, len(g)) not in before)
 
 
-def rotate(run: Run, lab: Lab) -> Lab:
-    """The lab with the network in the bases in which it cuts best, where a repair on samples is to follow.
+def rotate(run: Run, lab: Lab) -> tuple[Run, Lab, Rotatable | None]:
+    """The run and the lab with the network in the bases in which it cuts best, and the network before that.
 
-    The rotated network is proven to be the original, and takes its place in the run.
+    That is done where a repair on samples is to follow.  The rotated network is proven to be the original.
     """
     request = run.request
     if request.method != "obs" or not needs_samples(request.compensate) or request.steps:
-        return lab
+        return run, lab, None
     found = rotatable(run)
     left = whole_groups(found.graph.deps, request) if found.sites else {}
-    sites = [s for s in found.sites if s.group not in left]
+    sites = tuple(s for s in found.sites if s.group not in left)
     if not sites:
-        return lab
+        return run, lab, None
     try:
-        with run.stage("choose channels"), one_thread():
+        with run.log.stage("choose channels"), one_thread():
             feeds = calibration(lab).feeds
-            made = bases(found.graph, sites, feeds, run.progress)
+            made = bases(found.graph, sites, feeds, run.log.progress)
     except ModelError:
         if lab.data is not None:
             raise
-        return lab  # nothing to be measured on, which the choice will tell
-    if not turn(run, replace(found, sites=tuple(sites)), rotation_of(sites, made)):
-        return lab
-    worth = {s.group: np.zeros(len(run.deps.group(s.group))) for s in sites if s.read is not None}
+        return run, lab, None  # nothing to be measured on, which the choice will tell
+    found = replace(found, sites=sites)
+    turned = turn(run, found, rotation_of(sites, made))
+    if turned is None:
+        return run, lab, None
+    deps = turned.original.deps
+    worth = {s.group: np.zeros(len(deps.group(s.group))) for s in sites if s.read is not None}
     for site, basis in zip(sites, made, strict=True):
         if site.group in worth:
             worth[site.group][site.channels] += basis.energy.sum(axis=0)
-    weights = Weights(run.model.proto, run.deps)
-    return replace(lab, model=run.model.proto, deps=run.deps, weights=weights, request=run.request, worth=worth)
+    proto = turned.original.proto
+    lab = replace(lab, model=proto, deps=deps, weights=Weights(proto, deps), request=turned.request, worth=worth)
+    return turned, lab, found
 
 
-def turn(run: Run, found: Rotatable, rotation: Rotation) -> bool:
-    """Go on with the rotated model, if it gives what the original gives."""
+def turn(run: Run, found: Rotatable, rotation: Rotation) -> Run | None:
+    """The run with the rotated network; None where that does not give what the original gives."""
     model = rotated(found.graph, found.sites, rotation)
     if run.request.verify and not prove(found.graph.model, model, run.stimuli()).passed:
-        run.warnings.append(f"nothing was rotated: {NOT_EQUAL} up to rounding")
-        return False
-    run.own = run.own or found.graph.model
-    run.upright, run.rotation = found, rotation
-    run.request = run.request.changed(heads=found.heads)
-    run.model = replace(run.model, proto=model)
-    run.deps = analysis_of(run.model, run.request, run.shapes)
-    return True
+        run.log.warnings.append(f"nothing was rotated: {NOT_EQUAL} up to rounding")
+        return None
+    request = run.request.changed(heads=found.heads)
+    return replace(run, request=request, original=run.original.again(model, request), rotation=rotation)
 
 
-def settle(run: Run, lab: Lab, kept: Collection[str]) -> None:
-    """Turn back what has lost nothing."""
-    if (found := run.upright) is None:
-        return
+def settle(run: Run, found: Rotatable, kept: Collection[str]) -> Run:
+    """The run with what has lost nothing turned back."""
     stay = {name_of(s) for s in found.sites if s.group in kept}
-    run.rotation = Rotation({name: a for name, a in run.rotation.bases.items() if name in stay})
-    lab.model = rotated(found.graph, found.sites, run.rotation)
-    lab.weights = Weights(lab.model, run.deps)
-    run.model, run.upright = replace(run.model, proto=lab.model), None
+    rotation = Rotation({name: a for name, a in run.rotation.bases.items() if name in stay})
     if stay:
-        run.notes.append(f"{len(stay)} widths that only linear maps touch were rotated before they were cut")
+        run.log.notes.append(f"{len(stay)} widths that only linear maps touch were rotated before they were cut")
+    return replace(run, original=run.original.having(rotated(found.graph, found.sites, rotation)), rotation=rotation)
 
 
-def repeat(run: Run, rotation: Rotation) -> Proof | None:
-    """Rotate as a plan says; the proof that it changes nothing, where it was asked for.
+def repeat(run: Run, rotation: Rotation) -> tuple[Run, Proof | None]:
+    """The run with the network rotated as a plan says; the proof that it changes nothing, where it was asked for.
 
     Raises:
         UsageError: the network has no such widths.
         CheckFailed: the rotated network is not the original.
     """
     if not rotation:
-        return None
+        return run, None
     found = rotatable(run)
     model = rotated(found.graph, found.sites, rotation)
     proof = prove(found.graph.model, model, run.stimuli()).require(NOT_EQUAL) if run.request.verify else None
-    run.own = run.own or found.graph.model
-    run.rotation, run.model = rotation, replace(run.model, proto=model)
-    run.deps = analysis_of(run.model, run.request, run.shapes)
-    return proof
+    return replace(run, original=run.original.again(model), rotation=rotation), proof

@@ -28,6 +28,6 @@ def sensitivity(source: Any, *, progress: Progress = silent, **options: Any) -> 
         ModelError, FileError: the model cannot be read or run.
     """
     run = analysed(source, "sensitivity", options, progress)
-    weights = Weights(run.model.proto, run.deps)
-    chooser = Chooser(run.deps, weights, run.request, run.model.size, progress, lab := lab_of(run, weights))
+    deps, lab = run.original.deps, lab_of(run, weights := Weights(run.original.proto, run.original.deps))
+    chooser = Chooser(deps, weights, run.request, run.file.size, progress, lab)
     return curves(lab, weights, chooser.free, chooser.select, chooser.ranking, progress)

@@ -1,7 +1,7 @@
 """Cutting to the target in several cuts, with training between them: iterative pruning.
 
-Each cut is chosen and repaired on the network as training has left it.  The original is the teacher of what is trained
-between the cuts; the training of msvfp inside a cut learns from the network as that cut found it.
+Each cut is chosen and repaired on the network as training has left it.  The original is the teacher all along, also of
+the training of msvfp inside a cut.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,22 +12,23 @@ import onnx
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import ModelError, UsageError, spelled
-from onnxprune.pipeline.choose import Choice
+from onnxprune.pipeline.decision import Decision
+from onnxprune.pipeline.log import Log
 from onnxprune.pipeline.request import Request
-from onnxprune.pipeline.run import Run, analysis_of, start
+from onnxprune.pipeline.run import Run, start
+from onnxprune.pipeline.study import Kept, Study
 from onnxprune.pipeline.targets import Limit
-from onnxprune.pipeline.tune import BETWEEN, Original, recipe_of, tune
+from onnxprune.pipeline.tune import BETWEEN, Teacher, recipe_of, tune
 from onnxprune.surgery.align import Alignment
 from onnxprune.surgery.copying import tensors_of
 from onnxprune.surgery.recovery.replaced import spread, with_biases, with_values
-from onnxprune.surgery.rewrite import cut
 from onnxprune.surgery.versions import read_tensor
 
-Cut = Callable[[Run], Choice]  # chooses and repairs
+Cut = Callable[[Run], Decision]  # chooses and repairs
 
 
-def in_steps(run: Run, cut_once: Cut) -> Choice:
-    """The channels that stay after all cuts; the weights of the run are then those of the last one.
+def in_steps(run: Run, cut_once: Cut) -> Decision:
+    """The channels that stay after all cuts, and the weights of the last one.
 
     Args:
         run: of the original.
@@ -35,27 +36,22 @@ def in_steps(run: Run, cut_once: Cut) -> Choice:
 
     Raises UsageError where groups of the network change their names or sizes once some channels are gone.
     """
-    number, request = run.request.steps or 1, run.request
+    number, request, own = run.request.steps or 1, run.request, run.original
     kept: dict[str, np.ndarray] = {}
-    inner, choice = run, Choice({}, {}, {})
+    inner = run
     for k in range(number):
-        inner.request = step_request(request, k, run.deps, kept).changed(strict=False)
-        choice = cut_once(inner)
-        kept = composed(run, kept, choice.kept)
-        model = inner.base or inner.model.proto
-        deps = inner.full or inner.deps
-        pruned = cut(model, deps, deps.dead(choice.kept))
+        wanted = step_request(request, k, own.deps, kept).changed(strict=False)
+        done = cut_once(replace(inner, request=wanted))
+        kept = composed(own.deps, kept, done.kept)
+        pruned = done.filled.pruned(done.kept)
         if inner is not run:
-            run.notes += [n for n in inner.notes if n not in run.notes]
-            run.warnings += [w for w in inner.warnings if w not in run.warnings]
-        run.request = request
+            run.log.add(inner.log)
         if k == number - 1:
             break
         recipe = replace(recipe_of(request, share=BETWEEN / (number - 1)), resume=None)
-        pruned = tune(run, Original(run.model.proto, run.deps, kept), pruned, recipe, (), run.training_data())
-        inner = _started(run, pruned)
-    _take(run, kept, pruned)
-    return replace(choice, kept=kept)
+        pruned = tune(run, Teacher(own, kept), pruned, recipe, (), run.training_data)
+        inner = replace(_started(run, pruned), teacher=own)
+    return Decision(run, replace(done.choice, kept=kept), _filled(own, kept, pruned), done.judges)
 
 
 def step_request(request: Request, k: int, deps: Dependencies, kept: Mapping[str, np.ndarray]) -> Request:
@@ -83,9 +79,11 @@ def _part_of(limit: Limit, done: float, deps: Dependencies, kept: Mapping[str, n
     return Limit(limit.cost, share, None, f"{limit.cost}={share:.6g}")
 
 
-def composed(run: Run, before: Mapping[str, np.ndarray], now: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def composed(
+    deps: Dependencies, before: Mapping[str, np.ndarray], now: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
     """Kept channels in numbers of the original, from those of the network that was cut before."""
-    widths = {g.name: len(g) for g in run.deps.groups}
+    widths = {g.name: len(g) for g in deps.groups}
     found = dict(before)
     for name, channels in now.items():
         if name not in widths or (len(channels) and channels.max() >= len(before.get(name, range(widths[name])))):
@@ -103,26 +101,25 @@ def _width_left(deps: Dependencies, kept: Mapping[str, np.ndarray]) -> float:
 
 def _started(run: Run, pruned: onnx.ModelProto) -> Run:
     """A run of the network as it is now, on the same samples."""
-    inner = start(pruned, run.request.changed(data=None, test_data=None, train_data=None), run.progress, Alignment())
-    inner.request = run.request
-    inner.data, inner.search, inner.test, inner.metrics = run.data, run.search, run.test, run.metrics
-    inner.train, inner.trainings, inner.seconds = run.train, run.trainings, run.seconds
-    inner.notes.clear()
-    return inner
+    request, log = run.request, run.log
+    inner = start(pruned, request.changed(data=None, test_data=None, train_data=None), log.progress, Alignment())
+    inner.log.notes.clear()
+    log.seconds.update({name: log.seconds.get(name, 0.0) + s for name, s in inner.log.seconds.items()})
+    told = Log(log.progress, log.seconds, inner.log.warnings, inner.log.notes, log.interrupted)
+    return replace(inner, request=request, log=told, parts=run.parts, train=run.train, metrics=run.metrics)
 
 
-def _take(run: Run, kept: Mapping[str, np.ndarray], pruned: onnx.ModelProto) -> None:
-    """Put the weights of the pruned network in the places of the original's.
+def _filled(own: Study, kept: Kept, pruned: onnx.ModelProto) -> Study:
+    """The original with the weights of the pruned network in their places.
 
     Raises ModelError where they have none there.
     """
-    base = with_biases(run.model.proto, run.deps, run.deps.dead(kept))
-    full = analysis_of(run.model, run.request, run.shapes, base)
-    dead = full.dead(kept)
-    run.base, run.full = with_values(base, spread(full, dead, pruned)), full
-    again, wanted = tensors_of(cut(run.base, full, dead)), tensors_of(pruned)
+    full = own.again(with_biases(own.proto, own.deps, own.dead(kept)))
+    filled = full.having(with_values(full.proto, spread(full.deps, full.dead(kept), pruned)))
+    again, wanted = tensors_of(filled.pruned(kept)), tensors_of(pruned)
     for key, tensor in wanted.items():
         if key not in again or not np.array_equal(read_tensor(again[key]), read_tensor(tensor)):
             raise ModelError(
                 f"cuts in steps have no place for tensor {key!r} in the original; leave {spelled('steps')} out"
             )
+    return filled

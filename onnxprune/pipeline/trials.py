@@ -19,6 +19,7 @@ from onnxprune.model.static import subgraphs
 from onnxprune.operators.labels import is_fixed
 from onnxprune.pipeline.group_filters import Weights
 from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.study import Kept
 from onnxprune.runtime.accuracy import Metric
 from onnxprune.runtime.batches import Batch, Dataset
 from onnxprune.runtime.capture import THREADS
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 HELD = 256 << 20  # bytes of samples, and of outputs to compare with, that stay in memory between trials
 
-Kept = Mapping[str, np.ndarray]
 Loss = Callable[[Feed, Feed, np.ndarray | None], tuple[float, int]]  # of (outputs, original's, labels): sum and number
 
 

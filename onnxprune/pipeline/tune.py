@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
-from onnxprune.channels.dependencies import Dependencies
+from onnxprune.pipeline.decision import Decision
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.retraining import Retrain, shared, trained_model
 from onnxprune.pipeline.run import Run
+from onnxprune.pipeline.study import Study
 from onnxprune.runtime.batches import Dataset
 from onnxprune.runtime.engine import usable_cpus
 from onnxprune.training import require_torch
@@ -29,27 +30,26 @@ WORK = 5e11  # multiply-accumulates of an epoch
 
 
 @dataclass(frozen=True)
-class Original:
-    """The network that is learnt from, its analysis, and what the pruned one lacks of it.
+class Teacher:
+    """The network that is learnt from, and what the pruned one lacks of it.
 
     kept: channels that stay of the groups that have lost some; None where nobody knows, and only maps of equal sizes
         are compared.
     """
 
-    model: onnx.ModelProto
-    deps: Dependencies
+    study: Study
     kept: Mapping[str, np.ndarray] | None
 
 
 def tune(
-    run: Run, original: Original, pruned: onnx.ModelProto, recipe: Recipe, fixed: Collection[str] = (),
+    run: Run, teacher: Teacher, pruned: onnx.ModelProto, recipe: Recipe, fixed: Collection[str] = (),
     data: Dataset | None = None, least: int | None = None,
 ) -> onnx.ModelProto:  # fmt: skip
     """Train a pruned network: the same graph with other float weights, never worse on held-out samples.
 
     Args:
         run: its request, sizes and progress; notes and warnings say how it went.
-        original: what is learnt from.
+        teacher: what is learnt from.
         pruned: never changed.
         recipe: how.
         fixed: keys of tensors that stay what they are.
@@ -66,20 +66,21 @@ def tune(
     from onnxprune.training.distillation import train
     from onnxprune.training.loop import INTERRUPTED
 
-    if any(earlier.outcome.ended == INTERRUPTED for earlier in run.trainings):
+    log = run.log
+    if log.interrupted:
         return pruned  # Ctrl-C has ended all training of this run, and the cuts go on
-    with run.stage("train"):
-        run.progress("reading the samples", 0, 0)
-        job, what = _job(run, original, pruned, recipe, fixed, data, least or EPOCH)
+    with log.stage("train"):
+        log.progress("reading the samples", 0, 0)
+        job, what = _job(run, teacher, pruned, recipe, fixed, data, least or EPOCH)
         done = train(job)
-    run.trainings.append(done)
-    run.notes += _notes(done, what, len(job.held))
-    run.warnings += _warnings(done)
+    log.interrupted = done.outcome.ended == INTERRUPTED
+    log.notes += _notes(done, what, len(job.held))
+    log.warnings += _warnings(done)
     return done.model
 
 
 def _job(
-    run: Run, original: Original, pruned: onnx.ModelProto, recipe: Recipe, fixed: Collection[str],
+    run: Run, teacher: Teacher, pruned: onnx.ModelProto, recipe: Recipe, fixed: Collection[str],
     data: Dataset | None, least: int,
 ) -> tuple[Job, str]:  # fmt: skip
     """What is to be trained, and on what in words."""
@@ -87,27 +88,31 @@ def _job(
     from onnxprune.training.distillation import Job
     from onnxprune.training.places import places
 
-    deps = original.deps
+    study = teacher.study
+    deps = study.deps
     if data is None:
-        load, held, what = training_data.drawn(original.model, deps.statics.shapes, run.request, least)
+        load, held, what = training_data.drawn(study.proto, deps.statics.shapes, run.request, least)
     else:
         load, held, what = training_data.given(data, recipe.seed)
-    dead = deps.nothing if original.kept is None else deps.dead(original.kept)
+    dead = deps.nothing if teacher.kept is None else deps.dead(teacher.kept)
     fewest = max(1, min(least, int(WORK / max(1, deps.macs(dead)))))
     threads = run.request.threads or usable_cpus()
     found = places(deps, dead, pruned)
-    return Job(original.model, pruned, found, load, held, recipe, fewest, threads, fixed, run.progress), what
+    return Job(study.proto, pruned, found, load, held, recipe, fewest, threads, fixed, run.log.progress), what
 
 
-def finetuned(run: Run, kept: Mapping[str, np.ndarray]) -> None:
-    """Train the pruned network of a run; what is cut and masked from here on has the weights of that."""
+def finetuned(decision: Decision) -> Decision:
+    """The decision with the weights that training gives the pruned network."""
+    run, filled, kept = decision.run, decision.filled, decision.kept
     if not kept:
-        run.notes.append("nothing was cut, and so nothing was trained")
-        return
-    base, deps = run.base or run.model.proto, run.full or run.deps
-    original, recipe = Original(run.model.proto, run.deps, kept), recipe_of(run.request, _share_left(run.request))
-    fixed, data = shared(deps, kept), run.training_data()
-    run.base = trained_model(base, deps, kept, lambda pruned: tune(run, original, pruned, recipe, fixed, data))
+        run.log.notes.append("nothing was cut, and so nothing was trained")
+        return decision
+    teacher, recipe = Teacher(run.original, kept), recipe_of(run.request, _share_left(run.request))
+    fixed, data = shared(filled.deps, kept), run.training_data
+    trained = trained_model(
+        filled.proto, filled.deps, kept, lambda pruned: tune(run, teacher, pruned, recipe, fixed, data)
+    )
+    return replace(decision, filled=filled.having(trained))
 
 
 def short_training(run: Run) -> Retrain:
@@ -115,14 +120,14 @@ def short_training(run: Run) -> Retrain:
 
     Each training has others of them, in turn.
     """
-    original = Original(run.model.proto, run.deps, None)
+    teacher = Teacher(run.teacher or run.original, None)
     recipe = replace(recipe_of(run.request), epochs=1, minutes=None, resume=None)
-    turns, data = count(), run.training_data()
+    turns, data = count(), run.training_data
     number = 1 if data is None else -(-(data.counted().samples or 1) // SHORT)
 
     def train(pruned: onnx.ModelProto) -> onnx.ModelProto:
         some = data and data.counted().chosen(np.arange(next(turns) % number, data.counted().samples or 0, number))
-        return tune(run, original, pruned, recipe, (), some, SHORT)
+        return tune(run, teacher, pruned, recipe, (), some, SHORT)
 
     return train
 

@@ -18,8 +18,9 @@ from onnxprune.pipeline.measure import drift, sessions_of
 from onnxprune.pipeline.paths import as_path
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.rotate import repeat
-from onnxprune.pipeline.run import Run, analysis_of, start
+from onnxprune.pipeline.run import start
 from onnxprune.pipeline.signature import takes
+from onnxprune.pipeline.study import Study
 from onnxprune.report.summary import DriftRow
 from onnxprune.runtime.proof import Proof
 from onnxprune.runtime.prove import prove
@@ -27,7 +28,6 @@ from onnxprune.runtime.source import Source, Variant
 from onnxprune.surgery.binding import Weights, bound, compared, content
 from onnxprune.surgery.plan import Plan, check_plan
 from onnxprune.surgery.recovery.replaced import spread, with_biases, with_values
-from onnxprune.surgery.rewrite import cut
 
 
 @dataclass(frozen=True, repr=False)
@@ -98,15 +98,16 @@ def verify(
     request = Request.of(options, "verify", ratio=0.0, compensate="none", **told)
     with limited(request, source):
         run = start(source, request, progress, plan.alignment)
-        rotation = repeat(run, plan.rotation)
-        check_plan(run.deps, plan)
+        run, rotation = repeat(run, plan.rotation)
+        whole = run.original
+        check_plan(whole.deps, plan)
         progress("verify", 0, 0)
-        own, lossless = run.own or run.model.proto, bool(plan.options.get("lossless"))
-        weights = compared(_bound(run, plan, own), own, model.proto)
-        masked = _masked(run, plan, model.proto, weights)
-        box = partial(run.deps.box, dead=run.deps.dead(plan.kept))
+        own, lossless = run.file.proto, bool(plan.options.get("lossless"))
+        weights = compared(_bound(whole, plan, own), own, model.proto)
+        masked = _masked(whole, plan, model.proto, weights)
+        box = partial(whole.deps.box, dead=whole.dead(plan.kept))
         surgery = required(prove(masked, model.proto, run.stimuli(), box=box, loose=lossless), lossless)
-        _require(weights, plan, run.model.sha256, lossless)
+        _require(weights, plan, run.file.sha256, lossless)
         same = None if plan.content is None else content(model.proto) == plan.content
         far = drift(sessions_of(own, model.proto, request), run.made())
     return Verdict(surgery, weights, same, far, rotation)
@@ -117,11 +118,11 @@ def _repaired(plan: Plan) -> bool:
     return plan.options.get("compensate", "none") != "none" or bool(plan.options.get("lossless"))
 
 
-def _bound(run: Run, plan: Plan, own: onnx.ModelProto) -> Plan:
+def _bound(whole: Study, plan: Plan, own: onnx.ModelProto) -> Plan:
     """A plan of version 1 with the digests of what the cut makes now, where it was the cut alone."""
     if plan.digests is not None or _repaired(plan):
         return plan
-    return replace(bound(plan, own, cut(run.model.proto, run.deps, run.deps.dead(plan.kept))), content=None)
+    return replace(bound(plan, own, whole.pruned(plan.kept)), content=None)
 
 
 def _require(weights: Weights, plan: Plan, sha256: str, lossless: bool) -> None:
@@ -137,19 +138,18 @@ def _require(weights: Weights, plan: Plan, sha256: str, lossless: bool) -> None:
         )
 
 
-def _masked(run: Run, plan: Plan, pruned: onnx.ModelProto, weights: Weights) -> Source | Variant:
+def _masked(whole: Study, plan: Plan, pruned: onnx.ModelProto, weights: Weights) -> Source | Variant:
     """The masked original, with the weights of the pruned model where they were repaired.
 
     Under a lossless plan it is the original itself.
     """
     if plan.options.get("lossless"):
-        return run.model.proto
-    dead = run.deps.dead(plan.kept)
-    changed = {*weights.planned, *weights.wrong, *weights.unbound} & run.deps.sources.keys()
-    changed = {key for key in changed - plan.computed.keys() if run.deps.sources[key].dtype in CUTTABLE}
+        return whole.proto
+    sources, dead = whole.deps.sources, whole.dead(plan.kept)
+    changed = {*weights.planned, *weights.wrong, *weights.unbound} & sources.keys()
+    changed = {key for key in changed - plan.computed.keys() if sources[key].dtype in CUTTABLE}
     if not (changed or _repaired(plan)) or not dead.any():
-        return masked_original(run.model.proto, run.deps, dead)
-    base = with_biases(run.model.proto, run.deps, dead)
-    deps = analysis_of(run.model, run.request, run.shapes, base)
-    dead = deps.dead(plan.kept)
-    return masked_original(with_values(base, spread(deps, dead, pruned)), deps, dead)
+        return masked_original(whole.proto, whole.deps, dead)
+    full = whole.again(with_biases(whole.proto, whole.deps, dead))
+    dead = full.dead(plan.kept)
+    return masked_original(with_values(full.proto, spread(full.deps, dead, pruned)), full.deps, dead)

@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -14,6 +14,7 @@ from onnxprune.runtime.source import Variant, as_proto
 from onnxprune.runtime.specs import Feed
 
 NUDGE = 4  # units in the last place
+BLOCK = 4 << 20  # bytes of a weight that are moved in one go
 
 _FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 _ULP = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
@@ -39,6 +40,32 @@ def nudged_weights(model: Variant) -> Variant:
     return replace(model, values=moved) if moved else model
 
 
+@dataclass(frozen=True)
+class _Nudged:
+    """A weight moved by a few units in the last place: the same at each reading, a few megabytes at a time."""
+
+    array: np.ndarray
+    seed: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.array.dtype
+
+    def __array__(self, *_: object, **__: object) -> np.ndarray:
+        return np.concatenate([np.atleast_1d(b) for b in self.blocks()]).reshape(self.shape)
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """All rows in order."""
+        generator = np.random.default_rng(self.seed)
+        rows = max(1, BLOCK // max(1, self.array[:1].nbytes))
+        for start in range(0, max(1, len(self.array)), rows):
+            yield _moved(self.array[start : start + rows], generator)
+
+
 class _Moved(Mapping[str, Replacement]):
     """The weights of a model, moved by a few units in the last place, and what replaces other values already."""
 
@@ -60,7 +87,7 @@ class _Moved(Mapping[str, Replacement]):
             array = self._array(name)
         else:
             return self._values[name]
-        return _moved(array, np.random.default_rng(zlib.crc32(name.encode())))
+        return _Nudged(array, zlib.crc32(name.encode()))
 
     def _array(self, name: str) -> np.ndarray:
         value = self._values.get(name)

@@ -5,7 +5,7 @@ sha256: what a repair solved again, what the graph of the original computes, and
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from onnxprune.surgery.copying import tensors_of
 from onnxprune.surgery.plan import Plan
 from onnxprune.surgery.versions import read_tensor
 
+BLOCK = 4 << 20  # bytes of a tensor that are compared in one go
 OWN = "onnxprune."  # what the keys of this program's metadata begin with
 Tensors = Mapping[str, onnx.TensorProto]
 
@@ -86,16 +87,31 @@ def _is_taken(plan: Plan, own: Tensors, key: str, array: np.ndarray) -> bool:
     if source not in own:
         return False
     whole = plan.alignment.apply(read_tensor(own[source]), source)
+    positions = dict(plan.initializers.get(key, {}))
+    if whole.dtype != array.dtype or whole.ndim != array.ndim:
+        return False
+    if not whole.ndim:
+        return not positions and _same(whole, array)
+    rows = np.asarray(positions.pop(0, range(len(whole))), np.int64)
+    step = max(1, BLOCK // max(1, whole[:1].nbytes))
     try:
-        for axis, positions in plan.initializers.get(key, {}).items():
-            whole = np.take(whole, positions, axis)
+        parts = (_taken(whole[rows[k : k + step]], positions) for k in range(0, len(rows), step))
+        blocks = (array[k : k + step] for k in range(0, len(rows), step))
+        return len(rows) == len(array) and all(map(_same, parts, blocks))
     except IndexError:  # numpy's AxisError is one
         return False
-    return whole.dtype == array.dtype and whole.shape == array.shape and _same(whole, array)
+
+
+def _taken(part: np.ndarray, positions: Mapping[int, Sequence[int]]) -> np.ndarray:
+    for axis, where in positions.items():
+        part = np.take(part, where, axis)
+    return part
 
 
 def _same(one: np.ndarray, two: np.ndarray) -> bool:
-    """Whether the elements have the same bits; text, the same letters."""
+    """Whether shapes and elements are the same, bit for bit; of text, the letters."""
+    if one.shape != two.shape:
+        return False
     if one.dtype.hasobject:
         return bool((one == two).all())
     return np.array_equal(_bytes(one), _bytes(two))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +66,7 @@ def _done(job: Job) -> dict[str, Any]:
     model, plan = (f"{MODELS}/{job.stem}{ending}" for ending in (".onnx", ".plan.json"))
     request = Request.of({"threads": THREADS, **job.options})
     with limited(request, job.source):
-        run = start(job.source, request, _silent)
-        run.timed = False  # a worker is never alone
+        run = replace(start(job.source, request, _silent), timed=False)  # a worker is never alone
         result = completed(run, folder / model)
     write(str(folder / plan), plan_text(result.plan.to_json()))
     return {"model": model, "plan": plan, **_told(result)}

@@ -1,0 +1,54 @@
+"""What is to be cut: which channels stay, and the network with the weights that these are to have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import onnx
+
+from onnxprune.pipeline.run import Run
+from onnxprune.pipeline.study import Kept, Study
+from onnxprune.report.sensitivities import Sensitivity
+from onnxprune.report.summary import Search
+from onnxprune.runtime.specs import Feed
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Channels that stay of each group, what was asked of it, and why some stay whole.
+
+    trained: the whole network with the weights that a search has trained on the way; None where none were.
+    removed: channels by the reason for which they could go, under a lossless budget.
+    remarks, search, sensitivity: how the choice came about, for the report.
+    """
+
+    kept: Kept
+    asked: Mapping[str, float | None]
+    notes: Mapping[str, str]
+    stopped_by: str = ""
+    origin: str = ""  # where the channels come from, when not from the request
+    trained: onnx.ModelProto | None = None
+    remarks: tuple[str, ...] = ()
+    removed: Mapping[str, int] = field(default_factory=dict)
+    search: Search | None = None
+    sensitivity: Sensitivity | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A choice and the networks that go with it.
+
+    run: with the network in the bases in which it is cut.
+    filled: that network in its full layout, with the weights that the channels which stay are to have.
+    judges: drawn samples that the repair has not seen, where it has drawn some.
+    """
+
+    run: Run
+    choice: Choice
+    filled: Study
+    judges: Sequence[Feed] = ()
+
+    @property
+    def kept(self) -> Kept:
+        return self.choice.kept

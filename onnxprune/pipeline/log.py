@@ -1,0 +1,37 @@
+"""What a run tells while it works: warnings, notes, how long each stage took, and how far it is."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from onnxprune.pipeline.progress import Progress, begin, silent
+
+
+@dataclass
+class Log:
+    """The only part of a run that changes: stages add to it, and none decides by what another one has said.
+
+    seconds: wall time by stage; of one that comes again, the sum.
+    interrupted: whether the user has ended the training, after which there is none.
+    """
+
+    progress: Progress = silent
+    seconds: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    interrupted: bool = False
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage and tell of it."""
+        begin(self.progress, name)
+        begun = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begun
+
+    def add(self, other: "Log") -> None:
+        """What another log tells that is new."""
+        self.interrupted |= other.interrupted
+        self.notes += [line for line in other.notes if line not in self.notes]
+        self.warnings += [line for line in other.warnings if line not in self.warnings]

@@ -1,0 +1,92 @@
+"""A network and its analysis, which go together through all stages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+
+from onnxprune.channels.analysis import analyse
+from onnxprune.channels.dependencies import Dependencies
+from onnxprune.model import Model
+from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.unrunnable import recorded
+from onnxprune.runtime.inputs import random_inputs
+from onnxprune.runtime.observe import missing_shapes, observe
+from onnxprune.runtime.specs import model_inputs
+from onnxprune.surgery.rewrite import cut
+
+MOST_UNKNOWN = 8  # operators behind each other whose output shapes are told by the weights of the next layer
+
+Shapes = Mapping[str, tuple[int, ...]]
+Kept = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A network and its analysis; neither changes.
+
+    shapes: of its inputs, that it was analysed with.
+    request: how heads and statistics are coupled, and whether the network may be run to find a shape.
+    """
+
+    model: Model
+    deps: Dependencies
+    shapes: Shapes
+    request: Request
+
+    @classmethod
+    def of(cls, model: Model, shapes: Shapes, request: Request) -> Study:
+        """Analyse a network."""
+        return cls(model, analysis_of(model.proto, shapes, request), shapes, request)
+
+    @property
+    def proto(self) -> onnx.ModelProto:
+        return self.model.proto
+
+    def analyse(self, proto: onnx.ModelProto) -> Dependencies:
+        """The analysis of another network as this one was analysed."""
+        return analysis_of(proto, self.shapes, self.request)
+
+    def again(self, proto: onnx.ModelProto, request: Request | None = None) -> Study:
+        """Another network, analysed as this one was, or as another request wants."""
+        return Study.of(replace(self.model, proto=proto), self.shapes, request or self.request)
+
+    def having(self, proto: onnx.ModelProto, deps: Dependencies | None = None) -> Study:
+        """The same with other weights, of which the analysis holds as well, or with another analysis."""
+        return replace(self, model=replace(self.model, proto=proto), deps=deps or self.deps)
+
+    def dead(self, kept: Kept) -> np.ndarray:
+        """(components,) bool: what goes where groups keep these channels; groups that are not named keep all."""
+        return self.deps.dead(kept)
+
+    def pruned(self, kept: Kept) -> onnx.ModelProto:
+        """The network without the other channels."""
+        return cut(self.proto, self.deps, self.dead(kept))
+
+
+def analysis_of(proto: onnx.ModelProto, shapes: Shapes, request: Request) -> Dependencies:
+    """Analyse; where nodes were given up for shapes that cannot be inferred, once more with those that a run shows."""
+    heads, thaw = request.heads != "dims", request.thaw
+    deps = analyse(proto, input_shapes=shapes, heads=heads, thaw=thaw)
+    missing = missing_shapes(proto, deps.statics.shapes)
+    if not (deps.unknown and missing):
+        return deps
+    if request.verify or request.measure:
+        feed = random_inputs(model_inputs(proto), shapes, seed=request.seed)[0]
+        deps = analyse(proto, input_shapes=shapes, observed=observe(proto, missing, feed), heads=heads, thaw=thaw)
+    return deps if request.verify else _without_runs(proto, deps, shapes, heads, thaw)
+
+
+def _without_runs(proto: onnx.ModelProto, deps: Dependencies, shapes: Shapes, heads: bool, thaw: bool) -> Dependencies:
+    """Analyse with the shapes that weights and the file tell, one unknown operator behind the other."""
+    told: dict[str, np.ndarray] = {}
+    for _ in range(MOST_UNKNOWN):
+        missing = missing_shapes(proto, deps.statics.shapes)
+        if not (new := recorded(proto, missing, deps.statics.shapes)):
+            break
+        told |= new
+        deps = analyse(proto, input_shapes=shapes, observed=told, heads=heads, thaw=thaw)
+    return deps
