@@ -222,7 +222,7 @@ class Obs:
     """Channels leave in the order in which the layers that read them can best be solved again without them.
 
     B. Hassibi and D. Stork, Second order derivatives for network pruning: Optimal brain surgeon, NeurIPS 1992, in
-    blocks of the weights that read a channel. The order is found on samples, real or drawn (`surgery.recovery.curves`);
+    blocks of the weights that read a channel. The order is found on samples, real or drawn (`surgery.recovery.loss_curves`);
     it comes as evidence: `(channels,)`, the first to leave has the least.
     """
 
