@@ -174,14 +174,8 @@ def test_the_same_bytes_every_time(dead: Path) -> None:
 
 # --- patterns, random networks, networks from the wild -----------------------
 
-# Bodies are not looked into; nor are fused norms, counts of heads that open sizes are divided by, heads in the batch,
-# filters that are mixed or made by a layer, and what is scattered into a volume.
+# Bodies are not looked into; nor are fused norms, and heads that open sizes are divided by.
 LOOKED_AROUND = {
-    "cost volume filled by ScatterND",
-    "features scattered to places that the data says",
-    "filters mixed from a bank for each input",
-    "filters that a layer generates",
-    "heads folded into the batch",
     "If: branches of the same width",
     "Loop: a residual block in every round",
     "Scan: a recurrent cell",

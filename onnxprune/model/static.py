@@ -8,6 +8,7 @@ differs there is open too, and what is computed from it decides nothing and is n
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -62,10 +63,14 @@ def _edges(model: onnx.ModelProto, statics: Statics) -> Iterator[dict[str, Shape
     if _drops_ones(graph):
         yield sizes_of(model, statics.shapes, lambda n: 1, last=0)
     for share in shortened(graph, constants, statics.shapes, statics.is_open):
-        yield sizes_of(model, statics.shapes, lambda n, share=share: max(1, int(n * share)))
+        yield sizes_of(model, statics.shapes, partial(_shortened, share))
     limits = thresholds(graph, constants, frozenset(statics.sampled))
     if limits:
         yield sizes_of(model, statics.shapes, partial(beyond, limits))
+
+
+def _shortened(share: Fraction, size: int) -> int:
+    return max(1, int(size * share))
 
 
 def _drops_ones(graph: onnx.GraphProto) -> bool:

@@ -55,7 +55,9 @@ def shortened(
     found = set()
     for node in graph.node:
         shape = shapes.get(node.input[0]) if node.op_type == "Slice" and node.input else None
-        for axis, start, end in _slices(node, constants) if shape is not None else ():
+        if shape is None:
+            continue
+        for axis, start, end in _slices(node, constants):
             bound = max(v for v in (start, end) if v < HIGHEST)
             if (
                 -len(shape) <= axis < len(shape)

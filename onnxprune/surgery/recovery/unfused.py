@@ -136,7 +136,8 @@ def _integer(kind: str) -> Callable[..., Written]:
 
     def layer(node: onnx.NodeProto, _: Mapping[str, onnx.TensorProto]) -> Written:
         name, (x, w, *points) = node.output[0], node.input
-        one = numpy_helper.from_array(np.float32(1), f"{name}.step")  # two take it, so that no solution changes it
+        # One step for both inputs: a tensor that two take is solved for by neither.
+        one = numpy_helper.from_array(np.array(1, np.float32), f"{name}.step")
         zeros = [[p] if p else [] for p in (*points, "", "")][:2]
         real = [f"{name}.x", f"{name}.w"]
         nodes = [
