@@ -7,11 +7,11 @@ exported into the folder where it is not there yet, with random weights, small i
 
     onnxprune IN OUT --ratio 0.5 --round-to 1 --compensate none
 
-and again with `--thaw` where that leaves more than 0.3.  *off* is the largest difference between the pruned model and the
-masked original, relative to how far the output moves from one random input to another, at batches and sides that the
-command did not see; the oracle of the tests shows it, which shares no code with the product.  Beside it stand
-Torch-Pruning and onnxsim, their multiply-accumulates counted alike.  Each step may take two minutes of one core; what is
-in the folder is not done again.  Wants torch, onnxscript, and whichever of the libraries and tools are named.
+and again with `--thaw` where that leaves more than 0.3.  *off* is the largest difference between the pruned model and
+the masked original, relative to how far the output moves from one random input to another, at batches and sides that
+the command did not see; the oracle of the tests shows it, which shares no code with the product.  Beside it stand
+Torch-Pruning and onnxsim, their multiply-accumulates counted alike.  Each step may take two minutes of one core; what
+is in the folder is not done again.  Wants torch, onnxscript, and whichever of the libraries and tools are named.
 """
 
 import argparse
