@@ -224,7 +224,8 @@ def traits_of(node: onnx.NodeProto) -> Trait:
 def has(node: onnx.NodeProto, traits: Trait) -> bool:
     """Whether a node's operator has one of these traits."""
     own = operator_of(node).traits
-    return bool((own if isinstance(own, Trait) else own(node)).value & traits.value)
+    mine = own if isinstance(own, Trait) else own(node)
+    return bool(mine._value_ & traits._value_)  # `value` and `&` take ten times as long, and this is asked everywhere
 
 
 UNKNOWN = Operator()

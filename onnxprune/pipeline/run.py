@@ -46,6 +46,7 @@ class Run:
     parts: the user's samples by what they are for; before they are divided, those of `data` and, as those that
         figures come from, of `test_data`.
     train: samples that the user gave to train on.
+    teacher: what training learns from, where that is not `original`: in all cuts of several but the first.
     metrics: the figures of merit, the first of which a search goes by.
     alignment, rotation: how the channels of `original` differ from those of `file`.
     assumed: inputs whose open sizes the user did not give.
@@ -58,6 +59,7 @@ class Run:
     log: Log
     parts: Parts = field(default_factory=Parts)
     train: Dataset | None = None
+    teacher: Study | None = None
     metrics: tuple[Metric, ...] = ()
     alignment: Alignment = field(default_factory=Alignment)
     rotation: Rotation = field(default_factory=Rotation)

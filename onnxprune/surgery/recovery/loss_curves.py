@@ -24,6 +24,7 @@ from onnxprune.surgery.rewrite import mask
 
 WIDEST = 1200  # features of a reader up to which all their covariances are used
 MULTIPLICATIONS = 1e12  # of all trial runs together
+ENOUGH = 1 << 17  # numbers of an output that tell its drift; more tell the same
 PROBES = (0.25, 0.5)  # shares of a group that trial runs leave out
 FAINT = 1e-3  # of the mean worth: what the channel of no worth at all has
 
@@ -252,6 +253,13 @@ class Drift:
         self.names = [self._before(n) for n in names]
         self.feeds = _some(feeds, MULTIPLICATIONS / max(multiplications, 1))
         self.wanted = self._run(network.model)
+        if (telling := self._telling()) < len(self.feeds):
+            self.feeds, self.wanted = self.feeds[:telling], self.wanted[:telling]
+
+    def _telling(self) -> int:
+        """How many batches have enough numbers of each output, at least one."""
+        sizes = [np.cumsum([run[k].size for run in self.wanted]) for k in range(len(self.names))]
+        return max((int(np.searchsorted(s, ENOUGH)) + 1 for s in sizes), default=1)
 
     def _before(self, name: str) -> str:
         """An output, or what a saturating function at the end makes it of."""
