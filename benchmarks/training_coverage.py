@@ -19,13 +19,13 @@ import torch
 
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model import load
+from onnxprune.operators.arrays import FLOATS, from_array
 from onnxprune.runtime.inputs import NORMAL, PIXELS, POSITIVE, random_inputs
 from onnxprune.runtime.resolve import resolve_shapes
 from onnxprune.runtime.session import Session, make_session
 from onnxprune.runtime.specs import Feed, Shape
 from onnxprune.surgery.copying import tensors_of
 from onnxprune.training.agree import agreement, quantises
-from onnxprune.training.arrays import FLOATS, from_array
 from onnxprune.training.module import Network
 
 COLUMNS = "network|operators|weights|with a gradient|other floats|error|loss|after|s per step".split("|")
@@ -42,6 +42,25 @@ def row(path: Path, steps: int, samples: int) -> tuple[str, ...]:
         raise OnnxPruneError("its outputs do not vary on drawn inputs")
     network = Network.of(model)
     error = max(agreement(network, model, feeds).values())
+    losses, spent = descended(network, feeds, steps)
+    got = sum(p.grad is not None for p in network.parameters())
+    trained = network.written(model)
+    if skeleton(trained, set(network.weights)) != skeleton(model, set(network.weights)):
+        raise OnnxPruneError("the graph came back changed")
+    agreement(network, trained, feeds, None if quantises(network) else 1e-2)  # weights of half precision are rounded
+    if not losses[-1] < losses[0]:
+        raise OnnxPruneError(f"the loss rose from {losses[0]:.3g} to {losses[-1]:.3g}")
+    operators = len({(n.domain, n.op_type) for n in model.graph.node})
+    floats = {key for key, tensor in tensors_of(model).items() if tensor.data_type in FLOATS}
+    frozen = len(floats & network.frozen.keys())
+    return (
+        path.stem, str(operators), str(len(network.weights)), str(got), str(frozen), f"{error:.0e}", f"{losses[0]:.2g}",
+        f"{losses[-1]:.2g}", f"{spent:.2f}",
+    )  # fmt: skip
+
+
+def descended(network: Network, feeds: list[Feed], steps: int) -> tuple[list[float], float]:
+    """Move the weights and go down the gradient: the loss before each step and in the end, and seconds a step."""
     inputs = [{name: from_array(x) for name, x in feed.items()} for feed in feeds]
     with torch.no_grad():
         wanted = [network(x, network.ends) for x in inputs]
@@ -71,21 +90,7 @@ def row(path: Path, steps: int, samples: int) -> tuple[str, ...]:
                 weight -= length * weight.grad
     spent = (time.perf_counter() - started) / steps
     with torch.no_grad():
-        losses.append(float(loss()))
-    got = sum(p.grad is not None for p in network.parameters())
-    trained = network.written(model)
-    if skeleton(trained, set(network.weights)) != skeleton(model, set(network.weights)):
-        raise OnnxPruneError("the graph came back changed")
-    agreement(network, trained, feeds, None if quantises(network) else 1e-2)  # weights of half precision are rounded
-    if not losses[-1] < losses[0]:
-        raise OnnxPruneError(f"the loss rose from {losses[0]:.3g} to {losses[-1]:.3g}")
-    operators = len({(n.domain, n.op_type) for n in model.graph.node})
-    floats = {key for key, tensor in tensors_of(model).items() if tensor.data_type in FLOATS}
-    frozen = len(floats & network.frozen.keys())
-    return (
-        path.stem, str(operators), str(len(network.weights)), str(got), str(frozen), f"{error:.0e}", f"{losses[0]:.2g}",
-        f"{losses[-1]:.2g}", f"{spent:.2f}",
-    )  # fmt: skip
+        return [*losses, float(loss())], spent
 
 
 def drawn(session: Session, shapes: dict[str, Shape], samples: int, kind: str) -> list[Feed] | None:

@@ -11,6 +11,8 @@ from onnx import ModelProto, helper, numpy_helper
 import onnxprune
 from onnxprune.channels import analyse
 from onnxprune.operators.registry import OPERATORS, Trait, never
+from onnxprune.runtime.taps import find_taps
+from onnxprune.surgery.recovery.solvable import has_weights, is_solvable
 
 MS = "com.microsoft:"
 DRAWS = "RandomNormal RandomUniform Multinomial RandomNormalLike RandomUniformLike Bernoulli"
@@ -19,7 +21,7 @@ OPTIONALS = "Optional OptionalGetElement"
 BODIES = "If Loop Scan"
 BY_DATA = "Compress OneHot NonMaxSuppression NonZero Unique"
 SIZES = "Shape Size Range"
-NO_SHAPE = "DynamicSlice Reverse SequenceLength Optional"
+NO_SHAPE = "DynamicSlice Reverse SequenceLength Optional com.microsoft:CDist"
 BITS = "BitwiseNot BitwiseAnd BitwiseOr BitwiseXor BitShift"
 DECISIONS = "IsInf IsNaN Not And Or Xor Equal Greater Less GreaterOrEqual LessOrEqual Mod ArgMax ArgMin"
 UNKNOWN = {
@@ -32,6 +34,8 @@ ABSENT: dict[str, dict[str, str]] = {
     "couple": {
         "is known by its shape alone": f"{MS}GroupNorm {MS}BiasSoftmax {MS}QAttention {MS}QLinearReduceMean "
         f"{MS}MatMulBnb4 {MS}MatMulNBits {MS}Trilu {MS}GridSample {MS}BiasSplitGelu {MS}Inverse {MS}ScaledSiLU",
+        "is known in training alone": f"Det {MS}CDist MaxUnpool SequenceConstruct SequenceEmpty SequenceErase "
+        "SequenceInsert",
     },
     "zero": UNKNOWN | {
         "gives what the data says": BY_DATA,
@@ -48,7 +52,7 @@ ABSENT: dict[str, dict[str, str]] = {
         "ReverseSequence Reverse",
     },
     "bound": UNKNOWN | {
-        "gives what the data says": f"{BY_DATA} ScatterND {OPTIONALS}",
+        "gives what the data says": f"{BY_DATA} {OPTIONALS}",
         "gives sizes, indices, booleans or bits": f"{SIZES} {BITS} IsInf IsNaN Not ArgMax ArgMin TopK",
         "normalises what it takes": "LayerNormalization MeanVarianceNormalization LRN LpNormalization Hardmax "
         f"{MS}SkipLayerNormalization {MS}SkipSimplifiedLayerNormalization {MS}EmbedLayerNormalization "
@@ -59,7 +63,7 @@ ABSENT: dict[str, dict[str, str]] = {
         f"Trilu Col2Im LpPool GlobalLpPool {MS}NhwcMaxPool MaxRoiPool RoiAlign {MS}DynamicQuantizeLSTM DynamicSlice",
     },
     "apart or contracts": UNKNOWN | {
-        "gives what the data says": f"{BY_DATA} ScatterND {OPTIONALS}",
+        "gives what the data says": f"{BY_DATA} {OPTIONALS}",
         "gives sizes or bits": f"Range {BITS}",
         "all axes of channels come together": f"LSTM GRU RNN {MS}DynamicQuantizeLSTM Attention {MS}Attention "
         f"{MS}MultiHeadAttention {MS}GroupQueryAttention RotaryEmbedding {MS}RotaryEmbedding ReduceLogSumExp CumSum "
@@ -68,13 +72,19 @@ ABSENT: dict[str, dict[str, str]] = {
         "is rare": f"{MS}FusedGemm MatMulInteger QLinearMatMul {MS}MatMulIntegerToFloat {MS}DynamicQuantizeMatMul "
         f"{MS}QGemm {MS}QLinearWhere Reverse DynamicSlice",
     },
+    "forward": {
+        "is rare": f"MaxRoiPool RoiAlign Optional OptionalGetElement Reverse {MS}QLinearReduceMean {MS}BiasAdd "
+        f"{MS}BiasSoftmax {MS}BiasSplitGelu {MS}GroupNorm {MS}Inverse {MS}ScaledSiLU {MS}NhwcMaxPool "
+        f"{MS}SimplifiedLayerNormalization",
+        "has packed weights": f"{MS}DynamicQuantizeLSTM {MS}QAttention {MS}MatMulBnb4 {MS}MatMulNBits",
+    },
 }  # fmt: skip
 
 
 def lacks(column: str, name: str) -> bool:
     row = OPERATORS[name]
-    if column == "couple":
-        return row.couple is None
+    if column in ("couple", "forward"):
+        return getattr(row, column) is None
     if column == "apart or contracts":
         return row.couple is not None and not row.apart and row.contracts is None
     return row.couple is not None and getattr(row, column) in (None, never)
@@ -99,6 +109,20 @@ def test_layers_have_all_that_a_repair_needs() -> None:
     layers = {name for name, row in OPERATORS.items() if not callable(row.traits) and row.traits & Trait.LINEAR}
     assert layers == {"Conv", "ConvTranspose", "Gemm", "MatMul"}
     assert all(OPERATORS[n].filters and OPERATORS[n].linear and OPERATORS[n].work for n in layers)
+
+
+FUSED = "FusedConv FusedGemm FusedMatMul TransposeMatMul MatMulIntegerToFloat DynamicQuantizeMatMul".split()
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_what_onnxruntime_fuses_multiplies_by_weights_too(name: str) -> None:
+    node = helper.make_node(name, ["x", "w"], ["y"], domain="com.microsoft")
+    x, y = (helper.make_tensor_value_info(n, 1, None) for n in "xy")
+    weight = numpy_helper.from_array(np.ones((2, 2), np.float32), "w")
+    model = helper.make_model(helper.make_graph([node], "g", [x], [y], [weight]))
+    assert find_taps(model).layers == ("y",)
+    assert has_weights(node)
+    assert not is_solvable(node)
 
 
 # --- a new operator ----------------------------------------------------------------

@@ -250,5 +250,5 @@ def test_heads_are_left_open_by_default() -> None:
 
 
 def test_uneven_parts_are_those_of_onnx() -> None:
-    found = follow.MOVES["Split"]([np.arange(7)], {"axis": 0, "num_outputs": 3, follow.OUTPUTS: 3})
+    found = follow.parts_of([np.arange(7)], {"axis": 0, "num_outputs": 3, follow.OUTPUTS: 3})
     assert [part.tolist() for part in found] == [[0, 1, 2], [3, 4, 5], [6]]

@@ -45,6 +45,10 @@ def test_the_package_loads_what_is_used() -> None:
     assert "onnx" in loaded("from onnxprune import prune").split()
 
 
+def test_the_table_of_operators_knows_what_torch_computes_without_loading_it() -> None:
+    assert "torch" not in loaded("from onnxprune.operators.registry import OPERATORS; OPERATORS['Conv']").split()
+
+
 def test_every_public_name_is_there() -> None:
     assert all(hasattr(onnxprune, name) for name in onnxprune.__all__)
     assert set(onnxprune.__all__) <= set(dir(onnxprune))

@@ -84,7 +84,9 @@ def test_a_target_is_met_whatever_holds_the_weights(build: Callable[[Net], str])
     model = net.model(SIDE, [build(net)], onnx.TensorProto.FLOAT, SIDE)
     result = onnxprune.prune(model, target="macs=0.5", round_to=1, measure=False)
     assert 0.4 < share(result) <= 0.5
-    assert not result.report.warnings
+    untold = [w for w in result.report.warnings if not w.startswith("cut without repair: layers in a body")]
+    assert not untold
+    assert len(result.report.warnings) == (build is branching)
     rows = {g.name: g.kept / g.channels for g in result.report.groups}
     assert min(rows.values()) > 0.2, f"all of it came out of one group: {rows}"
 

@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 from test_fineness import build
 
 import onnxprune
-from onnxprune import CheckFailed, Plan, UsageError, finetune, prune, verify
+from onnxprune import CheckFailed, UsageError, finetune, prune, verify
 from onnxprune.pipeline import tune
 
 torch = pytest.importorskip("torch", reason="training needs torch: pip install 'onnxprune[train]'")
@@ -144,16 +144,6 @@ def test_ctrl_c_ends_the_training_and_keeps_the_best_so_far(ruined: onnxprune.Re
     assert verify(DIGITS, "out.onnx", done.plan).passed
 
 
-def test_ctrl_c_between_cuts_ends_all_training_and_no_cut(there: Path) -> None:
-    progress = stopping(3, KeyboardInterrupt)
-    result = prune(
-        DIGITS, "out.onnx", target="macs=0.3", steps=3, finetune=50, data=samples(), measure=False, progress=progress
-    )
-    assert result.report.after.macs / result.report.before.macs <= 0.3
-    assert sum(note.startswith("trained ") for note in result.report.notes) == 1
-    assert verify(DIGITS, "out.onnx", result.plan).passed
-
-
 def test_a_training_that_was_cut_off_goes_on_where_it_was(ruined: onnxprune.Result, there: Path) -> None:
     job: dict[str, Any] = {**QUICK, "epochs": 3, "data": samples()}
     whole = finetune(DIGITS, ruined.model, **job).model
@@ -237,38 +227,6 @@ def test_a_device_that_is_not_there_is_named(ruined: onnxprune.Result) -> None:
         finetune(DIGITS, ruined.model, data=samples(), device="nonsense", **QUICK)
 
 
-# --- together with pruning ----------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"target": "macs=0.2"},
-        {"target": "macs=0.2", "steps": 2},
-        {"ratio": 0.7, "method": "l2", "steps": 3},
-        {"target": "macs=0.7", "method": "msvfp"},
-    ],
-    ids=["one cut", "steps", "steps of a ratio", "msvfp"],
-)
-def test_pruning_and_training_in_one_run_are_proven_together(there: Path, options: dict[str, Any]) -> None:
-    result = prune(DIGITS, "out.onnx", data=samples(), finetune=2, measure=False, threads=1, **options)
-    result.plan.save("plan.json")
-    assert verify(DIGITS, "out.onnx", Plan.load("plan.json")).passed
-    before, after = result.report.before.macs, result.report.after.macs
-    assert after / before <= float(options.get("target", "macs=0.2").split("=")[1])
-    trainings = [n for n in result.report.notes if n.startswith("trained ")]
-    assert len(trainings) >= options.get("steps", 3 if "method" in options else 1)
-
-
-def test_a_shared_weight_stays_shared() -> None:
-    shared = build(
-        "s = Conv(x, k[4,3,1,1])  a = Conv(s, w[4,4,1,1], b[4])  c = Relu(a)  d = Conv(c, w, b)  "
-        "e = Conv(d, v[8,4,1,1])  y = Conv(e, u[4,8,1,1])"
-    )
-    result = prune(shared, ratio=0.5, compensate="none", finetune=2, measure=False, verify=True, threads=1)
-    assert sorted(t.name for t in result.model.graph.initializer) == sorted(t.name for t in shared.graph.initializer)
-
-
 # --- the command line ---------------------------------------------------------
 
 
@@ -281,16 +239,6 @@ def test_the_command_trains_a_file(run: Runner, there: Path) -> None:
     assert run("verify", DIGITS, "better.onnx", "--plan", "new.json").code == 0
     assert run("verify", DIGITS, "better.onnx", "--plan", "plan.json").code == 1
     assert run("finetune", DIGITS, "small.onnx", "small.onnx", *words).code == 2
-
-
-def test_shares_of_single_layers_hold_over_all_steps() -> None:
-    found = prune(
-        DIGITS, ratio=0.3, steps=3, finetune=1, ratio_for={"conv2*": 0.5}, max_ratio=0.5, method="l2", round_to=1,
-        compensate="none", data=samples(), measure=False, strict=True,
-    )  # fmt: skip
-    kept = {g.name: g.kept / g.channels for g in found.report.groups}
-    assert min(kept.values()) >= 0.5
-    assert kept["conv2.weight"] == pytest.approx(0.5, abs=0.05)
 
 
 def test_the_samples_to_train_on_are_not_written_over(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from cli_runs import DIGITS
+from onnx import TensorProto, helper
+from runtime_models import build
 
 from onnxprune.pipeline.inspect import analysed
 from onnxprune.surgery.rewrite import cut
@@ -12,8 +14,10 @@ from onnxprune.surgery.rewrite import cut
 torch = pytest.importorskip("torch", reason="training needs torch: pip install 'onnxprune[train]'")
 
 from onnxprune.training import augment, optimizer, teacher  # noqa: E402 - they need torch
+from onnxprune.training.module import Network  # noqa: E402
 from onnxprune.training.objective import Mixed, Scored, Valued, objective  # noqa: E402
 from onnxprune.training.places import places, spread  # noqa: E402
+from onnxprune.training.precision import fits  # noqa: E402
 
 RANDOM = np.random.default_rng(0)
 LOGITS = RANDOM.normal(size=(64, 10)).astype(np.float32) * 3
@@ -77,10 +81,10 @@ def test_every_output_is_measured_in_its_own_unit() -> None:
 
 def test_an_inner_map_of_the_original_is_cut_to_what_the_pruned_network_has() -> None:
     run = analysed(str(DIGITS), "inspect", {})
-    group = next(g for g in run.deps.groups if len(g) > 8)
+    group = next(g for g in run.original.deps.groups if len(g) > 8)
     kept = {group.name: np.arange(0, len(group), 2)}
-    pruned = cut(run.model.proto, run.deps, run.deps.dead(kept))
-    found = places(run.deps, run.deps.dead(kept), pruned)
+    pruned = cut(run.original.proto, run.original.deps, run.original.deps.dead(kept))
+    found = places(run.original.deps, run.original.deps.dead(kept), pruned)
     halved = [p for p in found if not all(m.all() for m in p.live)]
     assert halved
     whole = np.arange(np.prod([2, *(m.size for m in halved[0].live[1:])])).reshape(
@@ -180,3 +184,23 @@ def test_the_rate_rises_falls_and_ends_at_nothing(number: int) -> None:
 def test_scores_are_found_by_their_probabilities() -> None:
     found = objective([({"p": PROBABLE, "z": LOGITS[:, :3]}, None)], ["p", "z"], [])
     assert [type(t) for t in found.outputs] == [Scored, Valued]
+
+
+# --- mixed precision ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("centred", "supported", "mixed"),
+    [(False, True, True), (True, True, False), (False, False, False)],
+    ids=["harmless", "a difference of large values", "a processor without bfloat16"],
+)
+def test_products_are_rounded_where_the_processor_can_and_the_values_stay(
+    monkeypatch: pytest.MonkeyPatch, centred: bool, supported: bool, mixed: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: supported, raising=False)
+    w = np.abs(RANDOM.normal(size=(64, 8))).astype(np.float32)
+    x = np.ones((4, 64), np.float32) + RANDOM.normal(size=(4, 64)).astype(np.float32) / 100
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("Sub", ["h", "means"], ["y"])]
+    weights = {"w": w, "means": (x @ w).mean(0) * centred}
+    model = build(nodes, [("x", TensorProto.FLOAT, [4, 64])], [("y", TensorProto.FLOAT, [4, 8])], weights)
+    assert fits(Network.of(model), [{"x": torch.from_numpy(x)}], ["y"]) is mixed

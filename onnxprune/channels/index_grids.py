@@ -7,6 +7,7 @@ import numpy as np
 from onnxprune.channels.nodes import Node
 from onnxprune.model.skeleton import Shape
 from onnxprune.model.static import Statics, attributes_of
+from onnxprune.operators.registry import Trait, has
 from onnxprune.operators.roles import Line
 
 GROWS = frozenset({"Expand", "Unsqueeze"})
@@ -61,7 +62,7 @@ def _common(lines: Sequence[tuple[np.ndarray | str, int]]) -> Line | None:
 def _joined_lines(at: Statics, makers: Mapping[str, Node], key: str) -> list[np.ndarray | str] | None:
     """Lines of a grid that is joined from columns, as exporters write it; for one from the data, the key of that."""
     maker, shape = makers.get(key), at.shapes.get(key)
-    if maker is None or shape is None or maker.proto.op_type != "Concat" or len(shape) != len(maker.inputs) + 1:
+    if maker is None or shape is None or not has(maker.proto, Trait.JOINS) or len(shape) != len(maker.inputs) + 1:
         return None
     if attributes_of(maker.proto)["axis"] % len(shape) != len(shape) - 1:
         return None

@@ -12,9 +12,9 @@ from typing import BinaryIO
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 from onnx import ModelProto
 
+from onnxprune.model.wire import BYTES, FIXED, VARINT
+
 CHUNK = 4 << 20  # bytes merged at once; a single longer field is a chunk of its own
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
-FIXED = {FIXED64: 8, FIXED32: 4}
 GRAPH = ModelProto.DESCRIPTOR.fields_by_name["graph"].number
 
 
@@ -92,7 +92,7 @@ def _merge(window: _Window, end: int, message: Message, inside: dict[int, Callab
         begin = window.at
         tag = window.varint()
         number, wire = tag >> 3, tag & 7
-        if not number or wire not in (VARINT, FIXED64, BYTES, FIXED32):
+        if not number or wire not in (VARINT, BYTES, *FIXED):
             raise Damaged(f"byte {begin} starts no field")
         stop = (window.varint() if wire == BYTES else 0) + FIXED.get(wire, 0)
         if wire == VARINT:

@@ -16,8 +16,8 @@ from google.protobuf.unknown_fields import UnknownFieldSet  # type: ignore[impor
 from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from onnxprune.errors import ModelError
-from onnxprune.model.decode import BYTES, FIXED, VARINT
 from onnxprune.model.tensors import BITS, TYPED_FIELDS, elements, label, nbytes
+from onnxprune.model.wire import BYTES, FIXED, VARINT, number, opening
 
 CHUNK = 4 << 20  # bytes written at once
 LARGE = 64 << 10  # bytes from which on the elements of a tensor are fetched on their own
@@ -177,24 +177,16 @@ def _field(message: Message, name: str) -> bytes:
 
 def header(kind: type[Message], name: str, count: int) -> bytes:
     """Tag and length of a field with `count` bytes."""
-    return _varint(kind.DESCRIPTOR.fields_by_name[name].number << 3 | BYTES) + _varint(count)
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value >= 0x80:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*encoded, value])
+    return opening(kind.DESCRIPTOR.fields_by_name[name].number, count)
 
 
 def _unknown(field: Any) -> bytes:
     """A field that this onnx does not know yet."""
-    tag, data = _varint(field.field_number << 3 | field.wire_type), field.data
+    tag, data = number(field.field_number << 3 | field.wire_type), field.data
     if field.wire_type == BYTES:
-        return tag + _varint(len(data)) + data
+        return tag + number(len(data)) + data
     if field.wire_type == VARINT:
-        return tag + _varint(data)
+        return tag + number(data)
     if field.wire_type in FIXED:
         return tag + data.to_bytes(FIXED[field.wire_type], "little")
     raise ModelError(f"the model has an unknown field {field.field_number} in a form that protobuf gave up")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 import onnx
 
 from onnxprune.errors import ModelError
-from onnxprune.operators.registry import LARGEST_VALUE
+from onnxprune.operators.registry import LARGEST_VALUE, Trait, traits_of
 
 Shape = tuple[int, ...]
 SAMPLE = {0: 1}  # size taken for a symbolic axis by its position; the others are spatial
@@ -66,10 +66,15 @@ def other_sizes(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> Iterator
         yield [larger({size: 1 + (axis == 0) for size, axis in sizes.items()}, ())]
 
 
-def sizes_of(model: onnx.ModelProto, shapes: Mapping[str, Shape], size: Callable[[int], int]) -> Shapes:
-    """Shapes of the inputs in which each size that the model leaves open is made from what it is."""
+def sizes_of(
+    model: onnx.ModelProto, shapes: Mapping[str, Shape], size: Callable[[int], int], last: int | None = None
+) -> Shapes:
+    """Shapes of the inputs in which each size that the model leaves open is made from what it is, up to a last axis."""
     inputs = {v.name: v for v in model.graph.input if v.name in shapes}
-    opened = {name: dict(open_axes(value, len(shapes[name]))) for name, value in inputs.items()}
+    opened = {
+        name: {k: dim for k, dim in open_axes(value, len(shapes[name])) if last is None or k <= last}
+        for name, value in inputs.items()
+    }
     return {key: tuple(size(n) if k in axes else n for k, n in enumerate(shapes[key])) for key, axes in opened.items()}
 
 
@@ -123,7 +128,8 @@ def _channels_wanted(graph: onnx.GraphProto) -> dict[str, int]:
     """Channels of inputs that a convolution takes: its weights tell them, where the input itself does not."""
     weights, found = {tensor.name: tensor.dims for tensor in graph.initializer}, {}
     for node in graph.node:
-        if node.op_type == "Conv" and len(node.input) > 1 and len(weights.get(node.input[1], ())) > 1:
+        convolves = Trait.LINEAR | Trait.CONVOLVES in (traits := traits_of(node)) and Trait.SPREADS not in traits
+        if convolves and len(node.input) > 1 and len(weights.get(node.input[1], ())) > 1:
             group = next((a.i for a in node.attribute if a.name == "group"), 1)
             found[node.input[0]] = weights[node.input[1]][1] * max(group, 1)
     return found

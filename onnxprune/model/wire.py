@@ -1,8 +1,9 @@
-"""The protobuf wire format, walked in a file without reading what is not asked for."""
+"""The protobuf wire format: numbers and fields as bytes, and a walk through a file that reads what is asked for."""
 
 from collections.abc import Iterator
 from typing import BinaryIO
 
+VARINT = 0  # the wire type of numbers
 FIXED = {1: 8, 5: 4}  # bytes of the wire types of fixed width
 BYTES = 2  # the wire type of what has a length: text, bytes, messages
 
@@ -23,7 +24,7 @@ def fields(file: BinaryIO, at: int, end: int) -> Iterator[tuple[int, int, int, i
         kind = key & 7
         if not key >> 3:  # as in a file of zeros, however long
             raise Unknown("a field without a number")
-        if kind == 0:
+        if kind == VARINT:
             stop = varint(file, body)[1]
         elif kind == BYTES:
             length, body = varint(file, body)
@@ -55,3 +56,17 @@ def content(file: BinaryIO, start: int, end: int) -> bytes:
     """The bytes between two positions."""
     file.seek(start)
     return file.read(end - start)
+
+
+def number(value: int) -> bytes:
+    """A number as the wire has it."""
+    encoded = bytearray()
+    while value >= 0x80:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*encoded, value])
+
+
+def opening(field: int, count: int) -> bytes:
+    """What stands before the `count` bytes of a field."""
+    return number(field << 3 | BYTES) + number(count)

@@ -1,68 +1,24 @@
-"""Element-wise functions of one value: activations and their kin."""
+"""Activations, and those that onnxruntime fuses."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto
 
-from onnxprune.operators.boxes import Value
 from onnxprune.operators.facts import Facts, facts
+from onnxprune.operators.forward import Forward, Node, in_torch
 from onnxprune.operators.intervals import applied
-from onnxprune.operators.labels import Axes
+from onnxprune.operators.lazy_torch import Tensor, functional, torch
 from onnxprune.operators.op import Op
-from onnxprune.operators.registry import (
-    NONE,
-    Alike,
-    Arrays,
-    Trait,
-    by_reference,
-    define,
-    in_numpy,
-    never,
-    operator_of,
-    traits_of,
-)
+from onnxprune.operators.registry import OPERATORS, Alike, Trait, by_reference, define
 from onnxprune.operators.roles import LOUD, Silence
 from onnxprune.operators.site import Site
+from onnxprune.operators.unary import EACH, HOMOGENEOUS, PLAIN, erf, unary, unchanged
 from onnxprune.operators.value_numbers import bits, mix, name_of
 from onnxprune.operators.zeros import every, first, provided
 
-FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
-
 _SELU = (1.67326319217681884765625, 1.05070102214813232421875)
-
-
-def pointwise(op: Op, **_: object) -> list[Axes] | list[Value]:
-    if len(op.values) == 1:
-        return [op.unmoved()] * len(op.shapes)
-    return [op.broadcast(*(op.axes(k) for k in range(len(op.values))))] * len(op.shapes)
-
-
-def bound_unary(site: Site) -> list[Facts | None] | None:
-    """Monotone functions keep intervals; through others constants alone are followed."""
-    found, function, traits = site.inputs[0], operator_of(site.node).function, traits_of(site.node)
-    if found is None or function is None or site.attributes.get("alpha", 1) < 0 or site.attributes.get("gamma", 1) < 0:
-        return None
-    low, high = applied(found, lambda x: function(x, site.attributes), bool(traits & Trait.MONOTONE))
-    if traits & Trait.HOMOGENEOUS:
-        return [facts(low, high, mix(found.identity, site.kind), found.scale)]
-    return [facts(low, high, mix(found.identity, bits(found.scale), site.kind))]
-
-
-def bound_same(site: Site) -> list[Facts | None] | None:
-    """Of what hands its input on: but not where it may be in training mode."""
-    found = site.inputs[0]
-    if found is None or site.has(2):
-        return None
-    return [facts(found.low, found.high, found.identity, found.scale), *map(site.nothing, range(1, len(site.outputs)))]
-
-
-def _erf(x: np.ndarray) -> np.ndarray:
-    from scipy.special import erf
-
-    return erf(x)
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
@@ -78,129 +34,121 @@ def _elu(x: np.ndarray, alpha: float, gamma: float = 1.0, unit: float = 1.0) -> 
 def _gelu(x: np.ndarray, a: Mapping[str, Any]) -> np.ndarray:
     if a.get("approximate") in (b"tanh", "tanh"):
         return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
-    return 0.5 * x * (1 + _erf(x / np.sqrt(2)))
+    return 0.5 * x * (1 + erf(x / np.sqrt(2)))
 
 
-_EACH = Trait.ELEMENTWISE | Trait.UNARY
-HOMOGENEOUS = Trait.MONOTONE | Trait.HOMOGENEOUS
-
-
-def _function(names: str, function: Any, traits: Trait = NONE, zero: Any = never, **columns: Any) -> None:
-    """The row of a function of one value."""
-    define(
-        names, couple=pointwise, tangled=True, zero=zero, bound=bound_unary, apart=True, function=function,
-        traits=_EACH | traits, **columns,
-    )  # fmt: skip
-
-
-_function("Relu", lambda x, a: np.maximum(x, 0), HOMOGENEOUS | Trait.CLAMPS, first)
-_function("LeakyRelu", lambda x, a: np.where(x >= 0, x, a.get("alpha", 0.01) * x), HOMOGENEOUS, first)
-_function("Neg", lambda x, a: -x, HOMOGENEOUS, first, value=in_numpy(np.negative))
-_function("Asinh", lambda x, a: np.arcsinh(x), Trait.MONOTONE, first)
-_function("Atan", lambda x, a: np.arctan(x), Trait.MONOTONE, first)
-_function("Ceil", lambda x, a: np.ceil(x), Trait.MONOTONE | Trait.DECIDES, first, value=in_numpy(np.ceil))
-_function(
-    "Celu", lambda x, a: _elu(x, a.get("alpha", 1.0), unit=a.get("alpha", 1.0)), Trait.MONOTONE,
-    provided(lambda a: a.get("alpha", 1.0) != 0),  # 0 / 0
+unary("Relu", lambda x, a: np.maximum(x, 0), HOMOGENEOUS | Trait.CLAMPS, first, forward=in_torch("relu"))
+unary(
+    "LeakyRelu", lambda x, a: np.where(x >= 0, x, a.get("alpha", 0.01) * x), HOMOGENEOUS, first,
+    forward=Forward(lambda node, x: functional.leaky_relu(x, node.get("alpha", 0.01))),
 )  # fmt: skip
-_function("Elu", lambda x, a: _elu(x, a.get("alpha", 1.0)), Trait.MONOTONE, first)
-_function("Erf", lambda x, a: _erf(x), Trait.MONOTONE | Trait.SATURATES, first)
-_function("Exp", lambda x, a: np.exp(x), Trait.MONOTONE)
-_function("Floor", lambda x, a: np.floor(x), Trait.MONOTONE | Trait.DECIDES, first, value=in_numpy(np.floor))
-_function(
+
+
+def forward_celu(node: Node, x: Tensor) -> Tensor:
+    alpha = node.get("alpha", 1.0)
+    return x.clamp(min=0) + (alpha * torch.expm1(x / alpha)).clamp(max=0)
+
+
+unary(
+    "Celu", lambda x, a: _elu(x, a.get("alpha", 1.0), unit=a.get("alpha", 1.0)), Trait.MONOTONE,
+    provided(lambda a: a.get("alpha", 1.0) != 0), forward=Forward(forward_celu),  # 0 / 0
+)  # fmt: skip
+unary(
+    "Elu", lambda x, a: _elu(x, a.get("alpha", 1.0)), Trait.MONOTONE, first,
+    forward=Forward(lambda node, x: functional.elu(x, node.get("alpha", 1.0))),
+)  # fmt: skip
+unary(
     "HardSigmoid", lambda x, a: np.clip(a.get("alpha", 0.2) * x + a.get("beta", 0.5), 0, 1),
     Trait.MONOTONE | Trait.SATURATES,
+    forward=Forward(lambda node, x: (node.get("alpha", 0.2) * x + node.get("beta", 0.5)).clamp(0, 1)),
 )  # fmt: skip
-_function("Log", lambda x, a: np.log(x), Trait.MONOTONE, divisor=0)
-_function("Round", lambda x, a: np.round(x), Trait.MONOTONE | Trait.DECIDES, first, value=by_reference)
-_function(
-    "Selu", lambda x, a: _elu(x, a.get("alpha", _SELU[0]), a.get("gamma", _SELU[1])), Trait.MONOTONE, first
+
+
+def forward_selu(node: Node, x: Tensor) -> Tensor:
+    alpha, gamma = node.get("alpha", 1.6732632423543772), node.get("gamma", 1.0507009873554805)
+    return gamma * torch.where(x > 0, x, alpha * torch.expm1(x.clamp(max=0)))
+
+
+unary(
+    "Selu", lambda x, a: _elu(x, a.get("alpha", _SELU[0]), a.get("gamma", _SELU[1])), Trait.MONOTONE, first,
+    forward=Forward(forward_selu),
 )  # fmt: skip
-_function("Sigmoid", lambda x, a: _sigmoid(x), Trait.MONOTONE | Trait.SATURATES)
-_function("Sinh", lambda x, a: np.sinh(x), Trait.MONOTONE, first)
-_function("Softplus", lambda x, a: np.logaddexp(0, x), Trait.MONOTONE)
-_function("Sqrt", lambda x, a: np.sqrt(x), Trait.MONOTONE, first, value=in_numpy(np.sqrt))
-_function("Tanh", lambda x, a: np.tanh(x), Trait.MONOTONE | Trait.SATURATES, first)
-_function("ThresholdedRelu", lambda x, a: np.where(x > a.get("alpha", 1.0), x, 0), Trait.MONOTONE | Trait.CLAMPS, first)
+unary("Sigmoid", lambda x, a: _sigmoid(x), Trait.MONOTONE | Trait.SATURATES, forward=in_torch("sigmoid"))
+unary("Softplus", lambda x, a: np.logaddexp(0, x), Trait.MONOTONE, forward=in_torch("nn.functional.softplus"))
+unary("Tanh", lambda x, a: np.tanh(x), Trait.MONOTONE | Trait.SATURATES, first, forward=in_torch("tanh"))
+unary(
+    "ThresholdedRelu", lambda x, a: np.where(x > a.get("alpha", 1.0), x, 0), Trait.MONOTONE | Trait.CLAMPS, first,
+    forward=Forward(lambda node, x: torch.where(x > node.get("alpha", 1.0), x, torch.zeros_like(x))),
+)  # fmt: skip
 
-# Neither rising nor falling: of these constants alone are followed.
-_function("Abs", lambda x, a: np.abs(x), Trait.POWERS, zero=first, value=by_reference)
-_function("Acos", lambda x, a: np.arccos(x))
-_function("Acosh", lambda x, a: np.arccosh(x))
-_function("Asin", lambda x, a: np.arcsin(x), zero=first)
-_function("Atanh", lambda x, a: np.arctanh(x), zero=first)
-_function("Cos", lambda x, a: np.cos(x))
-_function("Cosh", lambda x, a: np.cosh(x))
-_function("Gelu", _gelu, zero=first)
-_function("com.microsoft:Gelu", _gelu, zero=first, shape=Alike())
-_function("com.microsoft:QuickGelu", lambda x, a: x * _sigmoid(a.get("alpha", 1.702) * x), zero=first, shape=Alike())
-_function("HardSwish", lambda x, a: x * np.clip(x / 6 + 0.5, 0, 1), Trait.CLAMPS, first)
-_function("Mish", lambda x, a: x * np.tanh(np.logaddexp(0, x)), zero=first)
-_function("Reciprocal", lambda x, a: 1 / x, divisor=0)
-_function("Sign", lambda x, a: np.sign(x), Trait.DECIDES, first, value=by_reference)
-_function("Sin", lambda x, a: np.sin(x), zero=first)
-_function("Softsign", lambda x, a: x / (1 + np.abs(x)), Trait.SATURATES, first)
-_function("Swish", lambda x, a: x * _sigmoid(a.get("alpha", 1.0) * x), zero=first)
-_function("Tan", lambda x, a: np.tan(x), zero=first)
 
-_PLAIN: dict[str, Any] = {"couple": pointwise, "tangled": True, "apart": True}  # without a function here
+def forward_gelu(node: Node, x: Tensor) -> Tensor:
+    return functional.gelu(x, approximate=node.get("approximate", "none"))
+
+
+unary("Gelu", _gelu, zero=first, forward=Forward(forward_gelu))
+unary("com.microsoft:Gelu", _gelu, zero=first, shape=Alike(), forward=Forward(forward_gelu))
+unary(
+    "com.microsoft:QuickGelu", lambda x, a: x * _sigmoid(a.get("alpha", 1.702) * x), zero=first, shape=Alike(),
+    forward=Forward(lambda node, x: x * torch.sigmoid(node.get("alpha", 1.702) * x)),
+)  # fmt: skip
+unary(
+    "HardSwish", lambda x, a: x * np.clip(x / 6 + 0.5, 0, 1), Trait.CLAMPS, first,
+    forward=in_torch("nn.functional.hardswish"),
+)  # fmt: skip
+unary("Mish", lambda x, a: x * np.tanh(np.logaddexp(0, x)), zero=first, forward=in_torch("nn.functional.mish"))
+unary("Softsign", lambda x, a: x / (1 + np.abs(x)), Trait.SATURATES, first, forward=in_torch("nn.functional.softsign"))
+unary(
+    "Swish", lambda x, a: x * _sigmoid(a.get("alpha", 1.0) * x), zero=first,
+    forward=Forward(lambda node, x: x * torch.sigmoid(node.get("alpha", 1.0) * x)),
+)  # fmt: skip
+
+
+def forward_shrink(node: Node, x: Tensor) -> Tensor:
+    edge, bias, zero = node.get("lambd", 0.5), node.get("bias", 0.0), torch.zeros_like(x)
+    return torch.where(x < -edge, x + bias, torch.where(x > edge, x - bias, zero))
+
 
 define(
-    "Identity", **_PLAIN, zero=first, bound=bound_same, value=lambda x, _: x[0],
-    traits=_EACH | Trait.VIEW | Trait.MOVES | Trait.RANGE | Trait.MAPS | Trait.SHIFTS,
+    "Shrink", **PLAIN, zero=provided(lambda a: a.get("lambd", 0.5) >= 0 or not a.get("bias", 0.0)), traits=EACH,
+    forward=Forward(forward_shrink),
 )  # fmt: skip
 define(
-    "Dropout", **_PLAIN, zero=first, bound=bound_same,
-    traits=_EACH | Trait.RANGE | Trait.MAPS | Trait.NUMBERS,
+    "Affine", **PLAIN, shape=Alike(), traits=EACH,
+    forward=Forward(lambda node, x: node.get("alpha", 1.0) * x + node.get("beta", 0.0)),
 )  # fmt: skip
-define("IsInf IsNaN", **_PLAIN, traits=_EACH)
-define("Not", **_PLAIN, value=in_numpy(np.logical_not), traits=_EACH)
-define("BitwiseNot", couple=pointwise, tangled=True, traits=_EACH)
 define(
-    "Shrink", **_PLAIN, zero=provided(lambda a: a.get("lambd", 0.5) >= 0 or not a.get("bias", 0.0)),
-    traits=_EACH,
+    "ParametricSoftplus", **PLAIN, shape=Alike(), traits=EACH,
+    forward=Forward(lambda node, x: node.get("alpha", 1.0) * functional.softplus(x * node.get("beta", 1.0))),
 )  # fmt: skip
-define("Affine ParametricSoftplus ScaledTanh", **_PLAIN, shape=Alike(), traits=_EACH)
+define(
+    "ScaledTanh", **PLAIN, shape=Alike(), traits=EACH,
+    forward=Forward(lambda node, x: node.get("alpha", 1.0) * torch.tanh(x * node.get("beta", 1.0))),
+)  # fmt: skip
+
+
+def forward_fast_gelu(node: Node, x: Tensor, bias: Tensor | None = None) -> Tensor:
+    return functional.gelu(x if bias is None else x + bias, approximate="tanh")
+
+
+def forward_bias_gelu(node: Node, x: Tensor, bias: Tensor) -> Tensor:
+    return functional.gelu(x + bias)
+
+
 define(  # functions of a sum
-    "com.microsoft:FastGelu com.microsoft:BiasGelu com.microsoft:BiasAdd", **_PLAIN, zero=every, shape=Alike(),
+    "com.microsoft:FastGelu", **PLAIN, zero=every, shape=Alike(),
+    traits=Trait.ELEMENTWISE,
+    forward=Forward(forward_fast_gelu),
+)  # fmt: skip
+define(  # functions of a sum
+    "com.microsoft:BiasGelu", **PLAIN, zero=every, shape=Alike(),
+    traits=Trait.ELEMENTWISE,
+    forward=Forward(forward_bias_gelu),
+)  # fmt: skip
+define(  # functions of a sum
+    "com.microsoft:BiasAdd", **PLAIN, zero=every, shape=Alike(),
     traits=Trait.ELEMENTWISE,
 )  # fmt: skip
-
-
-def bound_cast(site: Site) -> Facts | None:
-    """Between types of floats a cast only rounds; of other types constants are followed."""
-    found = site.inputs[0]
-    if found is None:
-        return None
-    name = mix(found.identity, site.kind)
-    if site.attributes.get("to") in FLOATS:
-        return facts(found.low, found.high, name, found.scale)
-    return facts(-np.inf, np.inf, mix(name, bits(found.scale)))
-
-
-def _cast_traits(node: onnx.NodeProto) -> Trait:
-    """Going to something that is no float it rounds."""
-    rounds = any(a.name == "to" and a.i not in FLOATS for a in node.attribute)
-    shared = _EACH | Trait.CASTS | Trait.RANGE | Trait.MAPS | Trait.SHIFTS
-    return shared | Trait.DECIDES if rounds else shared
-
-
-def value_of_cast(x: Arrays, a: Mapping[str, Any]) -> np.ndarray | None:
-    to = a.get("to")
-    return None if isinstance(to, bytes) or to is None else x[0].astype(onnx.helper.tensor_dtype_to_np_dtype(int(to)))
-
-
-define(
-    "Cast", **_PLAIN, zero=first, bound=bound_cast, value=value_of_cast, labels_int32=True, traits=_cast_traits
-)  # fmt: skip
-
-
-def unchanged(op: Op, x: Axes, *_: Axes | None, **__: object) -> Axes:
-    """Of what has the channels of its first input."""
-    return x
-
-
-define("CastLike", couple=unchanged, zero=first, bound=bound_cast, apart=True, traits=_EACH)
 
 
 def _zero_inside(op: Op) -> Silence:
@@ -223,7 +171,39 @@ def bound_clip(site: Site) -> Facts | None:
     return facts(*bounds, mix(name, bits(found.scale)))
 
 
+def forward_clip(node: Node, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
+    """Bounds are attributes before opset 11; where they cross, the upper one counts."""
+    if node.opset < 11:
+        return x.clamp(node.get("min", -3.4028235e38), node.get("max", 3.4028235e38))
+    low, high = (None if bound is None else bound.to(x.dtype) for bound in (low, high))
+    return x if low is None and high is None else x.clamp(low, high)
+
+
 define(
     "Clip", couple=unchanged, zero=_zero_inside, bound=bound_clip, apart=True, value=by_reference,
-    traits=_EACH | Trait.CLAMPS | Trait.NUMBERS,
+    traits=EACH | Trait.CLAMPS | Trait.NUMBERS | Trait.COMPARES, forward=Forward(forward_clip, into=(0,)),
 )  # fmt: skip
+
+
+def activation(name: str, told: dict[str, Any]) -> Callable[[Tensor], Tensor]:
+    """An activation that another operator names, with its parameters, which were attributes in the first opset."""
+    if (forward := OPERATORS[name].forward) is None:
+        raise KeyError(name)
+    return partial(forward.function, Node(name, 1, told))
+
+
+def fused(node: Node, x: Tensor) -> Tensor:
+    """The activation that onnxruntime has fused into a node, with its parameters."""
+    name = node.get("activation", "")
+    if not name:
+        return x
+    given = node.get("activation_params", [])
+    names = ("min", "max") if name == "Clip" else ("alpha", "beta")
+    told = dict(zip(names, given, strict=False)) | {
+        k.removeprefix("activation_"): v
+        for k, v in node.attributes.items()
+        if k in ("activation_alpha", "activation_beta")
+    }
+    if name in ("Selu",) and "beta" in told:
+        told["gamma"] = told.pop("beta")
+    return activation(name, told)(x)

@@ -14,11 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from onnxprune.errors import ModelError
 from onnxprune.operators.facts import Facts, expanded, reduced
+from onnxprune.operators.forward import Forward, Node
 from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, Labels, fixed, line
+from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
-from onnxprune.operators.registry import Arrays, Attributes, Shape, Trait, define
+from onnxprune.operators.registry import Trait, define
 from onnxprune.operators.site import Site
 
 
@@ -66,9 +69,6 @@ def score_bias(op: Op, bias: Axes, head: Labels) -> None:
             op.tie(head, labels)
         else:
             op.freeze(labels, why="attends over it")
-
-
-# --- the standard operator ---------------------------------------------------
 
 
 def attention(
@@ -149,93 +149,81 @@ def bound_attention(site: Site) -> list[Facts | None] | None:
     return [zero_where(site, silent.reshape(line(len(out), axis)))]
 
 
+def heads_apart(x: Tensor, heads: int) -> Tensor:
+    """(batch, tokens, heads · features) with the heads as an axis."""
+    return x if x.dim() == 4 else x.reshape(*x.shape[:2], heads, -1).transpose(1, 2)
+
+
+def heads_together(x: Tensor) -> Tensor:
+    return x.transpose(1, 2).flatten(2)
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None,
+    scale: float,
+    *,
+    causal: int | None = None,
+    softcap: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Softmax of the scaled products of queries and keys times the values, and these products.
+
+    Args:
+        q: (batch, heads, tokens, features); keys and values have as many heads, or a divisor of that.
+        k: likewise, with more tokens where earlier ones stand before them.
+        v: likewise.
+        bias: added to the products.
+        scale: of the products.
+        causal: where the queries begin among the keys, if a token sees none behind it.
+        softcap: limit that a tanh bends the products to; 0 for none.
+    """
+    times = q.shape[1] // k.shape[1]
+    k, v = (x.repeat_interleave(times, 1) if times > 1 else x for x in (k, v))
+    logits = q @ k.transpose(-1, -2) * scale
+    if softcap:
+        logits = softcap * torch.tanh(logits / softcap)
+    masked = logits
+    if causal is not None:
+        hidden = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device)
+        masked = masked.masked_fill(hidden.triu(1 + causal), -math.inf)
+    masked = masked if bias is None else masked + bias
+    return torch.softmax(masked, -1) @ v, logits
+
+
+def added_mask(mask: Tensor | None, like: Tensor) -> Tensor | None:
+    """Flags as numbers to be added: minus infinity where nothing is seen."""
+    if mask is None or mask.dtype != torch.bool:
+        return mask
+    return torch.zeros(mask.shape, dtype=like.dtype, device=like.device).masked_fill(~mask, -math.inf)
+
+
+def tokens_behind(node: Node, q: Tensor, k: Tensor) -> int | None:
+    return k.shape[2] - q.shape[2] if node.get("unidirectional") else None
+
+
+def with_past(past: Tensor | None, x: Tensor) -> Tensor:
+    return x if past is None else torch.cat((past, x), 2)
+
+
+def forward_attention(
+    node: Node, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, past_k: Tensor | None = None,
+    past_v: Tensor | None = None,
+) -> Any:  # fmt: skip
+    flat = q.dim() == 3
+    q, k, v = (heads_apart(x, node.get(n)) for x, n in ((q, "q_num_heads"), (k, "kv_num_heads"), (v, "kv_num_heads")))
+    k, v = with_past(past_k, k), with_past(past_v, v)
+    scale = node.get("scale") or 1 / math.sqrt(q.shape[-1])
+    causal = (0 if past_k is None else past_k.shape[2]) if node.get("is_causal") else None
+    y, logits = attend(q, k, v, added_mask(mask, q), scale, causal=causal, softcap=node.get("softcap", 0.0))
+    y = heads_together(y) if flat else y
+    if node.outputs > 3 and node.get("qk_matmul_output_mode"):
+        raise ModelError("Attention gives its products in a mode that cannot be trained")
+    return (y, k, v, logits)[: node.outputs] if node.outputs > 1 else y
+
+
 define(
     "Attention", couple=attention, repair=repair_attention, bound=bound_attention, factors=(0, 1),
-    traits=Trait.LAYER | Trait.ATTENDS,
-)  # fmt: skip
-
-
-# --- onnxruntime: MultiHeadAttention, GroupQueryAttention --------------------
-
-
-def multi_head(
-    op: Op, q: Axes, k: Axes | None = None, v: Axes | None = None, b: Axes | None = None, padding: Axes | None = None,
-    bias: Axes | None = None, past_k: Axes | None = None, past_v: Axes | None = None, *_: Axes | None,
-    num_heads: int, **__: Any,
-) -> Any:  # fmt: skip
-    """Queries, keys and values (batch, tokens, features of all heads)."""
-    if k is None or v is None or not len(q) == len(k) == len(v) == 3 or past_k or past_v or any(op.given[1:]):
-        return op.unknown("packs its inputs or keeps earlier tokens")
-    grids = [x[2].reshape(num_heads, -1) for x in (q, k, v)]
-    quiet = all(op.relies(op.silent(k)) for k in (0, 1, 3))
-    head = couple_heads(op, *grids, scores=quiet)
-    if b is not None:
-        op.tie(np.concatenate([q[2], k[2], v[2]]), b[0])
-    op.freeze(*(padding or ()), q[0], q[1], *k[:2], *v[:2], why="attends over it")
-    if bias is not None:
-        score_bias(op, bias, head)
-    pair_costs(op, q, k, grids[0], grids[2])
-    return [(q[0], q[1], v[2]), *[(...,)] * (len(op.given) - 1)]
-
-
-def repair_multi_head(edit: Any, num_heads: int, **_: Any) -> None:
-    live = edit.live_in(1, 2).reshape(num_heads, -1)
-    edit.set_attribute("num_heads", int(live.any(axis=1).sum()))
-    keep_scale(edit, live.shape[1], int(live.any(axis=0).sum()))
-
-
-def _multi_head_shape(x: Arrays, _: Attributes) -> list[Shape | None]:
-    query, value = x[0], x[2] if len(x) > 2 else None
-    if len(query) == 5:  # packed: (batch, tokens, heads, 3, width)
-        return [(*query[:2], query[2] * query[4])]
-    if value is None:
-        return [query]
-    return [(*query[:2], value[2] if len(value) == 3 else value[1] * value[3])]
-
-
-define(
-    "com.microsoft:MultiHeadAttention", couple=multi_head, repair=repair_multi_head, bound=bound_attention,
-    factors=(0, 1), shape=_multi_head_shape, traits=Trait.ATTENDS,
-)  # fmt: skip
-
-
-def group_query(
-    op: Op, q: Axes, k: Axes | None = None, v: Axes | None = None, past_k: Axes | None = None,
-    past_v: Axes | None = None, *rest: Axes | None, num_heads: int, kv_num_heads: int, **_: Any,
-) -> Any:  # fmt: skip
-    """Whole groups of query heads with the key and value head that they share; their width stays."""
-    if k is None or v is None or any(x for x in rest[4:] if x) or op.given[3:4] == [True]:
-        return op.unknown("packs its inputs or hands out its scores")
-    head = k[2].reshape(kv_num_heads, -1)[:, 0]
-    for x in (q, k, v):
-        grid = x[2].reshape(kv_num_heads, -1)
-        op.tie(np.broadcast_to(head[:, None], grid.shape), grid)
-    for past in (past_k, past_v):
-        if past is not None:
-            op.tie(head, past[1])
-            op.freeze(past[0], *past[2:], why="attends over it")
-    op.freeze(q[0], q[1], *k[:2], *v[:2], *(x for axes in rest if axes for x in axes), why="attends over it")
-    pair_costs(op, q, k, q[2], q[2])
-    return [(q[0], q[1], q[2]), *[(fixed(q[0].size), head, ...)] * (len(op.given) - 1)]
-
-
-def repair_group_query(edit: Any, num_heads: int, kv_num_heads: int, **_: Any) -> None:
-    live = edit.live_in(1, 2)
-    kept = edit.count_in(1, 2) * kv_num_heads // live.size
-    edit.set_attribute("kv_num_heads", kept)
-    edit.set_attribute("num_heads", kept * num_heads // kv_num_heads)
-
-
-def _grouped_query(x: Arrays, a: Attributes) -> list[Shape | None]:
-    (batch, tokens, features), heads, shared = x[0], a["num_heads"], a["kv_num_heads"]
-    if len(x) < 2 or x[1] is None:  # packed: queries, keys and values
-        return [(batch, tokens, features * heads // (heads + 2 * shared))]
-    earlier = len(x) > 3 and x[3] is not None
-    present = None if earlier else (batch, shared, x[1][1], features // heads)
-    return [x[0], present, present]
-
-
-define(
-    "com.microsoft:GroupQueryAttention", couple=group_query, repair=repair_group_query, bound=bound_attention,
-    factors=(0, 1), shape=_grouped_query, traits=Trait.ATTENDS,
+    traits=Trait.LAYER | Trait.ATTENDS, forward=Forward(forward_attention, into=(0, 1, 2, 3, 4, 5)),
 )  # fmt: skip

@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.operators.activations import pointwise
 from onnxprune.operators.facts import Facts, facts
+from onnxprune.operators.forward import Forward, Node
 from onnxprune.operators.intervals import NEAR_SUM, affine, times
 from onnxprune.operators.labels import Axes, fixed
+from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
 from onnxprune.operators.registry import Alike, Arrays, Attributes, Trait, by_reference, define, in_numpy
 from onnxprune.operators.roles import LOUD, Silence
@@ -79,28 +80,77 @@ def bound_several(site: Site) -> Facts | None:
     return facts(share * low, share * high, mix(names, site.kind), found[0].scale)
 
 
+def aligned_operand(node: Node, a: Tensor, b: Tensor) -> Tensor:
+    """The second operand, before opset 7 placed at an axis of the first one."""
+    axis = node.get("axis")
+    if node.opset >= 7 or axis is None or not node.get("broadcast"):
+        return b
+    return b.reshape([*b.shape, *[1] * (a.dim() - axis % a.dim() - b.dim())])
+
+
+def pairwise(name: str, **columns: Any) -> Forward:
+    """A function of two values that torch has under this name."""
+    return Forward(lambda node, a, b: getattr(torch, name)(a, aligned_operand(node, a, b)), **columns)
+
+
 _SUM: dict[str, Any] = {"couple": combine, "apart": True}
 
 define(
     "Add", **_SUM, zero=every, bound=bound_arithmetic, value=in_numpy(np.add), labels_int32=True,
-    traits=Trait.ELEMENTWISE | Trait.SHIFTS | Trait.POWERS,
+    traits=Trait.ELEMENTWISE | Trait.SHIFTS | Trait.POWERS | Trait.ADDS | Trait.COMPARES, forward=pairwise("add"),
 )  # fmt: skip
 define(
     "Sub", **_SUM, zero=every, bound=bound_arithmetic, value=in_numpy(np.subtract), labels_int32=True,
-    traits=Trait.ELEMENTWISE | Trait.SHIFTS,
+    traits=Trait.ELEMENTWISE | Trait.SHIFTS | Trait.ADDS | Trait.COMPARES, forward=pairwise("sub"),
 )  # fmt: skip
 define(
     "Mul", **_SUM, zero=some, bound=bound_arithmetic, value=in_numpy(np.multiply), labels_int32=True,
-    traits=Trait.ELEMENTWISE | Trait.SHIFTS,
+    traits=Trait.ELEMENTWISE | Trait.SHIFTS | Trait.MULTIPLIES, forward=pairwise("mul"),
 )  # fmt: skip
-define("Sum Mean", **_SUM, zero=every, bound=bound_several, traits=Trait.ELEMENTWISE)
+
+
+def forward_total(node: Node, *x: Tensor) -> Tensor:
+    out = x[0]
+    for other in x[1:]:
+        out = out + other
+    return out
+
+
+define(
+    "Sum", **_SUM, zero=every, bound=bound_several, traits=Trait.ELEMENTWISE | Trait.ADDS,
+    forward=Forward(forward_total),
+)  # fmt: skip
+define(
+    "Mean", **_SUM, zero=every, bound=bound_several, traits=Trait.ELEMENTWISE,
+    forward=Forward(lambda node, *x: forward_total(node, *x) / len(x)),
+)  # fmt: skip
+
+
+def forward_largest(node: Node, *x: Tensor) -> Tensor:
+    out = x[0]
+    for other in x[1:]:
+        out = torch.maximum(out, other)
+    return out
+
+
 define(
     "Max", **_SUM, zero=every, bound=bound_several,
-    value=lambda x, _: np.asarray(np.max(np.broadcast_arrays(*x), axis=0)), traits=Trait.ELEMENTWISE | Trait.CLAMPS,
+    value=lambda x, _: np.asarray(np.max(np.broadcast_arrays(*x), axis=0)),
+    traits=Trait.ELEMENTWISE | Trait.CLAMPS | Trait.COMPARES, forward=Forward(forward_largest),
 )  # fmt: skip
+
+
+def forward_smallest(node: Node, *x: Tensor) -> Tensor:
+    out = x[0]
+    for other in x[1:]:
+        out = torch.minimum(out, other)
+    return out
+
+
 define(
     "Min", **_SUM, zero=every, bound=bound_several,
-    value=lambda x, _: np.asarray(np.min(np.broadcast_arrays(*x), axis=0)), traits=Trait.ELEMENTWISE | Trait.CLAMPS,
+    value=lambda x, _: np.asarray(np.min(np.broadcast_arrays(*x), axis=0)),
+    traits=Trait.ELEMENTWISE | Trait.CLAMPS | Trait.COMPARES, forward=Forward(forward_smallest),
 )  # fmt: skip
 
 
@@ -115,6 +165,12 @@ def divide(op: Op, *xs: Axes | None, **attributes: int) -> Axes:
     return op.broadcast(*xs)
 
 
+def forward_division(node: Node, a: Tensor, b: Tensor) -> Tensor:
+    b = aligned_operand(node, a, b)
+    whole = not (a.is_floating_point() or b.is_floating_point())
+    return torch.div(a, b, rounding_mode="trunc") if whole else a / b
+
+
 def value_of_division(x: Arrays, _: Attributes) -> np.ndarray | None:
     a, b = x[0], x[1]
     if not np.issubdtype(a.dtype, np.integer):
@@ -126,7 +182,7 @@ def value_of_division(x: Arrays, _: Attributes) -> np.ndarray | None:
 
 define(
     "Div", couple=divide, zero=_nonzero_divisor, bound=bound_arithmetic, apart=True, value=value_of_division, divisor=1,
-    traits=Trait.ELEMENTWISE | Trait.SHIFTS | Trait.UNEVEN,
+    traits=Trait.ELEMENTWISE | Trait.SHIFTS | Trait.UNEVEN | Trait.MULTIPLIES, forward=Forward(forward_division),
 )  # fmt: skip
 
 
@@ -166,9 +222,19 @@ def _bound_prelu(site: Site, x: Facts, slope: Facts) -> Facts:
     return facts(np.where(keeps, np.minimum(a, b), -np.inf), np.where(keeps, np.maximum(a, b), np.inf), name, x.scale)
 
 
+def forward_power(node: Node, a: Tensor, b: Tensor) -> Tensor:
+    """The exponent is a number: of negative bases no slope along it exists."""
+    b = aligned_operand(node, a, b)
+    exponent = float(b) if b.numel() == 1 and b.dim() <= a.dim() else b.detach()
+    if isinstance(exponent, float) and exponent.is_integer():
+        exponent = int(exponent)
+    return torch.pow(a, exponent).to(a.dtype)
+
+
 define(
     "Pow", couple=power, zero=_positive_exponent, bound=bound_others, apart=True, value=by_reference, divisor=0,
     shape=lambda x, _: [x[0]], traits=Trait.ELEMENTWISE | Trait.NUMBERS | Trait.POWERS,
+    forward=Forward(forward_power, into=(0,)),
 )  # fmt: skip
 
 
@@ -183,30 +249,22 @@ def where(op: Op, condition: Axes, x: Axes, y: Axes) -> Axes:
     return op.broadcast(condition, x, y)
 
 
+def forward_prelu(node: Node, x: Tensor, slope: Tensor) -> Tensor:
+    """Before opset 7 a slope of one axis belongs to the channels."""
+    if node.opset < 7 and slope.dim() == 1 and x.dim() > 2:
+        slope = slope.reshape(-1, *[1] * (x.dim() - 2))
+    return torch.where(x < 0, slope * x, x)
+
+
 define(
-    "PRelu",
-    couple=prelu,
-    zero=first,
-    bound=bound_others,
-    apart=True,
-    traits=Trait.ELEMENTWISE | Trait.UNARY | Trait.SCALES,
-)
+    "PRelu", couple=prelu, zero=first, bound=bound_others, apart=True,
+    traits=Trait.ELEMENTWISE | Trait.UNARY | Trait.SCALES, forward=Forward(forward_prelu),
+)  # fmt: skip
 define(
     "Where", couple=where, zero=only(1, 2), bound=bound_others, apart=True, value=in_numpy(np.where),
-    traits=Trait.ELEMENTWISE,
+    traits=Trait.ELEMENTWISE | Trait.COMPARES,
+    forward=Forward(lambda node, condition, a, b: torch.where(condition, a, b), into=(1, 2)),
 )  # fmt: skip
-
-_COMPARED: dict[str, Any] = {"couple": pointwise, "tangled": True, "bound": bound_others, "apart": True}
-_DECISION = Trait.ELEMENTWISE | Trait.DECIDES
-
-define("Equal", **_COMPARED, value=in_numpy(np.equal), traits=_DECISION)
-define("Greater", **_COMPARED, value=in_numpy(np.greater), traits=_DECISION)
-define("Less", **_COMPARED, value=in_numpy(np.less), traits=_DECISION)
-define("GreaterOrEqual LessOrEqual", **_COMPARED, value=by_reference, traits=_DECISION)
-define("Mod", **_COMPARED, value=by_reference, traits=_DECISION | Trait.UNEVEN)
-define("And Or Xor", **_COMPARED, value=by_reference, traits=Trait.ELEMENTWISE)
-define("BitwiseAnd BitwiseOr BitwiseXor", couple=pointwise, tangled=True, traits=Trait.ELEMENTWISE)
-define("BitShift", couple=pointwise, tangled=True, traits=_DECISION)
 
 
 def image_scaler(op: Op, x: Axes, **_: object) -> Axes:
@@ -215,4 +273,9 @@ def image_scaler(op: Op, x: Axes, **_: object) -> Axes:
     return x
 
 
-define("ImageScaler", couple=image_scaler, apart=True, shape=Alike())
+def forward_image_scaler(node: Node, x: Tensor) -> Tensor:
+    """Images (batch, channels, height, width): a bias per channel behind one scale."""
+    return x * node.get("scale", 1.0) + x.new_tensor(node.get("bias")).reshape(1, -1, 1, 1)
+
+
+define("ImageScaler", couple=image_scaler, apart=True, shape=Alike(), forward=Forward(forward_image_scaler))

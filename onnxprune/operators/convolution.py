@@ -1,36 +1,28 @@
 """Convolutions: they write one set of channels and read another, by filters that slide over maps."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from onnxprune.operators.activations import fused
 from onnxprune.operators.broadcast import combined
-from onnxprune.operators.facts import Facts, aligned, expanded, facts, reduced
+from onnxprune.operators.facts import Facts, aligned, expanded, facts, known, reduced
+from onnxprune.operators.forward import Forward, Node
 from onnxprune.operators.intervals import zero_where
-from onnxprune.operators.labels import Axes, Kind, LabelError, Labels, fixed, is_fixed, line, repeated
+from onnxprune.operators.labels import Axes, Kind, LabelError, Labels, fixed, is_fixed, line
+from onnxprune.operators.lazy_torch import Tensor, functional
 from onnxprune.operators.op import Op
-from onnxprune.operators.patches import linear_conv, linear_conv_transpose
-from onnxprune.operators.registry import (
-    OPERATORS,
-    UNKNOWN,
-    Alike,
-    Attributes,
-    Taken,
-    Trait,
-    define,
-    has,
-)
+from onnxprune.operators.patches import linear_conv
+from onnxprune.operators.registry import OPERATORS, UNKNOWN, Alike, Attributes, Shape, Taken, Trait, define, has
 from onnxprune.operators.site import Site
 from onnxprune.operators.sums import bias_of, layer, touches_padding
 from onnxprune.operators.value_numbers import bits, mix, tolerance
 from onnxprune.operators.zeros import made
 
+MOST_SAMPLES = 64  # that are told apart where the batch is of a known size
 SLIDES = "slides its kernel over it"
-
-
-def _batch(x: Axes) -> int:
-    return x[0].size
 
 
 def convolve(op: Op, x: Axes, w: Axes, follow: tuple[Axes | None, ...], group: int) -> Axes:
@@ -114,30 +106,86 @@ def transposed_filters_of(w: np.ndarray, attributes: Attributes) -> np.ndarray:
 
 def bound_conv(site: Site) -> Facts | None:
     x, shape, w = site.inputs[0], site.shapes[0], site.array(1)
+    if w is None and shape is not None and not has(site.node, Trait.SPREADS):
+        return bound_made_filters(site, shape)
     if x is None or shape is None or w is None or w.ndim != len(shape):
         return None
-    whole = expanded(reduced(x, [0, *range(2, len(shape))]), shape, [1])
+    x = reduced(x, range(2, len(shape)))
+    x = expanded(reduced(x, [0]) if len(x.low) > MOST_SAMPLES else x, shape, [1])
     spreads = has(site.node, Trait.SPREADS)
     grid = (transposed_filters_of if spreads else filters_of)(w, site.attributes)
     bias = bias_of(site, 2, grid.shape[0] * grid.shape[1])
-    if whole is None or bias is None or whole.shape[1] != grid.shape[0] * grid.shape[2]:
+    if x is None or bias is None or x.shape[1] != grid.shape[0] * grid.shape[2]:
         return None
-    flat = whole.map(np.ravel)
-    out = layer(
-        site,
-        flat,
-        grid,
-        bias,
-        tolerance(w.dtype),
-        touches_padding(site.attributes, w.shape[2:], spreads),
-    )
-    return out.map(lambda a: a.reshape(line(len(shape), 1)))
+    hull = touches_padding(site.attributes, w.shape[2:], spreads)
+    samples = [Facts(*rows) for rows in zip(x.low, x.high, x.identity, x.scale, strict=True)]
+    found = [layer(site, row.map(np.ravel), grid, bias, tolerance(w.dtype), hull) for row in samples]
+    if len(found) > 1:  # heads among the samples, say: what each gives is its own
+        found = [facts(f.low, f.high, mix(f.identity, np.uint64(n)), f.scale) for n, f in enumerate(found)]
+    rows = [np.stack(column) for column in zip(*((f.low, f.high, f.identity, f.scale) for f in found), strict=True)]
+    return Facts(*rows).map(lambda a: a.reshape(*a.shape, *[1] * (len(shape) - 2)))
+
+
+def bound_made_filters(site: Site, shape: Shape) -> Facts | None:
+    """Filters that the data makes: those of zeros give the bias."""
+    w, bias = site.fact(1), site.fact(2) if site.has(2) else (known(np.zeros(1)), (1,))
+    if w is None or bias is None:
+        return None
+    rows = reduced(w[0], range(1, len(shape)))
+    silent = ((rows.low == 0) & (rows.high == 0)).ravel()
+    silent, summand = np.broadcast_arrays(silent & bias[0].constant, np.where(bias[0].constant, bias[0].low, 0))
+    at = line(len(shape), 1)
+    return zero_where(site, silent.reshape(at), summand.reshape(at))
+
+
+def _filtered(taken: Taken, k: int, rank: int) -> list[int]:
+    """A filter sums over channels and space; samples, filters and biases stay apart."""
+    return [] if k > 1 else list(range(1, rank))
+
+
+def padding(node: Node, sizes: Sequence[int], kernel: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Padding before and after each axis, from `pads` or `auto_pad`.
+
+    Args:
+        node: with `strides` and `dilations` where they are not 1.
+        sizes: of the axes of space.
+        kernel: as large.
+    """
+    rank = len(sizes)
+    auto = node.get("auto_pad", "NOTSET") or "NOTSET"
+    if auto in ("NOTSET", "VALID"):
+        pads = node.get("pads", [0] * 2 * rank) if auto == "NOTSET" else [0] * 2 * rank
+        return list(pads[:rank]), list(pads[rank:])
+    strides, dilations = node.get("strides", [1] * rank), node.get("dilations", [1] * rank)
+    needed = [
+        max(0, (-(-size // s) - 1) * s + (k - 1) * d + 1 - size)
+        for size, k, s, d in zip(sizes, kernel, strides, dilations, strict=True)
+    ]
+    less, more = [n // 2 for n in needed], [n - n // 2 for n in needed]
+    return (less, more) if auto == "SAME_UPPER" else (more, less)
+
+
+def padded(x: Tensor, before: Sequence[int], after: Sequence[int], value: float = 0.0) -> Tensor:
+    """The axes of space (the last ones) padded, or cut where a number is negative."""
+    pads = [n for pair in zip(reversed(before), reversed(after), strict=True) for n in pair]
+    return functional.pad(x, pads, value=value) if any(pads) else x
+
+
+def forward_conv(node: Node, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+    rank = x.dim() - 2
+    before, after = padding(node, x.shape[2:], w.shape[2:])
+    if before != after or min(before, default=0) < 0:
+        x, before = padded(x, before, after), [0] * rank
+    ones = [1] * rank
+    strides, dilations = node.get("strides", ones), node.get("dilations", ones)
+    return getattr(functional, f"conv{rank}d")(x, w, b, strides, before, dilations, node.get("group", 1))
 
 
 define(
     "Conv", couple=conv, channel=1, zero=made(2), repair=repair_conv, bound=bound_conv, apart=depthwise,
-    filters=filters_of, linear=linear_conv, bias=2, work=lambda y, x, w: math.prod(y) * math.prod(w[1:]),
-    traits=Trait.LINEAR | Trait.LAYER | Trait.CONVOLVES,
+    contracts=_filtered, factors=(0, 1), filters=filters_of, linear=linear_conv, bias=2,
+    work=lambda y, x, w: math.prod(y) * math.prod(w[1:]), traits=Trait.LINEAR | Trait.LAYER | Trait.CONVOLVES,
+    forward=Forward(forward_conv),
 )  # fmt: skip
 
 
@@ -171,80 +219,12 @@ def bound_fused_conv(site: Site) -> Facts | None:
     return facts(np.minimum(low, high), np.maximum(low, high), mix(found.identity, bits(found.scale), site.kind))
 
 
+def forward_fused_conv(node: Node, x: Tensor, w: Tensor, b: Tensor | None = None, z: Tensor | None = None) -> Tensor:
+    y = forward_conv(node, x, w, b)
+    return fused(node, y if z is None else y + z)
+
+
 define(
     "com.microsoft:FusedConv", couple=fused_conv, channel=1, repair=repair_conv, bound=bound_fused_conv,
-    shape=Alike("Conv", (0, 1)),
-)  # fmt: skip
-
-
-def deform_conv(
-    op: Op, x: Axes, w: Axes, offset: Axes, b: Axes | None = None, mask: Axes | None = None, *,
-    group: int = 1, offset_group: int = 1, **_: Any,
-) -> Axes:  # fmt: skip
-    """A convolution whose taps are moved, for each offset group of channels in its own way."""
-    for moves in filter(None, (offset, mask)):
-        op.freeze(*moves[1:], why="moves its kernel by it")
-        op.tie(x[0], moves[0])
-    op.freeze(*x[2:], why=SLIDES)
-    grid = x[1].reshape(offset_group, -1)
-    op.coupling.tie(np.broadcast_to(grid[:1], grid.shape), grid, kind=Kind.BALANCES)
-    return convolve(op, x, w, (b,), group)
-
-
-def bound_deform_conv(site: Site) -> Facts | None:
-    """Filters of zeros give the bias, wherever they look."""
-    shape, w = site.shapes[0], site.array(1)
-    bias = None if w is None else bias_of(site, 3, len(w))
-    if shape is None or w is None or bias is None:
-        return None
-    at = line(len(shape), 1)
-    return zero_where(site, np.asarray(~w.reshape(len(w), -1).any(1)).reshape(at), bias.reshape(at))
-
-
-define(
-    "DeformConv", couple=deform_conv, channel=1, zero=made(3), repair=repair_conv, bound=bound_deform_conv,
-    traits=Trait.LAYER | Trait.CONVOLVES, work=lambda y, x, w: math.prod(y) * math.prod(w[1:]),
-)  # fmt: skip
-
-
-def conv_transpose(op: Op, x: Axes, w: Axes, b: Axes | None = None, *, group: int = 1, **_: Any) -> Axes:
-    """Weights are (in, out / group, ...): the first axis reads."""
-    op.freeze(*x[2:], *w[2:], why=SLIDES)
-    per_group = w[0].size // group
-    op.writes(w[1])
-    op.reads(w[0])
-    if group > 1 and per_group == 1:  # depthwise, with w[1] outputs for each channel
-        out = repeated(x[1], w[1].size, each=True)
-        op.freeze(*(w[1:2] if w[1].size > 1 else ()), why="gives every channel the same number of outputs")
-        op.tie(x[1], w[0])
-        op.writes(w[0])
-        op.follows(w[0])
-    else:
-        grid = x[1].reshape(group, -1)
-        op.contract(w[0], x[1], op.weights[1] or op.quiet[0])
-        op.tie(grid[:1], grid)
-        out = repeated(w[1], group)
-    if b is not None:
-        op.tie(out, *b)
-        op.adds(*b)
-    kernel = math.prod(k.size for k in w[2:])
-    op.macs(_batch(x) * math.prod(a.size for a in x[2:]) * kernel, w[0], w[1])
-    return (x[0], out, ...)  # type: ignore[return-value]
-
-
-def repair_conv_transpose(edit: Any, group: int = 1, **_: Any) -> None:
-    if group > 1:
-        edit.set_attribute("group", edit.count_out(0, 1) // edit.count_in(1, 1))
-
-
-def _one_channel_each(taken: Taken) -> bool:
-    shape, group = taken.shapes[1], taken.attributes.get("group", 1)
-    return shape is not None and group > 1 and shape[0] == group
-
-
-define(
-    "ConvTranspose", couple=conv_transpose, channel=1, zero=made(2), repair=repair_conv_transpose, bound=bound_conv,
-    apart=_one_channel_each, filters=transposed_filters_of, linear=linear_conv_transpose, bias=2,
-    work=lambda y, x, w: math.prod(x) * math.prod(w[1:]),
-    traits=Trait.LINEAR | Trait.LAYER | Trait.CONVOLVES | Trait.SPREADS,
+    shape=Alike("Conv", (0, 1)), traits=Trait.LAYER, forward=Forward(forward_fused_conv),
 )  # fmt: skip

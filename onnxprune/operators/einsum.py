@@ -6,8 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxprune.operators.facts import LARGEST, Facts, expanded
+from onnxprune.operators.forward import Forward
 from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, Labels, line
+from onnxprune.operators.lazy_torch import torch
 from onnxprune.operators.op import Op
 from onnxprune.operators.registry import Taken, Trait, define
 from onnxprune.operators.site import Site
@@ -112,5 +114,5 @@ def _letters_gone(taken: Taken, k: int, rank: int) -> list[int]:
 
 define(
     "Einsum", couple=einsum, zero=made(), bound=bound_einsum, contracts=_letters_gone, factors=range(64),
-    traits=Trait.LAYER,
+    traits=Trait.LAYER, forward=Forward(lambda node, *x: torch.einsum(node.get("equation").replace(" ", ""), *x)),
 )  # fmt: skip

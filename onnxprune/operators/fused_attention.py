@@ -1,13 +1,27 @@
 """onnxruntime's Attention with the weights of queries, keys and values; rotary positions; embeddings."""
 
+import math
 from typing import Any
 
 import numpy as np
 
-from onnxprune.operators.attention import couple_heads, keep_scale, pair_costs, score_bias, silent_along
+from onnxprune.errors import ModelError
+from onnxprune.operators.attention import (
+    attend,
+    couple_heads,
+    heads_apart,
+    heads_together,
+    keep_scale,
+    pair_costs,
+    score_bias,
+    silent_along,
+    tokens_behind,
+)
 from onnxprune.operators.facts import Facts
+from onnxprune.operators.forward import Forward, Node
 from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, fixed, line
+from onnxprune.operators.lazy_torch import Tensor, functional, torch
 from onnxprune.operators.op import Op
 from onnxprune.operators.registry import FLOAT, Alike, Arrays, Attributes, Shape, Trait, define
 from onnxprune.operators.site import Site
@@ -71,11 +85,70 @@ def _attention_shape(x: Arrays, a: Attributes) -> list[Shape | None]:
     return [(*x[0][:2], sizes[2])]
 
 
+def forward_packed_attention(
+    node: Node, x: Tensor, w: Tensor, b: Tensor | None = None, mask: Tensor | None = None, past: Tensor | None = None,
+    added: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Weights (features, all of queries, keys and values); a mask (batch, tokens) of those that are seen."""
+    if past is not None or node.outputs > 1 or (mask is not None and mask.dim() != 2):
+        raise ModelError("Attention with a past or such a mask cannot be trained")
+    sizes = node.get("qkv_hidden_sizes") or [w.shape[1] // 3] * 3
+    packed = x @ w if b is None else x @ w + b
+    q, k, v = (heads_apart(part, node.get("num_heads")) for part in packed.split(sizes, -1))
+    if mask is not None:
+        seen = (1 - mask.to(x.dtype))[:, None, None] * node.get("mask_filter_value", -10000.0)
+        added = seen if added is None else added + seen
+    scale = node.get("scale") or 1 / math.sqrt(q.shape[-1])
+    y, _ = attend(q, k, v, added, scale, causal=tokens_behind(node, q, k))
+    return heads_together(y)
+
+
 define(
     "com.microsoft:Attention", couple=fused_attention, repair=repair_fused_attention, bound=bound_fused_attention,
     factors=(0, 1), shape=_attention_shape, traits=Trait.LAYER | Trait.ATTENDS,
+    forward=Forward(forward_packed_attention, into=(0, 1, 2, 5)),
 )  # fmt: skip
 define("com.microsoft:QAttention", shape=_attention_shape, typed_by=FLOAT, traits=Trait.ATTENDS)
+
+
+def embed(
+    op: Op, ids: Axes, segments: Axes | None, words: Axes, places: Axes, segment: Axes | None,
+    *rest: Axes | None, **_: Any,
+) -> Any:  # fmt: skip
+    """Words, positions and segments added and normalised."""
+    tables = [table for table in (words, places, segment) if table is not None]
+    op.freeze(*(table[0] for table in tables), why="is looked up by the data")
+    for table in tables:
+        op.writes(table[1])
+    features = op.tie(words[1], *(table[1] for table in tables), *(p[0] for p in rest[:2] if p))
+    op.statistics(features, why="normalises over its channels")
+    y = (fixed(ids[0].size), fixed(ids[1].size), features)
+    return [y, (...,), y][: len(op.given)]
+
+
+def _embed(x: Arrays, _: Attributes) -> list[Shape | None]:
+    out = (*x[0], x[2][1])
+    return [out, x[0][:1], out]
+
+
+def forward_embed_layer_normalization(
+    node: Node, ids: Tensor, segments: Tensor | None, words: Tensor, places: Tensor, kinds: Tensor | None,
+    scale: Tensor, shift: Tensor, mask: Tensor | None = None, positions: Tensor | None = None,
+) -> Any:  # fmt: skip
+    """Rows of tables for words, positions and kinds of segments, added and normalised; how many tokens count."""
+    total = functional.embedding(ids.long(), words)
+    total = total + (places[: ids.shape[1]] if positions is None else places[positions.long()])
+    if kinds is not None and segments is not None:
+        total = total + kinds[segments.long()]
+    y = functional.layer_norm(total, total.shape[-1:], scale, shift, node.get("epsilon", 1e-12))
+    count = torch.zeros(len(ids), dtype=torch.int32) if mask is None else mask.sum(1, dtype=torch.int32)
+    return (y, count, total)[: max(1, node.outputs)] if node.outputs > 1 else y
+
+
+define(
+    "com.microsoft:EmbedLayerNormalization", couple=embed, shape=_embed, typed_by=FLOAT,
+    traits=Trait.SCALES | Trait.LOOKS_UP, forward=Forward(forward_embed_layer_normalization, into=(2, 3, 4, 5, 6)),
+)  # fmt: skip
 
 
 def rotary(op: Op, x: Axes, cos: Axes, sin: Axes, *positions: Axes | None, num_heads: int = 0, **_: Any) -> Axes:
@@ -119,31 +192,55 @@ def bound_rotary(site: Site) -> Facts | None:
     return zero_where(site, silent.reshape(line(len(shape), axis)))
 
 
-define("RotaryEmbedding", couple=rotary, repair=repair_rotary, bound=bound_rotary)
-define("com.microsoft:RotaryEmbedding", couple=fused_rotary, repair=repair_rotary, bound=bound_rotary, shape=Alike())
+def rotate(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
+    """Pairs of features turned by an angle per token: Su et al. 2021, arXiv 2104.09864; features beyond stay.
+
+    Args:
+        x: (batch, heads, tokens, features).
+        cos: (tokens, pairs) or (batch, 1, tokens, pairs); `sin` alike.
+        sin: see `cos`.
+        interleaved: whether the two of a pair stand side by side, or half the features apart.
+    """
+    turned, rest = x[..., : 2 * cos.shape[-1]], x[..., 2 * cos.shape[-1] :]
+    a, b = (turned[..., ::2], turned[..., 1::2]) if interleaved else turned.chunk(2, -1)
+    a, b = a * cos - b * sin, a * sin + b * cos
+    y = torch.stack((a, b), -1).flatten(-2) if interleaved else torch.cat((a, b), -1)
+    return torch.cat((y, rest), -1) if rest.shape[-1] else y
 
 
-def embed(
-    op: Op, ids: Axes, segments: Axes | None, words: Axes, places: Axes, segment: Axes | None,
-    *rest: Axes | None, **_: Any,
-) -> Any:  # fmt: skip
-    """Words, positions and segments added and normalised."""
-    tables = [table for table in (words, places, segment) if table is not None]
-    op.freeze(*(table[0] for table in tables), why="is looked up by the data")
-    for table in tables:
-        op.writes(table[1])
-    features = op.tie(words[1], *(table[1] for table in tables), *(p[0] for p in rest[:2] if p))
-    op.statistics(features, why="normalises over its channels")
-    y = (fixed(ids[0].size), fixed(ids[1].size), features)
-    return [y, (...,), y][: len(op.given)]
+def _rotary(node: Node, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    flat, heads = x.dim() == 3, node.get("num_heads", 0)
+    width = node.get("rotary_embedding_dim", 0)
+    if not heads and flat:
+        heads = x.shape[-1] // (width or 2 * cos.shape[-1])
+    y = rotate(heads_apart(x, heads), cos, sin, bool(node.get("interleaved")))
+    return heads_together(y) if flat else y
 
 
-def _embed(x: Arrays, _: Attributes) -> list[Shape | None]:
-    out = (*x[0], x[2][1])
-    return [out, x[0][:1], out]
+def forward_rotary_embedding(
+    node: Node, x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor | None = None
+) -> Tensor:
+    """Tables (positions, pairs), or with the rows picked already (batch, tokens, pairs)."""
+    if positions is not None:
+        cos, sin = cos[positions.long()], sin[positions.long()]
+    return _rotary(node, x, cos.unsqueeze(1), sin.unsqueeze(1))
 
 
 define(
-    "com.microsoft:EmbedLayerNormalization", couple=embed, shape=_embed, typed_by=FLOAT,
-    traits=Trait.SCALES | Trait.LOOKS_UP,
+    "RotaryEmbedding", couple=rotary, repair=repair_rotary, bound=bound_rotary,
+    forward=Forward(forward_rotary_embedding, into=(0, 1, 2)),
+)  # fmt: skip
+
+
+def forward_rotary_embedding_of_runtime(node: Node, x: Tensor, positions: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Positions (batch, tokens), or the first one of all samples."""
+    tokens = x.shape[-2] if x.dim() == 4 else x.shape[1]
+    if positions.dim() == 1:
+        positions = positions.reshape(1, 1) + torch.arange(tokens, device=positions.device)
+    return _rotary(node, x, cos[positions.long()].unsqueeze(1), sin[positions.long()].unsqueeze(1))
+
+
+define(
+    "com.microsoft:RotaryEmbedding", couple=fused_rotary, repair=repair_rotary, bound=bound_rotary, shape=Alike(),
+    forward=Forward(forward_rotary_embedding_of_runtime, into=(0, 2, 3)),
 )  # fmt: skip

@@ -1,18 +1,21 @@
 """Products and convolutions of integers: zero points and scales that stand for one channel each follow it."""
 
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from onnxprune.operators.convolution import convolve, depthwise, repair_conv, repair_groups
+from onnxprune.operators.convolution import convolve, depthwise, forward_conv, repair_conv, repair_groups
 from onnxprune.operators.facts import Facts, facts
+from onnxprune.operators.forward import Forward, Node, Units
 from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, Labels, line
+from onnxprune.operators.lazy_torch import Tensor, torch
+from onnxprune.operators.normalization import per_channel
 from onnxprune.operators.op import Op
 from onnxprune.operators.products import matrix_product
-from onnxprune.operators.quantized import one_scale, rounded_bounds, steps_at
-from onnxprune.operators.registry import FLOAT, Alike, Trait, ZeroPoints, define
+from onnxprune.operators.quantization import Inputs, along, real, requantised
+from onnxprune.operators.registry import Trait, ZeroPoints, define
 from onnxprune.operators.roles import Scaling
 from onnxprune.operators.site import Site
 from onnxprune.operators.value_numbers import mix
@@ -24,7 +27,9 @@ def _columns(b: Axes, *parameters: Axes | None) -> list[Labels]:
     return [p[-1] for p in parameters if p and p[-1].size > 1 and p[-1].size == b[-1].size]
 
 
-def _product(op: Op, a: Axes, b: Axes, factors: tuple[int, int], scale: int, zero: int, *follow: Axes | None) -> Axes:
+def product_of_integers(
+    op: Op, a: Axes, b: Axes, factors: tuple[int, int], scale: int, zero: int, *follow: Axes | None
+) -> Axes:
     """a · b with real weights (b − zero) · scale; what has an element for each column of b follows it."""
     op.factors = factors
     y = matrix_product(op, a, b)
@@ -39,15 +44,15 @@ def _product(op: Op, a: Axes, b: Axes, factors: tuple[int, int], scale: int, zer
     return y
 
 
-def _rows(op: Op, a: Axes, zero: Axes | None) -> None:
+def zeros_of_rows(op: Op, a: Axes, zero: Axes | None) -> None:
     """A zero point for each row of the left matrix."""
     if zero and zero[-1].size > 1:
         op.freeze(a[-2], *zero, why="has a zero point for each row")
 
 
 def matmul_integer(op: Op, a: Axes, b: Axes, a_zero: Axes | None = None, b_zero: Axes | None = None) -> Axes:
-    _rows(op, a, a_zero)
-    return _product(op, a, b, (0, 1), 0, 3, b_zero)
+    zeros_of_rows(op, a, a_zero)
+    return product_of_integers(op, a, b, (0, 1), 0, 3, b_zero)
 
 
 def bound_integer_layer(site: Site) -> Facts | None:
@@ -66,9 +71,40 @@ def bound_integer_layer(site: Site) -> Facts | None:
 
 _INTEGERS = Trait.LAYER | Trait.QUANTIZES | Trait.INTEGER
 
+
+def per_column(v: Tensor, w: Tensor) -> Tensor:
+    """One number, or one per column of a matrix."""
+    return v.reshape(()) if v.numel() == 1 else v if v.dim() > 1 else v.reshape(1, -1)
+
+
+def per_row(v: Tensor) -> Tensor:
+    return v.reshape(()) if v.numel() == 1 else v if v.dim() > 1 else v.reshape(-1, 1)
+
+
+UNIT = 1 / 127  # of weights whose scale the node is not told
+
+
+def whole_units(node: Node, position: int, inputs: Inputs) -> Units | None:
+    w, zero = inputs[1], inputs[3] if len(inputs) > 3 else None
+    if position != 1 or w is None:
+        return None
+    if zero is None:
+        return torch.tensor(UNIT), torch.zeros(())
+    return torch.tensor(UNIT), along(zero, w, 0) if node.op == "ConvInteger" else per_column(zero, w)
+
+
+def forward_matmul_integer(
+    node: Node, a: Tensor, b: Tensor, a_zero: Tensor | None = None, b_zero: Tensor | None = None
+) -> Tensor:
+    one = torch.ones((), device=a.device)
+    left = real(a, one, None if a_zero is None else per_row(a_zero))
+    return left @ real(b, one, None if b_zero is None else per_column(b_zero, b))
+
+
 define(
     "MatMulInteger", couple=matmul_integer, zero=made(), bound=bound_integer_layer, labels_int32=True,
     zero_points=ZeroPoints({0: 2, 1: 3}), traits=_INTEGERS,
+    forward=Forward(forward_matmul_integer, into=(0, 1), units=whole_units),
 )  # fmt: skip
 
 
@@ -80,9 +116,17 @@ def conv_integer(
     return convolve(op, x, w, (w_zero,) if per_channel else (), group)
 
 
+def forward_conv_integer(
+    node: Node, x: Tensor, w: Tensor, x_zero: Tensor | None = None, w_zero: Tensor | None = None
+) -> Tensor:
+    one = torch.ones((), device=x.device)
+    return forward_conv(node, real(x, one, x_zero), real(w, one, None if w_zero is None else along(w_zero, w, 0)))
+
+
 define(
     "ConvInteger", couple=conv_integer, zero=made(), repair=repair_conv, bound=bound_integer_layer, apart=depthwise,
     labels_int32=True, zero_points=ZeroPoints({0: 2, 1: 3}), traits=_INTEGERS | Trait.CONVOLVES,
+    forward=Forward(forward_conv_integer, into=(0, 1), units=whole_units),
 )  # fmt: skip
 
 
@@ -128,95 +172,67 @@ def repair_qlinear_conv(edit: Any, group: int = 1, **_: Any) -> None:
     repair_groups(edit, group, 3)
 
 
+def conv_units(node: Node, position: int, inputs: Inputs) -> Units | None:
+    """Filters have scales of their own; a bias is in units of input times filter."""
+    x_scale, w, w_scale, w_zero = inputs[1], inputs[3], inputs[4], inputs[5]
+    if w_scale is None:
+        return None
+    if position == 8 and x_scale is not None:
+        return x_scale * w_scale.reshape(-1), torch.zeros(())
+    if position != 3 or w is None or w_zero is None:
+        return None
+    return along(w_scale, w, 0), along(w_zero, w, 0)
+
+
+def forward_qlinear_conv(
+    node: Node, x: Tensor, x_scale: Tensor, x_zero: Tensor, w: Tensor, w_scale: Tensor, w_zero: Tensor,
+    scale: Tensor, zero: Tensor, b: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    ones = torch.ones((), dtype=x_scale.dtype, device=x_scale.device)
+    sums = forward_conv(node, real(x, ones, x_zero), real(w, ones, along(w_zero, w, 0)))
+    sums = sums if b is None else sums + per_channel(b.to(sums.dtype), sums)
+    return requantised(
+        node, sums * (per_channel(w_scale, sums) if w_scale.numel() > 1 else w_scale) * x_scale, scale, zero
+    )
+
+
 define(
     "QLinearConv", couple=qlinear_conv, zero=made(8), repair=repair_qlinear_conv, bound=bound_qlinear_conv,
     apart=lambda taken: depthwise(taken, 3), labels_int32=True, zero_points=ZeroPoints({0: 2, 3: 5}, held=7),
     traits=_INTEGERS | Trait.CONVOLVES | Trait.STEPS,
+    forward=Forward(forward_qlinear_conv, into=(0, 3, 8), units=conv_units),
 )  # fmt: skip
 
 
 def qlinear_matmul(
     op: Op, a: Axes, a_scale: Axes, a_zero: Axes, b: Axes, b_scale: Axes, b_zero: Axes, *_: Axes | None
 ) -> Axes:
-    _rows(op, a, a_zero)
-    return _product(op, a, b, (0, 3), 4, 5, b_scale, b_zero)
+    zeros_of_rows(op, a, a_zero)
+    return product_of_integers(op, a, b, (0, 3), 4, 5, b_scale, b_zero)
 
 
-define(
-    "QLinearMatMul", couple=qlinear_matmul, zero_points=ZeroPoints({0: 2, 3: 5}), traits=_INTEGERS | Trait.STEPS
-)  # fmt: skip
+def matrix_units(places: tuple[int, int, int]) -> Callable[[Node, int, Inputs], Units | None]:
+    weight, scale, zero = places
 
-
-def bound_real_product(site: Site) -> Facts | None:
-    """Columns of weights that hold their zero point alone give the bias."""
-    point, last = (3, 4) if site.node.op_type == "DynamicQuantizeMatMul" else (5, 6)
-    w, zero, bias, shape = site.array(1), site.array(point), site.array(last), site.outputs[0]
-    if w is None or w.ndim != 2 or shape is None or any(site.has(k) and site.array(k) is None for k in (point, last)):
-        return None
-    silent = ~(w != (0 if zero is None else zero)).any(axis=0)
-    summand = np.zeros(w.shape[1]) if bias is None else bias.astype(np.float64)
-    at = line(len(shape), -1)
-    return zero_where(site, silent.reshape(at), np.broadcast_to(summand, silent.shape).reshape(at))
-
-
-def matmul_integer_to_float(
-    op: Op, a: Axes, b: Axes, a_scale: Axes, b_scale: Axes, a_zero: Axes | None = None, b_zero: Axes | None = None,
-    bias: Axes | None = None,
-) -> Axes:  # fmt: skip
-    _rows(op, a, a_zero)
-    return _product(op, a, b, (0, 1), 3, 5, b_scale, b_zero, bias)
-
-
-define(
-    "com.microsoft:MatMulIntegerToFloat", couple=matmul_integer_to_float, zero=made(6), bound=bound_real_product,
-    zero_points=ZeroPoints({0: 4, 1: 5}), shape=Alike("MatMul", (0, 1)), typed_by=FLOAT,
-)  # fmt: skip
-
-
-def dynamic_quantize_matmul(
-    op: Op, a: Axes, b: Axes, b_scale: Axes, b_zero: Axes | None = None, bias: Axes | None = None
-) -> Axes:
-    one_scale(op, a)
-    return _product(op, a, b, (0, 1), 2, 3, b_scale, b_zero, bias)
-
-
-define(
-    "com.microsoft:DynamicQuantizeMatMul", couple=dynamic_quantize_matmul, bound=bound_real_product,
-    shape=Alike("MatMul", (0, 1)),
-)  # fmt: skip
-
-
-def qgemm(
-    op: Op, a: Axes, a_scale: Axes, a_zero: Axes, b: Axes, b_scale: Axes, b_zero: Axes, c: Axes | None = None,
-    *_: Axes | None, transA: int = 0, transB: int = 0, **__: Any,
-) -> Axes:  # fmt: skip
-    left, right = (a[::-1] if transA else a), (b[::-1] if transB else b)
-    y = _product(op, left, right, (0, 3), 4, 5, b_scale, b_zero, c)
-    if transB:  # the weight is stored by columns
-        op.scalings = {k: replace(s, axis=None if s.axis is None else 0) for k, s in op.scalings.items()}
-    return y
-
-
-def bound_qgemm(site: Site) -> Facts | None:
-    """Columns of weights that hold their zero point alone give the bias, in steps of the output or as it is."""
-    xs, w, ws, wz, bias = (site.array(k) for k in (1, 3, 4, 5, 6))
-    if w is None or ws is None or wz is None or xs is None or (site.has(6) and bias is None):
-        return None
-    columns = w if site.attributes.get("transB", 0) else w.T
-    silent = ~(columns != wz.reshape(-1, 1)).any(axis=1)
-    unit = xs.astype(np.float64).ravel() * site.attributes.get("alpha", 1.0) * ws.astype(np.float64).ravel()
-    real = unit * (np.zeros(len(columns)) if bias is None else bias.astype(np.float64).ravel())
-    if site.has(7):
-        after = steps_at(site, 7)
-        if after is None:
+    def scaling(node: Node, position: int, inputs: Inputs) -> Units | None:
+        w, s = inputs[weight], inputs[scale]
+        z = inputs[zero] if zero < len(inputs) else None
+        if position != weight or w is None or s is None:
             return None
-        low, high = rounded_bounds((real, real), after)
-        silent, real = silent & (low == high), low
-    return zero_where(site, silent.reshape(1, -1), real.reshape(1, -1))
+        return per_column(s, w), torch.zeros(()) if z is None else per_column(z, w)
+
+    return scaling
+
+
+def forward_qlinear_matmul(
+    node: Node, a: Tensor, a_scale: Tensor, a_zero: Tensor, b: Tensor, b_scale: Tensor, b_zero: Tensor,
+    scale: Tensor, zero: Tensor,
+) -> Tensor:  # fmt: skip
+    y = real(a, per_row(a_scale), per_row(a_zero)) @ real(b, per_column(b_scale, b), per_column(b_zero, b))
+    return requantised(node, y, scale, zero)
 
 
 define(
-    "com.microsoft:QGemm", couple=qgemm, bound=bound_qgemm, labels_int32=True, zero_points=ZeroPoints({0: 2, 3: 5}),
-    shape=Alike("Gemm", (0, 3)), typed_by=lambda node: FLOAT if len(node.input) < 8 else 0,
-    traits=Trait.LAYER | Trait.QUANTIZES | Trait.STEPS | Trait.INTEGER,
+    "QLinearMatMul", couple=qlinear_matmul, zero_points=ZeroPoints({0: 2, 3: 5}), traits=_INTEGERS | Trait.STEPS,
+    forward=Forward(forward_qlinear_matmul, into=(0, 3), units=matrix_units((3, 4, 5))),
 )  # fmt: skip

@@ -5,8 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from onnxprune.operators.convolution import padded, padding
 from onnxprune.operators.facts import Facts, expanded, facts, reduced
+from onnxprune.operators.forward import Forward, Node
 from onnxprune.operators.labels import Axes, fixed
+from onnxprune.operators.lazy_torch import Tensor, functional, torch
 from onnxprune.operators.op import Op, on
 from onnxprune.operators.registry import Alike, Arrays, Attributes, Shape, define
 from onnxprune.operators.site import Site
@@ -19,7 +22,18 @@ def reverse(op: Op, x: Axes, *_: Axes | None, time_axis: int = 0, batch_axis: in
     return x
 
 
-define("ReverseSequence", couple=reverse, apart=True)
+def forward_reverse_sequence(node: Node, x: Tensor, lengths: Tensor) -> Tensor:
+    """The first steps of each sample backwards, as many as its length."""
+    time, batch = node.get("time_axis", 0), node.get("batch_axis", 1)
+    steps = torch.arange(x.shape[time], device=x.device)
+    ends = lengths.long().unsqueeze(-1)
+    index = torch.where(steps < ends, ends - 1 - steps, steps)  # (batch, time)
+    index = index if batch < time else index.T
+    view = [x.shape[k] if k in (time, batch) else 1 for k in range(x.dim())]
+    return x.gather(time, index.reshape(view).expand(x.shape))
+
+
+define("ReverseSequence", couple=reverse, apart=True, forward=Forward(forward_reverse_sequence, into=(0,)))
 define("Reverse", couple=reverse)
 
 
@@ -28,8 +42,13 @@ def trilu(op: Op, x: Axes, *_: Axes | None, **__: Any) -> Axes:
     return x
 
 
-define("Trilu", couple=trilu, zero=first, apart=True)
-define("com.microsoft:Trilu", shape=Alike())
+def forward_trilu(node: Node, x: Tensor, k: Tensor | None = None) -> Tensor:
+    diagonal = 0 if k is None else int(k)
+    return torch.triu(x, diagonal) if node.get("upper", 1) else torch.tril(x, diagonal)
+
+
+define("Trilu", couple=trilu, zero=first, apart=True, forward=Forward(forward_trilu, into=(0,), host=(1,)))
+define("com.microsoft:Trilu", shape=Alike(), forward=Forward(forward_trilu, into=(0,), host=(1,)))
 
 
 def grid_sample(op: Op, x: Axes, grid: Axes, **_: Any) -> Axes:
@@ -55,11 +74,26 @@ def bound_grid_sample(site: Site) -> Facts | None:
     return facts(np.minimum(flat.low, 0), np.maximum(flat.high, 0), names, flat.scale)
 
 
+SAMPLING = {"linear": "bilinear", "cubic": "bicubic"}
+
+
+def forward_grid_sample(node: Node, x: Tensor, grid: Tensor) -> Tensor:
+    """Places in [−1, 1].  Jaderberg et al. 2015, Spatial transformer networks, arXiv 1506.02025."""
+    mode = node.get("mode", "bilinear")
+    edges = node.get("padding_mode", "zeros")
+    corners = bool(node.get("align_corners", 0))
+    return functional.grid_sample(x, grid, SAMPLING.get(mode, mode), edges, align_corners=corners)
+
+
 define(
     "GridSample", couple=grid_sample, zero=first, statistics=lambda op: range(2, len(op.shapes[0] or ())),
     bound=bound_grid_sample, apart=True,
+    forward=Forward(forward_grid_sample, into=lambda node: (0,) if node.get("mode") == "nearest" else (0, 1)),
 )  # fmt: skip
-define("com.microsoft:GridSample", shape=Alike("GridSample", (0, 1)))
+define(
+    "com.microsoft:GridSample", shape=Alike("GridSample", (0, 1)),
+    forward=Forward(forward_grid_sample, into=lambda node: (0,) if node.get("mode") == "nearest" else (0, 1)),
+)  # fmt: skip
 
 
 def columns_to_image(op: Op, x: Axes, *_: Axes | None, **__: Any) -> Axes:
@@ -70,7 +104,21 @@ def columns_to_image(op: Op, x: Axes, *_: Axes | None, **__: Any) -> Axes:
     return (x[0], grid[:, 0], ...)  # type: ignore[return-value]
 
 
-define("Col2Im", couple=columns_to_image, channel=1, zero=first)
+def forward_col2im(node: Node, x: Tensor, image: Tensor, block: Tensor) -> Tensor:
+    """Columns of blocks of an image (two axes) added up."""
+    size, kernel = image.tolist(), block.tolist()
+    before, after = padding(node, size, kernel)
+    ones = [1] * len(size)
+    whole = [n + p + q for n, p, q in zip(size, before, after, strict=True)]
+    y = functional.fold(
+        x, tuple(whole), tuple(kernel), tuple(node.get("dilations", ones)), 0, tuple(node.get("strides", ones))
+    )
+    return padded(y, [-n for n in before], [-n for n in after])
+
+
+define(
+    "Col2Im", couple=columns_to_image, channel=1, zero=first, forward=Forward(forward_col2im, into=(0,), host=(1, 2)),
+)  # fmt: skip
 
 
 def crop(op: Op, x: Axes, **_: Any) -> Axes:
@@ -98,4 +146,11 @@ def _crop_shape(x: Arrays, a: Attributes) -> list[Shape | None]:
     return [(*x[0][:2], height, width)]
 
 
-define("Crop", couple=crop, zero=first, bound=bound_crop, apart=True, shape=_crop_shape)
+def forward_crop(node: Node, x: Tensor) -> Tensor:
+    """Images; the border to the left, top, right and bottom, or the size of what stays (`scale`)."""
+    left, top, right, bottom = node.get("border", (0, 0, 0, 0))
+    height, width = node.get("scale", (x.shape[2] - top - bottom, x.shape[3] - left - right))
+    return x[:, :, top : top + height, left : left + width]
+
+
+define("Crop", couple=crop, zero=first, bound=bound_crop, apart=True, shape=_crop_shape, forward=Forward(forward_crop))

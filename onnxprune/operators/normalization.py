@@ -1,17 +1,20 @@
 """Normalisation: per-channel parameters follow; statistics over channels freeze them."""
 
+import math
 from typing import Any
 
 import numpy as np
 
 from onnxprune.operators.facts import Facts, expanded, facts, reduced
+from onnxprune.operators.forward import Forward, Node
 from onnxprune.operators.intervals import NEAR_SUM, affine, zero_where
-from onnxprune.operators.labels import Axes, fixed, line
+from onnxprune.operators.labels import Axes, line
+from onnxprune.operators.lazy_torch import Tensor, functional, torch
 from onnxprune.operators.op import Op
-from onnxprune.operators.registry import Alike, Arrays, Attributes, Shape, Taken, Trait, define
+from onnxprune.operators.registry import Alike, Taken, Trait, define
 from onnxprune.operators.site import Site
 from onnxprune.operators.value_numbers import bits, mix
-from onnxprune.operators.zeros import every, provided, scaled
+from onnxprune.operators.zeros import provided, scaled
 
 
 def batch_norm(op: Op, x: Axes, *params: Axes, training_mode: int = 0, **_: Any) -> list[Axes]:
@@ -39,9 +42,27 @@ def bound_batch_norm(site: Site) -> list[Facts | None] | None:
     return [out, *[site.nothing(k) for k in range(1, len(site.outputs))]]
 
 
+def forward_batch_normalization(
+    node: Node, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor
+) -> Any:
+    """By its own statistics; with `training_mode` by those of the batch, which then are given as well.
+
+    Ioffe, Szegedy 2015, arXiv 1502.03167.  The statistics move by `momentum`, the share of the old ones.
+    """
+    epsilon = node.get("epsilon", 1e-5)
+    if not (node.get("training_mode") and node.opset >= 14):
+        return functional.batch_norm(x, mean, variance, scale, bias, False, 0.0, epsilon)
+    axes = (0, *range(2, x.dim()))
+    found = x.var(axes, unbiased=False), x.mean(axes)
+    y = functional.batch_norm(x, None, None, scale, bias, True, 0.0, epsilon)
+    keep = node.get("momentum", 0.9)
+    moved = tuple(old * keep + new.detach() * (1 - keep) for old, new in ((mean, found[1]), (variance, found[0])))
+    return (y, *moved)[: max(1, node.outputs)] if node.outputs > 1 else y
+
+
 define(
     "BatchNormalization", couple=batch_norm, channel=1, zero=scaled(1, 2), bound=bound_batch_norm, apart=True,
-    traits=Trait.SCALES | Trait.STATISTICS,
+    traits=Trait.SCALES | Trait.STATISTICS | Trait.AFFINE, forward=Forward(forward_batch_normalization, into=(0, 1, 2)),
 )  # fmt: skip
 
 
@@ -51,8 +72,20 @@ def instance_norm(op: Op, x: Axes, *params: Axes, **_: Any) -> Axes:
     return x
 
 
+ROUNDING = 2.0**-30  # onnxruntime's mean of n equal numbers is off by n times this share of them
+LARGE = 1 << 20  # positions of a map whose sizes are open
+LEFT = 1e-4  # what a norm may make of that
+
+
+def centred(site: Site, constant: np.ndarray, scale: np.ndarray | float, positions: int) -> np.ndarray:
+    """Which constants a norm over so many positions takes for their mean, bool; it divides what is left by √ε."""
+    shape = site.shapes[0] or ()
+    count = LARGE if any(map(site.open_in, range(2, len(shape)))) else positions
+    return np.abs(constant * scale) * count * ROUNDING <= LEFT * np.sqrt(site.attributes.get("epsilon", 1e-5))
+
+
 def bound_instance_norm(site: Site) -> Facts | None:
-    """A channel that is constant comes out as its shift."""
+    """A channel that is constant comes out as its shift, as far as rounding lets it."""
     x, shape, gamma, beta = site.inputs[0], site.shapes[0], site.array(1), site.array(2)
     if x is None or shape is None or gamma is None or beta is None:
         return None
@@ -61,14 +94,26 @@ def bound_instance_norm(site: Site) -> Facts | None:
         return None
     at = line(len(shape), 1)
     g, b = (v.astype(np.float64).reshape(at) for v in (gamma, beta))
-    fixed = whole.constant | (g == 0)
+    fixed = (whole.constant & centred(site, whole.low, g, math.prod(shape[2:]))) | (g == 0)
     name = mix(whole.identity, bits(whole.scale), bits(g), bits(b), site.kind)
     return facts(np.where(fixed, b, -np.inf), np.where(fixed, b, np.inf), name)
 
 
+def per_channel(v: Tensor, x: Tensor) -> Tensor:
+    """A vector along the second axis."""
+    return v.reshape(-1, *[1] * (x.dim() - 2))
+
+
+def forward_instance_normalization(node: Node, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    axes = tuple(range(2, x.dim()))
+    variance, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
+    y = (x - mean) * torch.rsqrt(variance + node.get("epsilon", 1e-5))
+    return y * per_channel(scale, x) + per_channel(bias, x)
+
+
 define(
     "InstanceNormalization", couple=instance_norm, channel=1, zero=scaled(1, 2), bound=bound_instance_norm, apart=True,
-    traits=Trait.SCALES | Trait.STATISTICS,
+    traits=Trait.SCALES | Trait.STATISTICS, forward=Forward(forward_instance_normalization),
 )  # fmt: skip
 
 
@@ -91,105 +136,35 @@ def repair_group_norm(edit: Any, num_groups: int, **_: Any) -> None:
 
 
 def bound_group_norm(site: Site) -> Facts | None:
-    """A group of channels that are one constant comes out as their shifts."""
-    x, shape, bias = site.inputs[0], site.shapes[0], site.array(2)
+    """A group of channels that are one constant comes out as their shifts, as far as rounding lets it."""
+    x, shape, gamma, bias = site.inputs[0], site.shapes[0], site.array(1), site.array(2)
     groups = int(site.attributes["num_groups"])
     whole = None if x is None or shape is None else expanded(reduced(x, [0, *range(2, len(shape))]), shape, [1])
-    if whole is None or shape is None or bias is None:
+    if whole is None or shape is None or gamma is None or bias is None:
         return None
     low, high = (a.reshape(groups, -1) for a in (whole.low, whole.high))
-    still = np.repeat(np.isfinite(low[:, 0]) & (low.min(1) == high.max(1)), low.shape[1])
+    near = centred(site, low[:, 0], np.abs(gamma).max(), math.prod(shape[1:]) // groups)
+    still = np.repeat(np.isfinite(low[:, 0]) & (low.min(1) == high.max(1)) & near, low.shape[1])
     shift = bias.astype(np.float64) if bias.size == still.size else np.repeat(bias.astype(np.float64), low.shape[1])
     at = line(len(shape), 1)
     return zero_where(site, still.reshape(at), shift.reshape(at))
 
 
+def forward_group_normalization(node: Node, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    """Scale and bias of each channel, before opset 21 of each group."""
+    groups = node.get("num_groups")
+    y = functional.group_norm(x, groups, None, None, node.get("epsilon", 1e-5))
+    times = x.shape[1] // scale.shape[0]
+    scale, bias = (v.repeat_interleave(times) if times > 1 else v for v in (scale, bias))
+    return y * per_channel(scale, x) + per_channel(bias, x)
+
+
 define(
     "GroupNormalization", couple=group_norm, channel=1, zero=scaled(1, 2), repair=repair_group_norm,
     bound=bound_group_norm, apart=True, shape=Alike(), traits=Trait.SCALES,
+    forward=Forward(forward_group_normalization),
 )  # fmt: skip
 define("com.microsoft:GroupNorm", shape=Alike(), traits=Trait.SCALES)
-
-
-_no_division_by_zero = provided(lambda a: a.get("epsilon", 1e-5) > 0, every)
-NORMALISES = "normalises over its channels"
-
-
-def rms_norm(op: Op, x: Axes, *params: Axes | None, axis: int = -1, **_: Any) -> list[Axes]:
-    """Removed channels that are zero add nothing to the mean of squares but their number."""
-    over = op.mean if sum(op.given) == 1 else op.statistics
-    over(*x[axis:], why=NORMALISES)
-    statistics = (*x[:axis], *(fixed(1) for _ in x[axis:]))
-    return [op.broadcast(x, *params), *[statistics] * (len(op.shapes) - 1)]
-
-
-def repair_rms_norm(edit: Any, axis: int = -1, epsilon: float | None = None, **_: Any) -> None:
-    """x / √(s · share + ε) is x / √(s + ε / share) / √share, for s a mean over the share of channels that stay."""
-    skips = edit.node.op_type.startswith("Skip")
-    share = edit.share_in(0, range(edit.rank_in(0))[axis:])
-    if share != 1:
-        given = (1e-12 if skips else 1e-5) if epsilon is None else epsilon
-        edit.set_attribute("epsilon", given / share)
-        edit.scale_input(2 if skips else 1, share**-0.5)
-
-
-def bound_rms_norm(site: Site) -> list[Facts | None] | None:
-    """Zeros stay zeros."""
-    x = site.inputs[0]
-    if x is None or site.attributes.get("epsilon", 1e-5) <= 0:
-        return None
-    names = mix(x.identity, bits(x.scale), site.token)
-    return [zero_where(site, x.constant & (x.low == 0), names=names), *map(site.nothing, range(1, len(site.outputs)))]
-
-
-def _normalised_axes(taken: Taken, k: int, rank: int) -> list[int]:
-    return [] if k else list(range(rank))[taken.attributes.get("axis", -1) :]
-
-
-define(
-    "RMSNormalization SimplifiedLayerNormalization com.microsoft:SimplifiedLayerNormalization", couple=rms_norm,
-    zero=_no_division_by_zero, repair=repair_rms_norm, bound=bound_rms_norm, contracts=_normalised_axes,
-    shape=lambda x, _: [x[0]], traits=Trait.SCALES,
-)  # fmt: skip
-
-
-def skip_rms_norm(op: Op, x: Axes, skip: Axes, *params: Axes | None, **_: Any) -> list[Axes]:
-    y = op.broadcast(x, skip, *params)
-    if any(op.given[1:3]):  # the statistics themselves
-        op.statistics(y[-1], why=NORMALISES)
-    else:
-        op.mean(y[-1], inputs=(0, 1, 3), why=NORMALISES)
-    return [y if shape is not None and len(shape) == len(y) else (...,) for shape in op.shapes]  # type: ignore[misc]
-
-
-def _skip_norm(x: Arrays, _: Attributes) -> list[Shape | None]:
-    statistics = (*x[0][:-1], 1)
-    return [x[0], statistics, statistics, x[0]]
-
-
-define(
-    "com.microsoft:SkipSimplifiedLayerNormalization", couple=skip_rms_norm, repair=repair_rms_norm, shape=_skip_norm,
-    traits=Trait.SCALES,
-)  # fmt: skip
-
-
-def layer_norm(op: Op, x: Axes, *params: Axes | None, axis: int = -1, **_: Any) -> list[Axes]:
-    op.statistics(*x[axis:], why=NORMALISES)
-    statistics = (*x[:axis], *(fixed(1) for _ in x[axis:]))
-    return [op.broadcast(x, *params), *[statistics] * (len(op.shapes) - 1)]
-
-
-def skip_layer_norm(op: Op, x: Axes, skip: Axes, *params: Axes | None, **_: Any) -> list[Axes]:
-    y = op.broadcast(x, skip, *params)
-    op.statistics(y[-1], why=NORMALISES)
-    return [y if shape is not None and len(shape) == len(y) else (...,) for shape in op.shapes]  # type: ignore[misc]
-
-
-define(
-    "LayerNormalization", couple=layer_norm, zero=_no_division_by_zero, apart=True,
-    traits=Trait.SCALES | Trait.STATISTICS,
-)  # fmt: skip
-define("com.microsoft:SkipLayerNormalization", couple=skip_layer_norm, shape=_skip_norm, traits=Trait.SCALES)
 
 
 def mean_variance(op: Op, x: Axes, *, axes: Any = (0, 2, 3), **_: Any) -> Axes:
@@ -202,8 +177,29 @@ def lrn(op: Op, x: Axes, **_: Any) -> Axes:
     return x
 
 
-define("MeanVarianceNormalization", couple=mean_variance, apart=True)
-define("LRN", couple=lrn, channel=1, zero=provided(lambda a: a.get("bias", 1.0) > 0), apart=True)  # it divides by that
+def forward_mean_variance_normalization(node: Node, x: Tensor) -> Tensor:
+    axes = node.get("axes", [0, 2, 3])
+    variance, mean = torch.var_mean(x, tuple(axes), correction=0, keepdim=True)
+    return (x - mean) / (variance.sqrt() + 1e-9)
+
+
+define(
+    "MeanVarianceNormalization", couple=mean_variance, apart=True, forward=Forward(forward_mean_variance_normalization),
+)  # fmt: skip
+
+
+def forward_lrn(node: Node, x: Tensor) -> Tensor:
+    """Krizhevsky, Sutskever, Hinton 2012: divided by a power of a sum of squares over neighbouring channels."""
+    size = node.get("size")
+    squares = functional.pad(x.square().flatten(2).movedim(1, -1), ((size - 1) // 2, size // 2))
+    total = squares.unfold(-1, size, 1).sum(-1).movedim(-1, 1).reshape(x.shape)
+    return x / (node.get("bias", 1.0) + node.get("alpha", 1e-4) / size * total) ** node.get("beta", 0.75)
+
+
+define(
+    "LRN", couple=lrn, channel=1, zero=provided(lambda a: a.get("bias", 1.0) > 0), apart=True,
+    forward=Forward(forward_lrn),
+)  # fmt: skip  # it divides by that
 
 
 def lp_normalization(op: Op, x: Axes, *, axis: int = -1, **_: Any) -> Axes:
@@ -219,38 +215,12 @@ def _unit_length(taken: Taken, _: int, rank: int) -> list[int]:
     return [taken.attributes.get("axis", -1) % rank]
 
 
+def forward_lp_normalization(node: Node, x: Tensor) -> Tensor:
+    norm = torch.linalg.vector_norm(x, node.get("p", 2), node.get("axis", -1), keepdim=True)
+    return torch.where(norm == 0, torch.zeros_like(x), x / torch.where(norm == 0, torch.ones_like(norm), norm))
+
+
 define(
     "LpNormalization", couple=lp_normalization, statistics=lambda op: [op.attributes.get("axis", -1)],
-    contracts=_unit_length, traits=Trait.STATISTICS,
+    contracts=_unit_length, traits=Trait.STATISTICS, forward=Forward(forward_lp_normalization),
 )  # fmt: skip
-
-
-def _normalised(op: Op) -> list[int]:
-    """Axes over which a softmax goes: before opset 13 all from the named one on."""
-    rank = len(op.values[0].axes) if op.values[0] is not None else 0
-    axis = op.attributes.get("axis", 1 if op.opset < 13 else -1) % max(1, rank)
-    return list(range(axis, rank)) if op.opset < 13 else [axis]
-
-
-def softmax(op: Op, x: Axes, **_: Any) -> Axes:
-    op.statistics(*(x[k] for k in _normalised(op)), why="normalises over it")
-    return x
-
-
-def bound_softmax(site: Site) -> Facts | None:
-    """Equal elements of equal rows come out equal."""
-    found, shape = site.inputs[0], site.shapes[0]
-    if found is None or not shape or (site.opset < 13 and site.attributes.get("axis", 1) not in (-1, len(shape) - 1)):
-        return None
-    rows = reduced(found, [site.attributes.get("axis", -1) % len(shape)])
-    names = mix(rows.identity, bits(rows.scale), found.identity, bits(found.scale), site.kind)
-    low, high = (-np.inf, 0.0) if site.node.op_type == "LogSoftmax" else (0.0, 1.0)
-    return facts(np.full(names.shape, low), np.full(names.shape, high), names)
-
-
-define(
-    "Softmax LogSoftmax", couple=softmax, statistics=_normalised, bound=bound_softmax, apart=True,
-    traits=Trait.SATURATES,
-)  # fmt: skip
-define("Hardmax", couple=softmax, statistics=_normalised, apart=True, traits=Trait.DECIDES)
-define("com.microsoft:BiasSoftmax", shape=Alike())

@@ -5,10 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from onnxprune.operators.activations import fused
 from onnxprune.operators.einsum import summed
 from onnxprune.operators.facts import Facts, expanded, reduced
+from onnxprune.operators.forward import Forward, Node
 from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, fixed
+from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
 from onnxprune.operators.patches import linear_product
 from onnxprune.operators.registry import Alike, Arrays, Attributes, Shape, Taken, Trait, define
@@ -102,7 +105,7 @@ def _rows_and_columns(taken: Taken, k: int, rank: int) -> list[int]:
 define(
     "MatMul", couple=matmul, zero=made(), bound=bound_product, contracts=_rows_and_columns, factors=(0, 1),
     filters=columns_of, linear=lambda shape, a: linear_product(False), work=lambda y, x, w: math.prod(y) * x[-1],
-    traits=Trait.LINEAR | Trait.LAYER,
+    traits=Trait.LINEAR | Trait.LAYER, forward=Forward(lambda node, a, b: torch.matmul(a, b)),
 )  # fmt: skip
 
 
@@ -117,12 +120,29 @@ def _gemm_contracts(taken: Taken, k: int, rank: int) -> list[int]:
     return [] if k > 1 else [1 - a.get("transA", 0)] if k == 0 else [a.get("transB", 0)]
 
 
+def forward_gemm(node: Node, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
+    """alpha · A B + beta · C."""
+    a, b = a.T if node.get("transA") else a, b.T if node.get("transB") else b
+    alpha, beta = node.get("alpha", 1.0), node.get("beta", 1.0)
+    y = a @ b if alpha == 1 else alpha * (a @ b)
+    return y if c is None else y + (c if beta == 1 else beta * c)
+
+
 define(
     "Gemm", couple=gemm, zero=made(2), bound=bound_product, contracts=_gemm_contracts, filters=columns_of, bias=2,
     linear=lambda shape, a: linear_product(bool(a.get("transB", 0)), a.get("alpha", 1.0)),
-    work=lambda y, x, w: math.prod(y) * x[-1], traits=Trait.LINEAR | Trait.LAYER,
+    work=lambda y, x, w: math.prod(y) * x[-1], traits=Trait.LINEAR | Trait.LAYER, forward=Forward(forward_gemm),
 )  # fmt: skip
-define("com.microsoft:FusedGemm", couple=gemm, shape=Alike("Gemm", (0, 1)))
+
+
+def forward_fused_gemm(node: Node, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
+    return fused(node, forward_gemm(node, a, b, c))
+
+
+define(
+    "com.microsoft:FusedGemm", couple=gemm, shape=Alike("Gemm", (0, 1)), traits=Trait.LAYER,
+    forward=Forward(forward_fused_gemm),
+)  # fmt: skip
 
 
 def matrix_axes(rank: int, transposed: int, batch_inside: int) -> list[int]:
@@ -174,9 +194,20 @@ def _fused_contracts(taken: Taken, k: int, rank: int) -> list[int]:
     return [order[-1 if k == 0 else -2]]
 
 
+def forward_fused_matmul(node: Node, a: Tensor, b: Tensor) -> Tensor:
+    sides = [
+        x.permute(matrix_axes(x.dim(), node.get(f"trans{side}", 0), node.get(f"transBatch{side}", 0)))
+        if x.dim() > 1
+        else x
+        for x, side in ((a, "A"), (b, "B"))
+    ]
+    return node.get("alpha", 1.0) * torch.matmul(*sides)
+
+
 define(
     "com.microsoft:FusedMatMul com.microsoft:TransposeMatMul", couple=fused_matmul, zero=made(),
     bound=bound_fused_matmul, contracts=_fused_contracts, factors=(0, 1), shape=_fused_shape,
+    traits=Trait.LAYER, forward=Forward(forward_fused_matmul),
 )  # fmt: skip
 
 
@@ -185,3 +216,13 @@ def _packed_columns(x: Arrays, a: Attributes) -> list[Shape | None]:
 
 
 define("com.microsoft:MatMulBnb4 com.microsoft:MatMulNBits", shape=_packed_columns)
+
+
+def forward_cdist(node: Node, a: Tensor, b: Tensor) -> Tensor:
+    """Distances between the rows of two matrices."""
+    squared = (a.unsqueeze(-2) - b.unsqueeze(-3)).square().sum(-1)
+    return squared if node.get("metric", "sqeuclidean") == "sqeuclidean" else squared.sqrt()
+
+
+define("Det", forward=Forward(lambda node, x: torch.linalg.det(x)))
+define("com.microsoft:CDist", forward=Forward(forward_cdist))

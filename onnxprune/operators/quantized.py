@@ -1,124 +1,22 @@
-"""Quantised networks: scales and zero points of channels follow them; integers are cut without a cast."""
+"""Operators on quantised maps: what the integers stand for is computed in float and quantised again."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from onnxprune.operators.activations import unchanged
-from onnxprune.operators.boxes import Value
 from onnxprune.operators.facts import Facts, facts, reduced, stacked
-from onnxprune.operators.intervals import applied
-from onnxprune.operators.labels import Axes, fixed, line
+from onnxprune.operators.forward import Forward, Node
+from onnxprune.operators.labels import Axes, fixed
+from onnxprune.operators.lazy_torch import Tensor, functional, torch
 from onnxprune.operators.op import Op
-from onnxprune.operators.registry import FLOAT, Alike, Arrays, Attributes, Shape, Trait, ZeroPoints, define
+from onnxprune.operators.pooling import forward_average_pool
+from onnxprune.operators.quantization import real, real_bounds, requantised, rounded_bounds, steps_at
+from onnxprune.operators.registry import Alike, Arrays, Attributes, Shape, Trait, define
 from onnxprune.operators.reshaping import concat
-from onnxprune.operators.roles import Scaling
 from onnxprune.operators.site import Site
+from onnxprune.operators.unary import unchanged
 from onnxprune.operators.value_numbers import bits, mix
-from onnxprune.operators.zeros import first
-
-Pair = tuple[np.ndarray, np.ndarray]
-
-
-def quantize(op: Op, **attributes: Any) -> Axes | Value:
-    """With one scale for all of them, channels stay as split as they are."""
-    value, scale = op.values[:2]
-    if value is not None and value.tangle is not None and scale is not None and all(n == 1 for n in scale.shape):
-        return op.unmoved()
-    x, steps, *rest = (op.axes(k) for k in range(len(op.values)))
-    if x is None or steps is None:
-        return op.unknown("has no input or scale")
-    return _quantized(op, x, steps, *rest, **attributes)
-
-
-def _quantized(
-    op: Op, x: Axes, scale: Axes, zero_point: Axes | None = None, *, axis: int = 1, block_size: int = 0, **_: Any
-) -> Axes:
-    if block_size:
-        op.freeze(*x, *scale, *(zero_point or ()), why="quantises it in blocks")
-        return x
-    per_channel = len(scale) == 1 and scale[0].size > 1
-    if per_channel:
-        op.tie(x[axis], scale[0], *(zero_point or ()))
-    if op.weights[0]:
-        names = (*op.names, "")
-        op.scalings[0] = Scaling(names[1], names[2], axis if per_channel else None)
-    return x
-
-
-def bound_quantize(site: Site) -> Facts | None:
-    found, shape = site.inputs[0], site.shapes[0]
-    scale, zero = site.array(1), site.array(2)
-    if found is None or shape is None or scale is None or (site.has(2) and zero is None):
-        return None
-    if site.attributes.get("block_size", 0) or (scale.size > 1 and scale.ndim != 1):
-        return None
-    zero = np.zeros((), np.uint8) if zero is None else zero
-    at = line(len(shape), site.attributes.get("axis", 1))
-    s, z = (a.astype(np.float64).reshape(at if a.size > 1 else [1] * len(shape)) for a in (scale, zero))
-    if site.node.op_type == "DequantizeLinear":
-        bounds = applied(found, lambda x: (x - z) * s, True)
-    elif zero.dtype.kind not in "iu":
-        return None
-    else:
-        ends = np.iinfo(zero.dtype)
-        bounds = applied(found, lambda x: np.clip(np.round(x / s) + z, ends.min, ends.max), True)
-    return facts(*bounds, mix(found.identity, bits(found.scale), bits(s), bits(z), site.kind))
-
-
-_STEPS = Trait.SHIFTS | Trait.NUMBERS | Trait.MAPS | Trait.QUANTIZES
-_QUANTIZE: dict[str, Any] = {
-    "couple": quantize, "tangled": True, "zero": first, "bound": bound_quantize, "apart": True, "shape": Alike(),
-}  # fmt: skip
-
-define(
-    "QuantizeLinear com.microsoft:QuantizeLinear", **_QUANTIZE, zero_points=ZeroPoints(held=2),
-    traits=_STEPS | Trait.DECIDES,
-)  # fmt: skip
-define(
-    "DequantizeLinear com.microsoft:DequantizeLinear", **_QUANTIZE, labels_int32=True, zero_points=ZeroPoints({0: 2}),
-    typed_by=FLOAT, traits=_STEPS | Trait.RANGE | Trait.DEQUANTIZES,
-)  # fmt: skip
-
-
-def dynamic_quantize(op: Op, x: Axes) -> list[Axes]:
-    one_scale(op, x)
-    return [x, (), ()]
-
-
-def one_scale(op: Op, x: Axes) -> None:
-    """One scale is taken over all elements, and over zero: silent channels do not change it."""
-    if op.relies(op.silent(0)):
-        op.demands.extend(x)
-    else:
-        op.freeze(*x, why="takes one scale over all of it")
-
-
-define(
-    "DynamicQuantizeLinear", couple=dynamic_quantize, zero=first, zero_points=ZeroPoints(computed=2),
-    traits=Trait.DECIDES | Trait.QUANTIZES,
-)  # fmt: skip
-
-
-def steps_at(site: Site, k: int) -> tuple[float, float, np.dtype] | None:
-    """One scale and zero point that stand in inputs k and k + 1, and the type of the latter."""
-    scale, zero = site.array(k), site.array(k + 1)
-    if scale is None or zero is None or scale.size > 1 or zero.size > 1:
-        return None
-    return float(scale.ravel()[0]), float(zero.ravel()[0]), zero.dtype
-
-
-def real_bounds(bounds: Pair, steps: tuple[float, float, np.dtype]) -> Pair:
-    low, high = ((end - steps[1]) * steps[0] for end in bounds)
-    return low, high
-
-
-def rounded_bounds(bounds: Pair, steps: tuple[float, float, np.dtype]) -> Pair:
-    """Bounds of what is quantised; a number that may round either way is between both."""
-    ends = np.iinfo(steps[2])
-    exact = [end / steps[0] + steps[1] for end in bounds]
-    low, high = np.round(exact[0] - 1e-4), np.round(exact[1] + 1e-4)
-    return np.clip(low, ends.min, ends.max), np.clip(high, ends.min, ends.max)
 
 
 def qlinear_pointwise(op: Op, a: Axes, a_scale: Axes, a_zero: Axes, b: Axes, *rest: Axes | None, **_: Any) -> Axes:
@@ -137,19 +35,55 @@ def bound_qlinear_pointwise(site: Site) -> Facts | None:
     return facts(*bounds, mix(*(part for f in both for part in (f.identity, bits(f.scale))), *numbers, site.kind))
 
 
+def _typed(zero: Tensor | None, like: Tensor | None) -> Tensor | None:
+    """A zero point that is left out is 0, of the type of another one."""
+    return torch.zeros_like(like) if zero is None and like is not None else zero
+
+
+def forward_qlinear_add(
+    node: Node, a: Tensor, a_scale: Tensor, a_zero: Tensor, b: Tensor, b_scale: Tensor, b_zero: Tensor,
+    scale: Tensor, zero: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    return requantised(node, real(a, a_scale, a_zero) + real(b, b_scale, b_zero), scale, _typed(zero, a_zero))
+
+
 define(
     "com.microsoft:QLinearAdd", couple=qlinear_pointwise, bound=bound_qlinear_pointwise, apart=True,
-    shape=Alike("Add", (0, 3)), traits=Trait.STEPS | Trait.QUANTIZES,
+    shape=Alike("Add", (0, 3)), traits=Trait.STEPS | Trait.QUANTIZES, forward=Forward(forward_qlinear_add, into=(0, 3)),
 )  # fmt: skip
+
+
+def forward_qlinear_mul(
+    node: Node, a: Tensor, a_scale: Tensor, a_zero: Tensor, b: Tensor, b_scale: Tensor, b_zero: Tensor,
+    scale: Tensor, zero: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    return requantised(node, real(a, a_scale, a_zero) * real(b, b_scale, b_zero), scale, _typed(zero, a_zero))
+
+
 define(
     "com.microsoft:QLinearMul", couple=qlinear_pointwise, bound=bound_qlinear_pointwise, apart=True,
-    shape=Alike("Mul", (0, 3)), traits=Trait.STEPS,
+    shape=Alike("Mul", (0, 3)), traits=Trait.STEPS, forward=Forward(forward_qlinear_mul, into=(0, 3)),
 )  # fmt: skip
 
 
+def between_steps(function: Callable[[Node, Tensor], Tensor]) -> Forward:
+    """A function of what the integers stand for."""
+
+    def forward(
+        node: Node, x: Tensor, x_scale: Tensor, x_zero: Tensor | None, scale: Tensor, zero: Tensor | None = None
+    ) -> Tensor:
+        return requantised(node, function(node, real(x, x_scale, x_zero)), scale, _typed(zero, x_zero))
+
+    return Forward(forward, into=(0,))
+
+
 define(
-    "com.microsoft:QLinearLeakyRelu com.microsoft:QLinearSigmoid", couple=unchanged, apart=True, shape=Alike(),
-    traits=Trait.STEPS,
+    "com.microsoft:QLinearLeakyRelu", couple=unchanged, apart=True, shape=Alike(), traits=Trait.STEPS,
+    forward=between_steps(lambda node, x: functional.leaky_relu(x, node.get("alpha", 0.01))),
+)  # fmt: skip
+define(
+    "com.microsoft:QLinearSigmoid", couple=unchanged, apart=True, shape=Alike(), traits=Trait.STEPS,
+    forward=between_steps(lambda node, x: torch.sigmoid(x)),
 )  # fmt: skip
 
 
@@ -158,14 +92,34 @@ def qlinear_softmax(op: Op, x: Axes, *_: Axes | None, axis: int = -1, opset: int
     return x
 
 
-define("com.microsoft:QLinearSoftmax", couple=qlinear_softmax, shape=Alike(), traits=Trait.STEPS)
+def _softmax(node: Node, x: Tensor) -> Tensor:
+    axis = node.get("axis", -1)
+    if node.get("opset", 13) >= 13:
+        return torch.softmax(x, axis)
+    return torch.softmax(x.flatten(axis % x.dim()), -1).reshape(x.shape)
+
+
+define(
+    "com.microsoft:QLinearSoftmax", couple=qlinear_softmax, shape=Alike(), traits=Trait.STEPS,
+    forward=between_steps(_softmax),
+)  # fmt: skip
 
 
 def qlinear_where(op: Op, condition: Axes, x: Axes, x_scale: Axes, x_zero: Axes, y: Axes, *_: Axes | None) -> Axes:
     return op.broadcast(condition, x, y)
 
 
-define("com.microsoft:QLinearWhere", couple=qlinear_where, shape=Alike("Where", (0, 1, 4)), traits=Trait.STEPS)
+def forward_qlinear_where(
+    node: Node, condition: Tensor, a: Tensor, a_scale: Tensor, a_zero: Tensor, b: Tensor, b_scale: Tensor,
+    b_zero: Tensor, scale: Tensor, zero: Tensor,
+) -> Tensor:  # fmt: skip
+    return requantised(node, torch.where(condition, real(a, a_scale, a_zero), real(b, b_scale, b_zero)), scale, zero)
+
+
+define(
+    "com.microsoft:QLinearWhere", couple=qlinear_where, shape=Alike("Where", (0, 1, 4)), traits=Trait.STEPS,
+    forward=Forward(forward_qlinear_where, into=(1, 4)),
+)  # fmt: skip
 
 
 def qlinear_pool(op: Op, x: Axes, *_: Axes | None, channels_last: int = 0, **__: Any) -> Axes:
@@ -188,13 +142,23 @@ def bound_qlinear_pool(site: Site) -> Facts | None:
     return facts(*bounds, mix(flat.identity, bits(flat.scale), *map(bits, (*before[:2], *after[:2])), site.kind))
 
 
+def _mean_of_space(node: Node, x: Tensor) -> Tensor:
+    return x.mean(tuple(range(1, x.dim() - 1) if node.get("channels_last") else range(2, x.dim())), keepdim=True)
+
+
+def _mean_of_windows(node: Node, x: Tensor) -> Tensor:
+    if node.get("channels_last"):
+        return forward_average_pool(node, x.movedim(-1, 1)).movedim(1, -1)
+    return forward_average_pool(node, x)
+
+
 define(
     "com.microsoft:QLinearGlobalAveragePool", couple=qlinear_pool, bound=bound_qlinear_pool, apart=True,
-    shape=Alike("GlobalAveragePool"), traits=Trait.STEPS,
+    shape=Alike("GlobalAveragePool"), traits=Trait.STEPS, forward=between_steps(_mean_of_space),
 )  # fmt: skip
 define(
     "com.microsoft:QLinearAveragePool", couple=qlinear_pool, bound=bound_qlinear_pool, apart=True,
-    shape=Alike("AveragePool"), traits=Trait.STEPS,
+    shape=Alike("AveragePool"), traits=Trait.STEPS, forward=between_steps(_mean_of_windows),
 )  # fmt: skip
 define("com.microsoft:QLinearReduceMean", shape=Alike("ReduceMean"), traits=Trait.STEPS)
 
@@ -222,7 +186,14 @@ def _qlinear_concat_shape(x: Arrays, a: Attributes) -> list[Shape | None]:
     return [tuple(sum(p[axis] for p in parts) if k == axis else n for k, n in enumerate(parts[0]))]
 
 
+def forward_qlinear_concat(node: Node, scale: Tensor, zero: Tensor, *parts: Tensor) -> Tensor:
+    """Parts: (values, scale, zero point) of each."""
+    found = [real(parts[k], parts[k + 1], parts[k + 2]) for k in range(0, len(parts), 3)]
+    return requantised(node, torch.cat(found, node.get("axis")), scale, zero)
+
+
 define(
     "com.microsoft:QLinearConcat", couple=qlinear_concat, bound=bound_qlinear_concat, apart=True,
     shape=_qlinear_concat_shape, typed_by=2, traits=Trait.STEPS,
+    forward=Forward(forward_qlinear_concat, into=range(2, 1 << 16, 3)),
 )  # fmt: skip

@@ -1,16 +1,20 @@
 """Recurrent layers: a hidden unit is one row of every gate, one column of the recurrent weights, one of each state."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from onnxprune.errors import ModelError
+from onnxprune.operators.activations import activation
 from onnxprune.operators.facts import Facts, facts, padded
+from onnxprune.operators.forward import Forward, Node
 from onnxprune.operators.labels import Axes, Labels, fixed
+from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
 from onnxprune.operators.patches import linear_gates
-from onnxprune.operators.quantized import one_scale
-from onnxprune.operators.registry import Arrays, Attributes, Shape, Trait, define
-from onnxprune.operators.roles import Scaling, Silence
+from onnxprune.operators.registry import Attributes, Trait, define
+from onnxprune.operators.roles import Silence
 from onnxprune.operators.site import Site
 from onnxprune.operators.value_numbers import EXACT, mix, multiples
 
@@ -21,7 +25,7 @@ QUIET = {  # activations after which a unit without weights stays at zero, by po
 }
 
 
-def _quiet(kind: str, *parameters: int) -> Any:
+def stays_silent(kind: str, *parameters: int) -> Any:
     """Weights, biases and first states of zero keep a unit at zero, unless its activation lifts it."""
 
     def condition(op: Op) -> Silence:
@@ -33,7 +37,7 @@ def _quiet(kind: str, *parameters: int) -> Any:
     return condition
 
 
-def _recurrent(
+def couple_gates(
     op: Op,
     gates: int,
     layout: int,
@@ -97,15 +101,15 @@ def _outputs(x: Axes, units: Labels, direction: Labels, layout: int) -> list[Axe
 
 
 def lstm(op: Op, *inputs: Any, layout: int = 0, **_: Any) -> list[Axes]:
-    return _recurrent(op, 4, layout, *inputs)
+    return couple_gates(op, 4, layout, *inputs)
 
 
 def gru(op: Op, *inputs: Any, layout: int = 0, **_: Any) -> list[Axes]:
-    return _recurrent(op, 3, layout, *inputs)[:2]
+    return couple_gates(op, 3, layout, *inputs)[:2]
 
 
 def rnn(op: Op, *inputs: Any, layout: int = 0, **_: Any) -> list[Axes]:
-    return _recurrent(op, 1, layout, *inputs)[:2]
+    return couple_gates(op, 1, layout, *inputs)[:2]
 
 
 def repair_recurrent(edit: Any, hidden_size: int | None = None, **_: Any) -> None:
@@ -145,53 +149,137 @@ _GATES: dict[str, Any] = {
     "repair": repair_recurrent, "bound": bound_recurrent, "filters": gates_of,
     "linear": lambda shape, _: linear_gates(shape[0]), "traits": Trait.LAYER | Trait.RECURRENT,
 }  # fmt: skip
-
-define("LSTM", couple=lstm, zero=_quiet("LSTM", 1, 2, 3, 5, 6, 7), **_GATES)
-define("GRU", couple=gru, zero=_quiet("GRU", 1, 2, 3, 5), **_GATES)
-define("RNN", couple=rnn, zero=_quiet("RNN", 1, 2, 3, 5), **_GATES)
+DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
+DEFAULT_ALPHA = {"LeakyRelu": 0.01, "Elu": 1.0, "ThresholdedRelu": 1.0, "HardSigmoid": 0.2}
 
 
-_quiet_lstm = _quiet("LSTM", 1, 2, 3, 5, 6, 7)
+def functions(node: Node, direction: int) -> list[Callable[[Tensor], Tensor]]:
+    """The activations of one direction, with their parameters."""
+    count = len(DEFAULTS[node.op])
+    names = node.get("activations", DEFAULTS[node.op] * 2)[direction * count :][:count]
+    alphas, betas = iter(node.get("activation_alpha", [])), iter(node.get("activation_beta", []))
+    made = list[Callable[[Tensor], Tensor]]()
+    for name in names:
+        told: dict[str, float] = {}
+        if name in ("LeakyRelu", "Elu", "ThresholdedRelu", "HardSigmoid", "Affine", "ScaledTanh"):
+            told["alpha"] = next(alphas, DEFAULT_ALPHA.get(name, 1.0))
+        if name in ("HardSigmoid", "Affine", "ScaledTanh"):
+            told["beta"] = next(betas, 0.5 if name == "HardSigmoid" else 1.0)
+        made.append(activation(name, told))
+    return made
 
 
-def quantized_lstm(
-    op: Op, x: Axes, w: Axes, r: Axes, b: Axes | None = None, lengths: Axes | None = None, h: Axes | None = None,
-    c: Axes | None = None, p: Axes | None = None, *steps: Axes | None, **_: Any,
-) -> list[Axes]:  # fmt: skip
-    """Weights (directions, features, gates · units) in eight bits; scales and zero points for each column, or one."""
-    one_scale(op, x)
-    if op.relies(_quiet_lstm(op)):
-        op.demands.append(r[1])
-    else:
-        op.freeze(r[1], why="takes one scale over all units")
-    out = _recurrent(op, 4, 0, x, (w[0], w[2], w[1]), (r[0], r[2], r[1]), b, lengths, h, c, p)
-    for weight, scale in zip((w, w, r, r), steps, strict=True):
-        if scale is not None and len(scale) == 2:
-            op.tie(weight[2], scale[1])
-            op.freeze(scale[0], why="has a direction for each position")
-    for place, k in ((1, 8), (2, 10)):
-        zero = op.constant(k + 1)
-        if zero is None or (zero.any() and zero.size > 1):
-            return op.unknown("has zero points of its own for each direction or column")
-        op.scalings[place] = Scaling("", op.names[k + 1] if zero.any() else "", None)  # ranked as integers
-    return out
+def _clipped(node: Node, x: Tensor) -> Tensor:
+    limit = node.get("clip")
+    return x if not limit else x.clamp(-limit, limit)
 
 
-def repair_quantized_lstm(edit: Any, **_: Any) -> None:
-    edit.set_attribute("hidden_size", edit.count_in(2, 1))
+def _lstm_cell(node: Node, direction: int, r: Tensor, b: Tensor, p: Tensor | None) -> Callable[..., Any]:
+    """Gates in the order i, o, f, c; peepholes in the order i, o, f."""
+    f, g, h = functions(node, direction)
+    pi, po, pf = (0.0, 0.0, 0.0) if p is None else p.chunk(3)
+
+    def step(x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, ...]:
+        i, o, forget, c = (x + hidden @ r.T + b).chunk(4, -1)
+        i = f(_clipped(node, i + pi * cell))
+        forget = 1 - i if node.get("input_forget") else f(_clipped(node, forget + pf * cell))
+        cell = forget * cell + i * g(_clipped(node, c))
+        o = f(_clipped(node, o + po * cell))
+        return o * h(cell), cell
+
+    return step
 
 
-def _lstm_shape(x: Arrays, a: Attributes) -> list[Shape | None]:
-    """Input (steps, batch, features), recurrent weights (directions, units, gates · units)."""
-    (steps, batch, _), directions, units = x[0], x[2][0], a["hidden_size"]
-    last = (directions, batch, units)
-    return [(steps, directions, batch, units), last, last]
+def _gru_cell(node: Node, direction: int, r: Tensor, b: Tensor, p: Tensor | None) -> Callable[..., Any]:
+    """Gates in the order z, r, h; Cho et al. 2014, arXiv 1406.1078."""
+    f, g = functions(node, direction)
+    units = r.shape[-1]
+    r_gates, r_new = r[: 2 * units], r[2 * units :]
+    b_gates, b_new = b[: 2 * units], b[2 * units :]
+
+    def step(x: Tensor, hidden: Tensor) -> tuple[Tensor, ...]:
+        z, reset = f(_clipped(node, x[:, : 2 * units] + hidden @ r_gates.T + b_gates)).chunk(2, -1)
+        new = x[:, 2 * units :]
+        if node.get("linear_before_reset"):
+            new = new + reset * (hidden @ r_new.T + b_new)
+        else:
+            new = new + (reset * hidden) @ r_new.T + b_new
+        new = g(_clipped(node, new))
+        return ((1 - z) * new + z * hidden,)
+
+    return step
+
+
+def _rnn_cell(node: Node, direction: int, r: Tensor, b: Tensor, p: Tensor | None) -> Callable[..., Any]:
+    (f,) = functions(node, direction)
+    return lambda x, hidden: (f(_clipped(node, x + hidden @ r.T + b)),)
+
+
+CELLS = {"LSTM": _lstm_cell, "GRU": _gru_cell, "RNN": _rnn_cell}
+
+
+def _one_way(
+    step: Callable[..., Any], x: Tensor, states: tuple[Tensor, ...], lengths: Tensor | None, back: bool
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """All steps of one direction; behind its length a sample keeps its states and gives zeros."""
+    outputs: list[Tensor] = [x.new_zeros(0)] * len(x)
+    for t in reversed(range(len(x))) if back else range(len(x)):
+        moved = step(x[t], *states)
+        if lengths is not None:
+            on = (lengths > t).unsqueeze(-1)
+            moved = tuple(torch.where(on, new, old) for new, old in zip(moved, states, strict=True))
+            outputs[t] = torch.where(on, moved[0], torch.zeros_like(moved[0]))
+        else:
+            outputs[t] = moved[0]
+        states = moved
+    return torch.stack(outputs), states
+
+
+def forward_recurrent(
+    node: Node,
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None = None,
+    lengths: Tensor | None = None,
+    h: Tensor | None = None,
+    c: Tensor | None = None,
+    p: Tensor | None = None,
+) -> tuple[Tensor, ...]:
+    """Outputs (steps, directions, batch, units), and the last states.
+
+    LSTM: Hochreiter, Schmidhuber 1997, doi 10.1162/neco.1997.9.8.1735.  GRU: Cho et al. 2014, arXiv 1406.1078.
+    """
+    states = (h, c) if node.op == "LSTM" else (h,)
+    if node.get("layout"):
+        raise ModelError(f"{node.op} with the batch first is not known to onnxruntime; export with layout 0")
+    directions, units = r.shape[0], r.shape[-1]
+    shape = (directions, x.shape[1], units)
+    given = tuple(x.new_zeros(shape) if s is None else s for s in states)
+    parts, ends = list[Tensor](), list[tuple[Tensor, ...]]()
+    for k in range(directions):
+        wb, rb = (x.new_zeros(r.shape[1]),) * 2 if b is None else b[k].chunk(2)
+        step = CELLS[node.op](node, k, r[k], rb, None if p is None else p[k])
+        back = k == 1 or node.get("direction") == "reverse"
+        y, end = _one_way(step, x @ w[k].T + wb, tuple(s[k] for s in given), lengths, back)
+        parts.append(y)
+        ends.append(end)
+    y = torch.stack(parts, 1)
+    last = tuple(torch.stack(state) for state in zip(*ends, strict=True))
+    return y, *last
 
 
 define(
-    "com.microsoft:DynamicQuantizeLSTM",
-    couple=quantized_lstm,
-    zero=_quiet_lstm,
-    repair=repair_quantized_lstm,
-    shape=_lstm_shape,
-)
+    "LSTM", gates=4, couple=lstm, zero=stays_silent("LSTM", 1, 2, 3, 5, 6, 7), **_GATES,
+    forward=Forward(forward_recurrent, into=(0, 1, 2, 3, 5, 6, 7)),
+)  # fmt: skip
+define(
+    "GRU", gates=3, couple=gru, zero=stays_silent("GRU", 1, 2, 3, 5), **_GATES,
+    forward=Forward(forward_recurrent, into=(0, 1, 2, 3, 5, 6, 7)),
+)  # fmt: skip
+define(
+    "RNN", couple=rnn, zero=stays_silent("RNN", 1, 2, 3, 5), **_GATES,
+    forward=Forward(forward_recurrent, into=(0, 1, 2, 3, 5, 6, 7)),
+)  # fmt: skip
+
+Cell = Callable[[Node, int, Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]  # one step: gates of x, states → states

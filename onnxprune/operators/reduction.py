@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 
 from onnxprune.operators.facts import Facts, facts, reduced
+from onnxprune.operators.forward import Forward, Node, axes_told
 from onnxprune.operators.labels import Axes, Labels, fixed, is_fixed
+from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
 from onnxprune.operators.registry import (
     NONE,
@@ -107,26 +109,76 @@ def _value_of(fn: Callable) -> Evaluation:
     return reduced
 
 
+def over_axes(reduce: Callable[[Tensor, tuple[int, ...], bool], Tensor]) -> Forward:
+    """A reduction (x, axes, whether they stay): over all axes where none are named, or over none."""
+
+    def forward(node: Node, x: Tensor, axes: Tensor | None = None) -> Tensor:
+        found = axes_told(node, axes)
+        if not found:
+            if node.get("noop_with_empty_axes"):
+                return x
+            found = list(range(x.dim()))
+        return reduce(x, tuple(k % x.dim() for k in found), bool(node.get("keepdims", 1))) if x.dim() else x
+
+    return Forward(forward, into=(0,), host=(1,))
+
+
 def _reduction(name: str, couple: Any, traits: Trait = NONE, **columns: Any) -> None:
     """The row of a reduction."""
     define(name, couple=couple, statistics=_reduced, contracts=_axes_gone, traits=traits, **columns)
 
 
-_reduction("ReduceSum", reduce_sum, Trait.STATISTICS, zero=first, bound=bound_reduction, value=_value_of(np.sum))
-_reduction("ReduceL1", reduce_sum, zero=first, bound=bound_reduction)
-_reduction("ReduceL2", reduce_sum, Trait.STATISTICS, zero=first, bound=bound_reduction)
-_reduction("ReduceSumSquare", reduce_sum, Trait.STATISTICS, zero=first)
-_reduction("ReduceLogSum", reduce_sum)
 _reduction(
-    "ReduceMean", reduce_mean, Trait.STATISTICS | Trait.RANGE | Trait.MAPS, zero=first, repair=repair_mean,
-    bound=bound_reduction,
+    "ReduceSum", reduce_sum, Trait.STATISTICS | Trait.PASSES, zero=first, bound=bound_reduction,
+    value=_value_of(np.sum), forward=over_axes(lambda x, axes, keep: x.sum(axes, keep, dtype=x.dtype)),
 )  # fmt: skip
 _reduction(
-    "ReduceMax", reduce, Trait.RANGE | Trait.MAPS, zero=first, bound=bound_reduction, value=_value_of(np.max)
+    "ReduceL1", reduce_sum, zero=first, bound=bound_reduction,
+    forward=over_axes(lambda x, axes, keep: x.abs().sum(axes, keep)),
 )  # fmt: skip
-_reduction("ReduceMin", reduce, Trait.RANGE, zero=first, bound=bound_reduction, value=_value_of(np.min))
-_reduction("ReduceProd", reduce, zero=first, value=_value_of(np.prod))
-define("ReduceLogSumExp", couple=reduce, statistics=_reduced)
+_reduction(
+    "ReduceL2", reduce_sum, Trait.STATISTICS, zero=first, bound=bound_reduction,
+    forward=over_axes(lambda x, axes, keep: torch.linalg.vector_norm(x, 2, axes, keep)),
+)  # fmt: skip
+_reduction(
+    "ReduceSumSquare", reduce_sum, Trait.STATISTICS, zero=first,
+    forward=over_axes(lambda x, axes, keep: x.square().sum(axes, keep)),
+)  # fmt: skip
+_reduction("ReduceLogSum", reduce_sum, forward=over_axes(lambda x, axes, keep: x.sum(axes, keep).log()))
+
+
+def mean_of(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
+    if x.is_floating_point():
+        return x.mean(axes, keep)
+    count = x.numel() // max(1, x.sum(axes).numel())
+    return torch.div(x.sum(axes, keep), count, rounding_mode="trunc").to(x.dtype)
+
+
+_reduction(
+    "ReduceMean", reduce_mean, Trait.STATISTICS | Trait.RANGE | Trait.MAPS | Trait.PASSES, zero=first,
+    repair=repair_mean, bound=bound_reduction, forward=over_axes(mean_of),
+)  # fmt: skip
+_reduction(
+    "ReduceMax", reduce, Trait.RANGE | Trait.MAPS, zero=first, bound=bound_reduction, value=_value_of(np.max),
+    forward=over_axes(lambda x, axes, keep: x.amax(axes, keep)),
+)  # fmt: skip
+_reduction(
+    "ReduceMin", reduce, Trait.RANGE, zero=first, bound=bound_reduction, value=_value_of(np.min),
+    forward=over_axes(lambda x, axes, keep: x.amin(axes, keep)),
+)  # fmt: skip
+
+
+def product_of(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
+    for axis in sorted(axes, reverse=True):
+        x = x.prod(axis, keep, dtype=x.dtype)
+    return x
+
+
+_reduction("ReduceProd", reduce, zero=first, value=_value_of(np.prod), forward=over_axes(product_of))
+define(
+    "ReduceLogSumExp", couple=reduce, statistics=_reduced,
+    forward=over_axes(lambda x, axes, keep: x.logsumexp(axes, keep)),
+)  # fmt: skip
 
 
 def arg_reduce(op: Op, x: Axes, *, axis: int = 0, keepdims: int = 1, **_: Any) -> Axes:
@@ -135,9 +187,20 @@ def arg_reduce(op: Op, x: Axes, *, axis: int = 0, keepdims: int = 1, **_: Any) -
     return tuple(fixed(1) if k == axis else labels for k, labels in enumerate(x) if keepdims or k != axis)
 
 
+def _extreme(node: Node, x: Tensor, find: Callable[..., Tensor]) -> Tensor:
+    axis, keep = node.get("axis", 0), bool(node.get("keepdims", 1))
+    if node.get("select_last_index"):
+        return x.shape[axis] - 1 - find(x.flip(axis), axis, keepdim=keep)
+    return find(x, axis, keepdim=keep)
+
+
 define(
-    "ArgMax ArgMin", couple=arg_reduce, statistics=lambda op: [op.attributes.get("axis", 0)], apart=True,
-    traits=Trait.DECIDES,
+    "ArgMax", couple=arg_reduce, statistics=lambda op: [op.attributes.get("axis", 0)], apart=True, traits=Trait.DECIDES,
+    forward=Forward(lambda node, x: _extreme(node, x, torch.argmax), into=()),
+)  # fmt: skip
+define(
+    "ArgMin", couple=arg_reduce, statistics=lambda op: [op.attributes.get("axis", 0)], apart=True, traits=Trait.DECIDES,
+    forward=Forward(lambda node, x: _extreme(node, x, torch.argmin), into=()),
 )  # fmt: skip
 
 
@@ -153,7 +216,17 @@ def cumulative_sum(op: Op, x: Axes, axis_input: Axes, **_: Any) -> Axes:
     return x
 
 
-define("CumSum", couple=cumulative_sum, zero=_sums_along_fixed, value=by_reference)
+def forward_cum_sum(node: Node, x: Tensor, axis: Tensor) -> Tensor:
+    along = int(axis)
+    y = x.flip(along) if node.get("reverse") else x
+    y = y.cumsum(along, dtype=x.dtype) - (y if node.get("exclusive") else 0)
+    return y.flip(along) if node.get("reverse") else y
+
+
+define(
+    "CumSum", couple=cumulative_sum, zero=_sums_along_fixed, value=by_reference,
+    forward=Forward(forward_cum_sum, into=(0,), host=(1,)),
+)  # fmt: skip
 
 
 def top_k(op: Op, x: Axes, *_: Axes | None, axis: int = -1, **__: Any) -> list[Axes]:
@@ -166,7 +239,15 @@ def top_k(op: Op, x: Axes, *_: Axes | None, axis: int = -1, **__: Any) -> list[A
     return [y, y]
 
 
+def forward_top_k(node: Node, x: Tensor, k: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The largest or smallest elements and their places; of equal ones the first."""
+    count = node.get("k") if k is None else int(k)
+    axis, largest = node.get("axis", -1), bool(node.get("largest", 1))
+    places = x.detach().sort(dim=axis, descending=largest, stable=True).indices.narrow(axis, 0, count)
+    return x.gather(axis, places), places
+
+
 define(
     "TopK", couple=top_k, statistics=lambda op: [op.attributes.get("axis", -1)], apart=True,
-    traits=Trait.DECIDES | Trait.NUMBERS | Trait.VALUES_FIRST,
+    traits=Trait.DECIDES | Trait.NUMBERS | Trait.VALUES_FIRST, forward=Forward(forward_top_k, into=(0,), host=(1,)),
 )  # fmt: skip

@@ -7,13 +7,15 @@ import numpy as np
 
 from onnxprune.operators.boxes import Value
 from onnxprune.operators.facts import Facts, axis_blocks, expanded, reduced, reshaped, stacked
-from onnxprune.operators.labels import Axes, line, repeated
+from onnxprune.operators.forward import Forward, Node, axes_told, numbers
+from onnxprune.operators.labels import Axes, is_fixed, line, repeated
+from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
-from onnxprune.operators.registry import Arrays, Attributes, Shape, Trait, axes_of, by_reference, define
+from onnxprune.operators.registry import Arrays, Attributes, Shape, Trait, axes_of, define
 from onnxprune.operators.site import Site
 from onnxprune.operators.zeros import first, joined
 
-_SAME = Trait.VIEW | Trait.MOVES | Trait.RANGE | Trait.MAPS
+_SAME = Trait.VIEW | Trait.MOVES | Trait.RANGE | Trait.MAPS | Trait.PASSES
 
 
 def reshape(op: Op, **_: Any) -> Value:
@@ -39,11 +41,37 @@ def bound_reshape(site: Site) -> Facts | None:
     found, before, after = site.inputs[0], site.shapes[0], site.outputs[0]
     if found is None or before is None or after is None or 0 in before:
         return None
-    for old, new in axis_blocks(before, after):  # which position goes where hangs on the open lengths
-        if any(map(site.open_in, old)) or any(map(site.open_out, new)):
+    pairs = axis_blocks(before, after)
+    certain = sum(not _sure(site, *pair) for pair in pairs) <= 1  # no element is lost
+    for old, new in pairs:
+        if not (certain and _keeps_places(site, found, old, new)):
             found = reduced(found, old)
     out = reshaped(found, before, after)
     return None if out is None else out.named(len(after))
+
+
+def _sure(site: Site, old: list[int], new: list[int]) -> bool:
+    """Whether a Reshape pairs these axes at every size: it copies their lengths, or all are told."""
+    if site.node.op_type != "Reshape":
+        return True
+    told = site.some_numbers(1, "shape")
+    if told is None:
+        return False
+    if old == new and all(told[k] == 0 for k in new) and not site.attributes.get("allowzero"):
+        return True
+    return not any(map(site.open_in, old)) and all((told[k] or 0) > 0 for k in new)
+
+
+def _keeps_places(site: Site, found: Facts, old: list[int], new: list[int]) -> bool:
+    """Whether what is known of paired axes moves to the same positions at every size.
+
+    Of axes with lengths that are open it does where all of them are on one side and the product is not open.
+    """
+    opened = [k for k in old if site.open_in(k)]
+    varied = [k for k in old if found.shape[k] > 1]
+    if any(map(site.open_out, new)) or any(k in varied for k in opened):
+        return False
+    return not opened or not varied or opened[-1] < varied[0] or opened[0] > varied[-1]
 
 
 def _reshaped_value(x: Arrays, a: Attributes) -> np.ndarray | None:
@@ -51,6 +79,11 @@ def _reshaped_value(x: Arrays, a: Attributes) -> np.ndarray | None:
     if target is None:
         return None
     return x[0].reshape([x[0].shape[k] if v == 0 else int(v) for k, v in enumerate(target)])
+
+
+def _flattened(x: Arrays, a: Attributes) -> np.ndarray:
+    axis = a.get("axis", 1)
+    return x[0].reshape(math.prod(x[0].shape[:axis]), -1)
 
 
 def _reshape_shape(x: Arrays, a: Attributes) -> list[Shape | None]:
@@ -62,11 +95,31 @@ def _reshape_shape(x: Arrays, a: Attributes) -> list[Shape | None]:
 
 _RESHAPE: dict[str, Any] = {"tangled": True, "zero": first, "bound": bound_reshape, "apart": True}
 
+
+def forward_reshape(node: Node, x: Tensor, target: Tensor | None = None) -> Tensor:
+    """A 0 in the target is the size that is there, unless `allowzero`; before opset 5 the target is an attribute."""
+    sizes = node.get("shape") if target is None else numbers(target)
+    if not node.get("allowzero"):
+        sizes = [x.shape[k] if n == 0 else n for k, n in enumerate(sizes)]
+    return x.reshape(sizes)
+
+
 define(
     "Reshape", couple=reshape, **_RESHAPE, repair=repair_reshape, follows=frozenset({1}), value=_reshaped_value,
-    shape=_reshape_shape, traits=_SAME | Trait.RESHAPES,
+    shape=_reshape_shape, traits=_SAME | Trait.RESHAPES, forward=Forward(forward_reshape, into=(0,), host=(1,)),
 )  # fmt: skip
-define("Flatten", couple=reshape, **_RESHAPE, value=by_reference, traits=_SAME | Trait.RESHAPES)
+
+
+def forward_flatten(node: Node, x: Tensor) -> Tensor:
+    axis = node.get("axis", 1)
+    rows = math.prod(x.shape[: axis if axis >= 0 else axis + x.dim()])
+    return x.reshape(rows, math.prod(x.shape) // rows if rows else -1)
+
+
+define(
+    "Flatten", couple=reshape, **_RESHAPE, value=_flattened, traits=_SAME | Trait.RESHAPES,
+    forward=Forward(forward_flatten),
+)  # fmt: skip
 
 
 def _unsqueezed_value(x: Arrays, a: Attributes) -> np.ndarray | None:
@@ -74,15 +127,44 @@ def _unsqueezed_value(x: Arrays, a: Attributes) -> np.ndarray | None:
     return None if axes is None else np.expand_dims(x[0], axes)
 
 
-define("Unsqueeze", couple=reshape, **_RESHAPE, value=_unsqueezed_value, traits=_SAME)
+def forward_unsqueeze(node: Node, x: Tensor, axes: Tensor | None = None) -> Tensor:
+    found = axes_told(node, axes) or []
+    rank = x.dim() + len(found)
+    for axis in sorted(a % rank for a in found):
+        x = x.unsqueeze(axis)
+    return x
+
+
+define(
+    "Unsqueeze", couple=reshape, **_RESHAPE, value=_unsqueezed_value, traits=_SAME,
+    forward=Forward(forward_unsqueeze, into=(0,), host=(1,)),
+)  # fmt: skip
 
 
 def squeeze(op: Op, *, axes: Any = None, **_: Any) -> Value:
-    """Where the axes are not told, all of length 1 go: with open lengths not even the rank is known."""
+    """Where the axes are not told, all of length 1 go: with open lengths not even the rank is known.
+
+    With one of them the network is looked at with and without that axis, and each other one keeps two positions.
+    """
     value = op.values[0]
-    if value is not None and op.ints(1, axes) is None and any(op.open_in(0, k) for k in range(len(value.axes))):
+    opened = [] if value is None or op.ints(1, axes) is not None else _opened(op, value)
+    if len(opened) > 1 or (value is not None and opened and not is_fixed(value.along(opened[0]))):
         return op.unknown("drops all axes of one position, and the model leaves open which these are")
+    for labels in (op.axes(0) or ()) if opened else ():
+        for half in (labels[::2], labels[1::2]) if labels.size > 1 and not is_fixed(labels) else ():
+            op.part(half)
     return op.reshape(op.shapes[0])
+
+
+def _opened(op: Op, value: Value) -> list[int]:
+    return [k for k in range(len(value.axes)) if op.open_in(0, k)]
+
+
+def bound_squeeze(site: Site) -> Facts | None:
+    """Nothing where another size has another rank."""
+    shape = site.shapes[0]
+    told = site.has(1) or "axes" in site.attributes
+    return bound_reshape(site) if shape is None or told or not any(map(site.open_in, range(len(shape)))) else None
 
 
 def repair_squeeze(edit: Any, axes: Any = None, **_: Any) -> None:
@@ -91,9 +173,15 @@ def repair_squeeze(edit: Any, axes: Any = None, **_: Any) -> None:
         edit.add_ints(1, "axes", [k for k in range(edit.rank_in(0)) if edit.size_in(0, k) == 1])
 
 
+def forward_squeeze(node: Node, x: Tensor, axes: Tensor | None = None) -> Tensor:
+    found = axes_told(node, axes)
+    return x.squeeze() if found is None else x.squeeze(tuple(found))
+
+
 define(
-    "Squeeze", couple=squeeze, **_RESHAPE, repair=repair_squeeze, value=lambda x, a: np.squeeze(x[0], axes_of(x, a)),
-    traits=_SAME,
+    "Squeeze", couple=squeeze, **_RESHAPE | {"bound": bound_squeeze}, repair=repair_squeeze,
+    value=lambda x, a: np.squeeze(x[0], axes_of(x, a)), traits=_SAME,
+    forward=Forward(forward_squeeze, into=(0,), host=(1,)),
 )  # fmt: skip
 
 
@@ -113,6 +201,7 @@ def bound_transpose(site: Site) -> Facts | None:
 define(
     "Transpose", couple=transpose, tangled=True, zero=first, bound=bound_transpose, apart=True,
     value=lambda x, a: np.transpose(x[0], a.get("perm")), traits=_SAME,
+    forward=Forward(lambda node, x: x.permute(node.get("perm", list(range(x.dim()))[::-1]))),
 )  # fmt: skip
 
 
@@ -136,7 +225,8 @@ def _joined_value(x: Arrays, a: Attributes) -> np.ndarray:
 
 define(
     "Concat", couple=concat, zero=joined, bound=bound_concat, apart=True, value=_joined_value,
-    traits=Trait.MOVES | Trait.JOINS | Trait.RANGE | Trait.MAPS,
+    traits=Trait.MOVES | Trait.JOINS | Trait.RANGE | Trait.MAPS | Trait.PASSES,
+    forward=Forward(lambda node, *x: torch.cat(x, node.get("axis", 1))),
 )  # fmt: skip
 
 
@@ -163,9 +253,19 @@ def bound_depth_to_space(site: Site) -> Facts | None:
     return inner.map(lambda a: a.reshape(line(len(shape), 1))).named(site.kind)
 
 
+def forward_depth_to_space(node: Node, x: Tensor) -> Tensor:
+    n, c, h, w = x.shape
+    b = node.get("blocksize")
+    if node.get("mode", "DCR") == "DCR":
+        parts, order = x.reshape(n, b, b, c // b**2, h, w), (0, 3, 4, 1, 5, 2)
+    else:
+        parts, order = x.reshape(n, c // b**2, b, b, h, w), (0, 1, 4, 2, 5, 3)
+    return parts.permute(order).reshape(n, c // b**2, h * b, w * b)
+
+
 define(
     "DepthToSpace", couple=depth_to_space, channel=1, zero=first, bound=bound_depth_to_space, apart=True,
-    traits=Trait.MOVES | Trait.RANGE,
+    traits=Trait.MOVES | Trait.RANGE, forward=Forward(forward_depth_to_space),
 )  # fmt: skip
 
 
@@ -186,7 +286,13 @@ def bound_space_to_depth(site: Site) -> Facts | None:
     return tiled.named(place, site.kind)
 
 
+def forward_space_to_depth(node: Node, x: Tensor) -> Tensor:
+    n, c, h, w = x.shape
+    b = node.get("blocksize")
+    return x.reshape(n, c, h // b, b, w // b, b).permute(0, 3, 5, 1, 2, 4).reshape(n, c * b * b, h // b, w // b)
+
+
 define(
     "SpaceToDepth", couple=space_to_depth, channel=1, zero=first, bound=bound_space_to_depth, apart=True,
-    traits=Trait.MOVES | Trait.RANGE,
+    traits=Trait.MOVES | Trait.RANGE, forward=Forward(forward_space_to_depth),
 )  # fmt: skip

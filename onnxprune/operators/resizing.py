@@ -1,102 +1,20 @@
-"""Operators that repeat, pad, resize or crop: labels move along, and what is new has channels of its own."""
+"""Resizing of maps."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from onnxprune.operators.facts import Facts, facts, padded, reduced
-from onnxprune.operators.labels import Axes, Labels, fixed, is_fixed, repeated
+from onnxprune.operators.facts import Facts, facts, reduced
+from onnxprune.operators.forward import Forward, Node, numbers, take
+from onnxprune.operators.labels import Axes, fixed, is_fixed
+from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
-from onnxprune.operators.registry import LARGEST_VALUE, Arrays, Trait, by_reference, define
-from onnxprune.operators.roles import LOUD
-from onnxprune.operators.site import Site, numbers_name
-from onnxprune.operators.value_numbers import bits, mix, name_of
-from onnxprune.operators.zeros import first, provided
-
-
-def _small_when_repeated(x: Arrays) -> bool:
-    return x[0].size * math.prod(max(1, abs(int(v))) for v in x[1].ravel()) <= LARGEST_VALUE
-
-
-def tile(op: Op, x: Axes, *_: Axes | None, **attributes: Any) -> Axes:
-    repeats = op.some_ints(1, attributes.get("repeats"))
-    if repeats is None:
-        return op.unknown("repeats it as often as is left out")
-    if op.opset < 6:  # one axis, then
-        axis = op.told(2)[0] % len(x)
-        repeats = [repeats[0] if k == axis else 1 for k in range(len(x))]
-    return tuple(_repeated(op, k, labels, times) for k, (labels, times) in enumerate(zip(x, repeats, strict=True)))
-
-
-def _repeated(op: Op, axis: int, labels: Labels, times: int | None) -> Labels:
-    """Repeated labels; a single position makes channels of its own, all alike."""
-    if times is None:
-        op.freeze(labels, why="repeats it as often as the sizes of the model's inputs say")
-        return op.fixed_out(axis)
-    if labels.size == 1:
-        return labels if times == 1 else op.channels(times)
-    return labels if times == 1 else repeated(labels, times)
-
-
-def repair_tile(edit: Any, repeats: Any = None, **_: Any) -> None:
-    told = edit.ints(1, None if repeats is None else "repeats")
-    if told is None or edit.draft.opset < 6:
-        return
-    wanted = [edit.count_out(0, k) // edit.count_in(0, k) for k in range(edit.rank_in(0))]
-    edit.set_ints(1, None, {k: n for k, n in enumerate(wanted) if n != told[k]})
-
-
-def bound_repeat(site: Site) -> Facts | None:
-    """Positions that are repeated are copies of each other."""
-    pair, after = site.fact(0), site.outputs[0]
-    if pair is None or after is None:
-        return None
-    found, before = pair
-    aligned = (1,) * (len(after) - len(before)) + before
-    wider = padded(found, len(after))
-    times = [b // a if wider.shape[k] > 1 else 1 for k, (a, b) in enumerate(zip(aligned, after, strict=True))]
-    if any(wider.shape[k] > 1 and site.open_out(k) for k in range(len(after))):
-        return None
-    wider = wider.map(lambda a: np.tile(a, times))
-    sizes = [name_of(site.node.output[0] if site.open_out(k) else str(n)) for k, n in enumerate(after)]
-    return Facts(wider.low, wider.high, mix(wider.identity, site.kind, *sizes), wider.scale)
-
-
-_COPIES = Trait.MOVES | Trait.RANGE | Trait.NUMBERS | Trait.REPEATS
-
-define(
-    "Tile", couple=tile, zero=first, repair=repair_tile, follows=frozenset({1}), bound=bound_repeat, apart=True,
-    value=by_reference, small=_small_when_repeated, traits=_COPIES,
-)  # fmt: skip
-
-
-def expand(op: Op, x: Axes, _: Axes) -> Axes:
-    """An axis that is expanded from one position has channels of its own, all alike."""
-    shape = op.shapes[0]
-    if shape is None:
-        return op.unknown("expands to a shape that is not known")
-    padded = (*(fixed(1) for _ in shape[len(x) :]), *x)
-    return tuple(
-        labels if labels.size == size else fixed(size) if op.open_out(axis) else op.channels(size)
-        for axis, (labels, size) in enumerate(zip(padded, shape, strict=True))
-    )
-
-
-def repair_expand(edit: Any, **_: Any) -> None:
-    target, shape, given = edit.ints(1), edit.shape_out(0), edit.shape_in(0)
-    if target is not None:
-        off = len(shape) - len(target)
-        given = (*(1 for _ in shape[len(given) :]), *given)
-        become = [given[off + k] if v == 1 else v for k, v in enumerate(target)]
-        edit.set_ints(1, None, {k: shape[off + k] for k, v in enumerate(become) if v != shape[off + k]})
-
-
-define(
-    "Expand", couple=expand, zero=first, repair=repair_expand, follows=frozenset({1}), bound=bound_repeat, apart=True,
-    value=by_reference, small=_small_when_repeated, traits=_COPIES | Trait.MAPS,
-)  # fmt: skip
+from onnxprune.operators.registry import Trait, define
+from onnxprune.operators.site import Site
+from onnxprune.operators.value_numbers import mix
+from onnxprune.operators.zeros import provided
 
 
 def _stays_inside(attributes: Mapping[str, Any]) -> bool:
@@ -145,106 +63,137 @@ def bound_resize(site: Site) -> Facts | None:
     return facts(low, high, mix(found.identity, site.kind, site.token), found.scale)
 
 
+Array = np.ndarray
+F4 = np.float32
+
+
+def _told(node: Node, before: Sequence[int], sizes: list[int]) -> tuple[list[int], list[float]]:
+    """Sizes after, and their ratios, which a policy makes one."""
+    policy = node.get("keep_aspect_ratio_policy", "stretch")
+    ratios = [after / was for after, was in zip(sizes, before, strict=True)]
+    if policy == "stretch":
+        return sizes, ratios
+    one = min(ratios) if policy == "not_larger" else max(ratios)
+    return [math.floor(was * one + 0.5) for was in before], [one] * len(before)
+
+
+def coordinates(node: Node, old: bool, was: int, becomes: int, scale: np.float32, bound: Sequence[float]) -> Array:
+    """Where each position after lies before, in float32 as onnxruntime computes it."""
+    mode = "asymmetric" if old else node.get("coordinate_transformation_mode", "half_pixel")
+    x = np.arange(becomes, dtype=F4)
+    half = F4(0.5)
+    match mode:
+        case "asymmetric":
+            return x / scale
+        case "align_corners":
+            return x * F4(was - 1) / F4(becomes - 1) if becomes > 1 else np.zeros(1, F4)
+        case "pytorch_half_pixel":
+            return (x + half) / scale - half if becomes > 1 else np.zeros(1, F4)
+        case "tf_half_pixel_for_nn":
+            return (x + half) / scale
+        case "half_pixel_symmetric":
+            shrunk = F4(becomes) / (scale * F4(was))
+            return F4(was) / 2 * (1 - shrunk) + (x + half) / scale - half
+        case "tf_crop_and_resize":
+            first, last = (F4(v) for v in bound)
+            if becomes == 1:
+                return np.array([half * (first + last) * F4(was - 1)], F4)
+            return first * F4(was - 1) + x * (last - first) * F4(was - 1) / F4(becomes - 1)
+    return (x + half) / scale - half
+
+
+def nearest_places(node: Node, old: bool, at: Array, was: int, scale: np.float32) -> Array:
+    """The position before that is nearest to each coordinate."""
+    mode = "simple" if old else node.get("nearest_mode", "round_prefer_floor")
+    round_to: Callable[[Array], Array] = {
+        "simple": np.ceil if scale < 1 else np.trunc,
+        "round_prefer_floor": lambda v: np.ceil(v - F4(0.5)),
+        "round_prefer_ceil": lambda v: np.floor(v + F4(0.5)),
+        "floor": np.floor,
+        "ceil": np.ceil,
+    }[mode]
+    return np.clip(round_to(at).astype(np.int64), 0, was - 1)
+
+
+def repeated_places(x: Tensor, axis: int, places: Array) -> Tensor:
+    """Positions of an axis, each perhaps several times; a whole factor is a broadcast, which costs least."""
+    length = x.shape[axis]
+    if len(places) % length == 0 and np.array_equal(places, np.repeat(np.arange(length), len(places) // length)):
+        return x.repeat_interleave(len(places) // length, axis)
+    return take(x, axis, places.tolist())
+
+
+def _cubic(d: Array, a: float) -> Array:
+    near = ((a + 2) * d - (a + 3)) * d * d + 1
+    far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+    return np.where(d <= 1, near, np.where(d < 2, far, 0.0))
+
+
+def interpolation(node: Node, at: Array, was: int, scale: np.float32) -> Array:
+    """Weights (length after, length before) of linear or cubic interpolation.
+
+    Keys 1981, Cubic convolution interpolation, doi 10.1109/TASSP.1981.1163711.
+
+    With `antialias` the kernel widens where an axis shrinks.
+    """
+    cubic = node.get("mode") == "cubic"
+    reach = 2 if cubic else 1
+    wide = max(1.0, 1.0 / float(scale)) if node.get("antialias") else 1.0
+    a = node.get("cubic_coeff_a", -0.75)
+    where = at.astype(np.float64) if cubic or node.get("antialias") else np.clip(at, 0, was - 1).astype(np.float64)
+    first = np.floor(where).astype(np.int64)
+    span = math.ceil(reach * wide)
+    taps = first[:, None] + np.arange(-span, span + 1)
+    distance = np.abs(taps - where[:, None]) / wide
+    weights = _cubic(distance, a) if cubic else np.maximum(0, 1 - distance)
+    if node.get("exclude_outside"):
+        weights = np.where((taps >= 0) & (taps < was), weights, 0)
+    weights = weights / weights.sum(1, keepdims=True)
+    matrix = np.zeros((len(at), was))
+    rows = np.broadcast_to(np.arange(len(at))[:, None], taps.shape)
+    np.add.at(matrix, (rows, np.clip(taps, 0, was - 1)), weights)
+    return matrix.astype(F4)
+
+
+def forward_resize(
+    node: Node, x: Tensor, a: Tensor | None = None, b: Tensor | None = None, sizes: Tensor | None = None
+) -> Tensor:
+    """Inputs are (x, scales) before opset 11 and (x, region, scales, sizes) since; Upsample has attributes before 9."""
+    old = node.opset < 11 or node.op == "Upsample"
+    region, scales = (None, a) if old else (a, b)
+    axes = [k % x.dim() for k in node.get("axes", range(x.dim()))]
+    factors = node.get("scales") if scales is None or not scales.numel() else scales.tolist()
+    before = [x.shape[k] for k in axes]
+    if sizes is not None and sizes.numel():
+        after, factors = _told(node, before, numbers(sizes))
+    else:
+        after = [math.floor(float(F4(n) * F4(f))) for n, f in zip(before, factors, strict=True)]
+    mode = node.get("mode", "nearest")
+    bounds = region.reshape(2, -1).T.tolist() if region is not None and region.numel() else [[0.0, 1.0]] * len(axes)
+    outside = list[tuple[int, Array]]()
+    for axis, was, becomes, factor, bound in zip(axes, before, after, factors, bounds, strict=True):
+        if was == becomes and factor == 1 and node.get("coordinate_transformation_mode") != "tf_crop_and_resize":
+            continue
+        at = coordinates(node, old, was, becomes, F4(factor), bound)
+        if node.get("coordinate_transformation_mode") == "tf_crop_and_resize":
+            outside.append((axis, (at < 0) | (at > was - 1)))
+        if mode == "nearest":
+            x = repeated_places(x, axis, nearest_places(node, old, at, was, F4(factor)))
+        else:
+            weights = torch.from_numpy(interpolation(node, at, was, F4(factor))).to(x.device, x.dtype)
+            x = (x.movedim(axis, -1) @ weights.T).movedim(-1, axis)
+    for axis, beyond in outside:
+        mask = torch.from_numpy(beyond).to(x.device).reshape([-1 if k == axis else 1 for k in range(x.dim())])
+        x = torch.where(mask, x.new_tensor(node.get("extrapolation_value", 0.0)), x)
+    return x
+
+
 define(
     "Resize", couple=resize, channel=1, zero=provided(_stays_inside), repair=repair_resize, follows=frozenset({2, 3}),
     bound=bound_resize, apart=True, traits=Trait.RANGE | Trait.MAPS | Trait.NUMBERS,
+    forward=Forward(forward_resize, into=(0,), host=(1, 2, 3)),
 )  # fmt: skip
 define(
     "Upsample", couple=resize, channel=1, zero=provided(_stays_inside), follows=frozenset({1}), bound=bound_resize,
-    apart=True, traits=Trait.NUMBERS,
-)  # fmt: skip
-
-
-def pad(op: Op, x: Axes, *_: Axes | None, **attributes: Any) -> Axes:
-    """Constant padding of a channel axis makes channels of its own; they can go as well."""
-    before, after = pads_of(op, len(x), attributes)
-    constant = attributes.get("mode", b"constant") in (b"constant", "constant")
-    out: list[Labels] = []
-    for k, labels in enumerate(x):
-        start, end = before[k], after[k]
-        if start == end == 0:
-            out.append(labels)
-        elif start is None or end is None or min(start, end) < 0 or not constant:
-            op.freeze(labels, why="pads or crops it")
-            out.append(op.fixed_out(k) if start is None or end is None else fixed(labels.size + start + end))
-        else:
-            fresh = op.coupling.fresh if labels.any() else fixed
-            out.append(np.concatenate([fresh(start), labels, fresh(end)]))
-    return tuple(out)
-
-
-def pads_of(op: Op, rank: int, attributes: Any) -> tuple[list[int | None], list[int | None]]:
-    """Amounts added before and after each axis; None where they hang on the sizes of the model's inputs."""
-    given = op.some_ints(1, attributes.get("pads", attributes.get("paddings")))
-    if given is None:
-        return op.unknown("pads by amounts that are left out")
-    axes = op.ints(3)
-    dims = range(rank) if axes is None else [k % rank for k in axes]
-    before: list[int | None] = [0] * rank
-    after: list[int | None] = [0] * rank
-    for j, k in enumerate(dims):
-        before[k], after[k] = given[j], given[j + len(given) // 2]
-    return before, after
-
-
-def repair_pad(edit: Any, pads: Any = None, paddings: Any = None, **_: Any) -> None:
-    name = "paddings" if paddings is not None else "pads"
-    given, original = edit.ints(1, name), edit.original(1, pads or paddings)
-    axes = edit.ints(3)
-    if given is None or original is None:
-        return
-    rank = edit.rank_in(0)
-    dims = range(rank) if axes is None else [int(k) % rank for k in axes]
-    half, changed = len(given) // 2, {}
-    for j, k in enumerate(dims):
-        inside = edit.size_in(0, k)
-        live = edit.live_out(0, k)
-        if live.all():
-            continue
-        before = live.size - inside - original[j + half]
-        changed[j] = int(live[:before].sum())
-        changed[j + half] = int(live[before + inside :].sum())
-    edit.set_ints(1, name, {k: v for k, v in changed.items() if v != given[k]})
-
-
-def bound_pad(site: Site) -> Facts | None:
-    """Constants that other numbers are put around are no constants; an edge or a mirror of them is."""
-    found, shape = site.inputs[0], site.shapes[0]
-    amounts = site.some_numbers(1, "pads") or site.attributes.get("paddings")
-    if found is None or shape is None or amounts is None or site.has(3) or len(amounts) != 2 * len(shape):
-        return None
-    rank = len(shape)
-    name = numbers_name(site, 1, amounts)
-    if any(None in amounts[k::rank] and found.shape[k] > 1 for k in range(rank)):
-        return None
-    widths = [tuple(1 if n is None else int(n) for n in amounts[k::rank]) for k in range(rank)]  # by any amount
-    varied = [k for k, w in enumerate(widths) if max(w) and found.shape[k] > 1]
-    flat = site.attributes.get("mode", b"constant") in (b"constant", "constant")
-    if any(min(w) < 0 for w in widths) or (varied and not flat):
-        return None
-    low, high = found.low, found.high
-    if flat:
-        given = site.array(2) if site.has(2) else site.attributes.get("value", 0.0)
-        if given is None:
-            return None
-        fill = float(np.ravel(given)[0]) if np.size(given) else 0.0
-        if any(max(w) for k, w in enumerate(widths) if k not in varied):
-            low, high = np.minimum(low, fill), np.maximum(high, fill)
-        if varied:
-            around = [w if k in varied else (0, 0) for k, w in enumerate(widths)]
-            low, high = (np.pad(a, around, constant_values=fill) for a in (low, high))
-            found = found.map(lambda a: np.pad(a, around, constant_values=1))
-        if fill:
-            return facts(low, high, mix(found.identity, bits(found.scale), bits(fill), name, site.kind))
-    return facts(low, high, mix(found.identity, name, site.kind), found.scale)
-
-
-def _small_when_padded(x: Arrays) -> bool:
-    return x[0].size + sum(abs(int(v)) for v in x[1].ravel()) <= LARGEST_VALUE and x[0].ndim == 1
-
-
-define(
-    "Pad", couple=pad, zero=lambda op: op.silent(0) if op.zero_padded() else LOUD, repair=repair_pad,
-    follows=frozenset({1}), bound=bound_pad, apart=True, value=by_reference, small=_small_when_padded,
-    traits=Trait.RANGE | Trait.MAPS | Trait.NUMBERS,
+    apart=True, traits=Trait.NUMBERS, forward=Forward(forward_resize, into=(0,), host=(1, 2, 3)),
 )  # fmt: skip

@@ -1,21 +1,21 @@
-"""Operators that pick positions of an axis: Split, Slice, Gather."""
+"""Operators that pick positions of an axis: Split, Slice."""
 
 from typing import Any
 
 import numpy as np
 
 from onnxprune.operators.boxes import Value
-from onnxprune.operators.facts import Facts, facts, padded
+from onnxprune.operators.facts import Facts
+from onnxprune.operators.forward import Forward, Node, numbers, take
 from onnxprune.operators.labels import Axes, LabelError
+from onnxprune.operators.lazy_torch import Tensor
 from onnxprune.operators.op import Op, on
-from onnxprune.operators.registry import LARGEST_VALUE, Arrays, Attributes, Shape, Trait, by_reference, define
+from onnxprune.operators.registry import Arrays, Attributes, Shape, Trait, by_reference, define
 from onnxprune.operators.site import Site, numbers_name, spread
-from onnxprune.operators.value_numbers import mix
 from onnxprune.operators.zeros import first
 
 ALL = np.iinfo(np.int64).max
-
-_PART = Trait.MOVES | Trait.RANGE | Trait.MAPS
+_PART = Trait.MOVES | Trait.RANGE | Trait.MAPS | Trait.PASSES
 
 
 def split(op: Op, *, axis: int = 0, **_: Any) -> list[Axes] | list[Value]:
@@ -67,9 +67,21 @@ def _split_shape(x: Arrays, a: Attributes) -> list[Shape | None]:
     return [tuple(size if k == axis else n for k, n in enumerate(x[0])) for size in a.get("split", ())]
 
 
+def forward_split(node: Node, x: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, ...]:
+    """Into parts of given sizes or as equal as can be: the last one is smaller (opset 18)."""
+    axis = node.get("axis", 0)
+    parts = node.get("split") if sizes is None else numbers(sizes)
+    if parts is None:
+        length, count = x.shape[axis], node.get("num_outputs", node.outputs)
+        each = -(-length // count)
+        parts = [min(each, max(0, length - k * each)) for k in range(count)]
+    return x.split(parts, axis)
+
+
 define(
     "Split", couple=split, tangled=True, zero=first, repair=repair_split, follows=frozenset({1}), bound=bound_split,
     apart=True, value=by_reference, shape=_split_shape, traits=_PART,
+    forward=Forward(forward_split, into=(0,), host=(1,)),
 )  # fmt: skip
 
 
@@ -165,70 +177,36 @@ def _sliced_value(x: Arrays, a: Attributes) -> np.ndarray | None:
     return data[tuple(index)]
 
 
+def forward_slices(
+    node: Node,
+    x: Tensor,
+    starts: Tensor | None = None,
+    ends: Tensor | None = None,
+    axes: Tensor | None = None,
+    steps: Tensor | None = None,
+) -> Tensor:
+    """Bounds are attributes before opset 10."""
+    given = [node.get(n) if t is None else numbers(t) for n, t in (("starts", starts), ("ends", ends), ("axes", axes))]
+    first, last = given[0], given[1]
+    along = range(len(first)) if given[2] is None else given[2]
+    by = [1] * len(first) if steps is None else numbers(steps)
+    for start, end, axis, step in zip(first, last, along, by, strict=True):
+        length = x.shape[axis]
+        end = None if step < 0 and end < -length else end
+        places = range(*slice(start, end, step).indices(length))
+        if step > 0:
+            x = x[(slice(None),) * (axis % x.dim()) + (slice(places.start, max(places.start, places.stop), step),)]
+        else:
+            x = take(x, axis, list(places))
+    return x
+
+
 define(
     "Slice", couple=slice_, tangled=True, zero=first, repair=repair_slice, follows=frozenset({1, 2, 3, 4}),
     bound=bound_slice, apart=True, value=_sliced_value, traits=_PART | Trait.NUMBERS,
+    forward=Forward(forward_slices, into=(0,), host=(1, 2, 3, 4)),
 )  # fmt: skip
-define("DynamicSlice", couple=slice_, tangled=True, zero=first, repair=repair_slice, traits=Trait.MOVES)
-
-
-def gather(op: Op, *, axis: int = 0) -> Axes | Value:
-    picks, rank = op.constant(1), len(op.values[0].axes) if op.values[0] is not None else 0
-    axis %= rank
-    if picks is not None and (picked := op.pick(axis, picks)) is not None:
-        return op.arrived(picked)
-    x, indices = op.axes(0), op.axes(1)
-    if x is None or indices is None:
-        return op.unknown("has no input")
-    if picks is None:
-        if axis != 0 or not op.weights[0]:
-            op.freeze(x[axis], why="picks positions that the data says")
-        else:
-            op.freeze(x[axis], why="is looked up by the data")
-        if op.weights[0] and len(x) > 1:
-            op.writes(x[-1])
-            op.selects = axis == 0 and len(x) > 2
-        return (*x[:axis], *indices, *x[axis + 1 :])
-    return (*x[:axis], *op.picked(op.pickable(x[axis], axis)[picks]), *x[axis + 1 :])
-
-
-def repair_gather(edit: Any, axis: int = 0, **_: Any) -> None:
-    picks = edit.tensor(1)
-    if picks is None or edit.live_in(0, axis).all():
-        return
-    axis %= edit.rank_in(0)
-    kept = [edit.live_out(0, axis + k) for k in range(picks.ndim)]
-    edit.set_tensor(1, edit.renumber(0, axis)[picks[np.ix_(*kept)] if kept else picks])
-
-
-def bound_gather(site: Site) -> Facts | None:
-    found, shape, picks = site.inputs[0], site.shapes[0], site.array(1)
-    picks = site.sizes(1) if picks is None and site.has(1) else picks
-    if picks is None:
-        return _looked_up(site)
-    if found is None or shape is None or picks.size > 1 << 16:
-        return None
-    axis = site.attributes.get("axis", 0) % len(shape)
-    whole = spread(site, axis)
-    return None if whole is None else whole.map(lambda a: a.take(picks.astype(np.int64), axis))
-
-
-def _looked_up(site: Site) -> Facts | None:
-    """Rows of a table that the data picks: a column of one number is a constant."""
-    table, picks, axis = site.array(0), site.shapes[1], site.attributes.get("axis", 0)
-    if table is None or picks is None or axis % table.ndim or table.dtype.kind != "f":
-        return None
-    low, high = (fn(axis=0).astype(np.float64) for fn in (table.min, table.max))
-    place = mix(site.token, np.arange(low.size, dtype=np.uint64)).reshape(low.shape)
-    return padded(facts(low, high, place), len(picks) + low.ndim)
-
-
-def _small_when_gathered(x: Arrays) -> bool:
-    return x[0].size * x[1].size <= LARGEST_VALUE * max(1, x[0].shape[0] if x[0].ndim else 1)
-
-
 define(
-    "Gather", couple=gather, tangled=True, zero=first, repair=repair_gather, bound=bound_gather, apart=True,
-    value=lambda x, a: np.take(x[0], x[1].astype(np.int64), axis=a.get("axis", 0)), small=_small_when_gathered,
-    traits=_PART | Trait.LOOKS_UP,
+    "DynamicSlice", couple=slice_, tangled=True, zero=first, repair=repair_slice, traits=Trait.MOVES,
+    forward=Forward(forward_slices, into=(0,), host=(1, 2, 3, 4)),
 )  # fmt: skip

@@ -7,8 +7,13 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from onnxprune.errors import ModelError
+from onnxprune.operators.arrays import constant
 from onnxprune.operators.facts import Facts, known
+from onnxprune.operators.forward import Forward, Node, numbers
 from onnxprune.operators.labels import Axes, fixed
+from onnxprune.operators.lazy_torch import Tensor, torch
+from onnxprune.operators.native import native
 from onnxprune.operators.op import Op
 from onnxprune.operators.registry import LARGEST_VALUE, Alike, Arrays, Attributes, Shape, Trait, by_reference, define
 from onnxprune.operators.roles import Silence
@@ -33,15 +38,52 @@ def _small_range(x: Arrays) -> bool:
     return delta != 0 and abs(limit - start) <= LARGEST_VALUE * abs(delta)
 
 
-define("Shape Size", couple=shape, tangled=True, apart=True, traits=Trait.SIZES)
+def forward_shape(node: Node, x: Tensor) -> Tensor:
+    sizes = list(x.shape)
+    return torch.tensor(sizes[node.get("start", 0) : node.get("end", len(sizes))], dtype=torch.int64)
+
+
+define("Shape", couple=shape, tangled=True, apart=True, traits=Trait.SIZES, forward=Forward(forward_shape, into=()))
 define(
-    "Range", couple=shape, tangled=True, value=by_reference, small=_small_range, traits=Trait.NUMBERS
+    "Size", couple=shape, tangled=True, apart=True, traits=Trait.SIZES,
+    forward=Forward(lambda node, x: torch.tensor(x.numel()), into=()),
 )  # fmt: skip
-define("RandomNormal RandomUniform", couple=shape, tangled=True, traits=Trait.RANDOM)
-define("Multinomial", couple=shape, tangled=True, traits=Trait.RANDOM | Trait.DECIDES)
-define("RandomNormalLike RandomUniformLike", couple=like, traits=Trait.RANDOM)
-define("Bernoulli", couple=like, traits=Trait.RANDOM | Trait.DECIDES)
-define("EyeLike", couple=like)
+
+
+def forward_span(node: Node, start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
+    first, end, step = (x.item() for x in (start, limit, delta))
+    count = max(0, math.ceil((end - first) / step))
+    return torch.arange(count, dtype=start.dtype) * step + first
+
+
+define(
+    "Range", couple=shape, tangled=True, value=by_reference, small=_small_range, traits=Trait.NUMBERS,
+    forward=Forward(forward_span, into=(), host=(0, 1, 2)),
+)  # fmt: skip
+define(
+    "RandomNormal RandomUniform", couple=shape, tangled=True, traits=Trait.RANDOM,
+    forward=Forward(native, into=(), pure=False),
+)  # fmt: skip
+define(
+    "Multinomial", couple=shape, tangled=True, traits=Trait.RANDOM | Trait.DECIDES,
+    forward=Forward(native, into=(), pure=False),
+)  # fmt: skip
+define(
+    "RandomNormalLike RandomUniformLike", couple=like, traits=Trait.RANDOM,
+    forward=Forward(native, into=(), pure=False),
+)  # fmt: skip
+define("Bernoulli", couple=like, traits=Trait.RANDOM | Trait.DECIDES, forward=Forward(native, into=(), pure=False))
+
+
+def forward_eye_like(node: Node, x: Tensor) -> Tensor:
+    from onnxprune.operators.arrays import carrier
+
+    dtype = carrier(node.get("dtype")) if node.get("dtype") else x.dtype
+    rows, columns = x.shape
+    return torch.ones(rows, columns, dtype=dtype, device=x.device).tril(node.get("k", 0)).triu(node.get("k", 0))
+
+
+define("EyeLike", couple=like, forward=Forward(forward_eye_like, into=()))
 
 
 def _filled_with_zeros(op: Op) -> Silence:
@@ -78,19 +120,17 @@ def _filled_value(x: Arrays, a: Attributes) -> np.ndarray | None:
     return np.full(shape, value.ravel()[0], value.dtype)
 
 
+def forward_constant_of_shape(node: Node, sizes: Tensor) -> Tensor:
+    value = node.get("value")
+    fill = torch.zeros(1) if value is None else constant(value)
+    return fill.reshape(1).expand(math.prod(numbers(sizes))).reshape(numbers(sizes)).clone()
+
+
 define(
     "ConstantOfShape", couple=constant_of_shape, zero=_filled_with_zeros, repair=repair_constant_of_shape,
     follows=frozenset({0}), bound=bound_fill, apart=True, value=_filled_value, traits=Trait.REPEATS | Trait.FILLS,
+    forward=Forward(forward_constant_of_shape, into=(), host=(0,)),
 )  # fmt: skip
-
-
-def opaque(op: Op, *_: Axes | None, **__: Any) -> Axes:
-    return op.unknown("hides values that cannot be followed")
-
-
-define("OptionalGetElement Optional", couple=opaque, zero=first)
-define("SequenceAt SequenceLength SplitToSequence ConcatFromSequence", couple=opaque)
-define("If Loop Scan", couple=opaque, traits=Trait.BODIES)
 
 
 def _half(x: Arrays, _: Attributes) -> list[Shape | None]:
@@ -99,3 +139,58 @@ def _half(x: Arrays, _: Attributes) -> list[Shape | None]:
 
 define("com.microsoft:BiasSplitGelu", shape=_half)
 define("com.microsoft:Inverse com.microsoft:ScaledSiLU", shape=Alike())
+
+
+def opaque(op: Op, *_: Axes | None, **__: Any) -> Axes:
+    return op.unknown("hides values that cannot be followed")
+
+
+define("OptionalGetElement Optional", couple=opaque, zero=first)
+
+
+def forward_split_to_sequence(node: Node, x: Tensor, split: Tensor | None = None) -> list[Tensor]:
+    """Parts of one position each without their axis, unless it is kept or sizes are given."""
+    axis = node.get("axis", 0)
+    if split is None:
+        parts = x.split(1, axis)
+        return [part if node.get("keepdims", 1) else part.squeeze(axis) for part in parts]
+    return list(x.split(numbers(split) if split.dim() else int(split), axis))
+
+
+def forward_concat_from_sequence(node: Node, sequence: list[Tensor]) -> Tensor:
+    axis = node.get("axis")
+    return torch.stack(sequence, axis) if node.get("new_axis") else torch.cat(sequence, axis)
+
+
+define(
+    "SequenceAt", couple=opaque,
+    forward=Forward(lambda node, sequence, position: sequence[int(position)], into=(0,), host=(1,)),
+)  # fmt: skip
+define("SequenceLength", couple=opaque, forward=Forward(lambda node, sequence: torch.tensor(len(sequence)), into=()))
+define("SplitToSequence", couple=opaque, forward=Forward(forward_split_to_sequence, into=(0,), host=(1,)))
+define("ConcatFromSequence", couple=opaque, forward=Forward(forward_concat_from_sequence))
+
+
+def forward_bodies(node: Node, *inputs: Any) -> Any:
+    raise ModelError(f"{node.op} is run by the network that it stands in")
+
+
+define("If Loop Scan", couple=opaque, traits=Trait.BODIES, forward=Forward(forward_bodies))
+
+
+def forward_sequence_insert(
+    node: Node, sequence: list[Tensor], x: Tensor, position: Tensor | None = None
+) -> list[Tensor]:
+    at = len(sequence) if position is None else int(position) % (len(sequence) + 1)
+    return [*sequence[:at], x, *sequence[at:]]
+
+
+def forward_sequence_erase(node: Node, sequence: list[Tensor], position: Tensor | None = None) -> list[Tensor]:
+    at = len(sequence) - 1 if position is None else int(position) % len(sequence)
+    return sequence[:at] + sequence[at + 1 :]
+
+
+define("SequenceConstruct", forward=Forward(lambda node, *x: list(x)))
+define("SequenceEmpty", forward=Forward(lambda node: [], into=()))
+define("SequenceInsert", forward=Forward(forward_sequence_insert, into=(0, 1), host=(2,)))
+define("SequenceErase", forward=Forward(forward_sequence_erase, into=(0,), host=(1,)))

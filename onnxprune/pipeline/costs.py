@@ -43,22 +43,53 @@ def costs_of(deps: Dependencies, size: int) -> Costs:
     )
 
 
-def peak_activations(deps: Dependencies, dead: np.ndarray) -> int:
+def peak_activations(deps: Dependencies, dead: np.ndarray, *, stored: bool = False) -> int:
     """Bytes of the largest set of values that are alive at once, each from its maker to its last user.
 
-    Values whose shape is unknown count nothing; runtimes that work in place need less.
+    Values whose shape is unknown count nothing; runtimes that work in place need less.  Real numbers between integers
+    (Q/DQ nodes) count as the integers, which is what kernels hold.  What is computed from weights alone counts as none,
+    since runtimes compute it when they load; with `stored` it does, and so do the real numbers, as the proof has them.
     """
-    last = {key: k for k, node in enumerate(deps.nodes) for key in node.inputs if key}
+    alone = frozenset[str]() if stored else from_weights(deps)
+    same = {} if stored else _integers(deps)
+    last = {same.get(key, key): k for k, node in enumerate(deps.nodes) for key in node.inputs if key}
     dying: dict[int, list[int]] = {}
+    seen = {*deps.sources, *alone}
     now = peak = 0
     for k, node in enumerate(deps.nodes):
-        for key in node.outputs:
-            if key and key not in deps.sources:
+        for key in (same.get(key, key) for key in node.outputs if key):
+            if key not in seen:
+                seen.add(key)
                 now += (held := _bytes(deps, key, dead))
                 dying.setdefault(last.get(key, len(deps.nodes)), []).append(held)
         peak = max(peak, now)
         now -= sum(dying.pop(k, ()))
     return peak
+
+
+def from_weights(deps: Dependencies) -> frozenset[str]:
+    """Values that are computed from weights and constants alone, such as dequantized weights."""
+    made = set(deps.sources)
+    for node in deps.nodes:
+        given = [key for key in node.inputs if key]
+        if given and made.issuperset(given):
+            made.update(node.outputs)
+    return frozenset(made - deps.sources.keys())
+
+
+def _integers(deps: Dependencies) -> dict[str, str]:
+    """For real numbers beside Q/DQ nodes the integers that they are, or become and nothing else."""
+    readers: dict[str, int] = {}
+    for key in (key for node in deps.nodes for key in node.inputs):
+        readers[key] = readers.get(key, 0) + 1
+    found: dict[str, str] = {}
+    for node in deps.nodes:
+        given, made = node.inputs[:1], node.outputs[:1]
+        if node.proto.op_type == "DequantizeLinear":
+            found[made[0]] = found.get(given[0], given[0])
+        elif node.proto.op_type == "QuantizeLinear" and readers[given[0]] == 1 and deps.maker(given[0]) is not None:
+            found.setdefault(given[0], made[0])
+    return found
 
 
 def _bytes(deps: Dependencies, key: str, dead: np.ndarray) -> int:

@@ -112,9 +112,8 @@ def finetune(
     small = load(pruned)
     with limited(request, source):
         run = start(source, request, progress, known.alignment if known else None)
-        kept = _belong(run, small, known)
+        teacher = Teacher(run.original, _belong(run, small, known))
         run = prepare(run, chooses=False)
-        teacher = Teacher(run.original, kept)
         model = tune(run, teacher, small.proto, recipe_of(request), (), run.training_data)
         known = known and bound(known, run.file.proto, model)
         _signed(model, known, run.file.size, small.external)

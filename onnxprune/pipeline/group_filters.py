@@ -86,7 +86,7 @@ class Weights:
 
     def _is_scale(self, slot: Slot) -> bool:
         node = self.deps.nodes[slot.node]
-        if node.proto.op_type != "BatchNormalization" or not slot.role & Role.ADD or slot.positions.shape[1] != 1:
+        if not has(node.proto, Trait.AFFINE) or not slot.role & Role.ADD or slot.positions.shape[1] != 1:
             return False
         return (slot.source, slot.node) in self._scales
 

@@ -11,6 +11,7 @@ import onnx
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.channels.parameters import INTEGERS
 from onnxprune.model.write import SavedFile
+from onnxprune.operators.registry import Trait, has
 from onnxprune.pipeline.budgets import COSTS
 from onnxprune.pipeline.costs import peak_activations
 from onnxprune.pipeline.decision import Choice, Decision
@@ -209,7 +210,7 @@ def trtexec(path: str, sizes: Mapping[str, Sequence[str]], model: onnx.ModelProt
     command = ["trtexec", f"--onnx={path}"]
     if sizes:
         command.append("--shapes=" + ",".join(f"{n}:{'x'.join(d)}" for n, d in sizes.items()))
-    quantized = any(node.op_type == "DequantizeLinear" for node in model.graph.node)
+    quantized = any(has(node, Trait.DEQUANTIZES) for node in model.graph.node)
     older = shlex.join([*command, "--fp16", *(["--int8"] if quantized else [])])
     newer = shlex.join(command)
     if release is None:

@@ -1,7 +1,7 @@
 """Cutting to the target in several cuts, with training between them: iterative pruning.
 
-Each cut is chosen and repaired on the network as training has left it.  The original is the teacher of what is trained
-between the cuts; the training of msvfp inside a cut learns from the network as that cut found it.
+Each cut is chosen and repaired on the network as training has left it.  The original is the teacher all along, also of
+the training of msvfp inside a cut.
 """
 
 from collections.abc import Callable, Mapping
@@ -50,7 +50,7 @@ def in_steps(run: Run, cut_once: Cut) -> Decision:
             break
         recipe = replace(recipe_of(request, share=BETWEEN / (number - 1)), resume=None)
         pruned = tune(run, Teacher(own, kept), pruned, recipe, (), run.training_data)
-        inner = _started(run, pruned)
+        inner = replace(_started(run, pruned), teacher=own)
     return Decision(run, replace(done.choice, kept=kept), _filled(own, kept, pruned), done.judges)
 
 

@@ -120,7 +120,7 @@ def short_training(run: Run) -> Retrain:
 
     Each training has others of them, in turn.
     """
-    teacher = Teacher(run.original, None)
+    teacher = Teacher(run.teacher or run.original, None)
     recipe = replace(recipe_of(run.request), epochs=1, minutes=None, resume=None)
     turns, data = count(), run.training_data
     number = 1 if data is None else -(-(data.counted().samples or 1) // SHORT)
@@ -152,7 +152,7 @@ def _notes(done: Trained, what: str, held: int) -> list[str]:
     outcome, (first, last) = done.outcome, done.loss
     lines = [
         f"trained {len(done.changed)} tensors on {what}, {outcome.epochs} epochs in {outcome.seconds:.0f} s, towards "
-        f"{done.objective.words}; samples {done.change.words}",
+        f"{done.objective.words}; samples {done.change.words}{'; products in bfloat16' * done.mixed}",
         f"training: loss {first:.4g} before, {min(first, last):.4g} after, by onnxruntime on {held} held-out samples; "
         f"the best state is that of epoch {outcome.best_epoch}",
         f"before training torch gave what onnxruntime gives within {done.apart:.0e} of the largest output",

@@ -8,7 +8,7 @@ import onnx
 from onnxprune.errors import ModelError
 from onnxprune.model import Model
 from onnxprune.model.static import attributes_of
-from onnxprune.operators.registry import Trait, has, operator_of
+from onnxprune.operators.registry import Trait, has, operator_of, traits_of
 from onnxprune.pipeline.limits import no_room
 from onnxprune.pipeline.request import Request
 from onnxprune.runtime.session import make_session
@@ -76,10 +76,8 @@ def _wanted(model: onnx.ModelProto, name: str) -> tuple[int, int, int] | None:
         if has(node, Trait.UNARY):
             return _wanted(model, node.output[0])
         shape, attributes = weights.get(node.input[1], ()) if len(node.input) > 1 else (), attributes_of(node)
-        if node.op_type == "Conv" and len(shape) > 2:
-            return len(shape), 1, shape[1] * attributes.get("group", 1)
-        if node.op_type == "ConvTranspose" and len(shape) > 2:
-            return len(shape), 1, shape[0]
+        if Trait.LINEAR | Trait.CONVOLVES in traits_of(node) and len(shape) > 2:
+            return len(shape), 1, shape[0] if has(node, Trait.SPREADS) else shape[1] * attributes.get("group", 1)
         if node.op_type == "Gemm" and len(shape) == 2 and not attributes.get("transA", 0):
             return 2, 1, shape[1 if attributes.get("transB", 0) else 0]
     return None

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import onnx
 
-from onnxprune.model.wire import Unknown, content, fields
+from onnxprune.model.wire import Unknown, content, fields, opening
 
 # Field numbers of onnx.proto
 GRAPH = 7  # of ModelProto
@@ -40,7 +40,7 @@ def outline(path: Path, *, least: int) -> Outline | None:
             for number, start, body, end in fields(file, 0, size):
                 if number == GRAPH:
                     graph = _graph(file, body, end, least, spans)
-                    out += _varint(GRAPH << 3 | 2) + _varint(len(graph)) + graph
+                    out += opening(GRAPH, len(graph)) + graph
                 else:
                     out += content(file, start, end)
             model = onnx.ModelProto()
@@ -59,7 +59,7 @@ def _graph(file: BinaryIO, begin: int, end: int, least: int, spans: dict[str, tu
     for number, start, body, stop in fields(file, begin, end):
         if number == INITIALIZER and stop - body >= least:
             tensor = _tensor(file, body, stop, least, spans)
-            out += _varint(INITIALIZER << 3 | 2) + _varint(len(tensor)) + tensor
+            out += opening(INITIALIZER, len(tensor)) + tensor
         else:
             out += content(file, start, stop)
     return bytes(out)
@@ -77,13 +77,4 @@ def _tensor(file: BinaryIO, begin: int, end: int, least: int, spans: dict[str, t
         out += content(file, start, stop)
     if span is not None:
         spans[name] = span
-    return bytes(out)
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
     return bytes(out)

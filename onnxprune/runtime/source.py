@@ -17,6 +17,7 @@ from typing import BinaryIO
 import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
+from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor
 
 from onnxprune.errors import FileError, ModelError
 from onnxprune.runtime.branches import steer
@@ -84,6 +85,13 @@ class Prepared:
     holds: Folder | None = None
 
 
+@dataclass(frozen=True)
+class Spans:
+    """Places of weights in files: name → (file, start, length)."""
+
+    places: Mapping[str, tuple[Path, int, int]]
+
+
 def prepare(variant: Variant, taps: Iterable[str] = ()) -> Prepared:
     """The model of `variant` in the form that costs onnxruntime the least memory, with `taps` as added outputs.
 
@@ -99,7 +107,11 @@ def prepare(variant: Variant, taps: Iterable[str] = ()) -> Prepared:
     if isinstance(source, bytes) and plain:
         return Prepared(source, folder)
     model, spans = _without_weights(source)
-    external = {t.name: t for t in model.graph.initializer if t.data_location == TensorProto.EXTERNAL}
+    external = _outside(model)
+    replaced = [nbytes_of(external[name]) for name in values.keys() & external.keys()]
+    if replaced and sum(replaced) >= SPILL_MODEL:
+        model, spans = _placed(model, variant.base or Path())
+        external = {}
     outside = {name: checked(values[name], external[name]) for name in sorted(values.keys() & external.keys())}
     spill = not external and inline_bytes(model) >= SPILL_MODEL
     copy = edited(model, taps, values, weights=not spill, skip=outside)
@@ -138,7 +150,7 @@ def nodes_of(source: Source) -> onnx.ModelProto:
     return _without_weights(source)[0]
 
 
-def _without_weights(source: Source) -> tuple[onnx.ModelProto, "Spans | None"]:
+def _without_weights(source: Source) -> tuple[onnx.ModelProto, Spans | None]:
     """The model, and where the weights that it comes without are: in none but large files."""
     if not isinstance(source, (str, Path)):
         return as_proto(source), None
@@ -148,15 +160,27 @@ def _without_weights(source: Source) -> tuple[onnx.ModelProto, "Spans | None"]:
         raise FileError(f"cannot read {source}: {error.strerror or error}") from error
     if found is None or any(t.name not in found.spans and spills(t) for t in found.model.graph.initializer):
         return as_proto(source), None
-    return found.model, Spans(Path(source), found.spans)
+    return found.model, Spans({name: (Path(source), *span) for name, span in found.spans.items()})
 
 
-@dataclass(frozen=True)
-class Spans:
-    """Places of weights in a file: name → (start, length)."""
+def _outside(model: onnx.ModelProto) -> dict[str, TensorProto]:
+    """Initializers of the graph whose elements are in other files."""
+    return {t.name: t for t in model.graph.initializer if t.data_location == TensorProto.EXTERNAL}
 
-    path: Path
-    places: Mapping[str, tuple[int, int]]
+
+def _placed(model: onnx.ModelProto, folder: Path) -> tuple[onnx.ModelProto, Spans]:
+    """A model with external data as a large file comes: small tensors inside, and where the others are."""
+    copy, places = onnx.ModelProto(), {}
+    copy.CopyFrom(model)
+    for tensor in _outside(copy).values():
+        place = ExternalDataInfo(tensor)
+        if nbytes_of(tensor) < SPILL_TENSOR:
+            load_external_data_for_tensor(tensor, str(folder))
+            continue
+        places[tensor.name] = folder / place.location, place.offset or 0, place.length or nbytes_of(tensor)
+        tensor.data_location = TensorProto.DEFAULT
+        del tensor.external_data[:]
+    return copy, Spans(places)
 
 
 def as_proto(source: Source) -> onnx.ModelProto:
@@ -213,8 +237,8 @@ def _write(
     """Append the data of `tensor`, or `value` in its place, at the next page, and make `reference` point there."""
     start = -(-file.tell() // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
     file.seek(start)
-    if value is None and spans is not None:
-        length = _copy(file, spans.path, *spans.places[tensor.name])
+    if value is None and spans is not None and tensor.name in spans.places:
+        length = _copy(file, *spans.places[tensor.name])
     elif value is None:
         length = file.write(tensor.raw_data or numpy_helper.to_array(tensor).tobytes())
     elif bits(value.dtype) < 8:

@@ -177,7 +177,8 @@ def line_drawings(count: int, size: tuple[int, int], generator: np.random.Genera
     height, width = size
     y, x = (axis.astype(np.float32) for axis in np.indices(size))
     ink = np.zeros((count, height, width), np.float32)
-    thick = generator.uniform(*(min(size) * np.array(THICK)), (count, 1, 1)).astype(np.float32)
+    thin, fat = (min(size) * share for share in THICK)
+    thick = generator.uniform(thin, fat, (count, 1, 1)).astype(np.float32)
     most = generator.integers(1, STROKES + 1, count)
     for k in range(STROKES):
         ends = generator.uniform(0.1, 0.9, (3, 2, count)) * np.reshape(size, (1, 2, 1))
@@ -204,11 +205,11 @@ def _laid(
     turn = generator.uniform(0, np.pi, count)
     round_ = np.asarray(generator.random(count) < 0.6)
     stretch = np.exp(generator.uniform(-0.7, 0.7, count))
-    middle = [generator.uniform(0, n, count).astype(np.float32) for n in (height, width)]
+    middle = [np.asarray(generator.uniform(0, n, count), np.float32) for n in (height, width)]
     cos, sin = (f(turn).astype(np.float32) for f in (np.cos, np.sin))
     r, s = np.maximum(radius, 1e-6), stretch.astype(np.float32)
     colour = 0.7 * _colours(count, channels, generator) + 0.3 * tint
-    slope = generator.normal(0, 0.10, count).astype(np.float32)
+    slope = np.asarray(generator.normal(0, 0.10, count), np.float32)
     whole = height * width <= WHOLE
     for some, (rows, columns) in (
         [(slice(None), (slice(None),) * 2)] if whole else _boxes(middle, r, s, (height, width))

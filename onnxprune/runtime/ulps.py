@@ -2,19 +2,21 @@
 
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from onnxprune.operators.registry import Trait, has
+from onnxprune.operators.registry import Trait, has, traits_of
 from onnxprune.runtime.edited import Replacement
 from onnxprune.runtime.source import Variant, as_proto
 from onnxprune.runtime.specs import Feed
 
 NUDGE = 4  # units in the last place
+BLOCK = 4 << 20  # bytes of a weight that are moved in one go
 
+_PARAMETERS = Trait.LAYER | Trait.SHIFTS | Trait.SCALES
 _FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 _ULP = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
@@ -31,12 +33,39 @@ def _moved(array: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 
 def nudged_weights(model: Variant) -> Variant:
-    """The model with its weights moved likewise, each when it is asked for; smaller constants stay what they are.
+    """The model with its weights moved likewise, each when it is asked for; numbers that are none stay what they are.
 
-    That reaches layers which no float input reaches, and every layer by as much as the first.
+    That reaches layers which no float input reaches, and every layer by as much as the first; and, by their biases,
+    channels that no input reaches, of which a norm may make anything.
     """
     moved = _Moved(as_proto(model.source), model)
     return replace(model, values=moved) if moved else model
+
+
+@dataclass(frozen=True)
+class _Nudged:
+    """A weight moved by a few units in the last place: the same at each reading, a few megabytes at a time."""
+
+    array: np.ndarray
+    seed: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.array.dtype
+
+    def __array__(self, *_: object, **__: object) -> np.ndarray:
+        return np.concatenate([np.atleast_1d(b) for b in self.blocks()]).reshape(self.shape)
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """All rows in order."""
+        generator = np.random.default_rng(self.seed)
+        rows = max(1, BLOCK // max(1, self.array[:1].nbytes))
+        for start in range(0, max(1, len(self.array)), rows):
+            yield _moved(self.array[start : start + rows], generator)
 
 
 class _Moved(Mapping[str, Replacement]):
@@ -48,19 +77,19 @@ class _Moved(Mapping[str, Replacement]):
         made = ((node.output[0], a.t) for node in constants for a in node.attribute if a.name == "value")
         tensors = [*((t.name, t) for t in proto.graph.initializer), *made]
         self._all = dict(tensors)
-        floats = [name for name, t in self._all.items() if len(t.dims) > 1 and t.data_type in _FLOATS]
+        self._floats = _weights(proto, self._all)
         rounded = [n for n in proto.graph.node if has(n, Trait.DEQUANTIZES) and all(i in self._all for i in n.input)]
         self._steps = {n.output[0]: n for n in rounded if len(self._all[n.input[0]].dims) > 1 and not _in_blocks(n)}
-        self._names = dict.fromkeys((*floats, *self._steps, *self._values))
+        self._names = dict.fromkeys((*self._floats, *self._steps, *self._values))
 
     def __getitem__(self, name: str) -> Replacement:
         if name in self._steps:
             array = self._dequantized(self._steps[name])
-        elif len(self._all[name].dims) > 1 and self._all[name].data_type in _FLOATS:
+        elif name in self._floats:
             array = self._array(name)
         else:
             return self._values[name]
-        return _moved(array, np.random.default_rng(zlib.crc32(name.encode())))
+        return _Nudged(array, zlib.crc32(name.encode()))
 
     def _array(self, name: str) -> np.ndarray:
         value = self._values.get(name)
@@ -79,6 +108,19 @@ class _Moved(Mapping[str, Replacement]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+
+def _weights(proto: onnx.ModelProto, tensors: Mapping[str, TensorProto]) -> dict[str, None]:
+    """Names of floats in several axes, and of those in one that only layers and norms take, beside their data."""
+    readers: dict[str, list[bool]] = {}
+    for node in proto.graph.node:
+        for k, name in enumerate(node.input):
+            readers.setdefault(name, []).append(k > 0 and bool(traits_of(node) & _PARAMETERS))
+    return {
+        name: None
+        for name, t in tensors.items()
+        if t.data_type in _FLOATS and (len(t.dims) > 1 or (len(t.dims) == 1 and all(readers.get(name, [False]))))
+    }
 
 
 def _in_blocks(node: onnx.NodeProto) -> bool:

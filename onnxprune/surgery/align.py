@@ -20,6 +20,7 @@ from onnxprune.channels.grouping import groups_of
 from onnxprune.channels.parameters import INTEGERS
 from onnxprune.errors import UsageError
 from onnxprune.operators.labels import Kind, Labels, is_fixed
+from onnxprune.operators.registry import Trait, has
 from onnxprune.operators.roles import Balance, Role
 from onnxprune.surgery.copying import Replaced, copy_model, tensors_of
 from onnxprune.surgery.versions import read_tensor, write_tensor
@@ -184,6 +185,6 @@ class _Trades:
         return np.sqrt(total) * scale
 
     def _is_scale(self, slot: Slot) -> bool:
-        if self.deps.nodes[slot.node].proto.op_type != "BatchNormalization":
+        if not has(self.deps.nodes[slot.node].proto, Trait.AFFINE):
             return False
         return any(u.input == 1 and u.source == slot.source for u in self.deps.uses_at.get(slot.node, ()))

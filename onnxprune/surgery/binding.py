@@ -5,18 +5,22 @@ sha256: what a repair solved again, what the graph of the original computes, and
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from onnxprune.model.encode import Elements, Piece, chunks, encode
+from onnxprune.model.static import constant_value
 from onnxprune.model.tensors import quoted, tensors
-from onnxprune.surgery.copying import tensors_of
+from onnxprune.surgery.copying import graphs_of, tensors_of
 from onnxprune.surgery.plan import Plan
 from onnxprune.surgery.versions import read_tensor
 
+BLOCK = 4 << 20  # bytes of a tensor that are compared in one go
 OWN = "onnxprune."  # what the keys of this program's metadata begin with
 Tensors = Mapping[str, onnx.TensorProto]
 
@@ -29,7 +33,7 @@ def bound(plan: Plan, original: onnx.ModelProto, pruned: onnx.ModelProto) -> Pla
         original: the user's own model, before anything was folded or reordered.
         pruned: complete, all weights inside.
     """
-    own, made = tensors_of(original), tensors_of(pruned)
+    own, made = held(original), held(pruned)
     digests = {key: digest(read_tensor(t)) for key, t in made.items() if not _is_taken(plan, own, key, read_tensor(t))}
     computed = made_from(original, [key for key in made if _of(plan, key) not in own])
     return replace(plan, digests=digests, computed=computed, content=content(pruned))
@@ -61,7 +65,7 @@ class Weights:
 
 def compared(plan: Plan, original: onnx.ModelProto, pruned: onnx.ModelProto) -> Weights:
     """What is known of the weights of a pruned model, from the original and the plan alone."""
-    own, made, digests = tensors_of(original), tensors_of(pruned), plan.digests
+    own, made, digests = held(original), held(pruned), plan.digests
     found: dict[str, list[str]] = {name: [] for name in ("taken", "planned", "wrong", "unbound")}
     for key, tensor in made.items():
         array = read_tensor(tensor)
@@ -76,6 +80,25 @@ def compared(plan: Plan, original: onnx.ModelProto, pruned: onnx.ModelProto) -> 
     return Weights(**{name: tuple(keys) for name, keys in found.items()})
 
 
+def held(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """All numbers of a model by the key of the tensor, those that a Constant holds in attributes of its own too."""
+    found = dict(tensors_of(model))
+    for graph, path in graphs_of(model.graph):
+        for node in graph.node:
+            value = constant_value(node) if node.op_type == "Constant" and path + node.output[0] not in found else None
+            if value is not None:
+                found[path + node.output[0]] = numpy_helper.from_array(value)
+    return found
+
+
+def strange(pruned: onnx.ModelProto, cut: onnx.ModelProto) -> tuple[str, ...]:
+    """Operators that a model has more nodes of than a cut makes, each as often."""
+    here, there = (
+        Counter(n.op_type for graph, _ in graphs_of(model.graph) for n in graph.node) for model in (pruned, cut)
+    )
+    return tuple(sorted((here - there).elements()))
+
+
 def _of(plan: Plan, key: str) -> str:
     """The tensor of the original that one of the pruned model is cut from."""
     return plan.copies.get(key, key)
@@ -86,16 +109,31 @@ def _is_taken(plan: Plan, own: Tensors, key: str, array: np.ndarray) -> bool:
     if source not in own:
         return False
     whole = plan.alignment.apply(read_tensor(own[source]), source)
+    positions = dict(plan.initializers.get(key, {}))
+    if whole.dtype != array.dtype or whole.ndim != array.ndim:
+        return False
+    if not whole.ndim:
+        return not positions and _same(whole, array)
+    rows = np.asarray(positions.pop(0, range(len(whole))), np.int64)
+    step = max(1, BLOCK // max(1, whole[:1].nbytes))
     try:
-        for axis, positions in plan.initializers.get(key, {}).items():
-            whole = np.take(whole, positions, axis)
+        parts = (_taken(whole[rows[k : k + step]], positions) for k in range(0, len(rows), step))
+        blocks = (array[k : k + step] for k in range(0, len(rows), step))
+        return len(rows) == len(array) and all(map(_same, parts, blocks))
     except IndexError:  # numpy's AxisError is one
         return False
-    return whole.dtype == array.dtype and whole.shape == array.shape and _same(whole, array)
+
+
+def _taken(part: np.ndarray, positions: Mapping[int, Sequence[int]]) -> np.ndarray:
+    for axis, where in positions.items():
+        part = np.take(part, where, axis)
+    return part
 
 
 def _same(one: np.ndarray, two: np.ndarray) -> bool:
-    """Whether the elements have the same bits; text, the same letters."""
+    """Whether shapes and elements are the same, bit for bit; of text, the letters."""
+    if one.shape != two.shape:
+        return False
     if one.dtype.hasobject:
         return bool((one == two).all())
     return np.array_equal(_bytes(one), _bytes(two))

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from onnxprune.channels.dependencies import Dependencies
+from onnxprune.operators.registry import Trait, has
 from onnxprune.surgery.rewrite import zero_points
 from onnxprune.surgery.versions import Live, Version, masked_array, read_tensor, versions
 
@@ -58,7 +59,7 @@ class MaskedWeights(Mapping[str, MaskedTensor]):
         self._zeros = zero_points(model, deps)
         self._tensors = {t.name: t for t in model.graph.initializer if t.name in plans}
         for node in model.graph.node:
-            if node.op_type in ("Constant", "ConstantOfShape") and node.output and node.output[0] in plans:
+            if (node.op_type == "Constant" or has(node, Trait.FILLS)) and node.output and node.output[0] in plans:
                 self._tensors.update((node.output[0], a.t) for a in node.attribute if a.name == "value")
 
     def __getitem__(self, name: str) -> MaskedTensor:

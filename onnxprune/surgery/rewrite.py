@@ -165,7 +165,7 @@ def _fill(draft: Draft, index: int, proto: onnx.NodeProto, found: list[Version])
 
 def _materialise(out: onnx.ModelProto, plans: list[Version], nodes: dict, deps: Dependencies) -> dict[str, str]:
     """Masked fills as tensors of the file: new name by name of the version."""
-    made = {n.outputs[0]: n for n in deps.nodes if n.proto.op_type == "ConstantOfShape"}
+    made = {n.outputs[0]: n for n in deps.nodes if has(n.proto, Trait.FILLS)}
     renamed = {}
     for version in plans:
         if version.source.kind == "fill":

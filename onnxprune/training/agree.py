@@ -9,9 +9,10 @@ import onnx
 import torch
 
 from onnxprune.errors import ModelError
+from onnxprune.operators.arrays import from_array
+from onnxprune.operators.registry import Trait, has
 from onnxprune.runtime.session import Session, make_session
 from onnxprune.runtime.source import Variant
-from onnxprune.training.arrays import from_array
 from onnxprune.training.module import Network
 from onnxprune.training.program import every
 
@@ -19,8 +20,6 @@ LIMIT = 1e-3  # relative error
 LIMIT_QUANTISED = 5e-2  # of the root mean square: rounding sends elements to the next step, layer after layer
 SMALLEST = 1e-3  # unit where an output is smaller: onnxruntime's sigmoid is off by 1e-7
 AT_ONCE = 32  # values that are looked at together in search of the first that differs
-
-QUANTISING = ("QuantizeLinear", "DynamicQuantizeLinear", "QGemm", "DynamicQuantizeMatMul")
 
 Sample = Mapping[str, np.ndarray]
 
@@ -68,7 +67,7 @@ def computed(network: Network, sample: Sample, watch: tuple[str, ...] = ()) -> d
 
 def quantises(network: Network) -> bool:
     """Whether activations become whole numbers on their way."""
-    return any(step.node.op in QUANTISING or "QLinear" in step.node.op for step in every(network.steps))
+    return any(has(step.proto, Trait.STEPS | Trait.ROUNDS) for step in every(network.steps))
 
 
 def error(right: np.ndarray, found: np.ndarray, mean: bool = False) -> float:

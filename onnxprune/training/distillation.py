@@ -21,6 +21,7 @@ from onnxprune.training.loop import Outcome, Progress, Training, held_batches
 from onnxprune.training.module import Network
 from onnxprune.training.objective import Objective, Scored, objective
 from onnxprune.training.places import Place, spread
+from onnxprune.training.precision import fits
 from onnxprune.training.recipe import Recipe
 from onnxprune.training.samples import Samples
 from onnxprune.training.teacher import Teacher, real, teacher_of, tensors
@@ -78,6 +79,7 @@ class Trained:
     outcome: Outcome
     objective: Objective
     change: Change
+    mixed: bool  # whether products were taken in bfloat16
 
     @property
     def helped(self) -> bool:
@@ -111,7 +113,7 @@ def train(job: Job) -> Trained:
     helped = after < before
     return Trained(
         model if helped else job.pruned, changed if helped else (), student.frozen, apart, (before, after), outcome,
-        training.objective, training.change,
+        training.objective, training.change, training.mixed,
     )  # fmt: skip
 
 
@@ -137,9 +139,11 @@ def _training(job: Job, student: Network) -> Training:
         scored,
         lambda feed: {n: t.cpu().numpy() for n, t in teacher(feed).items()},
     )
+    names = [*(t.output for t in wanted.outputs), *(p.name for p in wanted.places)]
+    mixed = fits(student, [tensors(feed, job.recipe.device) for feed, _ in seen[:1]], names)
     return Training(
         student, inner, teacher, wanted.to(job.recipe.device), change, job.load, job.held, job.recipe, job.progress,
-        job.least, _key(job) if job.recipe.resume else "",
+        job.least, _key(job) if job.recipe.resume else "", mixed,
     )  # fmt: skip
 
 
@@ -175,15 +179,13 @@ def inner_ends(student: Network) -> list[str]:
 
 def held_loss(job: Job, model: onnx.ModelProto, training: Training) -> float:
     """Mean loss of a model on the held-out samples, computed by onnxruntime."""
-    teacher, wanted = training.teacher, training.objective
     session = make_session(model, providers="cpu", threads=job.threads, optimize=True, taps=training.inner)
-    total, number, measured = 0.0, 0, wanted.to("cpu")
-    for feed, labels in held_batches(job.held):
+    total, measured = 0.0, training.objective.to("cpu")
+    for (feed, _), (_, wanted, labels) in zip(held_batches(job.held), training.targets(), strict=True):
         given: dict[str, Tensor] = {n: real(a) for n, a in session.run(feed).items() if a.dtype.kind in "fiub"}
-        right = {n: t.cpu() for n, t in teacher(feed).items()}
-        truth = None if labels is None else torch.from_numpy(labels.astype("int64"))
-        total, number = total + float(measured.judged(given, right, truth)), number + 1
-    return total / max(number, 1)
+        right = {n: t.cpu() for n, t in wanted.items()}
+        total += float(measured.judged(given, right, None if labels is None else labels.cpu()))
+    return total / max(len(training.targets()), 1)
 
 
 def _key(job: Job) -> str:

@@ -17,6 +17,7 @@ from onnxprune.training import checkpoint, optimizer
 from onnxprune.training.augment import Change
 from onnxprune.training.module import Network
 from onnxprune.training.objective import Mixed, Objective
+from onnxprune.training.precision import products
 from onnxprune.training.recipe import Recipe
 from onnxprune.training.samples import Samples
 from onnxprune.training.teacher import Teacher, tensors
@@ -57,6 +58,7 @@ class Training:
         held: samples that states are told apart by.
         least: samples of an epoch; where there are fewer they are gone through again, changed anew.
         key: of the job, for the file that it can be resumed from.
+        mixed: whether products are taken in bfloat16.
     """
 
     student: Network
@@ -70,6 +72,7 @@ class Training:
     progress: Progress
     least: int = 1
     key: str = ""
+    mixed: bool = False
     step: int = 0
     epoch: int = 0
     seconds: float = 0.0  # of the runs before this one
@@ -153,9 +156,11 @@ class Training:
     def _loss(self, feed: Any, labels: np.ndarray | None, mixing: tuple[np.ndarray, float] | None) -> Tensor:
         device = self.recipe.device
         wanted = self.teacher(feed)
-        given = self.student(tensors(feed, device), [*self.inner, *(p.name for p in self.objective.places)])
+        with products(self.mixed):
+            given = self.student(tensors(feed, device), [*self.inner, *(p.name for p in self.objective.places)])
         mixed = None if mixing is None else Mixed(torch.from_numpy(mixing[0]).to(device), mixing[1])
-        return self.objective(given, wanted, _labels(labels, device), mixed)
+        whole = {name: value.to(wanted[name].dtype) for name, value in given.items() if name in wanted}
+        return self.objective(whole, wanted, _labels(labels, device), mixed)
 
     # --- how far -------------------------------------------------------------
 
@@ -192,22 +197,21 @@ class Training:
         with torch.no_grad():
             for parameter, value in zip(self.parameters, values, strict=True):
                 parameter.copy_(value)
-            for feed, wanted, labels in self._held():
+            for feed, wanted, labels in self.targets():
                 total += float(self.objective.judged(self.student(feed, self.inner), wanted, labels))
                 number += 1
             for parameter, value in zip(self.parameters, current, strict=True):
                 parameter.copy_(value)
         return total / max(number, 1)
 
-    def _held(self) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor], Tensor | None]]:
-        """The held-out samples with the outputs of the original, which is asked once."""
+    def targets(self) -> Sequence[tuple[dict[str, Tensor], dict[str, Tensor], Tensor | None]]:
+        """The held-out samples, some at a time, with the outputs of the original, which is asked once."""
         if not self._targets:
-            names = [t.output for t in self.objective.outputs]
+            names, device = [t.output for t in self.objective.outputs], self.recipe.device
             for feed, labels in held_batches(self.held):
                 wanted = self.teacher(feed)
-                device = self.recipe.device
                 self._targets.append((tensors(feed, device), {n: wanted[n] for n in names}, _labels(labels, device)))
-        yield from self._targets
+        return self._targets
 
     def _save(self) -> None:
         if not self.recipe.resume:

@@ -14,12 +14,12 @@ from torch import Tensor
 from onnxprune.errors import ModelError, OnnxPruneError, UsageError
 from onnxprune.model import Model, load
 from onnxprune.model.functions import inlined
-from onnxprune.training.arrays import Value
+from onnxprune.model.sequences import without_sequences
+from onnxprune.operators.arrays import Value
+from onnxprune.operators.registry import Trait, has
 from onnxprune.training.program import Program, Step, every, named
 from onnxprune.training.subgraphs import control
 from onnxprune.training.weights import Weight, choose, rewritten
-
-NORM = "BatchNormalization"
 
 
 class Network(torch.nn.Module):
@@ -62,7 +62,7 @@ class Network(torch.nn.Module):
             ModelError: it is no valid model, or an operator behind its weights has no row in the table; named.
             FileError: the file cannot be read.
         """
-        return cls(Program(inlined(load(model).proto)), device)
+        return cls(Program(without_sequences(inlined(load(model).proto))), device)
 
     @property
     def device(self) -> torch.device:
@@ -139,9 +139,9 @@ class Network(torch.nn.Module):
         if self._device.type != "cpu":
             inputs = _placed(step, inputs, self._device)
         try:
-            if self.batch_statistics and step.node.op == NORM:
+            if self.batch_statistics and has(step.proto, Trait.AFFINE):
                 return self._normalised(step, inputs)
-            return step.operator.function(step.node, *inputs)
+            return step.forward.function(step.node, *inputs)
         except OnnxPruneError:
             raise
         except (RuntimeError, ValueError, IndexError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
@@ -153,7 +153,7 @@ class Network(torch.nn.Module):
     def _normalised(self, step: Step, inputs: list[Value]) -> Tensor:
         """BatchNormalization by the statistics of the batch; its own follow with the momentum of the node."""
         node = replace(step.node, opset=15, attributes={**step.node.attributes, "training_mode": 1}, outputs=3)
-        y, *moved = step.operator.function(node, *inputs)
+        y, *moved = step.forward.function(node, *inputs)
         if self.training and torch.is_grad_enabled():
             for key, value in zip(step.reads[3:5], moved, strict=True):
                 if key in self.statistics:
@@ -163,7 +163,7 @@ class Network(torch.nn.Module):
 
 def _statistics(program: Program) -> dict[str, int]:
     """Means and variances of BatchNormalization that the file holds, with their element types."""
-    keys = (key for step in every(program.steps) if step.node.op == NORM for key in step.reads[3:5])
+    keys = (key for step in every(program.steps) if has(step.proto, Trait.AFFINE) for key in step.reads[3:5])
     return {key: program.kinds[key] for key in keys if key in program.kinds and key not in program.defaults}
 
 
@@ -173,7 +173,7 @@ def _carried(value: Tensor) -> Tensor:
 
 def _placed(step: Step, inputs: list[Value], device: torch.device) -> list[Value]:
     """Inputs where they have to lie: numbers with the CPU, all others together."""
-    host = step.operator.host
+    host = step.forward.host
     away = any(isinstance(x, Tensor) and k not in host and x.device == device for k, x in enumerate(inputs))
     return [
         x.to("cpu" if k in host or not away else device) if isinstance(x, Tensor) else x for k, x in enumerate(inputs)

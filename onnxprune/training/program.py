@@ -12,11 +12,14 @@ from onnx import numpy_helper
 
 from onnxprune.channels.analysis import overridable
 from onnxprune.model.static import find, names_of, subgraphs
-from onnxprune.training.arrays import Value, attribute, constant, from_array
-from onnxprune.training.operators import TABLE, Node, Operator
-from onnxprune.training.operators.native import native
+from onnxprune.operators.arrays import Value, attribute, constant, from_array
+from onnxprune.operators.forward import Forward, Node
+from onnxprune.operators.native import native
+from onnxprune.operators.registry import operator_of
 
 LARGEST = 4096  # elements of a value that is followed to the condition of an If
+NATIVE = Forward(native, into=())
+SAME = Forward(lambda node, x: x)
 
 
 @dataclass
@@ -35,18 +38,18 @@ class Step:
 
     Args:
         node: what its function is told.
-        operator: its row of the table; of a node without one, a row that lets onnxruntime compute it.
+        forward: what computes it; onnxruntime where the table of operators has nothing.
         proto: the node in the file.
         path: of its graph, with which the keys of what it gives begin.
         reads: keys of its inputs, "" where one is left out.
         writes: keys of its outputs.
         bodies: graphs that it runs.
-        known: whether the table has a row for it.
+        known: whether the table has a function of torch for it.
         dead: keys that are not read after it.
     """
 
     node: Node
-    operator: Operator
+    forward: Forward
     proto: onnx.NodeProto
     path: str
     reads: tuple[str, ...]
@@ -75,7 +78,7 @@ class Step:
         for body in self.bodies:
             yield from reached(body.steps, body.outputs)
         for position, key in enumerate(self.reads):
-            if key and (self.bodies or self.operator.passes(self.node, position)):
+            if key and (self.bodies or self.forward.passes(self.node, position)):
                 yield key
 
 
@@ -92,7 +95,7 @@ def computed(steps: Iterable[Step], sources: Iterable[str], *, gradient: bool = 
     found = set(sources)
     for step in steps:
         inside: set[str] = set().union(*(computed(body.steps, found, gradient=gradient) for body in step.bodies))
-        through = {key for k, key in enumerate(step.reads) if not gradient or step.operator.passes(step.node, k)}
+        through = {key for k, key in enumerate(step.reads) if not gradient or step.forward.passes(step.node, k)}
         if (through if not step.bodies else step.needs | inside) & found or inside - found:
             found.update(filter(None, step.writes), inside)
     return found
@@ -182,7 +185,7 @@ class Program:
         return [self._step(proto, path, reads, writes, tuple(bodies))]
 
     def _alias(self, proto: onnx.NodeProto, path: str, key: str, to: str) -> Step:
-        step = Step(Node("Identity", 1, {}), TABLE["Identity"], proto, path, (key,), (to,))
+        step = Step(Node("Identity", 1, {}), SAME, proto, path, (key,), (to,))
         self._follow(step)
         return step
 
@@ -203,15 +206,14 @@ class Program:
         named = [k for k, key in enumerate(writes, 1) if key]
         opset = self.opsets.get(domain or "ai.onnx", 1)
         node = Node(proto.op_type, opset, attributes, named[-1] if named else 0, domain)
-        row = TABLE.get(f"{domain}:{proto.op_type}" if domain else proto.op_type)
-        operator = row or Operator(native, into=())
-        step = Step(node, operator, proto, path, reads, writes, bodies, known=row is not None)
+        forward = operator_of(proto).forward
+        step = Step(node, forward or NATIVE, proto, path, reads, writes, bodies, known=forward is not None)
         self._follow(step)
         return step
 
     def _follow(self, step: Step) -> None:
         """Compute a small value that follows from the file."""
-        if step.bodies or not step.known or not step.operator.pure:
+        if step.bodies or not step.known or not step.forward.pure:
             return
         if not step.reads or not all(key in self._small for key in step.reads if key):
             return
@@ -224,7 +226,7 @@ class Program:
         fixed = {key for key in self.constants if key not in weights and key not in self.defaults}
         left = list[Step]()
         for step in self.steps:
-            foldable = step.known and step.operator.pure and not step.bodies and bool(step.reads)
+            foldable = step.known and step.forward.pure and not step.bodies and bool(step.reads)
             if foldable and step.needs <= fixed and (found := evaluated(step, self.constants)):
                 self.constants |= found
                 fixed |= found.keys()
@@ -239,7 +241,7 @@ def evaluated(step: Step, values: dict[str, Value]) -> dict[str, Value]:
     """What a step gives, by key; nothing where it cannot be computed, of which its run will tell."""
     try:
         with torch.no_grad():
-            out = step.operator.function(step.node, *(values[key] if key else None for key in step.reads))
+            out = step.forward.function(step.node, *(values[key] if key else None for key in step.reads))
     except (RuntimeError, ValueError, IndexError, TypeError, KeyError, AttributeError, ArithmeticError):
         return {}
     return dict(named(step, out))

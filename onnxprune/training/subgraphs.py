@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from onnxprune.errors import ModelError
-from onnxprune.training.arrays import Value
+from onnxprune.operators.arrays import Value
 from onnxprune.training.program import Body, Step
 
 Run = Callable[[list[Step], dict[str, Value]], None]  # computes steps; values by key grow

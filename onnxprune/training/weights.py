@@ -15,11 +15,12 @@ from onnxprune.channels.dependencies import Source
 from onnxprune.channels.nodes import Node
 from onnxprune.channels.parameters import parameters
 from onnxprune.errors import ModelError
+from onnxprune.operators.arrays import FLOATS, RANGES, from_array, to_array
+from onnxprune.operators.forward import Units
+from onnxprune.operators.quantization import quantised
+from onnxprune.operators.registry import Trait, has
 from onnxprune.surgery.copying import Replaced, copy_model
 from onnxprune.surgery.versions import read_tensor
-from onnxprune.training.arrays import FLOATS, RANGES, from_array, to_array
-from onnxprune.training.operators.quantization import quantised
-from onnxprune.training.operators.table import Scaling
 from onnxprune.training.program import Program, Step, computed, every, reached
 
 
@@ -35,7 +36,7 @@ class Weight:
 
     key: str
     kind: int
-    scaling: Scaling | None = None
+    scaling: Units | None = None
 
     def real(self, elements: Tensor) -> Tensor:
         """What is trained, from what the file holds."""
@@ -69,7 +70,7 @@ def choose(program: Program) -> tuple[dict[str, Weight], dict[str, str], tuple[s
         key: Source(key, "initializer", tuple(program.constants[key].shape), program.kinds[key], "") for key in held
     }
     nodes = [Node(step.proto, step.path, step.reads, tuple(filter(None, step.writes))) for step in steps]
-    layers = {k for k, step in enumerate(steps) if step.operator.layer}
+    layers = {k for k, step in enumerate(steps) if has(step.proto, Trait.LAYER)}
     wanted = parameters(nodes, sources, layers) - program.defaults
     refuse_unknown(program, {key for key in wanted if program.kinds[key] in FLOATS})
     last = ends(program, wanted)
@@ -127,20 +128,20 @@ def _why(key: str, steps: Iterable[Step]) -> str:
     first = next((step for step in steps if key in step.reads), None)
     if first is None:
         return "no output hangs on it"
-    if not first.operator.passes(first.node, first.reads.index(key)):
+    if not first.forward.passes(first.node, first.reads.index(key)):
         return f"{first} takes it as a number without a gradient, such as a statistic or a scale"
     return "no gradient of an output reaches it"
 
 
-def _scaling(key: str, steps: Iterable[Step], program: Program) -> Scaling | None:
+def _scaling(key: str, steps: Iterable[Step], program: Program) -> Units | None:
     """Scale and zero point of a quantised weight, where all that read it agree and the file holds them."""
-    found = list[Scaling]()
+    found = list[Units]()
     for step in steps:
         for position, read in enumerate(step.reads):
             if read != key:
                 continue
             inputs = [program.constants.get(k) if k else None for k in step.reads]
-            scaling = step.operator.scaling and step.operator.scaling(step.node, position, inputs)
+            scaling = step.forward.units and step.forward.units(step.node, position, inputs)
             if scaling is None:
                 return None
             found.append(scaling)

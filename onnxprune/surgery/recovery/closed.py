@@ -15,6 +15,7 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.special import ndtr
 
 from onnxprune.channels.dependencies import Dependencies, Group
+from onnxprune.operators.registry import Trait, has
 from onnxprune.operators.roles import Role
 from onnxprune.surgery.recovery.loss_curves import Port, Seen, ports_of, repaired_bias
 from onnxprune.surgery.recovery.network import Network
@@ -62,7 +63,7 @@ def writers_of(finder: Finder, layers: Mapping[str, Layer], group: Group) -> lis
             bias = np.where(layer.bias.inside, layer.bias.gain, 1.0) * own.astype(np.float64).ravel()
         factor, moments = np.ones(len(rows)), None
         after = finder.network.follow(layer.y)
-        if after is not None and finder.network.nodes[after].op_type == "BatchNormalization":
+        if after is not None and has(finder.network.nodes[after], Trait.AFFINE):
             folded = folded_norm(finder.network, after)
             if folded is None:
                 return None

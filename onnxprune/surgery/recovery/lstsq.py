@@ -10,12 +10,14 @@ from onnxprune.channels.dependencies import Dependencies
 from onnxprune.model.static import subgraphs
 from onnxprune.surgery.recovery.network import Network, changed_nodes
 from onnxprune.surgery.recovery.runner import MEMORY, Feeds, Runner, within
-from onnxprune.surgery.recovery.solvable import OTHERS, Finder, Layer, is_solvable
+from onnxprune.surgery.recovery.solvable import Finder, Layer, has_weights
 from onnxprune.surgery.recovery.solve import Goal, fit, rows_for
 from onnxprune.surgery.recovery.stored import encoded
 from onnxprune.surgery.recovery.wanted import Affine, Path, Walker
 from onnxprune.surgery.rewrite import mask
 from onnxprune.surgery.thaw import beside
+
+IN_BODY = "layers in a body are not solved for"
 
 
 @dataclass(frozen=True)
@@ -217,8 +219,8 @@ def lstsq(
     for k in sorted(changed):
         node = network.nodes[k]
         if inner := [n for body, _ in subgraphs(node) for n in layers_in(body)]:
-            alone[node.name or next(filter(None, node.output))] = f"layers in a body are not solved for ({inner[0]})"
-        if not (is_solvable(node) or node.op_type in OTHERS) or not values & set(network.inputs[k]):
+            alone[node.name or next(filter(None, node.output))] = f"{IN_BODY} ({inner[0]})"
+        if not has_weights(node) or not values & set(network.inputs[k]):
             continue
         if reason := finder.obstacle(k):
             alone[node.name or next(filter(None, node.output))] = reason
@@ -236,5 +238,5 @@ def lstsq(
 
 def layers_in(body: onnx.GraphProto) -> list[str]:
     """Names of the layers with weights in a body and in the bodies inside it."""
-    own = [n.name or next(filter(None, n.output)) for n in body.node if is_solvable(n) or n.op_type in OTHERS]
+    own = [n.name or next(filter(None, n.output)) for n in body.node if has_weights(n)]
     return own + [name for node in body.node for below, _ in subgraphs(node) for name in layers_in(below)]

@@ -15,22 +15,16 @@ from onnxprune.surgery.recovery.network import Network
 from onnxprune.surgery.recovery.stored import View, behind, plain
 
 FLOATS = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE})
-OTHERS = frozenset(
-    {
-        "QLinearConv",
-        "ConvInteger",
-        "MatMulInteger",
-        "QLinearMatMul",
-        "QGemm",
-        "Einsum",
-        "FusedConv",
-    }
-)
 
 
 def is_solvable(node: onnx.NodeProto) -> bool:
     """Whether a node is a layer of a kind whose weights can be solved for."""
     return operator_of(node).linear is not None
+
+
+def has_weights(node: onnx.NodeProto) -> bool:
+    """Whether a node is a layer, solvable or not; attention is what its products make of it."""
+    return is_solvable(node) or (has(node, Trait.LAYER) and not has(node, Trait.ATTENDS))
 
 
 @dataclass(frozen=True)
@@ -117,7 +111,7 @@ class Finder:
     def obstacle(self, k: int) -> str | None:
         """Why the weights of a node cannot be solved for; None where they can."""
         node = self.network.nodes[k]
-        if node.op_type in OTHERS:
+        if not is_solvable(node):
             return f"its operator {node.op_type} is not solved for"
         attributes, found = attributes_of(node), self.stored(k, 1)
         if found is None:
@@ -174,7 +168,7 @@ class Finder:
         if after is None:
             return None
         then = network.nodes[after]
-        if then.op_type == "BatchNormalization" and linear.axis == 1 and self.alone(use := self.use(after, 2)):
+        if has(then, Trait.AFFINE) and linear.axis == 1 and self.alone(use := self.use(after, 2)):
             folded = folded_norm(network, after)
             assert use is not None
             if folded is None:

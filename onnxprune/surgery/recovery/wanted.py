@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 
+from onnxprune.operators.registry import Trait, has, traits_of
 from onnxprune.surgery.recovery.network import Network
 from onnxprune.surgery.recovery.solvable import folded_norm
 
-THROUGH = frozenset({"Identity", "Dropout"})
+THROUGH = Trait.PASSES | Trait.UNARY  # both: what hands its input on
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,9 @@ class Walker:
     def _step(self, k: int, value: str) -> list[Affine | Plus] | None:
         """What a node does to the value; None where the straight way ends."""
         node = self.network.nodes[k]
-        if node.op_type in THROUGH:
+        if THROUGH in traits_of(node):
             return []
-        if node.op_type == "BatchNormalization" and node.input[0] == value and self.axis == 1:
+        if has(node, Trait.AFFINE) and node.input[0] == value and self.axis == 1:
             folded = folded_norm(self.network, k)
             return None if folded is None else [Affine(*folded)]
         if node.op_type in ("Add", "Sub") and list(node.input).count(value) == 1:

@@ -9,17 +9,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import onnx
 
 from onnxprune.model.static import attributes_of
-from onnxprune.operators.registry import MALFORMED, OPERATORS
+from onnxprune.operators.registry import MALFORMED, Trait, has, operator_of, traits_of
 from onnxprune.surgery.rotation.sites import Array, Graph, Sensor
 
 LARGEST = 1 << 24  # elements of an array of positions
-SIZES = frozenset({"Shape", "Size"})  # tell nothing of the elements
-MAKERS = frozenset({"MatMul", "Gemm"})
 
 
-def _split(x: Sequence[Array], a: Mapping[str, Any]) -> list[Array]:
+def parts_of(x: Sequence[Array], a: Mapping[str, Any]) -> list[Array]:
     axis = a.get("axis", 0)
     sizes = a.get("split", x[1] if len(x) > 1 else None)
     parts = a.get("num_outputs", a[OUTPUTS])
@@ -27,18 +26,22 @@ def _split(x: Sequence[Array], a: Mapping[str, Any]) -> list[Array]:
     return np.array_split(x[0], np.cumsum(sizes)[:-1].tolist(), axis)
 
 
-def _flatten(x: Sequence[Array], a: Mapping[str, Any]) -> Array:
-    axis = a.get("axis", 1)
-    return x[0].reshape(int(np.prod(x[0].shape[:axis])), -1)
-
-
 OUTPUTS = "outputs of the node"  # beside its attributes
-MOVES: dict[str, Callable[[Sequence[Array], Mapping[str, Any]], Any]] = {
-    **{n: f for n in "Reshape Transpose Slice Gather Squeeze Unsqueeze Identity".split() if (f := OPERATORS[n].value)},
-    "Dropout": lambda x, _: x[0],
-    "Split": _split,
-    "Flatten": _flatten,
-}
+
+
+def makes_widths(node: onnx.NodeProto) -> bool:
+    """Whether a node is a product of matrices."""
+    return has(node, Trait.LINEAR) and not has(node, Trait.CONVOLVES)
+
+
+def _moved(node: onnx.NodeProto) -> Callable[[Sequence[Array], Mapping[str, Any]], Any] | None:
+    """Where the elements of input 0 go, each to one place; None where a node does something else."""
+    traits = traits_of(node)
+    if Trait.PASSES | Trait.UNARY in traits:
+        return lambda x, _: x[0]
+    if Trait.PASSES | Trait.MOVES not in traits or traits & (Trait.JOINS | Trait.REPEATS):
+        return None
+    return parts_of if node.op_type == "Split" else operator_of(node).value
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Maker:
 def maker_of(graph: Graph, k: int) -> Maker | None:
     """A product with weights of its own whose output goes to products, or None."""
     node = graph.deps.nodes[k]
-    if node.path or node.proto.op_type not in MAKERS or (weight := graph.use(k, 1)) is None or len(weight.axes) != 2:
+    if node.path or not makes_widths(node.proto) or (weight := graph.use(k, 1)) is None or len(weight.axes) != 2:
         return None
     attributes = attributes_of(node.proto)
     axis = 0 if attributes.get("transB", 0) else 1
@@ -112,10 +115,9 @@ class _Walk:
     def _through(self, at: End) -> list[End]:
         """What a node makes of the positions; nothing where they have arrived."""
         node = self.graph.deps.nodes[at.node]
-        kind = node.proto.op_type
-        if kind in SIZES and not node.path:
+        if has(node.proto, Trait.SIZES) and not node.path:
             return []
-        outs = None if node.path or node.proto.domain not in ("", "ai.onnx") else self._step(at, kind)
+        outs = None if node.path or node.proto.domain not in ("", "ai.onnx") else self._step(at)
         if outs is None:
             self.ends.append(at)
             return []
@@ -126,23 +128,25 @@ class _Walk:
             if key
         ]
 
-    def _step(self, at: End, kind: str) -> list[Any] | None:
+    def _step(self, at: End) -> list[Any] | None:
         node = self.graph.deps.nodes[at.node]
-        if kind in MOVES and at.place == 0:
+        if at.place == 0 and (moved := _moved(node.proto)) is not None:
             inputs = [at.ids, *(self.graph.known(key) if key else None for key in node.inputs[1:])]
-            if kind != "Dropout" and any(x is None for x, key in zip(inputs, node.inputs, strict=True) if key):
+            unknown = any(x is None for x, key in zip(inputs, node.inputs, strict=True) if key)
+            if unknown and not has(node.proto, Trait.UNARY):
                 return None
             attributes = {**attributes_of(node.proto), OUTPUTS: len(node.outputs)}
             try:
-                found = MOVES[kind](inputs, attributes)  # type: ignore[arg-type]
+                found = moved(inputs, attributes)  # type: ignore[arg-type]
             except MALFORMED:
                 return None
             return None if found is None else found if isinstance(found, list) else [found]
-        if kind in ("Mul", "Div") and self._scalar(node.inputs[1 - at.place]) and (kind == "Mul" or at.place == 0):
-            return [at.ids]
-        if kind in ("Add", "Sub") and at.heads is None and self._biased(at):
-            return [at.ids]
-        return self._mixed(at) if kind == "MatMul" else None
+        if has(node.proto, Trait.MULTIPLIES):
+            scaled = at.place != operator_of(node.proto).divisor and self._scalar(node.inputs[1 - at.place])
+            return [at.ids] if scaled else None
+        if has(node.proto, Trait.ADDS):
+            return [at.ids] if len(node.inputs) == 2 and at.heads is None and self._biased(at) else None
+        return self._mixed(at) if node.proto.op_type == "MatMul" else None
 
     def _scalar(self, key: str) -> bool:
         shape = self.graph.shape(key)

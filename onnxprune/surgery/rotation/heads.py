@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from onnxprune.model.static import attributes_of
-from onnxprune.surgery.rotation.follow import MAKERS, End, Maker, heads_along, maker_of, sensor_of
+from onnxprune.operators.registry import Trait, has
+from onnxprune.surgery.rotation.follow import End, Maker, heads_along, maker_of, makes_widths, sensor_of
 from onnxprune.surgery.rotation.sites import Array, Graph, Place, Sensor, Site
 
 
@@ -70,7 +71,7 @@ def _softmaxed(graph: Graph, k: int) -> bool:
         if node.proto.op_type == "Softmax":
             shape = graph.shape(key)
             return shape is not None and attributes_of(node.proto).get("axis", -1) in (-1, len(shape) - 1)
-        if node.proto.op_type not in ("Mul", "Div", "Add"):
+        if not (has(node.proto, Trait.MULTIPLIES) or node.proto.op_type == "Add"):
             return False
         key = node.outputs[0]
     return False
@@ -84,7 +85,7 @@ def _contexts(graph: Graph, makers: Sequence[Maker]) -> Iterator[Site]:
                 continue
             assert end.mixed is not None
             node = graph.deps.nodes[end.node]
-            use = graph.use(end.node, 1) if end.place == 0 and node.proto.op_type in MAKERS else None
+            use = graph.use(end.node, 1) if end.place == 0 and makes_widths(node.proto) else None
             attributes = attributes_of(node.proto)
             line = end.ids.reshape(-1, end.ids.shape[-1])
             if use is None or len(use.axes) != 2 or attributes.get("transA", 0) or (line != line[0]).any():

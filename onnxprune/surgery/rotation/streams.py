@@ -11,7 +11,9 @@ import numpy as np
 from onnx import numpy_helper
 
 from onnxprune.channels.dependencies import Group
+from onnxprune.channels.nodes import Node
 from onnxprune.model.static import attributes_of
+from onnxprune.operators.registry import Trait, has, operator_of, traits_of
 from onnxprune.operators.roles import Role
 from onnxprune.surgery.rotation.sites import Array, Graph, Place, Sensor, Site
 
@@ -34,7 +36,7 @@ def _plain(graph: Graph, group: Group) -> bool:
     """Whether each channel has one position everywhere, and operators touch it that may be linear."""
     single = all(s.positions.shape[1] == 1 and not s.role & Role.DEPTHWISE for s in group.slots)
     nodes = (graph.deps.nodes[k] for k in graph.touched[group.name])
-    return single and LEAST <= len(group) <= WIDEST and all(n.proto.op_type in VISITS and not n.path for n in nodes)
+    return single and LEAST <= len(group) <= WIDEST and all(_visit(n) and not n.path for n in nodes)
 
 
 def _site(graph: Graph, group: Group) -> Site | None:
@@ -120,7 +122,9 @@ class _Stream:
             carrying = [key for key in dict.fromkeys(keys) if self.axis(key) is not None]
             if any(key in self.graph.outputs for key in carrying) or node.proto.domain not in ("", "ai.onnx"):
                 raise Bent
-            VISITS[node.proto.op_type](self, k)
+            if (visit := _visit(node)) is None:
+                raise Bent
+            visit(self, k)
         return self._made() if self.making and self.taking else None
 
     def data(self, k: int) -> tuple[list[str], str]:
@@ -151,7 +155,7 @@ class _Stream:
         """Whether a value is zero everywhere."""
         maker = self.graph.deps.maker(key)
         known = self.graph.known(key)
-        filled = maker is not None and maker.proto.op_type == "ConstantOfShape"
+        filled = maker is not None and has(maker.proto, Trait.FILLS)
         fill = attributes_of(maker.proto).get("value") if maker is not None and filled else None
         if filled:
             return fill is None or not np.any(numpy_helper.to_array(fill))
@@ -166,8 +170,9 @@ class _Stream:
         """A product with one number for all channels, or with a constant one for each."""
         node = self.graph.deps.nodes[k]
         taken, out = self.data(k)
+        divides = operator_of(node.proto).divisor is not None
         factors = [f for place in range(2) if (f := self.own(k, place)) is not None]
-        if len(taken) != 1 or (node.proto.op_type == "Div" and node.inputs[0] != taken[0]):
+        if len(taken) != 1 or (divides and node.inputs[0] != taken[0]):
             raise Bent
         if not factors:
             self.links.append(Link(out, taken[0]))
@@ -179,7 +184,7 @@ class _Stream:
         factor = array.ravel()[self.positions(key, axis)[0]]
         self.values[key] = np.ones_like(array)
         whole = np.where(factor == 0, np.nan, factor)
-        self._linked(out, taken[0], whole if node.proto.op_type == "Mul" else 1 / whole)
+        self._linked(out, taken[0], 1 / whole if divides else whole)
 
     def _linked(self, out: str, value: str, factor: Array) -> None:
         if not (np.isfinite(factor).all() and factor.all()):
@@ -206,7 +211,7 @@ class _Stream:
     def multiplying(self, k: int) -> None:
         """A layer that makes the channels, takes them in, or both; or a product of values that leaves them alone."""
         node, attributes = self.graph.deps.nodes[k], attributes_of(self.graph.deps.nodes[k].proto)
-        x, y = node.inputs[0], node.outputs[0]
+        x, y, traits = node.inputs[0], node.outputs[0], traits_of(node.proto)
         if attributes.get("group", 1) != 1 or attributes.get("transA", 0):
             raise Bent
         weight = next((u for u in self.graph.deps.uses_at.get(k, ()) if u.input == 1), None)
@@ -217,7 +222,8 @@ class _Stream:
             raise Bent
         if self.graph.use(k, 1) is None or (node.proto.op_type == "MatMul" and len(weight.axes) != 2):
             raise Bent
-        output = 0 if node.proto.op_type == "Conv" or attributes.get("transB", 0) else 1
+        filters = Trait.CONVOLVES in traits and Trait.SPREADS not in traits
+        output = 0 if filters or attributes.get("transB", 0) else 1
         for axis, labels in enumerate(weight.axes):
             if (self.channel[self.graph.deps.component[labels]] >= 0).any():
                 makes = axis == output
@@ -272,16 +278,17 @@ class _Stream:
         return found
 
 
-PASSING = (
-    "Identity Dropout Transpose Reshape Flatten Squeeze Unsqueeze Concat Split Slice Gather Expand "
-    "AveragePool GlobalAveragePool ReduceMean ReduceSum"
-).split()
-VISITS: dict[str, Callable[[_Stream, int], None]] = {
-    **dict.fromkeys(PASSING, _Stream.passing),
-    **dict.fromkeys(("Add", "Sub", "Sum"), _Stream.adding),
-    **dict.fromkeys(("Mul", "Div"), _Stream.scaling),
-    "ConstantOfShape": _Stream.filling,
-    "BatchNormalization": _Stream.normalising,
-    **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "MatMul"), _Stream.multiplying),
-    **dict.fromkeys(("Shape", "Size"), lambda *_: None),
+VISITS: dict[Trait, Callable[[_Stream, int], None]] = {
+    Trait.PASSES: _Stream.passing,
+    Trait.ADDS: _Stream.adding,
+    Trait.MULTIPLIES: _Stream.scaling,
+    Trait.FILLS: _Stream.filling,
+    Trait.AFFINE: _Stream.normalising,
+    Trait.LINEAR: _Stream.multiplying,
+    Trait.SIZES: lambda *_: None,
 }
+
+
+def _visit(node: Node) -> Callable[[_Stream, int], None] | None:
+    """What there is to be said of a node; None where it may be no linear map."""
+    return next((visit for trait, visit in VISITS.items() if has(node.proto, trait)), None)

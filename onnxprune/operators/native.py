@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-import torch
 from onnx import helper
 
 from onnxprune.errors import ModelError
-from onnxprune.training.arrays import from_array
-from onnxprune.training.operators.table import Node
+from onnxprune.operators.arrays import from_array
+from onnxprune.operators.forward import Node
+from onnxprune.operators.lazy_torch import torch
 
 
 def native(node: Node, *inputs: Any) -> Any:

@@ -8,31 +8,30 @@ from typing import Any
 
 import numpy as np
 import onnx
-import torch
 from onnx import TensorProto, helper
-from torch import Tensor
 
 from onnxprune.errors import ModelError
+from onnxprune.operators.lazy_torch import Tensor, torch
 
 Value = Any  # a Tensor, a list of them (a sequence), or an object array of text
 
-CARRIERS: dict[int, torch.dtype] = {
-    TensorProto.FLOAT: torch.float32,
-    TensorProto.DOUBLE: torch.float64,
-    TensorProto.FLOAT16: torch.float32,
-    TensorProto.BFLOAT16: torch.float32,
-    **dict.fromkeys((17, 18, 19, 20), torch.float32),  # float8
-    TensorProto.BOOL: torch.bool,
-    TensorProto.INT8: torch.int8,
-    TensorProto.UINT8: torch.uint8,
-    TensorProto.INT16: torch.int16,
-    TensorProto.UINT16: torch.uint16,
-    TensorProto.INT32: torch.int32,
-    **dict.fromkeys((TensorProto.INT64, TensorProto.UINT32, TensorProto.UINT64), torch.int64),
-    **dict.fromkeys((22, 26), torch.int8),  # int4, int2
-    **dict.fromkeys((21, 25), torch.uint8),  # uint4, uint2
+CARRIERS: dict[int, str] = {  # type of an ONNX tensor → that of torch
+    TensorProto.FLOAT: "float32",
+    TensorProto.DOUBLE: "float64",
+    TensorProto.FLOAT16: "float32",
+    TensorProto.BFLOAT16: "float32",
+    **dict.fromkeys((17, 18, 19, 20), "float32"),  # float8
+    TensorProto.BOOL: "bool",
+    TensorProto.INT8: "int8",
+    TensorProto.UINT8: "uint8",
+    TensorProto.INT16: "int16",
+    TensorProto.UINT16: "uint16",
+    TensorProto.INT32: "int32",
+    **dict.fromkeys((TensorProto.INT64, TensorProto.UINT32, TensorProto.UINT64), "int64"),
+    **dict.fromkeys((22, 26), "int8"),  # int4, int2
+    **dict.fromkeys((21, 25), "uint8"),  # uint4, uint2
 }
-FLOATS = frozenset(kind for kind, dtype in CARRIERS.items() if dtype.is_floating_point)
+FLOATS = frozenset(kind for kind, dtype in CARRIERS.items() if dtype.startswith("float"))
 RANGES = {
     TensorProto.INT8: (-128, 127),
     TensorProto.UINT8: (0, 255),
@@ -46,12 +45,12 @@ RANGES = {
 }
 
 
-def carrier(kind: int) -> torch.dtype:
+def carrier(kind: int) -> "torch.dtype":
     """The type in which elements of an ONNX type are computed.  Raises ModelError where torch has none."""
     if kind not in CARRIERS:
         name = TensorProto.DataType.Name(kind) if kind in TensorProto.DataType.values() else str(kind)
         raise ModelError(f"elements of type {name} cannot be trained with")
-    return CARRIERS[kind]
+    return getattr(torch, CARRIERS[kind])
 
 
 def from_array(array: np.ndarray) -> Value:

@@ -1,0 +1,93 @@
+"""What gives its input as it is, or in another type."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from onnxprune.operators.arrays import FLOATS, carrier
+from onnxprune.operators.facts import Facts, facts
+from onnxprune.operators.forward import Forward, Node
+from onnxprune.operators.lazy_torch import Tensor, torch
+from onnxprune.operators.registry import Arrays, Trait, define
+from onnxprune.operators.site import Site
+from onnxprune.operators.unary import EACH, PLAIN, unchanged
+from onnxprune.operators.value_numbers import bits, mix
+from onnxprune.operators.zeros import first
+
+PLAIN_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
+
+
+def bound_same(site: Site) -> list[Facts | None] | None:
+    """Of what hands its input on: but not where it may be in training mode."""
+    found = site.inputs[0]
+    if found is None or site.has(2):
+        return None
+    return [facts(found.low, found.high, found.identity, found.scale), *map(site.nothing, range(1, len(site.outputs)))]
+
+
+define(
+    "Identity", **PLAIN, zero=first, bound=bound_same, value=lambda x, _: x[0],
+    traits=EACH | Trait.VIEW | Trait.MOVES | Trait.RANGE | Trait.MAPS | Trait.SHIFTS | Trait.PASSES,
+    forward=Forward(lambda node, x: x),
+)  # fmt: skip
+
+
+def forward_dropout(node: Node, x: Tensor, ratio: Tensor | None = None, training: Tensor | None = None) -> object:
+    """As in inference: everything stays."""
+    return (x, torch.ones_like(x, dtype=torch.bool)) if node.outputs > 1 else x
+
+
+define(
+    "Dropout", **PLAIN, zero=first, bound=bound_same,
+    traits=EACH | Trait.RANGE | Trait.MAPS | Trait.NUMBERS | Trait.PASSES, forward=Forward(forward_dropout, into=(0,)),
+)  # fmt: skip
+
+
+def bound_cast(site: Site) -> Facts | None:
+    """Between types of floats a cast only rounds; of other types constants are followed."""
+    found = site.inputs[0]
+    if found is None:
+        return None
+    name = mix(found.identity, site.kind)
+    if site.attributes.get("to") in PLAIN_FLOATS:
+        return facts(found.low, found.high, name, found.scale)
+    return facts(-np.inf, np.inf, mix(name, bits(found.scale)))
+
+
+def _cast_traits(node: onnx.NodeProto) -> Trait:
+    """Going to something that is no float it rounds."""
+    rounds = any(a.name == "to" and a.i not in PLAIN_FLOATS for a in node.attribute)
+    shared = EACH | Trait.CASTS | Trait.RANGE | Trait.MAPS | Trait.SHIFTS
+    return shared | Trait.DECIDES if rounds else shared
+
+
+def value_of_cast(x: Arrays, a: Mapping[str, Any]) -> np.ndarray | None:
+    to = a.get("to")
+    return None if isinstance(to, bytes) or to is None else x[0].astype(onnx.helper.tensor_dtype_to_np_dtype(int(to)))
+
+
+def convert(x: Tensor, dtype: "torch.dtype") -> Tensor:
+    """Another type; whole numbers that are carried in float stay there where a gradient comes with them."""
+    return x != 0 if dtype == torch.bool and x.dtype != torch.bool else x.to(dtype)
+
+
+def forward_cast(node: Node, x: Tensor) -> Tensor:
+    """Half precision is carried in float32.  Numbers become True where they are not 0."""
+    return convert(x, carrier(node.get("to")))
+
+
+def _into_floats(node: Node) -> tuple[int, ...]:
+    return (0,) if node.get("to") in FLOATS or isinstance(node.get("to"), str) else ()
+
+
+define(
+    "Cast", **PLAIN, zero=first, bound=bound_cast, value=value_of_cast, labels_int32=True, traits=_cast_traits,
+    forward=Forward(forward_cast, into=_into_floats),
+)  # fmt: skip
+define(
+    "CastLike", couple=unchanged, zero=first, bound=bound_cast, apart=True, traits=EACH,
+    forward=Forward(lambda node, x, like: convert(x, like.dtype), into=(0,)),
+)  # fmt: skip

@@ -1,0 +1,221 @@
+"""Quantised networks: scales and zero points of channels follow them; integers are cut without a cast."""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from onnxprune.operators.arrays import RANGES
+from onnxprune.operators.boxes import Value
+from onnxprune.operators.facts import Facts, facts
+from onnxprune.operators.forward import Forward, Node, Units
+from onnxprune.operators.intervals import applied
+from onnxprune.operators.labels import Axes, line
+from onnxprune.operators.lazy_torch import Tensor, torch
+from onnxprune.operators.op import Op
+from onnxprune.operators.registry import FLOAT, Alike, Trait, ZeroPoints, define
+from onnxprune.operators.roles import Scaling
+from onnxprune.operators.site import Site
+from onnxprune.operators.value_numbers import bits, mix
+from onnxprune.operators.zeros import first
+
+Pair = tuple[np.ndarray, np.ndarray]
+
+
+def quantize(op: Op, **attributes: Any) -> Axes | Value:
+    """With one scale for all of them, channels stay as split as they are."""
+    value, scale = op.values[:2]
+    if value is not None and value.tangle is not None and scale is not None and all(n == 1 for n in scale.shape):
+        return op.unmoved()
+    x, steps, *rest = (op.axes(k) for k in range(len(op.values)))
+    if x is None or steps is None:
+        return op.unknown("has no input or scale")
+    return _quantized(op, x, steps, *rest, **attributes)
+
+
+def _quantized(
+    op: Op, x: Axes, scale: Axes, zero_point: Axes | None = None, *, axis: int = 1, block_size: int = 0, **_: Any
+) -> Axes:
+    if block_size:
+        op.freeze(*x, *scale, *(zero_point or ()), why="quantises it in blocks")
+        return x
+    per_channel = len(scale) == 1 and scale[0].size > 1
+    if per_channel:
+        op.tie(x[axis], scale[0], *(zero_point or ()))
+    if op.weights[0]:
+        names = (*op.names, "")
+        op.scalings[0] = Scaling(names[1], names[2], axis if per_channel else None)
+    return x
+
+
+def bound_quantize(site: Site) -> Facts | None:
+    found, shape = site.inputs[0], site.shapes[0]
+    scale, zero = site.array(1), site.array(2)
+    if found is None or shape is None or scale is None or (site.has(2) and zero is None):
+        return None
+    if site.attributes.get("block_size", 0) or (scale.size > 1 and scale.ndim != 1):
+        return None
+    zero = np.zeros((), np.uint8) if zero is None else zero
+    at = line(len(shape), site.attributes.get("axis", 1))
+    s, z = (a.astype(np.float64).reshape(at if a.size > 1 else [1] * len(shape)) for a in (scale, zero))
+    if site.node.op_type == "DequantizeLinear":
+        bounds = applied(found, lambda x: (x - z) * s, True)
+    elif zero.dtype.kind not in "iu":
+        return None
+    else:
+        ends = np.iinfo(zero.dtype)
+        bounds = applied(found, lambda x: np.clip(np.round(x / s) + z, ends.min, ends.max), True)
+    return facts(*bounds, mix(found.identity, bits(found.scale), bits(s), bits(z), site.kind))
+
+
+_STEPS = Trait.SHIFTS | Trait.NUMBERS | Trait.MAPS | Trait.QUANTIZES
+_QUANTIZE: dict[str, Any] = {
+    "couple": quantize, "tangled": True, "zero": first, "bound": bound_quantize, "apart": True, "shape": Alike(),
+}  # fmt: skip
+
+
+@cache
+def straight_through() -> Any:
+    """Rounding whose gradient is taken for 1 within the range and for 0 beyond it.
+
+    Bengio, Léonard, Courville 2013, arXiv 1308.3432.
+    """
+
+    class Rounded(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x: Tensor, shift: Tensor, low: float, high: float) -> Tensor:  # type: ignore[no-untyped-def]
+            moved = x.round() + shift
+            ctx.save_for_backward((moved >= low) & (moved <= high))
+            return moved.clamp(low, high)
+
+        @staticmethod
+        def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[no-untyped-def]
+            return gradient * ctx.saved_tensors[0], None, None, None
+
+    return Rounded
+
+
+def quantised(x: Tensor, scale: Tensor, zero: Tensor | None, bounds: tuple[float, float]) -> Tensor:
+    """round(x / scale) + zero within bounds: halves go to the even number before the shift, as in onnxruntime."""
+    shift = torch.zeros((), device=x.device) if zero is None else zero
+    return straight_through().apply(x / scale, shift.to(x.dtype), *bounds)
+
+
+def along(v: Tensor, x: Tensor, axis: int, block: int = 0) -> Tensor:
+    """Scales or zero points of x: one, one per position of an axis, or one per block of an axis."""
+    if v.numel() == 1 and v.dim() < 2:
+        return v.reshape(())
+    if block:
+        return v.repeat_interleave(block, axis).narrow(axis, 0, x.shape[axis])
+    return v.reshape([-1 if k == axis % x.dim() else 1 for k in range(x.dim())])
+
+
+def limits(node: Node, zero: Tensor | None) -> tuple[float, float]:
+    """The range of the type that a zero point has, or the attribute tells; uint8 without either."""
+    if node.get("output_dtype"):
+        return RANGES[node.get("output_dtype")]
+    if zero is None:
+        return 0.0, 255.0
+    bounds = torch.iinfo(zero.dtype)
+    return float(bounds.min), float(bounds.max)
+
+
+def forward_quantize_linear(node: Node, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+    axis, block = node.get("axis", 1), node.get("block_size", 0)
+    wide = None if zero is None else along(zero, x, axis, block)
+    return quantised(x, along(scale, x, axis, block), wide, limits(node, zero))
+
+
+define(
+    "QuantizeLinear com.microsoft:QuantizeLinear", **_QUANTIZE, zero_points=ZeroPoints(held=2),
+    traits=_STEPS | Trait.DECIDES | Trait.ROUNDS, forward=Forward(forward_quantize_linear, into=(0,)),
+)  # fmt: skip
+
+
+def real(x: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
+    """What whole numbers stand for."""
+    dtype = scale.dtype
+    return (x.to(dtype) if zero is None else x.to(dtype) - zero.to(dtype)) * scale
+
+
+def units_of(node: Node, position: int, inputs: Sequence[Tensor | None]) -> Units | None:
+    x, scale, *rest = inputs
+    if position or x is None or scale is None:
+        return None
+    axis, block = node.get("axis", 1), node.get("block_size", 0)
+    zero = rest[0] if rest and rest[0] is not None else torch.zeros(())
+    return along(scale, x, axis, block), along(zero, x, axis, block)
+
+
+def forward_dequantize_linear(node: Node, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+    axis, block = node.get("axis", 1), node.get("block_size", 0)
+    return real(x, along(scale, x, axis, block), None if zero is None else along(zero, x, axis, block))
+
+
+define(
+    "DequantizeLinear com.microsoft:DequantizeLinear", **_QUANTIZE, labels_int32=True, zero_points=ZeroPoints({0: 2}),
+    typed_by=FLOAT, traits=_STEPS | Trait.RANGE | Trait.DEQUANTIZES,
+    forward=Forward(forward_dequantize_linear, into=(0,), units=units_of),
+)  # fmt: skip
+
+
+def dynamic_quantize(op: Op, x: Axes) -> list[Axes]:
+    one_scale(op, x)
+    return [x, (), ()]
+
+
+def one_scale(op: Op, x: Axes) -> None:
+    """One scale is taken over all elements, and over zero: silent channels do not change it."""
+    if op.relies(op.silent(0)):
+        op.demands.extend(x)
+    else:
+        op.freeze(*x, why="takes one scale over all of it")
+
+
+def dynamic(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale and zero point (uint8) of a range."""
+    low, high = x.detach().amin().clamp(max=0), x.detach().amax().clamp(min=0)
+    scale = (high - low) / 255
+    scale = torch.where(scale == 0, torch.ones_like(scale), scale)
+    return scale, (-low / scale).round().clamp(0, 255).to(torch.uint8)
+
+
+def forward_dynamic_quantize_linear(node: Node, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """To uint8 by the range of x, which holds 0; scale and zero point are taken for constants."""
+    scale, zero = dynamic(x)
+    return quantised(x, scale, zero, (0.0, 255.0)), scale, zero
+
+
+define(
+    "DynamicQuantizeLinear", couple=dynamic_quantize, zero=first, zero_points=ZeroPoints(computed=2),
+    traits=Trait.DECIDES | Trait.QUANTIZES | Trait.ROUNDS, forward=Forward(forward_dynamic_quantize_linear),
+)  # fmt: skip
+
+
+def steps_at(site: Site, k: int) -> tuple[float, float, np.dtype] | None:
+    """One scale and zero point that stand in inputs k and k + 1, and the type of the latter."""
+    scale, zero = site.array(k), site.array(k + 1)
+    if scale is None or zero is None or scale.size > 1 or zero.size > 1:
+        return None
+    return float(scale.ravel()[0]), float(zero.ravel()[0]), zero.dtype
+
+
+def real_bounds(bounds: Pair, steps: tuple[float, float, np.dtype]) -> Pair:
+    low, high = ((end - steps[1]) * steps[0] for end in bounds)
+    return low, high
+
+
+def rounded_bounds(bounds: Pair, steps: tuple[float, float, np.dtype]) -> Pair:
+    """Bounds of what is quantised; a number that may round either way is between both."""
+    ends = np.iinfo(steps[2])
+    exact = [end / steps[0] + steps[1] for end in bounds]
+    low, high = np.round(exact[0] - 1e-4), np.round(exact[1] + 1e-4)
+    return np.clip(low, ends.min, ends.max), np.clip(high, ends.min, ends.max)
+
+
+Inputs = Sequence[Tensor | None]
+
+
+def requantised(node: Node, y: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
+    return quantised(y, scale, zero, limits(node, zero))

@@ -1,0 +1,78 @@
+"""Softmax and what else makes shares of scores."""
+
+from typing import Any
+
+import numpy as np
+
+from onnxprune.operators.facts import Facts, facts, reduced
+from onnxprune.operators.forward import Forward, Node
+from onnxprune.operators.labels import Axes
+from onnxprune.operators.lazy_torch import Tensor, torch
+from onnxprune.operators.op import Op
+from onnxprune.operators.registry import Alike, Trait, define
+from onnxprune.operators.site import Site
+from onnxprune.operators.value_numbers import bits, mix
+
+
+def _normalised(op: Op) -> list[int]:
+    """Axes over which a softmax goes: before opset 13 all from the named one on."""
+    rank = len(op.values[0].axes) if op.values[0] is not None else 0
+    axis = op.attributes.get("axis", 1 if op.opset < 13 else -1) % max(1, rank)
+    return list(range(axis, rank)) if op.opset < 13 else [axis]
+
+
+def softmax(op: Op, x: Axes, **_: Any) -> Axes:
+    op.statistics(*(x[k] for k in _normalised(op)), why="normalises over it")
+    return x
+
+
+def bound_softmax(site: Site) -> Facts | None:
+    """Equal elements of equal rows come out equal."""
+    found, shape = site.inputs[0], site.shapes[0]
+    if found is None or not shape or (site.opset < 13 and site.attributes.get("axis", 1) not in (-1, len(shape) - 1)):
+        return None
+    rows = reduced(found, [site.attributes.get("axis", -1) % len(shape)])
+    names = mix(rows.identity, bits(rows.scale), found.identity, bits(found.scale), site.kind)
+    low, high = (-np.inf, 0.0) if site.node.op_type == "LogSoftmax" else (0.0, 1.0)
+    return facts(np.full(names.shape, low), np.full(names.shape, high), names)
+
+
+def _coerced(node: Node, x: Tensor) -> tuple[Tensor, int]:
+    """Before opset 13 all axes from the given one on are one axis together."""
+    if node.opset >= 13:
+        return x, node.get("axis", -1)
+    axis = node.get("axis", 1) % max(1, x.dim())
+    return x.flatten(axis) if x.dim() else x.reshape(1), axis
+
+
+def forward_softmax(node: Node, x: Tensor) -> Tensor:
+    flat, axis = _coerced(node, x)
+    return torch.softmax(flat, axis).reshape(x.shape)
+
+
+def forward_log_softmax(node: Node, x: Tensor) -> Tensor:
+    flat, axis = _coerced(node, x)
+    return torch.log_softmax(flat, axis).reshape(x.shape)
+
+
+define(
+    "Softmax", couple=softmax, statistics=_normalised, bound=bound_softmax, apart=True, traits=Trait.SATURATES,
+    forward=Forward(forward_softmax),
+)  # fmt: skip
+define(
+    "LogSoftmax", couple=softmax, statistics=_normalised, bound=bound_softmax, apart=True, traits=Trait.SATURATES,
+    forward=Forward(forward_log_softmax),
+)  # fmt: skip
+
+
+def forward_hardmax(node: Node, x: Tensor) -> Tensor:
+    flat, axis = _coerced(node, x)
+    best = flat.argmax(axis, keepdim=True)
+    return torch.zeros_like(flat).scatter(axis, best, 1.0).reshape(x.shape)
+
+
+define(
+    "Hardmax", couple=softmax, statistics=_normalised, apart=True, traits=Trait.DECIDES,
+    forward=Forward(forward_hardmax, into=()),
+)  # fmt: skip
+define("com.microsoft:BiasSoftmax", shape=Alike())

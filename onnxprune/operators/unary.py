@@ -1,0 +1,104 @@
+"""Functions of mathematics and logic, element by element, of one value."""
+
+from typing import Any
+
+import numpy as np
+
+from onnxprune.operators.boxes import Value
+from onnxprune.operators.facts import Facts, facts
+from onnxprune.operators.forward import Forward, Node, in_torch
+from onnxprune.operators.intervals import applied
+from onnxprune.operators.labels import Axes
+from onnxprune.operators.lazy_torch import Tensor, torch
+from onnxprune.operators.op import Op
+from onnxprune.operators.registry import NONE, Trait, by_reference, define, in_numpy, never, operator_of, traits_of
+from onnxprune.operators.site import Site
+from onnxprune.operators.value_numbers import bits, mix
+from onnxprune.operators.zeros import first
+
+
+def pointwise(op: Op, **_: object) -> list[Axes] | list[Value]:
+    if len(op.values) == 1:
+        return [op.unmoved()] * len(op.shapes)
+    return [op.broadcast(*(op.axes(k) for k in range(len(op.values))))] * len(op.shapes)
+
+
+def bound_unary(site: Site) -> list[Facts | None] | None:
+    """Monotone functions keep intervals; through others constants alone are followed."""
+    found, function, traits = site.inputs[0], operator_of(site.node).function, traits_of(site.node)
+    if found is None or function is None or site.attributes.get("alpha", 1) < 0 or site.attributes.get("gamma", 1) < 0:
+        return None
+    low, high = applied(found, lambda x: function(x, site.attributes), bool(traits & Trait.MONOTONE))
+    if traits & Trait.HOMOGENEOUS:
+        return [facts(low, high, mix(found.identity, site.kind), found.scale)]
+    return [facts(low, high, mix(found.identity, bits(found.scale), site.kind))]
+
+
+def erf(x: np.ndarray) -> np.ndarray:
+    from scipy.special import erf
+
+    return erf(x)
+
+
+EACH = Trait.ELEMENTWISE | Trait.UNARY
+HOMOGENEOUS = Trait.MONOTONE | Trait.HOMOGENEOUS
+
+
+def unary(names: str, function: Any, traits: Trait = NONE, zero: Any = never, **columns: Any) -> None:
+    """The row of a function of one value."""
+    define(
+        names, couple=pointwise, tangled=True, zero=zero, bound=bound_unary, apart=True, function=function,
+        traits=EACH | traits, **columns,
+    )  # fmt: skip
+
+
+unary("Neg", lambda x, a: -x, HOMOGENEOUS, first, value=in_numpy(np.negative), forward=in_torch("neg"))
+unary("Asinh", lambda x, a: np.arcsinh(x), Trait.MONOTONE, first, forward=in_torch("asinh"))
+unary("Atan", lambda x, a: np.arctan(x), Trait.MONOTONE, first, forward=in_torch("atan"))
+unary(
+    "Ceil", lambda x, a: np.ceil(x), Trait.MONOTONE | Trait.DECIDES, first, value=in_numpy(np.ceil),
+    forward=in_torch("ceil", into=()),
+)  # fmt: skip
+unary("Erf", lambda x, a: erf(x), Trait.MONOTONE | Trait.SATURATES, first, forward=in_torch("erf"))
+unary("Exp", lambda x, a: np.exp(x), Trait.MONOTONE, forward=in_torch("exp"))
+unary(
+    "Floor", lambda x, a: np.floor(x), Trait.MONOTONE | Trait.DECIDES, first, value=in_numpy(np.floor),
+    forward=in_torch("floor", into=()),
+)  # fmt: skip
+unary("Log", lambda x, a: np.log(x), Trait.MONOTONE, divisor=0, forward=in_torch("log"))
+unary(
+    "Round", lambda x, a: np.round(x), Trait.MONOTONE | Trait.DECIDES, first, value=by_reference,
+    forward=in_torch("round", into=()),
+)  # fmt: skip
+unary("Sinh", lambda x, a: np.sinh(x), Trait.MONOTONE, first, forward=in_torch("sinh"))
+unary("Sqrt", lambda x, a: np.sqrt(x), Trait.MONOTONE, first, value=in_numpy(np.sqrt), forward=in_torch("sqrt"))
+# Neither rising nor falling: of these constants alone are followed.
+unary("Abs", lambda x, a: np.abs(x), Trait.POWERS, zero=first, value=by_reference, forward=in_torch("abs"))
+unary("Acos", lambda x, a: np.arccos(x), forward=in_torch("acos"))
+unary("Acosh", lambda x, a: np.arccosh(x), forward=in_torch("acosh"))
+unary("Asin", lambda x, a: np.arcsin(x), zero=first, forward=in_torch("asin"))
+unary("Atanh", lambda x, a: np.arctanh(x), zero=first, forward=in_torch("atanh"))
+unary("Cos", lambda x, a: np.cos(x), forward=in_torch("cos"))
+unary("Cosh", lambda x, a: np.cosh(x), forward=in_torch("cosh"))
+unary("Reciprocal", lambda x, a: 1 / x, divisor=0, forward=in_torch("reciprocal"))
+unary("Sign", lambda x, a: np.sign(x), Trait.DECIDES, first, value=by_reference, forward=in_torch("sign", into=()))
+unary("Sin", lambda x, a: np.sin(x), zero=first, forward=in_torch("sin"))
+unary("Tan", lambda x, a: np.tan(x), zero=first, forward=in_torch("tan"))
+
+PLAIN: dict[str, Any] = {"couple": pointwise, "tangled": True, "apart": True}  # without a function here
+
+
+def forward_is_inf(node: Node, x: Tensor) -> Tensor:
+    high, low = node.get("detect_positive", 1), node.get("detect_negative", 1)
+    return torch.isinf(x) & ((x > 0) & bool(high) | (x < 0) & bool(low))
+
+
+define("IsInf", **PLAIN, traits=EACH, forward=Forward(forward_is_inf, into=()))
+define("IsNaN", **PLAIN, traits=EACH, forward=in_torch("isnan", into=()))
+define("Not", **PLAIN, value=in_numpy(np.logical_not), traits=EACH, forward=in_torch("logical_not", into=()))
+define("BitwiseNot", couple=pointwise, tangled=True, traits=EACH, forward=in_torch("bitwise_not", into=()))
+
+
+def unchanged(op: Op, x: Axes, *_: Axes | None, **__: object) -> Axes:
+    """Of what has the channels of its first input."""
+    return x
