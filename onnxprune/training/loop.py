@@ -88,7 +88,7 @@ class Training:
         self.parameters = [p for p in self.student.parameters() if p.requires_grad]
         self.averages = [p.detach().clone() for p in self.parameters]
         self.chosen = [p.detach().clone() for p in self.parameters]
-        self.optimizer = optimizer.optimizer(self.parameters)
+        self.optimizer = optimizer.Optimizer(self.parameters)
         self.begun = time.perf_counter()
         self.losses: list[float] = []
         self.unsaved = ""
@@ -148,7 +148,6 @@ class Training:
 
     def _step(self, samples: Samples, places: Sequence[int], generator: np.random.Generator) -> float:
         share = optimizer.rate(self.step, self._steps(), self._done())
-        optimizer.set_rate(self.optimizer, self.recipe.lr * share)
         self.optimizer.zero_grad()
         batches, total = samples.batches(places), 0.0
         for feed, labels in batches:
@@ -157,7 +156,7 @@ class Training:
             loss.backward()
             total += loss.item()
         if math.isfinite(total):
-            self.optimizer.step()
+            self.optimizer.step(self.recipe.lr * share)
             self.step += 1
             optimizer.average(self.averages, self.parameters, self.step, self._steps())
             self.losses.append(total)
@@ -230,7 +229,7 @@ class Training:
         state = {
             "epoch": self.epoch, "step": self.step, "seconds": self._seconds(), "best": self.best,
             "best_epoch": self.best_epoch, "parameters": [p.detach() for p in self.parameters],
-            "averages": self.averages, "chosen": self.chosen, "optimizer": self.optimizer.state_dict(),
+            "averages": self.averages, "chosen": self.chosen, "optimizer": self.optimizer.state(),
         }  # fmt: skip
         checkpoint.write(self.recipe.resume, self.key, state)
 
@@ -239,7 +238,7 @@ class Training:
         self.best, self.best_epoch = state["best"], state["best_epoch"]
         self.averages, self.chosen = state["averages"], state["chosen"]
         self.steps_an_epoch = self.step // max(self.epoch, 1)
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.restore(state["optimizer"])
         with torch.no_grad():
             for parameter, value in zip(self.parameters, state["parameters"], strict=True):
                 parameter.copy_(value)
