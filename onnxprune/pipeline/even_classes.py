@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 
 from onnxprune.errors import ModelError
+from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.runtime.accuracy import numbers
 from onnxprune.runtime.classes import as_scores, class_scores, is_probable
 from onnxprune.runtime.evolution import of_all_classes
@@ -44,7 +45,12 @@ class Search:
 
 
 def even_classes(
-    model: onnx.ModelProto, feeds: Sequence[Feed], draw: Callable[[int], list[Feed]], search: Search, seed: int
+    model: onnx.ModelProto,
+    feeds: Sequence[Feed],
+    draw: Callable[[int], list[Feed]],
+    search: Search,
+    seed: int,
+    progress: Progress = silent,
 ) -> list[Feed]:
     """Other samples instead of these, of all classes as evenly as can be; these where there are no classes.
 
@@ -71,7 +77,11 @@ def even_classes(
         return log_odds(np.log(np.maximum(scores, TINY)) if is_probable(scores) else scores)
 
     pool = np.concatenate([feed[name] for feed in draw(search.pool)])
-    found = of_all_classes(pool, layout, sure, batches * size, search.rounds, np.random.default_rng(seed))
+
+    def told(done: int) -> None:
+        progress("drawing images of all classes", done, search.rounds)
+
+    found = of_all_classes(pool, layout, sure, batches * size, search.rounds, np.random.default_rng(seed), told)
     return [{name: np.ascontiguousarray(found[k : k + size])} for k in range(0, len(found), size)]
 
 

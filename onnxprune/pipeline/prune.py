@@ -157,7 +157,10 @@ def lab_of(run: Run, weights: Weights) -> Lab:
     """The network and the user's data, to try things out on."""
     own, parts = run.original, run.parts
     metric = next(iter(run.metrics), None)
-    return Lab(own.proto, own.deps, weights, run.request, parts.data, search=parts.search, metric=metric)
+    return Lab(
+        own.proto, own.deps, weights, run.request, parts.data, search=parts.search, metric=metric,
+        progress=run.log.progress,
+    )  # fmt: skip
 
 
 def _check_strict(run: Run, choice: Choice) -> None:
