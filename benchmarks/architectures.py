@@ -50,16 +50,21 @@ def tokens(module: nn.Module, length: int = 12, names: str = "ids") -> Architect
     return Architecture(module, inputs, {name: {0: "batch", 1: f"length of {name}"} for name in inputs})
 
 
-def lively(module: nn.Module) -> nn.Module:
-    """The network in evaluation, with statistics and weights that are neither all equal nor all zero."""
-    for part in module.modules():
-        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is not None:
-            part.running_mean.normal_(0, 0.1)
-            part.running_var.uniform_(0.5, 1.5)
-    for weight in module.parameters():
-        if weight.numel() > 1 and weight.detach().abs().max() < 1e-3:  # zeros would hide what stands before them
+def lively(found: Architecture) -> Architecture:
+    """The network in evaluation, with statistics of random inputs, and without zeros that hide what stands before."""
+    norms = [m for m in found.module.eval().modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all that passes
+        norm.train()
+    for weight in found.module.parameters():
+        if weight.numel() > 1 and weight.detach().abs().max() < 1e-3:
             nn.init.normal_(weight, std=0.1)
-    return module.eval()
+    with torch.no_grad():
+        several = (x.repeat(4, *[1] * (x.dim() - 1)) for x in found.inputs.values())
+        found.module(*(torch.randn_like(x) if x.is_floating_point() else x for x in several))
+    found.module.eval()
+    return found
 
 
 def of_timm(name: str) -> Architecture:
@@ -145,7 +150,6 @@ def of_ultralytics(name: str) -> Architecture:
     kind = kinds.get(name.rpartition("-")[2], tasks.DetectionModel)
     kind = tasks.RTDETRDetectionModel if "rtdetr" in name else kind
     module = kind(f"{name}.yaml", nc=CLASSES, verbose=False).eval()
-    module = module.fuse(verbose=False) if name.startswith("yolov5") else module
     for part in module.modules():
         if hasattr(part, "export"):
             part.export, part.format, part.dynamic = True, "onnx", True
@@ -171,8 +175,7 @@ def architecture(name: str) -> Architecture:
     """A network by its name, with weights that the same name always gives."""
     torch.manual_seed(0)
     library, _, network = name.partition(":")
-    found = LIBRARIES[library](network)
-    return Architecture(lively(found.module), found.inputs, found.open)
+    return lively(LIBRARIES[library](network))
 
 
 NAMES = {

@@ -10,6 +10,7 @@ from onnxprune.model.static import infer, opset_of, subgraphs
 from onnxprune.model.statics import Statics
 
 MAKERS = {"SequenceEmpty", "SequenceConstruct", "SplitToSequence", "SequenceInsert", "SequenceErase"}
+MOST = 4096  # elements of a sequence
 TAKERS = {"SequenceAt", "SequenceLength", "ConcatFromSequence", "SequenceInsert", "SequenceErase"}
 
 Sequences = Mapping[str, list[str]]  # names of the tensors in each sequence
@@ -34,9 +35,9 @@ def without_sequences(model: onnx.ModelProto) -> onnx.ModelProto:
     out.CopyFrom(model)
     del out.graph.node[:]
     for node in model.graph.node:
-        if node.output[0] in known:
+        if _made(node) in known:
             out.graph.node.extend(_split(node, known, statics, opset) if node.op_type == "SplitToSequence" else ())
-        elif _is(node, TAKERS) and node.input[0] in known:
+        elif _is(node, TAKERS) and _source(node) in known:
             out.graph.node.extend(_taken(node, known, statics, opset))
         else:
             out.graph.node.append(node)
@@ -50,12 +51,22 @@ def _is(node: onnx.NodeProto, types: set[str]) -> bool:
     return node.domain in ("", "ai.onnx") and node.op_type in types
 
 
+def _made(node: onnx.NodeProto) -> str:
+    return node.output[0] if node.output else ""
+
+
+def _source(node: onnx.NodeProto) -> str:
+    return node.input[0] if node.input else ""
+
+
 def _known(graph: onnx.GraphProto, statics: Statics) -> Sequences:
     """Sequences that can be written out: with known elements, and taken at known places alone."""
     found: dict[str, list[str]] = {}
     names = {name for node in graph.node for name in node.output}
     for node in graph.node:
-        if _is(node, MAKERS) and (elements := _elements(node, found, statics)) is not None:
+        if not (_is(node, MAKERS) and _made(node)):
+            continue
+        if (elements := _elements(node, found, statics)) is not None:
             own = f"{node.output[0]}/"  # what the names of new tensors begin with
             if not any(name.startswith(own) for name in names):
                 found[node.output[0]] = elements
@@ -64,11 +75,10 @@ def _known(graph: onnx.GraphProto, statics: Statics) -> Sequences:
         lost = set(found) & ends
         for node in graph.node:
             given = set(node.input) & found.keys()
-            made = node.output[0] if node.output else ""
-            if given and not (_is(node, TAKERS) and (made in found or _can_be_taken(node, found, statics))):
+            if given and not (_is(node, TAKERS) and (_made(node) in found or _can_be_taken(node, found, statics))):
                 lost |= given
-            if made in found and node.op_type in TAKERS and node.input[0] not in found:
-                lost.add(made)
+            if _made(node) in found and node.op_type in TAKERS and _source(node) not in found:
+                lost.add(_made(node))
         if not lost:
             return found
         found = {name: elements for name, elements in found.items() if name not in lost}
@@ -86,18 +96,18 @@ def _captured(node: onnx.NodeProto) -> Iterator[str]:
 def _elements(node: onnx.NodeProto, found: Sequences, statics: Statics) -> list[str] | None:
     """Names of the tensors in the sequence that a node makes; None where they are not known."""
     if node.op_type in ("SequenceEmpty", "SequenceConstruct"):
-        return list(node.input)
+        return list(node.input) if len(node.input) <= MOST else None
     if node.op_type == "SplitToSequence":
         sizes = _sizes(node, statics)
         return None if sizes is None else [f"{node.output[0]}/{k}" for k in range(len(sizes))]
-    if node.input[0] not in found:
+    if _source(node) not in found or len(found[_source(node)]) == MOST:
         return None
-    elements, inserts = list(found[node.input[0]]), node.op_type == "SequenceInsert"
+    elements, inserts = list(found[_source(node)]), node.op_type == "SequenceInsert"
     place = _place(node, 2 if inserts else 1, len(elements) if inserts else -1, statics)
     if place is None or not -len(elements) <= place < len(elements) + inserts:
         return None
     place += len(elements) if place < 0 else 0
-    return [*elements[:place], *([node.input[1]] if inserts else []), *elements[place + (not inserts) :]]
+    return [*elements[:place], *(node.input[1:2] if inserts else []), *elements[place + (not inserts) :]]
 
 
 def _place(node: onnx.NodeProto, k: int, default: int, statics: Statics) -> int | None:
@@ -110,19 +120,16 @@ def _place(node: onnx.NodeProto, k: int, default: int, statics: Statics) -> int 
 
 def _sizes(node: onnx.NodeProto, statics: Statics) -> list[int] | None:
     """Sizes of the parts of a SplitToSequence; None where they hang on sizes that are open."""
-    shape, axis = statics.shapes.get(node.input[0]), _attribute(node, "axis", 0)
-    if not shape or statics.is_open(node.input[0], axis % len(shape)):
+    shape, axis = statics.shapes.get(_source(node)), _attribute(node, "axis", 0)
+    if not shape or statics.is_open(_source(node), axis % len(shape)):
         return None
     length = shape[axis % len(shape)]
-    if len(node.input) < 2 or not node.input[1]:
-        return [1] * length
-    told = statics.fixed_constant(node.input[1])
-    if told is None:
+    single = len(node.input) < 2 or not node.input[1]
+    told = np.array(1) if single else statics.fixed_constant(node.input[1])
+    if told is None or not 0 < length <= MOST or told.size == 0 or told.min() <= 0:
         return None
-    if told.ndim:
-        return [int(n) for n in told]
-    step = int(told)
-    return [min(step, length - k) for k in range(0, length, step)] if step > 0 else None
+    sizes = told.tolist() if told.ndim else [min(int(told), length - k) for k in range(0, length, int(told))]
+    return sizes if sum(sizes) == length else None
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
@@ -131,7 +138,7 @@ def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
 
 def _can_be_taken(node: onnx.NodeProto, found: Sequences, statics: Statics) -> bool:
     """Whether what a node takes from a sequence is known."""
-    count = len(found.get(node.input[0], ()))
+    count = len(found.get(_source(node), ()))
     if node.op_type == "SequenceAt":
         place = _place(node, 1, 0, statics)
         return place is not None and -count <= place < count
@@ -144,18 +151,18 @@ def _split(node: onnx.NodeProto, known: Sequences, statics: Statics, opset: int)
     if len(node.input) < 2 and not _attribute(node, "keepdims", 1):
         for k, part in enumerate(parts):
             yield _constant(f"{part}/place", np.array(k))
-            yield helper.make_node("Gather", [node.input[0], f"{part}/place"], [part], axis=axis)
+            yield helper.make_node("Gather", [_source(node), f"{part}/place"], [part], axis=axis)
     elif opset < 13:
         yield helper.make_node("Split", node.input[:1], parts, name=node.name, axis=axis, split=sizes)
     else:
         told = f"{node.output[0]}/sizes"
         yield _constant(told, np.array(sizes))
-        yield helper.make_node("Split", [node.input[0], told], parts, name=node.name, axis=axis)
+        yield helper.make_node("Split", [_source(node), told], parts, name=node.name, axis=axis)
 
 
 def _taken(node: onnx.NodeProto, known: Sequences, statics: Statics, opset: int) -> Iterator[onnx.NodeProto]:
     """What a node takes from a sequence, as nodes that take it from the elements."""
-    elements = known[node.input[0]]
+    elements = known[_source(node)]
     if node.op_type == "SequenceAt":
         place = _place(node, 1, 0, statics)
         yield helper.make_node("Identity", [elements[place or 0]], node.output, name=node.name)

@@ -173,7 +173,8 @@ def _shown(search: Search, probe: Probe) -> str:
 
 
 def _planned(meter: Meter, limit: Limit) -> Choice:
-    share = limit.most(total := meter.chooser.costs.total(limit.cost)) / total
+    total = meter.chooser.costs.total(limit.cost)
+    share = limit.most(total) / total if total else 1.0  # a network without layers has nothing to spend
     return meter.chooser.choose((limit.cost, min(1.0, share)))
 
 

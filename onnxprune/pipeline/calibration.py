@@ -97,7 +97,7 @@ def _drawn(lab: Lab) -> Calibration:
 
     feeds, noisy = draw(wanted + judges)
     search = Search.of(wanted + judges, *passed(lab))
-    feeds = even_classes(lab.model, feeds, pool, search, lab.request.seed)
+    feeds = even_classes(lab.model, feeds, pool, search, lab.request.seed, lab.progress)
     held = -(-len(feeds) * judges // (wanted + judges))
     noise = f"; noise for {', '.join(noisy)}, which takes no images" if noisy else ""
     what = f"{wanted} drawn samples{fewer}{noise}; real ones repair better ({spelled('data')})"

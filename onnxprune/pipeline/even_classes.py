@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 
 from onnxprune.errors import ModelError
+from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.runtime.accuracy import numbers
 from onnxprune.runtime.classes import as_scores, class_scores, is_probable
 from onnxprune.runtime.evolution import of_all_classes
@@ -20,7 +21,8 @@ ROUNDS = 30
 WORK = 3e12  # multiply-accumulates of the whole search: half a minute to a minute on one core
 ELEMENT = 60  # multiply-accumulates that take as long as one element that is passed on
 TINY = 1e-12
-TELLING = 64  # images that show whether an output holds class scores
+FEW = 32  # numbers of an output that nothing but their rivalry shows to be class scores
+WINNERS = 0.75  # share of them that are the largest for some image
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,12 @@ class Search:
 
 
 def even_classes(
-    model: onnx.ModelProto, feeds: Sequence[Feed], draw: Callable[[int], list[Feed]], search: Search, seed: int
+    model: onnx.ModelProto,
+    feeds: Sequence[Feed],
+    draw: Callable[[int], list[Feed]],
+    search: Search,
+    seed: int,
+    progress: Progress = silent,
 ) -> list[Feed]:
     """Other samples instead of these, of all classes as evenly as can be; these where there are no classes.
 
@@ -57,7 +64,7 @@ def even_classes(
         return list(feeds)
     try:
         session = make_session(model, providers="cpu", threads=THREADS, optimize=True)
-        output = _telling(session, feeds[: -(-TELLING // size)])
+        output = _telling(session, feeds)
     except ModelError:
         output = None
     if output is None:
@@ -70,7 +77,11 @@ def even_classes(
         return log_odds(np.log(np.maximum(scores, TINY)) if is_probable(scores) else scores)
 
     pool = np.concatenate([feed[name] for feed in draw(search.pool)])
-    found = of_all_classes(pool, layout, sure, batches * size, search.rounds, np.random.default_rng(seed))
+
+    def told(done: int) -> None:
+        progress("drawing images of all classes", done, search.rounds)
+
+    found = of_all_classes(pool, layout, sure, batches * size, search.rounds, np.random.default_rng(seed), told)
     return [{name: np.ascontiguousarray(found[k : k + size])} for k in range(0, len(found), size)]
 
 
@@ -93,17 +104,21 @@ def log_odds(scores: np.ndarray) -> np.ndarray:
 
 
 def _telling(session: Session, feeds: Sequence[Feed]) -> str | None:
-    """The output that holds class scores; else the only one, where it is a row of numbers for each image.
+    """The output that holds class scores, or the only one, of few numbers that compete as those do.
 
-    Those may be coordinates or an embedding: then the images are such that each number is large for some of them.
+    On drawn images a classifier is often unsure.  But nearly every class wins sometimes, while of coordinates always
+    the same ones are the largest, and an embedding has many numbers.
     """
     outputs = _joined([numbers(session.run(feed)) for feed in feeds])
     samples = sum(len(next(iter(feed.values()))) for feed in feeds)
     given = {n: s for n, a in outputs.items() if len(a) == samples and (s := as_scores(a)) is not None and s.ndim == 2}
-    found = class_scores(given)
-    if found is not None:
+    if (found := class_scores(given)) is not None:
         return found.output
-    return next(iter(given)) if len(outputs) == len(given) == 1 else None
+    if len(outputs) != 1 or len(given) != 1:
+        return None
+    name, rows = next(iter(given.items()))
+    winners = len(set(rows.argmax(axis=1).tolist()))
+    return name if rows.shape[1] <= FEW and winners >= WINNERS * rows.shape[1] else None
 
 
 def _joined(outputs: Sequence[Mapping[str, np.ndarray]]) -> Feed:

@@ -22,7 +22,13 @@ Sure = Callable[[np.ndarray], np.ndarray]  # from images to logarithms of the od
 
 
 def of_all_classes(
-    pool: np.ndarray, layout: Layout, sure: Sure, count: int, rounds: int, generator: np.random.Generator
+    pool: np.ndarray,
+    layout: Layout,
+    sure: Sure,
+    count: int,
+    rounds: int,
+    generator: np.random.Generator,
+    told: Callable[[int], None] = lambda done: None,
 ) -> np.ndarray:
     """So many images, (count, ...), of all classes as evenly as can be, in random order.
 
@@ -31,11 +37,13 @@ def of_all_classes(
         layout: where they have rows and columns.
         sure: the network.
         rounds: of offspring, each of which asks the network once for every image.
+        told: called with the number of each round.
     """
     known = sure(pool)
     chosen, own = even(known, count)
     images, now = pool[chosen].astype(np.float32), known[chosen, own]
-    for _ in range(rounds):
+    for done in range(rounds):
+        told(done)
         young = _offspring(images, own, pool, layout, generator).astype(pool.dtype)
         then = sure(young)[np.arange(count), own]
         better = then > now
