@@ -147,3 +147,19 @@ def test_a_few_bytes_too_many_are_a_step_more(twin: Path, size: int) -> None:
     report = cut(twin, f"size={size}b", verify=False)
     assert report.after.bytes <= size
     assert not report.warnings
+
+
+@pytest.mark.parametrize("limit", [5, 4, 3])
+def test_a_peak_thins_the_layers_at_the_peak_and_no_others(twin: Path, limit: int) -> None:
+    """The first two convolutions are alive where 6 KiB are: all else keeps its channels."""
+    report = cut(twin, f"activations={limit}KiB")
+    assert report.after.activations == limit * 1024
+    assert [g.name for g in report.groups if g.kept < g.channels] == [
+        "conv1.weight_quantized",
+        "conv2.weight_quantized",
+    ]
+    both = cut(twin, [f"activations={limit}KiB", "params=50k"])
+    assert both.after.activations is not None
+    assert both.after.activations <= limit * 1024
+    assert both.after.params <= 50_000
+    assert not both.warnings

@@ -62,12 +62,14 @@ def test_odds_have_no_end() -> None:
     assert log_odds(logits)[1, 2] == pytest.approx(900 - np.log(2))
 
 
-def network(outputs: tuple[str, ...]) -> onnx.ModelProto:
+def network(outputs: tuple[str, ...], offset: tuple[float, ...] = (0.0, 0.0, 0.0)) -> onnx.ModelProto:
     """A classifier of the mean colour, or something that gives no class scores."""
     nodes = [
+        helper.make_node("Constant", [], ["o"], value_floats=offset),
         helper.make_node("GlobalAveragePool", ["x"], ["m"]),
         helper.make_node("Flatten", ["m"], ["f"]),
         helper.make_node("Softmax", ["f"], ["y"]),
+        helper.make_node("Add", ["f", "o"], ["a"]),
     ]
     values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in outputs]
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 16, 16])
@@ -75,9 +77,11 @@ def network(outputs: tuple[str, ...]) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def test_samples_of_a_classifier_are_of_all_classes() -> None:
+@pytest.mark.parametrize("output", ["y", "a"])
+def test_samples_of_a_classifier_are_of_all_classes(output: str) -> None:
+    """Probabilities show it, and numbers each of which is the largest for some image."""
     feeds = [{"x": images(16)}]
-    found = even_classes(network(("y",)), feeds, lambda n: [{"x": images(n)}], Search(64, 4), 0)
+    found = even_classes(network((output,)), feeds, lambda n: [{"x": images(n)}], Search(64, 4), 0)
     classes = [f["x"].mean(axis=(2, 3)).argmax(axis=1) for f in found]
     assert [f["x"].shape for f in found] == [(16, 3, 16, 16)]
     assert np.bincount(np.concatenate(classes), minlength=3).min() >= 4
@@ -87,8 +91,10 @@ def test_samples_of_other_networks_stay_as_they_are_drawn() -> None:
     def never(_: int) -> list[dict[str, np.ndarray]]:
         raise AssertionError("nothing is drawn to choose from where there are no classes")
 
-    for feeds in ([{"x": images(16)}], [{"x": images(16), "z": images(16)}]):
-        assert even_classes(network(("f", "m")), feeds, never, Search(64, 4), 0) == feeds
+    one, two = [{"x": images(16)}], [{"x": images(16), "z": images(16)}]
+    several, coordinates = network(("f", "m")), network(("a",), offset=(0.0, 1.0, 2.0))
+    for model, feeds in ((several, one), (several, two), (coordinates, one)):
+        assert even_classes(model, feeds, never, Search(64, 4), 0) == feeds
 
 
 def test_a_search_is_as_long_as_it_is_worth() -> None:

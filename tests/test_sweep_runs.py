@@ -236,6 +236,15 @@ def test_a_worker_of_dask_that_dies_costs_nothing(
     assert results(tmp_path / "out") == results(alone)
 
 
+@pytest.mark.slow
+def test_ray_gives_the_same(alone: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed here")
+    onnxprune.sweep(
+        [DIGITS, MIXED], tmp_path / "out", targets="macs=0.4,0.8", backend="ray", jobs=2, min_accuracy=0.2, **PLAIN
+    )
+    assert results(tmp_path / "out") == results(alone)
+
+
 def test_what_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for backend, module in (("dask", "dask.distributed"), ("ray", "ray")):
         monkeypatch.setitem(sys.modules, module, None)

@@ -100,6 +100,14 @@ def test_groups_that_no_trial_run_has_seen_do_not_go_for_nothing() -> None:
     assert min(kept) > 3
 
 
+@pytest.mark.parametrize("target", ["macs=0.5", "params=0.5", "size=0.5", "activations=0.5"])
+def test_a_network_without_layers_has_nothing_to_spend(target: str) -> None:
+    net = Net()
+    model = net.model(SIDE, [net.relu("x")], onnx.TensorProto.FLOAT, SIDE)
+    text = plain(onnxprune.prune(model, target=target, measure=False).report)
+    assert text.startswith("nothing was removed: no layer of this network has channels that can be removed")
+
+
 def test_missing_a_target_is_the_first_that_is_said() -> None:
     result = onnxprune.prune(conv_net(16), target="macs=0.1", max_ratio=0.5, compensate="none", measure=False)
     assert share(result) > 0.1

@@ -12,11 +12,12 @@ from onnx import helper, numpy_helper
 from test_fineness import build
 
 import onnxprune
-from onnxprune import CheckFailed, UsageError, finetune, prune, verify
+from onnxprune import CheckFailed, FileError, UsageError, finetune, prune, verify
 from onnxprune.pipeline import tune
 
 torch = pytest.importorskip("torch", reason="training needs torch: pip install 'onnxprune[train]'")
 
+from onnxprune.training import checkpoint  # noqa: E402 - it needs torch
 from onnxprune.training.loop import Training  # noqa: E402 - it needs torch
 from onnxprune.training.unchanged import changed_weights  # noqa: E402
 
@@ -168,9 +169,34 @@ def test_the_state_of_another_training_is_refused(ruined: onnxprune.Result, ther
         finetune(DIGITS, ruined.model, data=samples(), resume="state", **QUICK)
 
 
+def test_a_full_disk_is_told_before_the_work_and_later_takes_no_more_than_the_state(
+    ruined: onnxprune.Result, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(FileError, match="cannot write"):
+        finetune(DIGITS, ruined.model, data=samples(), resume="nowhere/state", progress=stopping(1, Stop), **QUICK)
+    write, written = checkpoint.write, []
+
+    def full(path: str, *state: Any) -> None:
+        if len(written) == 2:
+            raise FileError("no space left")
+        write(path, *state)
+        written.append(path)
+
+    monkeypatch.setattr(checkpoint, "write", full)
+    done = finetune(DIGITS, ruined.model, data=samples(), resume="state", **QUICK)
+    assert any("no space left" in line for line in done.report.warnings)
+    assert any("2 epochs" in line for line in done.report.notes)
+
+
 def test_minutes_end_it(ruined: onnxprune.Result) -> None:
     done = finetune(DIGITS, ruined.model, data=samples(), epochs=100_000, minutes=0.02)
     assert done.report.seconds["train"] < 60
+
+
+def test_a_network_that_gives_no_numbers_is_not_trained(ruined: onnxprune.Result) -> None:
+    nothing = [{"image": np.full((32, 1, 8, 8), np.nan, np.float32)}] * 2
+    done = finetune(DIGITS, ruined.model, data=nothing, test_data=samples(32), **QUICK)
+    assert any("is no number before it" in line for line in done.report.warnings)
 
 
 # --- what is refused ----------------------------------------------------------
@@ -220,6 +246,11 @@ def test_networks_and_plans_that_do_not_belong_together_are_refused(ruined: onnx
         finetune(DIGITS, ruined.model, plan=other.plan, **QUICK)
     with pytest.raises(UsageError, match="do not belong together"):
         finetune(DIGITS, build("y = Relu(x)"), **QUICK)
+
+
+def test_an_output_that_cannot_be_written_is_told_before_the_work(ruined: onnxprune.Result, there: Path) -> None:
+    with pytest.raises(FileError, match="no directory"):
+        finetune(DIGITS, ruined.model, "nowhere/out.onnx", data=samples(), progress=stopping(1, Stop), **QUICK)
 
 
 def test_a_device_that_is_not_there_is_named(ruined: onnxprune.Result) -> None:

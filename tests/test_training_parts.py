@@ -170,6 +170,34 @@ def test_a_step_is_a_share_of_the_size_of_a_tensor() -> None:
     assert 0 < units[2] <= units[3]
 
 
+@pytest.mark.parametrize("shape", [(16, 8, 3, 3), (40, 24), (24, 100)], ids=["filters", "tall", "wide"])
+def test_a_matrix_moves_in_all_its_directions_alike(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(shape, generator=generator))
+    weight.grad = torch.randn(shape, generator=generator) * 1e-3
+    weight.grad[0] *= 30  # one output has by far the largest gradient
+    before, made = weight.detach().clone(), optimizer.Optimizer([weight])
+    made.step(0.01)
+    moved = (before - weight.detach()).flatten(1)
+    values = torch.linalg.svdvals(moved)
+    assert values.min() > values.max() / 3
+    assert moved.square().mean().sqrt() == pytest.approx(0.01 * optimizer.SHARE * made.units[0], rel=0.3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "matrix"),
+    [((8, 4, 3, 3), True), ((8, 1, 3, 3), False), ((8,), False), ((1, 64, 8), False), ((600, 600), False)],
+    ids=["filters", "depthwise", "bias", "recurrent", "too large"],
+)
+def test_what_is_no_matrix_moves_by_adam(shape: tuple[int, ...], matrix: bool) -> None:
+    weight = torch.nn.Parameter(torch.ones(shape))
+    weight.grad = torch.ones(shape)
+    assert optimizer.is_matrix(weight) is matrix
+    if not matrix:
+        optimizer.Optimizer([weight]).step(0.01)
+        assert torch.allclose(weight, torch.full(shape, 0.99))  # the first step is as large as the rate
+
+
 @pytest.mark.parametrize("number", [50, 1000, 20_000])
 def test_the_rate_rises_falls_and_ends_at_nothing(number: int) -> None:
     rates = [optimizer.rate(k, number, k / number) for k in range(number + 1)]

@@ -42,7 +42,7 @@ def steps(page: str) -> list[Command | File]:
         text = re.sub(r"^    ", "", block, flags=re.MULTILINE).strip("\n") + "\n"
         if text.startswith("$ "):
             for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
-                typed, *shown = part.splitlines()
+                typed, *shown = part.replace("\\\n", "").splitlines()
                 found.append(Command(typed, tuple(filter(None, map(str.strip, shown)))))
         else:
             name = re.search(r"`([\w.]+)`:$", before)

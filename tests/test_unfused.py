@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from other_sizes import run
 
 from onnxprune import prune
+from onnxprune.surgery import compensate
 from onnxprune.surgery.recovery.unfused import unfused
 
 RNG = np.random.default_rng(5)
@@ -104,3 +105,14 @@ def test_sums_of_integers_that_are_used_as_such_stay_what_they_are() -> None:
     whole = model("ConvInteger")
     whole.graph.output.append(helper.make_tensor_value_info("i", TensorProto.INT32, None))
     assert "ConvInteger" in {n.op_type for n in unfused(whole).graph.node}
+
+
+@pytest.mark.parametrize("kind", ["ConvInteger", "FusedConv"])
+def test_a_repair_that_does_harm_is_not_written(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is solved is written down wrongly: held-out samples tell, and the plain cut is what comes out."""
+    own = compensate.encoded
+    monkeypatch.setattr(compensate, "encoded", lambda network, v: {k: a * 0 for k, a in own(network, v).items()})
+    whole, data = model(kind), RNG.standard_normal((96, 4, 8, 8), np.float32)
+    results = [prune(whole, ratio=0.5, compensate=name, data=data, measure=False) for name in ("lstsq", "none")]
+    assert "which is worse on held-out data" in results[0].report.warnings[0]
+    assert results[0].plan.digests == results[1].plan.digests

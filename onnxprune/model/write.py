@@ -105,7 +105,7 @@ def save(
         ModelError: the model is too large for the ONNX format even with its weights outside.
     """
     target = Path(path).absolute()
-    replaced = _may_replace(target, force=force, source=source, weights=style.files if style else ())
+    replaced = may_replace(target, force=force, source=source, weights=style.files if style else ())
     outside, skeleton = _layout(model, style)
     with ending_cleanly():
         before = data_files(target)
@@ -128,8 +128,11 @@ def size_of(model: ModelProto, style: ExternalStyle | None = None) -> int:
     return outside.size + rest
 
 
-def _may_replace(target: Path, *, force: bool, source: Path | None, weights: Sequence[Path]) -> os.stat_result | None:
-    """Status of what is at the target and will be replaced; None if nothing is there."""
+def may_replace(target: Path, *, force: bool, source: Path | None, weights: Sequence[Path]) -> os.stat_result | None:
+    """Status of what is at the target and will be replaced; None if nothing is there.
+
+    Raises UsageError and FileError where a model cannot be written there.
+    """
     name = quoted(str(target))
     if "\0" in str(target):
         raise FileError(f"cannot write {name}: a path has no null bytes")

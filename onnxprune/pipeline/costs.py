@@ -1,6 +1,6 @@
 """Cost functions of a network over the kept channels of its groups, from the labels of its layers and tensors."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import onnx
@@ -50,21 +50,35 @@ def peak_activations(deps: Dependencies, dead: np.ndarray, *, stored: bool = Fal
     (Q/DQ nodes) count as the integers, which is what kernels hold.  What is computed from weights alone counts as none,
     since runtimes compute it when they load; with `stored` it does, and so do the real numbers, as the proof has them.
     """
+    return max((size for size, _ in _moments(deps, dead, stored)), default=0)
+
+
+def alive_beyond(deps: Dependencies, limit: float) -> list[str]:
+    """Groups whose channels are in values that live at a moment when more bytes than `limit` do."""
+    values = {key for size, alive in _moments(deps, deps.nothing, False) if size > limit for key in alive}
+    axes = [labels.ravel() for key in values if (v := deps.values.get(key)) is not None for labels in v.axes]
+    held = np.unique(deps.component[np.concatenate([np.zeros(0, np.int64), *(x for x in axes if not is_fixed(x))])])
+    return [group.name for group in deps.groups if np.isin(group.components, held).any()]
+
+
+def _moments(deps: Dependencies, dead: np.ndarray, stored: bool) -> Iterator[tuple[int, Collection[str]]]:
+    """As each node runs, the bytes that are alive and the values that they are."""
     alone = frozenset[str]() if stored else from_weights(deps)
     same = {} if stored else _integers(deps)
     last = {same.get(key, key): k for k, node in enumerate(deps.nodes) for key in node.inputs if key}
-    dying: dict[int, list[int]] = {}
+    dying: dict[int, list[str]] = {}
+    alive: dict[str, int] = {}
     seen = {*deps.sources, *alone}
-    now = peak = 0
+    now = 0
     for k, node in enumerate(deps.nodes):
         for key in (same.get(key, key) for key in node.outputs if key):
             if key not in seen:
                 seen.add(key)
-                now += (held := _bytes(deps, key, dead))
-                dying.setdefault(last.get(key, len(deps.nodes)), []).append(held)
-        peak = max(peak, now)
-        now -= sum(dying.pop(k, ()))
-    return peak
+                alive[key] = _bytes(deps, key, dead)
+                now += alive[key]
+                dying.setdefault(last.get(key, len(deps.nodes)), []).append(key)
+        yield now, alive.keys()
+        now -= sum(alive.pop(key) for key in dying.pop(k, ()))
 
 
 def from_weights(deps: Dependencies) -> frozenset[str]:

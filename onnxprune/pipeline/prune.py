@@ -12,7 +12,7 @@ import onnx
 from onnxprune.errors import CheckFailed, UsageError
 from onnxprune.model import save
 from onnxprune.model.external import ExternalStyle
-from onnxprune.model.write import size_of
+from onnxprune.model.write import may_replace, size_of
 from onnxprune.pipeline.budgets import Meter, within
 from onnxprune.pipeline.choose import Chooser, Progress, silent
 from onnxprune.pipeline.decision import Choice, Decision
@@ -99,13 +99,15 @@ def completed(run: Run, output: str | os.PathLike[str] | None) -> Result:
 
 
 def check_output(source: Any, output: str | os.PathLike[str] | None, request: Request, **more: Any) -> None:
-    """Raise UsageError, before any work, where the output would be one of the files that the run reads.
+    """Raise UsageError or FileError, before any work, where the output cannot be written, or is a file that is read.
 
     Args:
         more: other things that are read, by the words for them.
     """
     read = {name: getattr(request, name) for name in ("data", "test_data", "train_data", "metric")}
     check_paths(source, {out(): output, "resume": request.resume}, read | more, force=request.force)
+    if output is not None and not request.dry_run:
+        may_replace(Path(output), force=request.force, source=None, weights=())
 
 
 def _decide(run: Run) -> Decision:

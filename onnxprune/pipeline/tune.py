@@ -164,7 +164,11 @@ def _notes(done: Trained, what: str, held: int) -> list[str]:
 
 
 def _warnings(done: Trained) -> list[str]:
-    lines = [f"training {done.outcome.ended}: the best state so far was kept"] if done.outcome.ended else []
+    lines = (
+        [f"training ended early ({done.outcome.ended}): the best state so far was kept"] if done.outcome.ended else []
+    )
+    if done.outcome.unsaved:
+        lines.append(f"the state to resume from is not that of the last epoch: {done.outcome.unsaved}")
     if not done.helped:
         lines.append("training did not help on held-out samples: the weights are those before it")
     return lines

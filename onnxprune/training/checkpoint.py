@@ -13,7 +13,7 @@ from onnxprune.errors import FileError, UsageError
 from onnxprune.model.atomic import temporary
 from onnxprune.model.tensors import quoted
 
-VERSION = 1
+VERSION = 2
 
 
 def write(path: str, key: str, state: dict[str, Any]) -> None:

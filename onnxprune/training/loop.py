@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from onnxprune.errors import FileError
 from onnxprune.runtime.specs import Feed
 from onnxprune.training import checkpoint, optimizer
 from onnxprune.training.augment import Change
@@ -36,6 +37,7 @@ class Outcome:
     before, best: mean loss on the held-out samples, before training and of that state.
     epochs: that were gone through, `best_epoch` the one that was best (0: none was better than before).
     ended: why it ended before its time, "" where it did not.
+    unsaved: why the state to resume from could not be kept, "" where it was.
     """
 
     before: float
@@ -44,6 +46,7 @@ class Outcome:
     epochs: int
     seconds: float
     ended: str = ""
+    unsaved: str = ""
 
 
 @dataclass
@@ -85,9 +88,10 @@ class Training:
         self.parameters = [p for p in self.student.parameters() if p.requires_grad]
         self.averages = [p.detach().clone() for p in self.parameters]
         self.chosen = [p.detach().clone() for p in self.parameters]
-        self.optimizer = optimizer.optimizer(self.parameters)
+        self.optimizer = optimizer.Optimizer(self.parameters)
         self.begun = time.perf_counter()
         self.losses: list[float] = []
+        self.unsaved = ""
 
     def run(self) -> Outcome:
         """Train; Ctrl-C ends it, and the best state so far is kept.
@@ -99,6 +103,8 @@ class Training:
         ended = ""
         try:
             self._start()
+            if not math.isfinite(self.before):
+                ended = "the loss is no number before it: a network gives none on the samples"
             while self.epoch < self.recipe.epochs and self._done() < 1 and not ended:
                 ended = self._epoch()
         except KeyboardInterrupt:
@@ -108,7 +114,7 @@ class Training:
         with torch.no_grad():
             for parameter, value in zip(self.parameters, self.chosen, strict=True):
                 parameter.copy_(value)
-        return Outcome(self.before, self.best, self.best_epoch, self.epoch, self._seconds(), ended)
+        return Outcome(self.before, self.best, self.best_epoch, self.epoch, self._seconds(), ended, self.unsaved)
 
     # --- steps ---------------------------------------------------------------
 
@@ -117,6 +123,8 @@ class Training:
         state = checkpoint.read(self.recipe.resume, self.key, self.recipe.device) if self.recipe.resume else None
         if state is not None:
             self._restore(state)
+        elif self.recipe.resume:
+            self._save()  # what keeps it from being written is told before the work
 
     def _epoch(self) -> str:
         """One epoch; gives the reason where there is nothing to go on with."""
@@ -132,12 +140,14 @@ class Training:
                 break
         self.epoch += 1
         self._judge()
-        self._save()
+        try:
+            self._save()
+        except FileError as error:
+            self.unsaved = str(error)  # a full disk takes the state, and not the training
         return ""
 
     def _step(self, samples: Samples, places: Sequence[int], generator: np.random.Generator) -> float:
         share = optimizer.rate(self.step, self._steps(), self._done())
-        optimizer.set_rate(self.optimizer, self.recipe.lr * share)
         self.optimizer.zero_grad()
         batches, total = samples.batches(places), 0.0
         for feed, labels in batches:
@@ -146,7 +156,7 @@ class Training:
             loss.backward()
             total += loss.item()
         if math.isfinite(total):
-            self.optimizer.step()
+            self.optimizer.step(self.recipe.lr * share)
             self.step += 1
             optimizer.average(self.averages, self.parameters, self.step, self._steps())
             self.losses.append(total)
@@ -219,7 +229,7 @@ class Training:
         state = {
             "epoch": self.epoch, "step": self.step, "seconds": self._seconds(), "best": self.best,
             "best_epoch": self.best_epoch, "parameters": [p.detach() for p in self.parameters],
-            "averages": self.averages, "chosen": self.chosen, "optimizer": self.optimizer.state_dict(),
+            "averages": self.averages, "chosen": self.chosen, "optimizer": self.optimizer.state(),
         }  # fmt: skip
         checkpoint.write(self.recipe.resume, self.key, state)
 
@@ -228,7 +238,7 @@ class Training:
         self.best, self.best_epoch = state["best"], state["best_epoch"]
         self.averages, self.chosen = state["averages"], state["chosen"]
         self.steps_an_epoch = self.step // max(self.epoch, 1)
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.restore(state["optimizer"])
         with torch.no_grad():
             for parameter, value in zip(self.parameters, state["parameters"], strict=True):
                 parameter.copy_(value)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 WARM, WARM_STEPS = 0.1, 200  # share of the steps in which the rate rises, and how many these are at the most
 AVERAGED = 100  # steps over which weights are averaged, or a tenth of all where these are fewer
-BETAS = (0.9, 0.99)
+BETAS, MOMENTUM = (0.9, 0.99), 0.95
+WIDE = 256  # rows or columns, whichever are fewer, of a matrix up to which evening costs little beside its gradient
+ROUNDS, QUINTIC = 5, (3.4445, -4.7750, 2.0315)  # of the iteration that evens singular values, and its coefficients
+SHARE = 0.4  # root mean square of an evened step, in units: about that of a step by Adam
+TINY = 1e-12
 FAINT = 0.1  # share of the usual size that a vector is taken to have at least
 
 
@@ -33,16 +38,75 @@ def units(parameters: Sequence[Tensor]) -> list[float]:
     return found
 
 
-def optimizer(parameters: Sequence[Tensor]) -> torch.optim.Optimizer:
-    """AdamW whose step is a share of the size of each tensor; Loshchilov, Hutter 2019, arXiv 1711.05101.
+class Optimizer:
+    """Steps whose size is a share of that of each tensor.  Nothing decays: the weights have been trained before.
 
-    Nothing decays: the weights are those of a trained network already.
+    Filters and matrices move along their momentum with all its singular values made alike, so that no direction waits
+    for others: Jordan et al. 2024, Muon (kellerjordan.github.io/posts/muon), with steps of the same root mean square
+    for all shapes, after Liu et al. 2025, arXiv 2502.16982.  Vectors, filters of depthwise convolutions and what is
+    wider than `WIDE` move by Adam: Kingma, Ba 2015, arXiv 1412.6980.
+
+    Args:
+        parameters: to be moved in place, by their gradients; one without a gradient stays.
     """
-    groups: dict[float, list[Tensor]] = {}
-    for unit, parameter in zip(units(parameters), parameters, strict=True):
-        groups.setdefault(unit, []).append(parameter)
-    made = [{"params": group, "unit": unit} for unit, group in groups.items()]
-    return torch.optim.AdamW(made, lr=0.0, betas=BETAS, eps=1e-12, weight_decay=0.0)
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self.parameters, self.units = parameters, units(parameters)
+        self.momenta = [torch.zeros_like(p) for p in parameters]
+        self.squares = [torch.zeros_like(p) for p in parameters]
+        self.steps = [0] * len(parameters)
+
+    def zero_grad(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """Move every weight: by at most about `rate` units."""
+        for k, parameter in enumerate(self.parameters):
+            if (gradient := parameter.grad) is None:
+                continue
+            self.steps[k] += 1
+            move = self._muon(k, gradient) if is_matrix(parameter) else self._adam(k, gradient)
+            parameter.sub_(move, alpha=rate * self.units[k])
+
+    def _muon(self, k: int, gradient: Tensor) -> Tensor:
+        momentum = self.momenta[k].lerp_(gradient, 1 - MOMENTUM)
+        wide = even(gradient.lerp(momentum, MOMENTUM).flatten(1))
+        return (wide * SHARE * math.sqrt(max(wide.shape))).reshape(gradient.shape)
+
+    def _adam(self, k: int, gradient: Tensor) -> Tensor:
+        first, second = (1 - beta ** self.steps[k] for beta in BETAS)
+        momentum = self.momenta[k].lerp_(gradient, 1 - BETAS[0])
+        square = self.squares[k].lerp_(gradient.square(), 1 - BETAS[1])
+        return momentum / first / (square / second).sqrt().add_(TINY)
+
+    def state(self) -> dict[str, list[Tensor] | list[int]]:
+        """What it goes on with."""
+        return {"momenta": self.momenta, "squares": self.squares, "steps": self.steps}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on with a state."""
+        self.momenta, self.squares, self.steps = state["momenta"], state["squares"], state["steps"]
+
+
+def is_matrix(parameter: Tensor) -> bool:
+    """Whether rows and columns of a weight are channels that are mixed, as few as can be made even in little time."""
+    return parameter.ndim > 1 and min(parameter.shape[:2]) > 1 and min(parameter.flatten(1).shape) <= WIDE
+
+
+def even(matrix: Tensor) -> Tensor:
+    """A matrix with the same singular vectors, and singular values between about 0.7 and 1.2.
+
+    Args:
+        matrix: (rows, columns).
+    """
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = (matrix.T if tall else matrix) / matrix.norm().clamp_min(TINY)
+    for _ in range(ROUNDS):
+        square = x @ x.T
+        x = QUINTIC[0] * x + (QUINTIC[1] * square + QUINTIC[2] * square @ square) @ x
+    return x.T if tall else x
 
 
 def rate(step: int, steps: int, done: float) -> float:
@@ -54,11 +118,6 @@ def rate(step: int, steps: int, done: float) -> float:
     """
     rising = min(1.0, (step + 1) / max(1.0, min(WARM_STEPS, WARM * steps)))
     return rising * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-
-def set_rate(made: torch.optim.Optimizer, lr: float) -> None:
-    for group in made.param_groups:
-        group["lr"] = lr * group["unit"]
 
 
 def average(averages: Iterable[Tensor], parameters: Iterable[Tensor], step: int, steps: int) -> None:
