@@ -110,6 +110,7 @@ SAMPLES: dict[str, tuple[list[np.ndarray], dict]] = {
     "Neg": ([I([1, -5])], {}),
     "NonZero": ([I([0, 5, 0, 2])], {}),
     "Not": ([I([True, False])], {}),
+    "OneHot": ([I([0, 2]), I(3), I([0, 1])], {}),
     "Or": ([I([True, False]), I([False, False])], {}),
     "Pad": ([I([1, 2]), I([1, 0]), I(0)], {}),
     "Pow": ([I([2.0, 3.0]), I([2.0])], {}),

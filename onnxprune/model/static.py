@@ -18,6 +18,7 @@ from onnx import numpy_helper
 
 from onnxprune.model.bodies import give_branch, walk_body
 from onnxprune.model.evaluate import evaluate
+from onnxprune.model.pins import pins
 from onnxprune.model.shapes import attributes_of, infer_node, note_type
 from onnxprune.model.skeleton import Shape, other_sizes, sizes_of, skeleton_of
 from onnxprune.model.sound import without_unsound
@@ -49,7 +50,7 @@ def infer(
         statics.edges = [infer_once(model, shapes) for shapes in _edges(model, statics)]
         if _drops_ones(statics.skeleton.graph):  # ranks differ there
             statics.accepted = [*statics.accepted, *filter(statics.accepts, statics.edges)]
-        statics.pinned = statics.pins()
+        statics.pinned = pins(statics)
     for other in statics.others:
         other.others = other.accepted = [statics]
         other.edges, other.pinned = statics.edges, statics.pinned

@@ -1,6 +1,5 @@
 """What is known of the values of a network at one choice of input sizes, and whether it holds at others."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -43,22 +42,3 @@ class Statics:
             return False
         here, found = self.shapes.get(key), [s.shapes[key] for s in (*self.others, *self.edges) if key in s.shapes]
         return here is None or not found or any(len(s) != len(here) or s[axis] != here[axis] for s in found)
-
-    def pins(self) -> frozenset[tuple[str, int]]:
-        """Axes that layers of the outermost graph sum over with weights of the file: lengths that hold at all sizes."""
-        return frozenset(pin for node in self.skeleton.graph.node for pin in self._pins(node))
-
-    def _pins(self, node: onnx.NodeProto) -> Iterator[tuple[str, int]]:
-        if len(node.input) < 2 or node.domain not in ("", "ai.onnx"):
-            return
-        data, weight = node.input[:2]
-        ranks = {len(s.shapes[data]) for s in (self, *self.others, *self.edges) if data in s.shapes}
-        if weight not in self.tensors or len(self.shapes.get(weight, ())) < 2 or len(ranks) != 1:
-            return
-        rank = ranks.pop()
-        if node.op_type == "Conv":
-            yield data, 1
-        elif node.op_type == "MatMul":
-            yield data, rank - 1
-        elif node.op_type == "Gemm":
-            yield data, 0 if any(a.name == "transA" and a.i for a in node.attribute) else 1
