@@ -193,8 +193,28 @@ def assert_same(
                 finite += a.size
                 difference = np.abs(a.astype(float) - b.astype(float)).max(initial=0)
                 scale = max(1e-3, np.abs(a.astype(float)).max(initial=0))
-                assert difference <= 1e-4 * scale, f"off by {difference:.2g} of {scale:.2g} at {dict(size)} ({kind})"
+                if difference > 1e-4 * scale:
+                    noise = rounding(original, given, engine)
+                    told = f"off by {difference:.2g} of {scale:.2g}, and {noise:.2g} by rounding"
+                    assert difference <= 4 * noise, f"{told}, at {dict(size)} ({kind})"
     assert finite
+
+
+def rounding(model: ModelProto, feeds: Feeds, engine: Runner = run) -> float:
+    """How far the outputs move when every weight is rounded otherwise, the most of three times."""
+    right, most = engine(model, feeds), 0.0
+    for seed in range(3):
+        rng, nudged = np.random.default_rng(seed), ModelProto()
+        nudged.CopyFrom(model)
+        for _, tensor in _tensors(nudged.graph, ""):
+            if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) > 1:
+                array, name = numpy_helper.to_array(tensor), tensor.name
+                array = array * (1 + rng.uniform(-6e-8, 6e-8, array.shape))
+                tensor.CopyFrom(numpy_helper.from_array(array.astype(np.float32), name))
+        for a, b in zip(right, engine(nudged, feeds), strict=True):
+            if a.dtype.kind == "f" and np.isfinite(a).all() and np.isfinite(b).all():
+                most = max(most, float(np.abs(a - b).max(initial=0)))
+    return most
 
 
 # --- open dims ---------------------------------------------------------------
@@ -227,7 +247,7 @@ def opened(
 
 def _loosen(graph: GraphProto, batch: int) -> None:
     """Let each Reshape to a constant shape that begins with the batch take the batch that comes."""
-    targets = {n.input[1] for n in graph.node if n.op_type == "Reshape"}
+    targets = {n.input[1] for n in graph.node if n.op_type == "Reshape" and not any(a.i for a in n.attribute)}
     targets -= {name for n in graph.node for k, name in enumerate(n.input) if (n.op_type, k) != ("Reshape", 1)}
     for tensor in graph.initializer:
         if tensor.name in targets and (shape := numpy_helper.to_array(tensor).copy()).size and shape[0] == batch:

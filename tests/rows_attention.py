@@ -21,7 +21,7 @@ ROWS: list[Row] = [
     row("com.microsoft:MultiHeadAttention", QUERIES, KEYS, VALUES, free=6, num_heads=2, _heads=False, _silent=False),
     row(
         "com.microsoft:GroupQueryAttention", (1, 3, 64), (1, 3, 32), (1, 3, 32), None, None, LENGTHS, TOTAL, free=2,
-        num_heads=4, kv_num_heads=2,
+        outputs=3, num_heads=4, kv_num_heads=2,
     ),
     row("Attention", (2, 3, 16), (2, 5, 8), (2, 5, 8), free=2, opset=23, q_num_heads=4, kv_num_heads=2),
     row(

@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from cli_runs import DIGITS, MIXED, Runner
+from cli_runs import DIGITS, MIXED, SAMPLE, Runner
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
 import onnxprune
 from onnxprune.errors import CheckFailed, UsageError
@@ -114,3 +116,50 @@ def test_targets_are_repeated_on_the_command_line(capsys: pytest.CaptureFixture[
     found = Runner(capsys)(DIGITS, *words, "--no-measure", "--json").json
     assert found["options"]["target"] == ["macs=0.6", "size=400KB"]
     assert found["after"]["bytes"] <= 400e3
+
+
+@pytest.fixture(scope="module")
+def twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The digits network in int8."""
+
+    class Digits(CalibrationDataReader):
+        given = iter([{"image": np.load(SAMPLE)["image"][:20]}])
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self.given, None)
+
+    path = tmp_path_factory.mktemp("twin") / "int8.onnx"
+    quantize_static(DIGITS, path, Digits(), quant_format=QuantFormat.QDQ, per_channel=True)
+    return path
+
+
+def test_integers_cost_what_they_are(twin: Path) -> None:
+    """An int8 twin has the shares of its original and a quarter of its activations; weights are none of these."""
+    real, whole = onnxprune.inspect(DIGITS), onnxprune.inspect(twin)
+    assert [g.macs for g in whole.groups] == pytest.approx([g.macs for g in real.groups])
+    assert [g.channels for g in whole.groups] == [g.channels for g in real.groups]
+    assert all(a.params < b.params < 1.6 * a.params for a, b in zip(real.groups, whole.groups, strict=True))
+    assert real.figures.activations == 4 * (whole.figures.activations or 0) == 24 * 1024
+
+
+@pytest.mark.parametrize("size", [84_215, 60_000, 30_000])
+def test_a_few_bytes_too_many_are_a_step_more(twin: Path, size: int) -> None:
+    report = cut(twin, f"size={size}b", verify=False)
+    assert report.after.bytes <= size
+    assert not report.warnings
+
+
+@pytest.mark.parametrize("limit", [5, 4, 3])
+def test_a_peak_thins_the_layers_at_the_peak_and_no_others(twin: Path, limit: int) -> None:
+    """The first two convolutions are alive where 6 KiB are: all else keeps its channels."""
+    report = cut(twin, f"activations={limit}KiB")
+    assert report.after.activations == limit * 1024
+    assert [g.name for g in report.groups if g.kept < g.channels] == [
+        "conv1.weight_quantized",
+        "conv2.weight_quantized",
+    ]
+    both = cut(twin, [f"activations={limit}KiB", "params=50k"])
+    assert both.after.activations is not None
+    assert both.after.activations <= limit * 1024
+    assert both.after.params <= 50_000
+    assert not both.warnings

@@ -196,6 +196,28 @@ def test_the_content_is_the_same_wherever_weights_are_stored(tmp_path: Path) -> 
     assert "changed since the plan was made" in str(found)
 
 
+def behind(path: Path, *nodes: onnx.NodeProto) -> Path:
+    """The file with nodes behind its output, from `raw` to `last`, which no input that is run shows."""
+    model = onnx.load(path)
+    name = model.graph.output[0].name
+    maker = next(n for n in model.graph.node if name in n.output)
+    maker.output[list(maker.output).index(name)] = "raw"
+    model.graph.node.extend([*nodes, onnx.helper.make_node("Identity", ["last"], [name])])
+    onnx.save(model, path)
+    return path
+
+
+def test_what_was_put_behind_the_network_is_refused_or_told(tmp_path: Path) -> None:
+    node = onnx.helper.make_node
+    plan = prune(DIGITS, tmp_path / "a.onnx", ratio=0.5, measure=False).plan
+    prune(DIGITS, tmp_path / "b.onnx", ratio=0.5, measure=False)
+    limit = node("Constant", [], ["limit"], value_float=1e6)  # no tensor, and a number nevertheless
+    with pytest.raises(CheckFailed, match="NOT as planned"):
+        verify(DIGITS, behind(tmp_path / "a.onnx", limit, node("Min", ["raw", "limit"], ["last"])), plan)
+    found = verify(DIGITS, behind(tmp_path / "b.onnx", node("ThresholdedRelu", ["raw"], ["last"], alpha=-1e9)), plan)
+    assert "with nodes that the cut does not make (Identity, ThresholdedRelu): run, and not bound" in str(found)
+
+
 def test_what_was_shown_is_told(run: Runner, there: Path) -> None:
     words = ("--ratio", 0.5, "--compensate", "none", "--no-measure", "--plan-out", "p.json")
     assert run(DIGITS, "out.onnx", *words).code == 0

@@ -64,7 +64,7 @@ def test_a_json_report_tells_the_run_itself(run: Runner, tmp_path: Path, monkeyp
     assert found["assumed_shapes"] == {"image": [1, 1, 8, 8]}
     search = found["search"]
     assert (search["cost"], search["figures"], search["limits"]) == ("macs", ["activations"], ["activations=12KiB"])
-    assert search["probes"][0] == {"share": 1.0, "figures": [24576], "holds": False}
+    assert {"figures": [12288], "holds": True}.items() <= search["probes"][0].items()
     assert any(p["holds"] and p["figures"][0] <= 12288 for p in search["probes"])
     assert len(found["next_commands"]) == 3
 

@@ -17,8 +17,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from runtime_models import build, conv_net
 
-from onnxprune import CheckFailed, ModelError, UsageError, prune, verify
+from onnxprune import CheckFailed, ModelError, UsageError, prune, sensitivity, verify
 from onnxprune.pipeline.kinds import Amount, Unfit
+from onnxprune.runtime import isolate
 from onnxprune.runtime.isolate import LONGEST, Limits, isolated, receive, send
 from onnxprune.runtime.latency import measure
 from onnxprune.runtime.session import Session, make_session
@@ -194,20 +195,31 @@ def test_ends_that_come_early_are_noticed() -> None:
 
 
 def test_an_isolated_run_writes_the_same_file(tmp_path: Path) -> None:
-    for name, isolate in (("here", False), ("there", True)):
+    for name, isolated_run in (("here", False), ("there", True)):
         result = prune(
-            conv_net(), tmp_path / name, ratio=0.5, isolate=isolate, measure=False, input_shapes=["x:1x3x8x8"]
+            conv_net(), tmp_path / name, ratio=0.5, isolate=isolated_run, measure=False, input_shapes=["x:1x3x8x8"]
         )
         assert result.report.proof
     assert (tmp_path / "here").read_bytes() == (tmp_path / "there").read_bytes()
     assert verify(conv_net(), tmp_path / "there", result.plan, isolate=True).passed
 
 
+def test_sensitivity_is_isolated_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    apart: list[object] = []
+    whole = isolate.Child.run
+    monkeypatch.setattr(isolate.Child, "run", lambda self, *given: apart.append(self) or whole(self, *given))
+    data = {"x": np.random.default_rng(0).normal(size=(4, 3, 8, 8)).astype(np.float32)}
+    there = sensitivity(conv_net(), data=data, isolate=True, method="l2")
+    assert apart
+    apart.clear()
+    assert sensitivity(conv_net(), data=data, method="l2").curves == there.curves
+    assert not apart
+
+
 @posix
 def test_nothing_is_written_after_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "out.onnx"
     target.write_bytes(b"before")
-    from onnxprune.runtime import isolate
 
     def crash(child: Any, feed: Any, names: Any) -> Any:
         child.process.send_signal(signal.SIGSEGV)

@@ -8,6 +8,7 @@ import pytest
 from onnx import helper, numpy_helper
 from planted import CLOSE, Net, gone, lossless
 
+import onnxprune
 from onnxprune.channels import analyse
 from onnxprune.lossless import redundancy
 
@@ -395,3 +396,10 @@ def test_zeros_go_from_norms_by_the_mean_of_squares() -> None:
     found, _, error = lossless(net.model(net.op("MatMul", y, net.tensor(net.filters(8, 4))), 5, 6, opset=23))
     assert gone(found) == 4
     assert error < CLOSE
+
+
+def test_a_reshape_that_loses_elements_is_refused_at_once() -> None:
+    net = Net(4)
+    y = net.op("Reshape", net.conv("x", 3, 8, zero=(0, 5)), net.ints(0, 8), allowzero=1)
+    with pytest.raises(onnxprune.ModelError, match="cannot"):
+        onnxprune.prune(net.model(y, 3, 12, 12), lossless=True, input_shapes={"x": (1, 3, 12, 12)}, measure=False)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 from law import Feeds, labelled, opened, run
 from onnx import ModelProto, helper
@@ -170,11 +171,15 @@ def test_constants_are_those_of_the_reference() -> None:
             continue
         if any(x.size > LARGEST_VALUE or x.dtype.kind == "O" for x in test.data.values()):
             continue
+        if onnx.__version__ < "1.23" and "FLOAT8" in test.name.upper():  # whose references round in another way
+            continue
         inputs = [test.data.get(name) for name in nodes[0].input]
         found = evaluate(nodes[0], inputs, attributes_of(nodes[0]), opset_of(test.model))
         if found is not None:
             for a, b in zip(found, ReferenceEvaluator(test.model).run(None, dict(test.data)), strict=False):
-                np.testing.assert_array_equal(a, b, err_msg=test.name)
+                assert a.dtype == b.dtype, test.name
+                wide = (x.astype(np.float32) if x.dtype.name == "bfloat16" else x for x in (a, b))  # with its NaN
+                np.testing.assert_array_equal(*wide, err_msg=test.name)
             tried.add(nodes[0].op_type)
         assert row.value is not None
     assert len(tried) > 40

@@ -52,7 +52,7 @@ ABSENT: dict[str, dict[str, str]] = {
         "ReverseSequence Reverse",
     },
     "bound": UNKNOWN | {
-        "gives what the data says": f"{BY_DATA} ScatterND {OPTIONALS}",
+        "gives what the data says": f"{BY_DATA} {OPTIONALS}",
         "gives sizes, indices, booleans or bits": f"{SIZES} {BITS} IsInf IsNaN Not ArgMax ArgMin TopK",
         "normalises what it takes": "LayerNormalization MeanVarianceNormalization LRN LpNormalization Hardmax "
         f"{MS}SkipLayerNormalization {MS}SkipSimplifiedLayerNormalization {MS}EmbedLayerNormalization "
@@ -63,7 +63,7 @@ ABSENT: dict[str, dict[str, str]] = {
         f"Trilu Col2Im LpPool GlobalLpPool {MS}NhwcMaxPool MaxRoiPool RoiAlign {MS}DynamicQuantizeLSTM DynamicSlice",
     },
     "apart or contracts": UNKNOWN | {
-        "gives what the data says": f"{BY_DATA} ScatterND {OPTIONALS}",
+        "gives what the data says": f"{BY_DATA} {OPTIONALS}",
         "gives sizes or bits": f"Range {BITS}",
         "all axes of channels come together": f"LSTM GRU RNN {MS}DynamicQuantizeLSTM Attention {MS}Attention "
         f"{MS}MultiHeadAttention {MS}GroupQueryAttention RotaryEmbedding {MS}RotaryEmbedding ReduceLogSumExp CumSum "

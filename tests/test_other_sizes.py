@@ -2,7 +2,7 @@
 
 Every network is analysed at one size and compared at three others, with batches of two and three among them, by an
 oracle that shares no code with the product (`other_sizes`).  The product's own proof is off: what it would refuse is
-not to be made in the first place.
+not to be made in the first place.  And none grows.
 """
 
 from collections.abc import Sequence
@@ -31,6 +31,7 @@ SMALL = {"light_squeezenet", "light_shufflenet"}
 def cut(model: ModelProto, at: dict[str, int], **options: object) -> tuple[ModelProto, ModelProto]:
     """What the pruned model is to be the same as, and the pruned model."""
     result = prune(model, input_shapes=shapes(model, at), verify=False, measure=False, **(options or HALF))
+    assert result.model.ByteSize() <= model.ByteSize()
     return (model if options else masked(model, result.plan.to_json(), result.model)), result.model
 
 
@@ -67,6 +68,39 @@ def test_what_a_size_decides(case: Case) -> None:
 @pytest.mark.parametrize("case", cases("lossless"))
 def test_what_a_size_decides_losslessly(case: Case) -> None:
     assert_same(*cut(case.model(planted=True), case.at, lossless=True), [case.at, *case.sizes])
+
+
+FREE = [
+    ("Squeeze of all ones, batch 2", {"ratio"}),
+    ("Squeeze of all ones, batch 1", {"ratio"}),
+    ("Flatten by (0, -1) into 512", {"ratio", "lossless"}),
+    ("Flatten by (0, -1) into 512, channels last", {"ratio", "lossless"}),
+    ("Flatten of the first eight rows and columns", {"ratio"}),
+]
+
+
+@pytest.mark.parametrize(("name", "budget"), [(name, budget) for name, budgets in FREE for budget in sorted(budgets)])
+def test_what_holds_at_every_size_goes(name: str, budget: str) -> None:
+    """Lengths that a layer's weights say, and targets that copy the batch, are no guess."""
+    options = {"lossless": True} if budget == "lossless" else HALF
+    model = CASES[name].model(planted=budget == "lossless")
+    assert prune(model, input_shapes=shapes(model, CASES[name].at), measure=False, **options).report.changed
+
+
+GROWING = ("Gather of all channels by Range", "Sum over axis C / 8", "Concat of channels and as many zeros")
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_what_a_cut_adds_is_less_than_what_it_takes(name: str, tmp_path: Path) -> None:
+    """Sizes that are computed again take more bytes than one channel of eight, and less than four."""
+    before, after = tmp_path / "before.onnx", tmp_path / "after.onnx"
+    onnx.save(CASES[name].model(), before)
+    report = prune(before, after, **{**HALF, "ratio": 0.125}, measure=False).report
+    assert after.stat().st_size == before.stat().st_size
+    assert "nothing was removed" in str(report)
+    assert "larger than what it takes away" in str(report)
+    prune(before, after, **HALF, measure=False, force=True)
+    assert after.stat().st_size < before.stat().st_size
 
 
 # --- networks ----------------------------------------------------------------

@@ -10,9 +10,11 @@ import pytest
 from cases import CASES, Case
 from onnx import ModelProto, helper, numpy_helper
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, RuntimeException
-from other_sizes import assert_same, feeds, run
+from other_sizes import assert_same, feeds, run, shapes
+from test_other_sizes import HALF
 from test_other_sizes import cut as pruned_pair
 
+from onnxprune import CheckFailed, prune
 from onnxprune.model.static import Statics
 from onnxprune.operators.registry import OPERATORS
 from onnxprune.operators.roles import Silence
@@ -106,7 +108,18 @@ def repairs_write_sizes(patch: pytest.MonkeyPatch) -> None:
         name = sizes_that_are_read(pruned)[0]
         return with_constant(pruned, name, *values(pruned, [name], {"N": 1, "H": 8, "W": 8, "K": 4}))
 
-    patch.setattr(import_module("onnxprune.pipeline.prune"), "cut", faulty)
+    patch.setattr(import_module("onnxprune.pipeline.study"), "cut", faulty)
+
+
+def reshapes_pair_alike(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("onnxprune.channels.walk.paired_otherwise", lambda *_: iter(()))
+
+
+def squeezes_keep_ranks(patch: pytest.MonkeyPatch) -> None:
+    row = OPERATORS["Squeeze"]
+    told = replace(row, couple=lambda op, **_: op.reshape(op.shapes[0]), bound=OPERATORS["Unsqueeze"].bound)
+    patch.setitem(OPERATORS, "Squeeze", told)
+    patch.setattr("onnxprune.model.static._drops_ones", lambda graph: False)
 
 
 FAULTS = [  # what goes wrong, under which budget, and a graph that shows it
@@ -120,6 +133,9 @@ FAULTS = [  # what goes wrong, under which budget, and a graph that shows it
     (repairs_write_sizes, "ratio", "Pad to a multiple of 4"),
     (repairs_write_sizes, "ratio", "Positions of a table, cut to the image"),
     (repairs_write_sizes, "lossless", "Pad by repetition to 16 rows"),
+    (reshapes_pair_alike, "ratio", "Flatten of the first eight rows and columns by (-1, 512)"),
+    (reshapes_pair_alike, "ratio", "Flatten by (0, -1) into 512, channels between rows and columns"),
+    (squeezes_keep_ranks, "ratio", "Squeeze of all ones, and the first axis that is left"),
 ]
 
 
@@ -133,6 +149,8 @@ def test_faults_of_the_product_are_noticed(
     fault(monkeypatch)
     with pytest.raises((AssertionError, Fail, RuntimeException, InvalidArgument)):
         check_sizes(model, case, **options)
+    with pytest.raises(CheckFailed):  # by the proof of the product itself
+        prune(model, input_shapes=shapes(model, case.at), measure=False, **(options or HALF))
 
 
 def check_sizes(model: ModelProto, case: Case, **options: Any) -> None:

@@ -10,6 +10,7 @@ from runtime_models import build, conv_net, masked_and_pruned, weight, with_weig
 
 import onnxprune
 from onnxprune.errors import CheckFailed
+from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.registry import OPERATORS
 from onnxprune.runtime.branches import called, ways
 from onnxprune.runtime.inputs import NORMAL, PIXELS, POSITIVE
@@ -367,6 +368,19 @@ def test_a_repair_that_is_missing_is_found(op, monkeypatch):
     monkeypatch.setitem(OPERATORS, op, replace(OPERATORS[op], repair=None))
     with pytest.raises(onnxprune.OnnxPruneError):
         onnxprune.prune(model, ratio=0.5, round_to=1, compensate="none", measure=False)
+
+
+@pytest.mark.parametrize("op", ["Relu", "Conv"])
+def test_a_fact_that_is_wrong_is_found(op, monkeypatch):
+    """What an operator gives is said to be zero for every input."""
+    kernel = np.random.default_rng(2).standard_normal((6, 6, 1, 1)).astype(np.float32)
+    tail = [NODE(op, ["r1", "k"][: 1 + (op == "Conv")], ["u"]), NODE("Conv", ["u", "last"], ["y"])]
+    model = net(*tail, free="N", last=np.ones((2, 6, 1, 1), np.float32), **({"k": kernel} if op == "Conv" else {}))
+    onnxprune.prune(model, lossless=True, measure=False)
+    silent = replace(OPERATORS[op], bound=lambda site: zero_where(site, np.ones((1,) * len(site.outputs[0]), bool)))
+    monkeypatch.setitem(OPERATORS, op, silent)
+    with pytest.raises(CheckFailed):
+        onnxprune.prune(model, lossless=True, measure=False)
 
 
 def test_what_is_run_is_told_with_its_size():

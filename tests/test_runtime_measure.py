@@ -13,6 +13,7 @@ from onnxprune.errors import FileError, OnnxPruneError, UsageError
 from onnxprune.runtime import doctor, engine, providers
 from onnxprune.runtime.accuracy import METRICS, evaluate, find_metric, record, scores
 from onnxprune.runtime.capture import THREADS, activations, capture, fitting, tapped
+from onnxprune.runtime.cuda import Cuda, cuda
 from onnxprune.runtime.data import open_data
 from onnxprune.runtime.latency import Latency, gain, measure
 from onnxprune.runtime.prove import Variant
@@ -341,14 +342,59 @@ def test_the_doctor_names_two_wheels(monkeypatch):
     assert found.advice.startswith("pip uninstall -y onnxruntime onnxruntime-gpu && ")
 
 
-def test_the_doctor_names_the_cuda_of_the_wheel_and_what_brings_it(monkeypatch):
-    monkeypatch.setattr(doctor, "cuda_of_the_wheel", lambda: "13.0")
-    monkeypatch.setattr(doctor, "listed", lambda: ("CUDAExecutionProvider", "CPUExecutionProvider"))
-    monkeypatch.setattr(doctor, "failure", lambda provider: None if provider.startswith("CPU") else "no driver")
-    found = {f.subject: f for f in doctor.diagnose()}
-    assert "CUDA 13.0" in found["cuda"].text
-    assert found["provider cuda"].advice.startswith("pip install 'onnxruntime-gpu[cuda,cudnn]==")
-    assert not found["provider cpu"].advice
+NEEDED = ("cudart", "cublas", "cudnn", "TensorRT 10")
+
+
+@pytest.mark.parametrize(
+    ("built", "driver", "missing", "says", "advice"),
+    [
+        ("13.0", None, NEEDED, "no driver of NVIDIA's is here", ""),
+        ("13.0", (12, 8), NEEDED, "driver runs CUDA 12.8", "580 or newer, or pip install 'onnxruntime-gpu<1.27'"),
+        ("12.8", (11, 4), NEEDED, "driver runs CUDA 11.4", "it takes driver 525 or newer"),
+        ("13.0", (13, 1), NEEDED[2:], "here cudart, cublas; missing cudnn", "onnxruntime-gpu[cuda,cudnn]=="),
+        ("12.8", (13, 1), NEEDED[3:], "missing TensorRT 10", "onnxprune does without TensorRT"),
+        ("12.8", (13, 1), (), "built for CUDA 12.8, and runs on no other major version", ""),
+    ],
+)  # fmt: skip
+def test_the_doctor_names_the_cuda_of_the_wheel_and_what_mends_it(monkeypatch, built, driver, missing, says, advice):
+    loads = [name for name in NEEDED if name not in missing]
+    monkeypatch.setattr(doctor, "cuda", lambda: Cuda(built, driver, loads, missing))
+    found = {f.subject: f for f in doctor.diagnose()}["cuda"]
+    assert says in found.text
+    assert advice in found.advice
+    assert bool(advice) == bool(found.advice)
+    assert found.level == ("note" if missing else "ok")
+
+
+def test_cuda_is_looked_for_by_the_names_of_its_libraries(monkeypatch):
+    """A machine with an old driver and a part of CUDA 13, both played by a loader."""
+    asked = []
+
+    def load(name):
+        asked.append(name)
+        if "nvinfer" in name or "cudnn" in name:
+            raise OSError(f"{name}: cannot open shared object file")
+        return SimpleNamespace(cuDriverGetVersion=version)
+
+    def version(pointer):
+        pointer._obj.value = 12080
+        return 0
+
+    monkeypatch.setattr("onnxprune.runtime.cuda.cuda_of_the_wheel", lambda: "13.0")
+    monkeypatch.setattr("onnxprune.runtime.cuda.ctypes.CDLL", load)
+    for system, names in (
+        ("linux", ["libcudart.so.13", "libcublas.so.13", "libcudnn.so.9", "libnvinfer.so.10", "libcuda.so.1"]),
+        ("win32", ["cudart64_13.dll", "cublas64_13.dll", "cudnn64_9.dll", "nvinfer_10.dll", "nvcuda.dll"]),
+    ):
+        asked.clear()
+        monkeypatch.setattr("onnxprune.runtime.cuda.sys.platform", system)
+        found = cuda()
+        assert asked == names
+        assert found.driver == (12, 8)
+        assert found.too_old
+        assert (found.loads, found.missing) == (["cudart", "cublas"], ["cudnn", "TensorRT 10"])
+    monkeypatch.setattr("onnxprune.runtime.cuda.cuda_of_the_wheel", lambda: None)
+    assert cuda() is None
 
 
 @pytest.mark.parametrize("listed", [["CUDAExecutionProvider"], ["CPUExecutionProvider"]])

@@ -350,6 +350,7 @@ def imported(folder: Path, code: str) -> subprocess.CompletedProcess:
         ("raise ImportError('no DLL')", "no DLL"),
         ("x = 1", "no InferenceSession"),
         ("import nothing_of_that_name", "nothing_of"),
+        ("__version__ = '1.20.1'\nInferenceSession = int", "1.20.1 is too old, 1.25 is the oldest that will do"),
     ],
 )
 def test_a_broken_onnxruntime_is_told_in_one_line(tmp_path, content, says):
@@ -371,9 +372,29 @@ def test_two_wheels_over_one_another_are_named(tmp_path):
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 1.0\n")
     done = imported(tmp_path, "")
     assert "onnxruntime and onnxruntime-gpu are installed over one another" in done.stdout
-    assert (
-        "pip uninstall -y onnxruntime onnxruntime-gpu && pip install --force-reinstall onnxruntime-gpu" in done.stdout
-    )
+    assert "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'onnxruntime-gpu>=1.25'" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "wheel"),
+    [
+        ("linux", "x86_64", "onnxruntime-gpu"),
+        ("win32", "AMD64", "onnxruntime-gpu"),
+        ("linux", "aarch64", "onnxruntime"),
+        ("darwin", "arm64", "onnxruntime"),
+    ],
+)
+def test_where_there_is_no_wheel_the_usual_one_is_named(monkeypatch, system, machine, wheel):
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr(engine_module, "wheels", dict)
+    assert engine_module.repair_hint() == f"pip install '{wheel}>=1.25'"
+
+
+def test_macs_with_intel_processors_are_told_that_there_is_none(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    assert "for Macs with Intel processors there is none after 1.23" in engine_module.repair_hint()
 
 
 def test_the_package_does_not_need_onnxruntime_to_be_imported(tmp_path):

@@ -118,7 +118,7 @@ def test_keys_follow_all_that_decides_an_outcome(tmp_path: Path, monkeypatch: py
         stream.write(b"\0")
     assert len({key(), key(mine), key(data=str(other))}) == 3
     before = key()
-    monkeypatch.setattr("onnxprune.sweeps.keys.version", lambda name: "9.9")
+    monkeypatch.setattr("onnxprune.runtime.doctor.metadata.version", lambda name: "9.9")
     assert key() != before
 
 

@@ -73,6 +73,23 @@ def test_a_sweep_goes_on_where_it_was_stopped(alone: Path, tmp_path: Path) -> No
     assert len(more.rows) == 6
 
 
+def test_weights_outside_of_a_model_are_a_part_of_its_result(tmp_path: Path) -> None:
+    options = {**PLAIN, "save_as_external_data": True, "targets": "macs=0.5", "jobs": 1}
+    row = onnxprune.sweep(DIGITS, tmp_path, **options).rows[0]
+    assert row.data_sha256 is not None
+    (name,) = row.data_sha256
+    data = tmp_path / "models" / name
+    whole = data.read_bytes()
+    assert onnxprune.sweep(DIGITS, tmp_path, **options).reused == 1
+    data.write_bytes(whole[:-1] + b"?")
+    with pytest.raises(FileError, match="move it away"):
+        onnxprune.sweep(DIGITS, tmp_path, **options).require()
+    data.unlink()
+    again = onnxprune.sweep(DIGITS, tmp_path, **options)
+    assert again.reused == 0
+    assert data.read_bytes() == whole
+
+
 def test_an_error_is_told_in_its_row_and_ends_nothing(tmp_path: Path) -> None:
     stuck = stuck_model(tmp_path / "stuck.onnx")
     broken = tmp_path / "broken.onnx"
@@ -216,6 +233,15 @@ def test_a_worker_of_dask_that_dies_costs_nothing(
     )  # fmt: skip
     assert victim.wait() == -9
     assert found.reused == 0
+    assert results(tmp_path / "out") == results(alone)
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same(alone: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed here")
+    onnxprune.sweep(
+        [DIGITS, MIXED], tmp_path / "out", targets="macs=0.4,0.8", backend="ray", jobs=2, min_accuracy=0.2, **PLAIN
+    )
     assert results(tmp_path / "out") == results(alone)
 
 

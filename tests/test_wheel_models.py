@@ -11,6 +11,7 @@ import pytest
 from law import agree, check_law, is_float, run
 from networks import before_softmax, data_inputs, random_dead, random_feeds, with_random_weights
 from onnx import ModelProto, TensorProto
+from onnx.backend.test.case.test_case import TestCase
 from onnx.backend.test.loader import load_model_tests
 
 from onnxprune.channels import analyse
@@ -39,14 +40,23 @@ def node_tests() -> list[NodeTest]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cases = load_model_tests(kind="node")
-    models = [(c, c.model or onnx.load(Path(c.model_dir or "") / "model.onnx")) for c in cases if c.data_sets]
-    return [NodeTest(c.name, model, tensors(model, c.data_sets[0][0])) for c, model in models]
+    models = [(c, c.model or onnx.load(Path(c.model_dir or "") / "model.onnx")) for c in cases]
+    return [NodeTest(c.name, model, tensors(model, c)) for c, model in models]
 
 
-def tensors(model: ModelProto, inputs: list[np.ndarray]) -> dict[str, np.ndarray]:
+def given(case: TestCase) -> list[np.ndarray]:
+    """The inputs of a test of the wheel: in memory, or in files as onnx 1.21 keeps them."""
+    if case.data_sets is not None:
+        return case.data_sets[0][0]
+    folder = Path(case.model_dir or "") / "test_data_set_0"
+    files = sorted(folder.glob("input_*.pb"), key=lambda f: int(f.stem.partition("_")[2]))
+    return [onnx.numpy_helper.to_array(onnx.load_tensor(f)) for f in files]
+
+
+def tensors(model: ModelProto, case: TestCase) -> dict[str, np.ndarray]:
     if not all(v.type.HasField("tensor_type") for v in model.graph.input):
         return {}
-    return {v.name: np.asarray(x) for v, x in zip(model.graph.input, inputs, strict=True)}
+    return {v.name: np.asarray(x) for v, x in zip(model.graph.input, given(case), strict=True)}
 
 
 def assert_faithful(model: ModelProto) -> None:

@@ -8,7 +8,7 @@ other ways are tried too, and the one with the fewest parameters once half of ev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.operators.labels import Choices, Kind, Labels
+from onnxprune.operators.registry import Trait, has
 from onnxprune.operators.roles import Role
 
 if TYPE_CHECKING:
@@ -32,29 +33,36 @@ def finest(analysed: Callable[[Choices], Found]) -> Dependencies:
         analysed: the walk over the network with these choices, and its conclusions.
     """
     walk, best = analysed(Choices())
-    left, tried = _half(best), {str(Choices())}
+    weights = {use.source for use in best.weights}  # whatever is chosen
+    left, tried = _half(best, weights), {str(Choices())}
     while len(tried) < LARGEST_SEARCH:
         new = next((c for c in _others(walk, best) if str(c) not in tried), None)
         if new is None:
             break
         tried.add(str(new))
         other, deps = analysed(new)
-        if (count := _half(deps)) < left:
+        if (count := _half(deps, weights)) < left:
             walk, best, left = other, deps, count
     return best
 
 
-def _half(deps: Dependencies) -> float:
-    """Parameters that are left when half of every group is gone; odd groups count as rounded up and as rounded down."""
+def _half(deps: Dependencies, weights: Collection[str]) -> float:
+    """Elements of these tensors that are left when half of every group is gone.
+
+    Odd groups count as rounded up and as rounded down.
+    """
     halves = ({g.name: np.arange(max(1, (len(g) + k) // 2)) for g in deps.groups} for k in (0, 1))
-    return float(np.mean([deps.params(deps.dead(kept)) for kept in halves]))
+    uses = {use.source: use for use in reversed(deps.uses) if use.source in weights}.values()
+    return float(np.mean([deps.elements(uses, deps.dead(kept)) for kept in halves]))
 
 
 def _others(walk: Walk, deps: Dependencies) -> Iterator[Choices]:
     """Choices that differ for the splits and convolutions of one kind around weights that cannot be cut."""
     chosen, kinds = walk.coupling.chosen, dict[str, list[int]]()
     splits = walk.coupling.splits
-    wanted = {root for root, (_, labels) in splits.items() if _coarse(deps, labels, min(labels.shape))}
+    coarse = {root for root, (_, labels) in splits.items() if _coarse(deps, labels, min(labels.shape))}
+    fed = _fed(walk) if coarse else ()
+    wanted = {root for root in coarse if _matters(walk, deps, root, fed)}
     for root in sorted(wanted | _behind(walk, deps)):
         factors, labels = splits[root]
         kinds.setdefault(str((factors, labels.shape)), []).append(root)
@@ -73,6 +81,31 @@ def _others(walk: Walk, deps: Dependencies) -> Iterator[Choices]:
 def _coarse(deps: Dependencies, labels: Labels, size: int) -> bool:
     """Whether these labels make no more than half as many units as they could along an axis of this size."""
     return 2 * np.unique(deps.component[labels]).size <= size
+
+
+def _fed(walk: Walk) -> set[str]:
+    """Values that hang on what the network is fed, and not on its size alone."""
+    made = {key for node in walk.nodes for key in node.outputs}
+    found = {key for key in walk.values if key not in made and key not in walk.weights}
+    for node in walk.nodes:
+        if not found.isdisjoint(node.inputs) and not has(node.proto, Trait.SIZES):
+            found.update(filter(None, node.outputs))
+    return found
+
+
+def _matters(walk: Walk, deps: Dependencies, root: int, fed: Collection[str]) -> bool:
+    """Whether a node splits what the network computes, or a weight of a layer: not a mask that all inputs share."""
+    made = set(filter(None, walk.nodes[root].inputs))
+    if not made.isdisjoint(fed):
+        return True
+    layers = {layer.node for layer in deps.layers}
+    made = set(walk.nodes[root].outputs)
+    for k, node in enumerate(walk.nodes[root + 1 :], root + 1):
+        if not made.isdisjoint(node.inputs):
+            if k in layers:
+                return True
+            made.update(key for key in node.outputs if key not in fed)
+    return False
 
 
 def _behind(walk: Walk, deps: Dependencies) -> set[int]:

@@ -32,7 +32,7 @@ def analyse(
             multiply-accumulate counts do.
         observed: arrays of the shape and type of values that inference cannot know, as a run has shown them.
         heads: attention loses whole heads; otherwise the same share of every head.  Where that leaves weights whole
-            that the other way would cut, the other way is taken (`channels.choices`).
+            that the other way would cut, the other way is taken (`channels.alternatives`).
         thaw: channels over which a norm or another operator takes statistics may go too.  The statistics are then
             those of the channels that stay, which only approximates the original; `Dependencies.approximated` names
             the nodes.

@@ -90,8 +90,9 @@ class Arithmetic:
             return _picked(node, closed) if node.proto.op_type == "Shape" else np.asarray(closed.all())
         inputs = [self.static(k) for k in node.inputs if k]
         lengths = all(not self.is_open(k, j) for k in node.inputs if k for j in range(self.statics.constants[k].ndim))
-        if traits & MOVES and not traits & Trait.JOINS and lengths and all(x.all() for x in inputs[1:]):
-            moved = self._moved(node, key, inputs[0])
+        k = _carried(node, traits)
+        if k is not None and lengths and all(x.all() for j, x in enumerate(inputs) if j != k):
+            moved = self._moved(node, key, k, inputs[k])
             if moved is not None:
                 return moved.astype(bool)
         if traits & Trait.JOINS and all(x.ndim == 1 for x in inputs):
@@ -100,9 +101,10 @@ class Arithmetic:
             return np.logical_and.reduce([np.broadcast_to(x, shape) for x in inputs])
         return np.full(shape, lengths and all(x.all() for x in inputs))
 
-    def _moved(self, node: Node, key: str, elements: np.ndarray) -> np.ndarray | None:
-        """What a node that only moves elements makes of others in the place of its first input, in one output."""
-        told = [elements.astype(np.int64), *(self.statics.constants[k] if k else None for k in node.inputs[1:])]
+    def _moved(self, node: Node, key: str, k: int, elements: np.ndarray) -> np.ndarray | None:
+        """What a node that only moves elements of input k makes of others in their place, in one output."""
+        told = [self.statics.constants[name] if name else None for name in node.inputs]
+        told[k] = elements.astype(np.int64)
         moved = evaluate(node.proto, told, {**attributes_of(node.proto), "to": onnx.TensorProto.INT64}, self.opset)
         return None if moved is None else moved[[name for name in node.outputs if name].index(key)]
 
@@ -120,10 +122,10 @@ class Arithmetic:
         if traits & Trait.SIZES:
             return _of_shape(node, len(self.statics.shapes[node.inputs[0]]))
         inputs = [self.origins(k) for k in node.inputs if k]
-        if traits & MOVES and not traits & Trait.JOINS:
-            moved = self._moved(node, key, np.arange(inputs[0].size).reshape(inputs[0].shape))
+        if (k := _carried(node, traits)) is not None:
+            moved = self._moved(node, key, k, np.arange(inputs[k].size).reshape(inputs[k].shape))
             if moved is not None:
-                return _array([inputs[0].flat[k] for k in moved.flat], moved.shape)
+                return _array([inputs[k].flat[place] for place in moved.flat], moved.shape)
         if traits & Trait.JOINS and all(x.ndim == 1 for x in inputs):
             return np.concatenate(inputs)
         return _merged(inputs, shape, bool(traits & Trait.ELEMENTWISE))
@@ -163,6 +165,13 @@ class Arithmetic:
             array = self.constant(key) if known and not follows else None
             if array is not None and array.size > 1 and array.dtype.kind in "fb":
                 yield k, array.shape
+
+
+def _carried(node: Node, traits: Trait) -> int | None:
+    """The input whose elements, and no others, the outputs of a node are made of."""
+    if traits & Trait.PLACES:
+        return len(node.inputs) - 1
+    return 0 if traits & MOVES and not traits & Trait.JOINS else None
 
 
 def centred(graph: onnx.GraphProto) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -202,8 +202,11 @@ class Dependencies:
 
         Constants that are no weights, such as grids of anchors, sizes and bounds, do not count.
         """
-        gone = self.nothing if dead is None else dead
-        return sum(math.prod(int(self.live(x, gone).sum()) for x in use.axes) for use in self.weights)
+        return self.elements(self.weights, self.nothing if dead is None else dead)
+
+    def elements(self, uses: Iterable[Use], dead: np.ndarray) -> int:
+        """Elements that are left of the tensors that are used so."""
+        return sum(math.prod(int(self.live(x, dead).sum()) for x in use.axes) for use in uses)
 
     @property
     def nothing(self) -> np.ndarray:

@@ -7,6 +7,7 @@ from onnx import TensorProto
 from onnxprune.channels.nodes import Node, Source
 from onnxprune.operators.registry import Trait, has
 
+SHIFTING = Trait.SCALES | Trait.SHIFTS
 INTEGERS = (TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING)
 
 
@@ -63,7 +64,7 @@ def _behind(nodes: Sequence[Node], layers: Collection[int]) -> set[str]:
     """Keys of what layers give, up to the first node that moves elements."""
     found = set[str]()
     for k, node in enumerate(nodes):
-        if k in layers or (has(node.proto, Trait.SCALES | Trait.SHIFTS) and found & set(node.inputs)):
+        if k in layers or (has(node.proto, SHIFTING) and found & set(node.inputs)):
             found.update(filter(None, node.outputs))
     return found
 

@@ -6,18 +6,17 @@ for one sample, (N · C) even looks like channels alone.  There the network is a
 that live and die together at either live and die together.
 """
 
-import math
 from collections.abc import Sequence
 from itertools import zip_longest
 
 import numpy as np
 
 from onnxprune.channels.nodes import Node, Use
+from onnxprune.channels.pairings import pairs_of
 from onnxprune.model.static import Statics
 from onnxprune.operators.boxes import Value
 from onnxprune.operators.labels import Coupling, is_fixed
 from onnxprune.operators.registry import Trait, has
-from onnxprune.operators.tangles import blocks
 
 WHY = "merges it with an axis whose length the model leaves open"
 
@@ -38,13 +37,7 @@ def _moves_otherwise(node: Node, outputs: Sequence[Value | None], here: Statics,
         pairs = zip_longest(value.shape, shape)
         if any(a != b and (a is None or not is_fixed(value.along(k))) for k, (a, b) in enumerate(pairs)):
             return True
-    return has(node.proto, Trait.RESHAPES) and _blocks(node, there) not in ([], _blocks(node, here))
-
-
-def _blocks(node: Node, at: Statics) -> list[tuple[slice, slice]]:
-    """Axes that a reshape splits and merges; none where the shapes are not known, or make no sense."""
-    before, after = (at.shapes.get(key, ()) for key in (node.inputs[0], node.outputs[0]))
-    return list(blocks(before, after)) if math.prod(before) == math.prod(after) else []
+    return has(node.proto, Trait.RESHAPES) and pairs_of(node, there) not in ([], pairs_of(node, here))
 
 
 def unite(coupling: Coupling, uses: Sequence[Use], other: Coupling, others: Sequence[Use], node: int) -> None:

@@ -11,6 +11,7 @@ import onnx
 from onnxprune.channels.arithmetic import Arithmetic, Origins, Place, centred
 from onnxprune.channels.dependencies import Layer
 from onnxprune.channels.nodes import CUTTABLE, Node, Source, Use, captured
+from onnxprune.channels.pairings import paired_otherwise
 from onnxprune.channels.unite import look_elsewhere
 from onnxprune.channels.zero_points import Zeros
 from onnxprune.model.static import Statics, attributes_of, find, subgraphs
@@ -248,6 +249,8 @@ class Walk:
             if op.selects or all(made or k in row.follows for k, made in enumerate(op.weights)):
                 self.weights.update(node.outputs)
         self.note(op, index)
+        for labels in paired_otherwise(self.statics, node, values[0]) if values[0] is not None else ():
+            self.coupling.freeze(labels, why="merges it with axes that are of other lengths in small or large inputs")
         for k in look_elsewhere(self.statics, node, out):
             self.elsewhere.setdefault(k, index)
         return out

@@ -222,8 +222,8 @@ class Obs:
     """Channels leave in the order in which the layers that read them can best be solved again without them.
 
     B. Hassibi and D. Stork, Second order derivatives for network pruning: Optimal brain surgeon, NeurIPS 1992, in
-    blocks of the weights that read a channel. The order is found on samples, real or drawn (`surgery.recovery.curves`);
-    it comes as evidence: `(channels,)`, the first to leave has the least.
+    blocks of the weights that read a channel. The order is found on samples, real or drawn
+    (`surgery.recovery.loss_curves`); it comes as evidence: `(channels,)`, the first to leave has the least.
     """
 
     ridge: float = option(1e-3, "pull of re-solved weights toward the old ones", low=0.0)

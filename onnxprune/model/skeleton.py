@@ -66,10 +66,15 @@ def other_sizes(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> Iterator
         yield [larger({size: 1 + (axis == 0) for size, axis in sizes.items()}, ())]
 
 
-def sizes_of(model: onnx.ModelProto, shapes: Mapping[str, Shape], size: Callable[[int], int]) -> Shapes:
-    """Shapes of the inputs in which each size that the model leaves open is made from what it is."""
+def sizes_of(
+    model: onnx.ModelProto, shapes: Mapping[str, Shape], size: Callable[[int], int], last: int | None = None
+) -> Shapes:
+    """Shapes of the inputs in which each size that the model leaves open is made from what it is, up to a last axis."""
     inputs = {v.name: v for v in model.graph.input if v.name in shapes}
-    opened = {name: dict(open_axes(value, len(shapes[name]))) for name, value in inputs.items()}
+    opened = {
+        name: {k: dim for k, dim in open_axes(value, len(shapes[name])) if last is None or k <= last}
+        for name, value in inputs.items()
+    }
     return {key: tuple(size(n) if k in axes else n for k, n in enumerate(shapes[key])) for key, axes in opened.items()}
 
 

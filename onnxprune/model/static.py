@@ -8,6 +8,7 @@ differs there is open too, and what is computed from it decides nothing and is n
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -21,7 +22,7 @@ from onnxprune.model.shapes import attributes_of, infer_node, note_type
 from onnxprune.model.skeleton import Shape, other_sizes, sizes_of, skeleton_of
 from onnxprune.model.sound import without_unsound
 from onnxprune.model.statics import Statics
-from onnxprune.model.thresholds import beyond, thresholds
+from onnxprune.model.thresholds import beyond, shortened, thresholds
 from onnxprune.operators.registry import LARGEST_VALUE, MALFORMED, Trait, has
 
 
@@ -46,18 +47,36 @@ def infer(
     statics.accepted = list(filter(statics.accepts, statics.others)) or statics.others
     if statics.others:  # the first eight rows are eight at all sizes but smaller ones, and max(H, 150) at all larger
         statics.edges = [infer_once(model, shapes) for shapes in _edges(model, statics)]
+        if _drops_ones(statics.skeleton.graph):  # ranks differ there
+            statics.accepted = [*statics.accepted, *filter(statics.accepts, statics.edges)]
+        statics.pinned = statics.pins()
     for other in statics.others:
         other.others = other.accepted = [statics]
-        other.edges = statics.edges
+        other.edges, other.pinned = statics.edges, statics.pinned
     return statics
 
 
 def _edges(model: onnx.ModelProto, statics: Statics) -> Iterator[dict[str, Shape]]:
-    """Sizes of 1, and such as lie beyond the numbers that the graph compares sizes with."""
+    """Sizes of 1, such as slices find too small, and such as lie beyond the numbers that sizes are compared with."""
+    graph, constants = statics.skeleton.graph, statics.constants
     yield sizes_of(model, statics.shapes, lambda n: 1)
-    limits = thresholds(statics.skeleton.graph, statics.constants, frozenset(statics.sampled))
+    if _drops_ones(graph):
+        yield sizes_of(model, statics.shapes, lambda n: 1, last=0)
+    for share in shortened(graph, constants, statics.shapes, statics.is_open):
+        yield sizes_of(model, statics.shapes, partial(_shortened, share))
+    limits = thresholds(graph, constants, frozenset(statics.sampled))
     if limits:
         yield sizes_of(model, statics.shapes, partial(beyond, limits))
+
+
+def _shortened(share: Fraction, size: int) -> int:
+    return max(1, int(size * share))
+
+
+def _drops_ones(graph: onnx.GraphProto) -> bool:
+    """Whether a Squeeze is not told which axes it drops."""
+    squeezes = (node for node in graph.node if node.op_type == "Squeeze")
+    return any(len(node.input) < 2 and not node.attribute for node in squeezes)
 
 
 def infer_once(

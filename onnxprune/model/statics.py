@@ -1,5 +1,6 @@
 """What is known of the values of a network at one choice of input sizes, and whether it holds at others."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,6 +26,7 @@ class Statics:
     others: list["Statics"] = field(default_factory=list, repr=False, compare=False)  # at other sizes of what is open
     accepted: list["Statics"] = field(default_factory=list, repr=False, compare=False)  # that the whole network takes
     edges: list["Statics"] = field(default_factory=list, repr=False, compare=False)  # at very small and large sizes
+    pinned: frozenset[tuple[str, int]] = frozenset()  # axes whose lengths the weights of their readers say
     inference: Inference = field(default_factory=Inference, repr=False, compare=False)
 
     def fixed_constant(self, key: str) -> np.ndarray | None:
@@ -37,7 +39,26 @@ class Statics:
 
     def is_open(self, key: str, axis: int) -> bool:
         """Whether the length of an axis hangs on sizes that the model leaves open, or may do so."""
-        if not self.others:
+        if not self.others or (key, axis) in self.pinned:
             return False
         here, found = self.shapes.get(key), [s.shapes[key] for s in (*self.others, *self.edges) if key in s.shapes]
         return here is None or not found or any(len(s) != len(here) or s[axis] != here[axis] for s in found)
+
+    def pins(self) -> frozenset[tuple[str, int]]:
+        """Axes that layers of the outermost graph sum over with weights of the file: lengths that hold at all sizes."""
+        return frozenset(pin for node in self.skeleton.graph.node for pin in self._pins(node))
+
+    def _pins(self, node: onnx.NodeProto) -> Iterator[tuple[str, int]]:
+        if len(node.input) < 2 or node.domain not in ("", "ai.onnx"):
+            return
+        data, weight = node.input[:2]
+        ranks = {len(s.shapes[data]) for s in (self, *self.others, *self.edges) if data in s.shapes}
+        if weight not in self.tensors or len(self.shapes.get(weight, ())) < 2 or len(ranks) != 1:
+            return
+        rank = ranks.pop()
+        if node.op_type == "Conv":
+            yield data, 1
+        elif node.op_type == "MatMul":
+            yield data, rank - 1
+        elif node.op_type == "Gemm":
+            yield data, 0 if any(a.name == "transA" and a.i for a in node.attribute) else 1

@@ -8,18 +8,20 @@ import numpy as np
 
 from onnxprune.operators.activations import fused
 from onnxprune.operators.broadcast import combined
-from onnxprune.operators.facts import Facts, aligned, expanded, facts, reduced
+from onnxprune.operators.facts import Facts, aligned, expanded, facts, known, reduced
 from onnxprune.operators.forward import Forward, Node
+from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, Kind, LabelError, Labels, fixed, is_fixed, line
 from onnxprune.operators.lazy_torch import Tensor, functional
 from onnxprune.operators.op import Op
 from onnxprune.operators.patches import linear_conv
-from onnxprune.operators.registry import OPERATORS, UNKNOWN, Alike, Attributes, Taken, Trait, define, has
+from onnxprune.operators.registry import OPERATORS, UNKNOWN, Alike, Attributes, Shape, Taken, Trait, define, has
 from onnxprune.operators.site import Site
 from onnxprune.operators.sums import bias_of, layer, touches_padding
 from onnxprune.operators.value_numbers import bits, mix, tolerance
 from onnxprune.operators.zeros import made
 
+MOST_SAMPLES = 64  # that are told apart where the batch is of a known size
 SLIDES = "slides its kernel over it"
 
 
@@ -104,24 +106,41 @@ def transposed_filters_of(w: np.ndarray, attributes: Attributes) -> np.ndarray:
 
 def bound_conv(site: Site) -> Facts | None:
     x, shape, w = site.inputs[0], site.shapes[0], site.array(1)
+    if w is None and shape is not None and not has(site.node, Trait.SPREADS):
+        return bound_made_filters(site, shape)
     if x is None or shape is None or w is None or w.ndim != len(shape):
         return None
-    whole = expanded(reduced(x, [0, *range(2, len(shape))]), shape, [1])
+    x = reduced(x, range(2, len(shape)))
+    x = expanded(reduced(x, [0]) if len(x.low) > MOST_SAMPLES else x, shape, [1])
     spreads = has(site.node, Trait.SPREADS)
     grid = (transposed_filters_of if spreads else filters_of)(w, site.attributes)
     bias = bias_of(site, 2, grid.shape[0] * grid.shape[1])
-    if whole is None or bias is None or whole.shape[1] != grid.shape[0] * grid.shape[2]:
+    if x is None or bias is None or x.shape[1] != grid.shape[0] * grid.shape[2]:
         return None
-    flat = whole.map(np.ravel)
-    out = layer(
-        site,
-        flat,
-        grid,
-        bias,
-        tolerance(w.dtype),
-        touches_padding(site.attributes, w.shape[2:], spreads),
-    )
-    return out.map(lambda a: a.reshape(line(len(shape), 1)))
+    hull = touches_padding(site.attributes, w.shape[2:], spreads)
+    samples = [Facts(*rows) for rows in zip(x.low, x.high, x.identity, x.scale, strict=True)]
+    found = [layer(site, row.map(np.ravel), grid, bias, tolerance(w.dtype), hull) for row in samples]
+    if len(found) > 1:  # heads among the samples, say: what each gives is its own
+        found = [facts(f.low, f.high, mix(f.identity, np.uint64(n)), f.scale) for n, f in enumerate(found)]
+    rows = [np.stack(column) for column in zip(*((f.low, f.high, f.identity, f.scale) for f in found), strict=True)]
+    return Facts(*rows).map(lambda a: a.reshape(*a.shape, *[1] * (len(shape) - 2)))
+
+
+def bound_made_filters(site: Site, shape: Shape) -> Facts | None:
+    """Filters that the data makes: those of zeros give the bias."""
+    w, bias = site.fact(1), site.fact(2) if site.has(2) else (known(np.zeros(1)), (1,))
+    if w is None or bias is None:
+        return None
+    rows = reduced(w[0], range(1, len(shape)))
+    silent = ((rows.low == 0) & (rows.high == 0)).ravel()
+    silent, summand = np.broadcast_arrays(silent & bias[0].constant, np.where(bias[0].constant, bias[0].low, 0))
+    at = line(len(shape), 1)
+    return zero_where(site, silent.reshape(at), summand.reshape(at))
+
+
+def _filtered(taken: Taken, k: int, rank: int) -> list[int]:
+    """A filter sums over channels and space; samples, filters and biases stay apart."""
+    return [] if k > 1 else list(range(1, rank))
 
 
 def padding(node: Node, sizes: Sequence[int], kernel: Sequence[int]) -> tuple[list[int], list[int]]:
@@ -164,8 +183,9 @@ def forward_conv(node: Node, x: Tensor, w: Tensor, b: Tensor | None = None) -> T
 
 define(
     "Conv", couple=conv, channel=1, zero=made(2), repair=repair_conv, bound=bound_conv, apart=depthwise,
-    filters=filters_of, linear=linear_conv, bias=2, work=lambda y, x, w: math.prod(y) * math.prod(w[1:]),
-    traits=Trait.LINEAR | Trait.LAYER | Trait.CONVOLVES, forward=Forward(forward_conv),
+    contracts=_filtered, factors=(0, 1), filters=filters_of, linear=linear_conv, bias=2,
+    work=lambda y, x, w: math.prod(y) * math.prod(w[1:]), traits=Trait.LINEAR | Trait.LAYER | Trait.CONVOLVES,
+    forward=Forward(forward_conv),
 )  # fmt: skip
 
 

@@ -55,7 +55,7 @@ def forward_deform_conv(
     (top, left), _ = padding(node, (height, width), kernel)
     (down, right), (tall, wide) = node.get("strides", [1, 1]), node.get("dilations", [1, 1])
     rows, columns = offset.shape[2:]
-    like = {"device": x.device, "dtype": x.dtype}
+    like: dict[str, Any] = {"device": x.device, "dtype": x.dtype}
     at_y = torch.arange(kernel[0], **like).mul(tall).repeat_interleave(kernel[1]).reshape(taps, 1, 1)
     at_x = torch.arange(kernel[1], **like).mul(wide).repeat(kernel[0]).reshape(taps, 1, 1)
     y0 = torch.arange(rows, **like).mul(down).sub(top).reshape(rows, 1)

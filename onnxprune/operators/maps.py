@@ -110,7 +110,9 @@ def forward_col2im(node: Node, x: Tensor, image: Tensor, block: Tensor) -> Tenso
     before, after = padding(node, size, kernel)
     ones = [1] * len(size)
     whole = [n + p + q for n, p, q in zip(size, before, after, strict=True)]
-    y = functional.fold(x, whole, kernel, node.get("dilations", ones), 0, node.get("strides", ones))
+    y = functional.fold(
+        x, tuple(whole), tuple(kernel), tuple(node.get("dilations", ones)), 0, tuple(node.get("strides", ones))
+    )
     return padded(y, [-n for n in before], [-n for n in after])
 
 

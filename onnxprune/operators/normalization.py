@@ -1,5 +1,6 @@
 """Normalisation: per-channel parameters follow; statistics over channels freeze them."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -71,8 +72,20 @@ def instance_norm(op: Op, x: Axes, *params: Axes, **_: Any) -> Axes:
     return x
 
 
+ROUNDING = 2.0**-30  # onnxruntime's mean of n equal numbers is off by n times this share of them
+LARGE = 1 << 20  # positions of a map whose sizes are open
+LEFT = 1e-4  # what a norm may make of that
+
+
+def centred(site: Site, constant: np.ndarray, scale: np.ndarray | float, positions: int) -> np.ndarray:
+    """Which constants a norm over so many positions takes for their mean, bool; it divides what is left by √ε."""
+    shape = site.shapes[0] or ()
+    count = LARGE if any(map(site.open_in, range(2, len(shape)))) else positions
+    return np.abs(constant * scale) * count * ROUNDING <= LEFT * np.sqrt(site.attributes.get("epsilon", 1e-5))
+
+
 def bound_instance_norm(site: Site) -> Facts | None:
-    """A channel that is constant comes out as its shift."""
+    """A channel that is constant comes out as its shift, as far as rounding lets it."""
     x, shape, gamma, beta = site.inputs[0], site.shapes[0], site.array(1), site.array(2)
     if x is None or shape is None or gamma is None or beta is None:
         return None
@@ -81,7 +94,7 @@ def bound_instance_norm(site: Site) -> Facts | None:
         return None
     at = line(len(shape), 1)
     g, b = (v.astype(np.float64).reshape(at) for v in (gamma, beta))
-    fixed = whole.constant | (g == 0)
+    fixed = (whole.constant & centred(site, whole.low, g, math.prod(shape[2:]))) | (g == 0)
     name = mix(whole.identity, bits(whole.scale), bits(g), bits(b), site.kind)
     return facts(np.where(fixed, b, -np.inf), np.where(fixed, b, np.inf), name)
 
@@ -123,14 +136,15 @@ def repair_group_norm(edit: Any, num_groups: int, **_: Any) -> None:
 
 
 def bound_group_norm(site: Site) -> Facts | None:
-    """A group of channels that are one constant comes out as their shifts."""
-    x, shape, bias = site.inputs[0], site.shapes[0], site.array(2)
+    """A group of channels that are one constant comes out as their shifts, as far as rounding lets it."""
+    x, shape, gamma, bias = site.inputs[0], site.shapes[0], site.array(1), site.array(2)
     groups = int(site.attributes["num_groups"])
     whole = None if x is None or shape is None else expanded(reduced(x, [0, *range(2, len(shape))]), shape, [1])
-    if whole is None or shape is None or bias is None:
+    if whole is None or shape is None or gamma is None or bias is None:
         return None
     low, high = (a.reshape(groups, -1) for a in (whole.low, whole.high))
-    still = np.repeat(np.isfinite(low[:, 0]) & (low.min(1) == high.max(1)), low.shape[1])
+    near = centred(site, low[:, 0], np.abs(gamma).max(), math.prod(shape[1:]) // groups)
+    still = np.repeat(np.isfinite(low[:, 0]) & (low.min(1) == high.max(1)) & near, low.shape[1])
     shift = bias.astype(np.float64) if bias.size == still.size else np.repeat(bias.astype(np.float64), low.shape[1])
     at = line(len(shape), 1)
     return zero_where(site, still.reshape(at), shift.reshape(at))

@@ -8,7 +8,7 @@ import numpy as np
 from onnxprune.operators.boxes import Value
 from onnxprune.operators.facts import Facts, axis_blocks, expanded, reduced, reshaped, stacked
 from onnxprune.operators.forward import Forward, Node, axes_told, numbers
-from onnxprune.operators.labels import Axes, line, repeated
+from onnxprune.operators.labels import Axes, is_fixed, line, repeated
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
 from onnxprune.operators.registry import Arrays, Attributes, Shape, Trait, axes_of, define
@@ -41,11 +41,37 @@ def bound_reshape(site: Site) -> Facts | None:
     found, before, after = site.inputs[0], site.shapes[0], site.outputs[0]
     if found is None or before is None or after is None or 0 in before:
         return None
-    for old, new in axis_blocks(before, after):  # which position goes where hangs on the open lengths
-        if any(map(site.open_in, old)) or any(map(site.open_out, new)):
+    pairs = axis_blocks(before, after)
+    certain = sum(not _sure(site, *pair) for pair in pairs) <= 1  # no element is lost
+    for old, new in pairs:
+        if not (certain and _keeps_places(site, found, old, new)):
             found = reduced(found, old)
     out = reshaped(found, before, after)
     return None if out is None else out.named(len(after))
+
+
+def _sure(site: Site, old: list[int], new: list[int]) -> bool:
+    """Whether a Reshape pairs these axes at every size: it copies their lengths, or all are told."""
+    if site.node.op_type != "Reshape":
+        return True
+    told = site.some_numbers(1, "shape")
+    if told is None:
+        return False
+    if old == new and all(told[k] == 0 for k in new) and not site.attributes.get("allowzero"):
+        return True
+    return not any(map(site.open_in, old)) and all((told[k] or 0) > 0 for k in new)
+
+
+def _keeps_places(site: Site, found: Facts, old: list[int], new: list[int]) -> bool:
+    """Whether what is known of paired axes moves to the same positions at every size.
+
+    Of axes with lengths that are open it does where all of them are on one side and the product is not open.
+    """
+    opened = [k for k in old if site.open_in(k)]
+    varied = [k for k in old if found.shape[k] > 1]
+    if any(map(site.open_out, new)) or any(k in varied for k in opened):
+        return False
+    return not opened or not varied or opened[-1] < varied[0] or opened[0] > varied[-1]
 
 
 def _reshaped_value(x: Arrays, a: Attributes) -> np.ndarray | None:
@@ -116,11 +142,29 @@ define(
 
 
 def squeeze(op: Op, *, axes: Any = None, **_: Any) -> Value:
-    """Where the axes are not told, all of length 1 go: with open lengths not even the rank is known."""
+    """Where the axes are not told, all of length 1 go: with open lengths not even the rank is known.
+
+    With one of them the network is looked at with and without that axis, and each other one keeps two positions.
+    """
     value = op.values[0]
-    if value is not None and op.ints(1, axes) is None and any(op.open_in(0, k) for k in range(len(value.axes))):
+    opened = [] if value is None or op.ints(1, axes) is not None else _opened(op, value)
+    if len(opened) > 1 or (value is not None and opened and not is_fixed(value.along(opened[0]))):
         return op.unknown("drops all axes of one position, and the model leaves open which these are")
+    for labels in (op.axes(0) or ()) if opened else ():
+        for half in (labels[::2], labels[1::2]) if labels.size > 1 and not is_fixed(labels) else ():
+            op.part(half)
     return op.reshape(op.shapes[0])
+
+
+def _opened(op: Op, value: Value) -> list[int]:
+    return [k for k in range(len(value.axes)) if op.open_in(0, k)]
+
+
+def bound_squeeze(site: Site) -> Facts | None:
+    """Nothing where another size has another rank."""
+    shape = site.shapes[0]
+    told = site.has(1) or "axes" in site.attributes
+    return bound_reshape(site) if shape is None or told or not any(map(site.open_in, range(len(shape)))) else None
 
 
 def repair_squeeze(edit: Any, axes: Any = None, **_: Any) -> None:
@@ -135,8 +179,9 @@ def forward_squeeze(node: Node, x: Tensor, axes: Tensor | None = None) -> Tensor
 
 
 define(
-    "Squeeze", couple=squeeze, **_RESHAPE, repair=repair_squeeze, value=lambda x, a: np.squeeze(x[0], axes_of(x, a)),
-    traits=_SAME, forward=Forward(forward_squeeze, into=(0,), host=(1,)),
+    "Squeeze", couple=squeeze, **_RESHAPE | {"bound": bound_squeeze}, repair=repair_squeeze,
+    value=lambda x, a: np.squeeze(x[0], axes_of(x, a)), traits=_SAME,
+    forward=Forward(forward_squeeze, into=(0,), host=(1,)),
 )  # fmt: skip
 
 

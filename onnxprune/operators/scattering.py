@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from onnxprune.operators.facts import Facts, reduced
 from onnxprune.operators.forward import Forward, Node
 from onnxprune.operators.gathering import index_of, passing, repair_elements, upwards
@@ -11,7 +13,7 @@ from onnxprune.operators.labels import Axes, fixed
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.native import native
 from onnxprune.operators.op import Op
-from onnxprune.operators.registry import Trait, by_reference, define
+from onnxprune.operators.registry import LARGEST_VALUE, Trait, by_reference, define
 from onnxprune.operators.roles import Silence
 from onnxprune.operators.site import Site
 
@@ -47,6 +49,30 @@ def repair_scatter_nd(edit: Any, **_: Any) -> None:
     edit.follow_grid(0, 1, lambda axis: edit.live_in(2, axis))
 
 
+def bound_scatter_nd(site: Site) -> Facts | None:
+    """Zeros among zeros stay zeros, apart along the axes that pass and those of which a grid names positions."""
+    given, shape, indices = [site.fact(0), site.fact(2)], site.shapes[0], site.shapes[1]
+    if shape is None or not indices or given[0] is None or given[1] is None:
+        return None
+    k, passing = indices[-1], range(indices[-1], len(shape))
+    lines = site.arithmetic.grid(site.node.input[0], site.node.input[1]) or []
+    named = {axis: line.positions for axis, line in enumerate(lines) if line.positions is not None}
+    named = {axis: at for axis, at in named.items() if not site.open_in(axis)}
+    places = [*named, *(axis - k + len(indices) - 1 for axis in passing)]
+    x, updates = (
+        reduced(found[0], [d for d in range(len(found[1])) if d not in kept])
+        for found, kept in zip(given, ([*named, *passing], places), strict=True)
+        if found is not None
+    )
+    sizes = [shape[axis] if axis in named else n for axis, n in enumerate(x.shape)]
+    still = np.broadcast_to((x.low == 0) & (x.high == 0), sizes).copy()
+    new = (updates.low == 0) & (updates.high == 0)
+    new = new.reshape(*([new.shape[d] if d in named else 1 for d in range(k)]), *new.shape[len(indices) - 1 :])
+    grid = np.ix_(*(named.get(axis, np.arange(n)) for axis, n in enumerate(sizes)))
+    still[grid] &= new
+    return zero_where(site, still)
+
+
 SCATTERED = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 
 
@@ -67,8 +93,8 @@ def forward_scatter_nd(node: Node, x: Tensor, indices: Tensor, updates: Tensor) 
 
 
 define(
-    "ScatterND", couple=scatter_nd, zero=_zero_among_zeros, repair=repair_scatter_nd, value=by_reference,
-    forward=Forward(forward_scatter_nd, into=(0, 2)),
+    "ScatterND", couple=scatter_nd, zero=_zero_among_zeros, repair=repair_scatter_nd, bound=bound_scatter_nd,
+    apart=True, value=by_reference, forward=Forward(forward_scatter_nd, into=(0, 2)),
 )  # fmt: skip
 
 
@@ -137,7 +163,10 @@ def forward_one_hot(node: Node, places: Tensor, depth: Tensor, values: Tensor) -
     return torch.where(hot, values[1], values[0])
 
 
-define("OneHot", couple=by_data, traits=Trait.NUMBERS, forward=Forward(forward_one_hot, into=(), host=(1,)))
+define(
+    "OneHot", couple=by_data, value=by_reference, small=lambda x: x[0].size * int(np.ravel(x[1])[0]) <= LARGEST_VALUE,
+    traits=Trait.NUMBERS | Trait.PLACES, forward=Forward(forward_one_hot, into=(), host=(1,)),
+)  # fmt: skip
 define("NonMaxSuppression", couple=by_data, traits=Trait.DECIDES | Trait.NUMBERS, forward=Forward(native, into=()))
 define(
     "NonZero", couple=by_data, value=by_reference, traits=Trait.DECIDES,

@@ -71,7 +71,12 @@ class Value:
 
 
 def blocks(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[slice, slice]]:
-    """Pair the shortest runs of two shapes that hold equally many elements."""
+    """Pair the shortest runs of two shapes that hold equally many elements.
+
+    Raises ValueError where the shapes do not.
+    """
+    if math.prod(old) != math.prod(new) or 0 in (*old, *new):
+        raise ValueError(f"{tuple(old)} cannot be {tuple(new)}")
     i = j = 0
     while i < len(old) or j < len(new):
         a, b = i, j

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from onnxprune.criteria.msvfp import Msvfp
 from onnxprune.pipeline.choose import Chooser
-from onnxprune.pipeline.costs import peak_activations
+from onnxprune.pipeline.costs import alive_beyond, peak_activations
 from onnxprune.pipeline.decision import Choice
 from onnxprune.pipeline.drop import KIND, least_share
 from onnxprune.pipeline.run import Run
@@ -17,6 +18,7 @@ from onnxprune.report import words
 from onnxprune.report.summary import Probe, Search
 
 Pair = tuple[float, float]  # what a cost is, before and after
+FINEST = 1 / 128  # share of the channels at a peak, at which a search ends
 
 
 @dataclass(frozen=True)
@@ -57,14 +59,67 @@ class Cost:
 def within(meter: Meter, limits: Sequence[Limit]) -> Choice:
     """The choice that leaves most within all limits; where even the smallest network exceeds one, that network.
 
-    What is the largest choice for one limit and meets the others, too, is the outcome; else the MACs are searched.
+    What is the largest choice for one limit and meets the others, too, is the outcome; else what is so once the layers
+    at the peak of the activations are thin enough; else the MACs are searched.
     """
     alone = [COSTS[limit.cost].choose(meter, limit) for limit in limits]
     fit = [c for c in alone if not c.stopped_by and all(meter.holds(limit, c) for limit in limits)]
     if fit or len(limits) == 1:
         deps = meter.run.original.deps
         return max(fit or alone, key=lambda choice: deps.macs(deps.dead(choice.kept)))
+    for limit in limits:
+        if limit.cost == "activations" and (thin := thinned(meter, limit)) is not None:
+            choice = within(thin.meter, [other for other in limits if other is not limit])
+            if not choice.stopped_by and meter.holds(limit, choice):
+                return replace(
+                    choice, remarks=(*choice.remarks, *thin.choice.remarks), search=choice.search or thin.choice.search
+                )
     return searched(meter, *limits)
+
+
+@dataclass(frozen=True)
+class Thin:
+    """A meter whose chooser has the layers at a peak thin enough, and what it chooses without another limit."""
+
+    meter: Meter
+    choice: Choice
+
+
+def thinned(meter: Meter, limit: Limit) -> Thin | None:
+    """Thin the layers that are alive where the activations exceed their limit, all by the least share that does.
+
+    None where that is not enough.
+    """
+    if isinstance(meter.chooser.method.rule, Msvfp):  # which shares a budget out in its own way
+        return None
+    deps, found = meter.run.original.deps, dict[float, tuple[Thin, Probe]]()
+    before, _ = meter.left(limit, Choice({}, {}, {}))
+    names = alive_beyond(deps, limit.most(before))
+
+    def holds(gone: float) -> bool:
+        chooser = meter.chooser.thinned(names, gone)
+        choice = chooser.choose((KIND, 1.0))
+        share = deps.macs(deps.dead(choice.kept)) / max(1, deps.macs())
+        probe = Probe(share, meter.left(limit, choice)[1:], meter.holds(limit, choice))
+        found[gone] = Thin(replace(meter, chooser=chooser), choice), probe
+        return probe.holds
+
+    low, high = 0.0, 1.0 - FINEST
+    if not holds(high):
+        return None
+    while high - low > FINEST:
+        middle = (low + high) / 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    thin, taken = found[high]
+    probes = tuple(dict.fromkeys(probe for _, probe in found.values()))  # steps of channels make some equal
+    search = Search(KIND, (limit.cost,), (str(limit),), probes, (limit.most(before),), taken.share)
+    choice = replace(thin.choice, remarks=(*thin.choice.remarks, told(search)), search=search)
+    return replace(thin, choice=choice)
+
+
+def _peaked(meter: Meter, limit: Limit) -> Choice:
+    thin = thinned(meter, limit)
+    return searched(meter, limit) if thin is None else thin.choice
 
 
 def searched(meter: Meter, *limits: Limit) -> Choice:
@@ -118,7 +173,8 @@ def _shown(search: Search, probe: Probe) -> str:
 
 
 def _planned(meter: Meter, limit: Limit) -> Choice:
-    share = limit.most(total := meter.chooser.costs.total(limit.cost)) / total
+    total = meter.chooser.costs.total(limit.cost)
+    share = limit.most(total) / total if total else 1.0  # a network without layers has nothing to spend
     return meter.chooser.choose((limit.cost, min(1.0, share)))
 
 
@@ -163,6 +219,6 @@ COSTS: Mapping[str, Cost] = {
     "macs": Cost(_macs, _planned, _whole, "macs"),
     "params": Cost(_params, _planned, _whole, "params"),
     "size": Cost(_bytes, _sized, _size, "bytes"),
-    "activations": Cost(_activations, searched, _size, "activations"),
+    "activations": Cost(_activations, _peaked, _size, "activations"),
     "latency": Cost(_latency, searched, words.duration, "latency", resolution=0.02),
 }

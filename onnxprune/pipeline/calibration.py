@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from onnxprune.errors import ModelError, spelled
+from onnxprune.pipeline.even_classes import Search, even_classes
 from onnxprune.pipeline.parts import deal
 from onnxprune.pipeline.request import Request
+from onnxprune.runtime.altered import altered
 from onnxprune.runtime.fit import read_options
 from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import Feed, model_inputs
-from onnxprune.runtime.synthetic import Scale, synthetic_feeds
+from onnxprune.runtime.synthetic import Layout, Scale, is_grey, synthetic_feeds
 from onnxprune.surgery.recovery.runner import MEMORY, affordable
 
 if TYPE_CHECKING:
@@ -27,6 +31,7 @@ FEWEST = 16
 WORK = 1e12  # of all samples on one pass through the network, beyond which fewer are taken: two minutes on two cores
 ELEMENT = 500  # multiply-accumulates that take as long as one element that is drawn, held, or summed up
 BATCH = 32
+COPIES = 1 / 6  # of that work, up to which few samples are joined by altered copies
 JUDGES = 32  # samples that tell whether a repair has helped
 HANDS = (15, 1)  # of the user's samples: solved on, and held out to judge by
 
@@ -64,28 +69,65 @@ def _given(lab: Lab) -> Calibration:
     feeds, judges = ([b.feeds for b in part.batched(min(BATCH, wanted))] for part in (solved, held))
     count = solved.samples or 0
     limit = fewer if count >= wanted else ""
-    return Calibration(
-        feeds, judges, f"{count} samples of the data, without their labels{limit}", count, wanted, "data"
-    )
+    most = min(wanted, int(WORK * COPIES / cost_of(lab)))
+    more = with_copies(feeds, most // max(count, 1) - 1, lab.request.seed)
+    copies = f" and altered copies, {len(more) * count // len(feeds)} in all" if len(more) > len(feeds) else ""
+    what = f"{count} samples of the data{copies}, without their labels{limit}"
+    return Calibration(more, judges, what, count, wanted, "data")
+
+
+def with_copies(feeds: Sequence[Feed], copies: int, seed: int) -> list[Feed]:
+    """Samples and so many altered copies of each, where the only input takes images."""
+    (name, *others), generator = feeds[0], np.random.default_rng(seed)
+    layout, found = Layout.of(feeds[0][name].shape), list(feeds)
+    if not others and layout is not None:
+        found += [{name: altered(feed[name], layout, generator)} for _ in range(copies) for feed in feeds]
+    return found
 
 
 def _drawn(lab: Lab) -> Calibration:
     wanted, fewer = wanted_samples(lab)
     judges = min(JUDGES, wanted)
-    feeds, noisy = drawn_feeds(lab.model, lab.deps.statics.shapes, lab.request, wanted + judges, judges)
+    draw = partial(drawn_feeds, lab.model, lab.deps.statics.shapes, lab.request, batch=judges)
+
+    def pool(count: int) -> list[Feed]:
+        found = draw(count)[0]
+        grey = any(is_grey(a.shape) for a in found[0].values())
+        return found + (draw(count, lines=True)[0] if grey else [])
+
+    feeds, noisy = draw(wanted + judges)
+    search = Search.of(wanted + judges, *passed(lab))
+    feeds = even_classes(lab.model, feeds, pool, search, lab.request.seed, lab.progress)
     held = -(-len(feeds) * judges // (wanted + judges))
     noise = f"; noise for {', '.join(noisy)}, which takes no images" if noisy else ""
     what = f"{wanted} drawn samples{fewer}{noise}; real ones repair better ({spelled('data')})"
     return Calibration(feeds[:-held], feeds[-held:], what, wanted, wanted, "drawn")
 
 
+def cost_of(lab: Lab) -> float:
+    """What a sample costs that layers are solved on, in multiply-accumulates."""
+    macs, elements = passed(lab)
+    return max(macs + ELEMENT * elements, 1)
+
+
+def passed(lab: Lab) -> tuple[float, float]:
+    """Multiply-accumulates of one sample on its way through the network, and elements that it is passed on as."""
+    shapes = lab.deps.statics.shapes
+    elements = sum(math.prod(shape) for name, shape in shapes.items() if name not in lab.deps.sources)
+    unit = _unit(lab)
+    return lab.deps.macs() / unit, elements / unit
+
+
+def _unit(lab: Lab) -> int:
+    """How many samples the network was analysed with."""
+    shapes = lab.deps.statics.shapes
+    return max([shapes[s.name][0] for s in model_inputs(lab.model) if shapes.get(s.name)] or [1])
+
+
 def wanted_samples(lab: Lab) -> tuple[int, str]:
     """How many samples to solve on, and why not more where there is a reason."""
-    shapes = lab.deps.statics.shapes
-    unit = max([shapes[s.name][0] for s in model_inputs(lab.model) if shapes.get(s.name)] or [1])
-    elements = sum(math.prod(shape) for name, shape in shapes.items() if name not in lab.deps.sources)
-    held = max(1, affordable(shapes, unit, memory_for_samples(lab.request)))
-    quick = int(WORK * unit / max(lab.deps.macs() + ELEMENT * elements, 1))
+    held = max(1, affordable(lab.deps.statics.shapes, _unit(lab), memory_for_samples(lab.request)))
+    quick = int(WORK / cost_of(lab))
     wanted = max(min(FEWEST, held), min(SAMPLES, held, quick))
     wanted -= wanted % JUDGES if wanted > JUDGES else 0
     if wanted == SAMPLES:
@@ -104,6 +146,8 @@ def drawn_feeds(
     request: Request,
     count: int,
     batch: int | None = None,
+    *,
+    lines: bool = False,
 ) -> tuple[list[Feed], list[str]]:
     """So many drawn samples, and the inputs that are no images and got noise.
 
@@ -115,7 +159,7 @@ def drawn_feeds(
     if unknown := [s.name for s in specs if s.name not in shapes]:
         raise ModelError(f"no samples can be drawn: the size of '{unknown[0]}' is not known")
     taken = {s.name: shapes[s.name] for s in specs}
-    draw = partial(synthetic_feeds, specs, taken, scale=scale_of(request), seed=request.seed)
+    draw = partial(synthetic_feeds, specs, taken, scale=scale_of(request), seed=request.seed, lines=lines)
     if batch and any(s.batch is None for s in specs):
         try:
             make_session(model, providers="cpu").run(draw(count=batch, batch=batch)[0][0])

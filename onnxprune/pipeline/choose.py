@@ -1,7 +1,8 @@
 """From a request to the channels that stay: which groups may be cut, how many channels each keeps, and which."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
@@ -128,6 +129,13 @@ class Chooser:
         helps = self.costs.share(kind, list(finer.values())) > left + COARSE / 10
         advice = f"; {spelled('round_to', 1)} allows finer ones" if helps else ""
         return (f"{kind} end at {left:.1%}: a step of any group back exceeds {share:.1%}{advice}",)
+
+    def thinned(self, names: Iterable[str], ratio: float) -> "Chooser":
+        """The same, but that these groups lose this share, unless the user has a word on them."""
+        other = copy(self)
+        other.ratios = dict.fromkeys(names, ratio) | self.ratios
+        other._losses = None
+        return other
 
     def select(self, group: Group, count: int) -> np.ndarray:
         """The channels of a group that stay when so many do."""

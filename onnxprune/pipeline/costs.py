@@ -1,6 +1,6 @@
 """Cost functions of a network over the kept channels of its groups, from the labels of its layers and tensors."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import onnx
@@ -43,22 +43,67 @@ def costs_of(deps: Dependencies, size: int) -> Costs:
     )
 
 
-def peak_activations(deps: Dependencies, dead: np.ndarray) -> int:
+def peak_activations(deps: Dependencies, dead: np.ndarray, *, stored: bool = False) -> int:
     """Bytes of the largest set of values that are alive at once, each from its maker to its last user.
 
-    Values whose shape is unknown count nothing; runtimes that work in place need less.
+    Values whose shape is unknown count nothing; runtimes that work in place need less.  Real numbers between integers
+    (Q/DQ nodes) count as the integers, which is what kernels hold.  What is computed from weights alone counts as none,
+    since runtimes compute it when they load; with `stored` it does, and so do the real numbers, as the proof has them.
     """
-    last = {key: k for k, node in enumerate(deps.nodes) for key in node.inputs if key}
-    dying: dict[int, list[int]] = {}
-    now = peak = 0
+    return max((size for size, _ in _moments(deps, dead, stored)), default=0)
+
+
+def alive_beyond(deps: Dependencies, limit: float) -> list[str]:
+    """Groups whose channels are in values that live at a moment when more bytes than `limit` do."""
+    values = {key for size, alive in _moments(deps, deps.nothing, False) if size > limit for key in alive}
+    axes = [labels.ravel() for key in values if (v := deps.values.get(key)) is not None for labels in v.axes]
+    held = np.unique(deps.component[np.concatenate([np.zeros(0, np.int64), *(x for x in axes if not is_fixed(x))])])
+    return [group.name for group in deps.groups if np.isin(group.components, held).any()]
+
+
+def _moments(deps: Dependencies, dead: np.ndarray, stored: bool) -> Iterator[tuple[int, Collection[str]]]:
+    """As each node runs, the bytes that are alive and the values that they are."""
+    alone = frozenset[str]() if stored else from_weights(deps)
+    same = {} if stored else _integers(deps)
+    last = {same.get(key, key): k for k, node in enumerate(deps.nodes) for key in node.inputs if key}
+    dying: dict[int, list[str]] = {}
+    alive: dict[str, int] = {}
+    seen = {*deps.sources, *alone}
+    now = 0
     for k, node in enumerate(deps.nodes):
-        for key in node.outputs:
-            if key and key not in deps.sources:
-                now += (held := _bytes(deps, key, dead))
-                dying.setdefault(last.get(key, len(deps.nodes)), []).append(held)
-        peak = max(peak, now)
-        now -= sum(dying.pop(k, ()))
-    return peak
+        for key in (same.get(key, key) for key in node.outputs if key):
+            if key not in seen:
+                seen.add(key)
+                alive[key] = _bytes(deps, key, dead)
+                now += alive[key]
+                dying.setdefault(last.get(key, len(deps.nodes)), []).append(key)
+        yield now, alive.keys()
+        now -= sum(alive.pop(key) for key in dying.pop(k, ()))
+
+
+def from_weights(deps: Dependencies) -> frozenset[str]:
+    """Values that are computed from weights and constants alone, such as dequantized weights."""
+    made = set(deps.sources)
+    for node in deps.nodes:
+        given = [key for key in node.inputs if key]
+        if given and made.issuperset(given):
+            made.update(node.outputs)
+    return frozenset(made - deps.sources.keys())
+
+
+def _integers(deps: Dependencies) -> dict[str, str]:
+    """For real numbers beside Q/DQ nodes the integers that they are, or become and nothing else."""
+    readers: dict[str, int] = {}
+    for key in (key for node in deps.nodes for key in node.inputs):
+        readers[key] = readers.get(key, 0) + 1
+    found: dict[str, str] = {}
+    for node in deps.nodes:
+        given, made = node.inputs[:1], node.outputs[:1]
+        if node.proto.op_type == "DequantizeLinear":
+            found[made[0]] = found.get(given[0], given[0])
+        elif node.proto.op_type == "QuantizeLinear" and readers[given[0]] == 1 and deps.maker(given[0]) is not None:
+            found.setdefault(given[0], made[0])
+    return found
 
 
 def _bytes(deps: Dependencies, key: str, dead: np.ndarray) -> int:

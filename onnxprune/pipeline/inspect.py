@@ -12,7 +12,7 @@ from onnxprune.operators.labels import is_fixed
 from onnxprune.operators.roles import Role
 from onnxprune.pipeline.choose import Progress, silent
 from onnxprune.pipeline.costs import peak_activations
-from onnxprune.pipeline.layer_costs import layer_rows
+from onnxprune.pipeline.layer_costs import homes_of, layer_costs, layer_rows
 from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.report import frozen_rows, untouched
 from onnxprune.pipeline.request import Request
@@ -81,30 +81,30 @@ def analysed(source: Any, command: str, options: Mapping[str, Any], progress: Pr
 
 
 def group_shares(deps: Dependencies) -> tuple[GroupShare, ...]:
-    """A row for each group, in the order of the network; the MACs of a layer go to the groups that it writes."""
+    """A row for each group, in the order of the network; what a layer costs goes to the groups that it writes."""
+    homes, written = (
+        homes_of(deps),
+        dict[int, np.ndarray](),
+    )  # node -> channels that it writes of each group, others last
     owner = np.full(int(deps.component.max()) + 1, -1, np.int64)
     for g, group in enumerate(deps.groups):
         owner[group.components] = g
-    macs = {layer.node: deps.layer_macs(layer, deps.nothing) for layer in deps.layers}
-    written: dict[int, np.ndarray] = {}  # node -> channels that it writes of each group, and others last
     for use in deps.uses:
         for labels in use.axes:
-            if not is_fixed(labels) and (deps.roles[labels] & Role.WRITE).all():
+            if use.node >= 0 and not is_fixed(labels) and (deps.roles[labels] & Role.WRITE).all():
                 counts = np.bincount(
                     owner[deps.component[labels]] % (len(deps.groups) + 1), minlength=len(deps.groups) + 1
                 )
-                written[use.node] = written.get(use.node, 0) + counts
+                written[homes[use.node]] = written.get(homes[use.node], 0) + counts
+    macs, params = layer_costs(deps, deps.nothing)
     total = sum(macs.values())
-    return tuple(
-        GroupShare(
-            group.name,
-            len(group),
-            tuple(dict.fromkeys(deps.nodes[n].label for n, counts in written.items() if counts[g])),
-            sum(macs.get(n, 0) * counts[g] / counts.sum() for n, counts in written.items()) / total if total else 0.0,
-        )
-        for g, group in enumerate(deps.groups)
-        if len(group) > 1  # one channel has to stay
-    )
+    rows = []
+    for g, group in enumerate(deps.groups):
+        shares = {n: counts[g] / counts.sum() for n, counts in written.items() if counts[g]}
+        work, held = (sum(cost.get(n, 0) * share for n, share in shares.items()) for cost in (macs, params))
+        members = tuple(dict.fromkeys(deps.nodes[n].label for n in shares))
+        rows.append(GroupShare(group.name, len(group), members, work / total if total else 0.0, round(held)))
+    return tuple(row for row in rows if row.channels > 1)  # one channel has to stay
 
 
 def unknown_rows(deps: Dependencies) -> tuple[UnknownRow, ...]:

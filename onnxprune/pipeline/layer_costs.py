@@ -1,6 +1,7 @@
 """What each layer of a network costs, before and after a cut."""
 
 import math
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -8,6 +9,7 @@ from onnxprune.channels.dependencies import Dependencies, Use
 from onnxprune.operators.labels import Labels, is_fixed
 from onnxprune.operators.registry import operator_of
 from onnxprune.operators.roles import Role
+from onnxprune.pipeline.costs import from_weights
 from onnxprune.report.layers import LayerRow
 
 
@@ -19,24 +21,16 @@ def layer_rows(deps: Dependencies, dead: np.ndarray) -> tuple[LayerRow, ...]:
     Args:
         dead: (components,) bool, what goes.
     """
-    homes = _homes(deps)
+    homes = homes_of(deps)
     owner = {int(c): group.name for group in deps.groups for c in group.components}
-    uses: dict[int, list[Use]] = {}
-    for use in deps.uses:
-        if use.node >= 0:  # a graph that hands a weight out has it at no node
-            uses.setdefault(homes[use.node], []).append(use)
-    held: dict[int, list[Use]] = {}
-    for use in deps.weights:
-        if use.node >= 0:
-            held.setdefault(homes[use.node], []).append(use)
-    layers = {layer.node: layer for layer in deps.layers}
+    uses, held = _at_home(homes, deps.uses), _at_home(homes, deps.weights)
+    costs = [layer_costs(deps, d) for d in (deps.nothing, dead)]
     rows = []
-    for k in sorted(layers.keys() | held.keys()):
+    for k in sorted(costs[0][0].keys() | held.keys()):
         written = _written(deps, uses.get(k, []))
         shown = written if written is not None else _carried(held.get(k, []))
         components = np.unique(deps.component[written]) if written is not None else ()
-        macs = (deps.layer_macs(layers[k], d) if k in layers else 0 for d in (deps.nothing, dead))
-        params = (sum(_elements(deps, use, d) for use in held.get(k, [])) for d in (deps.nothing, dead))
+        macs, params = ([cost[kind].get(k, 0) for cost in costs] for kind in (0, 1))
         before, after = (_width(deps, shown, d, operator_of(deps.nodes[k].proto).gates) for d in (deps.nothing, dead))
         groups = tuple(dict.fromkeys(owner[int(c)] for c in components if int(c) in owner))
         node = deps.nodes[k]
@@ -44,21 +38,33 @@ def layer_rows(deps: Dependencies, dead: np.ndarray) -> tuple[LayerRow, ...]:
     return tuple(rows)
 
 
-def _homes(deps: Dependencies) -> dict[int, int]:
+def layer_costs(deps: Dependencies, dead: np.ndarray) -> tuple[dict[int, int], dict[int, int]]:
+    """Multiply-accumulates and parameters of each node that has some, those of weights where they are taken."""
+    held = _at_home(homes_of(deps), deps.weights)
+    params = {k: sum(_elements(deps, use, dead) for use in uses) for k, uses in held.items()}
+    return {layer.node: deps.layer_macs(layer, dead) for layer in deps.layers}, params
+
+
+def _at_home(homes: Mapping[int, int], uses: Iterable[Use]) -> dict[int, list[Use]]:
+    """Uses of weights by the node at which they count."""
+    found: dict[int, list[Use]] = {}
+    for use in uses:
+        if use.node >= 0:  # a graph that hands a weight out has it at no node
+            found.setdefault(homes[use.node], []).append(use)
+    return found
+
+
+def homes_of(deps: Dependencies) -> dict[int, int]:
     """For each node the one at which its weights count: the first that takes what is computed from weights alone."""
     readers: dict[str, int] = {}
     for k in reversed(range(len(deps.nodes))):
         readers.update(dict.fromkeys(deps.nodes[k].inputs, k))
-    made: set[str] = set(deps.sources)
-    alone = []
-    for k, node in enumerate(deps.nodes):
-        given = [key for key in node.inputs if key]
-        if given and all(key in made for key in given) and any(key in readers for key in node.outputs):
-            made.update(node.outputs)
-            alone.append(k)
+    alone = from_weights(deps)
     homes = {k: k for k in range(len(deps.nodes))}
-    for k in reversed(alone):
-        homes[k] = homes[next(readers[key] for key in deps.nodes[k].outputs if key in readers)]
+    for k in reversed(homes):
+        read = [key for key in deps.nodes[k].outputs if key in readers]
+        if read and alone.issuperset(read):
+            homes[k] = homes[readers[read[0]]]
     return homes
 
 

@@ -82,7 +82,7 @@ def require_analysed(request: Request, model: Model, deps: Dependencies) -> None
 
     Without a limit of the user's, only what the machine certainly has no room for is refused.
     """
-    activations = peak_activations(deps, deps.nothing)
+    activations = peak_activations(deps, deps.nothing, stored=True)
     if request.max_memory is not None:
         widest = max((len(group) for group in deps.groups), default=0)
         pairs = 0 if METHODS[request.method].alone else widest**2

@@ -1,5 +1,7 @@
 """What a run tells while it works: warnings, notes, how long each stage took, and how far it is."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +32,7 @@ class Log:
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begun
 
-    def add(self, other: "Log") -> None:
+    def add(self, other: Log) -> None:
         """What another log tells that is new."""
         self.interrupted |= other.interrupted
         self.notes += [line for line in other.notes if line not in self.notes]

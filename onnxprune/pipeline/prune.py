@@ -157,7 +157,10 @@ def lab_of(run: Run, weights: Weights) -> Lab:
     """The network and the user's data, to try things out on."""
     own, parts = run.original, run.parts
     metric = next(iter(run.metrics), None)
-    return Lab(own.proto, own.deps, weights, run.request, parts.data, search=parts.search, metric=metric)
+    return Lab(
+        own.proto, own.deps, weights, run.request, parts.data, search=parts.search, metric=metric,
+        progress=run.log.progress,
+    )  # fmt: skip
 
 
 def _check_strict(run: Run, choice: Choice) -> None:
@@ -179,6 +182,9 @@ def finish(decision: Decision, output: str | os.PathLike[str] | None) -> Result:
     run = decision.run
     request, log, style = run.request, run.log, _style(run)
     plan, pruned = _rewritten(decision)
+    if decision.kept and size_of(pruned, style) > max(run.file.size, size_of(run.file.proto, style)):
+        decision = _left_whole(decision)
+        plan, pruned = _rewritten(decision)
     plan = bound(plan, run.file.proto, pruned)
     if decision.kept:
         sign(pruned, plan, run.file.size, style)
@@ -196,6 +202,15 @@ def finish(decision: Decision, output: str | os.PathLike[str] | None) -> Result:
     return Result(
         pruned, plan, make_report(decision, found[0], plan, saved.size if saved else pruned.ByteSize(), saved)
     )
+
+
+def _left_whole(decision: Decision) -> Decision:
+    """No cut at all: the sizes that the graph would have to compute again take more bytes than the channels."""
+    run, why = decision.run, "what the cut would add to the file is larger than what it takes away"
+    run.log.notes[:] = [note for note in run.log.notes if note not in decision.choice.remarks]
+    choice = replace(decision.choice, kept={}, notes={g.name: why for g in run.original.deps.groups}, removed={})
+    _require(run, choice)
+    return replace(decision, choice=choice, filled=run.original)
 
 
 def _rewritten(decision: Decision) -> tuple[Plan, onnx.ModelProto]:

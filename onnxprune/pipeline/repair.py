@@ -27,6 +27,7 @@ from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import model_inputs
 from onnxprune.surgery.compensate import COMPENSATIONS, Compensated, compensate
 from onnxprune.surgery.recovery.loss_curves import Curve, repair_curves
+from onnxprune.surgery.recovery.lstsq import IN_BODY
 from onnxprune.surgery.recovery.runner import THREADS
 from onnxprune.surgery.recovery.unfused import written_out
 from onnxprune.surgery.rewrite import cut
@@ -126,8 +127,12 @@ def _tell(run: Run, lab: Lab, kept: Kept, done: Compensated, samples: Calibratio
     log = run.log
     on = f" on {samples.what}" if samples else ""
     log.notes.append(f"{run.request.compensate} changed {len(done.changed)} tensors{on}")
-    if not done.changed and lab.deps.scalings:
-        log.warnings.insert(0, "int8: cut without repair; prune the float model first for a better result")
+    if not done.changed:
+        why = next(iter(done.alone.values()), "no layer reads what was cut")
+        int8 = "int8: cut without repair; prune the float model first for a better result"
+        log.warnings.insert(0, int8 if lab.deps.scalings else f"cut without repair: {why}")
+    elif inside := [name for name, why in done.alone.items() if why.startswith(IN_BODY)]:
+        log.warnings.insert(0, f"cut without repair in the bodies of {len(inside)} nodes, such as {inside[0]}")
     if samples and run.parts.data is not None and samples.count < samples.wanted:
         log.warnings += too_few(run.original.deps, kept, samples.count, done.changed)
     if done.alone:

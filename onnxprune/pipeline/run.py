@@ -8,6 +8,7 @@ from typing import Any
 from onnxprune.errors import ModelError
 from onnxprune.model import Model, load
 from onnxprune.model.functions import inlined
+from onnxprune.model.sequences import without_sequences
 from onnxprune.pipeline.fold import folded
 from onnxprune.pipeline.limits import require_analysed
 from onnxprune.pipeline.log import Log
@@ -31,6 +32,7 @@ from onnxprune.surgery.rotation.turn import Rotation
 
 DATA_FEEDS = 2  # batches of the user's data that the proof runs on
 FLAT = "local functions were written out: each call is cut on its own"
+PLAIN = "sequences of tensors were written out: Split and Concat in place of what makes and takes them"
 FOLDED = "weights that the graph computes from weights alone were computed beforehand"
 
 
@@ -87,7 +89,8 @@ def start(source: Any, request: Request, progress: Progress, alignment: Alignmen
     begin(progress, "load")
     file = replace(load(source))  # of its own, since its weights may be left behind
     flat = inlined(file.proto)
-    proto = folded(flat) or flat
+    plain = without_sequences(flat)
+    proto = folded(plain) or plain
     model = file if proto is file.proto else replace(file, proto=proto)
     loaded = time.perf_counter()
     specs = model_inputs(proto)
@@ -109,7 +112,8 @@ def start(source: Any, request: Request, progress: Progress, alignment: Alignmen
         train, assumed=tuple(s.name for s in specs if s.name not in hints and not s.closed),
     )  # fmt: skip
     if model is not file:
-        run.log.notes += [FLAT] * (flat is not file.proto) + [FOLDED] * (proto is not flat)
+        run.log.notes += [FLAT] * (flat is not file.proto) + [PLAIN] * (plain is not flat)
+        run.log.notes += [FOLDED] * (proto is not plain)
         if request.verify:
             prove(file.proto, proto, run.stimuli()).require()
     return _aligned(run, alignment_of(proto, original.deps) if alignment is None else alignment)

@@ -6,6 +6,7 @@ from onnxprune.pipeline.choose import Chooser
 from onnxprune.pipeline.group_filters import Weights
 from onnxprune.pipeline.group_losses import Sensitivity, curves
 from onnxprune.pipeline.inspect import analysed
+from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.pipeline.prune import lab_of
 from onnxprune.pipeline.signature import takes
@@ -28,6 +29,7 @@ def sensitivity(source: Any, *, progress: Progress = silent, **options: Any) -> 
         ModelError, FileError: the model cannot be read or run.
     """
     run = analysed(source, "sensitivity", options, progress)
-    deps, lab = run.original.deps, lab_of(run, weights := Weights(run.original.proto, run.original.deps))
-    chooser = Chooser(deps, weights, run.request, run.file.size, progress, lab)
-    return curves(lab, weights, chooser.free, chooser.select, chooser.ranking, progress)
+    with limited(run.request, source):
+        deps, lab = run.original.deps, lab_of(run, weights := Weights(run.original.proto, run.original.deps))
+        chooser = Chooser(deps, weights, run.request, run.file.size, progress, lab)
+        return curves(lab, weights, chooser.free, chooser.select, chooser.ranking, progress)

@@ -23,7 +23,8 @@ def sized_choice(chooser: Chooser, share: float, weigh: Callable[[Choice], int])
         size = weigh(choice)
         if size <= limit or choice.stopped_by:
             return choice
-        asked -= (size - limit) / chooser.size
+        left = [len(choice.kept.get(name, range(channels))) for name, channels in chooser.costs.groups.items()]
+        asked = min(asked, chooser.costs.share("size", left)) - (size - limit) / chooser.size
         if asked <= 0:
             break
     return replace(choice, stopped_by=f"size can only go down to {size / chooser.size:.1%}: the rest is no weights")

@@ -18,6 +18,7 @@ from onnxprune.errors import ModelError
 from onnxprune.model.static import subgraphs
 from onnxprune.operators.labels import is_fixed
 from onnxprune.pipeline.group_filters import Weights
+from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.study import Kept
 from onnxprune.runtime.accuracy import Metric
@@ -60,6 +61,7 @@ class Lab:
     metric: Metric | None = None
     calibration: "Calibration | None" = None
     worth: Mapping[str, np.ndarray] = field(default_factory=dict)
+    progress: Progress = silent
 
     def samples(self, most: int) -> Dataset:
         """At most so many samples, evenly spread."""

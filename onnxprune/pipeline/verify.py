@@ -25,9 +25,11 @@ from onnxprune.report.summary import DriftRow
 from onnxprune.runtime.proof import Proof
 from onnxprune.runtime.prove import prove
 from onnxprune.runtime.source import Source, Variant
-from onnxprune.surgery.binding import Weights, bound, compared, content
+from onnxprune.surgery.binding import Weights, bound, compared, content, strange
 from onnxprune.surgery.plan import Plan, check_plan
 from onnxprune.surgery.recovery.replaced import spread, with_biases, with_values
+
+SEVERAL = 5  # operators that are named
 
 
 @dataclass(frozen=True, repr=False)
@@ -41,6 +43,8 @@ class Verdict:
         say, since it is of version 1.
     drift: how far its outputs are from those of the original, on random input or on data.
     rotation: that the original computes the same in the bases of the plan, where the plan rotates.
+    strange: operators of a file that was changed, of which the cut makes fewer nodes; they may do anything on input
+        that was not run.
     """
 
     surgery: Proof
@@ -48,6 +52,7 @@ class Verdict:
     same: bool | None
     drift: tuple[DriftRow, ...]
     rotation: Proof | None = None
+    strange: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -64,6 +69,8 @@ class Verdict:
 
     def __str__(self) -> str:
         file = "the one that the plan was made with" if self.same else "changed since the plan was made"
+        if self.strange:
+            file += f", with nodes that the cut does not make ({', '.join(self.strange[:SEVERAL])}): run, and not bound"
         parts = {"rotation": f"the original and the rotated network are {self.rotation}"} if self.rotation else {}
         parts |= {
             "surgery": f"masked original and pruned model are {self.surgery}",
@@ -110,7 +117,8 @@ def verify(
         _require(weights, plan, run.file.sha256, lossless)
         same = None if plan.content is None else content(model.proto) == plan.content
         far = drift(sessions_of(own, model.proto, request), run.made())
-    return Verdict(surgery, weights, same, far, rotation)
+        added = strange(model.proto, whole.pruned(plan.kept)) if same is False else ()
+    return Verdict(surgery, weights, same, far, rotation, added)
 
 
 def _repaired(plan: Plan) -> bool:

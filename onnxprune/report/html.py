@@ -41,7 +41,8 @@ def _headline(report: Report) -> str:
 def _verdict(report: Report) -> str:
     """What is known of the accuracy."""
     verdict = report.verdict
-    return f'<p class="verdict {verdict.level}">{safe(f"{verdict.text[:1].upper()}{verdict.text[1:]}.")}</p>'
+    text = verdict.text if report.metrics else f"{verdict.text[:1].upper()}{verdict.text[1:]}"  # a figure has a name
+    return f'<p class="verdict {verdict.level}">{safe(text)}.</p>'
 
 
 def _figures(report: Report) -> str:
@@ -51,7 +52,7 @@ def _figures(report: Report) -> str:
             ("n", safe(before)),
             ("n", safe(after)),
             ("n", safe(words.left(b, a))),
-            ("n", safe(words.factor(b, a))),
+            ("n", safe(words.gained(report, name, b, a))),
             ("b", bar(b, a, b, f"{name}: {words.left(b, a)} left") if b else ""),
         ]
         for name, b, a, before, after in words.figures(report)

@@ -16,6 +16,7 @@ class GroupShare:
     channels: int
     members: tuple[str, ...]  # nodes whose weights write the channels
     macs: float  # share of the network's multiply-accumulates that these nodes do for these channels
+    params: int = 0  # that these nodes hold for these channels
 
 
 @dataclass(frozen=True)

@@ -50,13 +50,13 @@ def _groups(found: Inspection, details: bool) -> RenderableType:
             words.clean(g.name),
             f"{g.channels:,}",
             f"{g.macs:.1%}",
-            words.listed(g.members, len(g.members)) if details else f"{len(g.members)}",
+            *((words.count(g.params), words.listed(g.members, len(g.members))) if details else [f"{len(g.members)}"]),
         )
         for g in found.groups
     ]
-    columns = [("group", False), ("channels", True), ("MACs", True), ("layers", not details)]
+    columns = [("group", False), ("channels", True), ("MACs", True), ("layers", True)]
     if details:  # the names of the layers take the place of the bars
-        return table_of(title, columns, rows)
+        return table_of(title, [*columns[:3], ("parameters", True), ("layers", False)], rows)
     return Barred(title, columns, rows, [(g.channels, g.channels) for g in found.groups])
 
 

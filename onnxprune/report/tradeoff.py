@@ -28,7 +28,8 @@ class Row:
     key: digest of all that decides it.
     network, target, method: what was tried.
     error, exit_code: why there is no result, and the exit code of the single run.
-    model, plan: files in the folder of the sweep; sha256 is that of the model.
+    model, plan: files in the folder of the sweep; sha256 is that of the model, data_sha256 those of the files beside it
+        that hold its weights, by name.
     params, macs, bytes, activations: of the pruned network, and before.
     figure, unit: the figure of merit; `before` and `after` are its values, on so many `samples` (None: drawn ones).
         Signal to noise has no value before.
@@ -46,6 +47,7 @@ class Row:
     model: str | None = None
     plan: str | None = None
     sha256: str | None = None
+    data_sha256: Mapping[str, str] | None = None
     params: int = 0
     params_before: int = 0
     macs: int = 0

@@ -166,12 +166,12 @@ def untouched(report: Report) -> str:
     if not report.groups:
         return "no layer of this network has channels that can be removed"
     names, options = plural(len(report.groups), "group"), report.options
-    if options.get("lossless"):
-        return f"every channel of the {names} that could be cut has a part in the output"
     if all(g.note for g in report.groups):
         whole = Counter(clean(g.note) for g in report.groups).most_common()
         reasons = ", ".join(why if len(whole) == 1 else f"{why} ({n})" for why, n in whole)
         return f"of {names} that could be cut all stay whole: {reasons}"
+    if options.get("lossless"):
+        return f"every channel of the {names} that could be cut has a part in the output"
     if "threshold" in options:
         return f"no channel of the {names} that could be cut is as similar as that to one that stays"
     if all(g.channels == 1 for g in report.groups):

@@ -1,6 +1,7 @@
 """What is installed here and what of it works, as plain data."""
 
 import platform
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -10,9 +11,11 @@ from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
 
 import onnxprune
 from onnxprune.errors import OnnxPruneError
-from onnxprune.runtime.engine import cuda_of_the_wheel, engine, reason, repair_hint, usable_cpus, wheels
+from onnxprune.runtime.cuda import CUDA_13, DRIVERS, TENSORRT, cuda
+from onnxprune.runtime.engine import engine, repair_hint, usable_cpus, wheels
 from onnxprune.runtime.providers import CPU, failure, listed, relu, short
 
+DECIDING = ("onnx", "numpy", "scipy", "protobuf", "torch")  # the last one where something is trained
 PACKAGES = ("onnx", "numpy", "scipy", "protobuf", "onnx-graphsurgeon", "click", "rich", "pillow")
 OPTIONAL = {"pillow": "needed for folders of images", "rich": "needed for tables and progress bars"}
 
@@ -29,7 +32,7 @@ class Finding:
 
 def versions() -> dict[str, str]:
     """Versions of all that decides the bytes of a pruned model, the machine and its linear algebra among them."""
-    packages = {name: metadata.version(name) for name in ("onnx", "numpy", "scipy", "protobuf")}
+    packages = {name: found for name in DECIDING if (found := _version(name)) is not None}
     blas = {f"{lib['internal_api']} {lib.get('version')} {lib.get('architecture', '')}".strip() for lib in _blas()}
     return {
         "onnxprune": onnxprune.__version__,
@@ -57,12 +60,17 @@ def diagnose() -> list[Finding]:
     ]
 
 
+def _version(name: str) -> str | None:
+    with suppress(metadata.PackageNotFoundError):
+        return metadata.version(name)
+    return None
+
+
 def _package(name: str) -> Finding:
-    try:
-        return Finding(name, "ok", metadata.version(name))
-    except metadata.PackageNotFoundError:
-        level = "note" if name in OPTIONAL else "problem"
-        return Finding(name, level, "not installed", OPTIONAL.get(name) or f"pip install {name}")
+    if (found := _version(name)) is not None:
+        return Finding(name, "ok", found)
+    level = "note" if name in OPTIONAL else "problem"
+    return Finding(name, level, "not installed", OPTIONAL.get(name) or f"pip install {name}")
 
 
 def _wheels() -> list[Finding]:
@@ -80,18 +88,37 @@ def _runtime() -> list[Finding]:
         version = str(engine().__version__)
     except OnnxPruneError as error:
         return [Finding("onnxruntime", "problem", str(error), repair_hint())]
-    findings = [Finding("onnxruntime", "ok", version), _opsets()]
-    if (cuda := cuda_of_the_wheel()) is not None:
-        text = f"the wheel is built for CUDA {cuda}, and loads with no other major version"
-        findings.append(Finding("cuda", "ok", text))
-    for provider in listed():
-        why = failure(provider)
-        level = "ok" if why is None else "note" if provider != CPU else "problem"
-        text = f"listed, but does not load: {why}" if why else "loads"
-        mended = why is not None and short(provider) == "CUDA"
-        advice = f"pip install 'onnxruntime-gpu[cuda,cudnn]=={version}' brings the libraries of CUDA" if mended else ""
-        findings.append(Finding(f"provider {short(provider).lower()}", level, text, advice))
-    return findings
+    return [Finding("onnxruntime", "ok", version), _opsets(), *_cuda(version), *map(_provider, listed())]
+
+
+def _cuda(version: str) -> list[Finding]:
+    """What the wheel wants of CUDA against what is here, and the line that mends it; nothing for a wheel without."""
+    found = cuda()
+    if found is None:
+        return []
+    text = f"the wheel is built for CUDA {found.built}, and runs on no other major version"
+    if found.driver is None:
+        return [Finding("cuda", "note", f"{text}; no driver of NVIDIA's is here, so the CPU does all of it")]
+    least = DRIVERS.get(found.major)
+    wanted = f"driver {least} or newer" if least else "a newer driver"
+    text += f"; the driver runs CUDA {found.driver[0]}.{found.driver[1]}"
+    if found.too_old:
+        older = f", or pip install 'onnxruntime-gpu<{CUDA_13}', which is built for CUDA 12" * (found.major == 13)
+        return [Finding("cuda", "note", text, f"it takes {wanted}{older}")]
+    text += f"; here {', '.join(found.loads)}" * bool(found.loads)
+    if not found.missing:
+        return [Finding("cuda", "ok", text)]
+    advice = f"pip install 'onnxruntime-gpu[cuda,cudnn]=={version}' brings the libraries of CUDA"
+    advice = advice if list(found.missing) != [TENSORRT] else "onnxprune does without TensorRT"
+    return [Finding("cuda", "note", f"{text}; missing {', '.join(found.missing)}", advice)]
+
+
+def _provider(name: str) -> Finding:
+    """A provider, tried with a session of one node."""
+    why = failure(name)
+    level = "ok" if why is None else "note" if name != CPU else "problem"
+    text = f"listed, but does not load: {why}" if why else "loads"
+    return Finding(f"provider {short(name).lower()}", level, text, repair_hint() if level == "problem" else "")
 
 
 def _opsets() -> Finding:
@@ -100,12 +127,12 @@ def _opsets() -> Finding:
     for opset in range(newest, 6, -1):
         try:
             engine().InferenceSession(relu(opset), _silent(), providers=[CPU])
-        except Exception as error:  # onnxruntime's exception classes have no base of their own
-            last = reason(error)
+        except Exception:  # onnxruntime's exception classes have no base of their own
             continue
         text = f"7 to {opset}"
         if opset < newest:
-            return Finding("opsets", "note", f"{text}; onnx knows {newest} ({last})", "later ones need --no-verify")
+            text += f"; onnx knows {newest}, which this onnxruntime does not run"
+            return Finding("opsets", "note", text, "later ones need --no-verify")
         return Finding("opsets", "ok", text)
     return Finding("opsets", "problem", "no opset can be run")
 

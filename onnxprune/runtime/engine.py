@@ -5,6 +5,7 @@ import functools
 import importlib
 import io
 import os
+import platform
 import re
 import sys
 import tempfile
@@ -27,6 +28,7 @@ WHEELS = (
     "ort-nightly",
     "ort-nightly-gpu",
 )
+OLDEST = (1, 25)  # release that onnxprune is tested with
 
 
 def wheels() -> dict[str, str]:
@@ -38,12 +40,26 @@ def wheels() -> dict[str, str]:
     return found
 
 
+def usual_wheel() -> str:
+    """The wheel to install where there is none: the one with CUDA where it exists; it needs no GPU."""
+    has_cuda = sys.platform in ("linux", "win32") and platform.machine().lower() in ("x86_64", "amd64")
+    return "onnxruntime-gpu" if has_cuda else "onnxruntime"
+
+
 def repair_hint() -> str:
-    """What to type so that exactly one onnxruntime wheel is installed."""
-    names = sorted(wheels()) or ["onnxruntime"]
-    keep = "onnxruntime-gpu" if "onnxruntime-gpu" in names else names[0]
-    remove = f"pip uninstall -y {' '.join(names)} && " if wheels() else ""
-    return f"{remove}pip install {'--force-reinstall ' if remove else ''}{keep}"
+    """What to type so that exactly one onnxruntime wheel is installed, and one that is new enough."""
+    names = sorted(wheels())
+    keep = "onnxruntime-gpu" if "onnxruntime-gpu" in names else (names or [usual_wheel()])[0]
+    remove = f"pip uninstall -y {' '.join(names)} && " if names else ""
+    line = f"{remove}pip install '{keep}>={_dotted(OLDEST)}'"
+    return f"{line} ({NO_WHEEL})" if (sys.platform, platform.machine()) == ("darwin", "x86_64") else line
+
+
+NO_WHEEL = "for Macs with Intel processors there is none after 1.23"
+
+
+def _dotted(release: tuple[int, ...]) -> str:
+    return ".".join(map(str, release))
 
 
 def _broken(reason: str) -> OnnxPruneError:
@@ -58,12 +74,18 @@ def _broken(reason: str) -> OnnxPruneError:
     return OnnxPruneError(f"onnxruntime cannot be imported ({reason}): {why}; repair it: {repair_hint()}")
 
 
+def _too_old(version: str) -> bool:
+    """Whether a release comes before the oldest one; of words that are no release nothing is known."""
+    found = re.match(r"(\d+)\.(\d+)", version)
+    return found is not None and (int(found[1]), int(found[2])) < OLDEST
+
+
 @functools.cache
 def engine() -> ModuleType:
     """The module `onnxruntime`.
 
-    Raises `OnnxPruneError` in one line when the import fails, or when what is imported is the shell that
-    remains after one of two wheels was uninstalled from under the other.
+    Raises `OnnxPruneError` in one line when the import fails, when what is imported is the shell that remains after one
+    of two wheels was uninstalled from under the other, or when it is too old.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else it keeps a device id and a database in the home folder
     try:
@@ -74,6 +96,9 @@ def engine() -> ModuleType:
         raise _broken(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:160]) from error
     if not hasattr(module, "InferenceSession"):
         raise _broken("the module has no InferenceSession")
+    if _too_old(str(module.__version__)):
+        found, least = module.__version__, _dotted(OLDEST)
+        raise OnnxPruneError(f"onnxruntime {found} is too old, {least} is the oldest that will do: {repair_hint()}")
     if os.environ["ORT_DISABLE_TELEMETRY"] == "1":
         with contextlib.suppress(Exception):  # older versions have nothing to turn off
             module.disable_telemetry_events()
@@ -85,14 +110,6 @@ def _preload(module: ModuleType) -> None:
     with contextlib.suppress(Exception):  # what does not load is told by the provider itself
         if "CUDAExecutionProvider" in module.get_available_providers():
             module.preload_dlls()
-
-
-def cuda_of_the_wheel() -> str | None:
-    """The version of CUDA that the installed wheel was built for; None for a wheel without it."""
-    with contextlib.suppress(Exception):
-        info = importlib.import_module("onnxruntime.capi.build_and_package_info")
-        return getattr(info, "cuda_version", None)
-    return None
 
 
 class Caught:

@@ -70,9 +70,10 @@ class _Way:
         return [t for t in self.trials if str(t) in where]
 
     def like(self, failed: Iterable[Check]) -> list[Trial]:
-        """The runs on the kinds of input on which checks failed."""
+        """The runs on the kinds of input on which checks failed, first those in which they did."""
+        where = {c.where for c in failed}
         kinds = {t.kind for t in self.failing(failed)}
-        return [t for t in self.trials if t.kind in kinds]
+        return sorted((t for t in self.trials if t.kind in kinds), key=lambda t: str(t) not in where)
 
 
 def prove(

@@ -88,8 +88,6 @@ def failure(provider: str) -> str | None:
     caught = Caught()
     try:
         with quiet() as caught:
-            if provider.startswith("CUDA") and hasattr(ort, "preload_dlls"):
-                ort.preload_dlls()  # finds the CUDA libraries that pip installed beside torch
             settings = ort.SessionOptions()
             session = ort.InferenceSession(relu(), settings, providers=configured([provider]), enable_fallback=0)
             loaded = provider in session.get_providers()

@@ -38,6 +38,7 @@ ENOUGH = 2  # other sizes that were run
 UNMOVED = 0.1  # what an output counts that is one and the same number, where one that varies counts 1
 TRIES = 12  # sizes that are tried until then
 LARGEST = 1 << 16  # elements of all inputs at another size, where the analysed size has less than half of them
+CHEAP = 1 << 14  # elements of all inputs at an odd size that is run in any case
 
 
 @dataclass(frozen=True)
@@ -119,11 +120,14 @@ def _sizes(session: Session, stimuli: Stimuli, kind: str, found: Trials) -> None
     free = known_sizes(specs, stimuli.shapes, computed)
     same, ran = set(free), 0
     most = max(LARGEST, 2 * _elements(stimuli.shapes.values()))
-    for chosen in _tries(free, {key for _, axis, key in open_sizes(specs) if axis == 0 and key in free}):
-        if ran >= ENOUGH and not same:
-            return
+    batch = {key for _, axis, key in open_sizes(specs) if axis == 0 and key in free}
+    odd = list(_odd(free, batch))
+    for chosen in (*_tries(free, batch), *odd):
         shapes = {s.name: filled(s, chosen, computed) for s in specs}
-        if shapes == dict(stimuli.shapes) or not 0 < _elements(shapes.values()) <= most:
+        limit = CHEAP if chosen in odd else most
+        if shapes == dict(stimuli.shapes) or not 0 < _elements(shapes.values()) <= limit:
+            continue
+        if ran >= ENOUGH and not same and chosen not in odd:
             continue
         feed = random_inputs(stimuli.specs, shapes, seed=stimuli.seed + len(KINDS) + ran, kind=kind)[0]
         try:
@@ -155,6 +159,16 @@ def _tries(free: Mapping[Key, int], batch: set[Key]) -> Iterator[dict[Key, int]]
         if chosen not in seen and len(seen) <= TRIES:
             seen.append(chosen)
             yield chosen
+
+
+def _odd(free: Mapping[Key, int], batch: set[Key]) -> Iterator[dict[Key, int]]:
+    """Sizes at which other axes can be taken for one another: a batch of one, and as many positions otherwise laid."""
+    inner = [key for key in free if key not in batch]
+    if any(free[key] > 1 for key in batch):
+        yield dict(free) | dict.fromkeys(batch, 1)
+    for k, key in enumerate(inner[1:]):
+        if free[key] % 2 == 0:
+            yield dict(free) | {b: 2 * free[b] for b in batch} | {inner[k]: 2 * free[inner[k]], key: free[key] // 2}
 
 
 def told(feed: Feed) -> str:

@@ -4,7 +4,7 @@ Dead leaves are images of overlapping shapes whose sizes follow a power law, whi
 the edges and the occlusions of photographs (Lee, Mumford and Huang, IJCV 41, 2001, doi 10.1023/A:1011109015675).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,11 @@ LEAVES = 48  # on the fullest images
 LAW = 1.0  # radii r are drawn with density r^-(LAW + 1)
 SMALLEST = 8  # pixels of a side under which an input is no image
 BLURRED = 0.5  # share of images that are out of focus or were enlarged, as many photographs are
+WHOLE = 64 * 64  # pixels up to which a leaf is laid on all images at once, and not on each where it lies
+STROKES = 4  # of a line drawing at most
+THICK = (1 / 16, 1 / 6)  # of a stroke, as a share of the shorter side
+STEPS = 32  # points of a stroke
+LIGHT = 0.25  # share of line drawings that are dark on light
 BLUR = 0.25  # largest deviation of the blur in pixels, as a multiple of the root of the longer side
 
 
@@ -64,6 +69,12 @@ class Layout:
         return None
 
 
+def is_grey(shape: Sequence[int]) -> bool:
+    """Whether a batch of this shape is one of images without colours."""
+    layout = Layout.of(shape)
+    return layout is not None and shape[layout.channel] == 1
+
+
 def synthetic_feeds(
     specs: Sequence[Spec],
     shapes: Mapping[str, Sequence[int]],
@@ -72,6 +83,7 @@ def synthetic_feeds(
     batch: int | None = 32,
     scale: Scale | Mapping[str, Scale] | None = None,
     seed: int = 0,
+    lines: bool = False,
 ) -> tuple[list[Feed], list[str]]:
     """Feeds for `count` samples in all, and names of inputs that are no images and got noise instead.
 
@@ -80,6 +92,7 @@ def synthetic_feeds(
         shapes: a shape under which the model runs, by input; a free first axis is replaced by `batch`, unless that
             is None.
         scale: of the images; one for each input where a mapping.
+        lines: grey images are line drawings instead of dead leaves.
     """
     generator = np.random.default_rng(seed)
     free = all(s.shape is not None and len(s.shape) > 0 and not isinstance(s.shape[0], int) for s in specs)
@@ -93,7 +106,7 @@ def synthetic_feeds(
             shape = tuple(shapes[spec.name])
             shape = (size, *shape[1:]) if free else shape
             own = scale.get(spec.name) if isinstance(scale, Mapping) else scale
-            feed[spec.name] = _drawn(spec, shape, own or _usual(spec), generator)
+            feed[spec.name] = _drawn(spec, shape, own or _usual(spec), generator, lines)
         feeds.append(feed)
     return feeds, noisy
 
@@ -105,11 +118,15 @@ def _usual(spec: Spec) -> Scale:
     return Scale.of_range(-128, 127) if spec.dtype == np.int8 else Scale.of_range(0, 255)
 
 
-def _drawn(spec: Spec, shape: tuple[int, ...], scale: Scale, generator: np.random.Generator) -> np.ndarray:
+def _drawn(spec: Spec, shape: tuple[int, ...], scale: Scale, generator: np.random.Generator, lines: bool) -> np.ndarray:
     layout = Layout.of(shape)
     if layout is None:
         return _other(spec, shape, generator)
-    images = dead_leaves(shape[0], shape[layout.channel], (shape[layout.rows], shape[layout.columns]), generator)
+    size = shape[layout.rows], shape[layout.columns]
+    if lines and is_grey(shape):
+        images = line_drawings(shape[0], size, generator)
+    else:
+        images = dead_leaves(shape[0], shape[layout.channel], size, generator)
     scaled = scale.apply(images)
     if layout.channel == 3:
         scaled = scaled.transpose(0, 2, 3, 1)
@@ -155,6 +172,27 @@ def dead_leaves(count: int, channels: int, size: tuple[int, int], generator: np.
     return np.clip(_contrasted(images, generator), 0, 1).astype(np.float32)
 
 
+def line_drawings(count: int, size: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
+    """Grey images `(count, 1, height, width)` in [0, 1], float32, of a few bent strokes as writing has them."""
+    height, width = size
+    y, x = (axis.astype(np.float32) for axis in np.indices(size))
+    ink = np.zeros((count, height, width), np.float32)
+    thin, fat = (min(size) * share for share in THICK)
+    thick = generator.uniform(thin, fat, (count, 1, 1)).astype(np.float32)
+    most = generator.integers(1, STROKES + 1, count)
+    for k in range(STROKES):
+        ends = generator.uniform(0.1, 0.9, (3, 2, count)) * np.reshape(size, (1, 2, 1))
+        distance = np.full(ink.shape, np.inf, np.float32)
+        for t in np.linspace(0, 1, STEPS):
+            row, column = (1 - t) ** 2 * ends[0] + 2 * t * (1 - t) * ends[1] + t * t * ends[2]
+            away = np.hypot(y - row[:, None, None].astype(np.float32), x - column[:, None, None].astype(np.float32))
+            np.minimum(distance, away, out=distance)
+        there = (most > k)[:, None, None]
+        np.maximum(ink, np.clip(thick / 2 - distance + 0.5, 0, 1) * there, out=ink)
+    light = generator.random((count, 1, 1)) < LIGHT
+    return np.where(light, 1 - ink, ink)[:, None].astype(np.float32)
+
+
 def _laid(
     images: np.ndarray,
     grid: tuple[np.ndarray, np.ndarray],
@@ -165,21 +203,37 @@ def _laid(
     """One more leaf on every image: an ellipse or a rectangle, turned, with a soft gradient and soft edges."""
     count, channels, height, width = images.shape
     turn = generator.uniform(0, np.pi, count)
-    round_ = np.asarray(generator.random(count) < 0.6)[:, None, None]
+    round_ = np.asarray(generator.random(count) < 0.6)
     stretch = np.exp(generator.uniform(-0.7, 0.7, count))
-    dy = grid[0] - generator.uniform(0, height, (count, 1, 1)).astype(np.float32)
-    dx = grid[1] - generator.uniform(0, width, (count, 1, 1)).astype(np.float32)
-    cos, sin = (f(turn).astype(np.float32)[:, None, None] for f in (np.cos, np.sin))
-    r, s = np.maximum(radius, 1e-6)[:, None, None], stretch.astype(np.float32)[:, None, None]
-    u: np.ndarray = (cos * dx + sin * dy) / (r * s)
-    v: np.ndarray = (cos * dy - sin * dx) * s / r
-    distance = np.where(round_, np.sqrt(u * u + v * v), np.maximum(np.abs(u), np.abs(v)))
-    cover = np.clip(((1 - distance) * r + 0.5) * (r > 0.1), 0, 1)[:, None]
+    middle = [np.asarray(generator.uniform(0, n, count), np.float32) for n in (height, width)]
+    cos, sin = (f(turn).astype(np.float32) for f in (np.cos, np.sin))
+    r, s = np.maximum(radius, 1e-6), stretch.astype(np.float32)
     colour = 0.7 * _colours(count, channels, generator) + 0.3 * tint
-    slope = generator.normal(0, 0.10, (count, 1, 1, 1)).astype(np.float32)
-    leaf = colour[:, :, None, None] + slope * np.clip(u, -1.5, 1.5)[:, None]
-    images += cover * (leaf - images)
+    slope = np.asarray(generator.normal(0, 0.10, count), np.float32)
+    whole = height * width <= WHOLE
+    for some, (rows, columns) in (
+        [(slice(None), (slice(None),) * 2)] if whole else _boxes(middle, r, s, (height, width))
+    ):
+        leaf = [a[some][:, None, None] for a in (*middle, cos, sin, r, s, round_, slope)]
+        row, column, c, n, size, long, oval, bend = leaf
+        dy, dx = grid[0][rows, columns] - row, grid[1][rows, columns] - column
+        u, v = (c * dx + n * dy) / (size * long), (c * dy - n * dx) * long / size
+        distance = np.where(oval, np.sqrt(u * u + v * v), np.maximum(np.abs(u), np.abs(v)))
+        cover = np.clip(((1 - distance) * size + 0.5) * (size > 0.1), 0, 1)[:, None]
+        part = images[some, :, rows, columns]
+        part += cover * (colour[some][:, :, None, None] + (bend * np.clip(u, -1.5, 1.5))[:, None] - part)
     return images
+
+
+def _boxes(
+    middle: Sequence[np.ndarray], radius: np.ndarray, stretch: np.ndarray, size: tuple[int, int]
+) -> Iterator[tuple[slice, tuple[slice, slice]]]:
+    """For each image on which there is a leaf, itself and the rows and columns that the leaf may cover."""
+    reach = np.sqrt(2) * radius * np.maximum(stretch, 1 / stretch) + 1
+    for k in np.flatnonzero(radius > 0.1):
+        low = [max(int(m[k] - reach[k]), 0) for m in middle]
+        high = [min(int(m[k] + reach[k]) + 2, n) for m, n in zip(middle, size, strict=True)]
+        yield slice(k, k + 1), (slice(low[0], high[0]), slice(low[1], high[1]))
 
 
 def _colours(count: int, channels: int, generator: np.random.Generator) -> np.ndarray:

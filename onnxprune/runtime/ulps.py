@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from onnxprune.operators.registry import Trait, has
+from onnxprune.operators.registry import Trait, has, traits_of
 from onnxprune.runtime.edited import Replacement
 from onnxprune.runtime.source import Variant, as_proto
 from onnxprune.runtime.specs import Feed
@@ -16,6 +16,7 @@ from onnxprune.runtime.specs import Feed
 NUDGE = 4  # units in the last place
 BLOCK = 4 << 20  # bytes of a weight that are moved in one go
 
+_PARAMETERS = Trait.LAYER | Trait.SHIFTS | Trait.SCALES
 _FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
 _ULP = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
@@ -32,9 +33,10 @@ def _moved(array: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 
 def nudged_weights(model: Variant) -> Variant:
-    """The model with its weights moved likewise, each when it is asked for; smaller constants stay what they are.
+    """The model with its weights moved likewise, each when it is asked for; numbers that are none stay what they are.
 
-    That reaches layers which no float input reaches, and every layer by as much as the first.
+    That reaches layers which no float input reaches, and every layer by as much as the first; and, by their biases,
+    channels that no input reaches, of which a norm may make anything.
     """
     moved = _Moved(as_proto(model.source), model)
     return replace(model, values=moved) if moved else model
@@ -75,15 +77,15 @@ class _Moved(Mapping[str, Replacement]):
         made = ((node.output[0], a.t) for node in constants for a in node.attribute if a.name == "value")
         tensors = [*((t.name, t) for t in proto.graph.initializer), *made]
         self._all = dict(tensors)
-        floats = [name for name, t in self._all.items() if len(t.dims) > 1 and t.data_type in _FLOATS]
+        self._floats = _weights(proto, self._all)
         rounded = [n for n in proto.graph.node if has(n, Trait.DEQUANTIZES) and all(i in self._all for i in n.input)]
         self._steps = {n.output[0]: n for n in rounded if len(self._all[n.input[0]].dims) > 1 and not _in_blocks(n)}
-        self._names = dict.fromkeys((*floats, *self._steps, *self._values))
+        self._names = dict.fromkeys((*self._floats, *self._steps, *self._values))
 
     def __getitem__(self, name: str) -> Replacement:
         if name in self._steps:
             array = self._dequantized(self._steps[name])
-        elif len(self._all[name].dims) > 1 and self._all[name].data_type in _FLOATS:
+        elif name in self._floats:
             array = self._array(name)
         else:
             return self._values[name]
@@ -106,6 +108,19 @@ class _Moved(Mapping[str, Replacement]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+
+def _weights(proto: onnx.ModelProto, tensors: Mapping[str, TensorProto]) -> dict[str, None]:
+    """Names of floats in several axes, and of those in one that only layers and norms take, beside their data."""
+    readers: dict[str, list[bool]] = {}
+    for node in proto.graph.node:
+        for k, name in enumerate(node.input):
+            readers.setdefault(name, []).append(k > 0 and bool(traits_of(node) & _PARAMETERS))
+    return {
+        name: None
+        for name, t in tensors.items()
+        if t.data_type in _FLOATS and (len(t.dims) > 1 or (len(t.dims) == 1 and all(readers.get(name, [False]))))
+    }
 
 
 def _in_blocks(node: onnx.NodeProto) -> bool:

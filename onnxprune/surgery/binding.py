@@ -5,15 +5,18 @@ sha256: what a repair solved again, what the graph of the original computes, and
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from onnxprune.model.encode import Elements, Piece, chunks, encode
+from onnxprune.model.static import constant_value
 from onnxprune.model.tensors import quoted, tensors
-from onnxprune.surgery.copying import tensors_of
+from onnxprune.surgery.copying import graphs_of, tensors_of
 from onnxprune.surgery.plan import Plan
 from onnxprune.surgery.versions import read_tensor
 
@@ -30,7 +33,7 @@ def bound(plan: Plan, original: onnx.ModelProto, pruned: onnx.ModelProto) -> Pla
         original: the user's own model, before anything was folded or reordered.
         pruned: complete, all weights inside.
     """
-    own, made = tensors_of(original), tensors_of(pruned)
+    own, made = held(original), held(pruned)
     digests = {key: digest(read_tensor(t)) for key, t in made.items() if not _is_taken(plan, own, key, read_tensor(t))}
     computed = made_from(original, [key for key in made if _of(plan, key) not in own])
     return replace(plan, digests=digests, computed=computed, content=content(pruned))
@@ -62,7 +65,7 @@ class Weights:
 
 def compared(plan: Plan, original: onnx.ModelProto, pruned: onnx.ModelProto) -> Weights:
     """What is known of the weights of a pruned model, from the original and the plan alone."""
-    own, made, digests = tensors_of(original), tensors_of(pruned), plan.digests
+    own, made, digests = held(original), held(pruned), plan.digests
     found: dict[str, list[str]] = {name: [] for name in ("taken", "planned", "wrong", "unbound")}
     for key, tensor in made.items():
         array = read_tensor(tensor)
@@ -75,6 +78,25 @@ def compared(plan: Plan, original: onnx.ModelProto, pruned: onnx.ModelProto) -> 
         found[verdict].append(key)
     found["wrong"] += [key for key in digests or () if key not in made]
     return Weights(**{name: tuple(keys) for name, keys in found.items()})
+
+
+def held(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """All numbers of a model by the key of the tensor, those that a Constant holds in attributes of its own too."""
+    found = dict(tensors_of(model))
+    for graph, path in graphs_of(model.graph):
+        for node in graph.node:
+            value = constant_value(node) if node.op_type == "Constant" and path + node.output[0] not in found else None
+            if value is not None:
+                found[path + node.output[0]] = numpy_helper.from_array(value)
+    return found
+
+
+def strange(pruned: onnx.ModelProto, cut: onnx.ModelProto) -> tuple[str, ...]:
+    """Operators that a model has more nodes of than a cut makes, each as often."""
+    here, there = (
+        Counter(n.op_type for graph, _ in graphs_of(model.graph) for n in graph.node) for model in (pruned, cut)
+    )
+    return tuple(sorted((here - there).elements()))
 
 
 def _of(plan: Plan, key: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.errors import COMMAND_LINE, OnnxPruneError
+from onnxprune.model.references import data_files
 from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.prune import Result, completed
 from onnxprune.pipeline.request import Request
@@ -16,7 +17,7 @@ from onnxprune.report.summary import Report
 from onnxprune.report.tradeoff import EXACT
 from onnxprune.report.verdict import telling
 from onnxprune.report.words import worst
-from onnxprune.sweeps.store import MODELS, Store
+from onnxprune.sweeps.store import MODELS, Store, digest
 
 THREADS = 1  # of onnxruntime for the figures: sums depend on the number, and results shall not on that of workers
 
@@ -69,7 +70,8 @@ def _done(job: Job) -> dict[str, Any]:
         run = replace(start(job.source, request, _silent), timed=False)  # a worker is never alone
         result = completed(run, folder / model)
     write(str(folder / plan), plan_text(result.plan.to_json()))
-    return {"model": model, "plan": plan, **_told(result)}
+    data = {path.name: digest(path) for path in data_files(folder / model)}
+    return {"model": model, "plan": plan, "data_sha256": data, **_told(result)}
 
 
 def _silent(what: str, done: int, of: int) -> None:

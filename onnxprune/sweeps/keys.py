@@ -6,21 +6,19 @@ import os
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from onnxprune import __version__
 from onnxprune.errors import FileError, UsageError
 from onnxprune.model.references import data_files
 from onnxprune.pipeline.request import Request
+from onnxprune.runtime.doctor import versions
 from onnxprune.runtime.script import split_script
 from onnxprune.sweeps.grid import Combination
 
 SCHEMA = 1  # of a stored result
-PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "scipy", "torch")
 READ = ("data", "test_data", "train_data", "metric")  # options that name files
 
 
@@ -34,19 +32,9 @@ def key_of(combination: Combination) -> str:
     request = Request.of(combination.options)
     options = {f.name: getattr(request, f.name) for f in fields(request) if f.name not in READ}
     read = {name: _content(getattr(request, name), name) for name in READ}
-    told = {"schema": SCHEMA, "network": _network(combination.source), "versions": versions(), "read": read}
+    made = {n: v for n, v in versions().items() if n != "blas"}  # what of that is loaded hangs on what was done before
+    told = {"schema": SCHEMA, "network": _network(combination.source), "versions": made, "read": read}
     return _digest(json.dumps({**told, "options": options}, sort_keys=True, default=_plain).encode())
-
-
-def versions() -> dict[str, str]:
-    """Of everything that decides the bytes of an outcome."""
-    found = {"onnxprune": __version__}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _plain(value: Any) -> Any:

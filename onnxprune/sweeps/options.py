@@ -64,7 +64,7 @@ class Sweeping:
     )
     backend: str = option(
         "loky",
-        f"Who does the work, by joblib: {', '.join(BACKENDS)}; loky is this machine.",
+        f"Who does the work: {', '.join(BACKENDS)}; loky is this machine.",
         Word(BACKENDS), RUNNING, SWEEPS, metavar="NAME",
     )  # fmt: skip
     scheduler: str | None = option(

@@ -21,6 +21,13 @@ from onnxprune.report.tradeoff import Row
 MODELS, RESULTS, TIMES = "models", "results", "latency"
 
 
+def digest(path: Path) -> str | None:
+    """Sha256 of a file; None where it cannot be read."""
+    with suppress(OSError), path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return None
+
+
 class Store:
     """The results of sweeps in one folder."""
 
@@ -38,13 +45,13 @@ class Store:
             raise FileError(f"cannot write to {str(self.folder)!r}: no permission")
 
     def whole(self, key: str) -> bool:
-        """Whether there is a result, no error, and its model is the one that it names."""
-        stored = self.get(key)
-        if stored is None or stored.get("error") or not stored.get("model"):
+        """Whether there is a result, no error, and its model, with the weights outside of it, is what it names."""
+        row = self.row(key)
+        if row is None or row.error or row.model is None:
             return False
-        with suppress(OSError), (self.folder / str(stored["model"])).open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest() == stored.get("sha256")
-        return False
+        model = self.folder / row.model
+        wanted = {model: row.sha256} | {model.with_name(name): sha for name, sha in (row.data_sha256 or {}).items()}
+        return all(digest(path) == sha256 for path, sha256 in wanted.items())
 
     def get(self, key: str, kind: str = RESULTS) -> dict[str, Any] | None:
         """What is kept under a key; None where there is nothing, or nothing that can be read."""

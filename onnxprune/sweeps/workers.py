@@ -1,4 +1,4 @@
-"""Who does the work: processes of this machine, or the workers of Dask or Ray, all through joblib.
+"""Who does the work: processes of this machine or the workers of Dask, both through joblib, or those of Ray.
 
 https://joblib.readthedocs.io/en/stable/parallel.html
 """
@@ -11,6 +11,8 @@ from typing import Any
 from onnxprune.errors import CheckFailed, FileError, UsageError, spelled
 from onnxprune.runtime.engine import usable_cpus
 from onnxprune.sweeps.job import Job, work
+
+Keys = Callable[[Sequence[Job]], Iterator[str]]  # does jobs, and gives their keys as they are done
 
 SECONDS = 20  # to wait for a scheduler
 LOST = "a worker died, perhaps for lack of memory: run fewer jobs at once; the same call goes on where this one stopped"
@@ -28,25 +30,29 @@ def done(jobs: Sequence[Job], workers: int | None, backend: str, scheduler: str 
         raise UsageError(f"{spelled('scheduler')} is for {spelled('backend')} dask or ray")
     if not jobs:
         return
+    with _OPEN[backend](scheduler, min(workers or usable_cpus(), len(jobs))) as keys:
+        yield from keys(jobs)
+
+
+def _by_joblib(backend: str, many: int) -> Keys:
+    """Through joblib; -1 for as many at once as the backend has workers."""
     import joblib
 
-    local = min(workers or usable_cpus(), len(jobs))
-    with _OPEN[backend](scheduler, local) as many:
-        with joblib.parallel_config(backend=backend):
-            parallel = joblib.Parallel(n_jobs=many, batch_size=1, return_as="generator_unordered")
-        yield from parallel(joblib.delayed(work)(job) for job in jobs)
+    with joblib.parallel_config(backend=backend):
+        parallel = joblib.Parallel(n_jobs=many, batch_size=1, return_as="generator_unordered")
+    return lambda jobs: parallel(joblib.delayed(work)(job) for job in jobs)
 
 
 @contextmanager
-def _loky(scheduler: str | None, workers: int) -> Iterator[int]:
+def _loky(scheduler: str | None, workers: int) -> Iterator[Keys]:
     try:
-        yield workers
+        yield _by_joblib("loky", workers)
     except BrokenExecutor as error:
         raise CheckFailed(LOST) from error
 
 
 @contextmanager
-def _dask(scheduler: str | None, workers: int) -> Iterator[int]:
+def _dask(scheduler: str | None, workers: int) -> Iterator[Keys]:
     try:
         from dask.distributed import Client, KilledWorker, LocalCluster
     except ImportError:
@@ -62,30 +68,41 @@ def _dask(scheduler: str | None, workers: int) -> Iterator[int]:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise FileError(f"no Dask scheduler answers at {scheduler!r}: {reason}") from error
         try:
-            yield -1  # as many as the scheduler has
+            yield _by_joblib("dask", -1)
         except KilledWorker as error:  # several, at the same job
             raise CheckFailed(LOST) from error
 
 
 @contextmanager
-def _ray(scheduler: str | None, workers: int) -> Iterator[int]:
+def _ray(scheduler: str | None, workers: int) -> Iterator[Keys]:
+    """Without joblib, to which Ray's own backend hands nothing back before all is done.  What a worker that dies was
+    doing Ray does again, three times at most."""
     try:
         import ray
-        from ray.util.joblib import register_ray
     except ImportError:
         raise UsageError("Ray is not installed: pip install 'onnxprune[ray]'") from None
-    register_ray()
     with ExitStack() as stack:
         if not ray.is_initialized():
+            options = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
             try:
-                ray.init(address=scheduler, num_cpus=None if scheduler else workers, include_dashboard=False)
+                ray.init(address=scheduler, num_cpus=None if scheduler else workers, **options)
             except (ConnectionError, ValueError) as error:
                 raise FileError(f"no Ray cluster answers at {scheduler!r}: {error}") from error
             stack.callback(ray.shutdown)
-        yield int(ray.cluster_resources().get("CPU", workers))
+
+        def keys(jobs: Sequence[Job]) -> Iterator[str]:
+            at_work = [ray.remote(work).remote(job) for job in jobs]
+            while at_work:
+                ready, at_work = ray.wait(at_work)
+                yield from ray.get(ready)
+
+        try:
+            yield keys
+        except ray.exceptions.RayError as error:
+            raise CheckFailed(LOST) from error
 
 
-_OPEN: dict[str, Callable[[str | None, int], AbstractContextManager[int]]] = {
+_OPEN: dict[str, Callable[[str | None, int], AbstractContextManager[Keys]]] = {
     "loky": _loky,
     "dask": _dask,
     "ray": _ray,

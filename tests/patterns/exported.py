@@ -148,3 +148,18 @@ def ellipsis(net: Net, k: int) -> str:
     y = net.op("Einsum", "x", net.weight(12, 8 * k, dead=[(1, ODD)]), equation="...i,ij->...j")
     y = net.op("Einsum", net.relu(y), net.weight(6 * k, 8 * k, dead=[(0, ODD)]), equation="...j,kj->...k")
     return net.project(net.relu(y), 6 * k, 3, dead=NONE)
+
+
+@pattern("repeated for each window, as often as a OneHot says", "n", 3, 8, 8, run=(2, 3, 8, 8))
+def repeated_for_windows(net: Net, k: int) -> str:
+    """Queries of a whole image for all its windows (GCViT, arXiv:2206.09959), as `repeat_interleave` is exported."""
+    c = 8 * k
+    y = net.cbr("x", 3, c)
+    whole = net.op("Unsqueeze", net.op("GlobalAveragePool", y), net.ints(1))
+    windows = net.transpose(net.reshape(y, 0, c, 2, 4, 2, 4), 0, 2, 4, 1, 3, 5)
+    windows = net.reshape(windows, -1, c, 4, 4)
+    counts = [net.op("Slice", net.op("Shape", z), net.ints(0), net.ints(1)) for z in (windows, y)]
+    both = net.op("Concat", net.ints(1), net.op("Div", *counts), axis=0)
+    repeats = net.reshape(net.op("OneHot", net.ints(1), net.tensor(np.array(5)), both), -1)
+    each = net.reshape(net.op("Tile", whole, repeats), -1, c, 1, 1)
+    return net.head(net.cbr(net.op("Mul", windows, each), c, 6 * k), 6 * k)

@@ -42,12 +42,9 @@ def elimination(readers: Sequence[Reader], *, ridge: float = 1e-3, steps: int = 
         cost = sum(w.costs(alive) for w in work)
         take = min(max(1, alive.size // steps), alive.size - 1)
         chosen = np.argsort(cost, kind="stable")[:take]
-        for at in chosen:
-            before = [w.cost(alive[at]) for w in work]
-            for w in work:
-                w.remove(alive[at])
-            order.append(int(alive[at]))
-            loss.append(loss[-1] + max(sum(before), 0.0))
+        lost = sum(w.remove(alive[chosen]) for w in work)
+        order += alive[chosen].tolist()
+        loss += (loss[-1] + np.cumsum(np.maximum(lost, 0.0))).tolist()
         alive = np.delete(alive, chosen)
     return Order(np.array([*order, *alive]), np.array(loss))
 
@@ -70,7 +67,7 @@ def solved(reader: Reader, gone: np.ndarray, ridge: float) -> np.ndarray:
 
 @dataclass
 class _Work:
-    """The inverse and the weights of one reader while channels leave."""
+    """What is left of the inverse and the weights of one reader while channels leave; `features` are places in it."""
 
     inverse: np.ndarray
     weights: np.ndarray
@@ -81,26 +78,45 @@ class _Work:
         gram = reader.gram.astype(np.float64)
         scale = max(float(np.trace(gram)) / len(gram), 1e-12)
         gram[np.diag_indices_from(gram)] += ridge * scale
-        return cls(np.linalg.inv(gram), reader.weights.astype(np.float64), reader.features)
+        return cls(np.linalg.inv(gram), reader.weights.astype(np.float64), reader.features.copy())
 
     def costs(self, alive: np.ndarray) -> np.ndarray:
         f = self.features[alive]  # (alive, repeats)
         blocks = np.linalg.inv(self.inverse[f[:, :, None], f[:, None, :]])
-        w = self.weights[:, f]  # (outputs, alive, repeats)
-        return np.einsum("ocf,cfg,ocg->c", w, blocks, w, optimize=True)
+        w = self.weights.T[f]  # (alive, repeats, outputs)
+        return np.asarray((w @ w.swapaxes(1, 2) * blocks).sum(axis=(1, 2)))
 
-    def cost(self, channel: int) -> float:
-        return float(self.costs(np.array([channel]))[0])
+    def remove(self, channels: np.ndarray) -> np.ndarray:
+        """Let channels leave, all in one step: what each costs once those before it are gone, (channels,)."""
+        f = self.features[channels].ravel()
+        rows, weights = self.inverse[f], self.weights[:, f]
+        lost = _one_by_one(rows[:, f], weights, len(channels))
+        stay = np.ones(len(self.inverse), bool)
+        stay[f] = False
+        step = np.linalg.solve(rows[:, f], rows[:, stay])
+        self.weights = self.weights[:, stay] - weights @ step
+        self.inverse = self.inverse[np.ix_(stay, stay)] - rows[:, stay].T @ step
+        self.features = (np.cumsum(stay) - 1)[self.features]  # wrong for those that are gone, and not asked for
+        return lost
 
-    def remove(self, channel: int) -> None:
-        f = self.features[channel]
-        rows = self.inverse[f]
-        step = np.linalg.solve(rows[:, f], rows)
-        self.weights -= self.weights[:, f] @ step
-        self.inverse -= rows.T @ step
-        self.weights[:, f] = 0
-        self.inverse[f], self.inverse[:, f] = 0, 0
-        self.inverse[f, f] = 1
+
+def _one_by_one(block: np.ndarray, weights: np.ndarray, channels: int) -> np.ndarray:
+    """What each of some channels costs after those before it.
+
+    Args:
+        block: of the inverse, (features, features), those of one channel after those of the other.
+        weights: (outputs, features).
+    """
+    block, weights = block.copy(), weights.copy()
+    width, lost = len(block) // channels, np.zeros(channels)
+    for c in range(channels):
+        own, rest = slice(c * width, (c + 1) * width), slice((c + 1) * width, None)
+        step = np.linalg.solve(block[own, own], np.column_stack([weights[:, own].T, block[own, rest]]))
+        outputs = len(weights)
+        lost[c] = float((weights[:, own].T * step[:, :outputs]).sum())
+        weights[:, rest] -= weights[:, own] @ step[:, outputs:]
+        block[rest, rest] -= block[rest, own] @ step[:, outputs:]
+    return lost
 
 
 @dataclass
@@ -117,8 +133,5 @@ class _Plain:
     def costs(self, alive: np.ndarray) -> np.ndarray:
         return self.energy[alive]
 
-    def cost(self, channel: int) -> float:
-        return float(self.energy[channel])
-
-    def remove(self, channel: int) -> None:
-        self.energy[channel] = 0.0
+    def remove(self, channels: np.ndarray) -> np.ndarray:
+        return self.energy[channels]

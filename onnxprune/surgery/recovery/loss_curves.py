@@ -24,6 +24,8 @@ from onnxprune.surgery.rewrite import mask
 
 WIDEST = 1200  # features of a reader up to which all their covariances are used
 MULTIPLICATIONS = 1e12  # of all trial runs together
+ENOUGH = 1 << 17  # numbers of the outputs that tell their drift; more, of other samples, tell the same
+FEW = 16  # samples that are taken all the same
 PROBES = (0.25, 0.5)  # shares of a group that trial runs leave out
 FAINT = 1e-3  # of the mean worth: what the channel of no worth at all has
 
@@ -252,6 +254,14 @@ class Drift:
         self.names = [self._before(n) for n in names]
         self.feeds = _some(feeds, MULTIPLICATIONS / max(multiplications, 1))
         self.wanted = self._run(network.model)
+        if (some := _some(self.feeds, self._telling())) is not self.feeds:
+            self.feeds, self.wanted = some, self._run(network.model)
+
+    def _telling(self) -> float:
+        """How many samples have enough numbers in all outputs together, at least a few."""
+        samples = sum(max((len(a) for a in feed.values() if a.ndim), default=1) for feed in self.feeds)
+        found = sum(array.size for run in self.wanted for array in run)
+        return max(FEW, ENOUGH * samples / max(found, 1))
 
     def _before(self, name: str) -> str:
         """An output, or what a saturating function at the end makes it of."""
@@ -283,5 +293,5 @@ def _some(feeds: Feeds, samples: float) -> Feeds:
     wanted = int(min(128, max(8, samples)))
     size = max((len(a) for a in feeds[0].values() if a.ndim), default=1)
     if size <= wanted:
-        return feeds[: max(1, wanted // max(size, 1))]
+        return feeds if (count := max(1, wanted // max(size, 1))) >= len(feeds) else feeds[:count]
     return [{n: a[:wanted] if a.ndim and len(a) == size else a for n, a in feeds[0].items()}]

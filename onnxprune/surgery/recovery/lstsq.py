@@ -17,6 +17,8 @@ from onnxprune.surgery.recovery.wanted import Affine, Path, Walker
 from onnxprune.surgery.rewrite import mask
 from onnxprune.surgery.thaw import beside
 
+IN_BODY = "layers in a body are not solved for"
+
 
 @dataclass(frozen=True)
 class Lstsq:
@@ -217,7 +219,7 @@ def lstsq(
     for k in sorted(changed):
         node = network.nodes[k]
         if inner := [n for body, _ in subgraphs(node) for n in layers_in(body)]:
-            alone[node.name or next(filter(None, node.output))] = f"layers in a body are not solved for ({inner[0]})"
+            alone[node.name or next(filter(None, node.output))] = f"{IN_BODY} ({inner[0]})"
         if not has_weights(node) or not values & set(network.inputs[k]):
             continue
         if reason := finder.obstacle(k):
