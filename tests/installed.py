@@ -1,7 +1,8 @@
 """What an archive of the package does where it is installed: `python tests/installed.py DIST [PYTHON ...]`.
 
-DIST holds the wheel and the source archive.  In new environments of each Python, by default of this one: beside
-nothing, where the first run says what is missing; beside a plain onnxruntime, which stays; and with the extra `gpu`.
+DIST holds the wheel of a release and the source archive.  In new environments of each Python, by default of this one:
+the source archive beside nothing, where the first run says what is missing; the wheel beside a plain onnxruntime, which
+stays, and with the extra `gpu`; this folder beside nothing, where it brings the runtime, and beside a plain one.
 """
 
 import os
@@ -10,7 +11,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-MODEL = Path(__file__).resolve().parents[1] / "models" / "digits_cnn.onnx"
+ROOT = Path(__file__).resolve().parents[1]
+MODEL = ROOT / "models" / "digits_cnn.onnx"
+OURS = ("PYTHON", "VIRTUAL_ENV", "ONNXPRUNE_RELEASE")  # variables that an environment of its own shall not see
 
 
 class Place:
@@ -25,7 +28,7 @@ class Place:
 
     def run(self, code: int, *command: object) -> str:
         """What a command prints.  Raises AssertionError for another exit code."""
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV"))}
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(OURS)}
         done = subprocess.run(
             list(map(str, command)), cwd=self.folder, env=clean, capture_output=True, text=True, check=False
         )
@@ -62,7 +65,14 @@ def beside_another(python: str, archive: Path, folder: Path) -> None:
 
 
 def with_its_own(python: str, archive: Path, folder: Path) -> None:
-    place = Place(python, folder, f"{archive}[gpu]")
+    _works(Place(python, folder, f"{archive}[gpu]"))
+
+
+def brings_its_own(python: str, archive: Path, folder: Path) -> None:
+    _works(Place(python, folder, str(archive)))
+
+
+def _works(place: Place) -> None:
     assert len(place.wheels()) == 1, place.wheels()
     place.program(0, "doctor")
     place.program(0, MODEL, "out.onnx", "--ratio", "0.5", "--no-measure")
@@ -71,6 +81,7 @@ def with_its_own(python: str, archive: Path, folder: Path) -> None:
 def main(dist: Path, *pythons: str) -> None:
     (wheel,), (source,) = dist.glob("*.whl"), dist.glob("*.tar.gz")
     tried = [(beside_nothing, source), (beside_another, wheel), (with_its_own, wheel)]
+    tried += [(brings_its_own, ROOT), (beside_another, ROOT)]
     for python in pythons or (sys.executable,):
         for check, archive in tried:
             with tempfile.TemporaryDirectory() as folder:

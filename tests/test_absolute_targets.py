@@ -1,5 +1,6 @@
 """Targets as shares and as amounts in the user's units, one or several: what they mean, and that they hold."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,8 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
             return next(self.given, None)
 
     path = tmp_path_factory.mktemp("twin") / "int8.onnx"
-    quantize_static(DIGITS, path, Digits(), quant_format=QuantFormat.QDQ, per_channel=True)
+    real = shutil.copy(DIGITS, path.with_name("real.onnx"))  # onnxruntime writes beside what it quantizes
+    quantize_static(real, path, Digits(), quant_format=QuantFormat.QDQ, per_channel=True)
     return path
 
 

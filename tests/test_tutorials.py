@@ -6,6 +6,7 @@ prints, in their order. Any other block is a file, whose name ends the paragraph
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ def alike(shown: str, printed: str) -> bool:
 @pytest.fixture
 def there(tmp_path: Path) -> Path:
     """A folder like that of the repository: with its networks, and the program on the path."""
-    (tmp_path / "models").symlink_to(ROOT / "models")
+    shutil.copytree(ROOT / "models", tmp_path / "models")
     (tmp_path / "bin").mkdir()
     for name, what in (("onnxprune", "-m onnxprune"), ("python", "")):
         program = tmp_path / "bin" / name
