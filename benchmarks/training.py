@@ -18,13 +18,13 @@ import numpy as np
 
 SCALE = ("--mean", ".485,.456,.406", "--std", ".229,.224,.225")
 ROWS = {  # name: (share of the MACs to keep, images, whether with labels, epochs, minutes)
-    "50% removed, 10,000 images": (0.5, 10_000, False, 20, 18),
-    "50% removed, 10,000 images with labels": (0.5, 10_000, True, 20, 18),
-    "70% removed, 10,000 images": (0.3, 10_000, False, 20, 18),
-    "70% removed, 10,000 images with labels": (0.3, 10_000, True, 20, 18),
-    "50% removed, 512 images": (0.5, 512, False, 20, 7),
-    "70% removed, 512 images": (0.3, 512, False, 20, 7),
-    "70% removed, no data": (0.3, 0, False, 20, 18),
+    "50% removed, 10,000 images": (0.5, 10_000, False, 100, 18),
+    "50% removed, 10,000 images with labels": (0.5, 10_000, True, 100, 18),
+    "70% removed, 10,000 images": (0.3, 10_000, False, 100, 18),
+    "70% removed, 10,000 images with labels": (0.3, 10_000, True, 100, 18),
+    "50% removed, 512 images": (0.5, 512, False, 100, 7),
+    "70% removed, 512 images": (0.3, 512, False, 100, 7),
+    "70% removed, no data": (0.3, 0, False, 100, 18),
 }
 
 
