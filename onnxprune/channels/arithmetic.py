@@ -66,6 +66,10 @@ class Arithmetic:
         """Whether the length of an axis hangs on sizes that the model leaves open."""
         return self.statics.is_open(key, axis)
 
+    def elsewhere(self, key: str, numbers: str) -> list[tuple[tuple[int, ...] | None, np.ndarray | None]]:
+        """The shape of one value and the known numbers of another at other sizes, very small and large ones too."""
+        return [(s.shapes.get(key), s.constants.get(numbers)) for s in (*self.statics.others, *self.statics.edges)]
+
     def is_float(self, key: str) -> bool:
         """Whether the elements of a value are known to be floating point numbers."""
         return self.statics.types.get(key) in FLOATS

@@ -59,7 +59,20 @@ def _sure(site: Site, old: list[int], new: list[int]) -> bool:
         return False
     if old == new and all(told[k] == 0 for k in new) and not site.attributes.get("allowzero"):
         return True
+    if any(told[k] is None for k in new):
+        return _copied(site, old, new)
     return not any(map(site.open_in, old)) and all((told[k] or 0) > 0 for k in new)
+
+
+def _copied(site: Site, old: list[int], new: list[int]) -> bool:
+    """Whether the numbers of a target are the lengths of these axes wherever the network was looked at."""
+    seen = site.arithmetic.elsewhere(site.node.input[0], site.node.input[1])
+    return bool(seen) and all(
+        shape is not None
+        and told is not None
+        and math.prod(shape[k] for k in old) == math.prod(int(told[k]) for k in new)
+        for shape, told in seen
+    )
 
 
 def _keeps_places(site: Site, found: Facts, old: list[int], new: list[int]) -> bool:
