@@ -37,10 +37,12 @@ def _gelu(x: np.ndarray, a: Mapping[str, Any]) -> np.ndarray:
     return 0.5 * x * (1 + erf(x / np.sqrt(2)))
 
 
-unary("Relu", lambda x, a: np.maximum(x, 0), HOMOGENEOUS | Trait.CLAMPS, first, forward=in_torch("relu"))
+unary(
+    "Relu", lambda x, a: np.maximum(x, 0), HOMOGENEOUS | Trait.CLAMPS, first, forward=in_torch("relu"), fused_numbers=()
+)
 unary(
     "LeakyRelu", lambda x, a: np.where(x >= 0, x, a.get("alpha", 0.01) * x), HOMOGENEOUS, first,
-    forward=Forward(lambda node, x: functional.leaky_relu(x, node.get("alpha", 0.01))),
+    forward=Forward(lambda node, x: functional.leaky_relu(x, node.get("alpha", 0.01))), fused_numbers=("alpha",),
 )  # fmt: skip
 
 
@@ -59,7 +61,7 @@ unary(
 )  # fmt: skip
 unary(
     "HardSigmoid", lambda x, a: np.clip(a.get("alpha", 0.2) * x + a.get("beta", 0.5), 0, 1),
-    Trait.MONOTONE | Trait.SATURATES,
+    Trait.MONOTONE | Trait.SATURATES, fused_numbers=("alpha", "beta"),
     forward=Forward(lambda node, x: (node.get("alpha", 0.2) * x + node.get("beta", 0.5)).clamp(0, 1)),
 )  # fmt: skip
 
@@ -73,9 +75,13 @@ unary(
     "Selu", lambda x, a: _elu(x, a.get("alpha", _SELU[0]), a.get("gamma", _SELU[1])), Trait.MONOTONE, first,
     forward=Forward(forward_selu),
 )  # fmt: skip
-unary("Sigmoid", lambda x, a: _sigmoid(x), Trait.MONOTONE | Trait.SATURATES, forward=in_torch("sigmoid"))
+unary(
+    "Sigmoid", lambda x, a: _sigmoid(x), Trait.MONOTONE | Trait.SATURATES, forward=in_torch("sigmoid"), fused_numbers=()
+)
 unary("Softplus", lambda x, a: np.logaddexp(0, x), Trait.MONOTONE, forward=in_torch("nn.functional.softplus"))
-unary("Tanh", lambda x, a: np.tanh(x), Trait.MONOTONE | Trait.SATURATES, first, forward=in_torch("tanh"))
+unary(
+    "Tanh", lambda x, a: np.tanh(x), Trait.MONOTONE | Trait.SATURATES, first, forward=in_torch("tanh"), fused_numbers=()
+)
 unary(
     "ThresholdedRelu", lambda x, a: np.where(x > a.get("alpha", 1.0), x, 0), Trait.MONOTONE | Trait.CLAMPS, first,
     forward=Forward(lambda node, x: torch.where(x > node.get("alpha", 1.0), x, torch.zeros_like(x))),

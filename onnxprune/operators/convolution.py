@@ -19,6 +19,7 @@ from onnxprune.operators.registry import OPERATORS, UNKNOWN, Alike, Attributes, 
 from onnxprune.operators.site import Site
 from onnxprune.operators.sums import bias_of, layer, touches_padding
 from onnxprune.operators.value_numbers import bits, mix, tolerance
+from onnxprune.operators.written import with_activation
 from onnxprune.operators.zeros import made
 
 MOST_SAMPLES = 64  # that are told apart where the batch is of a known size
@@ -227,4 +228,5 @@ def forward_fused_conv(node: Node, x: Tensor, w: Tensor, b: Tensor | None = None
 define(
     "com.microsoft:FusedConv", couple=fused_conv, channel=1, repair=repair_conv, bound=bound_fused_conv,
     shape=Alike("Conv", (0, 1)), traits=Trait.LAYER, forward=Forward(forward_fused_conv),
+    written=with_activation("Conv"),
 )  # fmt: skip

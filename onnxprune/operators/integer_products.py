@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnx
 
 from onnxprune.operators.convolution import convolve, depthwise, forward_conv, repair_conv, repair_groups
 from onnxprune.operators.facts import Facts, facts
@@ -19,6 +20,7 @@ from onnxprune.operators.registry import Trait, ZeroPoints, define
 from onnxprune.operators.roles import Scaling
 from onnxprune.operators.site import Site
 from onnxprune.operators.value_numbers import mix
+from onnxprune.operators.written import Nodes, Tensors, Written, attributes_of, between_quantisers, in_steps_of_one
 from onnxprune.operators.zeros import made
 
 
@@ -103,7 +105,7 @@ def forward_matmul_integer(
 
 define(
     "MatMulInteger", couple=matmul_integer, zero=made(), bound=bound_integer_layer, labels_int32=True,
-    zero_points=ZeroPoints({0: 2, 1: 3}), traits=_INTEGERS,
+    zero_points=ZeroPoints({0: 2, 1: 3}), traits=_INTEGERS, written=in_steps_of_one("MatMul"),
     forward=Forward(forward_matmul_integer, into=(0, 1), units=whole_units),
 )  # fmt: skip
 
@@ -126,6 +128,7 @@ def forward_conv_integer(
 define(
     "ConvInteger", couple=conv_integer, zero=made(), repair=repair_conv, bound=bound_integer_layer, apart=depthwise,
     labels_int32=True, zero_points=ZeroPoints({0: 2, 1: 3}), traits=_INTEGERS | Trait.CONVOLVES,
+    written=in_steps_of_one("Conv"),
     forward=Forward(forward_conv_integer, into=(0, 1), units=whole_units),
 )  # fmt: skip
 
@@ -196,10 +199,17 @@ def forward_qlinear_conv(
     )
 
 
+def written_conv(node: onnx.NodeProto, tensors: Tensors) -> Nodes:
+    factors = node.input[:3], node.input[3:6], 0
+    return between_quantisers(
+        node, tensors, "Conv", factors, node.input[6:8], [*node.input[8:9], ""][0], attributes_of(node)
+    )
+
+
 define(
     "QLinearConv", couple=qlinear_conv, zero=made(8), repair=repair_qlinear_conv, bound=bound_qlinear_conv,
     apart=lambda taken: depthwise(taken, 3), labels_int32=True, zero_points=ZeroPoints({0: 2, 3: 5}, held=7),
-    traits=_INTEGERS | Trait.CONVOLVES | Trait.STEPS,
+    traits=_INTEGERS | Trait.CONVOLVES | Trait.STEPS, written=Written(written_conv),
     forward=Forward(forward_qlinear_conv, into=(0, 3, 8), units=conv_units),
 )  # fmt: skip
 
@@ -232,7 +242,12 @@ def forward_qlinear_matmul(
     return requantised(node, y, scale, zero)
 
 
+def written_matmul(node: onnx.NodeProto, tensors: Tensors) -> Nodes:
+    return between_quantisers(node, tensors, "MatMul", (node.input[:3], node.input[3:6], 1), node.input[6:8], "", {})
+
+
 define(
     "QLinearMatMul", couple=qlinear_matmul, zero_points=ZeroPoints({0: 2, 3: 5}), traits=_INTEGERS | Trait.STEPS,
+    written=Written(written_matmul),
     forward=Forward(forward_qlinear_matmul, into=(0, 3), units=matrix_units((3, 4, 5))),
 )  # fmt: skip

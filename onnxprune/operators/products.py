@@ -18,6 +18,7 @@ from onnxprune.operators.registry import Alike, Arrays, Attributes, Shape, Taken
 from onnxprune.operators.site import Site
 from onnxprune.operators.sums import bias_of, layer
 from onnxprune.operators.value_numbers import tolerance
+from onnxprune.operators.written import with_activation
 from onnxprune.operators.zeros import made
 
 
@@ -141,7 +142,7 @@ def forward_fused_gemm(node: Node, a: Tensor, b: Tensor, c: Tensor | None = None
 
 define(
     "com.microsoft:FusedGemm", couple=gemm, shape=Alike("Gemm", (0, 1)), traits=Trait.LAYER,
-    forward=Forward(forward_fused_gemm),
+    forward=Forward(forward_fused_gemm), written=with_activation("Gemm"),
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import onnx
 
 from onnxprune.operators.facts import Facts
 from onnxprune.operators.forward import Forward, Node, Units
@@ -25,6 +26,7 @@ from onnxprune.operators.quantization import (
 )
 from onnxprune.operators.registry import FLOAT, Alike, Trait, ZeroPoints, define
 from onnxprune.operators.site import Site
+from onnxprune.operators.written import Nodes, Tensors, Written, attributes_of, between_quantisers
 from onnxprune.operators.zeros import made
 
 
@@ -138,9 +140,16 @@ def forward_qgemm(
     return y if scale is None else requantised(node, y, scale, zero)
 
 
+def written_gemm(node: onnx.NodeProto, tensors: Tensors) -> Nodes:
+    a, b, (bias, *y) = node.input[:3], node.input[3:6], [*node.input[6:], "", "", ""][:3]
+    attributes = attributes_of(node)
+    factors = a, b, 0 if attributes.get("transB", 0) else 1
+    return between_quantisers(node, tensors, "Gemm", factors, [n for n in y if n], bias, attributes)
+
+
 define(
     "com.microsoft:QGemm", couple=qgemm, bound=bound_qgemm, labels_int32=True, zero_points=ZeroPoints({0: 2, 3: 5}),
     shape=Alike("Gemm", (0, 3)), typed_by=lambda node: FLOAT if len(node.input) < 8 else 0,
     traits=Trait.LAYER | Trait.QUANTIZES | Trait.STEPS | Trait.INTEGER,
-    forward=Forward(forward_qgemm, into=(0, 3, 6), units=gemm_units),
+    forward=Forward(forward_qgemm, into=(0, 3, 6), units=gemm_units), written=Written(written_gemm),
 )  # fmt: skip

@@ -159,6 +159,8 @@ class Operator:
 
     forward: what computes it in torch, for training.
     gates: filters that make one channel.
+    written: how a layer is written out as one of real numbers, where it is solved (`onnxprune.operators.written`).
+    fused_numbers: of an activation that a fused layer may have: names of the attributes that it gives it numbers for.
 
     traits: of the node, or always.
     """
@@ -188,6 +190,8 @@ class Operator:
     typed_by: int | Callable[[onnx.NodeProto], int] = 0
     forward: Forward | None = None
     gates: int = 1
+    written: Any = None
+    fused_numbers: tuple[str, ...] | None = None
     traits: Trait | Callable[[onnx.NodeProto], Trait] = NONE
 
 
