@@ -26,7 +26,7 @@ from onnxprune.runtime.session import Session, make_session
 from onnxprune.runtime.specs import Feed, Shape
 from onnxprune.surgery.copying import tensors_of
 from onnxprune.training.agree import agreement, quantises
-from onnxprune.training.module import Network
+from onnxprune.training.module import TorchModule
 
 COLUMNS = "network|operators|weights|with a gradient|other floats|error|loss|after|s per step".split("|")
 MOVED = 0.02  # of the standard deviation of a weight
@@ -40,7 +40,7 @@ def row(path: Path, steps: int, samples: int) -> tuple[str, ...]:
     feeds = next(filter(None, (drawn(session, shapes, samples, kind) for kind in (NORMAL, POSITIVE, PIXELS))), None)
     if feeds is None:
         raise OnnxPruneError("its outputs do not vary on drawn inputs")
-    network = Network.of(model)
+    network = TorchModule.of(model)
     error = max(agreement(network, model, feeds).values())
     losses, spent = descended(network, feeds, steps)
     got = sum(p.grad is not None for p in network.parameters())
@@ -59,7 +59,7 @@ def row(path: Path, steps: int, samples: int) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def descended(network: Network, feeds: list[Feed], steps: int) -> tuple[list[float], float]:
+def descended(network: TorchModule, feeds: list[Feed], steps: int) -> tuple[list[float], float]:
     """Move the weights and go down the gradient: the loss before each step and in the end, and seconds a step."""
     inputs = [{name: from_array(x) for name, x in feed.items()} for feed in feeds]
     with torch.no_grad():

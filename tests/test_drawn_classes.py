@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from onnxprune.pipeline.calibration import with_copies
-from onnxprune.pipeline.even_classes import Search, even_classes, log_odds
+from onnxprune.pipeline.even_classes import ClassSearch, even_classes, log_odds
 from onnxprune.runtime import synthetic
 from onnxprune.runtime.altered import altered
 from onnxprune.runtime.evolution import even, of_all_classes
@@ -81,7 +81,7 @@ def network(outputs: tuple[str, ...], offset: tuple[float, ...] = (0.0, 0.0, 0.0
 def test_samples_of_a_classifier_are_of_all_classes(output: str) -> None:
     """Probabilities show it, and numbers each of which is the largest for some image."""
     feeds = [{"x": images(16)}]
-    found = even_classes(network((output,)), feeds, lambda n: [{"x": images(n)}], Search(64, 4), 0)
+    found = even_classes(network((output,)), feeds, lambda n: [{"x": images(n)}], ClassSearch(64, 4), 0)
     classes = [f["x"].mean(axis=(2, 3)).argmax(axis=1) for f in found]
     assert [f["x"].shape for f in found] == [(16, 3, 16, 16)]
     assert np.bincount(np.concatenate(classes), minlength=3).min() >= 4
@@ -94,12 +94,12 @@ def test_samples_of_other_networks_stay_as_they_are_drawn() -> None:
     one, two = [{"x": images(16)}], [{"x": images(16), "z": images(16)}]
     several, coordinates = network(("f", "m")), network(("a",), offset=(0.0, 1.0, 2.0))
     for model, feeds in ((several, one), (several, two), (coordinates, one)):
-        assert even_classes(model, feeds, never, Search(64, 4), 0) == feeds
+        assert even_classes(model, feeds, never, ClassSearch(64, 4), 0) == feeds
 
 
 def test_a_search_is_as_long_as_it_is_worth() -> None:
-    assert Search.of(544, 1e6, 1e4) == Search(2176, 30)
-    slow = Search.of(544, 1e12, 1e9)
+    assert ClassSearch.of(544, 1e6, 1e4) == ClassSearch(2176, 30)
+    slow = ClassSearch.of(544, 1e12, 1e9)
     assert (slow.pool, slow.rounds) == (544, 0)
 
 

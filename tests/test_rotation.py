@@ -20,7 +20,7 @@ from onnxprune.surgery.recovery.eliminate import Reader, elimination
 from onnxprune.surgery.rotation import follow
 from onnxprune.surgery.rotation.basis import basis_of, orthogonal
 from onnxprune.surgery.rotation.heads import attention_sites
-from onnxprune.surgery.rotation.sites import Graph, Site
+from onnxprune.surgery.rotation.sites import Graph, RotationSite
 from onnxprune.surgery.rotation.streams import stream_sites
 from onnxprune.surgery.rotation.turn import Rotation, name_of, rotated
 
@@ -53,16 +53,16 @@ def sequences(samples: int, seed: int = 0) -> np.ndarray:
     return (rng.standard_normal((samples, TOKENS, FEATURES)) @ mix).astype(np.float32)
 
 
-def any_basis(site: Site, seed: int) -> np.ndarray:
+def any_basis(site: RotationSite, seed: int) -> np.ndarray:
     blocks, width = site.shape
     return np.eye(width) + 0.4 * np.random.default_rng(seed).standard_normal((blocks, width, width))
 
 
-def turned(graph: Graph, sites: list[Site]) -> onnx.ModelProto:
+def turned(graph: Graph, sites: list[RotationSite]) -> onnx.ModelProto:
     return rotated(graph, sites, Rotation({name_of(s): any_basis(s, k) for k, s in enumerate(sites)}))
 
 
-def kinds(sites: list[Site]) -> list[str]:
+def kinds(sites: list[RotationSite]) -> list[str]:
     return sorted(QUERIES if s.read is not None else VALUES for s in sites)
 
 

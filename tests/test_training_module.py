@@ -14,7 +14,7 @@ import torch
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.runtime.session import make_session
 from onnxprune.training.agree import agreement
-from onnxprune.training.module import Network
+from onnxprune.training.module import TorchModule
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(4, 3)).astype(np.float32)
@@ -50,9 +50,9 @@ def constant(name: str, value: TensorProto) -> onnx.NodeProto:
     return helper.make_node("Constant", [], [name], value=value)
 
 
-def trained(model: ModelProto, steps: int = 3, x: np.ndarray = X) -> tuple[Network, ModelProto]:
+def trained(model: ModelProto, steps: int = 3, x: np.ndarray = X) -> tuple[TorchModule, ModelProto]:
     """A few steps of SGD towards zero; torch and onnxruntime agree before and after."""
-    network = Network.of(model)
+    network = TorchModule.of(model)
     agreement(network, model, [{"x": x}])
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
     losses = []
@@ -130,7 +130,7 @@ def test_quantised_weights_are_trained_straight_through_and_stay_whole() -> None
     assert list(network.parameters_by_key()) == ["w"]
     assert changed(model, after) == ["w"]
     real = (numpy_helper.to_array(w).astype("f4") - np.array([3, -5])) * np.array([0.01, 0.02], "f4")
-    np.testing.assert_allclose(Network.of(model).parameters_by_key()["w"].detach().numpy(), real, rtol=1e-6)
+    np.testing.assert_allclose(TorchModule.of(model).parameters_by_key()["w"].detach().numpy(), real, rtol=1e-6)
 
 
 def test_without_training_the_file_comes_back_to_the_byte() -> None:
@@ -138,7 +138,7 @@ def test_without_training_the_file_comes_back_to_the_byte() -> None:
     scale = numpy_helper.from_array(np.float32(0.0123), "scale")
     nodes = [node("DequantizeLinear", "w scale", "r"), node("MatMul", "x r", "h"), node("Mul", "h v", "y")]
     model = model_of(nodes, [w, scale, tensor("v", 2)])
-    assert Network.of(model).written(model).SerializeToString(deterministic=True) == model.SerializeToString(
+    assert TorchModule.of(model).written(model).SerializeToString(deterministic=True) == model.SerializeToString(
         deterministic=True
     )
 
@@ -147,7 +147,7 @@ def test_external_data_is_read_from_its_file(tmp_path: Path) -> None:
     model = model_of([node("MatMul", "x w", "y")], [tensor("w", 3, 700)])
     right = numpy_helper.to_array(model.graph.initializer[0])
     onnx.save(model, tmp_path / "net.onnx", save_as_external_data=True, size_threshold=0, location="net.data")
-    found = Network.of(tmp_path / "net.onnx").parameters_by_key()["w"]
+    found = TorchModule.of(tmp_path / "net.onnx").parameters_by_key()["w"]
     np.testing.assert_array_equal(found.detach(), right)
 
 
@@ -168,7 +168,7 @@ def test_frozen_batch_normalization_keeps_its_statistics() -> None:
 
 def test_batch_normalization_in_training_takes_the_statistics_of_the_batch_and_moves_its_own() -> None:
     model, x = normalised(), torch.from_numpy(X)
-    network = Network.of(model)
+    network = TorchModule.of(model)
     network.batch_statistics = True
     y = network({"x": x})["y"]
     weights = network.parameters_by_key()
@@ -208,7 +208,7 @@ def test_the_branch_that_the_data_take_gets_the_gradient() -> None:
     model = conditional(total[1])
     model.graph.node.insert(0, total[0])
     model.graph.initializer.append(numpy_helper.from_array(np.float32(0), "zero"))
-    network = Network.of(model)
+    network = TorchModule.of(model)
     weights = network.parameters_by_key()
     for x, taken in ((np.abs(X), "then_branch/w"), (-np.abs(X), "else_branch/u")):
         network.zero_grad()
@@ -229,7 +229,7 @@ def test_recurrent_layers(op: str, gates: int) -> None:
 def test_an_unknown_operator_in_front_of_the_weights_is_run_and_frozen() -> None:
     nodes = [node("Unfold", "x", "h", domain="none"), node("MatMul", "h w", "y")]
     with pytest.raises(ModelError, match="Unfold can be run neither by torch nor by onnxruntime"):
-        Network.of(model_of(nodes, [tensor("w", 3, 2)], extra=["none"]))({"x": torch.from_numpy(X)})
+        TorchModule.of(model_of(nodes, [tensor("w", 3, 2)], extra=["none"]))({"x": torch.from_numpy(X)})
     nodes = [node("Inverse", "x", "h", domain="com.microsoft"), node("MatMul", "h w", "y")]
     model = model_of(nodes, [tensor("w", 3, 2)], shape=(3, 3), extra=["com.microsoft"])
     network, after = trained(model, x=X[:3])
@@ -240,19 +240,19 @@ def test_an_unknown_operator_in_front_of_the_weights_is_run_and_frozen() -> None
 def test_an_unknown_operator_behind_weights_is_refused_by_name() -> None:
     nodes = [node("MatMul", "x w", "h"), node("Inverse", "h", "y", domain="com.microsoft")]
     with pytest.raises(ModelError, match=r"no gradient is known for 'Inverse to y' \(Inverse\)"):
-        Network.of(model_of(nodes, [tensor("w", 3, 3)], extra=["com.microsoft"]))
+        TorchModule.of(model_of(nodes, [tensor("w", 3, 3)], extra=["com.microsoft"]))
 
 
 def test_where_an_output_has_no_gradient_the_loss_is_taken_of_what_it_is_made_from() -> None:
     nodes = [node("MatMul", "x w", "scores"), node("ArgMax", "scores", "y", axis=1)]
-    network = Network.of(model_of(nodes, [tensor("w", 3, 2)], output=TensorProto.INT64))
+    network = TorchModule.of(model_of(nodes, [tensor("w", 3, 2)], output=TensorProto.INT64))
     assert network.ends == ("scores",)
     network({"x": torch.from_numpy(X)}, network.ends)["scores"].sum().backward()
     assert network.parameters_by_key()["w"].grad is not None
 
 
 def test_watched_values_are_given_besides_the_outputs() -> None:
-    network = Network.of(model_of([node("MatMul", "x w", "h"), node("Tanh", "h", "y")], [tensor("w", 3, 2)]))
+    network = TorchModule.of(model_of([node("MatMul", "x w", "h"), node("Tanh", "h", "y")], [tensor("w", 3, 2)]))
     out = network({"x": torch.from_numpy(X)}, watch=["h"])
     torch.testing.assert_close(out["h"].tanh(), out["y"])
     with pytest.raises(UsageError, match="computes no value 'z'"):
@@ -265,7 +265,7 @@ def test_a_disagreement_names_the_first_node() -> None:
     model = model_of(
         [node("MatMul", "x w", "h"), node("Sigmoid", "h", "s"), node("Exp", "s", "y")], [tensor("w", 3, 2)]
     )
-    network = Network.of(model)
+    network = TorchModule.of(model)
     other = ModelProto.FromString(model.SerializeToString())
     other.graph.node[1].op_type = "Tanh"
     with pytest.raises(ModelError, match=r"first node that differs is 'Sigmoid to s' \(Sigmoid\)"):
@@ -295,6 +295,6 @@ def test_local_functions_are_entered() -> None:
 def test_float64_stays_float64() -> None:
     model = model_of([node("MatMul", "x w", "y")], [tensor("w", 3, 2, dtype="f8")], kind=11, output=11)
     x = X.astype(np.float64)
-    out = Network.of(model)({"x": torch.from_numpy(x)})["y"]
+    out = TorchModule.of(model)({"x": torch.from_numpy(x)})["y"]
     assert out.dtype == torch.float64
     np.testing.assert_allclose(out.detach(), make_session(model).run({"x": x})["y"], rtol=1e-12)

@@ -26,7 +26,7 @@ from onnxprune.operators.arrays import from_array
 from onnxprune.operators.registry import OPERATORS
 from onnxprune.runtime.session import Session, make_session
 from onnxprune.runtime.source import Variant
-from onnxprune.training.module import Network
+from onnxprune.training.module import TorchModule
 from onnxprune.training.program import every
 
 TABLE = {name for name, row in OPERATORS.items() if row.forward is not None}
@@ -85,7 +85,7 @@ def started(row: Row) -> tuple[ModelProto, Arrays, Any]:
         return model, arrays, Legacy(model)
 
 
-def given(arrays: Arrays, network: Network, *, whole: bool = False) -> dict[str, torch.Tensor]:
+def given(arrays: Arrays, network: TorchModule, *, whole: bool = False) -> dict[str, torch.Tensor]:
     """Inputs for torch; those into which a gradient goes ask for one, whole numbers as the floats that carry them."""
     (step,) = network.steps
     found = {}
@@ -103,7 +103,7 @@ def given(arrays: Arrays, network: Network, *, whole: bool = False) -> dict[str,
 @pytest.mark.parametrize("row", EXACT, ids=str)
 def test_equals_onnxruntime_and_its_slope(row: Row) -> None:
     model, arrays, session = started(row)
-    network = Network.of(model)
+    network = TorchModule.of(model)
     inputs = given(arrays, network)
     outputs, right = network(inputs), session.run(arrays)
     for name, wanted in right.items():
@@ -147,7 +147,7 @@ def check_slopes(session: Any, arrays: Arrays, inputs: Arrays, outputs: dict[str
 @pytest.mark.parametrize("row", WHOLE, ids=str)
 def test_rounded_operators_equal_onnxruntime_and_let_gradients_straight_through(row: Row) -> None:
     model, data, weights = row.build(seed=1)
-    arrays, session, network = {**data, **weights}, session_of(model), Network.of(model)
+    arrays, session, network = {**data, **weights}, session_of(model), TorchModule.of(model)
     inputs = given(arrays, network, whole=True)
     outputs, right = network(inputs), session.run(arrays)
     steps = {n: 1.0 if y.dtype.kind in "iu" else 1e-4 * np.abs(y).max() for n, y in right.items()}
@@ -195,7 +195,7 @@ def check_straight(session: Session, arrays: Arrays, inputs: Arrays, outputs: di
 def test_control_flow_and_sequences(name: str) -> None:
     model = onnx.parser.parse_model(rows_training.GRAPHS[name])
     rng = np.random.default_rng(0)
-    network, session = Network.of(model), session_of(model)
+    network, session = TorchModule.of(model), session_of(model)
     arrays = {
         v.name: rng.normal(size=[d.dim_value for d in v.type.tensor_type.shape.dim]).astype(np.float32)
         if v.type.tensor_type.elem_type == TensorProto.FLOAT
@@ -214,7 +214,7 @@ def test_control_flow_and_sequences(name: str) -> None:
 def test_what_is_drawn_has_the_right_shape_and_no_gradient(name: str) -> None:
     model = onnx.parser.parse_model(rows_training.DRAWN[name])
     x = torch.rand(3, 4, requires_grad=True)
-    (out,) = Network.of(model)({"x": x}).values()
+    (out,) = TorchModule.of(model)({"x": x}).values()
     assert out.shape[0] == 3
     assert not out.requires_grad
 
@@ -222,7 +222,7 @@ def test_what_is_drawn_has_the_right_shape_and_no_gradient(name: str) -> None:
 def operators_of(texts: Mapping[str, str]) -> Iterator[str]:
     for text in texts.values():
         model = onnx.parser.parse_model(text)
-        for step in every(Network.of(model).steps):
+        for step in every(TorchModule.of(model).steps):
             yield f"{step.node.domain}:{step.node.op}" if step.node.domain else step.node.op
 
 

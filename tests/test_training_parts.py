@@ -14,8 +14,8 @@ from onnxprune.surgery.rewrite import cut
 torch = pytest.importorskip("torch", reason="training needs torch: pip install 'onnxprune[train]'")
 
 from onnxprune.training import augment, optimizer, teacher  # noqa: E402 - they need torch
-from onnxprune.training.module import Network  # noqa: E402
-from onnxprune.training.objective import Mixed, Scored, Valued, objective  # noqa: E402
+from onnxprune.training.module import TorchModule  # noqa: E402
+from onnxprune.training.objective import Mixed, ScoredOutput, Valued, objective  # noqa: E402
 from onnxprune.training.places import places, spread  # noqa: E402
 from onnxprune.training.precision import fits  # noqa: E402
 
@@ -211,7 +211,7 @@ def test_the_rate_rises_falls_and_ends_at_nothing(number: int) -> None:
 
 def test_scores_are_found_by_their_probabilities() -> None:
     found = objective([({"p": PROBABLE, "z": LOGITS[:, :3]}, None)], ["p", "z"], [])
-    assert [type(t) for t in found.outputs] == [Scored, Valued]
+    assert [type(t) for t in found.outputs] == [ScoredOutput, Valued]
 
 
 # --- mixed precision ----------------------------------------------------------
@@ -231,4 +231,4 @@ def test_products_are_rounded_where_the_processor_can_and_the_values_stay(
     nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("Sub", ["h", "means"], ["y"])]
     weights = {"w": w, "means": (x @ w).mean(0) * centred}
     model = build(nodes, [("x", TensorProto.FLOAT, [4, 64])], [("y", TensorProto.FLOAT, [4, 8])], weights)
-    assert fits(Network.of(model), [{"x": torch.from_numpy(x)}], ["y"]) is mixed
+    assert fits(TorchModule.of(model), [{"x": torch.from_numpy(x)}], ["y"]) is mixed

@@ -16,7 +16,7 @@ from onnxprune.channels.ties import Ties
 from onnxprune.model.static import Statics
 from onnxprune.operators.boxes import Detour, Value
 from onnxprune.operators.labels import Axes, Kind, Labels, Product, is_fixed
-from onnxprune.operators.roles import Balance, Cost, Role, Scaling
+from onnxprune.operators.roles import Balance, Multiplies, Role, Scaling
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Layer:
     """A node that multiplies by weights, and what it costs."""
 
     node: int
-    costs: tuple[Cost, ...]
+    costs: tuple[Multiplies, ...]
 
 
 @dataclass(frozen=True)

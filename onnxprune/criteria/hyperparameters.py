@@ -8,7 +8,7 @@ from onnxprune.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Option:
+class Hyperparameter:
     """One hyper-parameter of a method; `published` tells a value from the paper from a reading of our own."""
 
     name: str
@@ -51,13 +51,13 @@ _WORDS = {bool: "yes or no", int: "a whole number", float: "a number", str: "a w
 
 
 def option(default: Any, text: str, **traits: Any) -> Any:
-    """A dataclass field that is an `Option`."""
+    """A dataclass field that is a `Hyperparameter`."""
     return field(default=default, metadata={"text": text, **traits})
 
 
-def options_of(rule: Any) -> tuple[Option, ...]:
+def options_of(rule: Any) -> tuple[Hyperparameter, ...]:
     """The options of a rule: those fields of the dataclass that were made by `option`."""
-    return tuple(Option(f.name, f.default, **f.metadata) for f in fields(rule) if "text" in f.metadata)
+    return tuple(Hyperparameter(f.name, f.default, **f.metadata) for f in fields(rule) if "text" in f.metadata)
 
 
 def with_options(rule: Any, name: str, values: Mapping[str, Any]) -> Any:

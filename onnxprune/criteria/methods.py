@@ -8,7 +8,7 @@ import numpy as np
 
 from onnxprune.criteria import rules, score
 from onnxprune.criteria.filters import Filters, Floats, Indices
-from onnxprune.criteria.hyperparameters import Option, options_of, with_options
+from onnxprune.criteria.hyperparameters import Hyperparameter, options_of, with_options
 from onnxprune.criteria.msvfp import Msvfp
 from onnxprune.criteria.ranking import Ranking, dead_first
 from onnxprune.errors import UsageError
@@ -34,7 +34,7 @@ class Method:
     alone: bool = False
 
     @property
-    def options(self) -> tuple[Option, ...]:
+    def options(self) -> tuple[Hyperparameter, ...]:
         """The hyper-parameters with their defaults; those not `published` are readings of our own."""
         return options_of(self.rule)
 

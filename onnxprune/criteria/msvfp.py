@@ -56,7 +56,7 @@ class Msvfp:
     )
 
     def __call__(self, filters: Filters, evidence: Floats | None = None) -> Ranking:
-        layer = Layer.of(filters, self.similarity)
+        layer = ThinnedLayer.of(filters, self.similarity)
         by_norm = ranking(np.sqrt(filters.energies))
 
         def pick(count: int) -> Indices:
@@ -75,14 +75,14 @@ class Msvfp:
 
 
 @dataclass(frozen=True, eq=False)
-class Layer:
+class ThinnedLayer:
     """What the criteria need to know of a group: norms `(channels,)` and distances `(channels, channels)`."""
 
     norms: Floats
     distance: Callable[[], Floats]
 
     @staticmethod
-    def of(filters: Filters, measure: Redundant) -> "Layer":
+    def of(filters: Filters, measure: Redundant) -> "ThinnedLayer":
         """Norms at once, distances when they are first asked for."""
 
         @cache
@@ -91,7 +91,7 @@ class Layer:
                 return square(np.sqrt(squared_distances(filters)), 0.0)
             return square(1 - similarity(filters, measure), 0.0)
 
-        return Layer(np.sqrt(filters.energies), distance)
+        return ThinnedLayer(np.sqrt(filters.energies), distance)
 
     def first_to_go(self, kept: Indices, number: int, redundant: bool) -> Indices:
         """The most redundant, or else the weakest, of the kept channels in the order they go; of equals the later."""
@@ -113,7 +113,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Result:
+class Thinning:
     """Kept channels of each group, how they came about, and whether the target was reached."""
 
     kept: Kept
@@ -125,7 +125,7 @@ class Result:
 class _Network:
     """The groups between two steps."""
 
-    layers: dict[str, Layer]
+    layers: dict[str, ThinnedLayer]
     kept: Kept
     options: Msvfp
     cost: Callable[[Kept], float]
@@ -242,7 +242,7 @@ class _Search:
     def train(self, retrain: Train) -> None:
         """Take over the filters that training gives, and forget what older ones have lost."""
         for which, filters in (retrain(dict(self.network.kept)) or {}).items():
-            self.network.layers[which] = Layer.of(filters, self.network.options.similarity)
+            self.network.layers[which] = ThinnedLayer.of(filters, self.network.options.similarity)
         self.trained, self.base = self.now, float(self.network.loss(self.network.kept))
         self.rises.clear()
 
@@ -259,7 +259,7 @@ def search(
     multiple: Mapping[str, int] | None = None,
     fine: bool = False,
     progress: Callable[[Step], None] = lambda _: None,
-) -> Result:
+) -> Thinning:
     """Remove channels until the cost is at most `target`, in the unit of `cost` (MACs, say).
 
     groups: the filters of each group, by name.
@@ -273,7 +273,7 @@ def search(
     Where no group may be thinned any further the search ends early, and `reached` is false.
     """
     options = options or Msvfp()
-    layers = {name: Layer.of(filters, options.similarity) for name, filters in groups.items()}
+    layers = {name: ThinnedLayer.of(filters, options.similarity) for name, filters in groups.items()}
     everything = {name: np.arange(f.channels) for name, f in groups.items()}
     state = _Search(_Network(layers, everything, options, cost, loss, least or {}, multiple or {}), target, fine)
     while state.now > target:
@@ -284,4 +284,4 @@ def search(
             progress(step)
             if retrain and step.retrained:
                 state.train(retrain)
-    return Result(state.network.kept, tuple(state.steps), state.now <= target)
+    return Thinning(state.network.kept, tuple(state.steps), state.now <= target)

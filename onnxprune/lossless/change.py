@@ -9,10 +9,10 @@ from onnx import helper, numpy_helper
 
 from onnxprune.channels.dependencies import Dependencies, Use
 from onnxprune.lossless.conditions import Conditions, zero_point
-from onnxprune.lossless.readings import Reading, bias_of, changeable, grid_of
+from onnxprune.lossless.readings import ReaderWeights, bias_of, changeable, grid_of
 from onnxprune.operators.labels import is_fixed
 from onnxprune.operators.roles import Role
-from onnxprune.surgery.recovery.network import Network
+from onnxprune.surgery.recovery.network import LayerGraph
 from onnxprune.surgery.recovery.solvable import Bias, Finder
 from onnxprune.surgery.versions import masked_array
 
@@ -72,7 +72,7 @@ def changed(conditions: Conditions, leaving: Leaving) -> dict[str, np.ndarray]:
     return values
 
 
-def _merge(conditions: Conditions, leaving: Leaving, reading: Reading, values: dict[str, np.ndarray]) -> None:
+def _merge(conditions: Conditions, leaving: Leaving, reading: ReaderWeights, values: dict[str, np.ndarray]) -> None:
     """Add the weights of channels that go to those of the channels that they are multiples of."""
     parts = conditions.deps.component[reading.labels]
     targets = np.where(reading.unweighed, -1, leaving.stands_in[parts])
@@ -148,7 +148,7 @@ def missing_biases(conditions: Conditions, nodes: Iterable[int]) -> dict[int, np
 
 def with_biases_at(model: onnx.ModelProto, biases: Mapping[int, np.ndarray]) -> onnx.ModelProto:
     """A copy in which these layers have these biases; behind a MatMul an Add does it."""
-    network, out = Network(model), onnx.ModelProto()
+    network, out = LayerGraph(model), onnx.ModelProto()
     out.CopyFrom(model)
     names = set(network.maker) | set(network.tensors) | {v.name for v in model.graph.input}
     behind: dict[int, onnx.NodeProto] = {}

@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxprune.channels.dependencies import Dependencies, Node, Use
 from onnxprune.lossless.propagate import Knowledge
-from onnxprune.lossless.readings import Reading, gates_of, reading_of
+from onnxprune.lossless.readings import ReaderWeights, gates_of, reading_of
 from onnxprune.model.static import Statics, attributes_of, subgraphs
 from onnxprune.operators.facts import Facts, reduced
 from onnxprune.operators.labels import Labels, is_fixed, line
@@ -34,7 +34,7 @@ class Conditions:
 
     knowledge: Knowledge
     deps: Dependencies
-    readings: list[Reading]
+    readings: list[ReaderWeights]
     needed: np.ndarray
     needed_apart: np.ndarray
     lively: np.ndarray
@@ -71,11 +71,11 @@ class Conditions:
             if not found and not _weights_only(self.knowledge, node):
                 self._note_other(index, node, feeds)
 
-    def _readings(self, finder: Finder, k: int) -> list[Reading]:
+    def _readings(self, finder: Finder, k: int) -> list[ReaderWeights]:
         reading = reading_of(self.knowledge, finder, k)
         return [reading] if reading is not None else gates_of(self.knowledge, finder, k)
 
-    def _note(self, reading: Reading) -> None:
+    def _note(self, reading: ReaderWeights) -> None:
         parts = self.deps.component[reading.labels]
         spare = reading.unweighed | reading.constants
         self.needed[parts[~spare]] = True

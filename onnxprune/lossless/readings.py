@@ -16,7 +16,7 @@ from onnxprune.surgery.recovery.solvable import FLOATS, Bias, Finder, linear_of
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReaderWeights:
     """How a layer with weights of its own, or computed from some, reads the channels of its input.
 
     node: among those of the main graph.
@@ -48,7 +48,7 @@ class Reading:
         return fixed if self.takes_constants else fixed & (self.facts.low == 0)
 
 
-def reading_of(knowledge: Knowledge, finder: Finder, k: int) -> Reading | None:
+def reading_of(knowledge: Knowledge, finder: Finder, k: int) -> ReaderWeights | None:
     """How node k of the main graph reads, where it is a layer whose weights and input are known well enough."""
     node, network = knowledge.network.nodes[k], knowledge.network
     if not has(node, Trait.LINEAR) or len(node.input) < 2:
@@ -72,12 +72,12 @@ def reading_of(knowledge: Knowledge, finder: Finder, k: int) -> Reading | None:
     takes = not padding and holds_bias(knowledge, finder, k, weights)
     scale = attributes.get("alpha", 1.0)
     scaled = grid if scale == 1 else scale * grid
-    return Reading(
+    return ReaderWeights(
         k, value.axes[axis], scaled, whole.map(np.ravel), takes, changeable(knowledge, finder, k) is not None
     )
 
 
-def gates_of(knowledge: Knowledge, finder: Finder, k: int) -> list[Reading]:
+def gates_of(knowledge: Knowledge, finder: Finder, k: int) -> list[ReaderWeights]:
     """How the gates of a recurrent node read its input and its own hidden units; none where that is not known."""
     node, network = knowledge.network.nodes[k], knowledge.network
     if not has(node, Trait.RECURRENT) or network.is_constant(node.input[0]):
@@ -94,7 +94,7 @@ def gates_of(knowledge: Knowledge, finder: Finder, k: int) -> list[Reading]:
         return []
     read = ((1, w, value.axes[2], whole.map(np.ravel)), (2, r, units.axes[2], hidden))
     return [
-        Reading(k, labels, grid, facts, False, changeable(knowledge, finder, k, place) is not None, place)
+        ReaderWeights(k, labels, grid, facts, False, changeable(knowledge, finder, k, place) is not None, place)
         for place, array, labels, facts in read
         if (grid := grid_of(node, array)) is not None
     ]

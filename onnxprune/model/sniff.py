@@ -15,7 +15,7 @@ UNPACK = "unpack it and give the .onnx file inside"
 
 
 @dataclass(frozen=True)
-class Kind:
+class Format:
     """A file format and what its owner can do."""
 
     what: str
@@ -49,68 +49,68 @@ def _is_printable(head: bytes) -> bool:
 
 
 # The first row that matches names the file, so what is more precise stands above.
-KINDS: tuple[Kind, ...] = (
-    Kind(
+KINDS: tuple[Format, ...] = (
+    Format(
         "a Git LFS pointer, not the model itself",
         "fetch the model with `git lfs pull`",
         _at(0, b"version https://git-lfs"),
     ),
-    Kind(
+    Format(
         "a git-annex pointer, not the model itself",
         "fetch the model with `git annex get`",
         _at(0, b"/annex/objects/", b"../.git/annex/"),
     ),
-    Kind("a Keras model", EXPORT, _zip_with(b"model.weights.h5", b"config.json", b"keras_metadata")),
-    Kind("a NumPy archive (.npz)", DATA, _zip_with(b".npy")),
-    Kind("a TorchScript archive", EXPORT, _zip_with(b"constants.pkl", b"/code/", b"/debug_pkl")),
-    Kind("a PyTorch checkpoint", EXPORT, _zip_with(b"data.pkl", b"/data/", b"/version", b"archive/", b"/byteorder")),
-    Kind(
+    Format("a Keras model", EXPORT, _zip_with(b"model.weights.h5", b"config.json", b"keras_metadata")),
+    Format("a NumPy archive (.npz)", DATA, _zip_with(b".npy")),
+    Format("a TorchScript archive", EXPORT, _zip_with(b"constants.pkl", b"/code/", b"/debug_pkl")),
+    Format("a PyTorch checkpoint", EXPORT, _zip_with(b"data.pkl", b"/data/", b"/version", b"archive/", b"/byteorder")),
+    Format(
         "a zip archive",
         f"{UNPACK}; a PyTorch file must be exported to ONNX first",
         _at(0, b"PK\x03\x04", b"PK\x05\x06"),
     ),
-    Kind(
+    Format(
         "a Python pickle (an old PyTorch checkpoint, or scikit-learn)",
         EXPORT,
         _at(0, *(bytes([0x80, protocol]) for protocol in range(2, 6))),
     ),
-    Kind("a TensorFlow Lite model", EXPORT, _at(4, b"TFL3")),
-    Kind("a model in onnxruntime's .ort format", INSTEAD, _at(4, b"ORTM")),
-    Kind("an HDF5 file (a Keras model)", EXPORT, _at(0, b"\x89HDF\r\n\x1a\n")),
-    Kind("a GGUF or GGML file", f"it is made for llama.cpp; {EXPORT}", _at(0, b"GGUF", b"ggml", b"lmgg", b"tjgg")),
-    Kind("a safetensors file", f"it holds weights without a graph; {EXPORT}", _is_safetensors),
-    Kind("a TensorRT engine", INSTEAD, _at(0, b"ftrt", b"ptrt")),
-    Kind("a NumPy array (.npy)", DATA, _at(0, b"\x93NUMPY")),
-    Kind("compressed with gzip", UNPACK, _at(0, b"\x1f\x8b")),
-    Kind("compressed with xz", UNPACK, _at(0, b"\xfd7zXZ\x00")),
-    Kind("compressed with bzip2", UNPACK, _at(0, b"BZh")),
-    Kind("compressed with zstd", UNPACK, _at(0, b"\x28\xb5\x2f\xfd")),
-    Kind("a 7z archive", UNPACK, _at(0, b"7z\xbc\xaf\x27\x1c")),
-    Kind("a rar archive", UNPACK, _at(0, b"Rar!\x1a\x07")),
-    Kind("a tar archive", UNPACK, _at(257, b"ustar")),
-    Kind(
+    Format("a TensorFlow Lite model", EXPORT, _at(4, b"TFL3")),
+    Format("a model in onnxruntime's .ort format", INSTEAD, _at(4, b"ORTM")),
+    Format("an HDF5 file (a Keras model)", EXPORT, _at(0, b"\x89HDF\r\n\x1a\n")),
+    Format("a GGUF or GGML file", f"it is made for llama.cpp; {EXPORT}", _at(0, b"GGUF", b"ggml", b"lmgg", b"tjgg")),
+    Format("a safetensors file", f"it holds weights without a graph; {EXPORT}", _is_safetensors),
+    Format("a TensorRT engine", INSTEAD, _at(0, b"ftrt", b"ptrt")),
+    Format("a NumPy array (.npy)", DATA, _at(0, b"\x93NUMPY")),
+    Format("compressed with gzip", UNPACK, _at(0, b"\x1f\x8b")),
+    Format("compressed with xz", UNPACK, _at(0, b"\xfd7zXZ\x00")),
+    Format("compressed with bzip2", UNPACK, _at(0, b"BZh")),
+    Format("compressed with zstd", UNPACK, _at(0, b"\x28\xb5\x2f\xfd")),
+    Format("a 7z archive", UNPACK, _at(0, b"7z\xbc\xaf\x27\x1c")),
+    Format("a rar archive", UNPACK, _at(0, b"Rar!\x1a\x07")),
+    Format("a tar archive", UNPACK, _at(257, b"ustar")),
+    Format(
         "an OpenVINO or other XML file",
         f"give the .onnx file; if this is a server's error page, {AGAIN}",
         _text(rb"<\?xml|<net\b"),
     ),
-    Kind("an HTML page", f"{AGAIN}, from the link to the raw file", _text(rb"<!doctype|<html|<head|<body|<!--")),
-    Kind(
+    Format("an HTML page", f"{AGAIN}, from the link to the raw file", _text(rb"<!doctype|<html|<head|<body|<!--")),
+    Format(
         "an ONNX model as JSON",
         CONVERT.format("json"),
         _text(rb'\{.{0,200}"(irVersion|opsetImport|graph|producerName)"'),
     ),
-    Kind("a JSON file", f"give the .onnx file; if this is a server's answer, {AGAIN}", _text(rb"[\[{]\s*[\"\[{\]}]")),
-    Kind("an ONNX model in textual syntax", CONVERT.format("onnxtxt"), _text(rb"<\s*(ir_version|opset_import)\s*:")),
-    Kind(
+    Format("a JSON file", f"give the .onnx file; if this is a server's answer, {AGAIN}", _text(rb"[\[{]\s*[\"\[{\]}]")),
+    Format("an ONNX model in textual syntax", CONVERT.format("onnxtxt"), _text(rb"<\s*(ir_version|opset_import)\s*:")),
+    Format(
         "an ONNX model as protobuf text",
         CONVERT.format("textproto"),
         _text(rb"(ir_version|opset_import|producer_name|graph)\s*[:{]"),
     ),
-    Kind("made of zero bytes (a download or copy that did not finish)", AGAIN, lambda head: not any(head)),
-    Kind("a text file", "give a binary .onnx file", _is_printable),
+    Format("made of zero bytes (a download or copy that did not finish)", AGAIN, lambda head: not any(head)),
+    Format("a text file", "give a binary .onnx file", _is_printable),
 )
 
 
-def sniff(head: bytes) -> Kind | None:
+def sniff(head: bytes) -> Format | None:
     """The format that the first bytes of a file tell; None if they tell nothing."""
     return next((kind for kind in KINDS if kind.matches(head)), None)

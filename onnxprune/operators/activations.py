@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.operators.facts import Facts, facts
-from onnxprune.operators.forward import Forward, Node, in_torch
+from onnxprune.operators.forward import Forward, TorchCall, in_torch
 from onnxprune.operators.intervals import applied
 from onnxprune.operators.lazy_torch import Tensor, functional, torch
 from onnxprune.operators.op import Op
@@ -46,7 +46,7 @@ unary(
 )  # fmt: skip
 
 
-def forward_celu(node: Node, x: Tensor) -> Tensor:
+def forward_celu(node: TorchCall, x: Tensor) -> Tensor:
     alpha = node.get("alpha", 1.0)
     return x.clamp(min=0) + (alpha * torch.expm1(x / alpha)).clamp(max=0)
 
@@ -66,7 +66,7 @@ unary(
 )  # fmt: skip
 
 
-def forward_selu(node: Node, x: Tensor) -> Tensor:
+def forward_selu(node: TorchCall, x: Tensor) -> Tensor:
     alpha, gamma = node.get("alpha", 1.6732632423543772), node.get("gamma", 1.0507009873554805)
     return gamma * torch.where(x > 0, x, alpha * torch.expm1(x.clamp(max=0)))
 
@@ -88,7 +88,7 @@ unary(
 )  # fmt: skip
 
 
-def forward_gelu(node: Node, x: Tensor) -> Tensor:
+def forward_gelu(node: TorchCall, x: Tensor) -> Tensor:
     return functional.gelu(x, approximate=node.get("approximate", "none"))
 
 
@@ -110,7 +110,7 @@ unary(
 )  # fmt: skip
 
 
-def forward_shrink(node: Node, x: Tensor) -> Tensor:
+def forward_shrink(node: TorchCall, x: Tensor) -> Tensor:
     edge, bias, zero = node.get("lambd", 0.5), node.get("bias", 0.0), torch.zeros_like(x)
     return torch.where(x < -edge, x + bias, torch.where(x > edge, x - bias, zero))
 
@@ -133,11 +133,11 @@ define(
 )  # fmt: skip
 
 
-def forward_fast_gelu(node: Node, x: Tensor, bias: Tensor | None = None) -> Tensor:
+def forward_fast_gelu(node: TorchCall, x: Tensor, bias: Tensor | None = None) -> Tensor:
     return functional.gelu(x if bias is None else x + bias, approximate="tanh")
 
 
-def forward_bias_gelu(node: Node, x: Tensor, bias: Tensor) -> Tensor:
+def forward_bias_gelu(node: TorchCall, x: Tensor, bias: Tensor) -> Tensor:
     return functional.gelu(x + bias)
 
 
@@ -177,7 +177,7 @@ def bound_clip(site: Site) -> Facts | None:
     return facts(*bounds, mix(name, bits(found.scale)))
 
 
-def forward_clip(node: Node, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
+def forward_clip(node: TorchCall, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
     """Bounds are attributes before opset 11; where they cross, the upper one counts."""
     if node.opset < 11:
         return x.clamp(node.get("min", -3.4028235e38), node.get("max", 3.4028235e38))
@@ -195,10 +195,10 @@ def activation(name: str, told: dict[str, Any]) -> Callable[[Tensor], Tensor]:
     """An activation that another operator names, with its parameters, which were attributes in the first opset."""
     if (forward := OPERATORS[name].forward) is None:
         raise KeyError(name)
-    return partial(forward.function, Node(name, 1, told))
+    return partial(forward.function, TorchCall(name, 1, told))
 
 
-def fused(node: Node, x: Tensor) -> Tensor:
+def fused(node: TorchCall, x: Tensor) -> Tensor:
     """The activation that onnxruntime has fused into a node, with its parameters."""
     name = node.get("activation", "")
     if not name:

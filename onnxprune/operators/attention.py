@@ -16,7 +16,7 @@ import numpy as np
 
 from onnxprune.errors import ModelError
 from onnxprune.operators.facts import Facts, expanded, reduced
-from onnxprune.operators.forward import Forward, Node
+from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, Labels, fixed, line
 from onnxprune.operators.lazy_torch import Tensor, torch
@@ -199,7 +199,7 @@ def added_mask(mask: Tensor | None, like: Tensor) -> Tensor | None:
     return torch.zeros(mask.shape, dtype=like.dtype, device=like.device).masked_fill(~mask, -math.inf)
 
 
-def tokens_behind(node: Node, q: Tensor, k: Tensor) -> int | None:
+def tokens_behind(node: TorchCall, q: Tensor, k: Tensor) -> int | None:
     return k.shape[2] - q.shape[2] if node.get("unidirectional") else None
 
 
@@ -208,7 +208,7 @@ def with_past(past: Tensor | None, x: Tensor) -> Tensor:
 
 
 def forward_attention(
-    node: Node, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, past_k: Tensor | None = None,
+    node: TorchCall, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, past_k: Tensor | None = None,
     past_v: Tensor | None = None,
 ) -> Any:  # fmt: skip
     flat = q.dim() == 3

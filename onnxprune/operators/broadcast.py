@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.operators.facts import Facts, facts
-from onnxprune.operators.forward import Forward, Node
+from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.intervals import NEAR_SUM, affine, times
 from onnxprune.operators.labels import Axes, fixed
 from onnxprune.operators.lazy_torch import Tensor, torch
@@ -80,7 +80,7 @@ def bound_several(site: Site) -> Facts | None:
     return facts(share * low, share * high, mix(names, site.kind), found[0].scale)
 
 
-def aligned_operand(node: Node, a: Tensor, b: Tensor) -> Tensor:
+def aligned_operand(node: TorchCall, a: Tensor, b: Tensor) -> Tensor:
     """The second operand, before opset 7 placed at an axis of the first one."""
     axis = node.get("axis")
     if node.opset >= 7 or axis is None or not node.get("broadcast"):
@@ -109,7 +109,7 @@ define(
 )  # fmt: skip
 
 
-def forward_total(node: Node, *x: Tensor) -> Tensor:
+def forward_total(node: TorchCall, *x: Tensor) -> Tensor:
     out = x[0]
     for other in x[1:]:
         out = out + other
@@ -126,7 +126,7 @@ define(
 )  # fmt: skip
 
 
-def forward_largest(node: Node, *x: Tensor) -> Tensor:
+def forward_largest(node: TorchCall, *x: Tensor) -> Tensor:
     out = x[0]
     for other in x[1:]:
         out = torch.maximum(out, other)
@@ -140,7 +140,7 @@ define(
 )  # fmt: skip
 
 
-def forward_smallest(node: Node, *x: Tensor) -> Tensor:
+def forward_smallest(node: TorchCall, *x: Tensor) -> Tensor:
     out = x[0]
     for other in x[1:]:
         out = torch.minimum(out, other)
@@ -165,7 +165,7 @@ def divide(op: Op, *xs: Axes | None, **attributes: int) -> Axes:
     return op.broadcast(*xs)
 
 
-def forward_division(node: Node, a: Tensor, b: Tensor) -> Tensor:
+def forward_division(node: TorchCall, a: Tensor, b: Tensor) -> Tensor:
     b = aligned_operand(node, a, b)
     whole = not (a.is_floating_point() or b.is_floating_point())
     return torch.div(a, b, rounding_mode="trunc") if whole else a / b
@@ -222,7 +222,7 @@ def _bound_prelu(site: Site, x: Facts, slope: Facts) -> Facts:
     return facts(np.where(keeps, np.minimum(a, b), -np.inf), np.where(keeps, np.maximum(a, b), np.inf), name, x.scale)
 
 
-def forward_power(node: Node, a: Tensor, b: Tensor) -> Tensor:
+def forward_power(node: TorchCall, a: Tensor, b: Tensor) -> Tensor:
     """The exponent is a number: of negative bases no slope along it exists."""
     b = aligned_operand(node, a, b)
     exponent = float(b) if b.numel() == 1 and b.dim() <= a.dim() else b.detach()
@@ -249,7 +249,7 @@ def where(op: Op, condition: Axes, x: Axes, y: Axes) -> Axes:
     return op.broadcast(condition, x, y)
 
 
-def forward_prelu(node: Node, x: Tensor, slope: Tensor) -> Tensor:
+def forward_prelu(node: TorchCall, x: Tensor, slope: Tensor) -> Tensor:
     """Before opset 7 a slope of one axis belongs to the channels."""
     if node.opset < 7 and slope.dim() == 1 and x.dim() > 2:
         slope = slope.reshape(-1, *[1] * (x.dim() - 2))
@@ -273,7 +273,7 @@ def image_scaler(op: Op, x: Axes, **_: object) -> Axes:
     return x
 
 
-def forward_image_scaler(node: Node, x: Tensor) -> Tensor:
+def forward_image_scaler(node: TorchCall, x: Tensor) -> Tensor:
     """Images (batch, channels, height, width): a bias per channel behind one scale."""
     return x * node.get("scale", 1.0) + x.new_tensor(node.get("bias")).reshape(1, -1, 1, 1)
 

@@ -9,7 +9,7 @@ from onnx import TensorProto
 
 from onnxprune.operators.arrays import FLOATS, carrier
 from onnxprune.operators.facts import Facts, facts
-from onnxprune.operators.forward import Forward, Node
+from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.registry import Arrays, Trait, define
 from onnxprune.operators.site import Site
@@ -35,7 +35,7 @@ define(
 )  # fmt: skip
 
 
-def forward_dropout(node: Node, x: Tensor, ratio: Tensor | None = None, training: Tensor | None = None) -> object:
+def forward_dropout(node: TorchCall, x: Tensor, ratio: Tensor | None = None, training: Tensor | None = None) -> object:
     """As in inference: everything stays."""
     return (x, torch.ones_like(x, dtype=torch.bool)) if node.outputs > 1 else x
 
@@ -74,12 +74,12 @@ def convert(x: Tensor, dtype: "torch.dtype") -> Tensor:
     return x != 0 if dtype == torch.bool and x.dtype != torch.bool else x.to(dtype)
 
 
-def forward_cast(node: Node, x: Tensor) -> Tensor:
+def forward_cast(node: TorchCall, x: Tensor) -> Tensor:
     """Half precision is carried in float32.  Numbers become True where they are not 0."""
     return convert(x, carrier(node.get("to")))
 
 
-def _into_floats(node: Node) -> tuple[int, ...]:
+def _into_floats(node: TorchCall) -> tuple[int, ...]:
     return (0,) if node.get("to") in FLOATS or isinstance(node.get("to"), str) else ()
 
 

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from onnxprune.operators.convolution import SLIDES, bound_conv, padded, transposed_filters_of
-from onnxprune.operators.forward import Forward, Node
+from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.labels import Axes, repeated
 from onnxprune.operators.lazy_torch import Tensor, functional
 from onnxprune.operators.op import Op
@@ -52,7 +52,7 @@ def _one_channel_each(taken: Taken) -> bool:
     return shape is not None and group > 1 and shape[0] == group
 
 
-def forward_conv_transpose(node: Node, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+def forward_conv_transpose(node: TorchCall, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     """Filters (inputs, outputs per group, *kernel).  What lies beyond the padding is cut off the full result."""
     rank = x.dim() - 2
     ones, zeros = [1] * rank, [0] * rank

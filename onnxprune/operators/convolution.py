@@ -9,7 +9,7 @@ import numpy as np
 from onnxprune.operators.activations import fused
 from onnxprune.operators.broadcast import combined
 from onnxprune.operators.facts import Facts, aligned, expanded, facts, known, reduced
-from onnxprune.operators.forward import Forward, Node
+from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, Kind, LabelError, Labels, fixed, is_fixed, line
 from onnxprune.operators.lazy_torch import Tensor, functional
@@ -144,7 +144,7 @@ def _filtered(taken: Taken, k: int, rank: int) -> list[int]:
     return [] if k > 1 else list(range(1, rank))
 
 
-def padding(node: Node, sizes: Sequence[int], kernel: Sequence[int]) -> tuple[list[int], list[int]]:
+def padding(node: TorchCall, sizes: Sequence[int], kernel: Sequence[int]) -> tuple[list[int], list[int]]:
     """Padding before and after each axis, from `pads` or `auto_pad`.
 
     Args:
@@ -172,7 +172,7 @@ def padded(x: Tensor, before: Sequence[int], after: Sequence[int], value: float 
     return functional.pad(x, pads, value=value) if any(pads) else x
 
 
-def forward_conv(node: Node, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+def forward_conv(node: TorchCall, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     rank = x.dim() - 2
     before, after = padding(node, x.shape[2:], w.shape[2:])
     if before != after or min(before, default=0) < 0:
@@ -220,7 +220,9 @@ def bound_fused_conv(site: Site) -> Facts | None:
     return facts(np.minimum(low, high), np.maximum(low, high), mix(found.identity, bits(found.scale), site.kind))
 
 
-def forward_fused_conv(node: Node, x: Tensor, w: Tensor, b: Tensor | None = None, z: Tensor | None = None) -> Tensor:
+def forward_fused_conv(
+    node: TorchCall, x: Tensor, w: Tensor, b: Tensor | None = None, z: Tensor | None = None
+) -> Tensor:
     y = forward_conv(node, x, w, b)
     return fused(node, y if z is None else y + z)
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from onnxprune.operators.convolution import SLIDES, convolve, padding, repair_conv
 from onnxprune.operators.facts import Facts
-from onnxprune.operators.forward import Forward, Node
+from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, Kind, line
 from onnxprune.operators.lazy_torch import Tensor, functional, torch
@@ -43,7 +43,7 @@ def bound_deform_conv(site: Site) -> Facts | None:
 
 
 def forward_deform_conv(
-    node: Node, x: Tensor, w: Tensor, offset: Tensor, b: Tensor | None = None, mask: Tensor | None = None
+    node: TorchCall, x: Tensor, w: Tensor, offset: Tensor, b: Tensor | None = None, mask: Tensor | None = None
 ) -> Tensor:
     """Images; offsets (batch, groups · kernel · 2, height, width) in rows and columns, masks alike without the 2.
 

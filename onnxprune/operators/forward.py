@@ -11,7 +11,7 @@ Units = tuple[Tensor, Tensor]  # scale and zero point, both broadcastable to the
 
 
 @dataclass(frozen=True)
-class Node:
+class TorchCall:
     """What a function is told of the node that it computes, besides its inputs.
 
     Args:
@@ -47,12 +47,12 @@ class Forward:
     """
 
     function: Callable[..., Any]
-    into: Collection[int] | Callable[[Node], Collection[int]] | None = None
+    into: Collection[int] | Callable[[TorchCall], Collection[int]] | None = None
     host: tuple[int, ...] = ()
     pure: bool = True
-    units: Callable[[Node, int, Sequence[Tensor | None]], Units | None] | None = None
+    units: Callable[[TorchCall, int, Sequence[Tensor | None]], Units | None] | None = None
 
-    def passes(self, node: Node, position: int) -> bool:
+    def passes(self, node: TorchCall, position: int) -> bool:
         """Whether a gradient goes into the input at that position."""
         into = self.into(node) if callable(self.into) else self.into
         return into is None or position in into
@@ -68,7 +68,7 @@ def numbers(x: Tensor) -> list[int]:
     return [int(v) for v in x.reshape(-1).tolist()]
 
 
-def axes_told(node: Node, given: Tensor | None) -> list[int] | None:
+def axes_told(node: TorchCall, given: Tensor | None) -> list[int] | None:
     """Axes from the attribute or, in later opsets, from an input; None where there are none."""
     found = node.get("axes")
     return numbers(given) if found is None and given is not None else found

@@ -18,7 +18,7 @@ from onnxprune.operators.attention import (
     tokens_behind,
 )
 from onnxprune.operators.facts import Facts
-from onnxprune.operators.forward import Forward, Node
+from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, fixed, line
 from onnxprune.operators.lazy_torch import Tensor, functional, torch
@@ -86,8 +86,8 @@ def _attention_shape(x: Arrays, a: Attributes) -> list[Shape | None]:
 
 
 def forward_packed_attention(
-    node: Node, x: Tensor, w: Tensor, b: Tensor | None = None, mask: Tensor | None = None, past: Tensor | None = None,
-    added: Tensor | None = None,
+    node: TorchCall, x: Tensor, w: Tensor, b: Tensor | None = None, mask: Tensor | None = None,
+    past: Tensor | None = None, added: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Weights (features, all of queries, keys and values); a mask (batch, tokens) of those that are seen."""
     if past is not None or node.outputs > 1 or (mask is not None and mask.dim() != 2):
@@ -132,7 +132,7 @@ def _embed(x: Arrays, _: Attributes) -> list[Shape | None]:
 
 
 def forward_embed_layer_normalization(
-    node: Node, ids: Tensor, segments: Tensor | None, words: Tensor, places: Tensor, kinds: Tensor | None,
+    node: TorchCall, ids: Tensor, segments: Tensor | None, words: Tensor, places: Tensor, kinds: Tensor | None,
     scale: Tensor, shift: Tensor, mask: Tensor | None = None, positions: Tensor | None = None,
 ) -> Any:  # fmt: skip
     """Rows of tables for words, positions and kinds of segments, added and normalised; how many tokens count."""
@@ -208,7 +208,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
     return torch.cat((y, rest), -1) if rest.shape[-1] else y
 
 
-def _rotary(node: Node, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def _rotary(node: TorchCall, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     flat, heads = x.dim() == 3, node.get("num_heads", 0)
     width = node.get("rotary_embedding_dim", 0)
     if not heads and flat:
@@ -218,7 +218,7 @@ def _rotary(node: Node, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def forward_rotary_embedding(
-    node: Node, x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor | None = None
+    node: TorchCall, x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor | None = None
 ) -> Tensor:
     """Tables (positions, pairs), or with the rows picked already (batch, tokens, pairs)."""
     if positions is not None:
@@ -232,7 +232,9 @@ define(
 )  # fmt: skip
 
 
-def forward_rotary_embedding_of_runtime(node: Node, x: Tensor, positions: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def forward_rotary_embedding_of_runtime(
+    node: TorchCall, x: Tensor, positions: Tensor, cos: Tensor, sin: Tensor
+) -> Tensor:
     """Positions (batch, tokens), or the first one of all samples."""
     tokens = x.shape[-2] if x.dim() == 4 else x.shape[1]
     if positions.dim() == 1:

@@ -6,7 +6,7 @@ import numpy as np
 
 from onnxprune.operators.boxes import Value
 from onnxprune.operators.facts import Facts, aligned, facts, padded, reduced
-from onnxprune.operators.forward import Forward, Node
+from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, Labels, fixed, is_fixed
 from onnxprune.operators.lazy_torch import Tensor, torch
@@ -115,7 +115,7 @@ def bound_gather_elements(site: Site) -> Facts | None:
     return facts(x.low, x.high, names, x.scale)
 
 
-def forward_gather_elements(node: Node, x: Tensor, indices: Tensor) -> Tensor:
+def forward_gather_elements(node: TorchCall, x: Tensor, indices: Tensor) -> Tensor:
     axis = node.get("axis", 0)
     return x.gather(axis, upwards(indices, x.shape[axis]))
 
@@ -182,7 +182,7 @@ def _small_when_gathered(x: Arrays) -> bool:
     return x[0].size * x[1].size <= LARGEST_VALUE * max(1, x[0].shape[0] if x[0].ndim else 1)
 
 
-def forward_gather(node: Node, x: Tensor, indices: Tensor) -> Tensor:
+def forward_gather(node: TorchCall, x: Tensor, indices: Tensor) -> Tensor:
     axis = node.get("axis", 0) % x.dim()
     index = upwards(indices, x.shape[axis])
     return x.index_select(axis, index.reshape(-1)).reshape([*x.shape[:axis], *index.shape, *x.shape[axis + 1 :]])

@@ -8,7 +8,7 @@ import onnx
 
 from onnxprune.operators.convolution import convolve, depthwise, forward_conv, repair_conv, repair_groups
 from onnxprune.operators.facts import Facts, facts
-from onnxprune.operators.forward import Forward, Node, Units
+from onnxprune.operators.forward import Forward, TorchCall, Units
 from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, Labels, line
 from onnxprune.operators.lazy_torch import Tensor, torch
@@ -86,7 +86,7 @@ def per_row(v: Tensor) -> Tensor:
 UNIT = 1 / 127  # of weights whose scale the node is not told
 
 
-def whole_units(node: Node, position: int, inputs: Inputs) -> Units | None:
+def whole_units(node: TorchCall, position: int, inputs: Inputs) -> Units | None:
     w, zero = inputs[1], inputs[3] if len(inputs) > 3 else None
     if position != 1 or w is None:
         return None
@@ -96,7 +96,7 @@ def whole_units(node: Node, position: int, inputs: Inputs) -> Units | None:
 
 
 def forward_matmul_integer(
-    node: Node, a: Tensor, b: Tensor, a_zero: Tensor | None = None, b_zero: Tensor | None = None
+    node: TorchCall, a: Tensor, b: Tensor, a_zero: Tensor | None = None, b_zero: Tensor | None = None
 ) -> Tensor:
     one = torch.ones((), device=a.device)
     left = real(a, one, None if a_zero is None else per_row(a_zero))
@@ -119,7 +119,7 @@ def conv_integer(
 
 
 def forward_conv_integer(
-    node: Node, x: Tensor, w: Tensor, x_zero: Tensor | None = None, w_zero: Tensor | None = None
+    node: TorchCall, x: Tensor, w: Tensor, x_zero: Tensor | None = None, w_zero: Tensor | None = None
 ) -> Tensor:
     one = torch.ones((), device=x.device)
     return forward_conv(node, real(x, one, x_zero), real(w, one, None if w_zero is None else along(w_zero, w, 0)))
@@ -175,7 +175,7 @@ def repair_qlinear_conv(edit: Any, group: int = 1, **_: Any) -> None:
     repair_groups(edit, group, 3)
 
 
-def conv_units(node: Node, position: int, inputs: Inputs) -> Units | None:
+def conv_units(node: TorchCall, position: int, inputs: Inputs) -> Units | None:
     """Filters have scales of their own; a bias is in units of input times filter."""
     x_scale, w, w_scale, w_zero = inputs[1], inputs[3], inputs[4], inputs[5]
     if w_scale is None:
@@ -188,7 +188,7 @@ def conv_units(node: Node, position: int, inputs: Inputs) -> Units | None:
 
 
 def forward_qlinear_conv(
-    node: Node, x: Tensor, x_scale: Tensor, x_zero: Tensor, w: Tensor, w_scale: Tensor, w_zero: Tensor,
+    node: TorchCall, x: Tensor, x_scale: Tensor, x_zero: Tensor, w: Tensor, w_scale: Tensor, w_zero: Tensor,
     scale: Tensor, zero: Tensor, b: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     ones = torch.ones((), dtype=x_scale.dtype, device=x_scale.device)
@@ -221,10 +221,10 @@ def qlinear_matmul(
     return product_of_integers(op, a, b, (0, 3), 4, 5, b_scale, b_zero)
 
 
-def matrix_units(places: tuple[int, int, int]) -> Callable[[Node, int, Inputs], Units | None]:
+def matrix_units(places: tuple[int, int, int]) -> Callable[[TorchCall, int, Inputs], Units | None]:
     weight, scale, zero = places
 
-    def scaling(node: Node, position: int, inputs: Inputs) -> Units | None:
+    def scaling(node: TorchCall, position: int, inputs: Inputs) -> Units | None:
         w, s = inputs[weight], inputs[scale]
         z = inputs[zero] if zero < len(inputs) else None
         if position != weight or w is None or s is None:
@@ -235,7 +235,7 @@ def matrix_units(places: tuple[int, int, int]) -> Callable[[Node, int, Inputs], 
 
 
 def forward_qlinear_matmul(
-    node: Node, a: Tensor, a_scale: Tensor, a_zero: Tensor, b: Tensor, b_scale: Tensor, b_zero: Tensor,
+    node: TorchCall, a: Tensor, a_scale: Tensor, a_zero: Tensor, b: Tensor, b_scale: Tensor, b_zero: Tensor,
     scale: Tensor, zero: Tensor,
 ) -> Tensor:  # fmt: skip
     y = real(a, per_row(a_scale), per_row(a_zero)) @ real(b, per_column(b_scale, b), per_column(b_zero, b))

@@ -3,7 +3,7 @@
 from typing import Any
 
 from onnxprune.operators.facts import Facts
-from onnxprune.operators.forward import Forward, Node
+from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, fixed
 from onnxprune.operators.lazy_torch import Tensor, functional, torch
@@ -48,7 +48,7 @@ def _normalised_axes(taken: Taken, k: int, rank: int) -> list[int]:
     return [] if k else list(range(rank))[taken.attributes.get("axis", -1) :]
 
 
-def forward_rms_normalization(node: Node, x: Tensor, scale: Tensor) -> Any:
+def forward_rms_normalization(node: TorchCall, x: Tensor, scale: Tensor) -> Any:
     """Zhang, Sennrich 2019, arXiv 1910.07467."""
     axis = node.get("axis", -1) % x.dim()
     mean = x.square().mean(tuple(range(axis, x.dim())), keepdim=True)
@@ -84,7 +84,7 @@ def _skip_norm(x: Arrays, _: Attributes) -> list[Shape | None]:
 
 
 def forward_skip_rms_normalization(
-    node: Node, x: Tensor, skip: Tensor, scale: Tensor, bias: Tensor | None = None
+    node: TorchCall, x: Tensor, skip: Tensor, scale: Tensor, bias: Tensor | None = None
 ) -> Any:
     total = x + skip if bias is None else x + skip + bias
     deviation = torch.rsqrt(total.square().mean(-1, keepdim=True) + node.get("epsilon", 1e-12))
@@ -110,7 +110,7 @@ def skip_layer_norm(op: Op, x: Axes, skip: Axes, *params: Axes | None, **_: Any)
     return [y if shape is not None and len(shape) == len(y) else (...,) for shape in op.shapes]  # type: ignore[misc]
 
 
-def forward_layer_normalization(node: Node, x: Tensor, scale: Tensor, bias: Tensor | None = None) -> Any:
+def forward_layer_normalization(node: TorchCall, x: Tensor, scale: Tensor, bias: Tensor | None = None) -> Any:
     """Over the given axis and all behind it.  Ba, Kiros, Hinton 2016, arXiv 1607.06450."""
     axis = node.get("axis", -1) % x.dim()
     epsilon = node.get("epsilon", 1e-5)
@@ -130,7 +130,7 @@ define(
 
 
 def forward_skip_layer_normalization(
-    node: Node, x: Tensor, skip: Tensor, scale: Tensor, shift: Tensor | None = None, bias: Tensor | None = None
+    node: TorchCall, x: Tensor, skip: Tensor, scale: Tensor, shift: Tensor | None = None, bias: Tensor | None = None
 ) -> Any:
     """The norm of a sum, and the sum itself as the fourth output."""
     total = x + skip if bias is None else x + skip + bias

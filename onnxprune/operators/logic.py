@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.operators.broadcast import bound_others, pairwise
-from onnxprune.operators.forward import Forward, Node
+from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.registry import Trait, by_reference, define, in_numpy
 from onnxprune.operators.unary import pointwise
@@ -30,7 +30,7 @@ define("BitwiseOr", couple=pointwise, tangled=True, traits=Trait.ELEMENTWISE, fo
 define("BitwiseXor", couple=pointwise, tangled=True, traits=Trait.ELEMENTWISE, forward=pairwise("bitwise_xor", into=()))
 
 
-def forward_bit_shift(node: Node, a: Tensor, b: Tensor) -> Tensor:
+def forward_bit_shift(node: TorchCall, a: Tensor, b: Tensor) -> Tensor:
     left = node.get("direction") == "LEFT"
     return torch.bitwise_left_shift(a, b) if left else torch.bitwise_right_shift(a, b)
 

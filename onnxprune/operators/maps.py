@@ -7,7 +7,7 @@ import numpy as np
 
 from onnxprune.operators.convolution import padded, padding
 from onnxprune.operators.facts import Facts, expanded, facts, reduced
-from onnxprune.operators.forward import Forward, Node
+from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.labels import Axes, fixed
 from onnxprune.operators.lazy_torch import Tensor, functional, torch
 from onnxprune.operators.op import Op, on
@@ -22,7 +22,7 @@ def reverse(op: Op, x: Axes, *_: Axes | None, time_axis: int = 0, batch_axis: in
     return x
 
 
-def forward_reverse_sequence(node: Node, x: Tensor, lengths: Tensor) -> Tensor:
+def forward_reverse_sequence(node: TorchCall, x: Tensor, lengths: Tensor) -> Tensor:
     """The first steps of each sample backwards, as many as its length."""
     time, batch = node.get("time_axis", 0), node.get("batch_axis", 1)
     steps = torch.arange(x.shape[time], device=x.device)
@@ -42,7 +42,7 @@ def trilu(op: Op, x: Axes, *_: Axes | None, **__: Any) -> Axes:
     return x
 
 
-def forward_trilu(node: Node, x: Tensor, k: Tensor | None = None) -> Tensor:
+def forward_trilu(node: TorchCall, x: Tensor, k: Tensor | None = None) -> Tensor:
     diagonal = 0 if k is None else int(k)
     return torch.triu(x, diagonal) if node.get("upper", 1) else torch.tril(x, diagonal)
 
@@ -77,7 +77,7 @@ def bound_grid_sample(site: Site) -> Facts | None:
 SAMPLING = {"linear": "bilinear", "cubic": "bicubic"}
 
 
-def forward_grid_sample(node: Node, x: Tensor, grid: Tensor) -> Tensor:
+def forward_grid_sample(node: TorchCall, x: Tensor, grid: Tensor) -> Tensor:
     """Places in [−1, 1].  Jaderberg et al. 2015, Spatial transformer networks, arXiv 1506.02025."""
     mode = node.get("mode", "bilinear")
     edges = node.get("padding_mode", "zeros")
@@ -104,7 +104,7 @@ def columns_to_image(op: Op, x: Axes, *_: Axes | None, **__: Any) -> Axes:
     return (x[0], grid[:, 0], ...)  # type: ignore[return-value]
 
 
-def forward_col2im(node: Node, x: Tensor, image: Tensor, block: Tensor) -> Tensor:
+def forward_col2im(node: TorchCall, x: Tensor, image: Tensor, block: Tensor) -> Tensor:
     """Columns of blocks of an image (two axes) added up."""
     size, kernel = image.tolist(), block.tolist()
     before, after = padding(node, size, kernel)
@@ -146,7 +146,7 @@ def _crop_shape(x: Arrays, a: Attributes) -> list[Shape | None]:
     return [(*x[0][:2], height, width)]
 
 
-def forward_crop(node: Node, x: Tensor) -> Tensor:
+def forward_crop(node: TorchCall, x: Tensor) -> Tensor:
     """Images; the border to the left, top, right and bottom, or the size of what stays (`scale`)."""
     left, top, right, bottom = node.get("border", (0, 0, 0, 0))
     height, width = node.get("scale", (x.shape[2] - top - bottom, x.shape[3] - left - right))

@@ -18,7 +18,7 @@ from onnxprune.operators.attention import (
     tokens_behind,
     with_past,
 )
-from onnxprune.operators.forward import Forward, Node
+from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.fused_attention import rotate
 from onnxprune.operators.labels import Axes, fixed
 from onnxprune.operators.lazy_torch import Tensor, torch
@@ -62,7 +62,7 @@ def _multi_head_shape(x: Arrays, _: Attributes) -> list[Shape | None]:
 
 
 def forward_multi_head_attention(
-    node: Node, q: Tensor, k: Tensor | None = None, v: Tensor | None = None, bias: Tensor | None = None,
+    node: TorchCall, q: Tensor, k: Tensor | None = None, v: Tensor | None = None, bias: Tensor | None = None,
     padding: Tensor | None = None, added: Tensor | None = None, past_k: Tensor | None = None,
     past_v: Tensor | None = None,
 ) -> Any:  # fmt: skip
@@ -130,7 +130,7 @@ def _grouped_query(x: Arrays, a: Attributes) -> list[Shape | None]:
 
 
 def forward_group_query_attention(
-    node: Node, q: Tensor, k: Tensor | None, v: Tensor | None, past_k: Tensor | None, past_v: Tensor | None,
+    node: TorchCall, q: Tensor, k: Tensor | None, v: Tensor | None, past_k: Tensor | None, past_v: Tensor | None,
     lengths: Tensor, total: Tensor, cos: Tensor | None = None, sin: Tensor | None = None, *more: Tensor | None,
 ) -> Any:  # fmt: skip
     """A prompt without an earlier part, all samples as long; Ainslie et al. 2023, arXiv 2305.13245."""

@@ -9,11 +9,11 @@ from onnx import helper
 
 from onnxprune.errors import ModelError
 from onnxprune.operators.arrays import from_array
-from onnxprune.operators.forward import Node
+from onnxprune.operators.forward import TorchCall
 from onnxprune.operators.lazy_torch import torch
 
 
-def native(node: Node, *inputs: Any) -> Any:
+def native(node: TorchCall, *inputs: Any) -> Any:
     """Outputs of a node that becomes a model of its own, of the types that it is given.
 
     Raises ModelError where onnxruntime does not know the operator either.

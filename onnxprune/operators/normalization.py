@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.operators.facts import Facts, expanded, facts, reduced
-from onnxprune.operators.forward import Forward, Node
+from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.intervals import NEAR_SUM, affine, zero_where
 from onnxprune.operators.labels import Axes, line
 from onnxprune.operators.lazy_torch import Tensor, functional, torch
@@ -43,7 +43,7 @@ def bound_batch_norm(site: Site) -> list[Facts | None] | None:
 
 
 def forward_batch_normalization(
-    node: Node, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor
+    node: TorchCall, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor
 ) -> Any:
     """By its own statistics; with `training_mode` by those of the batch, which then are given as well.
 
@@ -104,7 +104,7 @@ def per_channel(v: Tensor, x: Tensor) -> Tensor:
     return v.reshape(-1, *[1] * (x.dim() - 2))
 
 
-def forward_instance_normalization(node: Node, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+def forward_instance_normalization(node: TorchCall, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     axes = tuple(range(2, x.dim()))
     variance, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
     y = (x - mean) * torch.rsqrt(variance + node.get("epsilon", 1e-5))
@@ -150,7 +150,7 @@ def bound_group_norm(site: Site) -> Facts | None:
     return zero_where(site, still.reshape(at), shift.reshape(at))
 
 
-def forward_group_normalization(node: Node, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+def forward_group_normalization(node: TorchCall, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     """Scale and bias of each channel, before opset 21 of each group."""
     groups = node.get("num_groups")
     y = functional.group_norm(x, groups, None, None, node.get("epsilon", 1e-5))
@@ -177,7 +177,7 @@ def lrn(op: Op, x: Axes, **_: Any) -> Axes:
     return x
 
 
-def forward_mean_variance_normalization(node: Node, x: Tensor) -> Tensor:
+def forward_mean_variance_normalization(node: TorchCall, x: Tensor) -> Tensor:
     axes = node.get("axes", [0, 2, 3])
     variance, mean = torch.var_mean(x, tuple(axes), correction=0, keepdim=True)
     return (x - mean) / (variance.sqrt() + 1e-9)
@@ -188,7 +188,7 @@ define(
 )  # fmt: skip
 
 
-def forward_lrn(node: Node, x: Tensor) -> Tensor:
+def forward_lrn(node: TorchCall, x: Tensor) -> Tensor:
     """Krizhevsky, Sutskever, Hinton 2012: divided by a power of a sum of squares over neighbouring channels."""
     size = node.get("size")
     squares = functional.pad(x.square().flatten(2).movedim(1, -1), ((size - 1) // 2, size // 2))
@@ -215,7 +215,7 @@ def _unit_length(taken: Taken, _: int, rank: int) -> list[int]:
     return [taken.attributes.get("axis", -1) % rank]
 
 
-def forward_lp_normalization(node: Node, x: Tensor) -> Tensor:
+def forward_lp_normalization(node: TorchCall, x: Tensor) -> Tensor:
     norm = torch.linalg.vector_norm(x, node.get("p", 2), node.get("axis", -1), keepdim=True)
     return torch.where(norm == 0, torch.zeros_like(x), x / torch.where(norm == 0, torch.ones_like(norm), norm))
 

@@ -17,7 +17,7 @@ import numpy as np
 from onnxprune.operators.boxes import Detour, Value, arrived, factor, pick, reshape, settle, spread, transpose
 from onnxprune.operators.labels import Axes, Coupling, Kind, LabelError, Labels, fixed, is_fixed
 from onnxprune.operators.registry import MALFORMED, Operator, Trait
-from onnxprune.operators.roles import LOUD, Balance, Cost, Role, Scaling, Silence
+from onnxprune.operators.roles import LOUD, Balance, Multiplies, Role, Scaling, Silence
 from onnxprune.operators.told import Told
 
 
@@ -38,7 +38,7 @@ class Op(Told):
     heads: bool
     thaw: bool = False  # statistics over channels may be taken over those that stay
     roles: list[tuple[Role, Labels]] = field(default_factory=list)
-    costs: list[Cost] = field(default_factory=list)
+    costs: list[Multiplies] = field(default_factory=list)
     scalings: dict[int, Scaling] = field(default_factory=dict)  # of quantised weights, by input
     parts: list[Labels] = field(default_factory=list)
     demands: list[Labels] = field(default_factory=list)
@@ -168,7 +168,7 @@ class Op(Told):
 
     def macs(self, times: int, *labels: Labels) -> None:
         """The node costs `times` multiply-accumulates for each combination of these positions."""
-        self.costs.append(Cost(int(times), labels))
+        self.costs.append(Multiplies(int(times), labels))
 
     def demand(self, labels: Labels) -> None:
         """Dead positions of these labels have to be zero, unless a weight that reads them is zero there itself."""

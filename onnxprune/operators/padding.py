@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.operators.facts import Facts, facts
-from onnxprune.operators.forward import Forward, Node, numbers, take
+from onnxprune.operators.forward import Forward, TorchCall, numbers, take
 from onnxprune.operators.labels import Axes, Labels, fixed
 from onnxprune.operators.lazy_torch import Tensor, functional
 from onnxprune.operators.op import Op
@@ -118,7 +118,7 @@ def _border(mode: str, length: int, before: int, after: int) -> list[int]:
 
 
 def forward_pad(
-    node: Node, x: Tensor, pads: Tensor | None = None, value: Tensor | None = None, axes: Tensor | None = None
+    node: TorchCall, x: Tensor, pads: Tensor | None = None, value: Tensor | None = None, axes: Tensor | None = None
 ) -> Tensor:
     """Pads are an attribute before opset 11 (`paddings` in opset 1); negative ones cut."""
     told = node.get("pads", node.get("paddings")) if pads is None else numbers(pads)

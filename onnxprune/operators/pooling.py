@@ -8,7 +8,7 @@ import numpy as np
 
 from onnxprune.operators.convolution import padded, padding
 from onnxprune.operators.facts import Facts, facts, reduced
-from onnxprune.operators.forward import Forward, Node
+from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.labels import Axes, fixed
 from onnxprune.operators.lazy_torch import Tensor, functional, torch
 from onnxprune.operators.op import Op
@@ -41,7 +41,7 @@ _POOL: dict[str, Any] = {"couple": pool, "channel": 1, "zero": first, "apart": T
 _MEAN = Trait.RANGE | Trait.MAPS
 
 
-def windows(node: Node, sizes: Sequence[int]) -> tuple[list[int], list[int], list[int], list[int], list[int]]:
+def windows(node: TorchCall, sizes: Sequence[int]) -> tuple[list[int], list[int], list[int], list[int], list[int]]:
     """Kernel, strides, dilations, padding before, and padding after, so that the last window just fits.
 
     Under `ceil_mode` a last window counts that starts inside the input or the padding before it.
@@ -64,7 +64,7 @@ def _infinite(x: Tensor) -> float:
     return -math.inf if x.is_floating_point() else torch.iinfo(x.dtype).min
 
 
-def places_of_maxima(node: Node, x: Tensor, found: Tensor, sizes: Sequence[int], before: Sequence[int]) -> Tensor:
+def places_of_maxima(node: TorchCall, x: Tensor, found: Tensor, sizes: Sequence[int], before: Sequence[int]) -> Tensor:
     """Places within the whole tensor of what was found in the (perhaps padded) space, row or column by column."""
     axes, rest = list[Tensor](), found
     for size, pad in zip(reversed(sizes), reversed(before), strict=True):
@@ -78,7 +78,7 @@ def places_of_maxima(node: Node, x: Tensor, found: Tensor, sizes: Sequence[int],
     return flat + first * math.prod(x.shape[2:])
 
 
-def forward_max_pool(node: Node, x: Tensor) -> Any:
+def forward_max_pool(node: TorchCall, x: Tensor) -> Any:
     rank = x.dim() - 2
     kernel, strides, dilations, before, after = windows(node, x.shape[2:])
     lopsided = before != after or any(2 * p > k for p, k in zip(before, kernel, strict=True))
@@ -104,7 +104,7 @@ def sums_of_windows(x: Tensor, kernel: list[int], strides: list[int], dilations:
     return getattr(functional, f"conv{rank}d")(x, ones, None, strides, 0, dilations, channels)
 
 
-def forward_average_pool(node: Node, x: Tensor) -> Tensor:
+def forward_average_pool(node: TorchCall, x: Tensor) -> Tensor:
     """Means over what lies in the input, with `count_include_pad` over the padding too."""
     kernel, strides, dilations, before, after = windows(node, x.shape[2:])
     wide = padded(x, before, after)
@@ -133,7 +133,7 @@ define(
 )  # fmt: skip
 
 
-def forward_lp_pool(node: Node, x: Tensor) -> Tensor:
+def forward_lp_pool(node: TorchCall, x: Tensor) -> Tensor:
     p = node.get("p", 2)
     kernel, strides, dilations, before, after = windows(node, x.shape[2:])
     return sums_of_windows(padded(x.abs() ** p, before, after), kernel, strides, dilations) ** (1 / p)
@@ -142,7 +142,7 @@ def forward_lp_pool(node: Node, x: Tensor) -> Tensor:
 define("LpPool", **_POOL, traits=Trait.MAPS, forward=Forward(forward_lp_pool))
 
 
-def forward_global_lp_pool(node: Node, x: Tensor) -> Tensor:
+def forward_global_lp_pool(node: TorchCall, x: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x, node.get("p", 2), tuple(range(2, x.dim())), keepdim=True)
 
 
@@ -164,7 +164,7 @@ define("MaxRoiPool", couple=roi_pool, channel=1, zero=first, apart=True)
 define("RoiAlign", couple=roi_align, channel=1, zero=first, apart=True)
 
 
-def forward_max_unpool(node: Node, x: Tensor, places: Tensor, sizes: Tensor | None = None) -> Tensor:
+def forward_max_unpool(node: TorchCall, x: Tensor, places: Tensor, sizes: Tensor | None = None) -> Tensor:
     kernel, rank = node.get("kernel_shape"), x.dim() - 2
     strides, pads = node.get("strides", [1] * rank), node.get("pads", [0] * 2 * rank)
     shape = [

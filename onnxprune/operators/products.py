@@ -8,7 +8,7 @@ import numpy as np
 from onnxprune.operators.activations import fused
 from onnxprune.operators.einsum import summed
 from onnxprune.operators.facts import Facts, expanded, reduced
-from onnxprune.operators.forward import Forward, Node
+from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, fixed
 from onnxprune.operators.lazy_torch import Tensor, torch
@@ -121,7 +121,7 @@ def _gemm_contracts(taken: Taken, k: int, rank: int) -> list[int]:
     return [] if k > 1 else [1 - a.get("transA", 0)] if k == 0 else [a.get("transB", 0)]
 
 
-def forward_gemm(node: Node, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
+def forward_gemm(node: TorchCall, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
     """alpha · A B + beta · C."""
     a, b = a.T if node.get("transA") else a, b.T if node.get("transB") else b
     alpha, beta = node.get("alpha", 1.0), node.get("beta", 1.0)
@@ -136,7 +136,7 @@ define(
 )  # fmt: skip
 
 
-def forward_fused_gemm(node: Node, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
+def forward_fused_gemm(node: TorchCall, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
     return fused(node, forward_gemm(node, a, b, c))
 
 
@@ -195,7 +195,7 @@ def _fused_contracts(taken: Taken, k: int, rank: int) -> list[int]:
     return [order[-1 if k == 0 else -2]]
 
 
-def forward_fused_matmul(node: Node, a: Tensor, b: Tensor) -> Tensor:
+def forward_fused_matmul(node: TorchCall, a: Tensor, b: Tensor) -> Tensor:
     sides = [
         x.permute(matrix_axes(x.dim(), node.get(f"trans{side}", 0), node.get(f"transBatch{side}", 0)))
         if x.dim() > 1
@@ -219,7 +219,7 @@ def _packed_columns(x: Arrays, a: Attributes) -> list[Shape | None]:
 define("com.microsoft:MatMulBnb4 com.microsoft:MatMulNBits", shape=_packed_columns)
 
 
-def forward_cdist(node: Node, a: Tensor, b: Tensor) -> Tensor:
+def forward_cdist(node: TorchCall, a: Tensor, b: Tensor) -> Tensor:
     """Distances between the rows of two matrices."""
     squared = (a.unsqueeze(-2) - b.unsqueeze(-3)).square().sum(-1)
     return squared if node.get("metric", "sqeuclidean") == "sqeuclidean" else squared.sqrt()

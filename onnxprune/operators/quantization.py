@@ -9,7 +9,7 @@ import numpy as np
 from onnxprune.operators.arrays import RANGES
 from onnxprune.operators.boxes import Value
 from onnxprune.operators.facts import Facts, facts
-from onnxprune.operators.forward import Forward, Node, Units
+from onnxprune.operators.forward import Forward, TorchCall, Units
 from onnxprune.operators.intervals import applied
 from onnxprune.operators.labels import Axes, line
 from onnxprune.operators.lazy_torch import Tensor, torch
@@ -111,7 +111,7 @@ def along(v: Tensor, x: Tensor, axis: int, block: int = 0) -> Tensor:
     return v.reshape([-1 if k == axis % x.dim() else 1 for k in range(x.dim())])
 
 
-def limits(node: Node, zero: Tensor | None) -> tuple[float, float]:
+def limits(node: TorchCall, zero: Tensor | None) -> tuple[float, float]:
     """The range of the type that a zero point has, or the attribute tells; uint8 without either."""
     if node.get("output_dtype"):
         return RANGES[node.get("output_dtype")]
@@ -121,7 +121,7 @@ def limits(node: Node, zero: Tensor | None) -> tuple[float, float]:
     return float(bounds.min), float(bounds.max)
 
 
-def forward_quantize_linear(node: Node, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+def forward_quantize_linear(node: TorchCall, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
     axis, block = node.get("axis", 1), node.get("block_size", 0)
     wide = None if zero is None else along(zero, x, axis, block)
     return quantised(x, along(scale, x, axis, block), wide, limits(node, zero))
@@ -139,7 +139,7 @@ def real(x: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
     return (x.to(dtype) if zero is None else x.to(dtype) - zero.to(dtype)) * scale
 
 
-def units_of(node: Node, position: int, inputs: Sequence[Tensor | None]) -> Units | None:
+def units_of(node: TorchCall, position: int, inputs: Sequence[Tensor | None]) -> Units | None:
     x, scale, *rest = inputs
     if position or x is None or scale is None:
         return None
@@ -148,7 +148,7 @@ def units_of(node: Node, position: int, inputs: Sequence[Tensor | None]) -> Unit
     return along(scale, x, axis, block), along(zero, x, axis, block)
 
 
-def forward_dequantize_linear(node: Node, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+def forward_dequantize_linear(node: TorchCall, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
     axis, block = node.get("axis", 1), node.get("block_size", 0)
     return real(x, along(scale, x, axis, block), None if zero is None else along(zero, x, axis, block))
 
@@ -181,7 +181,7 @@ def dynamic(x: Tensor) -> tuple[Tensor, Tensor]:
     return scale, (-low / scale).round().clamp(0, 255).to(torch.uint8)
 
 
-def forward_dynamic_quantize_linear(node: Node, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def forward_dynamic_quantize_linear(node: TorchCall, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """To uint8 by the range of x, which holds 0; scale and zero point are taken for constants."""
     scale, zero = dynamic(x)
     return quantised(x, scale, zero, (0.0, 255.0)), scale, zero
@@ -217,5 +217,5 @@ def rounded_bounds(bounds: Pair, steps: tuple[float, float, np.dtype]) -> Pair:
 Inputs = Sequence[Tensor | None]
 
 
-def requantised(node: Node, y: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
+def requantised(node: TorchCall, y: Tensor, scale: Tensor, zero: Tensor | None) -> Tensor:
     return quantised(y, scale, zero, limits(node, zero))

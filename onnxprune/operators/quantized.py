@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.operators.facts import Facts, facts, reduced, stacked
-from onnxprune.operators.forward import Forward, Node
+from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.labels import Axes, fixed
 from onnxprune.operators.lazy_torch import Tensor, functional, torch
 from onnxprune.operators.op import Op
@@ -41,7 +41,7 @@ def _typed(zero: Tensor | None, like: Tensor | None) -> Tensor | None:
 
 
 def forward_qlinear_add(
-    node: Node, a: Tensor, a_scale: Tensor, a_zero: Tensor, b: Tensor, b_scale: Tensor, b_zero: Tensor,
+    node: TorchCall, a: Tensor, a_scale: Tensor, a_zero: Tensor, b: Tensor, b_scale: Tensor, b_zero: Tensor,
     scale: Tensor, zero: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     return requantised(node, real(a, a_scale, a_zero) + real(b, b_scale, b_zero), scale, _typed(zero, a_zero))
@@ -54,7 +54,7 @@ define(
 
 
 def forward_qlinear_mul(
-    node: Node, a: Tensor, a_scale: Tensor, a_zero: Tensor, b: Tensor, b_scale: Tensor, b_zero: Tensor,
+    node: TorchCall, a: Tensor, a_scale: Tensor, a_zero: Tensor, b: Tensor, b_scale: Tensor, b_zero: Tensor,
     scale: Tensor, zero: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     return requantised(node, real(a, a_scale, a_zero) * real(b, b_scale, b_zero), scale, _typed(zero, a_zero))
@@ -66,11 +66,11 @@ define(
 )  # fmt: skip
 
 
-def between_steps(function: Callable[[Node, Tensor], Tensor]) -> Forward:
+def between_steps(function: Callable[[TorchCall, Tensor], Tensor]) -> Forward:
     """A function of what the integers stand for."""
 
     def forward(
-        node: Node, x: Tensor, x_scale: Tensor, x_zero: Tensor | None, scale: Tensor, zero: Tensor | None = None
+        node: TorchCall, x: Tensor, x_scale: Tensor, x_zero: Tensor | None, scale: Tensor, zero: Tensor | None = None
     ) -> Tensor:
         return requantised(node, function(node, real(x, x_scale, x_zero)), scale, _typed(zero, x_zero))
 
@@ -92,7 +92,7 @@ def qlinear_softmax(op: Op, x: Axes, *_: Axes | None, axis: int = -1, opset: int
     return x
 
 
-def _softmax(node: Node, x: Tensor) -> Tensor:
+def _softmax(node: TorchCall, x: Tensor) -> Tensor:
     axis = node.get("axis", -1)
     if node.get("opset", 13) >= 13:
         return torch.softmax(x, axis)
@@ -110,7 +110,7 @@ def qlinear_where(op: Op, condition: Axes, x: Axes, x_scale: Axes, x_zero: Axes,
 
 
 def forward_qlinear_where(
-    node: Node, condition: Tensor, a: Tensor, a_scale: Tensor, a_zero: Tensor, b: Tensor, b_scale: Tensor,
+    node: TorchCall, condition: Tensor, a: Tensor, a_scale: Tensor, a_zero: Tensor, b: Tensor, b_scale: Tensor,
     b_zero: Tensor, scale: Tensor, zero: Tensor,
 ) -> Tensor:  # fmt: skip
     return requantised(node, torch.where(condition, real(a, a_scale, a_zero), real(b, b_scale, b_zero)), scale, zero)
@@ -142,11 +142,11 @@ def bound_qlinear_pool(site: Site) -> Facts | None:
     return facts(*bounds, mix(flat.identity, bits(flat.scale), *map(bits, (*before[:2], *after[:2])), site.kind))
 
 
-def _mean_of_space(node: Node, x: Tensor) -> Tensor:
+def _mean_of_space(node: TorchCall, x: Tensor) -> Tensor:
     return x.mean(tuple(range(1, x.dim() - 1) if node.get("channels_last") else range(2, x.dim())), keepdim=True)
 
 
-def _mean_of_windows(node: Node, x: Tensor) -> Tensor:
+def _mean_of_windows(node: TorchCall, x: Tensor) -> Tensor:
     if node.get("channels_last"):
         return forward_average_pool(node, x.movedim(-1, 1)).movedim(1, -1)
     return forward_average_pool(node, x)
@@ -186,7 +186,7 @@ def _qlinear_concat_shape(x: Arrays, a: Attributes) -> list[Shape | None]:
     return [tuple(sum(p[axis] for p in parts) if k == axis else n for k, n in enumerate(parts[0]))]
 
 
-def forward_qlinear_concat(node: Node, scale: Tensor, zero: Tensor, *parts: Tensor) -> Tensor:
+def forward_qlinear_concat(node: TorchCall, scale: Tensor, zero: Tensor, *parts: Tensor) -> Tensor:
     """Parts: (values, scale, zero point) of each."""
     found = [real(parts[k], parts[k + 1], parts[k + 2]) for k in range(0, len(parts), 3)]
     return requantised(node, torch.cat(found, node.get("axis")), scale, zero)

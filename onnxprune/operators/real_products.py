@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 
 from onnxprune.operators.facts import Facts
-from onnxprune.operators.forward import Forward, Node, Units
+from onnxprune.operators.forward import Forward, TorchCall, Units
 from onnxprune.operators.integer_products import matrix_units, per_column, product_of_integers, zeros_of_rows
 from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, line
@@ -51,7 +51,7 @@ def matmul_integer_to_float(
 
 
 def forward_matmul_integer_to_float(
-    node: Node, a: Tensor, b: Tensor, a_scale: Tensor, b_scale: Tensor, a_zero: Tensor | None = None,
+    node: TorchCall, a: Tensor, b: Tensor, a_scale: Tensor, b_scale: Tensor, a_zero: Tensor | None = None,
     b_zero: Tensor | None = None, bias: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     y = real(a, a_scale, a_zero) @ real(b, per_column(b_scale, b), None if b_zero is None else per_column(b_zero, b))
@@ -73,7 +73,7 @@ def dynamic_quantize_matmul(
 
 
 def forward_dynamic_quantize_matmul(
-    node: Node, a: Tensor, b: Tensor, b_scale: Tensor, b_zero: Tensor | None = None, bias: Tensor | None = None
+    node: TorchCall, a: Tensor, b: Tensor, b_scale: Tensor, b_zero: Tensor | None = None, bias: Tensor | None = None
 ) -> Tensor:
     scale, zero = dynamic(a)
     whole = quantised(a, scale, zero, (0.0, 255.0))
@@ -116,7 +116,7 @@ def bound_qgemm(site: Site) -> Facts | None:
     return zero_where(site, silent.reshape(1, -1), real.reshape(1, -1))
 
 
-def gemm_units(node: Node, position: int, inputs: Inputs) -> Units | None:
+def gemm_units(node: TorchCall, position: int, inputs: Inputs) -> Units | None:
     a_scale, b, b_scale, b_zero = inputs[1], inputs[3], inputs[4], inputs[5]
     if a_scale is None or b is None or b_scale is None or b_zero is None:
         return None
@@ -127,7 +127,7 @@ def gemm_units(node: Node, position: int, inputs: Inputs) -> Units | None:
 
 
 def forward_qgemm(
-    node: Node, a: Tensor, a_scale: Tensor, a_zero: Tensor, b: Tensor, b_scale: Tensor, b_zero: Tensor,
+    node: TorchCall, a: Tensor, a_scale: Tensor, a_zero: Tensor, b: Tensor, b_scale: Tensor, b_zero: Tensor,
     c: Tensor | None = None, scale: Tensor | None = None, zero: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """In float32 where no scale of the output is given."""

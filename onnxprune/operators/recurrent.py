@@ -8,7 +8,7 @@ import numpy as np
 from onnxprune.errors import ModelError
 from onnxprune.operators.activations import activation
 from onnxprune.operators.facts import Facts, facts, padded
-from onnxprune.operators.forward import Forward, Node
+from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.labels import Axes, Labels, fixed
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
@@ -153,7 +153,7 @@ DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RN
 DEFAULT_ALPHA = {"LeakyRelu": 0.01, "Elu": 1.0, "ThresholdedRelu": 1.0, "HardSigmoid": 0.2}
 
 
-def functions(node: Node, direction: int) -> list[Callable[[Tensor], Tensor]]:
+def functions(node: TorchCall, direction: int) -> list[Callable[[Tensor], Tensor]]:
     """The activations of one direction, with their parameters."""
     count = len(DEFAULTS[node.op])
     names = node.get("activations", DEFAULTS[node.op] * 2)[direction * count :][:count]
@@ -169,12 +169,12 @@ def functions(node: Node, direction: int) -> list[Callable[[Tensor], Tensor]]:
     return made
 
 
-def _clipped(node: Node, x: Tensor) -> Tensor:
+def _clipped(node: TorchCall, x: Tensor) -> Tensor:
     limit = node.get("clip")
     return x if not limit else x.clamp(-limit, limit)
 
 
-def _lstm_cell(node: Node, direction: int, r: Tensor, b: Tensor, p: Tensor | None) -> Callable[..., Any]:
+def _lstm_cell(node: TorchCall, direction: int, r: Tensor, b: Tensor, p: Tensor | None) -> Callable[..., Any]:
     """Gates in the order i, o, f, c; peepholes in the order i, o, f."""
     f, g, h = functions(node, direction)
     pi, po, pf = (0.0, 0.0, 0.0) if p is None else p.chunk(3)
@@ -190,7 +190,7 @@ def _lstm_cell(node: Node, direction: int, r: Tensor, b: Tensor, p: Tensor | Non
     return step
 
 
-def _gru_cell(node: Node, direction: int, r: Tensor, b: Tensor, p: Tensor | None) -> Callable[..., Any]:
+def _gru_cell(node: TorchCall, direction: int, r: Tensor, b: Tensor, p: Tensor | None) -> Callable[..., Any]:
     """Gates in the order z, r, h; Cho et al. 2014, arXiv 1406.1078."""
     f, g = functions(node, direction)
     units = r.shape[-1]
@@ -210,7 +210,7 @@ def _gru_cell(node: Node, direction: int, r: Tensor, b: Tensor, p: Tensor | None
     return step
 
 
-def _rnn_cell(node: Node, direction: int, r: Tensor, b: Tensor, p: Tensor | None) -> Callable[..., Any]:
+def _rnn_cell(node: TorchCall, direction: int, r: Tensor, b: Tensor, p: Tensor | None) -> Callable[..., Any]:
     (f,) = functions(node, direction)
     return lambda x, hidden: (f(_clipped(node, x + hidden @ r.T + b)),)
 
@@ -236,7 +236,7 @@ def _one_way(
 
 
 def forward_recurrent(
-    node: Node,
+    node: TorchCall,
     x: Tensor,
     w: Tensor,
     r: Tensor,
@@ -282,4 +282,6 @@ define(
     forward=Forward(forward_recurrent, into=(0, 1, 2, 3, 5, 6, 7)),
 )  # fmt: skip
 
-Cell = Callable[[Node, int, Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]  # one step: gates of x, states → states
+Cell = Callable[
+    [TorchCall, int, Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]
+]  # one step: gates of x, states → states

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.operators.facts import Facts, facts, reduced
-from onnxprune.operators.forward import Forward, Node, axes_told
+from onnxprune.operators.forward import Forward, TorchCall, axes_told
 from onnxprune.operators.labels import Axes, Labels, fixed, is_fixed
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
@@ -112,7 +112,7 @@ def _value_of(fn: Callable) -> Evaluation:
 def over_axes(reduce: Callable[[Tensor, tuple[int, ...], bool], Tensor]) -> Forward:
     """A reduction (x, axes, whether they stay): over all axes where none are named, or over none."""
 
-    def forward(node: Node, x: Tensor, axes: Tensor | None = None) -> Tensor:
+    def forward(node: TorchCall, x: Tensor, axes: Tensor | None = None) -> Tensor:
         found = axes_told(node, axes)
         if not found:
             if node.get("noop_with_empty_axes"):
@@ -187,7 +187,7 @@ def arg_reduce(op: Op, x: Axes, *, axis: int = 0, keepdims: int = 1, **_: Any) -
     return tuple(fixed(1) if k == axis else labels for k, labels in enumerate(x) if keepdims or k != axis)
 
 
-def _extreme(node: Node, x: Tensor, find: Callable[..., Tensor]) -> Tensor:
+def _extreme(node: TorchCall, x: Tensor, find: Callable[..., Tensor]) -> Tensor:
     axis, keep = node.get("axis", 0), bool(node.get("keepdims", 1))
     if node.get("select_last_index"):
         return x.shape[axis] - 1 - find(x.flip(axis), axis, keepdim=keep)
@@ -216,7 +216,7 @@ def cumulative_sum(op: Op, x: Axes, axis_input: Axes, **_: Any) -> Axes:
     return x
 
 
-def forward_cum_sum(node: Node, x: Tensor, axis: Tensor) -> Tensor:
+def forward_cum_sum(node: TorchCall, x: Tensor, axis: Tensor) -> Tensor:
     along = int(axis)
     y = x.flip(along) if node.get("reverse") else x
     y = y.cumsum(along, dtype=x.dtype) - (y if node.get("exclusive") else 0)
@@ -239,7 +239,7 @@ def top_k(op: Op, x: Axes, *_: Axes | None, axis: int = -1, **__: Any) -> list[A
     return [y, y]
 
 
-def forward_top_k(node: Node, x: Tensor, k: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def forward_top_k(node: TorchCall, x: Tensor, k: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The largest or smallest elements and their places; of equal ones the first."""
     count = node.get("k") if k is None else int(k)
     axis, largest = node.get("axis", -1), bool(node.get("largest", 1))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.operators.facts import Facts, padded
-from onnxprune.operators.forward import Forward, Node, numbers
+from onnxprune.operators.forward import Forward, TorchCall, numbers
 from onnxprune.operators.labels import Axes, Labels, fixed, repeated
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
@@ -67,7 +67,7 @@ def bound_repeat(site: Site) -> Facts | None:
 _COPIES = Trait.MOVES | Trait.RANGE | Trait.NUMBERS | Trait.REPEATS
 
 
-def forward_tile(node: Node, x: Tensor, repeats: Tensor, axis: Tensor | None = None) -> Tensor:
+def forward_tile(node: TorchCall, x: Tensor, repeats: Tensor, axis: Tensor | None = None) -> Tensor:
     """Before opset 6: how often along one axis."""
     if axis is None:
         return x.repeat(numbers(repeats))
@@ -104,7 +104,7 @@ def repair_expand(edit: Any, **_: Any) -> None:
         edit.set_ints(1, None, {k: shape[off + k] for k, v in enumerate(become) if v != shape[off + k]})
 
 
-def forward_expand(node: Node, x: Tensor, target: Tensor) -> Tensor:
+def forward_expand(node: TorchCall, x: Tensor, target: Tensor) -> Tensor:
     return x.expand(torch.broadcast_shapes(x.shape, tuple(numbers(target))))
 
 

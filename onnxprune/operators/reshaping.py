@@ -7,7 +7,7 @@ import numpy as np
 
 from onnxprune.operators.boxes import Value
 from onnxprune.operators.facts import Facts, axis_blocks, expanded, reduced, reshaped, stacked
-from onnxprune.operators.forward import Forward, Node, axes_told, numbers
+from onnxprune.operators.forward import Forward, TorchCall, axes_told, numbers
 from onnxprune.operators.labels import Axes, is_fixed, line, repeated
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
@@ -109,7 +109,7 @@ def _reshape_shape(x: Arrays, a: Attributes) -> list[Shape | None]:
 _RESHAPE: dict[str, Any] = {"tangled": True, "zero": first, "bound": bound_reshape, "apart": True}
 
 
-def forward_reshape(node: Node, x: Tensor, target: Tensor | None = None) -> Tensor:
+def forward_reshape(node: TorchCall, x: Tensor, target: Tensor | None = None) -> Tensor:
     """A 0 in the target is the size that is there, unless `allowzero`; before opset 5 the target is an attribute."""
     sizes = node.get("shape") if target is None else numbers(target)
     if not node.get("allowzero"):
@@ -123,7 +123,7 @@ define(
 )  # fmt: skip
 
 
-def forward_flatten(node: Node, x: Tensor) -> Tensor:
+def forward_flatten(node: TorchCall, x: Tensor) -> Tensor:
     axis = node.get("axis", 1)
     rows = math.prod(x.shape[: axis if axis >= 0 else axis + x.dim()])
     return x.reshape(rows, math.prod(x.shape) // rows if rows else -1)
@@ -140,7 +140,7 @@ def _unsqueezed_value(x: Arrays, a: Attributes) -> np.ndarray | None:
     return None if axes is None else np.expand_dims(x[0], axes)
 
 
-def forward_unsqueeze(node: Node, x: Tensor, axes: Tensor | None = None) -> Tensor:
+def forward_unsqueeze(node: TorchCall, x: Tensor, axes: Tensor | None = None) -> Tensor:
     found = axes_told(node, axes) or []
     rank = x.dim() + len(found)
     for axis in sorted(a % rank for a in found):
@@ -186,7 +186,7 @@ def repair_squeeze(edit: Any, axes: Any = None, **_: Any) -> None:
         edit.add_ints(1, "axes", [k for k in range(edit.rank_in(0)) if edit.size_in(0, k) == 1])
 
 
-def forward_squeeze(node: Node, x: Tensor, axes: Tensor | None = None) -> Tensor:
+def forward_squeeze(node: TorchCall, x: Tensor, axes: Tensor | None = None) -> Tensor:
     found = axes_told(node, axes)
     return x.squeeze() if found is None else x.squeeze(tuple(found))
 
@@ -266,7 +266,7 @@ def bound_depth_to_space(site: Site) -> Facts | None:
     return inner.map(lambda a: a.reshape(line(len(shape), 1))).named(site.kind)
 
 
-def forward_depth_to_space(node: Node, x: Tensor) -> Tensor:
+def forward_depth_to_space(node: TorchCall, x: Tensor) -> Tensor:
     n, c, h, w = x.shape
     b = node.get("blocksize")
     if node.get("mode", "DCR") == "DCR":
@@ -299,7 +299,7 @@ def bound_space_to_depth(site: Site) -> Facts | None:
     return tiled.named(place, site.kind)
 
 
-def forward_space_to_depth(node: Node, x: Tensor) -> Tensor:
+def forward_space_to_depth(node: TorchCall, x: Tensor) -> Tensor:
     n, c, h, w = x.shape
     b = node.get("blocksize")
     return x.reshape(n, c, h // b, b, w // b, b).permute(0, 3, 5, 1, 2, 4).reshape(n, c * b * b, h // b, w // b)

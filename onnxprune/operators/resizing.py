@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.operators.facts import Facts, facts, reduced
-from onnxprune.operators.forward import Forward, Node, numbers, take
+from onnxprune.operators.forward import Forward, TorchCall, numbers, take
 from onnxprune.operators.labels import Axes, fixed, is_fixed
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
@@ -67,7 +67,7 @@ Array = np.ndarray
 F4 = np.float32
 
 
-def _told(node: Node, before: Sequence[int], sizes: list[int]) -> tuple[list[int], list[float]]:
+def _told(node: TorchCall, before: Sequence[int], sizes: list[int]) -> tuple[list[int], list[float]]:
     """Sizes after, and their ratios, which a policy makes one."""
     policy = node.get("keep_aspect_ratio_policy", "stretch")
     ratios = [after / was for after, was in zip(sizes, before, strict=True)]
@@ -77,7 +77,7 @@ def _told(node: Node, before: Sequence[int], sizes: list[int]) -> tuple[list[int
     return [math.floor(was * one + 0.5) for was in before], [one] * len(before)
 
 
-def coordinates(node: Node, old: bool, was: int, becomes: int, scale: np.float32, bound: Sequence[float]) -> Array:
+def coordinates(node: TorchCall, old: bool, was: int, becomes: int, scale: np.float32, bound: Sequence[float]) -> Array:
     """Where each position after lies before, in float32 as onnxruntime computes it."""
     mode = "asymmetric" if old else node.get("coordinate_transformation_mode", "half_pixel")
     x = np.arange(becomes, dtype=F4)
@@ -102,7 +102,7 @@ def coordinates(node: Node, old: bool, was: int, becomes: int, scale: np.float32
     return (x + half) / scale - half
 
 
-def nearest_places(node: Node, old: bool, at: Array, was: int, scale: np.float32) -> Array:
+def nearest_places(node: TorchCall, old: bool, at: Array, was: int, scale: np.float32) -> Array:
     """The position before that is nearest to each coordinate."""
     mode = "simple" if old else node.get("nearest_mode", "round_prefer_floor")
     round_to: Callable[[Array], Array] = {
@@ -129,7 +129,7 @@ def _cubic(d: Array, a: float) -> Array:
     return np.where(d <= 1, near, np.where(d < 2, far, 0.0))
 
 
-def interpolation(node: Node, at: Array, was: int, scale: np.float32) -> Array:
+def interpolation(node: TorchCall, at: Array, was: int, scale: np.float32) -> Array:
     """Weights (length after, length before) of linear or cubic interpolation.
 
     Keys 1981, Cubic convolution interpolation, doi 10.1109/TASSP.1981.1163711.
@@ -156,7 +156,7 @@ def interpolation(node: Node, at: Array, was: int, scale: np.float32) -> Array:
 
 
 def forward_resize(
-    node: Node, x: Tensor, a: Tensor | None = None, b: Tensor | None = None, sizes: Tensor | None = None
+    node: TorchCall, x: Tensor, a: Tensor | None = None, b: Tensor | None = None, sizes: Tensor | None = None
 ) -> Tensor:
     """Inputs are (x, scales) before opset 11 and (x, region, scales, sizes) since; Upsample has attributes before 9."""
     old = node.opset < 11 or node.op == "Upsample"

@@ -34,7 +34,7 @@ LOUD = Silence(False)
 
 
 @dataclass(frozen=True)
-class Cost:
+class Multiplies:
     """Multiply-accumulates of a node: `times` for each combination of live positions of these axes."""
 
     times: int

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.operators.facts import Facts, reduced
-from onnxprune.operators.forward import Forward, Node
+from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.gathering import index_of, passing, repair_elements, upwards
 from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, fixed
@@ -76,7 +76,7 @@ def bound_scatter_nd(site: Site) -> Facts | None:
 SCATTERED = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 
 
-def forward_scatter_nd(node: Node, x: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
+def forward_scatter_nd(node: TorchCall, x: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
     """Slices of x at the places that the last axis of indices names are replaced, or reduced with the updates."""
     reduction = node.get("reduction", "none")
     places = index_of(x, indices)
@@ -120,7 +120,7 @@ def bound_scatter_elements(site: Site) -> Facts | None:
     return zero_where(site, (x.low == 0) & (x.high == 0) & (updates.low == 0) & (updates.high == 0))
 
 
-def forward_scatter_elements(node: Node, x: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
+def forward_scatter_elements(node: TorchCall, x: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
     axis, reduction = node.get("axis", 0), node.get("reduction", "none")
     index = upwards(indices, x.shape[axis])
     if reduction == "none":
@@ -143,7 +143,7 @@ def by_data(op: Op, *_: Axes | None, **__: Any) -> Axes:
     return op.unknown("gives a shape that depends on the data")
 
 
-def forward_compress(node: Node, x: Tensor, condition: Tensor) -> Tensor:
+def forward_compress(node: TorchCall, x: Tensor, condition: Tensor) -> Tensor:
     axis = node.get("axis")
     index = condition.nonzero().reshape(-1)
     return x.reshape(-1)[index] if axis is None else x.index_select(axis, index)
@@ -152,7 +152,7 @@ def forward_compress(node: Node, x: Tensor, condition: Tensor) -> Tensor:
 define("Compress", couple=by_data, forward=Forward(forward_compress, into=(0,)))
 
 
-def forward_one_hot(node: Node, places: Tensor, depth: Tensor, values: Tensor) -> Tensor:
+def forward_one_hot(node: TorchCall, places: Tensor, depth: Tensor, values: Tensor) -> Tensor:
     """Values: what stands elsewhere, and what stands at the places."""
     length, axis = int(depth), node.get("axis", -1)
     axis %= places.dim() + 1

@@ -6,7 +6,7 @@ import numpy as np
 
 from onnxprune.operators.boxes import Value
 from onnxprune.operators.facts import Facts
-from onnxprune.operators.forward import Forward, Node, numbers, take
+from onnxprune.operators.forward import Forward, TorchCall, numbers, take
 from onnxprune.operators.labels import Axes, LabelError
 from onnxprune.operators.lazy_torch import Tensor
 from onnxprune.operators.op import Op, on
@@ -67,7 +67,7 @@ def _split_shape(x: Arrays, a: Attributes) -> list[Shape | None]:
     return [tuple(size if k == axis else n for k, n in enumerate(x[0])) for size in a.get("split", ())]
 
 
-def forward_split(node: Node, x: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, ...]:
+def forward_split(node: TorchCall, x: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, ...]:
     """Into parts of given sizes or as equal as can be: the last one is smaller (opset 18)."""
     axis = node.get("axis", 0)
     parts = node.get("split") if sizes is None else numbers(sizes)
@@ -178,7 +178,7 @@ def _sliced_value(x: Arrays, a: Attributes) -> np.ndarray | None:
 
 
 def forward_slices(
-    node: Node,
+    node: TorchCall,
     x: Tensor,
     starts: Tensor | None = None,
     ends: Tensor | None = None,

@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from onnxprune.errors import ModelError
 from onnxprune.operators.arrays import constant
 from onnxprune.operators.facts import Facts, known
-from onnxprune.operators.forward import Forward, Node, numbers
+from onnxprune.operators.forward import Forward, TorchCall, numbers
 from onnxprune.operators.labels import Axes, fixed
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.native import native
@@ -38,7 +38,7 @@ def _small_range(x: Arrays) -> bool:
     return delta != 0 and abs(limit - start) <= LARGEST_VALUE * abs(delta)
 
 
-def forward_shape(node: Node, x: Tensor) -> Tensor:
+def forward_shape(node: TorchCall, x: Tensor) -> Tensor:
     sizes = list(x.shape)
     return torch.tensor(sizes[node.get("start", 0) : node.get("end", len(sizes))], dtype=torch.int64)
 
@@ -50,7 +50,7 @@ define(
 )  # fmt: skip
 
 
-def forward_span(node: Node, start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
+def forward_span(node: TorchCall, start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
     first, end, step = (x.item() for x in (start, limit, delta))
     count = max(0, math.ceil((end - first) / step))
     return torch.arange(count, dtype=start.dtype) * step + first
@@ -75,7 +75,7 @@ define(
 define("Bernoulli", couple=like, traits=Trait.RANDOM | Trait.DECIDES, forward=Forward(native, into=(), pure=False))
 
 
-def forward_eye_like(node: Node, x: Tensor) -> Tensor:
+def forward_eye_like(node: TorchCall, x: Tensor) -> Tensor:
     from onnxprune.operators.arrays import carrier
 
     dtype = carrier(node.get("dtype")) if node.get("dtype") else x.dtype
@@ -120,7 +120,7 @@ def _filled_value(x: Arrays, a: Attributes) -> np.ndarray | None:
     return np.full(shape, value.ravel()[0], value.dtype)
 
 
-def forward_constant_of_shape(node: Node, sizes: Tensor) -> Tensor:
+def forward_constant_of_shape(node: TorchCall, sizes: Tensor) -> Tensor:
     value = node.get("value")
     fill = torch.zeros(1) if value is None else constant(value)
     return fill.reshape(1).expand(math.prod(numbers(sizes))).reshape(numbers(sizes)).clone()
@@ -148,7 +148,7 @@ def opaque(op: Op, *_: Axes | None, **__: Any) -> Axes:
 define("OptionalGetElement Optional", couple=opaque, zero=first)
 
 
-def forward_split_to_sequence(node: Node, x: Tensor, split: Tensor | None = None) -> list[Tensor]:
+def forward_split_to_sequence(node: TorchCall, x: Tensor, split: Tensor | None = None) -> list[Tensor]:
     """Parts of one position each without their axis, unless it is kept or sizes are given."""
     axis = node.get("axis", 0)
     if split is None:
@@ -157,7 +157,7 @@ def forward_split_to_sequence(node: Node, x: Tensor, split: Tensor | None = None
     return list(x.split(numbers(split) if split.dim() else int(split), axis))
 
 
-def forward_concat_from_sequence(node: Node, sequence: list[Tensor]) -> Tensor:
+def forward_concat_from_sequence(node: TorchCall, sequence: list[Tensor]) -> Tensor:
     axis = node.get("axis")
     return torch.stack(sequence, axis) if node.get("new_axis") else torch.cat(sequence, axis)
 
@@ -171,7 +171,7 @@ define("SplitToSequence", couple=opaque, forward=Forward(forward_split_to_sequen
 define("ConcatFromSequence", couple=opaque, forward=Forward(forward_concat_from_sequence))
 
 
-def forward_bodies(node: Node, *inputs: Any) -> Any:
+def forward_bodies(node: TorchCall, *inputs: Any) -> Any:
     raise ModelError(f"{node.op} is run by the network that it stands in")
 
 
@@ -179,13 +179,13 @@ define("If Loop Scan", couple=opaque, traits=Trait.BODIES, forward=Forward(forwa
 
 
 def forward_sequence_insert(
-    node: Node, sequence: list[Tensor], x: Tensor, position: Tensor | None = None
+    node: TorchCall, sequence: list[Tensor], x: Tensor, position: Tensor | None = None
 ) -> list[Tensor]:
     at = len(sequence) if position is None else int(position) % (len(sequence) + 1)
     return [*sequence[:at], x, *sequence[at:]]
 
 
-def forward_sequence_erase(node: Node, sequence: list[Tensor], position: Tensor | None = None) -> list[Tensor]:
+def forward_sequence_erase(node: TorchCall, sequence: list[Tensor], position: Tensor | None = None) -> list[Tensor]:
     at = len(sequence) - 1 if position is None else int(position) % len(sequence)
     return sequence[:at] + sequence[at + 1 :]
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.operators.facts import Facts, facts, reduced
-from onnxprune.operators.forward import Forward, Node
+from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.labels import Axes
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
@@ -37,7 +37,7 @@ def bound_softmax(site: Site) -> Facts | None:
     return facts(np.full(names.shape, low), np.full(names.shape, high), names)
 
 
-def _coerced(node: Node, x: Tensor) -> tuple[Tensor, int]:
+def _coerced(node: TorchCall, x: Tensor) -> tuple[Tensor, int]:
     """Before opset 13 all axes from the given one on are one axis together."""
     if node.opset >= 13:
         return x, node.get("axis", -1)
@@ -45,12 +45,12 @@ def _coerced(node: Node, x: Tensor) -> tuple[Tensor, int]:
     return x.flatten(axis) if x.dim() else x.reshape(1), axis
 
 
-def forward_softmax(node: Node, x: Tensor) -> Tensor:
+def forward_softmax(node: TorchCall, x: Tensor) -> Tensor:
     flat, axis = _coerced(node, x)
     return torch.softmax(flat, axis).reshape(x.shape)
 
 
-def forward_log_softmax(node: Node, x: Tensor) -> Tensor:
+def forward_log_softmax(node: TorchCall, x: Tensor) -> Tensor:
     flat, axis = _coerced(node, x)
     return torch.log_softmax(flat, axis).reshape(x.shape)
 
@@ -65,7 +65,7 @@ define(
 )  # fmt: skip
 
 
-def forward_hardmax(node: Node, x: Tensor) -> Tensor:
+def forward_hardmax(node: TorchCall, x: Tensor) -> Tensor:
     flat, axis = _coerced(node, x)
     best = flat.argmax(axis, keepdim=True)
     return torch.zeros_like(flat).scatter(axis, best, 1.0).reshape(x.shape)

@@ -6,7 +6,7 @@ import numpy as np
 
 from onnxprune.operators.boxes import Value
 from onnxprune.operators.facts import Facts, facts
-from onnxprune.operators.forward import Forward, Node, in_torch
+from onnxprune.operators.forward import Forward, TorchCall, in_torch
 from onnxprune.operators.intervals import applied
 from onnxprune.operators.labels import Axes
 from onnxprune.operators.lazy_torch import Tensor, torch
@@ -88,7 +88,7 @@ unary("Tan", lambda x, a: np.tan(x), zero=first, forward=in_torch("tan"))
 PLAIN: dict[str, Any] = {"couple": pointwise, "tangled": True, "apart": True}  # without a function here
 
 
-def forward_is_inf(node: Node, x: Tensor) -> Tensor:
+def forward_is_inf(node: TorchCall, x: Tensor) -> Tensor:
     high, low = node.get("detect_positive", 1), node.get("detect_negative", 1)
     return torch.isinf(x) & ((x > 0) & bool(high) | (x < 0) & bool(low))
 

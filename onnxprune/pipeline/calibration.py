@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxprune.errors import ModelError, spelled
-from onnxprune.pipeline.even_classes import Search, even_classes
+from onnxprune.pipeline.even_classes import ClassSearch, even_classes
 from onnxprune.pipeline.parts import deal
 from onnxprune.pipeline.request import Request
 from onnxprune.runtime.altered import altered
@@ -96,7 +96,7 @@ def _drawn(lab: Lab) -> Calibration:
         return found + (draw(count, lines=True)[0] if grey else [])
 
     feeds, noisy = draw(wanted + judges)
-    search = Search.of(wanted + judges, *passed(lab))
+    search = ClassSearch.of(wanted + judges, *passed(lab))
     feeds = even_classes(lab.model, feeds, pool, search, lab.request.seed, lab.progress)
     held = -(-len(feeds) * judges // (wanted + judges))
     noise = f"; noise for {', '.join(noisy)}, which takes no images" if noisy else ""

@@ -29,7 +29,7 @@ from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.search import thin_layer_by_layer
 from onnxprune.pipeline.trials import Lab
 from onnxprune.report.sensitivities import Sensitivity
-from onnxprune.surgery.recovery.loss_curves import Curve
+from onnxprune.surgery.recovery.loss_curves import LossCurve
 
 __all__ = ["Choice", "Chooser", "Progress", "choose", "names_of", "silent"]
 
@@ -78,7 +78,7 @@ class Chooser:
         self._rankings: dict[str, Ranking] = {}
         self._losses: Mapping[str, np.ndarray] | None = None
         self.sensitivity: Sensitivity | None = None  # that the budget was shared out by
-        self._curves: Mapping[str, Curve] = {}
+        self._curves: Mapping[str, LossCurve] = {}
         for group in self.deps.groups:
             if group.name not in self.notes and (why := _unfit(self.weights, group)):
                 self.notes[group.name] = why

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from onnxprune.errors import UsageError, spelled
-from onnxprune.pipeline.kinds import Kind, Switch, Unfit
+from onnxprune.pipeline.kinds import OptionKind, Switch, Unfit
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Option:
     name: str
     default: Any
     text: str
-    kind: Kind
+    kind: OptionKind
     section: str
     commands: frozenset[str]
     metavar: str | None = None
@@ -74,7 +74,7 @@ class Option:
             raise UsageError(f"{name} wants {self.kind.words}, not {given!r}{hint}") from None
 
 
-def option(default: Any, text: str, kind: Kind, section: str, commands: frozenset[str], **traits: Any) -> Any:
+def option(default: Any, text: str, kind: OptionKind, section: str, commands: frozenset[str], **traits: Any) -> Any:
     """A dataclass field that is an `Option`."""
     row = {"text": text, "kind": kind, "section": section, "commands": commands, **traits}
     if isinstance(default, dict):

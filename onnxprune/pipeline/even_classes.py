@@ -26,14 +26,14 @@ WINNERS = 0.75  # share of them that are the largest for some image
 
 
 @dataclass(frozen=True)
-class Search:
+class ClassSearch:
     """How many images are drawn, and how often those that are chosen have offspring."""
 
     pool: int
     rounds: int
 
     @classmethod
-    def of(cls, count: int, macs: float, elements: float) -> "Search":
+    def of(cls, count: int, macs: float, elements: float) -> "ClassSearch":
         """What is worth its time for so many samples.
 
         Args:
@@ -48,7 +48,7 @@ def even_classes(
     model: onnx.ModelProto,
     feeds: Sequence[Feed],
     draw: Callable[[int], list[Feed]],
-    search: Search,
+    search: ClassSearch,
     seed: int,
     progress: Progress = silent,
 ) -> list[Feed]:

@@ -22,7 +22,7 @@ from onnxprune.runtime.capture import fitting, tapped, values
 
 
 @dataclass(frozen=True)
-class View:
+class MapView:
     """Where the channels of a group lie in a value: positions (channels, repeats) along one axis."""
 
     value: str
@@ -36,12 +36,12 @@ class View:
         return picked[:, :, 0] if self.positions.shape[1] == 1 else picked
 
 
-def views_of(deps: Dependencies, group: Group) -> tuple[View, ...]:
+def views_of(deps: Dependencies, group: Group) -> tuple[MapView, ...]:
     """The values whose maps count for a group; none where its channels never lie side by side in one value."""
     index = np.full(int(deps.component.max()) + 1, -1, np.int64)
     index[group.components] = np.arange(len(group))
     running = _running(deps)
-    found: dict[str, View] = {}
+    found: dict[str, MapView] = {}
     todo = list(dict.fromkeys(key for node in _takers(deps, group, running) for key in node.inputs if key in running))
     seen = set(todo)
     while todo:
@@ -89,7 +89,7 @@ def _carries(deps: Dependencies, key: str, index: np.ndarray) -> bool:
     return any((index[deps.component[x]] >= 0).any() for x in labels)
 
 
-def _view(deps: Dependencies, key: str, index: np.ndarray, channels: int) -> View | None:
+def _view(deps: Dependencies, key: str, index: np.ndarray, channels: int) -> MapView | None:
     value = deps.values.get(key)
     if value is None or value.tangle is not None:
         return None
@@ -101,7 +101,7 @@ def _view(deps: Dependencies, key: str, index: np.ndarray, channels: int) -> Vie
         if inside.size and not inside.size % channels:
             order = inside[np.argsort(channel[inside], kind="stable")].reshape(channels, -1)
             if (channel[order] == np.arange(channels)[:, None]).all():
-                return View(key, axis, order)
+                return MapView(key, axis, order)
     return None
 
 

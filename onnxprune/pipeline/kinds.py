@@ -23,7 +23,7 @@ def meant(number: float) -> str:
 
 
 @dataclass(frozen=True)
-class Kind:
+class OptionKind:
     """Any value at all.
 
     accepts: the type in the Python signature.
@@ -56,7 +56,7 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Switch(Kind):
+class Switch(OptionKind):
     """True or False; on the command line it has no value."""
 
     accepts: ClassVar[Any] = bool
@@ -69,7 +69,7 @@ class Switch(Kind):
 
 
 @dataclass(frozen=True)
-class Number(Kind):
+class Number(OptionKind):
     """A number within limits; `below` leaves the upper one out."""
 
     low: float = -math.inf
@@ -163,7 +163,7 @@ class Drop(Share):
 
 
 @dataclass(frozen=True)
-class Amount(Kind):
+class Amount(OptionKind):
     """Bytes, from a number or from a text like "4GiB", "500 MB" or "2g" (which is 2·10⁹)."""
 
     accepts: ClassVar[Any] = int | str
@@ -181,7 +181,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Targets(Kind):
+class Targets(OptionKind):
     """What may be left of costs, each as a share or an amount: macs=0.5, size=250KB."""
 
     accepts: ClassVar[Any] = str | Sequence[str]

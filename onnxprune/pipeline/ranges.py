@@ -11,7 +11,7 @@ from onnxprune.errors import spelled
 from onnxprune.operators.registry import Trait, has
 from onnxprune.runtime.capture import tapped
 from onnxprune.runtime.specs import Feed
-from onnxprune.surgery.recovery.network import Network
+from onnxprune.surgery.recovery.network import LayerGraph
 
 CLIPPED = 0.25  # share of the values that may lie outside of what an input is quantised to
 NARROW = 0.05  # share of that range which the values have to span
@@ -36,7 +36,7 @@ def range_doubts(
         feeds: some samples, in batches.
         providers: of onnxruntime.
     """
-    network = Network(model)
+    network = LayerGraph(model)
     values = {name: np.concatenate([f[name].ravel() for f in feeds]) for name in feeds[0]}
     wrong = [line for name, array in values.items() if (line := _unlike_range(network, name, array))]
     norm = next((n for n in network.nodes if has(n, Trait.AFFINE)), None)
@@ -57,7 +57,7 @@ def _samples(feed: Feed) -> int:
     return max((len(a) for a in feed.values() if a.ndim), default=0)
 
 
-def _unlike_range(network: Network, name: str, array: np.ndarray) -> str | None:
+def _unlike_range(network: LayerGraph, name: str, array: np.ndarray) -> str | None:
     """Values that are clipped by an input's quantisation, or that fill next to nothing of it."""
     limits = _limits(network, name, array.dtype)
     if limits is None or not array.size or not np.isfinite(array).all():
@@ -71,7 +71,7 @@ def _unlike_range(network: Network, name: str, array: np.ndarray) -> str | None:
     return f"'{name}' is quantised from {low:.3g} to {high:.3g}, but the data goes {_span(array)}: {_advice()}"
 
 
-def _limits(network: Network, name: str, dtype: np.dtype) -> tuple[float, float] | None:
+def _limits(network: LayerGraph, name: str, dtype: np.dtype) -> tuple[float, float] | None:
     """The range that an input is quantised to, in the numbers that it takes; None where it is not."""
     node = next((network.nodes[k] for k in network.consumers.get(name, ()) if _is(network.nodes[k], "Quantize")), None)
     if node is not None:
@@ -91,7 +91,7 @@ def _is(node: onnx.NodeProto, kind: str) -> bool:
     return node.op_type == f"{kind}Linear"
 
 
-def _unlike_norm(network: Network, norm: onnx.NodeProto, rows: np.ndarray) -> list[str]:
+def _unlike_norm(network: LayerGraph, norm: onnx.NodeProto, rows: np.ndarray) -> list[str]:
     """A variance, in the middle of the channels, far from the one that a BatchNormalization was trained on."""
     variance = network.tensor(norm.input[4])
     if variance is None or variance.size != rows.shape[1] or not np.isfinite(rows).all():
@@ -106,7 +106,7 @@ def _unlike_norm(network: Network, norm: onnx.NodeProto, rows: np.ndarray) -> li
 
 
 def _unlike_bias(
-    network: Network, conv: onnx.NodeProto, rows: np.ndarray, values: Mapping[str, np.ndarray]
+    network: LayerGraph, conv: onnx.NodeProto, rows: np.ndarray, values: Mapping[str, np.ndarray]
 ) -> list[str]:
     """A first layer whose biases drown in pixels of 0 to 255, or that drown in them what goes from 0 to 1."""
     bias = network.tensor(conv.input[2]) if len(conv.input) > 2 else None

@@ -26,7 +26,7 @@ from onnxprune.runtime.compare import Agreement, agreement
 from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import model_inputs
 from onnxprune.surgery.compensate import COMPENSATIONS, Compensated, compensate
-from onnxprune.surgery.recovery.loss_curves import Curve, repair_curves
+from onnxprune.surgery.recovery.loss_curves import LossCurve, repair_curves
 from onnxprune.surgery.recovery.lstsq import IN_BODY
 from onnxprune.surgery.recovery.runner import THREADS
 from onnxprune.surgery.recovery.unfused import written_out
@@ -47,7 +47,9 @@ def needs_samples(name: str) -> bool:
     return name in COMPENSATIONS and COMPENSATIONS[name].needs_samples
 
 
-def curves_of(lab: Lab, groups: Sequence[Group], ridge: float, progress: Progress, *, losses: bool) -> dict[str, Curve]:
+def curves_of(
+    lab: Lab, groups: Sequence[Group], ridge: float, progress: Progress, *, losses: bool
+) -> dict[str, LossCurve]:
     """For each group the order in which channels leave best, and the drift with its readers re-solved.
 
     Where none can be, a channel is worth the energy of its filters times that of the weights that read it.
@@ -82,7 +84,7 @@ def _written_out(lab: Lab) -> tuple[onnx.ModelProto, Dependencies]:
     return written_out(lab.model, lab.deps, partial(analyse, **how))
 
 
-def importance(curves: Mapping[str, Curve]) -> dict[str, np.ndarray]:
+def importance(curves: Mapping[str, LossCurve]) -> dict[str, np.ndarray]:
     """(channels,) for each group: the first channel to leave has 0, the last one the most."""
     return {name: np.argsort(curve.order).astype(np.float64) for name, curve in curves.items()}
 

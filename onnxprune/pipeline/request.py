@@ -10,7 +10,15 @@ from onnxprune.errors import UsageError, spelled
 from onnxprune.pipeline.declare import options_of
 from onnxprune.pipeline.kinds import meant
 from onnxprune.pipeline.names import SHARES
-from onnxprune.pipeline.table import Budget, Channels, Judging, Reading, Running, Training, Writing
+from onnxprune.pipeline.table import (
+    BudgetOptions,
+    ChannelOptions,
+    JudgingOptions,
+    ReadingOptions,
+    RunningOptions,
+    TrainingOptions,
+    WritingOptions,
+)
 from onnxprune.training import require_torch
 from onnxprune.training.recipe import EPOCHS
 
@@ -19,7 +27,9 @@ SETTLED = ("method", "compensate", "allocation")  # by the pipeline itself, unde
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request(Writing, Running, Training, Reading, Judging, Channels, Budget):
+class Request(
+    WritingOptions, RunningOptions, TrainingOptions, ReadingOptions, JudgingOptions, ChannelOptions, BudgetOptions
+):
     """Options of a run, as `onnxprune.pipeline.table` declares them; the command line has the same in kebab case.
 
     Values are read as their kinds say ("50%" becomes 0.5, one pattern a tuple of one).  Raises UsageError for a value
@@ -125,7 +135,7 @@ class Request(Writing, Running, Training, Reading, Judging, Channels, Budget):
         """What is said of a training needs one, and that needs torch.  Raises UsageError before any work."""
         if self.finetune is not None:
             require_torch()
-        rows = options_of(Training)
+        rows = options_of(TrainingOptions)
         given = [name for name, row in rows.items() if name != "epochs" and getattr(self, name) != row.default]
         if given and self.finetune is None:
             raise UsageError(f"{spelled(given[0])} is about training: say how long, with {spelled('finetune', EPOCHS)}")

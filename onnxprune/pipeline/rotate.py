@@ -19,7 +19,7 @@ from onnxprune.runtime.proof import Proof
 from onnxprune.runtime.prove import prove
 from onnxprune.surgery.rotation.heads import attention_sites
 from onnxprune.surgery.rotation.moments import bases
-from onnxprune.surgery.rotation.sites import Graph, Site
+from onnxprune.surgery.rotation.sites import Graph, RotationSite
 from onnxprune.surgery.rotation.streams import stream_sites
 from onnxprune.surgery.rotation.turn import Rotation, name_of, rotated, rotation_of
 
@@ -34,7 +34,7 @@ class Rotatable:
     """A network as it is before it is rotated, and the widths of it that can be."""
 
     graph: Graph
-    sites: tuple[Site, ...] = ()
+    sites: tuple[RotationSite, ...] = ()
     heads: str = "auto"  # how attention is cut
 
 

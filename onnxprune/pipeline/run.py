@@ -16,7 +16,7 @@ from onnxprune.pipeline.parts import Parts
 from onnxprune.pipeline.progress import Progress, begin
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.study import Study
-from onnxprune.pipeline.table import Reading
+from onnxprune.pipeline.table import ReadingOptions
 from onnxprune.pipeline.unrunnable import runnable
 from onnxprune.runtime.accuracy import Metric
 from onnxprune.runtime.data import Dataset, open_data
@@ -160,7 +160,7 @@ def _assumed(specs: Sequence[Spec], hints: Mapping[str, tuple[int, ...]], origin
 def _open_data(request: Request, model: Model, source: Any) -> Dataset | None:
     if source is None:
         return None
-    return open_data(source, model_inputs(model.proto), **request.part(Reading))
+    return open_data(source, model_inputs(model.proto), **request.part(ReadingOptions))
 
 
 def _told(data: Mapping[str, Dataset | None]) -> list[str]:

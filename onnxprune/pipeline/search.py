@@ -10,7 +10,7 @@ from onnxprune.budget import Budget, Costs, hand_back
 from onnxprune.channels.dependencies import Group
 from onnxprune.criteria.filters import Filters, Indices
 from onnxprune.criteria.methods import Method
-from onnxprune.criteria.msvfp import Msvfp, Result, Step
+from onnxprune.criteria.msvfp import Msvfp, Step, Thinning
 from onnxprune.criteria.msvfp import search as search_filters
 from onnxprune.pipeline.losses import task_loss
 from onnxprune.pipeline.progress import Progress
@@ -51,7 +51,7 @@ def thin_layer_by_layer(
     options = method.rule
     assert isinstance(options, Msvfp)
     task = _Task.of(costs, budget.as_target(costs), free, select)
-    state = _State(lab, Trials(lab, lab.samples(options.images)), task.fixed, lab.model)
+    state = _ThinningState(lab, Trials(lab, lab.samples(options.images)), task.fixed, lab.model)
     loss, what = task_loss(state.trials)
     found = task.search(state, loss, options, progress)
     number, trials = sum(b.size for b in state.trials.batches), sum(s.trials for s in found.steps)
@@ -92,7 +92,7 @@ class _Task:
     def cost(self, kept: Kept) -> float:
         return self.costs.total(self.kind, self.counts(kept))
 
-    def search(self, state: "_State", loss: Loss, options: Msvfp, progress: Progress) -> Result:
+    def search(self, state: "_ThinningState", loss: Loss, options: Msvfp, progress: Progress) -> Thinning:
         """Thin the network until the share is met."""
         weights, train = state.lab.weights, state.lab.request.retrain is not None
 
@@ -113,7 +113,7 @@ class _Task:
             progress=tell,
         )
 
-    def handed_back(self, found: Result) -> Kept:
+    def handed_back(self, found: Thinning) -> Kept:
         """What is kept, with those channels back for which there is room below the target."""
         if not found.reached:
             return found.kept
@@ -130,7 +130,7 @@ class _Task:
 
 
 @dataclass
-class _State:
+class _ThinningState:
     """The network as training leaves it, and the session that tries things out on it."""
 
     lab: Lab

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxprune.pipeline.declare import option
-from onnxprune.pipeline.kinds import Amount, Drop, Kind, Number, Share, Switch, Targets, Whole
+from onnxprune.pipeline.kinds import Amount, Drop, Number, OptionKind, Share, Switch, Targets, Whole
 from onnxprune.pipeline.names import ALLOCATIONS, COMPENSATIONS, METHODS
 from onnxprune.pipeline.targets import Limit
 from onnxprune.pipeline.texts import Function, Metrics, Names, Pairs, Shapes, Word, Words
@@ -35,7 +35,7 @@ RATIO, ONE = Share(below=True), Whole(1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
+class BudgetOptions:
     """How much to remove: exactly one of the first five is given, or none of them with `ratio_for`."""
 
     ratio: float | None = option(
@@ -89,7 +89,7 @@ class Budget:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Channels:
+class ChannelOptions:
     """Which channels go, and what becomes of those that stay."""
 
     method: str = option(
@@ -127,12 +127,12 @@ class Channels:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class ReadingOptions:
     """How samples are read."""
 
-    mean: Any = option(None, "Of pixels, per channel: 0.485,0.456,0.406.", Kind(), DATA, RUNS, metavar="M")
-    std: Any = option(None, "Of pixels, per channel: 0.229,0.224,0.225.", Kind(), DATA, RUNS, metavar="S")
-    resize: Any = option(None, "Images, to 256 (shorter side) or 224x224.", Kind(), DATA, RUNS, metavar="SIZE")
+    mean: Any = option(None, "Of pixels, per channel: 0.485,0.456,0.406.", OptionKind(), DATA, RUNS, metavar="M")
+    std: Any = option(None, "Of pixels, per channel: 0.229,0.224,0.225.", OptionKind(), DATA, RUNS, metavar="S")
+    resize: Any = option(None, "Images, to 256 (shorter side) or 224x224.", OptionKind(), DATA, RUNS, metavar="SIZE")
     layout: str | None = option(
         None, "nchw or nhwc; may go on with ,bgr or ,raw (pixels 0 to 255).", Word(), DATA, RUNS, metavar="NAME"
     )
@@ -140,19 +140,19 @@ class Reading:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judging:
+class JudgingOptions:
     """Samples, and what is asked of the pruned model on them."""
 
     data: Any = option(
         None,
         "Samples, with labels or without: .npz, .npy, a folder of .npz or of images (a sub-folder per class), "
         "input_*.pb, polygraphy JSON, or script.py[:load_data].  Where they are fitted on, a quarter is held out.",
-        Kind(), DATA, RUNS, metavar="PATH",
+        OptionKind(), DATA, RUNS, metavar="PATH",
     )  # fmt: skip
     test_data: Any = option(
         None,
         "Other samples, for the figures and the search of {max_drop}; without them, a part of {data} is held out.",
-        Kind(), DATA, TRIED, metavar="PATH",
+        OptionKind(), DATA, TRIED, metavar="PATH",
     )  # fmt: skip
     metric: Sequence[str | Callable[..., Any]] = option(
         (),
@@ -179,7 +179,7 @@ class Judging:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class TrainingOptions:
     """How the pruned network is trained towards the original."""
 
     finetune: int | None = option(
@@ -204,8 +204,8 @@ class Training:
     batch_size: int = option(BATCH, "Samples a step.", ONE, TRAINING, TRIED, metavar="N")
     device: str = option("cpu", "Of torch: cpu, cuda, cuda:1.", Word(), TRAINING, TRIED, metavar="NAME")
     train_data: Any = option(
-        None, "Samples to train on, read like those of {data}, of which they take the place.", Kind(), TRAINING, TRIED,
-        metavar="PATH",
+        None, "Samples to train on, read like those of {data}, of which they take the place.", OptionKind(), TRAINING,
+        TRIED, metavar="PATH",
     )  # fmt: skip
     resume: str | None = option(
         None, "Keep the state of the training in this file, and go on from it where it is there.", Word(), TRAINING,
@@ -214,7 +214,7 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Running:
+class RunningOptions:
     """How models are run."""
 
     input_shapes: Sequence[str] = option(
@@ -242,7 +242,7 @@ class Running:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Writing:
+class WritingOptions:
     """How the outcome is written."""
 
     dry_run: bool = option(False, "Do everything but write the model.", Switch(), OUTPUT, MAKES)

@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from onnxprune.pipeline.kinds import Kind, Unfit
+from onnxprune.pipeline.kinds import OptionKind, Unfit
 
 
 @dataclass(frozen=True)
-class Word(Kind):
+class Word(OptionKind):
     """A name; one of `choices`, where there are some."""
 
     choices: tuple[str, ...] = ()
@@ -27,7 +27,7 @@ class Word(Kind):
 
 
 @dataclass(frozen=True)
-class Words(Kind):
+class Words(OptionKind):
     """One text or several; one is never taken for its letters."""
 
     accepts: ClassVar[Any] = str | Sequence[str]
@@ -70,11 +70,11 @@ class Names(Words):
 
 
 @dataclass(frozen=True)
-class Pairs(Kind):
+class Pairs(OptionKind):
     """Values by name; on the command line NAME=VALUE, where the name may hold an equals sign, as of nodes it does."""
 
     form: str
-    value: Kind = Kind()  # noqa: RUF009  (a frozen value)
+    value: OptionKind = OptionKind()  # noqa: RUF009  (a frozen value)
 
     many = True
 
@@ -84,7 +84,7 @@ class Pairs(Kind):
 
     @property
     def words(self) -> str:
-        wanted = f", each {self.value.words}" if type(self.value) is not Kind else ""
+        wanted = f", each {self.value.words}" if type(self.value) is not OptionKind else ""
         return f"{self.form}{wanted}"
 
     def read(self, given: Any) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class Pairs(Kind):
 
 
 @dataclass(frozen=True)
-class Shapes(Kind):
+class Shapes(OptionKind):
     """Sizes by name, read to texts such as "image:1x3x224x224"; which fit, the model says."""
 
     accepts: ClassVar[Any] = Mapping[str, Sequence[int]] | str | Sequence[str]
@@ -120,7 +120,7 @@ class Shapes(Kind):
 
 
 @dataclass(frozen=True)
-class Function(Kind):
+class Function(OptionKind):
     """A function, which the command line cannot give."""
 
     accepts: ClassVar[Any] = Callable[..., Any]

@@ -10,7 +10,7 @@ from onnxprune.pipeline.parts import deal
 from onnxprune.pipeline.request import Request
 from onnxprune.runtime.batches import Dataset
 from onnxprune.runtime.specs import model_inputs, nbytes
-from onnxprune.training.samples import Samples
+from onnxprune.training.samples import TrainingSamples
 
 HELD = 1 << 30  # bytes of samples in memory; more data is gone through in parts, one an epoch
 HANDS = (15, 1)  # of the samples: trained on, and held out to tell which state is best
@@ -19,10 +19,10 @@ FEWEST = 32  # samples of which some are held out; with fewer, states are told a
 DRAWN_BYTES = 256 << 20  # of drawn samples at the most
 BATCH = 64
 
-Load = Callable[[int], Samples]  # from the number of an epoch to its samples
+Load = Callable[[int], TrainingSamples]  # from the number of an epoch to its samples
 
 
-def given(data: Dataset, seed: int) -> tuple[Load, Samples, str]:
+def given(data: Dataset, seed: int) -> tuple[Load, TrainingSamples, str]:
     """The user's samples: those of an epoch, those that are held out, and what they are in words.
 
     Raises UsageError where the data is empty.
@@ -30,25 +30,25 @@ def given(data: Dataset, seed: int) -> tuple[Load, Samples, str]:
     known = data.counted()
     count = known.samples or 0
     if count < FEWEST:
-        few = Samples.read(known)
+        few = TrainingSamples.read(known)
         return lambda _: few, few, f"{count} samples, too few to hold some out"
     train, held = (known.chosen(rows) for rows in deal(count, HANDS, seed))
     held = held.spread(MOST_HELD_OUT)
     parts = _parts(train, seed)
     labels = "with labels" if known.has_labels else "without labels"
     turns = f", in {len(parts)} parts of which each epoch has one" if len(parts) > 1 else ""
-    return _loader(parts), Samples.read(held), f"{train.samples} samples of the data {labels}{turns}"
+    return _loader(parts), TrainingSamples.read(held), f"{train.samples} samples of the data {labels}{turns}"
 
 
 def _loader(parts: list[Dataset]) -> Load:
     """The samples of each epoch's part; one part alone is in memory."""
-    read: dict[int, Samples] = {}
+    read: dict[int, TrainingSamples] = {}
 
-    def load(epoch: int) -> Samples:
+    def load(epoch: int) -> TrainingSamples:
         part = epoch % len(parts)
         if part not in read:
             read.clear()
-            read[part] = Samples.read(parts[part])
+            read[part] = TrainingSamples.read(parts[part])
         return read[part]
 
     return load
@@ -68,7 +68,7 @@ def _parts(data: Dataset, seed: int) -> list[Dataset]:
 
 def drawn(
     model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], request: Request, most: int
-) -> tuple[Load, Samples, str]:
+) -> tuple[Load, TrainingSamples, str]:
     """So many drawn samples at the most, the same in every epoch.
 
     Raises ModelError where the size of an input is not known.
@@ -76,7 +76,7 @@ def drawn(
     each = sum(nbytes(shapes[s.name][1:], s.dtype) for s in model_inputs(model) if s.name in shapes)
     count = max(FEWEST, min(most, DRAWN_BYTES // max(each, 1)))
     feeds, noisy = drawn_feeds(model, shapes, request.changed(seed=request.seed + 1), count, min(BATCH, count))
-    all_ = Samples.drawn(feeds)
+    all_ = TrainingSamples.drawn(feeds)
     held = max(1, len(all_) * HANDS[1] // sum(HANDS))
     noise = f"; noise for {', '.join(noisy)}, which takes no images" if noisy else ""
     train, rest = all_.part(slice(held, None)), all_.part(slice(held))

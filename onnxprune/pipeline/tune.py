@@ -21,7 +21,7 @@ from onnxprune.training import require_torch
 from onnxprune.training.recipe import Recipe
 
 if TYPE_CHECKING:
-    from onnxprune.training.distillation import Job, Trained
+    from onnxprune.training.distillation import Distilled, TrainingJob
 
 BETWEEN = 0.5  # share of the training that lies between cuts, where there are several
 EPOCH = 4096  # samples of an epoch at least, where that is no more work than `WORK`
@@ -82,10 +82,10 @@ def tune(
 def _job(
     run: Run, teacher: Teacher, pruned: onnx.ModelProto, recipe: Recipe, fixed: Collection[str],
     data: Dataset | None, least: int,
-) -> tuple[Job, str]:  # fmt: skip
+) -> tuple[TrainingJob, str]:  # fmt: skip
     """What is to be trained, and on what in words."""
     from onnxprune.pipeline import training_data
-    from onnxprune.training.distillation import Job
+    from onnxprune.training.distillation import TrainingJob
     from onnxprune.training.places import places
 
     study = teacher.study
@@ -98,7 +98,7 @@ def _job(
     fewest = max(1, min(least, int(WORK / max(1, deps.macs(dead)))))
     threads = run.request.threads or usable_cpus()
     found = places(deps, dead, pruned)
-    return Job(study.proto, pruned, found, load, held, recipe, fewest, threads, fixed, run.log.progress), what
+    return TrainingJob(study.proto, pruned, found, load, held, recipe, fewest, threads, fixed, run.log.progress), what
 
 
 def finetuned(decision: Decision) -> Decision:
@@ -147,7 +147,7 @@ def _share_left(request: Request) -> float:
     return 1 - BETWEEN if (request.steps or 1) > 1 else 1.0
 
 
-def _notes(done: Trained, what: str, held: int) -> list[str]:
+def _notes(done: Distilled, what: str, held: int) -> list[str]:
     """What was trained, on what, and what it brought."""
     outcome, (first, last) = done.outcome, done.loss
     lines = [
@@ -163,7 +163,7 @@ def _notes(done: Trained, what: str, held: int) -> list[str]:
     return lines
 
 
-def _warnings(done: Trained) -> list[str]:
+def _warnings(done: Distilled) -> list[str]:
     lines = (
         [f"training ended early ({done.outcome.ended}): the best state so far was kept"] if done.outcome.ended else []
     )

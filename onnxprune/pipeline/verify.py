@@ -25,7 +25,7 @@ from onnxprune.report.summary import DriftRow
 from onnxprune.runtime.proof import Proof
 from onnxprune.runtime.prove import prove
 from onnxprune.runtime.source import Source, Variant
-from onnxprune.surgery.binding import Weights, bound, compared, content, strange
+from onnxprune.surgery.binding import BoundWeights, bound, compared, content, strange
 from onnxprune.surgery.plan import Plan, check_plan
 from onnxprune.surgery.recovery.replaced import spread, with_biases, with_values
 
@@ -48,7 +48,7 @@ class Verdict:
     """
 
     surgery: Proof
-    weights: Weights
+    weights: BoundWeights
     same: bool | None
     drift: tuple[DriftRow, ...]
     rotation: Proof | None = None
@@ -133,7 +133,7 @@ def _bound(whole: Study, plan: Plan, own: onnx.ModelProto) -> Plan:
     return replace(bound(plan, own, whole.pruned(plan.kept)), content=None)
 
 
-def _require(weights: Weights, plan: Plan, sha256: str, lossless: bool) -> None:
+def _require(weights: BoundWeights, plan: Plan, sha256: str, lossless: bool) -> None:
     """Raise CheckFailed where the surgery is right, but the weights are not, or may be any."""
     if weights.wrong:
         other = "" if plan.source.get("sha256") == sha256 else "; the plan was made for another file"
@@ -146,7 +146,7 @@ def _require(weights: Weights, plan: Plan, sha256: str, lossless: bool) -> None:
         )
 
 
-def _masked(whole: Study, plan: Plan, pruned: onnx.ModelProto, weights: Weights) -> Source | Variant:
+def _masked(whole: Study, plan: Plan, pruned: onnx.ModelProto, weights: BoundWeights) -> Source | Variant:
     """The masked original, with the weights of the pruned model where they were repaired.
 
     Under a lossless plan it is the original itself.

@@ -108,7 +108,7 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Assessment:
     """What is known of the accuracy, in one line.
 
     level: "good", "fair", "bad" or "unknown".
@@ -161,7 +161,7 @@ class Report:
     sensitivity: Sensitivity | None = None  # that the budget was shared out by
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> Assessment:
         """What is known of the accuracy."""
         from onnxprune.report.verdict import verdict
 

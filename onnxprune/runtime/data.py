@@ -30,7 +30,7 @@ from onnxprune.runtime.fit import Options, read_options
 from onnxprune.runtime.images import SUFFIXES, find_images, read_images
 from onnxprune.runtime.inputs import listing
 from onnxprune.runtime.items import named, reader_of
-from onnxprune.runtime.readers import Arrays, Header, Reader
+from onnxprune.runtime.readers import Arrays, FileReader, Header
 from onnxprune.runtime.script import blaming, load_function, split_script
 from onnxprune.runtime.specs import Spec, nbytes
 
@@ -89,7 +89,7 @@ def open_data(
 
 
 def _pieces(
-    reader: Reader, roles: Roles, headers: Mapping[str, Header], options: Options
+    reader: FileReader, roles: Roles, headers: Mapping[str, Header], options: Options
 ) -> Callable[[Arrays], Iterable[Piece]]:
     """The function that makes what the reader gives fit; what cannot fit is refused now, not at the first batch."""
     steps = fitted(roles, headers, options, image=reader.image)
@@ -103,7 +103,7 @@ def _pieces(
     return own if reader.whole else partial(pieces, roles=roles, steps=steps)
 
 
-def _spread(reader: Reader, limit: int | None) -> np.ndarray | None:
+def _spread(reader: FileReader, limit: int | None) -> np.ndarray | None:
     """`limit` positions evenly over all samples, since data is often sorted by class; None for all of them."""
     if limit is None or reader.count is None or limit >= reader.count:
         return None
@@ -122,7 +122,7 @@ def _comfortable(roles: Roles, headers: Mapping[str, Header]) -> int:
 
 
 def _notes(
-    reader: Reader, options: Options, roles: Roles, headers: Mapping[str, Header], fixed: int | None
+    reader: FileReader, options: Options, roles: Roles, headers: Mapping[str, Header], fixed: int | None
 ) -> tuple[str, ...]:
     """What the user should know about how the data is used."""
     extra = sorted(headers.keys() - set(roles.inputs.values()) - {roles.labels})
@@ -135,7 +135,7 @@ def _notes(
     return tuple(text for applies, text in notes if applies)
 
 
-def _reader(source: Any, specs: Sequence[Spec], options: Options) -> Reader:
+def _reader(source: Any, specs: Sequence[Spec], options: Options) -> FileReader:
     """The reader for what `source` is."""
     if isinstance(source, (str, Path)):
         try:
@@ -147,7 +147,7 @@ def _reader(source: Any, specs: Sequence[Spec], options: Options) -> Reader:
     return reader
 
 
-def _path_reader(text: str, specs: Sequence[Spec], options: Options) -> Reader:
+def _path_reader(text: str, specs: Sequence[Spec], options: Options) -> FileReader:
     path = Path(text)
     if path.is_dir():
         return _folder_reader(path, specs, options)
@@ -162,7 +162,7 @@ def _path_reader(text: str, specs: Sequence[Spec], options: Options) -> Reader:
         return read_images([path], None, _image_input(specs), options)
     if suffix == ".pb":
         return readers.read_protobufs([path.parent], [s.name for s in specs])
-    known: dict[str, Callable[[Path], Reader]] = {
+    known: dict[str, Callable[[Path], FileReader]] = {
         ".npz": partial(readers.read_npz, states=_states(specs)),
         ".npy": readers.read_npy,
         ".json": readers.read_json,
@@ -188,7 +188,7 @@ def _from_script(name: str, function: Callable[[], Iterable[Any]]) -> Iterator[A
 FORMS = "npz, npy, json, script.py, a folder of npz, of images or of input_*.pb"
 
 
-def _folder_reader(path: Path, specs: Sequence[Spec], options: Options) -> Reader:
+def _folder_reader(path: Path, specs: Sequence[Spec], options: Options) -> FileReader:
     """The reader for a folder, by what is in it."""
     try:
         content = sorted(path.iterdir())
@@ -217,7 +217,7 @@ def _image_input(specs: Sequence[Spec]) -> Spec:
     return specs[0]
 
 
-def _peek(reader: Reader) -> dict[str, Header]:
+def _peek(reader: FileReader) -> dict[str, Header]:
     """Shapes and types of the first feed."""
     first = next(reader.chunks(None, 1), None)
     if first is None:

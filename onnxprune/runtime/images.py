@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxprune.errors import FileError, OnnxPruneError, UsageError
 from onnxprune.runtime.fit import Options, channel_axis
-from onnxprune.runtime.readers import Arrays, Header, Reader
+from onnxprune.runtime.readers import Arrays, FileReader, Header
 from onnxprune.runtime.specs import Spec, describe
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"}
@@ -29,7 +29,7 @@ def _inside(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
 
 
-def read_images(paths: Sequence[Path], classes: Sequence[int] | None, spec: Spec, options: Options) -> Reader:
+def read_images(paths: Sequence[Path], classes: Sequence[int] | None, spec: Spec, options: Options) -> FileReader:
     """Images as uint8 (samples, height, width, channels) in the size that input `spec` and `--resize` ask for."""
     pillow = _pillow()
     axis = channel_axis(spec, options)
@@ -50,7 +50,7 @@ def read_images(paths: Sequence[Path], classes: Sequence[int] | None, spec: Spec
     headers = {"": Header((len(paths), *size, len(mode)), np.dtype(np.uint8))}
     if classes is not None:
         headers["labels"] = Header((len(paths),), np.dtype(np.int64))
-    return Reader(str(paths[0].parent), chunks, headers, len(paths), image=True, folders=max(classes or (-1,)) + 1)
+    return FileReader(str(paths[0].parent), chunks, headers, len(paths), image=True, folders=max(classes or (-1,)) + 1)
 
 
 def _pillow() -> Any:

@@ -8,12 +8,12 @@ import numpy as np
 from onnxprune.errors import UsageError
 from onnxprune.runtime.batches import LABELS, states_of
 from onnxprune.runtime.inputs import listing
-from onnxprune.runtime.readers import Arrays, Header, Reader, read_feeds, row_count
+from onnxprune.runtime.readers import Arrays, FileReader, Header, read_feeds, row_count
 from onnxprune.runtime.script import blaming
 from onnxprune.runtime.specs import Spec, fits
 
 
-def reader_of(source: Any, specs: Sequence[Spec]) -> Reader | None:
+def reader_of(source: Any, specs: Sequence[Spec]) -> FileReader | None:
     """The reader for what a user has in Python; None for what is no data.
 
     An array holds the samples of the only input; a tuple the inputs in their order, then the labels if there are any; a
@@ -60,7 +60,7 @@ def as_array(value: Any) -> np.ndarray:
         return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
 
 
-def read_arrays(arrays: Arrays, origin: str, specs: Sequence[Spec]) -> Reader:
+def read_arrays(arrays: Arrays, origin: str, specs: Sequence[Spec]) -> FileReader:
     """Arrays in memory, by rows; states, and what has another length, are the same for all samples.
 
     Raises UsageError where they are no arrays of numbers, or hold no samples.
@@ -78,7 +78,7 @@ def read_arrays(arrays: Arrays, origin: str, specs: Sequence[Spec]) -> Reader:
         for begin in range(0, len(picks), step):
             yield {n: a if n in same else a[picks[begin : begin + step]] for n, a in arrays.items()}
 
-    return Reader(origin, chunks, headers, count)
+    return FileReader(origin, chunks, headers, count)
 
 
 class _Replay:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from onnxprune.errors import CheckFailed
-from onnxprune.runtime.stimuli import NEVER, Trial, Trials, silent
+from onnxprune.runtime.stimuli import NEVER, Trial, TrialRuns, silent
 from onnxprune.runtime.taps import Taps
 from onnxprune.runtime.tolerance import Check
 
@@ -57,7 +57,7 @@ class Proof:
         raise CheckFailed(f"{problem}{where}: {note}")
 
 
-def concluded(checks: Sequence[Check], trials: Trials, ways: Sequence[str], taps: Taps) -> Proof:
+def concluded(checks: Sequence[Check], trials: TrialRuns, ways: Sequence[str], taps: Taps) -> Proof:
     """What all checks come to."""
     runs, mute = trials.runs, _mute(trials.runs, taps)
     spoken = {n for t in runs for n in t.outputs if n not in taps.names and n not in taps.fixed} - set(mute)

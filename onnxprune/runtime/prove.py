@@ -23,7 +23,7 @@ from onnxprune.runtime.session import Session, make_session
 from onnxprune.runtime.slices import Noises, Slices, compared, widen
 from onnxprune.runtime.source import SPILL_MODEL, Source, Variant, nodes_of
 from onnxprune.runtime.specs import Feed, Spec
-from onnxprune.runtime.stimuli import Stimuli, Trial, Trials, explored
+from onnxprune.runtime.stimuli import Stimuli, Trial, TrialRuns, explored
 from onnxprune.runtime.taps import Taps, find_taps
 from onnxprune.runtime.tolerance import Check, Judge
 from onnxprune.runtime.ulps import nudged, nudged_weights
@@ -114,7 +114,7 @@ def prove(
 
 def _observed(
     view: _View, stimuli: Stimuli | Sequence[Feed], ways: Sequence[tuple[bool, ...]]
-) -> tuple[Trials, list[_Way], Session | None, tuple[Spec, ...]]:
+) -> tuple[TrialRuns, list[_Way], Session | None, tuple[Spec, ...]]:
     """Run the masked original on everything, and on the first and the last of it in each of the ways."""
     engine().set_seed(1)  # Random operators of both models then draw the same numbers
     first = view.load(view.one, taps=view.taps.names)

@@ -33,7 +33,7 @@ class Header:
 
 
 @dataclass(frozen=True)
-class Reader:
+class FileReader:
     """A source of samples.
 
     `headers` are known beforehand where the form permits, `count` likewise. `chunks(rows, step)` gives dicts of
@@ -66,7 +66,7 @@ def _refuse_objects(dtype: np.dtype, name: str, origin: str) -> None:
         raise UsageError(f"'{name}' in {origin} holds records; save plain arrays")
 
 
-def read_npy(path: Path) -> Reader:
+def read_npy(path: Path) -> FileReader:
     """One array, mapped into memory rather than read; its key is the file's name without `.npy`."""
     with _readable(path):
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -79,10 +79,10 @@ def read_npy(path: Path) -> Reader:
         for begin in range(0, len(picks), step):
             yield {path.stem: np.array(array[picks[begin : begin + step]])}
 
-    return Reader(str(path), chunks, headers, count)
+    return FileReader(str(path), chunks, headers, count)
 
 
-def read_npz(path: Path, states: Sequence[Spec] = ()) -> Reader:
+def read_npz(path: Path, states: Sequence[Spec] = ()) -> FileReader:
     """The arrays of an npz, each decompressed as it is needed; those that are one of the `states` count no samples."""
     with _readable(path), zipfile.ZipFile(path) as archive:
         headers = {}
@@ -105,7 +105,7 @@ def read_npz(path: Path, states: Sequence[Spec] = ()) -> Reader:
                     return
                 yield {n: a for n, a in chunk.items() if a is not None}
 
-    return Reader(str(path), chunks, headers, count)
+    return FileReader(str(path), chunks, headers, count)
 
 
 def _npy_header(stream: Any) -> tuple[Header, bool]:
@@ -167,7 +167,7 @@ def _take(stream: Any, header: Header, rows: tuple[int, ...], name: str, origin:
     return np.frombuffer(data, header.dtype).reshape(shape)
 
 
-def read_folder(paths: Sequence[Path], states: Sequence[Spec] = ()) -> Reader:
+def read_folder(paths: Sequence[Path], states: Sequence[Spec] = ()) -> FileReader:
     """Several npz or npy files with the same keys, one after the other; for `states` see `read_npz`."""
     readers = [read_npz(p, states) if p.suffix == ".npz" else read_npy(p) for p in paths]
     keys = [_keys(r) for r in readers]
@@ -185,23 +185,23 @@ def read_folder(paths: Sequence[Path], states: Sequence[Spec] = ()) -> Reader:
                     yield _renamed(chunk, reader)
 
     headers = {("" if _single(readers[0]) else n): h for n, h in (readers[0].headers or {}).items()}
-    return Reader(str(paths[0].parent), chunks, headers, int(starts[-1]))
+    return FileReader(str(paths[0].parent), chunks, headers, int(starts[-1]))
 
 
-def _single(reader: Reader) -> bool:
+def _single(reader: FileReader) -> bool:
     """Whether the file is an npy, whose key is its own name."""
     return reader.origin.endswith(".npy")
 
 
-def _keys(reader: Reader) -> set[str]:
+def _keys(reader: FileReader) -> set[str]:
     return {""} if _single(reader) else set(reader.headers or ())
 
 
-def _renamed(chunk: Arrays, reader: Reader) -> Arrays:
+def _renamed(chunk: Arrays, reader: FileReader) -> Arrays:
     return {"": next(iter(chunk.values()))} if _single(reader) else chunk
 
 
-def read_protobufs(folders: Sequence[Path], names: Sequence[str]) -> Reader:
+def read_protobufs(folders: Sequence[Path], names: Sequence[str]) -> FileReader:
     """`input_*.pb` sets as the ONNX backend tests have them: one feed per folder, inputs by name or by number."""
 
     def chunks(rows: np.ndarray | None, step: int) -> Iterator[Arrays]:
@@ -209,7 +209,7 @@ def read_protobufs(folders: Sequence[Path], names: Sequence[str]) -> Reader:
             files = sorted(folders[i].glob("input_*.pb"), key=_number)
             yield dict(_tensor(f, names) for f in files)
 
-    return Reader(str(folders[0]), chunks, None, len(folders), whole=True)
+    return FileReader(str(folders[0]), chunks, None, len(folders), whole=True)
 
 
 def _number(path: Path) -> int:
@@ -232,7 +232,7 @@ def _tensor(path: Path, names: Sequence[str]) -> tuple[str, np.ndarray]:
     return (tensor.name if tensor.name in names else names[index]), array
 
 
-def read_json(path: Path) -> Reader:
+def read_json(path: Path) -> FileReader:
     """Feeds as polygraphy saves them (`--save-inputs`): a list of dicts of base64 npy, one dict per run."""
     with _readable(path):
         text = path.read_text()
@@ -248,7 +248,7 @@ def read_json(path: Path) -> Reader:
         for i in range(len(feeds)) if rows is None else rows:
             yield {n: _decoded(v, n, path) for n, v in feeds[i].items() if n != "polygraphy_class"}
 
-    return Reader(str(path), chunks, None, len(feeds), whole=True)
+    return FileReader(str(path), chunks, None, len(feeds), whole=True)
 
 
 def _decoded(value: Any, name: str, path: Path) -> np.ndarray:
@@ -264,7 +264,7 @@ def _decoded(value: Any, name: str, path: Path) -> np.ndarray:
     raise UsageError(f"'{name}' in {path} is no array")
 
 
-def read_feeds(make: Callable[[], Iterable[Any]], origin: str) -> Reader:
+def read_feeds(make: Callable[[], Iterable[Any]], origin: str) -> FileReader:
     """Feeds that Python code gives: dicts of arrays by input name."""
 
     def chunks(rows: np.ndarray | None, step: int) -> Iterator[Arrays]:
@@ -280,7 +280,7 @@ def read_feeds(make: Callable[[], Iterable[Any]], origin: str) -> Reader:
                     arrays = {str(n): np.asarray(a) for n, a in feed.items()}
                 yield arrays
 
-    return Reader(origin, chunks, None, None, whole=True)
+    return FileReader(origin, chunks, None, None, whole=True)
 
 
 @contextlib.contextmanager

@@ -41,7 +41,7 @@ def resolve_shapes(model: Source | Variant | Session, hints: Mapping[str, Shape]
     if all(s.name in hints or s.closed for s in session.inputs):
         return tries[0]
     said: list[ModelError] = []
-    for shapes in Search(model, session, tries).cheap_first() if isinstance(model, onnx.ModelProto) else tries:
+    for shapes in SizeSearch(model, session, tries).cheap_first() if isinstance(model, onnx.ModelProto) else tries:
         if _runs(session, shapes, said):
             return shapes
     raise UsageError(
@@ -60,7 +60,7 @@ def _runs(session: Session, shapes: Shapes, said: list[ModelError]) -> bool:
 
 
 @dataclass
-class Search:
+class SizeSearch:
     """Sizes to be tried with one model, in the order in which they are likely."""
 
     model: onnx.ModelProto

@@ -70,14 +70,14 @@ class Trial:
 
 
 @dataclass
-class Trials:
+class TrialRuns:
     """The runs of the first model, and what was tried in vain."""
 
     runs: list[Trial] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
 
-def explored(session: Session, stimuli: Stimuli | Sequence[Feed]) -> Trials:
+def explored(session: Session, stimuli: Stimuli | Sequence[Feed]) -> TrialRuns:
     """Run a model on all that it is to be run on.
 
     Raises:
@@ -85,8 +85,8 @@ def explored(session: Session, stimuli: Stimuli | Sequence[Feed]) -> Trials:
             that were given as they are.
     """
     if not isinstance(stimuli, Stimuli):
-        return Trials([Trial(feed, "", "", session.run(feed)) for feed in stimuli])
-    found = Trials()
+        return TrialRuns([Trial(feed, "", "", session.run(feed)) for feed in stimuli])
+    found = TrialRuns()
     _kinds(session, stimuli, found)
     found.runs.sort(key=lambda t: -_reach(t.outputs))
     _sizes(session, stimuli, found.runs[0].kind, found)
@@ -97,7 +97,7 @@ def explored(session: Session, stimuli: Stimuli | Sequence[Feed]) -> Trials:
     return found
 
 
-def _kinds(session: Session, stimuli: Stimuli, found: Trials) -> None:
+def _kinds(session: Session, stimuli: Stimuli, found: TrialRuns) -> None:
     """Runs at the analysed size, on each of the usual kinds of input and on others until one reaches the outputs."""
     for number, kind in enumerate(KINDS):
         if kind not in USUAL and any(_reach(t.outputs) == 1 for t in found.runs):
@@ -111,7 +111,7 @@ def _kinds(session: Session, stimuli: Stimuli, found: Trials) -> None:
             found.skipped.append(f"{told(feed)} ({kind}): the original does not run")
 
 
-def _sizes(session: Session, stimuli: Stimuli, kind: str, found: Trials) -> None:
+def _sizes(session: Session, stimuli: Stimuli, kind: str, found: TrialRuns) -> None:
     """Runs at other sizes, until enough were run and every free size was another one."""
     specs = [
         s if s.shape is not None else replace(s, shape=(None,) * len(stimuli.shapes[s.name])) for s in stimuli.specs

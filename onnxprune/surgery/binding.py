@@ -40,7 +40,7 @@ def bound(plan: Plan, original: onnx.ModelProto, pruned: onnx.ModelProto) -> Pla
 
 
 @dataclass(frozen=True)
-class Weights:
+class BoundWeights:
     """Tensors of a pruned model by what is known of them.
 
     taken: their elements are those of the original that the plan keeps.
@@ -63,7 +63,7 @@ class Weights:
         return ", ".join(parts)
 
 
-def compared(plan: Plan, original: onnx.ModelProto, pruned: onnx.ModelProto) -> Weights:
+def compared(plan: Plan, original: onnx.ModelProto, pruned: onnx.ModelProto) -> BoundWeights:
     """What is known of the weights of a pruned model, from the original and the plan alone."""
     own, made, digests = held(original), held(pruned), plan.digests
     found: dict[str, list[str]] = {name: [] for name in ("taken", "planned", "wrong", "unbound")}
@@ -77,7 +77,7 @@ def compared(plan: Plan, original: onnx.ModelProto, pruned: onnx.ModelProto) -> 
             verdict = "unbound" if digests is None else "wrong"
         found[verdict].append(key)
     found["wrong"] += [key for key in digests or () if key not in made]
-    return Weights(**{name: tuple(keys) for name, keys in found.items()})
+    return BoundWeights(**{name: tuple(keys) for name, keys in found.items()})
 
 
 def held(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:

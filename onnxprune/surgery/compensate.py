@@ -11,7 +11,7 @@ from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import UsageError
 from onnxprune.surgery.recovery.closed import closed
 from onnxprune.surgery.recovery.lstsq import Lstsq, lstsq
-from onnxprune.surgery.recovery.network import Network
+from onnxprune.surgery.recovery.network import LayerGraph
 from onnxprune.surgery.recovery.replaced import with_biases, with_values
 from onnxprune.surgery.recovery.stored import encoded
 from onnxprune.surgery.recovery.unfused import written_out
@@ -95,7 +95,7 @@ def _encoded(model: onnx.ModelProto, values: dict[str, np.ndarray], alone: dict[
     for key in bad:
         alone[key] = "its solution is not finite; the weights stay as they were"
         del values[key]
-    return encoded(Network(model, unpacked=True), values)
+    return encoded(LayerGraph(model, unpacked=True), values)
 
 
 def _none(*_: Any) -> Values:

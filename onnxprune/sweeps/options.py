@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from onnxprune.pipeline.declare import option, options_of
-from onnxprune.pipeline.kinds import Kind, Number, Share, Unfit, Whole
+from onnxprune.pipeline.kinds import Number, OptionKind, Share, Unfit, Whole
 from onnxprune.pipeline.table import BUDGET, DATA, RUNNING, WHICH
 from onnxprune.pipeline.targets import SECONDS, UNITS
 from onnxprune.pipeline.texts import Word, Words
@@ -16,7 +16,7 @@ COSTS = tuple(cost for cost in UNITS if cost != "latency")  # which is measured 
 
 
 @dataclass(frozen=True)
-class Time(Kind):
+class Time(OptionKind):
     """Seconds, from a number or from a text like "5ms"."""
 
     accepts: ClassVar[Any] = float | str

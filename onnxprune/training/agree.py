@@ -13,7 +13,7 @@ from onnxprune.operators.arrays import from_array
 from onnxprune.operators.registry import Trait, has
 from onnxprune.runtime.session import Session, make_session
 from onnxprune.runtime.source import Variant
-from onnxprune.training.module import Network
+from onnxprune.training.module import TorchModule
 from onnxprune.training.program import every
 
 LIMIT = 1e-3  # relative error
@@ -25,7 +25,7 @@ Sample = Mapping[str, np.ndarray]
 
 
 def agreement(
-    network: Network, model: onnx.ModelProto, samples: Iterable[Sample], limit: float | None = None
+    network: TorchModule, model: onnx.ModelProto, samples: Iterable[Sample], limit: float | None = None
 ) -> dict[str, float]:
     """Compare the outputs of a network in torch with those of onnxruntime.
 
@@ -58,14 +58,14 @@ def agreement(
     return worst
 
 
-def computed(network: Network, sample: Sample, watch: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+def computed(network: TorchModule, sample: Sample, watch: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
     """Outputs of the network in torch, and watched values, as arrays."""
     with torch.no_grad():
         out = network({name: from_array(np.asarray(x)) for name, x in sample.items()}, watch)
     return {name: value.cpu().numpy() for name, value in out.items() if isinstance(value, torch.Tensor)}
 
 
-def quantises(network: Network) -> bool:
+def quantises(network: TorchModule) -> bool:
     """Whether activations become whole numbers on their way."""
     return any(has(step.proto, Trait.STEPS | Trait.ROUNDS) for step in every(network.steps))
 
@@ -82,7 +82,7 @@ def error(right: np.ndarray, found: np.ndarray, mean: bool = False) -> float:
     return float(gap.max(initial=0) / max(size.max(initial=0), SMALLEST))
 
 
-def first_difference(network: Network, model: onnx.ModelProto, sample: Sample, limit: float) -> str:
+def first_difference(network: TorchModule, model: onnx.ModelProto, sample: Sample, limit: float) -> str:
     """The first node, in the order of the file, whose output differs, in words."""
     coarse = quantises(network)
     steps = [(step, name) for step in network.steps for name in step.writes if name and not step.path]

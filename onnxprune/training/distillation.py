@@ -18,12 +18,12 @@ from onnxprune.surgery.binding import content, digest
 from onnxprune.training.agree import agreement
 from onnxprune.training.augment import Change, change_of
 from onnxprune.training.loop import Outcome, Progress, Training, held_batches
-from onnxprune.training.module import Network
-from onnxprune.training.objective import Objective, Scored, objective
-from onnxprune.training.places import Place, spread
+from onnxprune.training.module import TorchModule
+from onnxprune.training.objective import Objective, ScoredOutput, objective
+from onnxprune.training.places import FeaturePlace, spread
 from onnxprune.training.precision import fits
 from onnxprune.training.recipe import Recipe
-from onnxprune.training.samples import Samples
+from onnxprune.training.samples import TrainingSamples
 from onnxprune.training.teacher import Teacher, real, teacher_of, tensors
 from onnxprune.training.unchanged import changed_weights
 
@@ -32,7 +32,7 @@ COMPARED = 4  # batches on which torch has to equal onnxruntime
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """What is to be trained.
 
     Args:
@@ -50,9 +50,9 @@ class Job:
 
     original: onnx.ModelProto
     pruned: onnx.ModelProto
-    places: Sequence[Place]
-    load: Callable[[int], Samples]
-    held: Samples
+    places: Sequence[FeaturePlace]
+    load: Callable[[int], TrainingSamples]
+    held: TrainingSamples
     recipe: Recipe
     least: int
     threads: int
@@ -61,7 +61,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Trained:
+class Distilled:
     """A trained network, and what was found on the way.
 
     model: the pruned one with other weights; the pruned one itself where training has not helped.
@@ -87,7 +87,7 @@ class Trained:
         return self.loss[1] < self.loss[0]
 
 
-def train(job: Job) -> Trained:
+def train(job: TrainingJob) -> Distilled:
     """Train, and keep the best state on the held-out samples, if onnxruntime finds it better than none.
 
     Raises:
@@ -98,7 +98,7 @@ def train(job: Job) -> Trained:
     """
     _require(job.recipe.device)
     with _threads(job.threads):
-        student = Network.of(job.pruned, job.recipe.device)
+        student = TorchModule.of(job.pruned, job.recipe.device)
         for key, parameter in student.parameters_by_key().items():
             parameter.requires_grad_(key not in job.fixed)
         compared = [feed for feed, _ in held_batches(job.held, COMPARED, COMPARED)]
@@ -111,7 +111,7 @@ def train(job: Job) -> Trained:
         before = held_loss(job, job.pruned, training)
         after = held_loss(job, model, training) if changed else before
     helped = after < before
-    return Trained(
+    return Distilled(
         model if helped else job.pruned, changed if helped else (), student.frozen, apart, (before, after), outcome,
         training.objective, training.change, training.mixed,
     )  # fmt: skip
@@ -126,14 +126,14 @@ def _require(device: str) -> None:
         raise UsageError(f"{spelled('device', device)} cannot be used here: {reason}") from None
 
 
-def _training(job: Job, student: Network) -> Training:
+def _training(job: TrainingJob, student: TorchModule) -> Training:
     places = spread(_comparable(job, student))
     inner = inner_ends(student)
     teacher = teacher_of(job.original, inner, places, job.recipe.device, job.threads)
     seen = list(held_batches(job.held, LOOKED_AT))
     looks = [({n: t.cpu().numpy() for n, t in teacher(feed).items()}, labels) for feed, labels in seen]
     wanted = objective(looks, _alike(job, student, teacher), places)
-    scored = next((t.output for t in wanted.outputs if isinstance(t, Scored)), None)
+    scored = next((t.output for t in wanted.outputs if isinstance(t, ScoredOutput)), None)
     change = change_of(
         [feed for feed, _ in seen],
         scored,
@@ -147,7 +147,7 @@ def _training(job: Job, student: Network) -> Training:
     )  # fmt: skip
 
 
-def _comparable(job: Job, student: Network) -> list[Place]:
+def _comparable(job: TrainingJob, student: TorchModule) -> list[FeaturePlace]:
     """Places where the map of the pruned network is as large as what stays of the original's."""
     names = [p.name for p in job.places]
     if not names:
@@ -163,7 +163,7 @@ def _comparable(job: Job, student: Network) -> list[Place]:
     ]
 
 
-def _alike(job: Job, student: Network, teacher: Teacher) -> list[str]:
+def _alike(job: TrainingJob, student: TorchModule, teacher: Teacher) -> list[str]:
     """Values that the loss is taken of, which both networks give in the same size."""
     feed = job.held.batches([0])[0][0]
     there = teacher(feed)
@@ -172,12 +172,12 @@ def _alike(job: Job, student: Network, teacher: Teacher) -> list[str]:
     return [name for name in student.ends if name in there and there[name].shape == here[name].shape]
 
 
-def inner_ends(student: Network) -> list[str]:
+def inner_ends(student: TorchModule) -> list[str]:
     """Values that a loss is taken of besides the outputs: what a class or an index is made from."""
     return [name for name in student.ends if name not in student.outputs]
 
 
-def held_loss(job: Job, model: onnx.ModelProto, training: Training) -> float:
+def held_loss(job: TrainingJob, model: onnx.ModelProto, training: Training) -> float:
     """Mean loss of a model on the held-out samples, computed by onnxruntime."""
     session = make_session(model, providers="cpu", threads=job.threads, optimize=True, taps=training.inner)
     total, measured = 0.0, training.objective.to("cpu")
@@ -188,7 +188,7 @@ def held_loss(job: Job, model: onnx.ModelProto, training: Training) -> float:
     return total / max(len(training.targets()), 1)
 
 
-def _key(job: Job) -> str:
+def _key(job: TrainingJob) -> str:
     """What tells this job from others, so that a state is not gone on from in another one."""
     recipe = {"lr": job.recipe.lr, "batch_size": job.recipe.batch_size, "seed": job.recipe.seed}
     held = [digest(array) for feed in job.held.feeds for array in feed.values()]

@@ -16,11 +16,11 @@ from onnxprune.errors import FileError
 from onnxprune.runtime.specs import Feed
 from onnxprune.training import checkpoint, optimizer
 from onnxprune.training.augment import Change
-from onnxprune.training.module import Network
+from onnxprune.training.module import TorchModule
 from onnxprune.training.objective import Mixed, Objective
 from onnxprune.training.precision import products
 from onnxprune.training.recipe import Recipe
-from onnxprune.training.samples import Samples
+from onnxprune.training.samples import TrainingSamples
 from onnxprune.training.teacher import Teacher, tensors
 
 AT_ONCE = 64  # held-out samples that are run together
@@ -64,13 +64,13 @@ class Training:
         mixed: whether products are taken in bfloat16.
     """
 
-    student: Network
+    student: TorchModule
     inner: Sequence[str]
     teacher: Teacher
     objective: Objective
     change: Change
-    load: Callable[[int], Samples]
-    held: Samples
+    load: Callable[[int], TrainingSamples]
+    held: TrainingSamples
     recipe: Recipe
     progress: Progress
     least: int = 1
@@ -146,7 +146,7 @@ class Training:
             self.unsaved = str(error)  # a full disk takes the state, and not the training
         return ""
 
-    def _step(self, samples: Samples, places: Sequence[int], generator: np.random.Generator) -> float:
+    def _step(self, samples: TrainingSamples, places: Sequence[int], generator: np.random.Generator) -> float:
         share = optimizer.rate(self.step, self._steps(), self._done())
         self.optimizer.zero_grad()
         batches, total = samples.batches(places), 0.0
@@ -245,7 +245,7 @@ class Training:
 
 
 def held_batches(
-    held: Samples, most: int | None = None, size: int = AT_ONCE
+    held: TrainingSamples, most: int | None = None, size: int = AT_ONCE
 ) -> Iterator[tuple[Feed, np.ndarray | None]]:
     """The held-out samples, or the first of them, some at a time."""
     end = min(len(held), most or len(held))

@@ -17,12 +17,12 @@ from onnxprune.model.functions import inlined
 from onnxprune.model.sequences import without_sequences
 from onnxprune.operators.arrays import Value
 from onnxprune.operators.registry import Trait, has
-from onnxprune.training.program import Program, Step, every, named
+from onnxprune.training.program import Program, ProgramStep, every, named
 from onnxprune.training.subgraphs import control
 from onnxprune.training.weights import Weight, choose, rewritten
 
 
-class Network(torch.nn.Module):
+class TorchModule(torch.nn.Module):
     """A graph of ONNX that torch runs and differentiates, step by step as it stands in the file.
 
     Its parameters are the float weights of the file that a gradient reaches, wherever they stand; one that is used in
@@ -51,7 +51,9 @@ class Network(torch.nn.Module):
         self.to(device)
 
     @classmethod
-    def of(cls, model: onnx.ModelProto | Model | str | os.PathLike[str], device: str | torch.device = "cpu") -> Network:
+    def of(
+        cls, model: onnx.ModelProto | Model | str | os.PathLike[str], device: str | torch.device = "cpu"
+    ) -> TorchModule:
         """The network of a file or a loaded model.
 
         Args:
@@ -69,7 +71,7 @@ class Network(torch.nn.Module):
         """Where it is computed."""
         return self._device
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Network:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TorchModule:
         """What `to` and `float` do, for constants too; whole numbers stay with the CPU, which reads shapes there."""
         super()._apply(fn, recurse)
         self.constants = {
@@ -125,14 +127,14 @@ class Network(torch.nn.Module):
             if unknown := [name for name in watch if name not in there]:
                 raise UsageError(f"the network computes no value {unknown[0]!r}")
 
-    def _run(self, steps: Sequence[Step], values: dict[str, Value], kept: Collection[str] = ()) -> None:
+    def _run(self, steps: Sequence[ProgramStep], values: dict[str, Value], kept: Collection[str] = ()) -> None:
         for step in steps:
             values.update(named(step, self._computed(step, values)))
             for key in step.dead:
                 if key not in kept:
                     values.pop(key, None)
 
-    def _computed(self, step: Step, values: dict[str, Value]) -> Any:
+    def _computed(self, step: ProgramStep, values: dict[str, Value]) -> Any:
         if step.bodies:
             return control(step, values, self._run)
         inputs = [values[key] if key else None for key in step.reads]
@@ -150,7 +152,7 @@ class Network(torch.nn.Module):
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ModelError(f"torch cannot compute {step}: {reason}") from error
 
-    def _normalised(self, step: Step, inputs: list[Value]) -> Tensor:
+    def _normalised(self, step: ProgramStep, inputs: list[Value]) -> Tensor:
         """BatchNormalization by the statistics of the batch; its own follow with the momentum of the node."""
         node = replace(step.node, opset=15, attributes={**step.node.attributes, "training_mode": 1}, outputs=3)
         y, *moved = step.forward.function(node, *inputs)
@@ -171,7 +173,7 @@ def _carried(value: Tensor) -> Tensor:
     return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
 
 
-def _placed(step: Step, inputs: list[Value], device: torch.device) -> list[Value]:
+def _placed(step: ProgramStep, inputs: list[Value], device: torch.device) -> list[Value]:
     """Inputs where they have to lie: numbers with the CPU, all others together."""
     host = step.forward.host
     away = any(isinstance(x, Tensor) and k not in host and x.device == device for k, x in enumerate(inputs))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from onnxprune.errors import UsageError
 from onnxprune.runtime.classes import as_scores, class_scores, is_probable, label_problem
-from onnxprune.training.places import Place
+from onnxprune.training.places import FeaturePlace
 
 TEMPERATURE = 4.0
 FEATURES = 1.0  # weight of the inner maps beside the outputs
@@ -38,7 +38,7 @@ class Mixed:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredOutput:
     """An output of class scores: logits, logarithms of probabilities, or probabilities."""
 
     output: str
@@ -89,8 +89,8 @@ class Valued:
 class Objective:
     """The loss of a batch: the mean over the outputs, and the inner maps beside it."""
 
-    outputs: Sequence[Scored | Valued]
-    places: Sequence[Place]
+    outputs: Sequence[ScoredOutput | Valued]
+    places: Sequence[FeaturePlace]
     scales: Sequence[float]  # variance of each inner map of the original
 
     def __call__(
@@ -122,7 +122,7 @@ class Objective:
     def words(self) -> str:
         """What is learnt, for the report."""
         said = [
-            f"class scores '{t.output}'{' and labels' * t.labelled}" if isinstance(t, Scored) else f"'{t.output}'"
+            f"class scores '{t.output}'{' and labels' * t.labelled}" if isinstance(t, ScoredOutput) else f"'{t.output}'"
             for t in self.outputs
         ]
         inner = f", {len(self.places)} inner maps" if self.places else ""
@@ -130,7 +130,9 @@ class Objective:
 
 
 def objective(
-    looks: Sequence[tuple[Mapping[str, np.ndarray], np.ndarray | None]], names: Sequence[str], places: Sequence[Place]
+    looks: Sequence[tuple[Mapping[str, np.ndarray], np.ndarray | None]],
+    names: Sequence[str],
+    places: Sequence[FeaturePlace],
 ) -> Objective:
     """The loss that fits what the original gives.
 
@@ -170,11 +172,11 @@ def _classes(outputs: Mapping[str, np.ndarray], labels: np.ndarray | None) -> np
     return labels if fit else None
 
 
-def _term(name: str, array: np.ndarray, scored: str | None, labels: np.ndarray | None) -> Scored | Valued:
+def _term(name: str, array: np.ndarray, scored: str | None, labels: np.ndarray | None) -> ScoredOutput | Valued:
     scores = as_scores(array) if name == scored or scored is None else None
     if name == scored and scores is not None:
         labelled = labels is not None and label_problem(labels, scores) is None
-        return Scored(name, is_probable(scores), labelled)
+        return ScoredOutput(name, is_probable(scores), labelled)
     return Valued(name, torch.from_numpy(_scale(array.astype(np.float32))))
 
 

@@ -14,7 +14,7 @@ PLACES = 6
 
 
 @dataclass(frozen=True)
-class Place:
+class FeaturePlace:
     """A value that both networks compute, and its positions that stay, axis by axis."""
 
     name: str
@@ -28,7 +28,7 @@ class Place:
         return array
 
 
-def places(deps: Dependencies, dead: np.ndarray, pruned: onnx.ModelProto) -> list[Place]:
+def places(deps: Dependencies, dead: np.ndarray, pruned: onnx.ModelProto) -> list[FeaturePlace]:
     """Values that all later ones hang on; outputs of layers where there are few of those."""
     made = {name for node in pruned.graph.node for name in node.output} - {o.name for o in pruned.graph.output}
     found = _usable(deps, dead, bottlenecks(deps), made)
@@ -38,7 +38,7 @@ def places(deps: Dependencies, dead: np.ndarray, pruned: onnx.ModelProto) -> lis
     return found
 
 
-def spread(found: Sequence[Place]) -> list[Place]:
+def spread(found: Sequence[FeaturePlace]) -> list[FeaturePlace]:
     """So many of them, evenly from the first to the last."""
     picks = np.linspace(0, max(len(found) - 1, 0), PLACES).round().astype(int)
     return [found[k] for k in dict.fromkeys(picks.tolist())] if found else []
@@ -59,7 +59,7 @@ def bottlenecks(deps: Dependencies) -> list[str]:
     return found
 
 
-def _usable(deps: Dependencies, dead: np.ndarray, names: Sequence[str], made: set[str]) -> list[Place]:
+def _usable(deps: Dependencies, dead: np.ndarray, names: Sequence[str], made: set[str]) -> list[FeaturePlace]:
     """Those of real numbers with the samples first, of which the pruned network computes a part."""
     usable = []
     for name in names:
@@ -67,5 +67,5 @@ def _usable(deps: Dependencies, dead: np.ndarray, names: Sequence[str], made: se
         if box is None or len(box) < 2 or not all(mask.any() for mask in box):
             continue
         if any(mask.size > 1 for mask in box[1:]):
-            usable.append(Place(name, box))
+            usable.append(FeaturePlace(name, box))
     return usable

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from onnxprune.errors import ModelError
-from onnxprune.training.module import Network
+from onnxprune.training.module import TorchModule
 
 APART = 0.05  # root mean square of what rounding does to a value, in units of that of the value, at the most
 
 
-def fits(network: Network, feeds: Iterable[Mapping[str, Tensor]], names: Sequence[str]) -> bool:
+def fits(network: TorchModule, feeds: Iterable[Mapping[str, Tensor]], names: Sequence[str]) -> bool:
     """Whether a network can be trained in mixed precision.
 
     The CPU has instructions for it, all operators take it, and the named values stay what they are on these samples,

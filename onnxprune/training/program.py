@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from onnxprune.channels.analysis import overridable
 from onnxprune.model.static import find, names_of, subgraphs
 from onnxprune.operators.arrays import Value, attribute, constant, from_array
-from onnxprune.operators.forward import Forward, Node
+from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.native import native
 from onnxprune.operators.registry import operator_of
 
@@ -29,11 +29,11 @@ class Body:
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    steps: list[Step] = field(repr=False)
+    steps: list[ProgramStep] = field(repr=False)
 
 
 @dataclass
-class Step:
+class ProgramStep:
     """A node to be computed.
 
     Args:
@@ -48,7 +48,7 @@ class Step:
         dead: keys that are not read after it.
     """
 
-    node: Node
+    node: TorchCall
     forward: Forward
     proto: onnx.NodeProto
     path: str
@@ -82,7 +82,7 @@ class Step:
                 yield key
 
 
-def reached(steps: Sequence[Step], outputs: Iterable[str]) -> set[str]:
+def reached(steps: Sequence[ProgramStep], outputs: Iterable[str]) -> set[str]:
     """Keys of all values that a gradient of the outputs reaches."""
     alive = set(outputs)
     for step in reversed(steps):
@@ -90,7 +90,7 @@ def reached(steps: Sequence[Step], outputs: Iterable[str]) -> set[str]:
     return alive
 
 
-def computed(steps: Iterable[Step], sources: Iterable[str], *, gradient: bool = False) -> set[str]:
+def computed(steps: Iterable[ProgramStep], sources: Iterable[str], *, gradient: bool = False) -> set[str]:
     """Keys of the values that hang on the sources; with `gradient`, only those through which one would go back."""
     found = set(sources)
     for step in steps:
@@ -101,9 +101,9 @@ def computed(steps: Iterable[Step], sources: Iterable[str], *, gradient: bool = 
     return found
 
 
-def needed(steps: Sequence[Step], outputs: Iterable[str]) -> list[Step]:
+def needed(steps: Sequence[ProgramStep], outputs: Iterable[str]) -> list[ProgramStep]:
     """The steps that the outputs hang on, each with the keys that are not read after it."""
-    wanted, kept = set(outputs), list[Step]()
+    wanted, kept = set(outputs), list[ProgramStep]()
     own = set[str]().union(*(step.writes for step in steps))
     for step in reversed(steps):
         if not wanted.intersection(step.writes):
@@ -136,8 +136,8 @@ class Program:
         self.outputs = tuple(value.name for value in model.graph.output)
         self.inputs = {v.name: v.type for v in model.graph.input if v.name not in self.constants}
 
-    def _graph(self, graph: onnx.GraphProto, path: str, outer: list[dict[str, str]]) -> list[Step]:
-        scope, steps = [*outer, names_of(graph, path)], list[Step]()
+    def _graph(self, graph: onnx.GraphProto, path: str, outer: list[dict[str, str]]) -> list[ProgramStep]:
+        scope, steps = [*outer, names_of(graph, path)], list[ProgramStep]()
         for tensor in graph.initializer:
             self._hold(path + tensor.name, constant(tensor), tensor.data_type)
         for sparse in graph.sparse_initializer:
@@ -167,7 +167,7 @@ class Program:
             dtype = np.int64 if "int" in held.name else np.float32 if "float" in held.name else object
             self._hold(path + proto.output[0], from_array(np.array(value, dtype)))
 
-    def _steps(self, proto: onnx.NodeProto, path: str, scope: list[dict[str, str]]) -> list[Step]:
+    def _steps(self, proto: onnx.NodeProto, path: str, scope: list[dict[str, str]]) -> list[ProgramStep]:
         reads = tuple(find(scope, name) if name else "" for name in proto.input)
         writes = tuple(path + name if name else "" for name in proto.output)
         taken = self._small.get(reads[0]) if proto.op_type == "If" else None
@@ -184,8 +184,8 @@ class Program:
             return [*bodies[0].steps, *(self._alias(proto, path, key, to) for key, to in named if to)]
         return [self._step(proto, path, reads, writes, tuple(bodies))]
 
-    def _alias(self, proto: onnx.NodeProto, path: str, key: str, to: str) -> Step:
-        step = Step(Node("Identity", 1, {}), SAME, proto, path, (key,), (to,))
+    def _alias(self, proto: onnx.NodeProto, path: str, key: str, to: str) -> ProgramStep:
+        step = ProgramStep(TorchCall("Identity", 1, {}), SAME, proto, path, (key,), (to,))
         self._follow(step)
         return step
 
@@ -196,7 +196,7 @@ class Program:
         reads: tuple[str, ...],
         writes: tuple[str, ...],
         bodies: tuple[Body, ...],
-    ) -> Step:
+    ) -> ProgramStep:
         domain = "" if proto.domain == "ai.onnx" else proto.domain
         attributes = {
             a.name: attribute(onnx.helper.get_attribute_value(a))
@@ -205,13 +205,13 @@ class Program:
         }
         named = [k for k, key in enumerate(writes, 1) if key]
         opset = self.opsets.get(domain or "ai.onnx", 1)
-        node = Node(proto.op_type, opset, attributes, named[-1] if named else 0, domain)
+        node = TorchCall(proto.op_type, opset, attributes, named[-1] if named else 0, domain)
         forward = operator_of(proto).forward
-        step = Step(node, forward or NATIVE, proto, path, reads, writes, bodies, known=forward is not None)
+        step = ProgramStep(node, forward or NATIVE, proto, path, reads, writes, bodies, known=forward is not None)
         self._follow(step)
         return step
 
-    def _follow(self, step: Step) -> None:
+    def _follow(self, step: ProgramStep) -> None:
         """Compute a small value that follows from the file."""
         if step.bodies or not step.known or not step.forward.pure:
             return
@@ -224,7 +224,7 @@ class Program:
     def fold(self, weights: Collection[str]) -> None:
         """Compute now what is the same in every run: the steps that hang on tensors of the file, weights left out."""
         fixed = {key for key in self.constants if key not in weights and key not in self.defaults}
-        left = list[Step]()
+        left = list[ProgramStep]()
         for step in self.steps:
             foldable = step.known and step.forward.pure and not step.bodies and bool(step.reads)
             if foldable and step.needs <= fixed and (found := evaluated(step, self.constants)):
@@ -237,7 +237,7 @@ class Program:
         self.constants = {key: value for key, value in self.constants.items() if key in read}
 
 
-def evaluated(step: Step, values: dict[str, Value]) -> dict[str, Value]:
+def evaluated(step: ProgramStep, values: dict[str, Value]) -> dict[str, Value]:
     """What a step gives, by key; nothing where it cannot be computed, of which its run will tell."""
     try:
         with torch.no_grad():
@@ -247,14 +247,14 @@ def evaluated(step: Step, values: dict[str, Value]) -> dict[str, Value]:
     return dict(named(step, out))
 
 
-def named(step: Step, out: Value) -> Iterator[tuple[str, Value]]:
+def named(step: ProgramStep, out: Value) -> Iterator[tuple[str, Value]]:
     """Outputs of a step by key."""
     for key, value in zip(step.writes, out if isinstance(out, tuple) else (out,), strict=False):
         if key:
             yield key, value
 
 
-def every(steps: Iterable[Step]) -> Iterator[Step]:
+def every(steps: Iterable[ProgramStep]) -> Iterator[ProgramStep]:
     """Steps and those of the bodies inside them."""
     for step in steps:
         yield step

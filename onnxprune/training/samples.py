@@ -13,7 +13,7 @@ from onnxprune.runtime.specs import Feed
 
 
 @dataclass(frozen=True)
-class Samples:
+class TrainingSamples:
     """Feeds of the fewest samples that the model takes at once: one, where it leaves that open.
 
     feeds: arrays by input name.
@@ -40,7 +40,7 @@ class Samples:
         return [(joined, None if labels is None else np.concatenate(labels))]
 
     @classmethod
-    def read(cls, data: Dataset) -> Samples:
+    def read(cls, data: Dataset) -> TrainingSamples:
         """All samples of a data set.  Raises UsageError where it is empty."""
         feeds, labels = list[Feed](), list[np.ndarray]()
         rows = _rows(data)
@@ -54,7 +54,7 @@ class Samples:
         return cls(feeds, labels if len(labels) == len(feeds) else None, rows)
 
     @classmethod
-    def drawn(cls, feeds: Sequence[Feed]) -> Samples:
+    def drawn(cls, feeds: Sequence[Feed]) -> TrainingSamples:
         """Drawn feeds, sample by sample where the batch is open: the last feed, or a single one, may be smaller."""
         size = max(len(a) for a in feeds[0].values()) if all(a.ndim for a in feeds[0].values()) else 1
         rows = frozenset(n for n, a in feeds[0].items() if size > 1 and a.ndim and len(a) == size)
@@ -63,7 +63,7 @@ class Samples:
         parts = ((feed, k) for feed in feeds for k in range(len(next(iter(feed.values())))))
         return cls([{n: a[k : k + 1] for n, a in feed.items()} for feed, k in parts], None, rows)
 
-    def part(self, places: slice) -> Samples:
+    def part(self, places: slice) -> TrainingSamples:
         """Some of the samples."""
         return replace(self, feeds=self.feeds[places], labels=None if self.labels is None else self.labels[places])
 

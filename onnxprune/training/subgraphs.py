@@ -8,12 +8,12 @@ from torch import Tensor
 
 from onnxprune.errors import ModelError
 from onnxprune.operators.arrays import Value
-from onnxprune.training.program import Body, Step
+from onnxprune.training.program import Body, ProgramStep
 
-Run = Callable[[list[Step], dict[str, Value]], None]  # computes steps; values by key grow
+Run = Callable[[list[ProgramStep], dict[str, Value]], None]  # computes steps; values by key grow
 
 
-def control(step: Step, values: dict[str, Value], run: Run) -> tuple[Value, ...]:
+def control(step: ProgramStep, values: dict[str, Value], run: Run) -> tuple[Value, ...]:
     """Outputs of a node that holds graphs."""
     match step.node.op:
         case "If":
@@ -32,7 +32,7 @@ def _body(body: Body, given: tuple[Value, ...], values: dict[str, Value], run: R
     return tuple(values[key] for key in body.outputs)
 
 
-def _loop(step: Step, values: dict[str, Value], run: Run) -> tuple[Value, ...]:
+def _loop(step: ProgramStep, values: dict[str, Value], run: Run) -> tuple[Value, ...]:
     """At most M rounds, while the condition holds; what the body gives beyond the carried values is stacked."""
     body, carried = step.bodies[0], tuple(values[key] for key in step.reads[2:])
     most = int(values[step.reads[0]]) if step.reads[0] else None
@@ -47,7 +47,7 @@ def _loop(step: Step, values: dict[str, Value], run: Run) -> tuple[Value, ...]:
     return (*carried, *(torch.stack(stack) if stack else torch.empty(0) for stack in stacks))
 
 
-def _scan(step: Step, values: dict[str, Value], run: Run) -> tuple[Value, ...]:
+def _scan(step: ProgramStep, values: dict[str, Value], run: Run) -> tuple[Value, ...]:
     """One round per position of the scanned axes (opset 9; directions, axes)."""
     node, body = step.node, step.bodies[0]
     if node.opset < 9:

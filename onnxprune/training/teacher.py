@@ -11,14 +11,14 @@ from torch import Tensor
 
 from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import Feed
-from onnxprune.training.module import Network
-from onnxprune.training.places import Place
+from onnxprune.training.module import TorchModule
+from onnxprune.training.places import FeaturePlace
 
 Teacher = Callable[[Feed], Mapping[str, Tensor]]
 
 
 def teacher_of(
-    model: onnx.ModelProto, ends: Sequence[str], places: Sequence[Place], device: str, threads: int | None
+    model: onnx.ModelProto, ends: Sequence[str], places: Sequence[FeaturePlace], device: str, threads: int | None
 ) -> Teacher:
     """The outputs for a feed, other values, and the inner maps as the pruned network has them, on the device.
 
@@ -27,7 +27,7 @@ def teacher_of(
     """
     names = [*ends, *(p.name for p in places)]
     if device != "cpu":
-        network = Network.of(model, device)
+        network = TorchModule.of(model, device)
 
         def by_torch(feed: Feed) -> dict[str, Tensor]:
             with torch.no_grad():
@@ -45,8 +45,8 @@ def teacher_of(
     return by_onnxruntime
 
 
-def _kept(value: Tensor, place: Place) -> Tensor:
-    """What `Place.kept` gives, of a tensor where it lies."""
+def _kept(value: Tensor, place: FeaturePlace) -> Tensor:
+    """What `FeaturePlace.kept` gives, of a tensor where it lies."""
     for axis, mask in enumerate(place.live):
         if axis and not mask.all():
             value = value.index_select(axis, torch.from_numpy(np.flatnonzero(mask)).to(value.device))

@@ -21,7 +21,7 @@ from onnxprune.operators.quantization import quantised
 from onnxprune.operators.registry import Trait, has
 from onnxprune.surgery.copying import Replaced, copy_model
 from onnxprune.surgery.versions import read_tensor
-from onnxprune.training.program import Program, Step, computed, every, reached
+from onnxprune.training.program import Program, ProgramStep, computed, every, reached
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def refuse_unknown(program: Program, weights: Iterable[str]) -> None:
             )
 
 
-def _why(key: str, steps: Iterable[Step]) -> str:
+def _why(key: str, steps: Iterable[ProgramStep]) -> str:
     """Why no gradient reaches a weight: the first node that takes it."""
     first = next((step for step in steps if key in step.reads), None)
     if first is None:
@@ -133,7 +133,7 @@ def _why(key: str, steps: Iterable[Step]) -> str:
     return "no gradient of an output reaches it"
 
 
-def _scaling(key: str, steps: Iterable[Step], program: Program) -> Units | None:
+def _scaling(key: str, steps: Iterable[ProgramStep], program: Program) -> Units | None:
     """Scale and zero point of a quantised weight, where all that read it agree and the file holds them."""
     found = list[Units]()
     for step in steps:

@@ -18,8 +18,8 @@ from onnxprune.channels.dependencies import Dependencies, Group
 from onnxprune.operators.registry import Trait, has
 from onnxprune.operators.roles import Role
 from onnxprune.surgery.recovery.loss_curves import Port, Seen, ports_of, repaired_bias
-from onnxprune.surgery.recovery.network import Network
-from onnxprune.surgery.recovery.solvable import Finder, Layer, folded_norm, is_solvable
+from onnxprune.surgery.recovery.network import LayerGraph
+from onnxprune.surgery.recovery.solvable import Finder, Solvable, folded_norm, is_solvable
 
 COPY = 1e-3  # relative distance up to which a filter is a scaled copy of another
 
@@ -31,7 +31,7 @@ class Writer:
     rows: (channels, features); bias, factor: (channels,), of the normalisation; index: rows among the layer's outputs.
     """
 
-    layer: Layer
+    layer: Solvable
     rows: np.ndarray
     bias: np.ndarray
     factor: np.ndarray
@@ -42,7 +42,7 @@ class Writer:
     )  # mean and deviation of what it gives, where a BatchNormalization tells
 
 
-def writers_of(finder: Finder, layers: Mapping[str, Layer], group: Group) -> list[Writer] | None:
+def writers_of(finder: Finder, layers: Mapping[str, Solvable], group: Group) -> list[Writer] | None:
     """All layers that write a group; None where one of them is of another kind."""
     found = []
     for slot in group.writers:
@@ -140,7 +140,7 @@ def closed(
     model: onnx.ModelProto, deps: Dependencies, kept: Mapping[str, np.ndarray], rule: str
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """New values of tensors by key, and why groups were left alone, by name."""
-    network = Network(model, unpacked=True)
+    network = LayerGraph(model, unpacked=True)
     finder = Finder(network, deps, deps.nothing)
     nodes = [k for k, n in enumerate(network.nodes) if is_solvable(n) and finder.obstacle(k) is None]
     layers = {layer.weight: layer for layer in map(finder.layer, nodes)}
@@ -173,7 +173,7 @@ def closed(
     return values, alone
 
 
-def _ports(finder: Finder, group: Group, slot, layer: Layer, means: np.ndarray | None) -> list[Port]:  # type: ignore[no-untyped-def]
+def _ports(finder: Finder, group: Group, slot, layer: Solvable, means: np.ndarray | None) -> list[Port]:  # type: ignore[no-untyped-def]
     parts, _, features = layer.linear.to_matrix(layer.live.astype(np.float32)).shape
     nothing = tuple(np.zeros(features) for _ in range(parts))
     ports = ports_of(finder, group, slot, Seen(layer, nothing, nothing))
@@ -188,7 +188,7 @@ def _ports(finder: Finder, group: Group, slot, layer: Layer, means: np.ndarray |
 
 
 def _taken_over(
-    network: Network,
+    network: LayerGraph,
     values: Mapping[str, np.ndarray],
     port: Port,
     mix: np.ndarray,
@@ -213,7 +213,7 @@ def _taken_over(
     return out
 
 
-def _means(network: Network, writers: Sequence[Writer]) -> np.ndarray | None:
+def _means(network: LayerGraph, writers: Sequence[Writer]) -> np.ndarray | None:
     """Mean of each channel behind BatchNormalization and Relu, as if it were normal before: (channels,).
 
     E[max(0, X)] = μ Φ(μ/σ) + σ φ(μ/σ) for X ~ N(μ, σ²), with the β and γ of the normalisation.
@@ -231,7 +231,7 @@ def _means(network: Network, writers: Sequence[Writer]) -> np.ndarray | None:
 
 
 def _fold(
-    network: Network,
+    network: LayerGraph,
     values: dict[str, np.ndarray],
     writers: Sequence[Writer],
     mix: np.ndarray,
@@ -261,7 +261,7 @@ def _fold(
         _write(network, values, w, mean * before / np.maximum(after, 1e-12), stay)  # averaging shrinks filters
 
 
-def _write(network: Network, values: dict[str, np.ndarray], w: Writer, new: np.ndarray, stay: np.ndarray) -> None:
+def _write(network: LayerGraph, values: dict[str, np.ndarray], w: Writer, new: np.ndarray, stay: np.ndarray) -> None:
     layer = w.layer
     old = values[layer.weight] if layer.weight in values else network.tensor(layer.weight)
     assert old is not None

@@ -15,10 +15,10 @@ from onnxprune.errors import ModelError
 from onnxprune.operators.registry import Trait, has
 from onnxprune.runtime.session import make_session
 from onnxprune.surgery.recovery.eliminate import Order, Reader, elimination, solved
-from onnxprune.surgery.recovery.network import Network
+from onnxprune.surgery.recovery.network import LayerGraph
 from onnxprune.surgery.recovery.replaced import with_numbers
 from onnxprune.surgery.recovery.runner import THREADS, Feeds, Runner, within
-from onnxprune.surgery.recovery.solvable import Finder, Layer, is_solvable
+from onnxprune.surgery.recovery.solvable import Finder, Solvable, is_solvable
 from onnxprune.surgery.recovery.solve import product, rows_for
 from onnxprune.surgery.rewrite import mask
 
@@ -34,7 +34,7 @@ Tell = Callable[[str, int, int], None]  # what is done, how far, of how much
 
 
 @dataclass(frozen=True)
-class Curve:
+class LossCurve:
     """The way of a group down to its last channel.
 
     order: channels, first to leave first.
@@ -51,7 +51,7 @@ class Curve:
 class Seen:
     """What a layer sees: covariances of its features (variances where too wide) and means, per group of channels."""
 
-    layer: Layer
+    layer: Solvable
     grams: tuple[np.ndarray, ...]
     means: tuple[np.ndarray, ...]
 
@@ -60,7 +60,7 @@ class Seen:
 class Port:
     """The part of a layer that reads the channels of one group."""
 
-    layer: Layer
+    layer: Solvable
     part: int
     reader: Reader
 
@@ -76,7 +76,7 @@ def repair_curves(
     seed: int = 0,
     losses: bool = True,
     progress: Tell = lambda *_: None,
-) -> dict[str, Curve]:
+) -> dict[str, LossCurve]:
     """For each named group the order of its channels and the loss.
 
     The loss is an error at the readers, scaled by trial runs of the network, in which a part of the group is out and
@@ -88,7 +88,7 @@ def repair_curves(
         losses: whether they are wanted; without, there is no trial run, and all are zero.
     """
     feeds = within(feeds, deps.statics.shapes)
-    network = Network(model, unpacked=True)
+    network = LayerGraph(model, unpacked=True)
     finder = Finder(network, deps, deps.nothing)
     groups = [g for g in deps.groups if g.name in set(names)]
     seen = _seen(finder, {s.source for g in groups for s in g.readers}, feeds, seed, progress)
@@ -101,7 +101,7 @@ def repair_curves(
         loss = np.zeros(len(group) + 1)
         if drift is not None and len(group) > 1:
             loss = _scaled(model, deps, group, ports, found, drift, ridge)
-        curves[group.name] = Curve(found.order, loss, bool(ports))
+        curves[group.name] = LossCurve(found.order, loss, bool(ports))
     return _typical_where_unseen(curves)
 
 
@@ -112,7 +112,7 @@ def by_worth(worth: np.ndarray) -> Order:
     return Order(order, np.append(0.0, np.cumsum(shares[order])[:-1]))
 
 
-def _typical_where_unseen(curves: Mapping[str, Curve]) -> dict[str, Curve]:
+def _typical_where_unseen(curves: Mapping[str, LossCurve]) -> dict[str, LossCurve]:
     """Groups that no trial run has shown anything of, such as those of a branch not taken, lose as others do."""
     seen = {name: c for name, c in curves.items() if np.isfinite(c.loss).all()}
     half = float(np.median([c.loss[len(c.order) // 2] for c in seen.values()])) if seen else 1.0
@@ -146,7 +146,7 @@ def _scaled(
     return np.maximum.accumulate(np.append(found.loss, last) * unit)
 
 
-def repaired(network: Network, ports: Sequence[Port], gone: np.ndarray, ridge: float) -> dict[str, np.ndarray]:
+def repaired(network: LayerGraph, ports: Sequence[Port], gone: np.ndarray, ridge: float) -> dict[str, np.ndarray]:
     """New values of the readers' weights and biases, by key, when channels are gone."""
     values: dict[str, np.ndarray] = {}
     for port in ports:
@@ -163,7 +163,7 @@ def repaired(network: Network, ports: Sequence[Port], gone: np.ndarray, ridge: f
 
 
 def repaired_bias(
-    network: Network, values: Mapping[str, np.ndarray], layer: Layer, part: int, moved: np.ndarray
+    network: LayerGraph, values: Mapping[str, np.ndarray], layer: Solvable, part: int, moved: np.ndarray
 ) -> np.ndarray:
     """The tensor of a layer's bias after `moved`, (outputs of one group of channels,), is added to its output."""
     assert layer.bias is not None
@@ -173,7 +173,7 @@ def repaired_bias(
     return (bias + change.reshape(bias.shape)).astype(bias.dtype)
 
 
-def _value(network: Network, values: Mapping[str, np.ndarray], key: str) -> np.ndarray:
+def _value(network: LayerGraph, values: Mapping[str, np.ndarray], key: str) -> np.ndarray:
     found = values[key] if key in values else network.tensor(key)
     assert found is not None
     return found
@@ -198,7 +198,7 @@ def _seen(finder: Finder, weights: set[str], feeds: Feeds, seed: int, progress: 
     return found
 
 
-def _moments(layer: Layer, x: list[np.ndarray], shapes: list[tuple[int, ...]], rng: np.random.Generator) -> Seen:
+def _moments(layer: Solvable, x: list[np.ndarray], shapes: list[tuple[int, ...]], rng: np.random.Generator) -> Seen:
     features = layer.linear.to_matrix(layer.live.astype(np.float32)).shape
     tied = features[2] > WIDEST
     total = sum(layer.linear.positions(s) for s in shapes)
@@ -248,7 +248,7 @@ def ports_of(finder: Finder, group: Group, slot: Slot, seen: Seen) -> list[Port]
 class Drift:
     """How far the outputs of other weights are from the original ones: mean squared error per unit of variance."""
 
-    def __init__(self, network: Network, feeds: Feeds, multiplications: float) -> None:
+    def __init__(self, network: LayerGraph, feeds: Feeds, multiplications: float) -> None:
         self.network = network
         names = [v.name for v in network.model.graph.output]
         self.names = [self._before(n) for n in names]

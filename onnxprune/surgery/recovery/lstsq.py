@@ -8,9 +8,9 @@ import onnx
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.model.static import subgraphs
-from onnxprune.surgery.recovery.network import Network, changed_nodes
+from onnxprune.surgery.recovery.network import LayerGraph, changed_nodes
 from onnxprune.surgery.recovery.runner import MEMORY, Feeds, Runner, within
-from onnxprune.surgery.recovery.solvable import Finder, Layer, has_weights
+from onnxprune.surgery.recovery.solvable import Finder, Solvable, has_weights
 from onnxprune.surgery.recovery.solve import Goal, fit, rows_for
 from onnxprune.surgery.recovery.stored import encoded
 from onnxprune.surgery.recovery.wanted import Affine, Path, Walker
@@ -54,7 +54,7 @@ class Work:
         """Whether a value of the pruned network depends on nothing that is still to be solved."""
         return not (self.pruned.network.needs([name], self.pruned.done) & self.unsolved)
 
-    def step(self, layer: Layer) -> None:
+    def step(self, layer: Solvable) -> None:
         """Solve for one layer."""
         shapes = self.finder.deps.statics.shapes
         walker = Walker(self.finder.network, self.ready, layer.linear.axis, shapes)
@@ -69,7 +69,7 @@ class Work:
         for runner, name in pins:
             runner.unpin(name)
 
-    def _solve(self, layer: Layer, path: Path) -> None:
+    def _solve(self, layer: Solvable, path: Path) -> None:
         lm = layer.linear.to_matrix(layer.live.astype(np.float32)) != 0  # (groups, outputs, features)
         outs = lm.any(axis=2).ravel()
         gauge = self._gauge(layer, path)
@@ -102,7 +102,7 @@ class Work:
             bias[g * per + rows] = shift
         self._store(layer, filters, weight, bias, base)
 
-    def _gauge(self, layer: Layer, path: Path) -> np.ndarray:
+    def _gauge(self, layer: Solvable, path: Path) -> np.ndarray:
         outputs = layer.linear.to_matrix(layer.live.astype(np.float32)).shape
         factor = np.ones(outputs[0] * outputs[1])
         for s in path.steps:
@@ -110,7 +110,7 @@ class Work:
                 factor = factor * s.factor
         return factor
 
-    def _samples(self, layer: Layer, path: Path, lm: np.ndarray, outs: np.ndarray) -> tuple[list[np.ndarray], Goal]:
+    def _samples(self, layer: Solvable, path: Path, lm: np.ndarray, outs: np.ndarray) -> tuple[list[np.ndarray], Goal]:
         """Columns of each living group, and the goal, over sampled rows of all batches."""
         x, end = self.pruned.value(layer.x), self._wanted(layer, path)
         linear, rng = layer.linear, np.random.default_rng(self.options.seed)
@@ -136,7 +136,7 @@ class Work:
         factor = self._gauge(layer, path)[outs].astype(np.float32)
         return [np.concatenate(c, axis=1) for c in columns], Goal(goal, factor, offset, path.low, path.high)
 
-    def _wanted(self, layer: Layer, path: Path) -> list[np.ndarray]:
+    def _wanted(self, layer: Solvable, path: Path) -> list[np.ndarray]:
         """What the original network gives at the end of the path, batch by batch."""
         end = self.original.value(path.end)
         if not layer.recurrent:
@@ -145,7 +145,7 @@ class Work:
         return [array @ weight.reshape(-1, weight.shape[2]).T for array in end]
 
     def _offset(
-        self, layer: Layer, path: Path, b: int, shape: Sequence[int], rows: np.ndarray, outs: np.ndarray
+        self, layer: Solvable, path: Path, b: int, shape: Sequence[int], rows: np.ndarray, outs: np.ndarray
     ) -> np.ndarray | None:
         """What the steps behind the layer add to its output, (outputs, rows)."""
         total: np.ndarray | None = None
@@ -167,14 +167,16 @@ class Work:
             return found
         return self.values[key]
 
-    def _bias(self, layer: Layer, outputs: int) -> tuple[np.ndarray, np.ndarray]:
+    def _bias(self, layer: Solvable, outputs: int) -> tuple[np.ndarray, np.ndarray]:
         """What the layer adds in units of its own output, as (to be solved, now)."""
         base = np.zeros(outputs)
         if layer.bias is not None and layer.bias.inside:
             base = layer.bias.gain * self._array(layer.bias.key).astype(np.float64).ravel()[layer.bias.at]
         return base.copy(), base
 
-    def _store(self, layer: Layer, filters: np.ndarray, weight: np.ndarray, bias: np.ndarray, base: np.ndarray) -> None:
+    def _store(
+        self, layer: Solvable, filters: np.ndarray, weight: np.ndarray, bias: np.ndarray, base: np.ndarray
+    ) -> None:
         new = np.ascontiguousarray(layer.linear.from_matrix(filters, weight.shape)) * layer.live
         self._put(layer.weight, layer.node, 1, new.astype(weight.dtype))
         if layer.bias is not None:
@@ -211,7 +213,7 @@ def lstsq(
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """New values of tensors by key, in the layout of the model, and why layers were left alone, by label."""
     dead = deps.dead(kept)
-    network, masked = Network(beside(model, deps, dead), unpacked=True), Network(mask(model, deps, dead))
+    network, masked = LayerGraph(beside(model, deps, dead), unpacked=True), LayerGraph(mask(model, deps, dead))
     changed = changed_nodes(network, deps, dead)
     finder = Finder(network, deps, dead)
     layers, alone = [], {}

@@ -33,7 +33,7 @@ class Scaled:
 
 
 @dataclass(frozen=True)
-class Network:
+class LayerGraph:
     """Nodes of the main graph in their order, and the values between them.
 
     unpacked: whether tensors that are stored quantised are read as the real numbers that they stand for.
@@ -161,7 +161,7 @@ def taken(node: onnx.NodeProto) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def changed_nodes(network: Network, deps: Dependencies, dead: np.ndarray) -> frozenset[int]:
+def changed_nodes(network: LayerGraph, deps: Dependencies, dead: np.ndarray) -> frozenset[int]:
     """Nodes of the main graph whose outputs differ once the dead components are gone."""
     cut = {u.node for u in deps.uses if u.node >= 0 and not all(deps.live(x, dead).all() for x in u.axes)}
     touched = {deps.nodes[k].outputs for k in cut if not deps.nodes[k].path}
@@ -176,5 +176,5 @@ def changed_nodes(network: Network, deps: Dependencies, dead: np.ndarray) -> fro
     return frozenset(found - network.constant)
 
 
-def names_of(network: Network, nodes: Sequence[int]) -> list[str]:
+def names_of(network: LayerGraph, nodes: Sequence[int]) -> list[str]:
     return [network.nodes[k].name or next(iter(network.nodes[k].output), "") for k in nodes]

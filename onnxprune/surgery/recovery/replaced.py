@@ -10,8 +10,8 @@ from onnxprune.channels.dependencies import Dependencies
 from onnxprune.channels.nodes import CUTTABLE
 from onnxprune.operators.registry import operator_of
 from onnxprune.surgery.copying import Replaced, copy_model, tensors_of
-from onnxprune.surgery.recovery.network import Network, changed_nodes
-from onnxprune.surgery.recovery.solvable import Finder, Layer, is_solvable
+from onnxprune.surgery.recovery.network import LayerGraph, changed_nodes
+from onnxprune.surgery.recovery.solvable import Finder, Solvable, is_solvable
 from onnxprune.surgery.recovery.stored import encoded
 from onnxprune.surgery.versions import read_tensor, versions, write_tensor
 
@@ -48,7 +48,7 @@ def spread(deps: Dependencies, dead: np.ndarray, pruned: onnx.ModelProto) -> dic
 
 def with_numbers(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:
     """A copy of the model in which tensors, by key, stand for other numbers; quantised ones are quantised again."""
-    return with_values(model, encoded(Network(model, unpacked=True), values))
+    return with_values(model, encoded(LayerGraph(model, unpacked=True), values))
 
 
 def with_biases(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.ModelProto:
@@ -58,7 +58,7 @@ def with_biases(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) ->
     that could hold one, gets zeros; one that shares its bias with other layers gets a copy of it.  The outcome has to
     be analysed again: its groups have the same names and channels.
     """
-    network = Network(model, unpacked=True)
+    network = LayerGraph(model, unpacked=True)
     finder = Finder(network, deps, dead)
     out = onnx.ModelProto()
     out.CopyFrom(model)
@@ -84,7 +84,7 @@ def with_biases(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) ->
     return out
 
 
-def _bias_for(network: Network, layer: Layer) -> np.ndarray | None:
+def _bias_for(network: LayerGraph, layer: Solvable) -> np.ndarray | None:
     """Zeros, or a copy of a bias that other layers use too; None where it is no bias per channel."""
     node = network.nodes[layer.node]
     weight = network.tensor(layer.weight)

@@ -8,7 +8,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnxprune.runtime.session import make_session
-from onnxprune.surgery.recovery.network import Network
+from onnxprune.surgery.recovery.network import LayerGraph
 
 Batches = list[np.ndarray]
 Feeds = Sequence[Mapping[str, np.ndarray]]
@@ -49,7 +49,7 @@ class Runner:
 
     def __init__(
         self,
-        network: Network,
+        network: LayerGraph,
         feeds: Feeds,
         lender: "Runner | None" = None,
         own: frozenset[int] = frozenset(),

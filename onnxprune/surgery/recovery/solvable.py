@@ -11,7 +11,7 @@ from onnxprune.channels.dependencies import Dependencies, Use
 from onnxprune.model.static import attributes_of
 from onnxprune.operators.patches import Linear
 from onnxprune.operators.registry import Trait, has, operator_of
-from onnxprune.surgery.recovery.network import Network
+from onnxprune.surgery.recovery.network import LayerGraph
 from onnxprune.surgery.recovery.stored import View, behind, plain
 
 FLOATS = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE})
@@ -40,7 +40,7 @@ class Bias:
 
 
 @dataclass(frozen=True)
-class Layer:
+class Solvable:
     """A layer whose weights can be solved for."""
 
     node: int  # among the nodes of the main graph
@@ -58,7 +58,7 @@ class Layer:
 class Finder:
     """Looks at the nodes of a network, each with the uses of its tensors."""
 
-    network: Network
+    network: LayerGraph
     deps: Dependencies
     dead: np.ndarray
 
@@ -132,7 +132,7 @@ class Finder:
             return "its weights are a stack of matrices"
         return None
 
-    def layer(self, k: int) -> Layer:
+    def layer(self, k: int) -> Solvable:
         node = self.network.nodes[k]
         found = self.stored(k, 1)
         assert found is not None
@@ -145,8 +145,8 @@ class Finder:
         outputs = linear.to_matrix(live).shape[0] * linear.to_matrix(live).shape[1]
         label, x = node.name or next(filter(None, node.output)), node.input[0]
         if has(node, Trait.RECURRENT):
-            return Layer(k, label, use.source, x, x, self.gate_bias(k, live.shape[0], outputs), linear, live, True)
-        return Layer(k, label, use.source, x, node.output[0], self.bias(k, linear, outputs), linear, live)
+            return Solvable(k, label, use.source, x, x, self.gate_bias(k, live.shape[0], outputs), linear, live, True)
+        return Solvable(k, label, use.source, x, node.output[0], self.bias(k, linear, outputs), linear, live)
 
     def gate_bias(self, k: int, directions: int, outputs: int) -> Bias | None:
         """The input's half of the bias of a recurrent node, (directions, 2 · gates · hidden)."""
@@ -201,7 +201,7 @@ def linear_of(node: onnx.NodeProto, shape: tuple[int, ...]) -> Linear:
     return linear(shape, attributes_of(node))
 
 
-def folded_norm(network: Network, k: int) -> tuple[np.ndarray, np.ndarray] | None:
+def folded_norm(network: LayerGraph, k: int) -> tuple[np.ndarray, np.ndarray] | None:
     """A BatchNormalization at inference as (factor, summand) per channel; None where its numbers are computed."""
     node = network.nodes[k]
     attributes = attributes_of(node)

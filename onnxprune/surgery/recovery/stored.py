@@ -9,7 +9,7 @@ import onnx
 from onnxprune.model.static import attributes_of
 from onnxprune.operators.patches import Linear
 from onnxprune.operators.registry import Trait, has
-from onnxprune.surgery.recovery.network import Network, Scaled
+from onnxprune.surgery.recovery.network import LayerGraph, Scaled
 
 Array = np.ndarray
 
@@ -49,7 +49,7 @@ def behind(view: View, node: onnx.NodeProto, shape: tuple[int, ...]) -> View:
     return View(shape, lambda w: view.seen(w).transpose(perm), lambda w: view.stored(w.transpose(back)))
 
 
-def encoded(network: Network, values: Mapping[str, Array]) -> dict[str, Array]:
+def encoded(network: LayerGraph, values: Mapping[str, Array]) -> dict[str, Array]:
     """New elements of tensors of the file, by key, for real values: quantised ones with scales of their own.
 
     A scale that other nodes take too stays what it is; the scale of an integer bias follows that of its weights.
@@ -72,7 +72,7 @@ def encoded(network: Network, values: Mapping[str, Array]) -> dict[str, Array]:
     return out
 
 
-def _own_scale(network: Network, weight: Scaled, bias: Scaled | None) -> bool:
+def _own_scale(network: LayerGraph, weight: Scaled, bias: Scaled | None) -> bool:
     """Whether the scale of a weight, and of the bias that hangs on it, may change."""
     scales = [weight.scale] + ([bias.scale] if bias is not None else [])
     if any(name not in network.tensors or len(network.consumers.get(name, ())) != 1 for name in scales):
@@ -80,7 +80,7 @@ def _own_scale(network: Network, weight: Scaled, bias: Scaled | None) -> bool:
     return bias is None or network.number(bias.scale).size == network.number(weight.scale).size
 
 
-def _fitting(network: Network, weight: Scaled, value: Array) -> Array:
+def _fitting(network: LayerGraph, weight: Scaled, value: Array) -> Array:
     """Scales with which the largest weights take the integers that the largest took so far."""
     scale, steps = network.number(weight.scale), network.integers(weight.key).astype(np.float64)
     most = max(float(np.abs(steps - weight.along(network.zero(weight), steps.ndim)).max(initial=0)), 1.0)
@@ -89,7 +89,7 @@ def _fitting(network: Network, weight: Scaled, value: Array) -> Array:
     return np.where(largest > 0, largest / most, scale).astype(scale.dtype)
 
 
-def _integers(network: Network, found: Scaled, value: Array, fresh: Mapping[str, Array]) -> Array:
+def _integers(network: LayerGraph, found: Scaled, value: Array, fresh: Mapping[str, Array]) -> Array:
     """The integers that stand for real values."""
     scale = found.along(fresh.get(found.scale, network.number(found.scale)), value.ndim)
     kind = network.integers(found.key).dtype
@@ -97,7 +97,7 @@ def _integers(network: Network, found: Scaled, value: Array, fresh: Mapping[str,
     return np.clip(steps, np.iinfo(kind).min, np.iinfo(kind).max).astype(kind)
 
 
-def _bias_of(network: Network, key: str) -> Scaled | None:
+def _bias_of(network: LayerGraph, key: str) -> Scaled | None:
     """The quantised bias of the layer that takes a quantised weight."""
     name = network.nodes[network.scaled[key].node].output[0]
     while (k := network.follow(name)) is not None and has(network.nodes[k], Trait.VIEW):

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 
 from onnxprune.operators.registry import Trait, has, traits_of
-from onnxprune.surgery.recovery.network import Network
+from onnxprune.surgery.recovery.network import LayerGraph
 from onnxprune.surgery.recovery.solvable import folded_norm
 
 THROUGH = Trait.PASSES | Trait.UNARY  # both: what hands its input on
@@ -46,7 +46,7 @@ class Walker:
     ready: whether the pruned network's value of that name is known before the layer is solved.
     """
 
-    network: Network
+    network: LayerGraph
     ready: Callable[[str], bool]
     axis: int
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)

@@ -7,10 +7,10 @@ import numpy as np
 from onnxprune.model.static import attributes_of
 from onnxprune.operators.registry import Trait, has
 from onnxprune.surgery.rotation.follow import End, Maker, heads_along, maker_of, makes_widths, sensor_of
-from onnxprune.surgery.rotation.sites import Array, Graph, Place, Sensor, Site
+from onnxprune.surgery.rotation.sites import Array, Graph, RotationSite, Sensor, WidthPlace
 
 
-def attention_sites(graph: Graph) -> list[Site]:
+def attention_sites(graph: Graph) -> list[RotationSite]:
     """All pairs of queries and keys, and of values and the output, whose every position goes nowhere else."""
     makers = [m for k in range(len(graph.deps.nodes)) if (m := maker_of(graph, k)) is not None]
     found = [*_scores(graph, makers), *_contexts(graph, makers)]
@@ -47,7 +47,7 @@ def _summed(end: End) -> int:
     return -1 if end.place == 0 else -2
 
 
-def _scores(graph: Graph, makers: Sequence[Maker]) -> Iterator[Site]:
+def _scores(graph: Graph, makers: Sequence[Maker]) -> Iterator[RotationSite]:
     """Queries and keys: logits are sums over the width, in any basis."""
     sides: dict[int, dict[int, tuple[Maker, End, Array]]] = {}
     for maker, end, heads in _arrivals(graph, makers):
@@ -77,7 +77,7 @@ def _softmaxed(graph: Graph, k: int) -> bool:
     return False
 
 
-def _contexts(graph: Graph, makers: Sequence[Maker]) -> Iterator[Site]:
+def _contexts(graph: Graph, makers: Sequence[Maker]) -> Iterator[RotationSite]:
     """Values and the output: tokens are mixed in between, and the width is not."""
     for maker in makers:
         for end in maker.ends:
@@ -95,24 +95,24 @@ def _contexts(graph: Graph, makers: Sequence[Maker]) -> Iterator[Site]:
                 continue
             rows = np.vectorize(where.__getitem__, otypes=[np.int64])(end.heads)
             axis = 1 if attributes.get("transB", 0) else 0
-            places = [*_placed(maker, end.heads, True), Place(use.source, axis, rows, False)]
+            places = [*_placed(maker, end.heads, True), WidthPlace(use.source, axis, rows, False)]
             site = _grouped(graph, places, (end.mixed,), None, None, graph.holds_bias(end.node))
             if site is not None:
                 yield site
 
 
-def _placed(maker: Maker, heads: Array, along: bool) -> list[Place]:
-    return [Place(key, axis, heads, along) for key, axis in maker.places]
+def _placed(maker: Maker, heads: Array, along: bool) -> list[WidthPlace]:
+    return [WidthPlace(key, axis, heads, along) for key, axis in maker.places]
 
 
 def _grouped(
     graph: Graph,
-    places: Sequence[Place],
+    places: Sequence[WidthPlace],
     made: tuple[Sensor, ...],
     read: Sensor | None,
     still: int | None,
     centred: bool,
-) -> Site | None:
+) -> RotationSite | None:
     """A site, where each position of the width is one channel of a group in all blocks and places; else None."""
     for group in graph.deps.groups:
         channel = {(s.source, s.axis): s.positions for s in group.slots}
@@ -121,7 +121,7 @@ def _grouped(
         named = [_channels(channel.get((p.key, p.axis)), p.positions) for p in places]
         names = [n for n in named if n is not None]
         if len(names) == len(places) and all(np.array_equal(n, names[0]) for n in names):
-            return Site(group.name, names[0], tuple(places), made, read, still, centred)
+            return RotationSite(group.name, names[0], tuple(places), made, read, still, centred)
     return None
 
 

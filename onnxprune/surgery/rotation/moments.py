@@ -8,12 +8,12 @@ import onnx
 from onnxprune.runtime.session import make_session
 from onnxprune.surgery.recovery.runner import THREADS, Feeds
 from onnxprune.surgery.rotation.basis import Basis, basis_of, orthogonal
-from onnxprune.surgery.rotation.sites import Array, Graph, Sensor, Site
+from onnxprune.surgery.rotation.sites import Array, Graph, RotationSite, Sensor
 
 Tell = Callable[[str, int, int], None]
 
 
-def bases(graph: Graph, sites: Sequence[Site], feeds: Feeds, progress: Tell = lambda *_: None) -> list[Basis]:
+def bases(graph: Graph, sites: Sequence[RotationSite], feeds: Feeds, progress: Tell = lambda *_: None) -> list[Basis]:
     """The best basis of each site on samples.
 
     Args:
@@ -41,7 +41,7 @@ def _taps(model: onnx.ModelProto, names: Sequence[str]) -> list[str]:
 class _Sums:
     """Sums over rows of one site."""
 
-    def __init__(self, site: Site, sensors: tuple[Sensor, ...]) -> None:
+    def __init__(self, site: RotationSite, sensors: tuple[Sensor, ...]) -> None:
         blocks, width = site.shape
         self.site, self.sensors = site, sensors
         self.count = np.zeros(len(sensors))
@@ -49,7 +49,7 @@ class _Sums:
         self.second = np.zeros((len(sensors), blocks, width, width))
 
     @classmethod
-    def of(cls, site: Site) -> "_Sums":
+    def of(cls, site: RotationSite) -> "_Sums":
         return cls(site, (*site.made, *((site.read,) if site.read else ())))
 
     def add(self, given: dict[str, Array]) -> None:
@@ -73,7 +73,7 @@ class _Sums:
         return orthogonal(found) if self.site.orthogonal else found
 
 
-def _read_by_weights(graph: Graph, site: Site, made: Array) -> Array:
+def _read_by_weights(graph: Graph, site: RotationSite, made: Array) -> Array:
     """What all layers that take a width in make of it, each as a share of its output: (blocks, width, width)."""
     total = np.zeros_like(made)
     for place in site.places:

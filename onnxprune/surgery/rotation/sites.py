@@ -18,7 +18,7 @@ FLOATS = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE})  # precise
 
 
 @dataclass(frozen=True)
-class Place:
+class WidthPlace:
     """Where a width lies on one axis of a tensor of the file.
 
     positions: (blocks, width); blocks are the heads of an attention, each with a basis of its own.
@@ -76,7 +76,7 @@ class Sensor:
 
 
 @dataclass(frozen=True)
-class Site:
+class RotationSite:
     """A width of a group of channels that may take any basis.
 
     group: that loses it, channel by channel.
@@ -92,7 +92,7 @@ class Site:
 
     group: str
     channels: Array
-    places: tuple[Place, ...]
+    places: tuple[WidthPlace, ...]
     made: tuple[Sensor, ...]
     read: Sensor | None = None
     still: int | None = None

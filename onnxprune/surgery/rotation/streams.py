@@ -15,7 +15,7 @@ from onnxprune.channels.nodes import Node
 from onnxprune.model.static import attributes_of
 from onnxprune.operators.registry import Trait, has, operator_of, traits_of
 from onnxprune.operators.roles import Role
-from onnxprune.surgery.rotation.sites import Array, Graph, Place, Sensor, Site
+from onnxprune.surgery.rotation.sites import Array, Graph, RotationSite, Sensor, WidthPlace
 
 WIDEST = 1024  # channels of a stream beyond which its moments take too long
 LEAST = 4  # channels below which there is nothing to be gained
@@ -26,7 +26,7 @@ class Bent(Exception):
     """Something that is no linear map, or no map that is the same for all channels, touches the channels."""
 
 
-def stream_sites(graph: Graph) -> list[Site]:
+def stream_sites(graph: Graph) -> list[RotationSite]:
     """All groups of channels that only linear maps touch."""
     found = (_site(graph, group) for group in graph.deps.groups if _plain(graph, group))
     return [site for site in found if site is not None]
@@ -39,7 +39,7 @@ def _plain(graph: Graph, group: Group) -> bool:
     return single and LEAST <= len(group) <= WIDEST and all(_visit(n) and not n.path for n in nodes)
 
 
-def _site(graph: Graph, group: Group) -> Site | None:
+def _site(graph: Graph, group: Group) -> RotationSite | None:
     try:
         return _Stream(graph, group).site()
     except Bent:
@@ -47,7 +47,7 @@ def _site(graph: Graph, group: Group) -> Site | None:
 
 
 @dataclass(frozen=True)
-class Link:
+class StreamPart:
     """That one value is another one times a factor per channel."""
 
     one: str
@@ -61,7 +61,7 @@ class _Stream:
 
     graph: Graph
     group: Group
-    links: list[Link] = field(default_factory=list)
+    links: list[StreamPart] = field(default_factory=list)
     making: list[tuple[str, int, str]] = field(default_factory=list)  # (tensor, axis, value that it is part of)
     taking: list[tuple[str, int, str]] = field(default_factory=list)
     values: dict[str, Array] = field(default_factory=dict)  # tensors that take other elements
@@ -114,7 +114,7 @@ class _Stream:
 
     # --- what the nodes do ---------------------------------------------------
 
-    def site(self) -> Site | None:
+    def site(self) -> RotationSite | None:
         """The stream as a width that may take any basis; None where nothing takes it in.  Raises Bent."""
         for k in self.graph.touched[self.group.name]:
             node = self.graph.deps.nodes[k]
@@ -139,7 +139,7 @@ class _Stream:
         """A node that does the same to all channels."""
         taken, _ = self.data(k)
         for key in self.graph.deps.nodes[k].outputs:
-            self.links += [Link(key, x) for x in taken if key]
+            self.links += [StreamPart(key, x) for x in taken if key]
         for place in range(len(self.graph.deps.nodes[k].inputs)):
             if (found := self.own(k, place)) is not None:
                 self.making.append((*found, self.graph.deps.nodes[k].outputs[0]))
@@ -175,7 +175,7 @@ class _Stream:
         if len(taken) != 1 or (divides and node.inputs[0] != taken[0]):
             raise Bent
         if not factors:
-            self.links.append(Link(out, taken[0]))
+            self.links.append(StreamPart(out, taken[0]))
             return
         key, axis = factors[0]
         array = self.graph.read(key).astype(np.float64)
@@ -189,7 +189,7 @@ class _Stream:
     def _linked(self, out: str, value: str, factor: Array) -> None:
         if not (np.isfinite(factor).all() and factor.all()):
             raise Bent
-        self.links.append(Link(out, value, factor))
+        self.links.append(StreamPart(out, value, factor))
 
     def normalising(self, k: int) -> None:
         """A BatchNormalization: a factor, which goes into the weights around it, and a constant, which it keeps."""
@@ -236,7 +236,7 @@ class _Stream:
 
     # --- the whole -----------------------------------------------------------
 
-    def _made(self) -> Site:
+    def _made(self) -> RotationSite:
         factors = self._factors()
         places = [self._place(key, axis, factors[value], True) for key, axis, value in self.making]
         places += [self._place(key, axis, factors[value], False) for key, axis, value in self.taking]
@@ -247,13 +247,13 @@ class _Stream:
             places.append(self._place(key, 0, factors[value], True))
         seen = dict.fromkeys(value for _, _, value in self.taking)
         sensors = tuple(Sensor(v, self.axes[v][0], None, 1, np.argsort(self.axes[v][1]), factors[v]) for v in seen)
-        return Site(
+        return RotationSite(
             self.group.name, np.arange(len(self.group)), tuple(places), sensors,
             centred=self.biased, values=self.values, orthogonal=True,
         )  # fmt: skip
 
-    def _place(self, key: str, axis: int, factor: Array, along: bool) -> Place:
-        return Place(key, axis, self.positions(key, axis), along, 1 / factor if along else factor)
+    def _place(self, key: str, axis: int, factor: Array, along: bool) -> WidthPlace:
+        return WidthPlace(key, axis, self.positions(key, axis), along, 1 / factor if along else factor)
 
     def _factors(self) -> dict[str, Array]:
         """What each value is times the stream.  Raises Bent where two ways to a value disagree."""

@@ -10,7 +10,7 @@ import onnx
 
 from onnxprune.errors import UsageError
 from onnxprune.surgery.copying import Replaced, copy_model
-from onnxprune.surgery.rotation.sites import Array, Graph, Site
+from onnxprune.surgery.rotation.sites import Array, Graph, RotationSite
 from onnxprune.surgery.versions import read_tensor, write_tensor
 
 if TYPE_CHECKING:
@@ -48,18 +48,18 @@ class Rotation:
         return cls(found)
 
 
-def name_of(site: Site) -> str:
+def name_of(site: RotationSite) -> str:
     """What a rotation calls a width: the tensor that makes it, and the first of its positions in that."""
     first = site.places[0]
     return f"{first.key}[{int(first.positions.min())}]"
 
 
-def rotation_of(sites: Sequence[Site], bases: "Sequence[Basis]") -> Rotation:
+def rotation_of(sites: Sequence[RotationSite], bases: "Sequence[Basis]") -> Rotation:
     """The rotation that brings each width into its basis."""
     return Rotation({name_of(s): b.matrix for s, b in zip(sites, bases, strict=True)})
 
 
-def rotated(graph: Graph, sites: Sequence[Site], rotation: Rotation) -> onnx.ModelProto:
+def rotated(graph: Graph, sites: Sequence[RotationSite], rotation: Rotation) -> onnx.ModelProto:
     """A copy of the model with its widths in other bases; it computes the same.
 
     Raises UsageError where the network has no such width.
