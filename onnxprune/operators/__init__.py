@@ -31,6 +31,7 @@ from onnxprune.operators import (  # noqa: F401  (these fill the table)
     resizing,
     scattering,
     selection,
+    sequences,
     sizes,
     softmax,
     unary,

@@ -160,6 +160,8 @@ class Operator:
     forward: what computes it in torch, for training.
     gates: filters that make one channel.
     written: how a layer is written out as one of real numbers, where it is solved (`onnxprune.operators.written`).
+    elements: of a node (`onnxprune.operators.sequences`): names of the tensors in the sequence that it makes.
+    unsequenced: of the same: nodes without sequences that take its place.
     fused_numbers: of an activation that a fused layer may have: names of the attributes that it gives it numbers for.
 
     traits: of the node, or always.
@@ -191,6 +193,8 @@ class Operator:
     forward: Forward | None = None
     gates: int = 1
     written: Any = None
+    elements: Callable[[Any], list[str] | None] | None = None
+    unsequenced: Callable[[Any], list[onnx.NodeProto] | None] | None = None
     fused_numbers: tuple[str, ...] | None = None
     traits: Trait | Callable[[onnx.NodeProto], Trait] = NONE
 

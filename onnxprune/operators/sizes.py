@@ -1,4 +1,4 @@
-"""Operators about shapes, tensors made from nothing, and what hides values in bodies, sequences and optionals."""
+"""Operators about shapes, tensors made from nothing, and what hides values in bodies and optionals."""
 
 import math
 from typing import Any
@@ -148,49 +148,8 @@ def opaque(op: Op, *_: Axes | None, **__: Any) -> Axes:
 define("OptionalGetElement Optional", couple=opaque, zero=first)
 
 
-def forward_split_to_sequence(node: TorchCall, x: Tensor, split: Tensor | None = None) -> list[Tensor]:
-    """Parts of one position each without their axis, unless it is kept or sizes are given."""
-    axis = node.get("axis", 0)
-    if split is None:
-        parts = x.split(1, axis)
-        return [part if node.get("keepdims", 1) else part.squeeze(axis) for part in parts]
-    return list(x.split(numbers(split) if split.dim() else int(split), axis))
-
-
-def forward_concat_from_sequence(node: TorchCall, sequence: list[Tensor]) -> Tensor:
-    axis = node.get("axis")
-    return torch.stack(sequence, axis) if node.get("new_axis") else torch.cat(sequence, axis)
-
-
-define(
-    "SequenceAt", couple=opaque,
-    forward=Forward(lambda node, sequence, position: sequence[int(position)], into=(0,), host=(1,)),
-)  # fmt: skip
-define("SequenceLength", couple=opaque, forward=Forward(lambda node, sequence: torch.tensor(len(sequence)), into=()))
-define("SplitToSequence", couple=opaque, forward=Forward(forward_split_to_sequence, into=(0,), host=(1,)))
-define("ConcatFromSequence", couple=opaque, forward=Forward(forward_concat_from_sequence))
-
-
 def forward_bodies(node: TorchCall, *inputs: Any) -> Any:
     raise ModelError(f"{node.op} is run by the network that it stands in")
 
 
 define("If Loop Scan", couple=opaque, traits=Trait.BODIES, forward=Forward(forward_bodies))
-
-
-def forward_sequence_insert(
-    node: TorchCall, sequence: list[Tensor], x: Tensor, position: Tensor | None = None
-) -> list[Tensor]:
-    at = len(sequence) if position is None else int(position) % (len(sequence) + 1)
-    return [*sequence[:at], x, *sequence[at:]]
-
-
-def forward_sequence_erase(node: TorchCall, sequence: list[Tensor], position: Tensor | None = None) -> list[Tensor]:
-    at = len(sequence) - 1 if position is None else int(position) % len(sequence)
-    return sequence[:at] + sequence[at + 1 :]
-
-
-define("SequenceConstruct", forward=Forward(lambda node, *x: list(x)))
-define("SequenceEmpty", forward=Forward(lambda node: [], into=()))
-define("SequenceInsert", forward=Forward(forward_sequence_insert, into=(0, 1), host=(2,)))
-define("SequenceErase", forward=Forward(forward_sequence_erase, into=(0,), host=(1,)))

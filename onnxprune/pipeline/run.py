@@ -8,7 +8,7 @@ from typing import Any
 from onnxprune.errors import ModelError
 from onnxprune.model import Model, load
 from onnxprune.model.functions import inlined
-from onnxprune.model.sequences import without_sequences
+from onnxprune.model.unsequenced import without_sequences
 from onnxprune.pipeline.fold import folded
 from onnxprune.pipeline.limits import require_analysed
 from onnxprune.pipeline.log import Log

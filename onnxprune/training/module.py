@@ -14,7 +14,7 @@ from torch import Tensor
 from onnxprune.errors import ModelError, OnnxPruneError, UsageError
 from onnxprune.model import Model, load
 from onnxprune.model.functions import inlined
-from onnxprune.model.sequences import without_sequences
+from onnxprune.model.unsequenced import without_sequences
 from onnxprune.operators.arrays import Value
 from onnxprune.operators.registry import Trait, has
 from onnxprune.training.program import Program, ProgramStep, every, named

@@ -1,0 +1,94 @@
+"""Sequences of tensors, written out: what stands at a known place of one is the tensor that was put there."""
+
+from collections.abc import Iterator
+
+import onnx
+
+from onnxprune.model.static import infer, opset_of, subgraphs
+from onnxprune.model.statics import Statics
+from onnxprune.operators.registry import operator_of
+from onnxprune.operators.sequences import Sequenced
+
+Sequences = dict[str, list[str]]  # names of the tensors in each sequence
+
+
+def without_sequences(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which tensors take the place of sequences whose elements are known; the model itself where none are.
+
+    A SplitToSequence becomes a Split, a ConcatFromSequence a Concat.  A sequence that a body, another operator or an
+    output of the graph takes, or at a place that is computed from data, stays, and so does what it is made of.
+
+    Args:
+        model: never changed.
+    """
+    if not any(operator_of(node).elements for node in model.graph.node):
+        return model
+    statics, opset = infer(model), opset_of(model)
+    known = _known(model.graph, statics, opset)
+    if not known:
+        return model
+    out = onnx.ModelProto()
+    out.CopyFrom(model)
+    del out.graph.node[:]
+    for node in model.graph.node:
+        if _made(node) not in known and _source(node) not in known:
+            out.graph.node.append(node)
+        elif (write := operator_of(node).unsequenced) is not None:
+            out.graph.node.extend(write(_site(node, known, statics, opset)) or ())
+    kept = [value for value in out.graph.value_info if value.name not in known]
+    del out.graph.value_info[:]
+    out.graph.value_info.extend(kept)
+    return out
+
+
+def _known(graph: onnx.GraphProto, statics: Statics, opset: int) -> Sequences:
+    """Sequences that can be written out: with known elements, and taken at known places alone."""
+    found: Sequences = {}
+    names = {name for node in graph.node for name in node.output}
+    for node in graph.node:
+        make = operator_of(node).elements
+        if make is None or not node.output:
+            continue
+        if (elements := make(_site(node, found, statics, opset))) is not None:
+            own = f"{node.output[0]}/"  # what the names of new tensors begin with
+            if not any(name.startswith(own) for name in names):
+                found[node.output[0]] = elements
+    ends = {value.name for value in graph.output} | {name for node in graph.node for name in _captured(node)}
+    while True:
+        lost = set(found) & ends
+        for node in graph.node:
+            given, row = set(node.input) & found.keys(), operator_of(node)
+            write = row.unsequenced if row.elements is None else None
+            if given and _made(node) not in found and not (write and write(_site(node, found, statics, opset))):
+                lost |= given
+            remade = row.elements and row.elements(_site(node, found, statics, opset))
+            if _made(node) in found and remade is None:
+                lost.add(_made(node))  # it is made of one that has to stay
+        if not lost:
+            return found
+        found = {name: elements for name, elements in found.items() if name not in lost}
+
+
+def _captured(node: onnx.NodeProto) -> Iterator[str]:
+    """All names in the bodies of a node."""
+    for body, _ in subgraphs(node):
+        yield from (value.name for value in body.output)
+        for inner in body.node:
+            yield from inner.input
+            yield from _captured(inner)
+
+
+def _site(node: onnx.NodeProto, known: Sequences, statics: Statics, opset: int) -> Sequenced:
+    def length(key: str, axis: int) -> int | None:
+        shape = statics.shapes.get(key)
+        return None if not shape or statics.is_open(key, axis % len(shape)) else shape[axis % len(shape)]
+
+    return Sequenced(node, known, statics.fixed_constant, length, opset)
+
+
+def _made(node: onnx.NodeProto) -> str:
+    return node.output[0] if node.output else ""
+
+
+def _source(node: onnx.NodeProto) -> str:
+    return node.input[0] if node.input else ""
