@@ -10,6 +10,7 @@ from onnxprune.channels.dependencies import Dependencies
 from onnxprune.channels.parameters import INTEGERS
 from onnxprune.model.tensors import BITS
 from onnxprune.operators.labels import Labels, is_fixed
+from onnxprune.operators.registry import Trait, has
 
 
 def costs_of(deps: Dependencies, size: int) -> Costs:
@@ -91,6 +92,10 @@ def from_weights(deps: Dependencies) -> frozenset[str]:
     return frozenset(made - deps.sources.keys())
 
 
+def _quantises(node: onnx.NodeProto) -> bool:
+    return has(node, Trait.ROUNDS) and has(node, Trait.QUANTIZES)
+
+
 def _integers(deps: Dependencies) -> dict[str, str]:
     """For real numbers beside Q/DQ nodes the integers that they are, or become and nothing else."""
     readers: dict[str, int] = {}
@@ -99,9 +104,9 @@ def _integers(deps: Dependencies) -> dict[str, str]:
     found: dict[str, str] = {}
     for node in deps.nodes:
         given, made = node.inputs[:1], node.outputs[:1]
-        if node.proto.op_type == "DequantizeLinear":
+        if has(node.proto, Trait.DEQUANTIZES):
             found[made[0]] = found.get(given[0], given[0])
-        elif node.proto.op_type == "QuantizeLinear" and readers[given[0]] == 1 and deps.maker(given[0]) is not None:
+        elif _quantises(node.proto) and readers[given[0]] == 1 and deps.maker(given[0]) is not None:
             found.setdefault(given[0], made[0])
     return found
 

@@ -40,7 +40,7 @@ def range_doubts(
     values = {name: np.concatenate([f[name].ravel() for f in feeds]) for name in feeds[0]}
     wrong = [line for name, array in values.items() if (line := _unlike_range(network, name, array))]
     norm = next((n for n in network.nodes if has(n, Trait.AFFINE)), None)
-    conv = next((n for n in network.nodes if n.op_type == "Conv"), None)
+    conv = next((n for n in network.nodes if has(n, Trait.LINEAR) and has(n, Trait.CONVOLVES)), None)
     wanted = norm.input[0] if norm else conv.output[0] if conv else None
     if wrong or not wanted or sum(map(_samples, feeds)) < FEWEST:
         return wrong, []

@@ -10,6 +10,7 @@ import numpy as np
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import ModelError
+from onnxprune.operators.registry import Trait, has
 from onnxprune.pipeline.calibration import calibration
 from onnxprune.pipeline.choose import whole_groups
 from onnxprune.pipeline.group_filters import Weights
@@ -59,7 +60,7 @@ def rotatable(run: Run) -> Rotatable:
 
 def _multiplies_values(deps: Dependencies) -> bool:
     """Whether there is a product without weights, as every attention that is written out has."""
-    products = (node for node in deps.nodes if node.proto.op_type == "MatMul")
+    products = (node for node in deps.nodes if has(node.proto, Trait.LINEAR))
     return any(not any(key in deps.sources for key in node.inputs) for node in products)
 
 
