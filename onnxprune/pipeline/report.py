@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 
 from onnxprune.channels.dependencies import Dependencies
@@ -17,6 +19,7 @@ from onnxprune.pipeline.costs import peak_activations
 from onnxprune.pipeline.decision import Choice, Decision
 from onnxprune.pipeline.examine import Findings
 from onnxprune.pipeline.layer_costs import layer_rows
+from onnxprune.pipeline.measure import Measurements
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Run
 from onnxprune.pipeline.signature import worded
@@ -37,15 +40,10 @@ def make_report(decision: Decision, found: Findings, plan: Plan, size: int, save
         saved: the file of it, if there is one.
     """
     run, choice, filled = decision.run, decision.choice, decision.filled
-    deps, request, measured, proof, log = run.original.deps, run.request, found.measured, found.proof, run.log
+    deps, request, log = run.original.deps, run.request, run.log
     dead, shapes = deps.dead(choice.kept), run.original.shapes
     approximated = filled.deps.approximated(filled.dead(choice.kept))
-    before, after = (
-        Figures(deps.params(d), deps.macs(d), size, latency, peak_activations(deps, d), span)
-        for d, size, latency, span in zip(
-            (deps.nothing, dead), (run.file.size, size), measured.latency, measured.spans, strict=True
-        )
-    )
+    before, after = _figures(deps, dead, (run.file.size, size), found.measured)
     over = () if choice.stopped_by else missed(request, before, after)
     return Report(
         source=str(run.file.path or "a model from memory"),
@@ -57,16 +55,10 @@ def make_report(decision: Decision, found: Findings, plan: Plan, size: int, save
         after=after,
         groups=group_rows(deps, choice, plan),
         frozen=frozen_rows(deps),
-        proof=None if proof is None else str(proof),
-        proof_error=None if proof is None else proof.error,
-        proof_runs={} if proof is None else proof.ran,
-        drift=measured.drift,
-        metrics=measured.metrics,
+        **_shown(found),
         samples=run.parts.counts,
-        latency_note=measured.latency_note,
-        latency_gain=measured.gain,
         input_shapes=shapes,
-        warnings=tuple(map(worded, (*log.warnings, *over, *timing(before, after, measured.gain)))),
+        warnings=tuple(map(worded, (*log.warnings, *over, *timing(before, after, found.measured.gain)))),
         notes=tuple(map(worded, (*log.notes, *unrounded(request, plan), *untouched(deps, request.lossless)))),
         seconds=dict(log.seconds),
         removed=choice.removed,
@@ -79,6 +71,29 @@ def make_report(decision: Decision, found: Findings, plan: Plan, size: int, save
         sensitivity=choice.sensitivity,
         next_commands=_next(run, saved, bool(choice.kept)),
     )
+
+
+def _figures(deps: Dependencies, dead: np.ndarray, sizes: tuple[int, int], found: Measurements) -> list[Figures]:
+    """What the network costs, before and after."""
+    rows = zip((deps.nothing, dead), sizes, found.latency, found.spans, strict=True)
+    return [
+        Figures(deps.params(gone), deps.macs(gone), size, latency, peak_activations(deps, gone), span)
+        for gone, size, latency, span in rows
+    ]
+
+
+def _shown(found: Findings) -> dict[str, Any]:
+    """What running both networks has shown."""
+    proof, measured = found.proof, found.measured
+    return {
+        "proof": None if proof is None else str(proof),
+        "proof_error": None if proof is None else proof.error,
+        "proof_runs": {} if proof is None else proof.ran,
+        "drift": measured.drift,
+        "metrics": measured.metrics,
+        "latency_note": measured.latency_note,
+        "latency_gain": measured.gain,
+    }
 
 
 def missed(request: Request, before: Figures, after: Figures) -> tuple[str, ...]:
