@@ -273,7 +273,7 @@ def test_inspect(run: Runner) -> None:
     assert stem["members"] == ["/stem/stem.0/conv/Conv", "/residual/body/body.2/conv/Conv"]
     assert stem["channels"] == 32
     assert found["figures"]["params"] == onnxprune.analyse(onnx.load(MIXED)).params()
-    assert "/gated/project/conv/Conv" in run("inspect", MIXED, "-v").out.replace("\n", "")
+    assert "/gated/project/conv/Conv" in "".join(run("inspect", MIXED, "-v").out.split())
 
 
 def test_inspect_names_unknown_operators(run: Runner, there: Path) -> None:
