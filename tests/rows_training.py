@@ -169,6 +169,8 @@ GRAPHS = {
     " s = SequenceConstruct (x, z) t = SequenceInsert (s, z, one) u = SequenceErase (t, one) n = SequenceLength (t)"
     " a = SequenceAt (u, one) e = Exp (a) empty = SequenceEmpty () f = SequenceInsert (empty, e)"
     " y = ConcatFromSequence <axis = 1> (f) p = SplitToSequence <axis = 1> (x)"
+    " sum = ReduceSum <keepdims = 0> (x) odd = IsNaN (sum) place = Cast <to = 7> (odd)"  # a place that the data say
+    " i = SequenceAt (t, place) j = SequenceAt (f, place) l = SequenceAt (p, place)"
     " w = ConcatFromSequence <axis = 0, new_axis = 1> (t) k = SequenceAt (p, one) q = Sin (k) }",
 }  # fmt: skip
 
