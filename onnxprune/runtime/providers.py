@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from onnx import TensorProto, helper
 
-from onnxprune.errors import UsageError
+from onnxprune.errors import UsageError, spelled
 from onnxprune.runtime.engine import Caught, engine, quiet, reason
 
 SUFFIX = "ExecutionProvider"
@@ -52,7 +52,8 @@ def choose(request: str | Sequence[str] = "auto") -> tuple[str, ...]:
         wanted = [match(w) for w in words]
         chosen = [p for p in dict.fromkeys(wanted) if failure(p) is None]
         if not chosen:
-            raise UsageError("; ".join(f"{short(p)} does not load here: {failure(p)}" for p in dict.fromkeys(wanted)))
+            why = "; ".join(f"{short(p)} does not load here: {failure(p)}" for p in dict.fromkeys(wanted))
+            raise UsageError(f"{spelled('providers')}: {why}")
     return (*(p for p in chosen if p != CPU), CPU)
 
 
