@@ -8,6 +8,7 @@ from onnxprune.operators import (  # noqa: F401  (these fill the table)
     conv_transpose,
     convolution,
     deform_conv,
+    depth,
     einsum,
     fused_attention,
     gathering,

@@ -8,13 +8,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from onnxprune.model.blocks import MadeInBlocks
 from onnxprune.operators.registry import Trait, has, traits_of
 from onnxprune.runtime.edited import Replacement
 from onnxprune.runtime.source import Variant, as_proto
 from onnxprune.runtime.specs import Feed
 
 NUDGE = 4  # units in the last place
-BLOCK = 4 << 20  # bytes of a weight that are moved in one go
 
 _PARAMETERS = Trait.LAYER | Trait.SHIFTS | Trait.SCALES
 _FLOATS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16}
@@ -43,29 +43,14 @@ def nudged_weights(model: Variant) -> Variant:
 
 
 @dataclass(frozen=True)
-class _Nudged:
-    """A weight moved by a few units in the last place: the same at each reading, a few megabytes at a time."""
+class _Nudged(MadeInBlocks):
+    """A weight moved by a few units in the last place: the same at each reading."""
 
-    array: np.ndarray
     seed: int
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.array.shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.array.dtype
-
-    def __array__(self, *_: object, **__: object) -> np.ndarray:
-        return np.concatenate([np.atleast_1d(b) for b in self.blocks()]).reshape(self.shape)
-
-    def blocks(self) -> Iterator[np.ndarray]:
-        """All rows in order."""
-        generator = np.random.default_rng(self.seed)
-        rows = max(1, BLOCK // max(1, self.array[:1].nbytes))
-        for start in range(0, max(1, len(self.array)), rows):
-            yield _moved(self.array[start : start + rows], generator)
+    def part(self, rows: slice) -> np.ndarray:
+        block = self.array[rows] if self.array.ndim else self.array
+        return _moved(block, np.random.default_rng((self.seed, rows.start or 0)))
 
 
 class _Moved(Mapping[str, Replacement]):

@@ -10,45 +10,26 @@ import numpy as np
 import onnx
 
 from onnxprune.channels.dependencies import Dependencies
+from onnxprune.model.blocks import MadeInBlocks
 from onnxprune.operators.registry import Trait, has
 from onnxprune.surgery.rewrite import zero_points
 from onnxprune.surgery.versions import Live, Version, masked_array, read_tensor, versions
 
-BLOCK = 4 << 20  # bytes that are masked at once
-
 
 @dataclass(frozen=True)
-class MaskedTensor:
-    """A weight with dead positions set to `zero`: `np.asarray` gives all of it, `blocks` some rows at a time."""
+class MaskedTensor(MadeInBlocks):
+    """A weight with dead positions set to `zero`."""
 
-    array: np.ndarray  # as in the file; never changed
     live: Live
     zero: np.ndarray | int
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.array.shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.array.dtype
-
-    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
-        made = masked_array(self.array, self.live, self.zero)
-        return made if dtype is None else made.astype(dtype)
-
-    def blocks(self) -> Iterator[np.ndarray]:
-        """All rows in order, a few megabytes at a time."""
+    def part(self, rows: slice) -> np.ndarray:
         if not self.array.ndim:
-            yield np.asarray(self)
-            return
-        step = max(1, BLOCK // max(1, self.array[:1].nbytes))
-        for start in range(0, self.array.shape[0], step):
-            rows = slice(start, start + step)
-            zero = self.zero
-            if isinstance(zero, np.ndarray) and zero.ndim == self.array.ndim and zero.shape[0] > 1:
-                zero = zero[rows]
-            yield masked_array(self.array[rows], (self.live[0][rows], *self.live[1:]), zero)
+            return masked_array(self.array, self.live, self.zero)
+        zero = self.zero
+        if isinstance(zero, np.ndarray) and zero.ndim == self.array.ndim and zero.shape[0] > 1:
+            zero = zero[rows]
+        return masked_array(self.array[rows], (self.live[0][rows], *self.live[1:]), zero)
 
 
 class MaskedWeights(Mapping[str, MaskedTensor]):
