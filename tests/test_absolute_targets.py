@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from cli_runs import DIGITS, MIXED, SAMPLE, Runner
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
 import onnxprune
+from onnxprune.channels import analyse
 from onnxprune.errors import CheckFailed, UsageError
+from onnxprune.pipeline import costs
 from onnxprune.pipeline.request import Request
 
 READ = {
@@ -142,6 +145,30 @@ def test_integers_cost_what_they_are(twin: Path) -> None:
     assert [g.channels for g in whole.groups] == [g.channels for g in real.groups]
     assert all(a.params < b.params < 1.6 * a.params for a, b in zip(real.groups, whole.groups, strict=True))
     assert real.figures.activations == 4 * (whole.figures.activations or 0) == 24 * 1024
+
+
+QUANTISED = {  # whether r, real numbers, is held as the integers q alone
+    "a given scale": ("q = QuantizeLinear (r, s, z) y = DequantizeLinear (q, s, z)", True),
+    "a scale of their own": ("q, t, u = DynamicQuantizeLinear (r) y = DequantizeLinear (q, t, u)", False),
+    "an output": ("q = QuantizeLinear (r, s, z) y = DequantizeLinear (q, s, z)", False),
+}
+
+
+@pytest.mark.parametrize("how", QUANTISED)
+def test_real_numbers_are_held_where_they_have_to_be_seen(how: str) -> None:
+    text, integers = QUANTISED[how]
+    outputs = (
+        "float[64, 16] r" if how == "another output" else "float[64, 16] o" if "o =" in text else "float[64, 16] y"
+    )
+    text = text.replace("o = Identity (r)", "")
+    graph = f"g (float[64, 8] x) => ({outputs}) {{ r = MatMul (x, w) {text} }}"
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {graph}')
+    arrays = {"w": np.ones((8, 16), np.float32), "s": np.array(0.1, np.float32), "z": np.array(0, np.uint8)}
+    used = {name for node in model.graph.node for name in node.input}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(a, n) for n, a in arrays.items() if n in used)
+    found = costs._integers(analyse(model))
+    assert found.get("r") == ("q" if integers else None)
+    assert not found.keys() & {value.name for value in model.graph.output}
 
 
 @pytest.mark.parametrize("size", [84_215, 60_000, 30_000])

@@ -27,6 +27,9 @@ LEFT = {
     "a place that the data says": "s = SplitToSequence <axis = 1> (x) m = ReduceMax <keepdims = 0> (x)"
     " c = Clip (m, lo, lo) p = Cast <to = 7> (c) y = SequenceAt (s, p)",
     "a length that is open": "s = SplitToSequence <axis = 2> (x) p = {0} y = SequenceAt (s, p)",
+    "a size of one whose axis goes": "k = {1} s = SplitToSequence <axis = 1, keepdims = 0> (x, k) p = {0}"
+    " y = SequenceAt (s, p)",
+    "a name that is taken": "s = SplitToSequence <axis = 1> (x) p = {0} z = SequenceAt (s, p) y = Add (z, other)",
     "an element of a sequence that stays": "a = Relu (x) s = SequenceConstruct (x, a) t = SequenceInsert (s, x)"
     " m = ReduceMax <keepdims = 0> (x) c = Clip (m, lo, lo) p = Cast <to = 7> (c) y = SequenceAt (t, p)",
 }
@@ -42,6 +45,12 @@ def model_of(text: str) -> ModelProto:
         parts[k + 1] = f"Identity (ints{k}){part.partition('}')[2]}"
     graph = onnx.parser.parse_graph(f"g (float[2,8,N] x) => (float y) {{ {''.join(parts)} }}")
     graph.initializer.extend([*tensors, onnx.numpy_helper.from_array(np.array(1, np.float32), "lo")])
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array(1, np.float32), "s/1"))
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = {"other": "s/1"}.get(name, name)
+    if not any("s/1" in node.input for node in graph.node):
+        del graph.initializer[-1]
     graph.output[0].type.tensor_type.ClearField("shape")
     return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
 

@@ -1,6 +1,6 @@
 """Sequences of tensors, written out: what stands at a known place of one is the tensor that was put there."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import onnx
 
@@ -44,21 +44,18 @@ def without_sequences(model: onnx.ModelProto) -> onnx.ModelProto:
 def _known(graph: onnx.GraphProto, statics: Statics, opset: int) -> Sequences:
     """Sequences that can be written out: with known elements, and taken at known places alone."""
     found: Sequences = {}
-    names = {name for node in graph.node for name in node.output}
+    names = _names(graph)
     for node in graph.node:
         make = operator_of(node).elements
-        if make is None or not node.output:
-            continue
-        if (elements := make(_site(node, found, statics, opset))) is not None:
-            own = f"{node.output[0]}/"  # what the names of new tensors begin with
-            if not any(name.startswith(own) for name in names):
-                found[node.output[0]] = elements
+        if make is not None and _has_room(node, names):
+            elements = make(_site(node, found, statics, opset))
+            found |= {} if elements is None else {node.output[0]: elements}
     ends = {value.name for value in graph.output} | {name for node in graph.node for name in _captured(node)}
     while True:
         lost = set(found) & ends
         for node in graph.node:
             given, row = set(node.input) & found.keys(), operator_of(node)
-            write = row.unsequenced if row.elements is None else None
+            write = row.unsequenced if row.elements is None and _has_room(node, names) else None
             if given and _made(node) not in found and not (write and write(_site(node, found, statics, opset))):
                 lost |= given
             remade = row.elements and row.elements(_site(node, found, statics, opset))
@@ -67,6 +64,22 @@ def _known(graph: onnx.GraphProto, statics: Statics, opset: int) -> Sequences:
         if not lost:
             return found
         found = {name: elements for name, elements in found.items() if name not in lost}
+
+
+def _names(graph: onnx.GraphProto) -> set[str]:
+    """All names of a graph and of the bodies in it."""
+    found = {value.name for value in (*graph.input, *graph.initializer)}
+    found |= {sparse.values.name for sparse in graph.sparse_initializer}
+    for node in graph.node:
+        found.update(node.output)
+        for body, _ in subgraphs(node):
+            found |= _names(body)
+    return found
+
+
+def _has_room(node: onnx.NodeProto, names: Collection[str]) -> bool:
+    """Whether no name begins as those of the tensors do that take the place of a node's output."""
+    return bool(node.output) and not any(name.startswith(f"{node.output[0]}/") for name in names)
 
 
 def _captured(node: onnx.NodeProto) -> Iterator[str]:

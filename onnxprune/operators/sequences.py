@@ -56,11 +56,15 @@ class Sequenced:
         known = self.number(self.node.input[k])
         return None if known is None or known.size != 1 else int(known.reshape(()))
 
+    @property
+    def singly(self) -> bool:
+        """Whether input 0 is split into parts of one position, as no sizes are given."""
+        return len(self.node.input) < 2 or not self.node.input[1]
+
     def sizes(self) -> list[int] | None:
         """Sizes of the parts that input 0 is split into; None where they hang on sizes that are open."""
         length = self.length(self.node.input[0], self.attribute("axis", 0))
-        single = len(self.node.input) < 2 or not self.node.input[1]
-        told = np.array(1) if single else self.number(self.node.input[1])
+        told = np.array(1) if self.singly else self.number(self.node.input[1])
         if length is None or told is None or not 0 < length <= MOST or told.size == 0 or told.min() <= 0:
             return None
         found = told.tolist() if told.ndim else [min(int(told), length - k) for k in range(0, length, int(told))]
@@ -92,15 +96,18 @@ def forward_split_to_sequence(node: TorchCall, x: Tensor, split: Tensor | None =
 
 
 def parts_of(site: Sequenced) -> list[str] | None:
+    """Not known where the axis is to be dropped though a size is given: runtimes do not agree on that."""
     sizes = site.sizes()
-    return None if sizes is None else [f"{site.made}/{k}" for k in range(len(sizes))]
+    given = None if site.singly else site.number(site.node.input[1])
+    unsure = given is not None and not given.ndim and not site.attribute("keepdims", 1)
+    return None if sizes is None or unsure else [f"{site.made}/{k}" for k in range(len(sizes))]
 
 
 def split_nodes(site: Sequenced) -> Nodes | None:
     parts, axis, sizes, node = parts_of(site), site.attribute("axis", 0), site.sizes(), site.node
     if parts is None:
         return None
-    if len(node.input) < 2 and not site.attribute("keepdims", 1):
+    if site.singly and not site.attribute("keepdims", 1):
         places = [(number_node(f"{part}/place", np.array(k)), part) for k, part in enumerate(parts)]
         return [
             made

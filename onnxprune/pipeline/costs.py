@@ -1,5 +1,6 @@
 """Cost functions of a network over the kept channels of its groups, from the labels of its layers and tensors."""
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
@@ -93,14 +94,14 @@ def from_weights(deps: Dependencies) -> frozenset[str]:
 
 
 def _quantises(node: onnx.NodeProto) -> bool:
-    return has(node, Trait.ROUNDS) and has(node, Trait.QUANTIZES)
+    """Whether a node rounds by a scale that it is given; one that computes it has to see all of the real numbers."""
+    return has(node, Trait.ROUNDS) and has(node, Trait.SHIFTS)
 
 
 def _integers(deps: Dependencies) -> dict[str, str]:
     """For real numbers beside Q/DQ nodes the integers that they are, or become and nothing else."""
-    readers: dict[str, int] = {}
-    for key in (key for node in deps.nodes for key in node.inputs):
-        readers[key] = readers.get(key, 0) + 1
+    ends = {value.name for value in deps.statics.skeleton.graph.output}
+    readers = Counter(key for node in deps.nodes for key in node.inputs) + Counter(ends)
     found: dict[str, str] = {}
     for node in deps.nodes:
         given, made = node.inputs[:1], node.outputs[:1]
@@ -108,7 +109,7 @@ def _integers(deps: Dependencies) -> dict[str, str]:
             found[made[0]] = found.get(given[0], given[0])
         elif _quantises(node.proto) and readers[given[0]] == 1 and deps.maker(given[0]) is not None:
             found.setdefault(given[0], made[0])
-    return found
+    return {key: integers for key, integers in found.items() if key not in ends}
 
 
 def _bytes(deps: Dependencies, key: str, dead: np.ndarray) -> int:
