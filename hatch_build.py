@@ -6,9 +6,12 @@ brings the usual one, the extra `gpu`.  What is built for an index, with ONNXPRU
 and so does what is installed from such a source archive.
 """
 
+import ast
 import os
+import re
 import sysconfig
 from importlib.metadata import distributions
+from pathlib import Path
 from typing import Any
 
 from hatchling.metadata.plugin.interface import MetadataHookInterface
@@ -27,4 +30,11 @@ def has_runtime() -> bool:
     """Whether any wheel of onnxruntime is installed where this interpreter installs packages."""
     folders = [sysconfig.get_path(name) for name in ("purelib", "platlib")]
     names = (found.metadata["Name"] or "" for found in distributions(path=folders))
-    return any(name.lower().startswith("onnxruntime") for name in names)
+    return not wheels().isdisjoint(re.sub(r"[-_.]+", "-", name).lower() for name in names)
+
+
+def wheels() -> frozenset[str]:
+    """The distributions that unpack into the folder `onnxruntime`, from the list that the package has of them."""
+    source = Path(__file__).with_name("onnxprune") / "runtime" / "engine.py"
+    found = (node for node in ast.parse(source.read_text("utf-8")).body if isinstance(node, ast.Assign))
+    return frozenset(next(ast.literal_eval(node.value) for node in found if ast.unparse(node.targets[0]) == "WHEELS"))
