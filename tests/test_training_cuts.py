@@ -6,10 +6,12 @@ from typing import Any
 import onnx
 import pytest
 from cli_runs import DIGITS
+from rotatable import attention
 from test_fineness import build
+from test_rotation import sequences
 from test_training import samples, stopping
 
-from onnxprune import Plan, prune, verify
+from onnxprune import Plan, finetune, prune, verify
 from onnxprune.pipeline import tune
 
 pytest.importorskip("torch", reason="training needs torch: pip install 'onnxprune[train]'")
@@ -88,3 +90,24 @@ def test_shares_of_single_layers_hold_over_all_steps() -> None:
     kept = {g.name: g.kept / g.channels for g in found.report.groups}
     assert min(kept.values()) >= 0.5
     assert kept["conv2.weight"] == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_rotated_plan_is_learnt_in_its_own_basis(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = attention(), sequences(64)
+    result = prune(model, ratio=0.5, round_to=1, data=data, measure=False, heads="dims")
+    assert result.plan.rotation
+    teachers = []
+
+    def noted(run: Any, teacher: tune.Teacher, pruned: onnx.ModelProto, *_: Any) -> onnx.ModelProto:
+        teachers.append(teacher)
+        return pruned
+
+    monkeypatch.setattr("onnxprune.pipeline.finetune.tune", noted)
+    finetune(model, result.model, plan=result.plan, epochs=1)
+    (teacher,) = teachers
+    assert teacher.kept is not None
+    assert {name: list(kept) for name, kept in teacher.kept.items()} == {
+        g.name: list(g.keep) for g in result.plan.groups if len(g.keep) < g.channels
+    }
+    assert teacher.study.proto.graph.initializer != model.graph.initializer, "it has the bases of the plan"
+    assert teacher.study.request.heads == "dims"

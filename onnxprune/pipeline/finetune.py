@@ -18,6 +18,7 @@ from onnxprune.pipeline.metrics import prepare
 from onnxprune.pipeline.paths import as_path
 from onnxprune.pipeline.prune import check_output
 from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.rotate import coupling, repeat
 from onnxprune.pipeline.run import Run, start
 from onnxprune.pipeline.sign import sign
 from onnxprune.pipeline.signature import takes
@@ -106,12 +107,15 @@ def finetune(
     """
     require_torch()
     epochs = options_of(Request)["epochs"].read(options.get("epochs", EPOCHS))
-    request = Request.of(options, "finetune", ratio=0.0, compensate="none", finetune=epochs)
-    check_output(source, output, request, pruned=pruned, plan=plan)
     known = plan if plan is None or isinstance(plan, Plan) else Plan.load(as_path(plan, "plan"))
+    told = coupling(known) if known else {}
+    request = Request.of(options, "finetune", ratio=0.0, compensate="none", finetune=epochs, **told)
+    check_output(source, output, request, pruned=pruned, plan=plan)
     small = load(pruned)
     with limited(request, source):
         run = start(source, request, progress, known.alignment if known else None)
+        if known:
+            run, _ = repeat(run, known.rotation)
         teacher = Teacher(run.original, _belong(run, small, known))
         run = prepare(run, chooses=False)
         model = tune(run, teacher, small.proto, recipe_of(request), (), run.training_data)

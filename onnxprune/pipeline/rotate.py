@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from onnxprune.pipeline.repair import needs_samples, one_thread
 from onnxprune.pipeline.run import Run
 from onnxprune.runtime.proof import Proof
 from onnxprune.runtime.prove import prove
+from onnxprune.surgery.plan import Plan
 from onnxprune.surgery.rotation.heads import attention_sites
 from onnxprune.surgery.rotation.moments import bases
 from onnxprune.surgery.rotation.sites import Graph, RotationSite
@@ -123,6 +124,11 @@ def settle(run: Run, found: Rotatable, kept: Collection[str]) -> Run:
     if stay:
         run.log.notes.append(f"{len(stay)} widths that only linear maps touch were rotated before they were cut")
     return replace(run, original=run.original.having(rotated(found.graph, found.sites, rotation)), rotation=rotation)
+
+
+def coupling(plan: Plan) -> dict[str, Any]:
+    """The options that a network is analysed with to have the groups of a plan."""
+    return {name: plan.options[name] for name in ("heads", "thaw") if name in plan.options}
 
 
 def repeat(run: Run, rotation: Rotation) -> tuple[Run, Proof | None]:

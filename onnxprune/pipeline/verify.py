@@ -17,7 +17,7 @@ from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.measure import drift, sessions_of
 from onnxprune.pipeline.paths import as_path
 from onnxprune.pipeline.request import Request
-from onnxprune.pipeline.rotate import repeat
+from onnxprune.pipeline.rotate import coupling, repeat
 from onnxprune.pipeline.run import start
 from onnxprune.pipeline.signature import takes
 from onnxprune.pipeline.study import Study
@@ -101,8 +101,7 @@ def verify(
     """
     plan = plan if isinstance(plan, Plan) else Plan.load(as_path(plan, "plan"))
     model = load(pruned)
-    told = {name: plan.options[name] for name in ("heads", "thaw") if name in plan.options}
-    request = Request.of(options, "verify", ratio=0.0, compensate="none", **told)
+    request = Request.of(options, "verify", ratio=0.0, compensate="none", **coupling(plan))
     with limited(request, source):
         run = start(source, request, progress, plan.alignment)
         run, rotation = repeat(run, plan.rotation)
