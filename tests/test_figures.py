@@ -53,7 +53,7 @@ def test_no_sample_is_in_two_parts_and_each_part_sees_every_class(hands: tuple[i
     np.testing.assert_array_equal(dealt[-1], parts.deal(400, hands, seed=0)[-1])
 
 
-@pytest.mark.parametrize(("model", "ratio"), [(DIGITS, 0.85), (MIXED, 0.7)], ids=["cnn", "mixed"])
+@pytest.mark.parametrize(("model", "ratio"), [(DIGITS, 0.85), (MIXED, 0.65)], ids=["cnn", "mixed"])
 def test_a_repair_that_learns_its_samples_by_heart_is_not_praised_for_it(model: Path, ratio: float) -> None:
     data = digits(48)
     found = onnxprune.prune(model, ratio=ratio, method="ncc", data=data, measure=False, round_to=1)
@@ -61,7 +61,7 @@ def test_a_repair_that_learns_its_samples_by_heart_is_not_praised_for_it(model: 
         next(iter(make_session(m).run({"image": data["image"]}).values())).argmax(axis=1) for m in (model, found.model)
     )
     fitted, _, held = parts.deal(48, (3, 0, 1), seed=0)
-    assert (before == after)[fitted].mean() > 0.9
+    assert (before == after)[fitted].mean() > 0.95
     (row,) = [m for m in found.report.metrics if m.name == "agreement"]
     assert row.after == pytest.approx((before == after)[held].mean())
     assert row.after < 0.95

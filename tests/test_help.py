@@ -66,6 +66,7 @@ def test_a_json_report_tells_the_run_itself(run: Runner, tmp_path: Path, monkeyp
     assert (search["cost"], search["figures"], search["limits"]) == ("macs", ["activations"], ["activations=12KiB"])
     assert {"figures": [12288], "holds": True}.items() <= search["probes"][0].items()
     assert any(p["holds"] and p["figures"][0] <= 12288 for p in search["probes"])
+    assert any(not p["holds"] and p["figures"][0] > 12288 for p in search["probes"])
     assert len(found["next_commands"]) == 3
 
 

@@ -68,7 +68,7 @@ def test_what_rounding_moves_that_far_is_no_wrong_fact() -> None:
     assert sum(result.report.removed.values()) == zeros + copies
     names = [d.dim_param for d in model.graph.input[0].type.tensor_type.shape.dim if d.dim_param]
     sizes = [dict(zip(names, size, strict=True)) for size in ((1, 64, 64), (2, 96, 128), (3, 160, 64))]
-    assert_same(model, result.model, sizes)
+    assert_same(model, result.model, sizes, chaotic=True)
 
 
 @pytest.mark.parametrize(("constant", "removed"), [(0.7, 1), (1e-4, 2)])

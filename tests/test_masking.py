@@ -45,8 +45,8 @@ def demodulated(reader: list[onnx.NodeProto]) -> onnx.ModelProto:
         *reader,
     ]
     weights = {
-        "w1": drawn(8, 3, 3, 3),
-        "w2": drawn(6, 8, 1, 1),  # small beside w1, since the norm keeps a whole copy of it
+        "w1": drawn(8, 3, 9, 9),  # large beside w2, of which the norm keeps a whole copy
+        "w2": drawn(6, 8, 3, 3),
         "w3": drawn(4, 6, 1, 1),
         "inner": np.array([1, 2, 3]),
         "to": np.array([1, -1, 1, 1]),

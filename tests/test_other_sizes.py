@@ -43,7 +43,7 @@ def check_opened(
     sizes = others(model, size)
     if not sizes:
         pytest.skip("the original runs at one size only")
-    assert_same(*cut(model, size, **options), sizes, ["normal", "positive"])
+    assert_same(*cut(model, size, **options), sizes, ["normal", "positive"], may_fail=True)
 
 
 # --- graphs with shape arithmetic --------------------------------------------
@@ -99,6 +99,9 @@ def test_what_a_cut_adds_is_less_than_what_it_takes(name: str, tmp_path: Path) -
     assert after.stat().st_size == before.stat().st_size
     assert "nothing was removed" in str(report)
     assert "larger than what it takes away" in str(report)
+    repaired = prune(before, None, ratio=0.125, round_to=1, measure=False).report
+    assert not repaired.changed
+    assert not [line for line in (*repaired.notes, *repaired.warnings) if "tensors" in line or "samples" in line]
     prune(before, after, **HALF, measure=False, force=True)
     assert after.stat().st_size < before.stat().st_size
 
