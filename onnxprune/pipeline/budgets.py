@@ -62,18 +62,17 @@ def within(meter: Meter, limits: Sequence[Limit]) -> Choice:
     What is the largest choice for one limit and meets the others, too, is the outcome; else what is so once the layers
     at the peak of the activations are thin enough; else the MACs are searched.
     """
-    alone = [COSTS[limit.cost].choose(meter, limit) for limit in limits]
+    thin = {limit: found for limit in limits if limit.cost == "activations" and (found := thinned(meter, limit))}
+    alone = [thin[x].choice if x in thin else COSTS[x.cost].choose(meter, x) for x in limits]
     fit = [c for c in alone if not c.stopped_by and all(meter.holds(limit, c) for limit in limits)]
     if fit or len(limits) == 1:
         deps = meter.run.original.deps
         return max(fit or alone, key=lambda choice: deps.macs(deps.dead(choice.kept)))
-    for limit in limits:
-        if limit.cost == "activations" and (thin := thinned(meter, limit)) is not None:
-            choice = within(thin.meter, [other for other in limits if other is not limit])
-            if not choice.stopped_by and meter.holds(limit, choice):
-                return replace(
-                    choice, remarks=(*choice.remarks, *thin.choice.remarks), search=choice.search or thin.choice.search
-                )
+    for limit, found in thin.items():
+        choice = within(found.meter, [other for other in limits if other is not limit])
+        if not choice.stopped_by and meter.holds(limit, choice):
+            own = found.choice
+            return replace(choice, remarks=(*choice.remarks, *own.remarks), search=choice.search or own.search)
     return searched(meter, *limits)
 
 
@@ -95,6 +94,8 @@ def thinned(meter: Meter, limit: Limit) -> Thin | None:
     deps, found = meter.run.original.deps, dict[float, tuple[Thin, Probe]]()
     before, _ = meter.left(limit, Choice({}, {}, {}))
     names = alive_beyond(deps, limit.most(before))
+    if not names:
+        return Thin(meter, meter.chooser.choose((KIND, 1.0)))
 
     def holds(gone: float) -> bool:
         chooser = meter.chooser.thinned(names, gone)
@@ -115,11 +116,6 @@ def thinned(meter: Meter, limit: Limit) -> Thin | None:
     search = Search(KIND, (limit.cost,), (str(limit),), probes, (limit.most(before),), taken.share)
     choice = replace(thin.choice, remarks=(*thin.choice.remarks, told(search)), search=search)
     return replace(thin, choice=choice)
-
-
-def _peaked(meter: Meter, limit: Limit) -> Choice:
-    thin = thinned(meter, limit)
-    return searched(meter, limit) if thin is None else thin.choice
 
 
 def searched(meter: Meter, *limits: Limit) -> Choice:
@@ -219,6 +215,6 @@ COSTS: Mapping[str, Cost] = {
     "macs": Cost(_macs, _planned, _whole, "macs"),
     "params": Cost(_params, _planned, _whole, "params"),
     "size": Cost(_bytes, _sized, _size, "bytes"),
-    "activations": Cost(_activations, _peaked, _size, "activations"),
+    "activations": Cost(_activations, searched, _size, "activations"),
     "latency": Cost(_latency, searched, words.duration, "latency", resolution=0.02),
 }

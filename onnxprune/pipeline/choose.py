@@ -121,9 +121,9 @@ class Chooser:
         self, target: tuple[str, float] | None, kept: Mapping[str, int], losses: Mapping[str, np.ndarray] | None
     ) -> tuple[str, ...]:
         """Why more has gone than was asked, where the steps of the groups make it more than a point."""
-        if target is None or (left := self.costs.share(target[0], list(kept.values()))) > target[1] - COARSE:
+        kind, share = target or ("", 1.0)
+        if share >= 1 or (left := self.costs.share(kind, list(kept.values()))) > share - COARSE:
             return ()
-        kind, share = target
         single = replace(self.budget(target), round_to=1)
         finer = allocate(self.costs, single, self.request.allocation, losses).kept
         helps = self.costs.share(kind, list(finer.values())) > left + COARSE / 10

@@ -16,6 +16,7 @@ class Log:
 
     seconds: wall time by stage; of one that comes again, the sum.
     interrupted: whether the user has ended the training, after which there is none.
+    inner: seconds of the stages inside each of those that are open.
     """
 
     progress: Progress = silent
@@ -23,14 +24,30 @@ class Log:
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     interrupted: bool = False
+    inner: list[float] = field(default_factory=list)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time a stage and tell of it."""
+        """Time a stage and tell of it; what stages inside it take is theirs."""
         begin(self.progress, name)
         begun = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begun
+        self.inner.append(0.0)
+        try:
+            yield
+        finally:
+            spent, inside = time.perf_counter() - begun, self.inner.pop()
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent - inside
+            if self.inner:
+                self.inner[-1] += spent
+
+    @property
+    def told(self) -> tuple[int, int]:
+        """How many notes and warnings there are."""
+        return len(self.notes), len(self.warnings)
+
+    def forget(self, told: tuple[int, int]) -> None:
+        """Take back what was said after there were so many."""
+        del self.notes[told[0] :], self.warnings[told[1] :]
 
     def add(self, other: Log) -> None:
         """What another log tells that is new."""

@@ -101,7 +101,7 @@ def prepare(run: Run, *, chooses: bool = True) -> Run:
     if parts.problem:
         log.warnings.append(parts.problem)
     if (data := parts.search or parts.figures or parts.data) is None:
-        return replace(run, parts=parts)
+        return replace(run, parts=parts, told=log.told)
     with log.stage("look at the data"):
         proto = run.original.proto
         session = make_session(proto, providers=request.providers, threads=request.threads, optimize=True)
@@ -116,7 +116,7 @@ def prepare(run: Run, *, chooses: bool = True) -> Run:
     log.warnings += judged.doubts
     if parts.figures and judged.why:
         log.notes.append(judged.why)
-    return replace(run, parts=parts, metrics=metrics)
+    return replace(run, parts=parts, metrics=metrics, told=log.told)
 
 
 def _same(data: Any, test: Any) -> bool:

@@ -198,7 +198,6 @@ def finish(decision: Decision, output: str | os.PathLike[str] | None) -> Result:
                 pruned, Path(output), style=style, force=request.force, source=run.file.path,
                 check=lambda path: found.append(examine(decision, path)),
             )  # fmt: skip
-        log.seconds["save"] -= log.seconds.get("verify", 0.0) + log.seconds.get("measure", 0.0)
     return Result(
         pruned, plan, make_report(decision, found[0], plan, saved.size if saved else pruned.ByteSize(), saved)
     )
@@ -207,26 +206,35 @@ def finish(decision: Decision, output: str | os.PathLike[str] | None) -> Result:
 def _left_whole(decision: Decision) -> Decision:
     """No cut at all: the sizes that the graph would have to compute again take more bytes than the channels."""
     run, why = decision.run, "what the cut would add to the file is larger than what it takes away"
-    run.log.notes[:] = [note for note in run.log.notes if note not in decision.choice.remarks]
-    choice = replace(decision.choice, kept={}, notes={g.name: why for g in run.original.deps.groups}, removed={})
+    run.log.forget(run.told)
+    choice = Choice({}, decision.choice.asked, {g.name: why for g in run.original.deps.groups})
     _require(run, choice)
     return replace(decision, choice=choice, filled=run.original)
 
 
 def _rewritten(decision: Decision) -> tuple[Plan, onnx.ModelProto]:
     """The plan of a decision, and the model as it will be written."""
+    with decision.run.log.stage("plan"):
+        plan = _plan(decision)
+    with decision.run.log.stage("rewrite"):
+        return plan, _cut(decision, plan)
+
+
+def _plan(decision: Decision) -> Plan:
     run, kept = decision.run, decision.kept
     origin = {"sha256": run.file.sha256, "name": run.file.path.name if run.file.path else None}
-    with run.log.stage("plan"):
-        moved = run.alignment if kept else None
-        plan = make_plan(run.original.deps, kept, source=origin, options=run.request.told(), alignment=moved)
-        plan = replace(plan, rotation=run.rotation if kept else Rotation())
-    with run.log.stage("rewrite"):
-        if not kept:
-            return plan, _copy(run.file.proto)
-        pruned = decision.filled.pruned(kept)
-        sign(pruned, plan, run.file.size, _style(run))
-    return plan, pruned
+    moved = run.alignment if kept else None
+    plan = make_plan(run.original.deps, kept, source=origin, options=run.request.told(), alignment=moved)
+    return replace(plan, rotation=run.rotation if kept else Rotation())
+
+
+def _cut(decision: Decision, plan: Plan) -> onnx.ModelProto:
+    run, kept = decision.run, decision.kept
+    if not kept:
+        return _copy(run.file.proto)
+    pruned = decision.filled.pruned(kept)
+    sign(pruned, plan, run.file.size, _style(run))
+    return pruned
 
 
 def _written_bytes(run: Run, choice: Choice) -> int:
@@ -234,7 +242,8 @@ def _written_bytes(run: Run, choice: Choice) -> int:
     filled = run.original
     if run.request.compensate != "none" and choice.kept:
         filled = filled.again(with_biases(filled.proto, filled.deps, filled.dead(choice.kept)))
-    return size_of(_rewritten(Decision(run, choice, filled))[1], _style(run))
+    decision = Decision(run, choice, filled)
+    return size_of(_cut(decision, _plan(decision)), _style(run))
 
 
 def _style(run: Run) -> ExternalStyle | None:

@@ -51,6 +51,7 @@ class Run:
     alignment, rotation: how the channels of `original` differ from those of `file`.
     assumed: inputs whose open sizes the user did not give.
     timed: whether latency is measured where that is asked for: not beside other work.
+    told: notes and warnings, by their numbers, that hold whatever is cut.
     """
 
     request: Request
@@ -65,6 +66,7 @@ class Run:
     rotation: Rotation = field(default_factory=Rotation)
     assumed: tuple[str, ...] = ()
     timed: bool = True
+    told: tuple[int, int] = (0, 0)
 
     @property
     def training_data(self) -> Dataset | None:
