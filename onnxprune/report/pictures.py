@@ -98,7 +98,7 @@ def sensitivity(found: Sensitivity, costs: Mapping[str, Total]) -> str:
         return max(math.log10(loss), smallest) if loss > 0 else smallest
 
     x = Axis("share of a group's channels that is gone", 0.0, 1.0, "{:.0%}".format)
-    y = Axis(f"{found.what} (logarithmic)", smallest, math.log10(largest) + 0.1, lambda v: f"{10**v:.1g}")
+    y = Axis(f"{found.what} (logarithmic)", smallest, math.log10(largest) + 0.1, lambda v: f"{float(f'{10**v:.1g}'):g}")
     plot, shown = Plot(x, y), curves[: len(MARKS)]
 
     def line(curve: Curve, style: str) -> str:
