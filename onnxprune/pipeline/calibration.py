@@ -31,7 +31,7 @@ FEWEST = 16
 WORK = 1e12  # of all samples on one pass through the network, beyond which fewer are taken: two minutes on two cores
 ELEMENT = 500  # multiply-accumulates that take as long as one element that is drawn, held, or summed up
 BATCH = 32
-COPIES = 1 / 6  # of that work, up to which few samples are joined by altered copies
+TIMES = 4  # as many samples as the user gives, or `SAMPLES`, are solved on with altered copies, within that work
 JUDGES = 32  # samples that tell whether a repair has helped
 HANDS = (15, 1)  # of the user's samples: solved on, and held out to judge by
 
@@ -69,7 +69,7 @@ def _given(lab: Lab) -> Calibration:
     feeds, judges = ([b.feeds for b in part.batched(min(BATCH, wanted))] for part in (solved, held))
     count = solved.samples or 0
     limit = fewer if count >= wanted else ""
-    most = min(wanted, int(WORK * COPIES / cost_of(lab)))
+    most = min(max(SAMPLES, TIMES * count), *bounds(lab))
     more = with_copies(feeds, most // max(count, 1) - 1, lab.request.seed)
     copies = f" and altered copies, {len(more) * count // len(feeds)} in all" if len(more) > len(feeds) else ""
     what = f"{count} samples of the data{copies}, without their labels{limit}"
@@ -126,13 +126,18 @@ def _unit(lab: Lab) -> int:
 
 def wanted_samples(lab: Lab) -> tuple[int, str]:
     """How many samples to solve on, and why not more where there is a reason."""
-    held = max(1, affordable(lab.deps.statics.shapes, _unit(lab), memory_for_samples(lab.request)))
-    quick = int(WORK / cost_of(lab))
+    held, quick = bounds(lab)
     wanted = max(min(FEWEST, held), min(SAMPLES, held, quick))
     wanted -= wanted % JUDGES if wanted > JUDGES else 0
     if wanted == SAMPLES:
         return wanted, ""
     return wanted, f" (not {SAMPLES}, to take less {'memory' if held < quick else 'time'})"
+
+
+def bounds(lab: Lab) -> tuple[int, int]:
+    """How many samples memory allows, at least one, and how many time does."""
+    held = affordable(lab.deps.statics.shapes, _unit(lab), memory_for_samples(lab.request))
+    return max(1, held), int(WORK / cost_of(lab))
 
 
 def memory_for_samples(request: Request) -> int:

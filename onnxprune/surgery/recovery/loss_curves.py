@@ -4,6 +4,7 @@ Where layers that read a group can be solved again, that is what is left of the 
 cut alone.  Both are drift of the network's outputs, so that the groups compare.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -24,11 +25,11 @@ from onnxprune.surgery.rewrite import mask
 
 WIDEST = 1200  # features of a reader up to which all their covariances are used
 MULTIPLICATIONS = 1e12  # of all trial runs together
+ELEMENT = 60  # multiply-accumulates that take as long as one element that is passed on
 ENOUGH = 1 << 17  # numbers of the outputs that tell their drift; more, of other samples, tell the same
-FEW = 16  # samples that are taken all the same
+FEW, FEWEST = 16, 4  # samples that are taken all the same, and where there are too many multiplications
 PROBES = (0.25, 0.5)  # shares of a group that trial runs leave out
 FAINT = 1e-3  # of the mean worth: what the channel of no worth at all has
-
 
 Tell = Callable[[str, int, int], None]  # what is done, how far, of how much
 
@@ -92,7 +93,9 @@ def repair_curves(
     finder = Finder(network, deps, deps.nothing)
     groups = [g for g in deps.groups if g.name in set(names)]
     seen = _seen(finder, {s.source for g in groups for s in g.readers}, feeds, seed, progress)
-    drift = Drift(network, feeds, deps.macs() * len(groups) * len(PROBES)) if losses else None
+    elements = sum(math.prod(shape) for name, shape in deps.statics.shapes.items() if name not in deps.sources)
+    trials = (deps.macs() + ELEMENT * elements) * len(groups) * len(PROBES)
+    drift = Drift(network, feeds, trials) if losses else None
     curves = {}
     for k, group in enumerate(groups):
         progress(f"measuring {group.name}", k, len(groups))
@@ -289,8 +292,8 @@ class Drift:
 
 
 def _some(feeds: Feeds, samples: float) -> Feeds:
-    """The first feeds, or a part of the first one, that hold about so many samples (at least 8, at most 128)."""
-    wanted = int(min(128, max(8, samples)))
+    """The first feeds, or a part of the first one, that hold about so many samples (at least 4, at most 128)."""
+    wanted = int(min(128, max(FEWEST, samples)))
     size = max((len(a) for a in feeds[0].values() if a.ndim), default=1)
     if size <= wanted:
         return feeds if (count := max(1, wanted // max(size, 1))) >= len(feeds) else feeds[:count]
