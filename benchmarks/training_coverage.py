@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+from onnxprune.surgery.copying import tensors_of
 
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model import load
@@ -24,7 +25,6 @@ from onnxprune.runtime.inputs import NORMAL, PIXELS, POSITIVE, random_inputs
 from onnxprune.runtime.resolve import resolve_shapes
 from onnxprune.runtime.session import Session, make_session
 from onnxprune.runtime.specs import Feed, Shape
-from onnxprune.surgery.copying import tensors_of
 from onnxprune.training.agree import agreement, quantises
 from onnxprune.training.module import TorchModule
 

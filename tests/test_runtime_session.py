@@ -11,13 +11,13 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnxprune.runtime.outline import outline
 from runtime_models import SHARED, build, conv_net, masked_and_pruned, needs_models, weight
 
 from onnxprune.errors import FileError, ModelError, OnnxPruneError, UsageError
 from onnxprune.runtime import edited, providers, source
 from onnxprune.runtime import engine as engine_module
 from onnxprune.runtime.engine import engine, quiet, reason, usable_cpus
-from onnxprune.runtime.outline import outline
 from onnxprune.runtime.providers import CPU, choose, match
 from onnxprune.runtime.session import make_session
 from onnxprune.runtime.source import Variant
