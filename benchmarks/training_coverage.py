@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from onnxprune.surgery.copying import tensors_of
 
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model import load
+from onnxprune.model.graphs import tensors_of
 from onnxprune.operators.arrays import FLOATS, from_array
 from onnxprune.runtime.inputs import NORMAL, PIXELS, POSITIVE, random_inputs
 from onnxprune.runtime.resolve import resolve_shapes

@@ -191,7 +191,7 @@ def fill(new: TensorProto, tensor: TensorProto, elements: Tensor) -> None:
 
 def _put(new: TensorProto, like: TensorProto, name: str, key: str, given: Elements, tensors: dict[str, Tensor]) -> None:
     """Write a tensor into a graph; its elements into `tensors` where they are large, or were outside."""
-    elements = Given(given) if isinstance(given, np.ndarray) else given
+    elements = given if isinstance(given, Tensor) else Given(np.asarray(given))
     _head(new, like, name, elements.shape)
     tensors.pop(key, None)
     if nbytes_of(new) >= LIFTED or like.external_data:
