@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,7 @@ from onnxprune.runtime.fit import read_options
 from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import Feed, model_inputs
 from onnxprune.runtime.synthetic import Layout, Scale, is_grey, synthetic_feeds
-from onnxprune.surgery.recovery.runner import MEMORY, affordable
+from onnxprune.surgery.recovery.runner import MEMORY, affordable, elements
 
 if TYPE_CHECKING:
     import onnx
@@ -31,7 +30,7 @@ FEWEST = 16
 WORK = 1e12  # of all samples on one pass through the network, beyond which fewer are taken: two minutes on two cores
 ELEMENT = 500  # multiply-accumulates that take as long as one element that is drawn, held, or summed up
 BATCH = 32
-TIMES = 4  # as many samples as the user gives, or `SAMPLES`, are solved on with altered copies, within that work
+TIMES = 4  # as many as there are, or `SAMPLES`, are solved on once altered copies have joined them, within that work
 JUDGES = 32  # samples that tell whether a repair has helped
 HANDS = (15, 1)  # of the user's samples: solved on, and held out to judge by
 
@@ -69,11 +68,16 @@ def _given(lab: Lab) -> Calibration:
     feeds, judges = ([b.feeds for b in part.batched(min(BATCH, wanted))] for part in (solved, held))
     count = solved.samples or 0
     limit = fewer if count >= wanted else ""
-    most = min(max(SAMPLES, TIMES * count), *bounds(lab))
-    more = with_copies(feeds, most // max(count, 1) - 1, lab.request.seed)
-    copies = f" and altered copies, {len(more) * count // len(feeds)} in all" if len(more) > len(feeds) else ""
+    more, copies = _joined(lab, feeds, count)
     what = f"{count} samples of the data{copies}, without their labels{limit}"
     return Calibration(more, judges, what, count, wanted, "data")
+
+
+def _joined(lab: Lab, feeds: Sequence[Feed], count: int) -> tuple[Sequence[Feed], str]:
+    """So many samples with altered copies, as many as are worth their time, and what to say of these."""
+    most = min(max(SAMPLES, TIMES * count), *bounds(lab))
+    more = with_copies(feeds, most // max(count, 1) - 1, lab.request.seed)
+    return more, f" and altered copies, {len(more) * count // len(feeds)} in all" if len(more) > len(feeds) else ""
 
 
 def with_copies(feeds: Sequence[Feed], copies: int, seed: int) -> list[Feed]:
@@ -100,22 +104,21 @@ def _drawn(lab: Lab) -> Calibration:
     feeds = even_classes(lab.model, feeds, pool, search, lab.request.seed, lab.progress)
     held = -(-len(feeds) * judges // (wanted + judges))
     noise = f"; noise for {', '.join(noisy)}, which takes no images" if noisy else ""
-    what = f"{wanted} drawn samples{fewer}{noise}; real ones repair better ({spelled('data')})"
-    return Calibration(feeds[:-held], feeds[-held:], what, wanted, wanted, "drawn")
+    more, copies = _joined(lab, feeds[:-held], wanted)
+    what = f"{wanted} drawn samples{copies}{fewer}{noise}; real ones repair better ({spelled('data')})"
+    return Calibration(more, feeds[-held:], what, wanted, wanted, "drawn")
 
 
 def cost_of(lab: Lab) -> float:
     """What a sample costs that layers are solved on, in multiply-accumulates."""
-    macs, elements = passed(lab)
-    return max(macs + ELEMENT * elements, 1)
+    macs, numbers = passed(lab)
+    return max(macs + ELEMENT * numbers, 1)
 
 
 def passed(lab: Lab) -> tuple[float, float]:
     """Multiply-accumulates of one sample on its way through the network, and elements that it is passed on as."""
-    shapes = lab.deps.statics.shapes
-    elements = sum(math.prod(shape) for name, shape in shapes.items() if name not in lab.deps.sources)
     unit = _unit(lab)
-    return lab.deps.macs() / unit, elements / unit
+    return lab.deps.macs() / unit, elements(lab.deps) / unit
 
 
 def _unit(lab: Lab) -> int:

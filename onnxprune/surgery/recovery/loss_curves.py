@@ -4,7 +4,6 @@ Where layers that read a group can be solved again, that is what is left of the 
 cut alone.  Both are drift of the network's outputs, so that the groups compare.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,7 +17,7 @@ from onnxprune.runtime.session import make_session
 from onnxprune.surgery.recovery.eliminate import Order, Reader, elimination, solved
 from onnxprune.surgery.recovery.network import LayerGraph
 from onnxprune.surgery.recovery.replaced import with_numbers
-from onnxprune.surgery.recovery.runner import THREADS, Feeds, Runner, within
+from onnxprune.surgery.recovery.runner import THREADS, Feeds, Runner, elements, within
 from onnxprune.surgery.recovery.solvable import Finder, Solvable, is_solvable
 from onnxprune.surgery.recovery.solve import product, rows_for
 from onnxprune.surgery.rewrite import mask
@@ -93,9 +92,8 @@ def repair_curves(
     finder = Finder(network, deps, deps.nothing)
     groups = [g for g in deps.groups if g.name in set(names)]
     seen = _seen(finder, {s.source for g in groups for s in g.readers}, feeds, seed, progress)
-    elements = sum(math.prod(shape) for name, shape in deps.statics.shapes.items() if name not in deps.sources)
-    trials = (deps.macs() + ELEMENT * elements) * len(groups) * len(PROBES)
-    drift = Drift(network, feeds, trials) if losses else None
+    each = deps.macs() + ELEMENT * elements(deps)
+    drift = Drift(network, feeds, each * len(groups) * len(PROBES)) if losses else None
     curves = {}
     for k, group in enumerate(groups):
         progress(f"measuring {group.name}", k, len(groups))
