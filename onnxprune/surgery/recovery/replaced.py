@@ -14,7 +14,6 @@ from onnxprune.model.tensors import read_tensor
 from onnxprune.operators.registry import operator_of
 from onnxprune.surgery.recovery.network import LayerGraph, changed_nodes
 from onnxprune.surgery.recovery.solvable import Finder, Solvable, is_solvable
-from onnxprune.surgery.recovery.stored import encoded
 from onnxprune.surgery.versions import versions
 
 
@@ -44,11 +43,6 @@ def spread(deps: Dependencies, dead: np.ndarray, pruned: onnx.ModelProto) -> dic
     return values
 
 
-def with_numbers(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:
-    """A copy of the model in which tensors, by key, stand for other numbers; quantised ones are quantised again."""
-    return with_values(model, encoded(LayerGraph(model, unpacked=True), values))
-
-
 def with_biases(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.ModelProto:
     """A copy in which every layer that will be re-solved has a bias of its own; it computes the same.
 
@@ -56,7 +50,7 @@ def with_biases(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) ->
     that could hold one, gets zeros; one that shares its bias with other layers gets a copy of it.  The outcome has to
     be analysed again: its groups have the same names and channels.
     """
-    network = LayerGraph(model, unpacked=True)
+    network = LayerGraph.of(model, unpacked=True)
     finder = Finder(network, deps, dead)
     biases = {}
     for k in sorted(changed_nodes(network, deps, dead)):
@@ -86,7 +80,7 @@ def _bias_for(network: LayerGraph, layer: Solvable) -> np.ndarray | None:
 
 def with_biases_at(model: onnx.ModelProto, biases: Mapping[int, np.ndarray]) -> onnx.ModelProto:
     """A copy in which these layers have these biases; behind a MatMul an Add does it."""
-    network, out = LayerGraph(model), onnx.ModelProto()
+    network, out = LayerGraph.of(model), onnx.ModelProto()
     out.CopyFrom(model)
     names = set(network.maker) | set(network.tensors) | {v.name for v in model.graph.input}
     behind: dict[int, onnx.NodeProto] = {}
