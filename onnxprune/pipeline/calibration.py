@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from onnxprune.errors import ModelError, spelled
 from onnxprune.pipeline.even_classes import ClassSearch, even_classes
 from onnxprune.pipeline.parts import deal
 from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.trials import Calibration, Lab
 from onnxprune.runtime.altered import altered
 from onnxprune.runtime.fit import read_options
 from onnxprune.runtime.session import make_session
@@ -23,8 +23,6 @@ from onnxprune.surgery.recovery.runner import MEMORY, affordable, elements
 if TYPE_CHECKING:
     import onnx
 
-    from onnxprune.pipeline.trials import Lab
-
 SAMPLES = 512  # to solve on
 FEWEST = 16
 WORK = 1e12  # of all samples on one pass through the network, beyond which fewer are taken: two minutes on two cores
@@ -33,23 +31,6 @@ BATCH = 32
 TIMES = 4  # as many as there are, or `SAMPLES`, are solved on once altered copies have joined them, within that work
 JUDGES = 32  # samples that tell whether a repair has helped
 HANDS = (15, 1)  # of the user's samples: solved on, and held out to judge by
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Samples in batches, and what they are, for the report.
-
-    judges: others of the same kind, which nothing is solved on.
-    count, wanted: how many are solved on, and beyond how many more would not be taken.
-    kind: "data", the user's, or "drawn".
-    """
-
-    feeds: Sequence[Feed]
-    judges: Sequence[Feed]
-    what: str
-    count: int
-    wanted: int
-    kind: str
 
 
 def calibration(lab: Lab) -> Calibration:
