@@ -51,11 +51,12 @@ def part_by_part(
     del first
     shapes = {n: array.shape for n, array in load(two, taps=_present(two, named)).run(trials[0].feed).items()}
     cut = [_alike(values, shapes, box) for values in seen]
-    given = {n: elements[n] for n in points if elements[n] and n in cut[0] and cut[0][n].shape == shapes[n]}
+    known = [n for n in cut[0] if all(n in values for values in cut)]  # another batch may lay channels otherwise
+    given = {n: elements[n] for n in points if elements[n] and n in known and cut[0][n].shape == shapes[n]}
     if not given:
         return []
-    fronts = {n for took in points.values() for n in took if n in cut[0] and n not in given}
-    kept = [n for n in cut[0] if n in fronts or n not in named]
+    fronts = {n for took in points.values() for n in took if n in known and n not in given}
+    kept = [n for n in known if n in fronts or n not in named]
     judge = replace(judge, steps=len(given) < len(points))  # what was not handed over falls as it will
     pinned = load(replace(two, given=given), taps=sorted(fronts))
     made = [pinned.run(t.feed | {n: values[n] for n in given}) for t, values in zip(trials, cut, strict=True)]
