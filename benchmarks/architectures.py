@@ -85,7 +85,9 @@ FIXED = (
     "sequencer botnet26t halonet halo lamhalo lambda eca_botnext samvit vitamin test_vit test_maxvit test_coatnet "
     "mobilenetv4_hybrid mobilenetv5 nextvit"
 ).split()
-UNTOLD = tuple("tiny_vit botnet halo lambda lamhalo eca_botnext mobilenetv4 mobilenetv5 nextvit visformer davit".split())
+UNTOLD = tuple(
+    "tiny_vit botnet halo lambda lamhalo eca_botnext mobilenetv4 mobilenetv5 nextvit visformer davit".split()
+)
 SMALL_VIT: dict[str, Any] = {"depth": 2, "embed_dim": 96, "num_heads": 3}
 FEW: dict[str, Any] = {"depths": (1, 1, 1, 1)}
 TIMM_OPTIONS: dict[str, dict[str, Any]] = {
@@ -253,8 +255,8 @@ NAMES = {
     ),
     "ultralytics": "yolov5n yolov8n yolov8n-seg yolov9t yolov10n yolo11n yolo12n rtdetr-l",
     "transformers": (
-        "bert distilbert albert deberta electra modernbert gpt2 llama mistral mixtral gemma gemma2 qwen2 qwen3 phi phi3 "
-        "gptneox bloom opt falcon mamba t5 whisper wav2vec2 hubert clip clip_vision siglip vit deit beit dinov2 "
+        "bert distilbert albert deberta electra modernbert gpt2 llama mistral mixtral gemma gemma2 qwen2 qwen3 phi "
+        "phi3 gptneox bloom opt falcon mamba t5 whisper wav2vec2 hubert clip clip_vision siglip vit deit beit dinov2 "
         "dinov2_registers mae swin swinv2 cvt pvt poolformer levit convnextv2 segformer mobilevit mobilevitv2 detr "
         "yolos sam dpt glpn depth_anything upernet mask2former"
     ),

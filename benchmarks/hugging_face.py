@@ -177,24 +177,85 @@ def _text(name: str, more: dict[str, object], end: str) -> Architecture:
 
 IMAGES = {  # networks of images -> class of the model, the output that is taken, side, and the configuration
     "deit": ("DeiTForImageClassification", "logits", 64, {**SIZE, "image_size": 64}),
-    "beit": ("BeitForImageClassification", "logits", 64, {**SIZE, "image_size": 64, "use_relative_position_bias": True}),
+    "beit": (
+        "BeitForImageClassification",
+        "logits",
+        64,
+        {**SIZE, "image_size": 64, "use_relative_position_bias": True},
+    ),
     "dinov2": ("Dinov2ForImageClassification", "logits", 70, {**SIZE, "mlp_ratio": 2, "image_size": 70}),
     "dinov2_registers": (
-        "Dinov2WithRegistersForImageClassification", "logits", 70, {**SIZE, "mlp_ratio": 2, "image_size": 70},
+        "Dinov2WithRegistersForImageClassification",
+        "logits",
+        70,
+        {**SIZE, "mlp_ratio": 2, "image_size": 70},
     ),
     "siglip": ("SiglipVisionModel", "pooler_output", 64, {**SIZE, "image_size": 64}),
     "clip_vision": ("CLIPVisionModel", "pooler_output", 64, {**SIZE, "image_size": 64, "patch_size": 16}),
     "poolformer": (
-        "PoolFormerForImageClassification", "logits", 64, {"hidden_sizes": [16, 32, 48, 64], "depths": [1, 1, 1, 1]},
+        "PoolFormerForImageClassification",
+        "logits",
+        64,
+        {"hidden_sizes": [16, 32, 48, 64], "depths": [1, 1, 1, 1]},
     ),
     "mobilevitv2": ("MobileViTV2ForImageClassification", "logits", 64, {"image_size": 64, "width_multiplier": 0.5}),
-    "cvt": ("CvtForImageClassification", "logits", 64, {"embed_dim": [16, 32, 64], "depth": [1, 1, 2], "num_heads": [1, 2, 4]}),
-    "levit": ("LevitForImageClassification", "logits", 128, {"image_size": 128, "hidden_sizes": [32, 64, 96], "num_attention_heads": [2, 2, 4], "depths": [1, 1, 1], "key_dim": [8, 8, 8]}),
-    "swinv2": ("Swinv2ForImageClassification", "logits", 64, {"embed_dim": 32, "depths": [1, 2], "num_heads": [2, 4], "window_size": 4, "image_size": 64}),
-    "pvt": ("PvtForImageClassification", "logits", 64, {"hidden_sizes": [16, 32, 64, 64], "depths": [1, 1, 1, 1], "image_size": 64}),
-    "yolos": ("YolosForObjectDetection", "logits", 64, {**SIZE, "image_size": [64, 64], "num_detection_tokens": 5, "use_mid_position_embeddings": False}),
-    "dpt": ("DPTForDepthEstimation", "predicted_depth", 64, {**SIZE, "num_hidden_layers": 4, "image_size": 64, "backbone_out_indices": [0, 1, 2, 3], "neck_hidden_sizes": [16, 32, 48, 64], "fusion_hidden_size": 32, "is_hybrid": False, "readout_type": "project"}),
-    "glpn": ("GLPNForDepthEstimation", "predicted_depth", 64, {"hidden_sizes": [16, 32, 48, 64], "depths": [1, 1, 1, 1], "decoder_hidden_size": 32}),
+    "cvt": (
+        "CvtForImageClassification",
+        "logits",
+        64,
+        {"embed_dim": [16, 32, 64], "depth": [1, 1, 2], "num_heads": [1, 2, 4]},
+    ),
+    "levit": (
+        "LevitForImageClassification",
+        "logits",
+        128,
+        {
+            "image_size": 128,
+            "hidden_sizes": [32, 64, 96],
+            "num_attention_heads": [2, 2, 4],
+            "depths": [1, 1, 1],
+            "key_dim": [8, 8, 8],
+        },
+    ),
+    "swinv2": (
+        "Swinv2ForImageClassification",
+        "logits",
+        64,
+        {"embed_dim": 32, "depths": [1, 2], "num_heads": [2, 4], "window_size": 4, "image_size": 64},
+    ),
+    "pvt": (
+        "PvtForImageClassification",
+        "logits",
+        64,
+        {"hidden_sizes": [16, 32, 64, 64], "depths": [1, 1, 1, 1], "image_size": 64},
+    ),
+    "yolos": (
+        "YolosForObjectDetection",
+        "logits",
+        64,
+        {**SIZE, "image_size": [64, 64], "num_detection_tokens": 5, "use_mid_position_embeddings": False},
+    ),
+    "dpt": (
+        "DPTForDepthEstimation",
+        "predicted_depth",
+        64,
+        {
+            **SIZE,
+            "num_hidden_layers": 4,
+            "image_size": 64,
+            "backbone_out_indices": [0, 1, 2, 3],
+            "neck_hidden_sizes": [16, 32, 48, 64],
+            "fusion_hidden_size": 32,
+            "is_hybrid": False,
+            "readout_type": "project",
+        },
+    ),
+    "glpn": (
+        "GLPNForDepthEstimation",
+        "predicted_depth",
+        64,
+        {"hidden_sizes": [16, 32, 48, 64], "depths": [1, 1, 1, 1], "decoder_hidden_size": 32},
+    ),
 }
 
 
@@ -234,7 +295,8 @@ def _sam() -> Architecture:
                              "iou_head_hidden_dim": 32},
     )  # fmt: skip
     module = Outputs(
-        transformers.SamModel(config), lambda m, x, p: m(pixel_values=x, input_points=p, multimask_output=True).pred_masks
+        transformers.SamModel(config),
+        lambda m, x, p: m(pixel_values=x, input_points=p, multimask_output=True).pred_masks,
     )
     inputs = {"image": torch.randn(1, 3, 128, 128), "points": torch.rand(1, 1, 2, 2) * 100}
     return Architecture(module, inputs, {"image": {0: "batch"}, "points": {0: "batch"}})
@@ -257,7 +319,13 @@ def _backbone() -> object:
 
 def _mask2former() -> Architecture:
     shape = {"hidden_dim": 32, "mask_feature_size": 32, "feature_size": 32, "encoder_feedforward_dim": 64}
-    shape |= {"dim_feedforward": 64, "decoder_layers": 2, "encoder_layers": 1, "num_queries": 5, "num_attention_heads": 4}
+    shape |= {
+        "dim_feedforward": 64,
+        "decoder_layers": 2,
+        "encoder_layers": 1,
+        "num_queries": 5,
+        "num_attention_heads": 4,
+    }
     config = transformers.Mask2FormerConfig(backbone_config=_backbone(), **shape, **LABELS)
     whole = transformers.Mask2FormerForUniversalSegmentation(config)
     return pixels(Outputs(whole, lambda m, x: m(x).masks_queries_logits), 96, sides=False)
