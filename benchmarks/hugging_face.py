@@ -6,7 +6,7 @@ from functools import partial
 import diffusers
 import torch
 import transformers
-from architectures import CLASSES, Architecture, Outputs, pixels, tokens
+from exported import CLASSES, Architecture, Outputs, pixels, tokens
 from torch import Tensor, nn
 
 LABELS = {"num_labels": CLASSES}
