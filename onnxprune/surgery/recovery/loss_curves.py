@@ -24,7 +24,7 @@ from onnxprune.surgery.recovery.stored import encoded
 from onnxprune.surgery.rewrite import masked
 
 WIDEST = 1200  # features of a reader up to which all their covariances are used
-MULTIPLICATIONS = 1e12  # of all trial runs together
+MULTIPLICATIONS = 2e12  # of all trial runs together
 ELEMENT = 60  # multiply-accumulates that take as long as one element that is passed on
 ENOUGH = 1 << 17  # numbers of the outputs that tell their drift; more, of other samples, tell the same
 FEW, FEWEST = 16, 4  # samples that are taken all the same, and where there are too many multiplications
