@@ -28,7 +28,7 @@ FEWEST = 16
 WORK = 1e12  # of all samples on one pass through the network, beyond which fewer are taken: two minutes on two cores
 ELEMENT = 500  # multiply-accumulates that take as long as one element that is drawn, held, or summed up
 BATCH = 32
-TIMES = 4  # as many as there are, or `SAMPLES`, are solved on once altered copies have joined them, within that work
+TIMES = 4  # as many as the user gives, or `SAMPLES`, are solved on with altered copies, within that work, or none made
 JUDGES = 32  # samples that tell whether a repair has helped
 HANDS = (15, 1)  # of the user's samples: solved on, and held out to judge by
 
@@ -49,16 +49,11 @@ def _given(lab: Lab) -> Calibration:
     feeds, judges = ([b.feeds for b in part.batched(min(BATCH, wanted))] for part in (solved, held))
     count = solved.samples or 0
     limit = fewer if count >= wanted else ""
-    more, copies = _joined(lab, feeds, count)
+    times = min(max(SAMPLES, TIMES * count), *bounds(lab)) // max(count, 1)
+    more = with_copies(feeds, times - 1, lab.request.seed) if times >= TIMES else feeds
+    copies = f" and altered copies, {len(more) * count // len(feeds)} in all" if len(more) > len(feeds) else ""
     what = f"{count} samples of the data{copies}, without their labels{limit}"
     return Calibration(more, judges, what, count, wanted, "data")
-
-
-def _joined(lab: Lab, feeds: Sequence[Feed], count: int) -> tuple[Sequence[Feed], str]:
-    """So many samples with altered copies, as many as are worth their time, and what to say of these."""
-    most = min(max(SAMPLES, TIMES * count), *bounds(lab))
-    more = with_copies(feeds, most // max(count, 1) - 1, lab.request.seed)
-    return more, f" and altered copies, {len(more) * count // len(feeds)} in all" if len(more) > len(feeds) else ""
 
 
 def with_copies(feeds: Sequence[Feed], copies: int, seed: int) -> list[Feed]:
@@ -85,9 +80,8 @@ def _drawn(lab: Lab) -> Calibration:
     feeds = even_classes(lab.model, feeds, pool, search, lab.request.seed, lab.progress)
     held = -(-len(feeds) * judges // (wanted + judges))
     noise = f"; noise for {', '.join(noisy)}, which takes no images" if noisy else ""
-    more, copies = _joined(lab, feeds[:-held], wanted)
-    what = f"{wanted} drawn samples{copies}{fewer}{noise}; real ones repair better ({spelled('data')})"
-    return Calibration(more, feeds[-held:], what, wanted, wanted, "drawn")
+    what = f"{wanted} drawn samples{fewer}{noise}; real ones repair better ({spelled('data')})"
+    return Calibration(feeds[:-held], feeds[-held:], what, wanted, wanted, "drawn")
 
 
 def cost_of(lab: Lab) -> float:

@@ -86,8 +86,7 @@ def test_judges_are_samples_that_nothing_is_solved_on() -> None:
     model = conv_net()
     deps = analyse(model, input_shapes={"x": (1, 3, 8, 8)})
     drawn = calibration.calibration(Lab(model, deps, Weights(model, deps), Request(ratio=0.5)))
-    assert (sum(len(f["x"]) for f in drawn.feeds), sum(len(f["x"]) for f in drawn.judges)) == (2048, 32)
-    assert "512 drawn samples and altered copies, 2048 in all" in drawn.what
+    assert (sum(len(f["x"]) for f in drawn.feeds), sum(len(f["x"]) for f in drawn.judges)) == (512, 32)
     seen = {a.tobytes() for f in drawn.feeds for a in f["x"]}
     assert not any(a.tobytes() in seen for f in drawn.judges for a in f["x"])
 
