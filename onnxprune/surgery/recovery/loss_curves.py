@@ -255,7 +255,8 @@ class Drift:
         self.feeds = _some(feeds, MULTIPLICATIONS / max(multiplications, 1))
         self.wanted = self._run(network.model)
         if (some := _some(self.feeds, self._telling())) is not self.feeds:
-            self.feeds, self.wanted = some, self._run(network.model)
+            self.feeds = some
+            self.wanted = self._run(network.model)
 
     def _telling(self) -> float:
         """How many samples have enough numbers in all outputs together, at least a few."""
