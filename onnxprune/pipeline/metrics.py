@@ -134,7 +134,9 @@ def _strange(run: Run) -> list[str]:
         many, first = data.strange() if data is not None else (0, 0)
         if many:
             which = f"sample {first}" if many == 1 else f"{many:,} samples, the first of them number {first},"
-            lines.append(f"{which} of the {name} hold{'s' * (many == 1)} NaN or infinity: what is made of them is noise")
+            lines.append(
+                f"{which} of the {name} hold{'s' * (many == 1)} NaN or infinity: what is made of them is noise"
+            )
     return lines
 
 

@@ -62,9 +62,9 @@ class Dataset:
 
     def strange(self) -> tuple[int, int]:
         """How many samples hold NaN or infinity, and the position of the first of them; all are gone through."""
-        found = [np.zeros(0, bool)] if self.finite else [_strange(batch) for batch in self]
-        places = np.flatnonzero(np.concatenate(found)) if found else []
-        return len(places), int(places[0]) if len(places) else 0
+        found = [] if self.finite else [_strange(batch) for batch in self]
+        places = np.flatnonzero(np.concatenate([np.zeros(0, bool), *found]))
+        return places.size, int(places[0]) if places.size else 0
 
     def spread(self, most: int) -> "Dataset":
         """At most so many samples, evenly over all of them."""

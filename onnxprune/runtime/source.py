@@ -34,6 +34,7 @@ from onnxprune.runtime.edited import (
     tensor_of,
 )
 from onnxprune.runtime.folder import Folder
+from onnxprune.runtime.lifted import Inside, lift
 from onnxprune.runtime.outline import outline
 from onnxprune.runtime.specs import bits
 from onnxprune.runtime.unsigned import multiply_unsigned
@@ -50,7 +51,8 @@ class Variant:
     `values` maps names of top-level initializers or of node outputs to arrays of the same shape and type, each of
     which is asked for when it is needed and not kept;
     `folder` is where relative paths of external data begin (for a file, its own folder). `given` are values of the
-    graph that the caller feeds instead (name → element type). `steered` lets the caller send every If
+    graph that the caller feeds instead (name → element type). `lifted` are values inside bodies that can be tapped and
+    given like those at the top, by key. `steered` lets the caller send every If
     whose condition is computed from data into a branch (`onnxprune.runtime.branches.switches`). `seeded` gives random
     operators a seed that hangs on what they make, so that they draw alike in two models with other nodes around them.
     `unsigned` multiplies integers so that nothing saturates.
@@ -60,6 +62,7 @@ class Variant:
     values: Mapping[str, Replacement] | None = None
     folder: Path | None = None
     given: Mapping[str, int] | None = None
+    lifted: Mapping[str, Inside] | None = None
     steered: bool = False
     seeded: bool = False
     unsigned: bool = False
@@ -114,9 +117,12 @@ def prepare(variant: Variant, taps: Iterable[str] = ()) -> Prepared:
         external = {}
     outside = {name: checked(values[name], external[name]) for name in sorted(values.keys() & external.keys())}
     spill = not external and inline_bytes(model) >= SPILL_MODEL
-    copy = edited(model, taps, values, weights=not spill, skip=outside)
-    if variant.given:
-        hand_over(copy.graph, variant.given)
+    inner, given = variant.lifted or {}, variant.given or {}
+    copy = edited(model, [t for t in taps if t not in inner], values, weights=not spill, skip=outside)
+    if wanted := {key: value for key, value in inner.items() if key in taps or key in given}:
+        lift(copy.graph, wanted, given)  # first, as paths begin with what nodes give
+    if given:
+        hand_over(copy.graph, {name: element for name, element in given.items() if name not in inner})
     if variant.steered:
         steer(copy.graph)
     if variant.seeded:

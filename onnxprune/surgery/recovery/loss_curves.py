@@ -13,6 +13,7 @@ import onnx
 from onnxprune.channels.dependencies import Dependencies, Group, Slot
 from onnxprune.errors import ModelError
 from onnxprune.operators.registry import Trait, has
+from onnxprune.runtime.classes import numbers
 from onnxprune.runtime.session import make_session
 from onnxprune.surgery.recovery.eliminate import Order, Reader, elimination, solved
 from onnxprune.surgery.recovery.network import LayerGraph
@@ -261,7 +262,7 @@ class Drift:
     def _telling(self) -> float:
         """How many samples have enough numbers in all outputs together, at least a few."""
         samples = sum(max((len(a) for a in feed.values() if a.ndim), default=1) for feed in self.feeds)
-        found = sum(array.size for run in self.wanted for array in run)
+        found = sum(array.size for run in self.wanted for array in run.values())
         return max(FEW, ENOUGH * samples / max(found, 1))
 
     def _before(self, name: str) -> str:
@@ -270,20 +271,20 @@ class Drift:
         node = self.network.nodes[k] if k is not None else None
         return node.input[0] if node is not None and has(node, Trait.SATURATES) else name
 
-    def _run(self, model: onnx.ModelProto) -> list[list[np.ndarray]]:
+    def _run(self, model: onnx.ModelProto) -> list[dict[str, np.ndarray]]:
         outputs = {v.name for v in model.graph.output}
         taps = [n for n in self.names if n not in outputs]
         session = make_session(model, providers="cpu", threads=THREADS, optimize=True, taps=taps)
-        runs = [session.run(feed, self.names) for feed in self.feeds]
-        return [[run[n].astype(np.float64) for n in self.names] for run in runs]
+        runs = [numbers(session.run(feed, self.names)) for feed in self.feeds]
+        return [{n: array.astype(np.float64) for n, array in run.items()} for run in runs]
 
     def __call__(self, model: onnx.ModelProto) -> float:
         total = 0.0
         found = self._run(model)
-        for k in range(len(self.names)):
-            pairs = [(w[k].ravel(), f[k].ravel()) for w, f in zip(self.wanted, found, strict=True)]
-            if any(w.shape != f.shape for w, f in pairs):
-                continue  # as many rows as a threshold lets through, say
+        for k in self.wanted[0]:
+            pairs = [(w[k].ravel(), f[k].ravel()) for w, f in zip(self.wanted, found, strict=True) if k in w and k in f]
+            if len(pairs) < len(found) or any(w.shape != f.shape for w, f in pairs):
+                continue  # as many rows, or elements of a sequence, as a threshold lets through
             wanted, got = (np.concatenate(side) for side in zip(*pairs, strict=True))
             total += float(np.mean((wanted - got) ** 2) / max(float(wanted.var()), 1e-12))
         return total
