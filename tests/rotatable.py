@@ -159,3 +159,10 @@ def bottlenecks(*, norm: bool = True, hindrance: str = "", width: int = 8, block
     last = net("Relu", conv(net, x, width, 16, 3, norm=norm))
     pooled = net("Flatten", net("GlobalAveragePool", last))
     return net.model(dense(net, pooled, 5, 16), ("n", 3, "h", "w"), ("n", 5))
+
+
+def sequences(samples: int, seed: int = 0) -> np.ndarray:
+    """Tokens whose features depend on each other."""
+    rng = np.random.default_rng(seed)
+    mix = np.random.default_rng(7).standard_normal((FEATURES, FEATURES)) * 0.8 ** np.arange(FEATURES)
+    return (rng.standard_normal((samples, TOKENS, FEATURES)) @ mix).astype(np.float32)
