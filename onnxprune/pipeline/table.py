@@ -94,8 +94,8 @@ class ChannelOptions:
 
     method: str = option(
         "auto",
-        "How channels are compared: `onnxprune methods`; auto: obs, which runs the network, on drawn samples where there "
-        "are no others; ncc for {threshold}, and for {ratio} with {compensate} none.",
+        "How channels are compared: `onnxprune methods`; auto: obs, which runs the network, on drawn samples where "
+        "there are no others; ncc for {threshold}, and for {ratio} with {compensate} none.",
         Word(("auto", *METHODS)), WHICH, PRUNES | {"sensitivity"}, metavar="NAME", plan=True,
     )  # fmt: skip
     method_options: Mapping[str, Any] = option(

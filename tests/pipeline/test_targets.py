@@ -91,6 +91,22 @@ def test_a_target_is_met_whatever_holds_the_weights(build: Callable[[Net], str])
     assert min(rows.values()) > 0.2, f"all of it came out of one group: {rows}"
 
 
+@pytest.mark.parametrize("beside", [True, False])
+def test_sequences_as_outputs_have_no_say_in_what_goes(beside: bool) -> None:
+    """A sequence of what two layers give, beside a tensor or alone."""
+    net = Net()
+    y = net.relu(net.conv("x", 3, 16, dead=NONE))
+    z = net.relu(net.conv(y, 16, 16, dead=NONE))
+    model = net.model(SIDE, [net.conv(z, 16, 4, dead=NONE)], onnx.TensorProto.FLOAT, SIDE)
+    model.graph.node.append(onnx.helper.make_node("SequenceConstruct", [y, z], ["both"]))
+    if not beside:
+        del model.graph.output[:]
+    model.graph.output.append(onnx.helper.make_tensor_sequence_value_info("both", onnx.TensorProto.FLOAT, None))
+    for compensate in ("none", "lstsq"):
+        result = onnxprune.prune(model, target="macs=0.6", compensate=compensate, measure=False)
+        assert 0.4 < share(result) <= 0.6
+
+
 def test_groups_that_no_trial_run_has_seen_do_not_go_for_nothing() -> None:
     net = Net()
     model = net.model(SIDE, [branching(net)], onnx.TensorProto.FLOAT, SIDE)
