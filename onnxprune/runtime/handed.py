@@ -16,7 +16,7 @@ from onnxprune.runtime.edited import own
 from onnxprune.runtime.lifted import Inside, rounds_of
 from onnxprune.runtime.session import Session
 from onnxprune.runtime.slices import sliced, widen
-from onnxprune.runtime.source import Variant, nodes_of
+from onnxprune.runtime.source import Variant
 from onnxprune.runtime.specs import Feed
 from onnxprune.runtime.stimuli import Trial
 from onnxprune.runtime.tolerance import FLIPPED, Check, Judge
@@ -44,7 +44,7 @@ def part_by_part(
         load: makes a session.
         judge: says how far values may differ.
     """
-    rounds = dict(rounds_of(nodes_of(one.source).graph)) if one.lifted else {}
+    rounds = dict(rounds_of(one.graph)) if one.lifted else {}
     box = box and cache(partial(_in_rounds, box, rounds))
     two = replace(two, lifted=_there(two, one.lifted or {}))
     named = sorted({*points, *(name for took in points.values() for name in took)})
@@ -124,13 +124,13 @@ def _cut(array: np.ndarray, name: str, box: Box | None) -> np.ndarray | None:
 
 
 def _present(model: Variant, names: Sequence[str]) -> list[str]:
-    have = {name for node in nodes_of(model.source).graph.node for name in node.output}
+    have = {name for node in model.graph.node for name in node.output}
     return [n for n in names if n in have or n in (model.lifted or {})]
 
 
 def _there(model: Variant, keys: Mapping[str, Inside]) -> dict[str, Inside]:
     """Those values of bodies that this model has, too."""
-    have = dict(rounds_of(nodes_of(model.source).graph)) if keys else {}
+    have = dict(rounds_of(model.graph)) if keys else {}
     return {key: value for key, value in keys.items() if key in have}
 
 
