@@ -20,7 +20,8 @@ from onnxprune.channels.index_grids import lines_everywhere
 from onnxprune.channels.nodes import Node
 from onnxprune.channels.polynomials import Polynomial
 from onnxprune.model.evaluate import evaluate
-from onnxprune.model.static import Statics, attributes_of
+from onnxprune.model.shapes import attributes_of, axes_asked
+from onnxprune.model.statics import Statics
 from onnxprune.operators.registry import Trait, by_reference, has, operator_of, traits_of
 from onnxprune.operators.roles import Line
 
@@ -97,7 +98,7 @@ class Arithmetic:
         if traits & Trait.SIZES:
             axes = range(len(self.statics.shapes[node.inputs[0]]))
             closed = np.array([not self.is_open(node.inputs[0], axis) for axis in axes])
-            return _picked(node, closed) if node.proto.op_type == "Shape" else np.asarray(closed.all())
+            return axes_asked(node.proto, closed) if node.proto.op_type == "Shape" else np.asarray(closed.all())
         inputs = [self.static(k) for k in node.inputs if k]
         lengths = all(not self.is_open(k, j) for k in node.inputs if k for j in range(self.statics.constants[k].ndim))
         k = _carried(node, traits)
@@ -141,7 +142,7 @@ class Arithmetic:
                 Polynomial.open((source, j)) if self.is_open(source, j) else Polynomial.of(n)
                 for j, n in enumerate(self.statics.shapes[source])
             ]
-            return _picked(node, _array(axes, (len(axes),)))
+            return axes_asked(node.proto, _array(axes, (len(axes),)))
         return self._symbols_of(node, key, traits)
 
     def _symbols_of(self, node: Node, key: str, traits: Trait) -> np.ndarray | None:
@@ -250,13 +251,7 @@ def _of_shape(node: Node, rank: int) -> Origins:
     axes = [frozenset({(node.inputs[0], axis)}) for axis in range(rank)]
     if node.proto.op_type == "Size":
         return _alike(NOWHERE.union(*axes), ())
-    return _picked(node, _array(axes, (rank,)))
-
-
-def _picked(node: Node, axes: np.ndarray) -> np.ndarray:
-    """Of one element for each axis those that a Shape node gives."""
-    a = attributes_of(node.proto)
-    return axes[a.get("start", 0) : a.get("end", len(axes))]
+    return axes_asked(node.proto, _array(axes, (rank,)))
 
 
 def _merged(inputs: list[Origins], shape: tuple[int, ...], elementwise: bool) -> Origins:
