@@ -10,6 +10,7 @@ from runtime_models import build, conv_net, masked_and_pruned, weight, with_weig
 
 import onnxprune
 from onnxprune.errors import CheckFailed
+from onnxprune.model.graphs import graphs_of
 from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.registry import OPERATORS
 from onnxprune.runtime.branches import called, ways
@@ -18,7 +19,6 @@ from onnxprune.runtime.prove import prove
 from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import model_inputs
 from onnxprune.runtime.stimuli import Stimuli, explored, told
-from onnxprune.surgery.copying import graphs_of
 
 DEAD = [1, 4]
 FLOAT, INT64, BOOL, NODE = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL, helper.make_node
