@@ -5,7 +5,7 @@ from collections.abc import Callable
 import diffusers
 import torch
 import transformers
-from architectures import CLASSES, Architecture, Outputs, pixels, tokens
+from exported import CLASSES, Architecture, Outputs, pixels, tokens
 from torch import Tensor, nn
 
 LABELS = {"num_labels": CLASSES}

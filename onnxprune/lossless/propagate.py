@@ -19,7 +19,7 @@ from onnxprune.operators.registry import MALFORMED, Trait, has, operator_of
 from onnxprune.operators.site import Site
 from onnxprune.operators.value_numbers import name_of
 from onnxprune.runtime.session import make_session
-from onnxprune.surgery.recovery.network import LayerGraph
+from onnxprune.surgery.recovery.layer_graph import LayerGraph
 
 WIDE = 1 << 15  # elements of facts from which on only axes of channels have positions of their own
 
@@ -42,7 +42,7 @@ class Knowledge:
             model: never changed; the model of `deps`.
             deps: its analysis, for shapes and axes of channels.
         """
-        self = cls(LayerGraph(model), deps, overridable(model))
+        self = cls(LayerGraph.of(model), deps, overridable(model))
         opset = opset_of(model)
         for k, node in enumerate(self.network.nodes):
             if k not in self.network.constant:

@@ -11,7 +11,7 @@ from onnxprune.errors import spelled
 from onnxprune.operators.registry import Trait, has
 from onnxprune.runtime.capture import tapped
 from onnxprune.runtime.specs import Feed
-from onnxprune.surgery.recovery.network import LayerGraph
+from onnxprune.surgery.recovery.layer_graph import LayerGraph
 
 CLIPPED = 0.25  # share of the values that may lie outside of what an input is quantised to
 NARROW = 0.05  # share of that range which the values have to span
@@ -36,7 +36,7 @@ def range_doubts(
         feeds: some samples, in batches.
         providers: of onnxruntime.
     """
-    network = LayerGraph(model)
+    network = LayerGraph.of(model)
     values = {name: np.concatenate([f[name].ravel() for f in feeds]) for name in feeds[0]}
     wrong = [line for name, array in values.items() if (line := _unlike_range(network, name, array))]
     norm = next((n for n in network.nodes if has(n, Trait.AFFINE)), None)

@@ -21,7 +21,7 @@ from patterns.builder import PATTERNS, Pattern
 from random_networks import networks
 
 from onnxprune import prune
-from onnxprune.surgery.recovery.network import taken
+from onnxprune.surgery.recovery.layer_graph import taken
 
 HALF = {"ratio": 0.5, "round_to": 1, "compensate": "none"}
 LIGHT = sorted((Path(onnx.__file__).parent / "backend/test/data/light").glob("*.onnx"))

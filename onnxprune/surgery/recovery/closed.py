@@ -17,8 +17,8 @@ from scipy.special import ndtr
 from onnxprune.channels.dependencies import Dependencies, Group
 from onnxprune.operators.registry import Trait, has
 from onnxprune.operators.roles import Role
+from onnxprune.surgery.recovery.layer_graph import LayerGraph
 from onnxprune.surgery.recovery.loss_curves import Port, Seen, ports_of, repaired_bias
-from onnxprune.surgery.recovery.network import LayerGraph
 from onnxprune.surgery.recovery.solvable import Finder, Solvable, folded_norm, is_solvable
 
 COPY = 1e-3  # relative distance up to which a filter is a scaled copy of another
@@ -140,7 +140,7 @@ def closed(
     model: onnx.ModelProto, deps: Dependencies, kept: Mapping[str, np.ndarray], rule: str
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """New values of tensors by key, and why groups were left alone, by name."""
-    network = LayerGraph(model, unpacked=True)
+    network = LayerGraph.of(model, unpacked=True)
     finder = Finder(network, deps, deps.nothing)
     nodes = [k for k, n in enumerate(network.nodes) if is_solvable(n) and finder.obstacle(k) is None]
     layers = {layer.weight: layer for layer in map(finder.layer, nodes)}
