@@ -236,6 +236,24 @@ def test_counts_that_are_no_multiples_are_said() -> None:
     assert not any("multiple" in note for note in unrounded.report.notes)
 
 
+def test_rows_that_the_cut_network_picks_otherwise_are_not_solved_for() -> None:
+    """As many pixels as pass a threshold go on through two layers: more or fewer once channels are gone."""
+    net = Net()
+    y = net.relu(net.conv("x", 3, 16, dead=NONE))
+    over = net.op("Greater", net.conv(y, 16, 1, dead=NONE), net.tensor(np.float32(0)))
+    places = net.op("Gather", net.op("Transpose", net.op("NonZero", over)), net.ints(0, 2, 3), axis=1)
+    rows = net.op("GatherND", net.op("Transpose", y, perm=[0, 2, 3, 1]), places)
+    inner = net.relu(net.op("MatMul", rows, net.weight(16, 24)))
+    y = net.op("MatMul", inner, net.weight(24, 4))
+    graph = onnx.helper.make_graph(
+        net.nodes, "rows", [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, SIDE)],
+        [onnx.helper.make_tensor_value_info(y, onnx.TensorProto.FLOAT, None)], net.weights,
+    )  # fmt: skip
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", net.opset)], ir_version=8)
+    notes = onnxprune.prune(model, ratio=0.5, round_to=1, measure=False).report.notes
+    assert any("what the cut network picks before it are others, and more or fewer" in note for note in notes)
+
+
 def drift_of(model: onnx.ModelProto, compensate: str) -> float:
     """Signal to noise of what is left on random input, in dB."""
     result = onnxprune.prune(model, target="macs=0.6", round_to=1, compensate=compensate)
