@@ -45,8 +45,7 @@ def part_by_part(
         judge: says how far values may differ.
     """
     rounds = dict(rounds_of(one.graph)) if one.lifted else {}
-    box = box and cache(partial(_in_rounds, box, rounds))
-    two = replace(two, lifted=_there(two, one.lifted or {}))
+    box, two = box and cache(partial(_in_rounds, box, rounds)), replace(two, lifted=_there(two, one.lifted or {}))
     named = sorted({*points, *(name for took in points.values() for name in took)})
     first = load(one, taps=named)
     seen = [first.run(t.feed) for t in trials]
@@ -54,18 +53,16 @@ def part_by_part(
     del first
     one, two = (_ranked(model, seen[0], rounds) for model in (one, two))
     shapes = {n: array.shape for n, array in load(two, taps=_present(two, named)).run(trials[0].feed).items()}
-    cut = [_alike(values, shapes, box) for values in seen]
-    given = {
-        n: elements[n] for n in points if elements[n] and n in cut[0] and _fits(cut[0][n], shapes[n], rounds.get(n))
-    }
-    if not given:
+    cut = _alike(seen, shapes, box)
+    fit = [n for n in points if n in cut[0] and _fits(cut[0][n], shapes[n], rounds.get(n))]
+    if not (given := {n: elements[n] for n in fit if elements[n]}):
         return []
     fronts = {n for took in points.values() for n in took if n in cut[0] and n not in given}
     kept = [n for n in cut[0] if n in fronts or n not in named]
     judge = replace(judge, steps=len(given) < len(points))  # what was not handed over falls as it will
-    pinned = load(replace(two, given=given), taps=sorted(fronts))
-    made = [pinned.run(t.feed | {n: values[n] for n in given}) for t, values in zip(trials, cut, strict=True)]
-    del pinned
+    run = load(replace(two, given=given), taps=sorted(fronts)).run
+    made = [run(t.feed | {n: values[n] for n in given}) for t, values in zip(trials, cut, strict=True)]
+    del run
     parts = [_Part(*part, kept, fronts, given) for part in zip(trials, cut, made, strict=True)]
     checks = [check for part in parts for check in part.checks(judge)]
     if all(c.passed for c in checks):
@@ -107,10 +104,10 @@ class _Part:
             widen(judge.noise, self.trial.kind, (sliced(n, self.wanted[n], other.get(n)) for n in found))
 
 
-def _alike(values: Feed, names: Container[str], box: Box | None) -> dict[str, np.ndarray]:
-    """The live positions of values that the other model has, too."""
-    cut = {name: _cut(array, name, box) for name, array in values.items() if name in names}
-    return {n: a for n, a in cut.items() if a is not None}
+def _alike(runs: Sequence[Feed], names: Container[str], box: Box | None) -> list[dict[str, np.ndarray]]:
+    """The live positions of values that the other model has, too, where all runs lay them alike: a batch may not."""
+    cuts = [{name: _cut(array, name, box) for name, array in values.items() if name in names} for values in runs]
+    return [{n: a for n, a in cut.items() if a is not None and all(c[n] is not None for c in cuts)} for cut in cuts]
 
 
 def _cut(array: np.ndarray, name: str, box: Box | None) -> np.ndarray | None:
