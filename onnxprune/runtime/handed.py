@@ -33,11 +33,9 @@ def part_by_part(
     one: Variant, two: Variant, trials: Sequence[Trial], points: Mapping[str, Sequence[str]], box: Box | None,
     load: Load, judge: Judge,
 ) -> list[Check]:  # fmt: skip
-    """Compare two models that are handed the same values at `points`.
+    """Compare two models, the masked original and the pruned one, that are handed the same values at `points`.
 
     Args:
-        one: the masked original.
-        two: the pruned model.
         trials: runs of the first.
         points: values to hand over, with those in front of each that are compared.
         box: live positions of the values of the first; all are live where it is None.

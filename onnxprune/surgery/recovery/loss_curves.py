@@ -132,7 +132,7 @@ def _scaled(
 ) -> np.ndarray:
     """The loss at the readers in units of drift at the outputs, by trial runs; a saturated drift falls behind it.
 
-    NaN where no output moves although nothing makes up for what is gone, or where the outputs are no numbers.
+    NaN where no output moves at all, as of a branch that is not taken, or where the outputs are no numbers.
     """
     counts = sorted({max(1, int(len(group) * share)) for share in PROBES})
     units = []
@@ -141,7 +141,7 @@ def _scaled(
         whole = drift.network.source.with_tensors(encoded(drift.network, values))
         trial = masked(whole, deps, deps.dead({group.name: found.order[count:]}))
         units.append(drift(trial) / max(found.loss[count], 1e-30))
-    if not np.isfinite(units).all() or (not ports and found.loss[-1] > 0 and not any(units)):
+    if not np.isfinite(units).all() or (found.loss[-1] > 0 and not any(units)):
         return np.full(len(group) + 1, np.nan)
     unit = np.exp(np.interp(np.arange(len(group) + 1), counts, np.log(np.maximum(units, 1e-30))))
     last = 2 * found.loss[-1]  # no group loses all its channels
