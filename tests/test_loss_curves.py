@@ -5,8 +5,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxprune.surgery.recovery import loss_curves
-from onnxprune.surgery.recovery.loss_curves import Drift
+from onnxprune.surgery.recovery import drift as trial_drift
+from onnxprune.surgery.recovery.drift import Drift
 from onnxprune.surgery.recovery.network import LayerGraph
 
 
@@ -31,7 +31,7 @@ def scaled(factor: float, width: int) -> onnx.ModelProto:
 def test_outputs_of_single_samples_are_compared_with_their_own(
     width: int, samples: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loss_curves, "ENOUGH", 1 << 10)
+    monkeypatch.setattr(trial_drift, "ENOUGH", 1 << 10)
     rng = np.random.default_rng(0)
     feeds = [{"x": rng.standard_normal((1, 1, 4)).astype(np.float32)} for _ in range(samples)]
     drift = Drift(LayerGraph(scaled(1, width), unpacked=True), feeds, 1.0)

@@ -12,20 +12,16 @@ import onnx
 
 from onnxprune.channels.dependencies import Dependencies, Group, Slot
 from onnxprune.errors import ModelError
-from onnxprune.operators.registry import Trait, has
-from onnxprune.runtime.session import make_session
+from onnxprune.surgery.recovery.drift import Drift
 from onnxprune.surgery.recovery.eliminate import Order, Reader, elimination, solved
 from onnxprune.surgery.recovery.network import LayerGraph
 from onnxprune.surgery.recovery.replaced import with_numbers
-from onnxprune.surgery.recovery.runner import THREADS, Feeds, Runner, within
+from onnxprune.surgery.recovery.runner import Feeds, Runner, within
 from onnxprune.surgery.recovery.solvable import Finder, Solvable, is_solvable
 from onnxprune.surgery.recovery.solve import product, rows_for
 from onnxprune.surgery.rewrite import mask
 
 WIDEST = 1200  # features of a reader up to which all their covariances are used
-MULTIPLICATIONS = 1e12  # of all trial runs together
-ENOUGH = 1 << 17  # numbers of the outputs that tell their drift; more, of other samples, tell the same
-FEW = 16  # samples that are taken all the same
 PROBES = (0.25, 0.5)  # shares of a group that trial runs leave out
 FAINT = 1e-3  # of the mean worth: what the channel of no worth at all has
 
@@ -126,7 +122,7 @@ def _scaled(
     group: Group,
     ports: Sequence[Port],
     found: Order,
-    drift: "Drift",
+    drift: Drift,
     ridge: float,
 ) -> np.ndarray:
     """The loss at the readers in units of drift at the outputs, by trial runs; a saturated drift falls behind it.
@@ -243,56 +239,3 @@ def ports_of(finder: Finder, group: Group, slot: Slot, seen: Seen) -> list[Port]
             features = inside[np.argsort(owner[inside], kind="stable")].reshape(len(group), -1)
             found.append(Port(layer, part, Reader(gram, mean, filters[part], features)))
     return found
-
-
-class Drift:
-    """How far the outputs of other weights are from the original ones: mean squared error per unit of variance."""
-
-    def __init__(self, network: LayerGraph, feeds: Feeds, multiplications: float) -> None:
-        self.network = network
-        names = [v.name for v in network.model.graph.output]
-        self.names = [self._before(n) for n in names]
-        self.feeds = _some(feeds, MULTIPLICATIONS / max(multiplications, 1))
-        self.wanted = self._run(network.model)
-        if (some := _some(self.feeds, self._telling())) is not self.feeds:
-            self.feeds = some
-            self.wanted = self._run(network.model)
-
-    def _telling(self) -> float:
-        """How many samples have enough numbers in all outputs together, at least a few."""
-        samples = sum(max((len(a) for a in feed.values() if a.ndim), default=1) for feed in self.feeds)
-        found = sum(array.size for run in self.wanted for array in run)
-        return max(FEW, ENOUGH * samples / max(found, 1))
-
-    def _before(self, name: str) -> str:
-        """An output, or what a saturating function at the end makes it of."""
-        k = self.network.maker.get(name)
-        node = self.network.nodes[k] if k is not None else None
-        return node.input[0] if node is not None and has(node, Trait.SATURATES) else name
-
-    def _run(self, model: onnx.ModelProto) -> list[list[np.ndarray]]:
-        outputs = {v.name for v in model.graph.output}
-        taps = [n for n in self.names if n not in outputs]
-        session = make_session(model, providers="cpu", threads=THREADS, optimize=True, taps=taps)
-        runs = [session.run(feed, self.names) for feed in self.feeds]
-        return [[run[n].astype(np.float64) for n in self.names] for run in runs]
-
-    def __call__(self, model: onnx.ModelProto) -> float:
-        total = 0.0
-        found = self._run(model)
-        for k in range(len(self.names)):
-            pairs = [(w[k].ravel(), f[k].ravel()) for w, f in zip(self.wanted, found, strict=True)]
-            if any(w.shape != f.shape for w, f in pairs):
-                continue  # as many rows as a threshold lets through, say
-            wanted, got = (np.concatenate(side) for side in zip(*pairs, strict=True))
-            total += float(np.mean((wanted - got) ** 2) / max(float(wanted.var()), 1e-12))
-        return total
-
-
-def _some(feeds: Feeds, samples: float) -> Feeds:
-    """The first feeds, or a part of the first one, that hold about so many samples (at least 8, at most 128)."""
-    wanted = int(min(128, max(8, samples)))
-    size = max((len(a) for a in feeds[0].values() if a.ndim), default=1)
-    if size <= wanted:
-        return feeds if (count := max(1, wanted // max(size, 1))) >= len(feeds) else feeds[:count]
-    return [{n: a[:wanted] if a.ndim and len(a) == size else a for n, a in feeds[0].items()}]
