@@ -10,6 +10,7 @@ import onnx
 
 from onnxprune.errors import UsageError
 from onnxprune.surgery.copying import Replaced, copy_model
+from onnxprune.surgery.rotation.meanless import without_means
 from onnxprune.surgery.rotation.sites import Array, Graph, RotationSite
 from onnxprune.surgery.versions import read_tensor, write_tensor
 
@@ -84,4 +85,13 @@ def rotated(graph: Graph, sites: Sequence[RotationSite], rotation: Rotation) -> 
             return None
         return [(tensor.name, False, changed[key].astype(read_tensor(tensor).dtype))]
 
-    return copy_model(graph.model, replaced, write_tensor)
+    out = copy_model(graph.model, replaced, write_tensor)
+    if level := {value for name in rotation.bases for value in own[name].level}:
+        without_means(out, level)
+    return out
+
+
+def levelled(graph: Graph, sites: Sequence[RotationSite]) -> onnx.ModelProto:
+    """A copy of the model in which these widths are made without a mean, and norms take none away; in their basis."""
+    same = {name_of(s): np.broadcast_to(np.eye(s.shape[1]), (*s.shape, s.shape[1])) for s in sites}
+    return rotated(graph, sites, Rotation(same))
