@@ -17,6 +17,7 @@ from onnxprune.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ROOT / "models"
+EXPORTS = sorted((ROOT / "tests" / "exports").glob("*.onnx"))
 DIGITS = MODELS / "digits_cnn.onnx"
 MIXED = MODELS / "digits_mixed.onnx"
 SAMPLE = MODELS / "digits_sample.npz"

@@ -19,13 +19,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+from all_rows import ROWS
 from hypothesis import HealthCheck, given, seed, settings
 from law import boxes, labelled, lottery, opened
 from networks import with_random_weights
 from patterns.builder import PATTERNS
 from random_networks import networks
-from test_patterns import NAMES
-from test_rules import ROWS
 
 import onnxprune
 from onnxprune.channels import Dependencies, analyse
@@ -119,7 +118,7 @@ def subjects(fast: bool) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     for k, case in enumerate(ROWS):
         if not fast or k % 4 == 0:
             yield f"row {k} {case}", lambda case=case: of_row(case)
-    for name in NAMES[:: 16 if fast else 1]:
+    for name in sorted(PATTERNS)[:: 16 if fast else 1]:
         model, run = PATTERNS[name].model(2), PATTERNS[name].run
         yield f"pattern {name}", lambda model=model, run=run: of_network(model, input_shapes={"x": run})
     for k, model in enumerate(random_models()[: 6 if fast else RANDOM]):

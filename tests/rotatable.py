@@ -200,3 +200,10 @@ def transformer(how: str = "node", *, hindrance: str = "", width: int = 16, bloc
     if hindrance == "skip":
         y = net("Add", y, dense(net, net("ReduceMean", x, axes=[1], keepdims=0), 5, width))
     return net.model(y, (1, TOKENS, FEATURES), (1, 5))
+
+
+def sequences(samples: int, seed: int = 0) -> np.ndarray:
+    """Tokens whose features depend on each other."""
+    rng = np.random.default_rng(seed)
+    mix = np.random.default_rng(7).standard_normal((FEATURES, FEATURES)) * 0.8 ** np.arange(FEATURES)
+    return (rng.standard_normal((samples, TOKENS, FEATURES)) @ mix).astype(np.float32)

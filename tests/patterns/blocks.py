@@ -1,6 +1,7 @@
 """Residuals, concatenations and splits of convolutional networks."""
 
 import numpy as np
+
 from patterns.builder import NONE, ODD, Net, pattern
 
 

@@ -1,6 +1,7 @@
 """Chains, kinds of convolution, gates and shared weights of convolutional networks."""
 
 import numpy as np
+
 from patterns.builder import NONE, ODD, Net, pattern
 
 

@@ -1,6 +1,7 @@
 """Shapes that exporters give to couplings: heads among the samples, weights in pieces, operators inside a shuffle."""
 
 import numpy as np
+
 from patterns.builder import NONE, ODD, Net, pattern
 from patterns.sequences import HEAD, dead_heads
 

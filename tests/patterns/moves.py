@@ -1,6 +1,7 @@
 """Channels on the move: flattened, shuffled, folded into space, sliced, normalised in groups."""
 
 import numpy as np
+
 from patterns.builder import NONE, ODD, Net, pattern
 
 

@@ -1,6 +1,7 @@
 """Quantised networks: pairs of QuantizeLinear and DequantizeLinear, integer operators, dynamic scales."""
 
 import numpy as np
+
 from patterns.builder import NONE, ODD, Dead, Net, pattern
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 from onnx import TensorProto
+
 from patterns.builder import NONE, ODD, Net, pattern
 
 

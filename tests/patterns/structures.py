@@ -1,6 +1,7 @@
 """Structures whose axes change their part: spatial axes made of channels, groups and heads, banks of weights."""
 
 import numpy as np
+
 from patterns.builder import NONE, Net, pattern
 
 

@@ -1,0 +1,299 @@
+"""Rotate, then cut: a width that only linear maps touch gives the same in any basis, and loses least in the best."""
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.version_converter
+import pytest
+from onnx import numpy_helper
+from rotatable import HEADS, WIDTH, attention, bottlenecks, sequences, transformer
+
+import onnxprune
+from onnxprune.channels.analysis import analyse
+from onnxprune.errors import CheckFailed, UsageError
+from onnxprune.pipeline.request import Request
+from onnxprune.runtime.session import make_session
+from onnxprune.surgery.plan import Plan
+from onnxprune.surgery.recovery.eliminate import Reader, elimination
+from onnxprune.surgery.rotation import follow
+from onnxprune.surgery.rotation.basis import basis_of, orthogonal
+from onnxprune.surgery.rotation.heads import attention_sites
+from onnxprune.surgery.rotation.sites import Graph, RotationSite
+from onnxprune.surgery.rotation.streams import stream_sites
+from onnxprune.surgery.rotation.turn import Rotation, levelled, name_of, rotated
+
+QUERIES, VALUES = "queries and keys", "values and output"
+SEQUENCES: dict[str, dict[str, Any]] = {
+    "apart": {},
+    "scaled before": {"scale": "before"},
+    "scaled by a division": {"scale": "divided"},
+    "without biases": {"bias": False},
+    "fused, split": {"how": "split"},
+    "fused, split, without biases": {"how": "split", "bias": False},
+    "fused, in a grid": {"how": "grid"},
+}
+IMAGES: dict[str, dict[str, Any]] = {"BatchNormalization": {}, "biases": {"norm": False}, "wide": {"width": 20}}
+
+
+def graph_of(model: onnx.ModelProto, *, thaw: bool = False) -> Graph:
+    shapes = {"x": tuple(d.dim_value or (1 if k == 0 else 8) for k, d in enumerate(_dims(model)))}
+    return Graph(model, analyse(model, input_shapes=shapes, heads=False, thaw=thaw))
+
+
+def _dims(model: onnx.ModelProto) -> list[onnx.TensorShapeProto.Dimension]:
+    return list(model.graph.input[0].type.tensor_type.shape.dim)
+
+
+def any_basis(site: RotationSite, seed: int) -> np.ndarray:
+    blocks, width = site.shape
+    return np.eye(width) + 0.4 * np.random.default_rng(seed).standard_normal((blocks, width, width))
+
+
+def turned(graph: Graph, sites: list[RotationSite]) -> onnx.ModelProto:
+    return rotated(graph, sites, Rotation({name_of(s): any_basis(s, k) for k, s in enumerate(sites)}))
+
+
+def kinds(sites: list[RotationSite]) -> list[str]:
+    return sorted(QUERIES if s.read is not None else VALUES for s in sites)
+
+
+# --- any basis: the same function --------------------------------------------
+
+
+@pytest.mark.parametrize("options", SEQUENCES.values(), ids=SEQUENCES)
+def test_attention_gives_the_same_in_any_basis(options: dict[str, Any]) -> None:
+    model = attention(**options)
+    graph = graph_of(model)
+    sites = attention_sites(graph)
+    assert kinds(sites) == [QUERIES, VALUES]
+    assert [s.shape for s in sites] == [(HEADS, WIDTH)] * 2
+    _assert_same(model, turned(graph, sites), [sequences(n) for n in (1, 3)])
+
+
+@pytest.mark.parametrize("options", IMAGES.values(), ids=IMAGES)
+def test_a_linear_stream_gives_the_same_in_any_basis(options: dict[str, Any]) -> None:
+    model = bottlenecks(**options)
+    graph = graph_of(model)
+    sites = stream_sites(graph)
+    assert [s.shape for s in sites] == [(1, options.get("width", 8))]
+    rng = np.random.default_rng(0)
+    _assert_same(model, turned(graph, sites), [rng.standard_normal((2, 3, n, n)).astype(np.float32) for n in (8, 13)])
+
+
+def _assert_same(model: onnx.ModelProto, other: onnx.ModelProto, inputs: list[np.ndarray]) -> None:
+    one, two = make_session(model), make_session(other)
+    for x in inputs:
+        wanted, given = (s.run({"x": x})["y"] for s in (one, two))
+        np.testing.assert_allclose(given, wanted, rtol=1e-4, atol=2e-5 * np.abs(wanted).max())
+    weights = [{t.name: numpy_helper.to_array(t).tobytes() for t in m.graph.initializer} for m in (model, other)]
+    assert weights[0] != weights[1]
+
+
+@pytest.mark.parametrize("opset", [17, 23])
+@pytest.mark.parametrize("how", ["node", "written out", "squared", "rms", "rms squared"])
+def test_a_stream_behind_norms_gives_the_same_in_any_orthonormal_basis(how: str, opset: int) -> None:
+    model = transformer(how)
+    if opset != 17:
+        model = onnx.version_converter.convert_version(model, opset)
+    inputs = [sequences(1, seed) for seed in range(3)]
+    level = [s for s in stream_sites(graph_of(model, thaw=True)) if s.level]
+    assert len(level) == (not how.startswith("rms"))
+    without = levelled(graph_of(model, thaw=True), level) if level else model
+    onnx.checker.check_model(without, full_check=True)
+    if level:
+        _assert_same(model, without, inputs)
+    graph = graph_of(without)
+    sites = stream_sites(graph)
+    assert [(s.shape, s.level) for s in sites] == [((1, 16), ())]
+    basis = np.linalg.qr(np.random.default_rng(0).standard_normal((1, 16, 16)))[0]
+    _assert_same(model, rotated(graph, sites, Rotation({name_of(sites[0]): basis})), inputs)
+
+
+@pytest.mark.parametrize("how", ["node", "written out", "rms"])
+@pytest.mark.parametrize("hindrance", ["skip", "post"])
+def test_a_stream_whose_mean_or_scales_are_read_keeps_its_basis(how: str, hindrance: str) -> None:
+    """Without a mean a norm does not mind what else reads the stream."""
+    sites = stream_sites(graph_of(transformer(how, hindrance=hindrance), thaw=True))
+    assert len(sites) == ((how, hindrance) == ("rms", "skip"))
+
+
+@pytest.mark.parametrize("how", ["rotary", "norm"])
+def test_what_looks_at_single_features_of_queries_keeps_their_basis(how: str) -> None:
+    assert kinds(attention_sites(graph_of(attention(how)))) == [VALUES]
+
+
+@pytest.mark.parametrize("hindrance", ["activation", "depthwise"])
+def test_what_looks_at_single_channels_keeps_their_basis(hindrance: str) -> None:
+    assert stream_sites(graph_of(bottlenecks(hindrance=hindrance))) == []
+
+
+# --- the best basis ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_tail_of_the_best_basis_is_less_than_selection_with_least_squares_loses(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((400, 12)) @ rng.standard_normal((12, 12))
+    weights = rng.standard_normal((20, 12))
+    gram = x.T @ x / len(x)
+    energy = basis_of(gram[None], (weights.T @ weights)[None]).energy[0]
+    best = np.append(np.cumsum(energy[::-1])[:-1], [])
+    chosen = elimination([Reader(gram, np.zeros(12), weights, np.arange(12)[:, None])], ridge=1e-9).loss[1:]
+    assert (best[: len(chosen)] <= chosen * (1 + 1e-6)).all()
+    assert best[5] < 0.9 * chosen[5]
+
+
+def test_what_the_tail_holds_is_what_is_lost() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((500, 6)) @ rng.standard_normal((6, 6))
+    weights = rng.standard_normal((6, 9))
+    basis = basis_of((x.T @ x / len(x))[None], (weights @ weights.T)[None])
+    left = x @ basis.matrix[0][:, :4] @ basis.inverse[0][:4] @ weights
+    lost = ((x @ weights - left) ** 2).sum() / len(x)
+    assert lost == pytest.approx(basis.energy[0][4:].sum(), rel=1e-3)
+    np.testing.assert_allclose(basis.matrix[0] @ basis.inverse[0], np.eye(6), atol=1e-6)
+
+
+def test_an_orthogonal_basis_spans_the_same_at_every_rank() -> None:
+    rng = np.random.default_rng(0)
+    half, other = (rng.standard_normal((6, 6)) for _ in range(2))
+    found = basis_of((half @ half.T)[None], (other @ other.T)[None])
+    turned_to = orthogonal(found).matrix[0]
+    np.testing.assert_allclose(turned_to.T @ turned_to, np.eye(6), atol=1e-12)
+    for rank in range(1, 6):
+        first = found.matrix[0][:, :rank]
+        inside = turned_to[:, :rank]
+        np.testing.assert_allclose(inside @ (inside.T @ first), first, atol=1e-9 * np.abs(first).max())
+
+
+# --- the command -------------------------------------------------------------
+
+
+CUT: dict[str, Any] = {"ratio": 0.5, "measure": False, "round_to": 1, "data": {"x": sequences(160)}}
+
+
+@functools.cache
+def pruned() -> onnxprune.Result:
+    """Attention with separate projections at half of every width."""
+    return onnxprune.prune(attention(), **CUT)
+
+
+def test_a_low_rank_is_cut_without_loss() -> None:
+    model = attention(rank=WIDTH // 4, bias=False)
+    result = onnxprune.prune(model, include=["q", "v"], **CUT)
+    assert [len(g.keep) for g in result.plan.groups if g.channels == WIDTH] == [WIDTH // 2] * 2
+    x = sequences(32, seed=1)
+    wanted, given = (make_session(m).run({"x": x})["y"] for m in (model, result.model))
+    assert np.abs(given - wanted).max() < 1e-2 * np.abs(wanted).max()
+    plain = onnxprune.prune(model, include=["q", "v"], compensate="none", heads="dims", **CUT)
+    assert np.abs(make_session(plain.model).run({"x": x})["y"] - wanted).max() > 0.1 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize(
+    ("options", "rotates"),
+    [({}, True), ({"heads": "whole"}, False), ({"compensate": "none"}, False), ({"method": "l2"}, False)],
+)
+def test_when_it_rotates(options: dict[str, Any], rotates: bool) -> None:
+    plan = onnxprune.prune(attention(), **CUT, **options).plan
+    assert bool(plan.rotation) == rotates
+    assert plan.options["heads"] == ("dims" if rotates else "whole")
+
+
+def test_heads_that_cannot_lose_a_share_are_cut_whole_by_default() -> None:
+    result = onnxprune.prune(attention("rotary"), **CUT)
+    assert result.plan.options["heads"] == "whole"
+    assert not result.plan.rotation
+
+
+def test_a_width_that_loses_nothing_keeps_its_basis() -> None:
+    model = attention()
+    result = onnxprune.prune(model, exclude=["q"], **CUT)
+    assert list(result.plan.rotation.bases) == ["v[0]"]
+    assert [g.name for g in result.plan.groups if len(g.keep) == g.channels] == ["q"]
+
+
+def test_a_plan_with_a_rotation_is_applied_and_verified(tmp_path: Path) -> None:
+    model, data = attention(), CUT["data"]
+    result = pruned()
+    result.plan.save(tmp_path / "plan.json")
+    assert json.loads((tmp_path / "plan.json").read_text())["version"] == 3
+    again = onnxprune.apply(model, tmp_path / "plan.json", data=data, measure=False)
+    assert again.model.graph == result.model.graph
+    verdict = onnxprune.verify(model, result.model, tmp_path / "plan.json")
+    assert verdict.passed
+    assert "rotation" in str(verdict)
+
+
+@pytest.mark.parametrize("how", ["node", "written out", "rms"])
+def test_a_stream_behind_norms_is_cut_exactly(how: str, tmp_path: Path) -> None:
+    model, options = transformer(how), CUT | {"data": {"x": sequences(160)}}
+    result = onnxprune.prune(model, **options)
+    assert result.report.after.macs < 0.3 * result.report.before.macs
+    assert "c0[0]" in result.plan.rotation.bases
+    assert result.report.proof is not None
+    assert not result.report.approximated
+    result.plan.save(tmp_path / "plan.json")
+    again = onnxprune.apply(model, tmp_path / "plan.json", data=options["data"], measure=False)
+    assert again.model.graph == result.model.graph
+    assert onnxprune.verify(model, result.model, tmp_path / "plan.json").passed
+
+
+def test_norms_of_a_stream_that_stays_are_left_as_they_are() -> None:
+    model = transformer()
+    result = onnxprune.prune(model, exclude=["c2"], **CUT)
+    assert "c0[0]" not in result.plan.rotation.bases
+    norms = [[n.op_type for n in m.graph.node].count("LayerNormalization") for m in (model, result.model)]
+    assert norms == [5, 5]
+
+
+def test_a_plan_rotates_no_other_network() -> None:
+    plan = pruned().plan
+    with pytest.raises(UsageError, match="no such width"):
+        onnxprune.apply(attention("norm"), plan, data=CUT["data"], measure=False)
+
+
+@pytest.mark.parametrize(
+    "basis",
+    [
+        {"shape": [1, 2, 3], "float64": "AAAA"},
+        {"shape": [2, 1], "float64": "AAAAAAAAAAAAAAAAAAAAAA=="},
+        {"shape": [1, 1, 1], "float64": "AAAAAAAA+H8="},
+        {"shape": [1, 1, 1], "float64": "!"},
+        7,
+    ],
+    ids=["too few", "no stack", "not a number", "no base64", "no basis"],
+)
+def test_what_is_no_basis_is_refused(basis: Any) -> None:
+    said = pruned().plan.to_json() | {"rotation": {"q[0]": basis}}
+    with pytest.raises(UsageError, match="no onnxprune plan"):
+        Plan.from_json(said)
+
+
+def test_a_basis_without_an_inverse_is_refused() -> None:
+    plan = pruned().plan
+    flat = {name: np.ones_like(a) for name, a in plan.rotation.bases.items()}
+    said = plan.to_json() | {"rotation": Rotation(flat).to_json()}
+    with pytest.raises((UsageError, CheckFailed), match=r"inverse|not the original"):
+        onnxprune.apply(attention(), Plan.from_json(said), data=CUT["data"], measure=False)
+
+
+def test_the_same_bytes_again() -> None:
+    images = np.random.default_rng(0).standard_normal((64, 3, 8, 8)).astype(np.float32)
+    options = CUT | {"data": {"x": images}, "input_shapes": {"x": (1, 3, 8, 8)}}
+    one, two = (onnxprune.prune(bottlenecks(), **options) for _ in range(2))
+    assert one.plan.rotation
+    assert one.model.SerializeToString(deterministic=True) == two.model.SerializeToString(deterministic=True)
+
+
+def test_heads_are_left_open_by_default() -> None:
+    assert Request(ratio=0.5).heads == "auto"
+    assert Request(ratio=0.5).told()["heads"] == "whole"
+
+
+def test_uneven_parts_are_those_of_onnx() -> None:
+    found = follow.parts_of([np.arange(7)], {"axis": 0, "num_outputs": 3, follow.OUTPUTS: 3})
+    assert [part.tolist() for part in found] == [[0, 1, 2], [3, 4, 5], [6]]

@@ -1,0 +1,112 @@
+"""Training between cuts and after them: what is proven, what the teacher is, and what Ctrl-C ends."""
+
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from cli_runs import DIGITS
+from rotatable import attention, sequences
+from test_finetune import samples, stopping
+from text_graphs import build
+
+from onnxprune import Plan, finetune, prune, verify
+from onnxprune.pipeline import tune
+
+pytest.importorskip("torch", reason="training needs torch: pip install 'onnxprune[train]'")
+
+pytestmark = pytest.mark.usefixtures("_short_epochs")
+
+
+@pytest.fixture
+def _short_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune, "EPOCH", 512)
+    monkeypatch.setattr(tune, "SHORT", 64)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target": "macs=0.2"},
+        {"target": "macs=0.2", "steps": 2},
+        {"ratio": 0.7, "method": "l2", "steps": 3},
+        {"target": "macs=0.7", "method": "msvfp"},
+    ],
+    ids=["one cut", "steps", "steps of a ratio", "msvfp"],
+)
+def test_pruning_and_training_in_one_run_are_proven_together(there: Path, options: dict[str, Any]) -> None:
+    result = prune(DIGITS, "out.onnx", data=samples(), finetune=2, measure=False, threads=1, **options)
+    result.plan.save("plan.json")
+    assert verify(DIGITS, "out.onnx", Plan.load("plan.json")).passed
+    before, after = result.report.before.macs, result.report.after.macs
+    assert after / before <= float(options.get("target", "macs=0.2").split("=")[1])
+    trainings = [n for n in result.report.notes if n.startswith("trained ")]
+    assert len(trainings) >= options.get("steps", 3 if "method" in options else 1)
+
+
+def test_a_shared_weight_stays_shared() -> None:
+    shared = build(
+        "s = Conv(x, k[4,3,1,1])  a = Conv(s, w[4,4,1,1], b[4])  c = Relu(a)  d = Conv(c, w, b)  "
+        "e = Conv(d, v[8,4,1,1])  y = Conv(e, u[4,8,1,1])"
+    )
+    result = prune(shared, ratio=0.5, compensate="none", finetune=2, measure=False, verify=True, threads=1)
+    assert sorted(t.name for t in result.model.graph.initializer) == sorted(t.name for t in shared.graph.initializer)
+
+
+def test_the_original_is_the_teacher_in_every_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    taught = []
+
+    def noted(run: Any, teacher: tune.Teacher, pruned: onnx.ModelProto, *_: Any) -> onnx.ModelProto:
+        taught.append(teacher.study.proto)
+        return pruned
+
+    monkeypatch.setattr(tune, "tune", noted)
+    monkeypatch.setattr("onnxprune.pipeline.steps.tune", noted)
+    prune(DIGITS, target="macs=0.7", method="msvfp", steps=2, finetune=1, data=samples(), measure=False, verify=False)
+    assert len(taught) > 3
+    assert all(weights_of(model) == weights_of(taught[0]) for model in taught)
+
+
+def weights_of(model: onnx.ModelProto) -> dict[str, bytes]:
+    return {t.name: t.raw_data for t in model.graph.initializer}
+
+
+def test_ctrl_c_between_cuts_ends_all_training_and_no_cut(there: Path) -> None:
+    progress = stopping(3, KeyboardInterrupt)
+    result = prune(
+        DIGITS, "out.onnx", target="macs=0.3", steps=3, finetune=50, data=samples(), measure=False, progress=progress
+    )
+    assert result.report.after.macs / result.report.before.macs <= 0.3
+    assert sum(note.startswith("trained ") for note in result.report.notes) == 1
+    assert verify(DIGITS, "out.onnx", result.plan).passed
+
+
+def test_shares_of_single_layers_hold_over_all_steps() -> None:
+    found = prune(
+        DIGITS, ratio=0.3, steps=3, finetune=1, ratio_for={"conv2*": 0.5}, max_ratio=0.5, method="l2", round_to=1,
+        compensate="none", data=samples(), measure=False, strict=True,
+    )  # fmt: skip
+    kept = {g.name: g.kept / g.channels for g in found.report.groups}
+    assert min(kept.values()) >= 0.5
+    assert kept["conv2.weight"] == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_rotated_plan_is_learnt_in_its_own_basis(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = attention(), sequences(64)
+    result = prune(model, ratio=0.5, round_to=1, data=data, measure=False, heads="dims")
+    assert result.plan.rotation
+    teachers = []
+
+    def noted(run: Any, teacher: tune.Teacher, pruned: onnx.ModelProto, *_: Any) -> onnx.ModelProto:
+        teachers.append(teacher)
+        return pruned
+
+    monkeypatch.setattr("onnxprune.pipeline.finetune.tune", noted)
+    finetune(model, result.model, plan=result.plan, epochs=1)
+    (teacher,) = teachers
+    assert teacher.kept is not None
+    assert {name: list(kept) for name, kept in teacher.kept.items()} == {
+        g.name: list(g.keep) for g in result.plan.groups if len(g.keep) < g.channels
+    }
+    assert teacher.study.proto.graph.initializer != model.graph.initializer, "it has the bases of the plan"
+    assert teacher.study.request.heads == "dims"
