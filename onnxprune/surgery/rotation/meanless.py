@@ -1,6 +1,7 @@
 """Norms that take the mean of their channels away, made into such as do not: for a width that is made without one."""
 
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 import onnx
@@ -63,7 +64,8 @@ class _Edit:
         """As runtimes look for it when they make one kernel of it."""
         kind = helper.tensor_dtype_to_np_dtype(self.types.get(scale, onnx.TensorProto.FLOAT))
         square, mean, sum_, root, unit = (self._value(y, n) for n in ("square", "mean", "sum", "root", "unit"))
-        axes, told = ([self._constant(np.array([-1]))], {}) if self.opset >= AXES_GIVEN else ([], {"axes": [-1]})
+        told: dict[str, Any] = {} if self.opset >= AXES_GIVEN else {"axes": [-1]}
+        axes = [] if told else [self._constant(np.array([-1]))]
         return [
             helper.make_node("Pow", [x, self._constant(np.asarray(2, kind))], [square]),
             helper.make_node("ReduceMean", [square, *axes], [mean], keepdims=1, **told),
