@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from onnxprune.model.static import subgraphs
+from onnxprune.model.graphs import subgraphs
 from onnxprune.operators.labels import Axes
 
 # Element types of tensors that may have channels.

@@ -18,6 +18,7 @@ from onnx import numpy_helper
 
 from onnxprune.model.bodies import give_branch, walk_body
 from onnxprune.model.evaluate import evaluate
+from onnxprune.model.graphs import subgraphs
 from onnxprune.model.pins import pins
 from onnxprune.model.shapes import attributes_of, infer_node, note_type
 from onnxprune.model.skeleton import Shape, other_sizes, sizes_of, skeleton_of
@@ -106,13 +107,6 @@ def _fill(statics: Statics, inferred: onnx.ModelProto, opset: int, observed: Map
 def opset_of(model: onnx.ModelProto) -> int:
     """Version of the default operator set."""
     return max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=1)
-
-
-def subgraphs(node: onnx.NodeProto, path: str = "") -> Iterator[tuple[onnx.GraphProto, str]]:
-    """Bodies of a control-flow node with the path that their values are keyed by."""
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            yield attribute.g, f"{path}{next(filter(None, node.output), node.name)}.{attribute.name}/"
 
 
 def _elements(tensor: onnx.TensorProto) -> np.ndarray | None:

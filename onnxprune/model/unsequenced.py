@@ -4,7 +4,8 @@ from collections.abc import Collection, Iterator
 
 import onnx
 
-from onnxprune.model.static import infer, opset_of, subgraphs
+from onnxprune.model.graphs import subgraphs
+from onnxprune.model.static import infer, opset_of
 from onnxprune.model.statics import Statics
 from onnxprune.operators.registry import operator_of
 from onnxprune.operators.sequences import Sequenced

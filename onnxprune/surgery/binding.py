@@ -14,11 +14,10 @@ import onnx
 from onnx import numpy_helper
 
 from onnxprune.model.encode import Elements, Piece, chunks, encode
+from onnxprune.model.graphs import graphs_of, tensors_of
 from onnxprune.model.static import constant_value
-from onnxprune.model.tensors import quoted, tensors
-from onnxprune.surgery.copying import graphs_of, tensors_of
+from onnxprune.model.tensors import quoted, read_tensor, tensors
 from onnxprune.surgery.plan import Plan
-from onnxprune.surgery.versions import read_tensor
 
 BLOCK = 4 << 20  # bytes of a tensor that are compared in one go
 OWN = "onnxprune."  # what the keys of this program's metadata begin with

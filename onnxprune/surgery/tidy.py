@@ -6,8 +6,7 @@ from collections.abc import Mapping
 import onnx
 from onnx import helper
 
-from onnxprune.model.static import subgraphs
-from onnxprune.surgery.copying import graphs_of
+from onnxprune.model.graphs import graphs_of, set_nodes, subgraphs
 from onnxprune.surgery.draft import Draft
 
 
@@ -24,7 +23,7 @@ def place(out: onnx.ModelProto, draft: Draft, nodes: Mapping[tuple[str, tuple[st
         ordered: list[onnx.NodeProto] = []
         for k, node in zip(places, graph.node, strict=True):
             ordered += [*draft.before.get(k, []), node, *draft.after.get(k, [])]
-        _replace_nodes(graph, ordered)
+        set_nodes(graph, ordered)
 
 
 def list_tensors(out: onnx.ModelProto, model: onnx.ModelProto) -> None:
@@ -35,13 +34,6 @@ def list_tensors(out: onnx.ModelProto, model: onnx.ModelProto) -> None:
     for graph, path in graphs_of(out.graph):
         new = [t for t in graph.initializer if path + t.name not in known]
         graph.input.extend(helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in new)
-
-
-def _replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
-    holder = onnx.GraphProto()
-    holder.node.extend(nodes)
-    del graph.node[:]
-    graph.node.extend(holder.node)
 
 
 def all_names(model: onnx.ModelProto) -> set[str]:
@@ -88,7 +80,7 @@ def _drop_nodes(graph: onnx.GraphProto, wanted: Counter[str], used: Counter[str]
         used.subtract(dropped)
         doubtful += [makers[name] for name in dropped if name in makers]
     if idle:
-        _replace_nodes(graph, [node for node in graph.node if id(node) not in idle])
+        set_nodes(graph, [node for node in graph.node if id(node) not in idle])
 
 
 def refresh_shapes(out: onnx.ModelProto, draft: Draft) -> None:

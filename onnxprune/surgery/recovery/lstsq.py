@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 
 from onnxprune.channels.dependencies import Dependencies
-from onnxprune.model.static import subgraphs
+from onnxprune.model.graphs import subgraphs
 from onnxprune.surgery.recovery.network import LayerGraph, changed_nodes
 from onnxprune.surgery.recovery.runner import MEMORY, Feeds, Runner, within
 from onnxprune.surgery.recovery.solvable import Finder, Solvable, has_weights

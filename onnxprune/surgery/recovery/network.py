@@ -9,7 +9,7 @@ import onnx
 from onnx import numpy_helper
 
 from onnxprune.channels.dependencies import Dependencies
-from onnxprune.model.static import subgraphs
+from onnxprune.model.graphs import subgraphs
 from onnxprune.operators.registry import Trait, has
 
 

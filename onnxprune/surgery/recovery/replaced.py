@@ -8,21 +8,19 @@ from onnx import numpy_helper
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.channels.nodes import CUTTABLE
+from onnxprune.model.graphs import tensors_of
+from onnxprune.model.network import Network
+from onnxprune.model.tensors import read_tensor
 from onnxprune.operators.registry import operator_of
-from onnxprune.surgery.copying import Replaced, copy_model, tensors_of
 from onnxprune.surgery.recovery.network import LayerGraph, changed_nodes
 from onnxprune.surgery.recovery.solvable import Finder, Solvable, is_solvable
 from onnxprune.surgery.recovery.stored import encoded
-from onnxprune.surgery.versions import read_tensor, versions, write_tensor
+from onnxprune.surgery.versions import versions
 
 
 def with_values(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:
     """A copy of the model in which tensors, by key, have other elements of the same shape and type."""
-
-    def replaced(key: str, _: onnx.TensorProto) -> Replaced:
-        return [(key, False, values[key])] if key in values else None
-
-    return copy_model(model, replaced, write_tensor)
+    return Network.of(model).with_tensors(values).proto()
 
 
 def spread(deps: Dependencies, dead: np.ndarray, pruned: onnx.ModelProto) -> dict[str, np.ndarray]:

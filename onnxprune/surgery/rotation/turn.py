@@ -9,10 +9,9 @@ import numpy as np
 import onnx
 
 from onnxprune.errors import UsageError
-from onnxprune.surgery.copying import Replaced, copy_model
+from onnxprune.model.network import Network
 from onnxprune.surgery.rotation.meanless import without_means
 from onnxprune.surgery.rotation.sites import Array, Graph, RotationSite
-from onnxprune.surgery.versions import read_tensor, write_tensor
 
 if TYPE_CHECKING:
     from onnxprune.surgery.rotation.basis import Basis
@@ -79,16 +78,13 @@ def rotated(graph: Graph, sites: Sequence[RotationSite], rotation: Rotation) -> 
         for place in site.places:
             before = changed[place.key] if place.key in changed else graph.read(place.key)
             changed[place.key] = place.turned(before, matrix, inverse)
-
-    def replaced(key: str, tensor: onnx.TensorProto) -> Replaced:
-        if key not in changed:
-            return None
-        return [(tensor.name, False, changed[key].astype(read_tensor(tensor).dtype))]
-
-    out = copy_model(graph.model, replaced, write_tensor)
+    network = Network.of(graph.model)
+    values = {key: array.astype(network.tensor(key).dtype) for key, array in changed.items()}
+    out = network.with_tensors(values)
     if level := {value for name in rotation.bases for value in own[name].level}:
-        without_means(out, level)
-    return out
+        out = out.own()
+        without_means(out.graph, level)
+    return out.proto()
 
 
 def levelled(graph: Graph, sites: Sequence[RotationSite]) -> onnx.ModelProto:

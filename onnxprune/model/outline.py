@@ -11,12 +11,35 @@ from typing import BinaryIO
 
 import onnx
 
+from onnxprune.model.elements import Placed
+from onnxprune.model.network import LIFTED, Network, placed
+from onnxprune.model.tensors import is_external, nbytes_of
 from onnxprune.model.wire import Unknown, content, fields, opening
 
 # Field numbers of onnx.proto
 GRAPH = 7  # of ModelProto
 INITIALIZER = 5  # of GraphProto
 NAME, RAW_DATA = 8, 9  # of TensorProto
+
+
+def opened(path: Path) -> Network | None:
+    """The network in an ONNX file, whose large tensors are left there; None when it has to be parsed whole.
+
+    Raises `OSError` when the file cannot be read.
+    """
+    found = outline(path, least=LIFTED)
+    if found is None:
+        return None
+    tensors = {}
+    for tensor in found.model.graph.initializer:
+        if tensor.name in found.spans:
+            tensors[tensor.name] = Placed(tensor, path, *found.spans[tensor.name])
+            tensor.data_location = onnx.TensorProto.EXTERNAL
+        elif is_external(tensor):
+            tensors[tensor.name] = placed(tensor, path.parent)
+        elif nbytes_of(tensor) >= LIFTED:  # in one of the typed fields
+            return None
+    return Network(found.model, tensors)
 
 
 @dataclass(frozen=True)
