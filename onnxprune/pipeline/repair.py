@@ -64,7 +64,7 @@ def curves_of(
     with one_thread():
         found = repair_curves(
             model, deps, names, samples.feeds, worth=partial(_worth, lab, own),
-            ridge=ridge, seed=lab.request.seed, losses=losses, progress=progress,
+            ranked=lab.worth, ridge=ridge, seed=lab.request.seed, losses=losses, progress=progress,
         )  # fmt: skip
     if plain := [name for name, curve in found.items() if not curve.solved]:
         first = f"{len(plain)} of {len(found)} groups, such as {plain[0]}"

@@ -140,7 +140,7 @@ def rotate(run: Run, lab: Lab) -> tuple[Run, Lab, Rotatable | None]:
     if turned is None:
         return run, lab, None
     deps = turned.original.deps
-    worth = {s.group: np.zeros(len(deps.group(s.group))) for s in sites if s.read is not None}
+    worth = {s.group: np.zeros(len(deps.group(s.group))) for s in sites if s.read is not None or s.norms}
     for site, basis in zip(sites, made, strict=True):
         if site.group in worth:
             worth[site.group][site.channels] += basis.energy.sum(axis=0)

@@ -4,7 +4,7 @@ Where layers that read a group can be solved again, that is what is left of the 
 cut alone.  Both are drift of the network's outputs, so that the groups compare.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -68,6 +68,7 @@ def repair_curves(
     feeds: Feeds,
     *,
     worth: Callable[[Group], np.ndarray] = lambda group: np.ones(len(group)),
+    ranked: Collection[str] = (),
     ridge: float = 1e-3,
     seed: int = 0,
     losses: bool = True,
@@ -81,6 +82,7 @@ def repair_curves(
 
     Args:
         worth: of the channels of a group by its weights, (channels,), at least 0.
+        ranked: groups whose channels leave by their worth, although layers that read them can be solved again.
         losses: whether they are wanted; without, there is no trial run, and all are zero.
     """
     feeds = within(feeds, deps.statics.shapes)
@@ -93,7 +95,8 @@ def repair_curves(
     for k, group in enumerate(groups):
         progress(f"measuring {group.name}", k, len(groups))
         ports = [p for s in group.readers if s.source in seen for p in ports_of(finder, group, s, seen[s.source])]
-        found = elimination([p.reader for p in ports], ridge=ridge) if ports else by_worth(worth(group))
+        plain = not ports or group.name in ranked
+        found = by_worth(worth(group)) if plain else elimination([p.reader for p in ports], ridge=ridge)
         loss = np.zeros(len(group) + 1)
         if drift is not None and len(group) > 1:
             loss = _scaled(model, deps, group, ports, found, drift, ridge)

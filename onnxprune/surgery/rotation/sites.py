@@ -90,6 +90,7 @@ class RotationSite:
     read: where it is seen as it is read, if by another value, the keys of an attention; else it is by weights.
     still: axis of `read` along which a constant makes no difference, that of the tokens under a softmax.
     orthogonal: whether the basis has to be, for other groups whose errors are measured in it.
+    norms: how many norms take the size of the width, which what goes is missing from.
     centred: whether every layer that reads it holds a bias, for what is lost in the mean.
     level: values that norms give, which take no mean away any more since the width is made without one.
     """
@@ -103,6 +104,7 @@ class RotationSite:
     centred: bool = True
     values: Mapping[str, Array] = field(default_factory=dict)
     orthogonal: bool = False
+    norms: int = 0
     level: tuple[str, ...] = ()
 
     @property

@@ -173,7 +173,8 @@ class _Stream(Normalised):
         sensors = tuple(Sensor(v, self.axes[v][0], None, 1, np.argsort(self.axes[v][1]), factors[v]) for v in seen)
         return RotationSite(
             self.group.name, np.arange(len(self.group)), tuple(places), sensors,
-            centred=self.biased, values=self.values, orthogonal=True, level=tuple(self.level),
+            centred=self.biased and not self.even, values=self.values, orthogonal=True, norms=len(set(self.even)),
+            level=tuple(self.level),
         )  # fmt: skip
 
     def _place(self, key: str, axis: int, factor: Array, along: bool, level: bool = False) -> WidthPlace:
