@@ -23,6 +23,7 @@ from onnxprune.pipeline.study import Kept
 from onnxprune.pipeline.trials import Lab
 from onnxprune.runtime.accuracy import Metric, evaluate
 from onnxprune.runtime.compare import Agreement, agreement
+from onnxprune.runtime.scales import Scales
 from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import model_inputs
 from onnxprune.surgery.compensate import COMPENSATIONS, Compensated, compensate
@@ -152,8 +153,14 @@ def harm(lab: Lab, kept: Kept, done: Compensated) -> str:
     original, plain, solved = map(load, (lab.model, *cuts))
     samples = calibration(lab)
     given = [original.run(feed) for feed in samples.judges]
+    scales = Scales.of(given)
     before, after = (
-        _nearness(agreement(zip(given, map(session.run, samples.judges), strict=True))) for session in (plain, solved)
+        _nearness(
+            agreement(
+                (scales.parts(g), scales.parts(session.run(f))) for g, f in zip(given, samples.judges, strict=True)
+            )
+        )
+        for session in (plain, solved)
     )
     if after >= before:
         return ""

@@ -8,14 +8,14 @@ import onnx
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.model.graphs import subgraphs
-from onnxprune.surgery.recovery.emphasis import Emphasis
+from onnxprune.model.network import Network
 from onnxprune.surgery.recovery.network import LayerGraph, changed_nodes
 from onnxprune.surgery.recovery.runner import MEMORY, Feeds, Runner, within
 from onnxprune.surgery.recovery.solvable import Finder, Solvable, has_weights
 from onnxprune.surgery.recovery.solve import Goal, fit, rows_for
 from onnxprune.surgery.recovery.stored import encoded
 from onnxprune.surgery.recovery.wanted import Affine, Path, Walker
-from onnxprune.surgery.rewrite import mask
+from onnxprune.surgery.rewrite import masked
 from onnxprune.surgery.thaw import beside
 
 IN_BODY = "layers in a body are not solved for"
@@ -49,7 +49,6 @@ class Work:
     options: Lstsq
     values: dict[str, np.ndarray]  # solved tensors by key
     unsolved: set[int]
-    emphasis: Emphasis
     errors: dict[str, float] = field(default_factory=dict)  # what remains at each layer, as a share of its variance
 
     def ready(self, name: str) -> bool:
@@ -76,7 +75,7 @@ class Work:
         outs = lm.any(axis=2).ravel()
         gauge = self._gauge(layer, path)
         outs &= np.abs(gauge) > 1e-9
-        columns, goal, weights = self._samples(layer, path, lm, outs)
+        columns, goal = self._samples(layer, path, lm, outs)
         weight = self._array(layer.weight)
         filters = layer.linear.to_matrix(weight.astype(np.float64)).copy()
         bias, base = self._bias(layer, outs.size)
@@ -98,7 +97,7 @@ class Work:
             )
             solved, shift = fit(
                 columns[at], part, filters[g][np.ix_(rows, feats)], base[g * per + rows],
-                ridge=self.options.ridge, rounds=self.options.rounds, intercept=layer.bias is not None, weights=weights,
+                ridge=self.options.ridge, rounds=self.options.rounds, intercept=layer.bias is not None,
             )  # fmt: skip
             filters[g][np.ix_(rows, feats)] = solved
             bias[g * per + rows] = shift
@@ -112,10 +111,8 @@ class Work:
                 factor = factor * s.factor
         return factor
 
-    def _samples(
-        self, layer: Solvable, path: Path, lm: np.ndarray, outs: np.ndarray
-    ) -> tuple[list[np.ndarray], Goal, np.ndarray | None]:
-        """Columns of each living group, the goal and the weights of rows, over sampled rows of all batches."""
+    def _samples(self, layer: Solvable, path: Path, lm: np.ndarray, outs: np.ndarray) -> tuple[list[np.ndarray], Goal]:
+        """Columns of each living group, and the goal, over sampled rows of all batches."""
         x, end = self.pruned.value(layer.x), self._wanted(layer, path)
         linear, rng = layer.linear, np.random.default_rng(self.options.seed)
         live = [g for g in range(lm.shape[0]) if lm[g].any()]
@@ -124,15 +121,12 @@ class Work:
         total = sum(linear.positions(e.shape) for e in end)
         share = min(1.0, self.options.budget / width / total, rows_for(lm.shape[2]) / total)
         columns: list[list[np.ndarray]] = [[] for _ in live]
-        wanted, offsets, weights = [], [], []
+        wanted, offsets = [], []
         for b, value in enumerate(end):
             count = linear.positions(value.shape)
-            rows, weight = np.arange(count), self.emphasis.rows(b, value.shape, linear.axis)
+            rows = np.arange(count)
             if share < 1:
-                chance = None if weight is None else weight / weight.sum()
-                rows = np.sort(rng.choice(count, max(1, round(count * share)), replace=False, p=chance))
-            elif weight is not None:
-                weights.append(weight)
+                rows = np.sort(rng.choice(count, max(1, round(count * share)), replace=False))
             found = linear.columns(x[b], value.shape, rows)
             for c, g, f in zip(columns, live, feats, strict=True):
                 c.append(found[g] if f.size == found.shape[1] else found[g][f])
@@ -141,9 +135,7 @@ class Work:
         goal = np.concatenate(wanted, axis=1)
         offset = None if offsets[0] is None else np.concatenate([o for o in offsets if o is not None], axis=1)
         factor = self._gauge(layer, path)[outs].astype(np.float32)
-        found = Goal(goal, factor, offset, path.low, path.high)
-        weight = np.concatenate(weights) if weights else None
-        return [np.concatenate(c, axis=1) for c in columns], found, weight
+        return [np.concatenate(c, axis=1) for c in columns], Goal(goal, factor, offset, path.low, path.high)
 
     def _wanted(self, layer: Solvable, path: Path) -> list[np.ndarray]:
         """What the original network gives at the end of the path, batch by batch."""
@@ -222,7 +214,8 @@ def lstsq(
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """New values of tensors by key, in the layout of the model, and why layers were left alone, by label."""
     dead = deps.dead(kept)
-    network, masked = LayerGraph(beside(model, deps, dead), unpacked=True), LayerGraph(mask(model, deps, dead))
+    whole = Network.of(model)
+    network, small = LayerGraph(beside(whole, deps, dead), unpacked=True), LayerGraph(masked(whole, deps, dead))
     changed = changed_nodes(network, deps, dead)
     finder = Finder(network, deps, dead)
     layers, alone = [], {}
@@ -239,9 +232,8 @@ def lstsq(
             layers.append(finder.layer(k))
     feeds = within(feeds, deps.statics.shapes, options.memory)
     original = Runner(network, feeds)
-    pruned = Runner(masked, feeds, original, changed)
-    emphasis = Emphasis.of(LayerGraph(model), feeds)
-    work = Work(finder, original, pruned, options, {}, {layer.node for layer in layers}, emphasis)
+    pruned = Runner(small, feeds, original, changed)
+    work = Work(finder, original, pruned, options, {}, {layer.node for layer in layers})
     for k, layer in enumerate(layers):
         progress(f"solving for {layer.weight}", k, len(layers))
         work.step(layer)

@@ -107,7 +107,6 @@ def fit(
     ridge: float,
     rounds: int,
     intercept: bool = True,
-    weights: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Filters and biases that come nearest to the goal.
 
@@ -119,42 +118,23 @@ def fit(
         ridge: least strength of that pull, as a share of the mean variance of the features; where rows are few, as
             much more as leaves the least error on rows that are left out.
         rounds: how often the aim is renewed where an activation follows that is flat on one side.
-        weights: (rows,), how much each row counts; all count the same where there are none.
     """
-    rows = _Rows(weights)
-    mean = rows.mean(columns) if intercept else np.zeros(len(columns))
+    mean = columns.mean(axis=1, dtype=np.float64) if intercept else np.zeros(len(columns))
     columns = columns - mean[:, None].astype(np.float32)
     start = goal.invert(goal.wanted) - prior.astype(np.float32) @ columns
-    start -= rows.mean(start)[:, None].astype(np.float32) if intercept else 0
-    system = Ridge.of(rows.weighted(columns), chosen_ridge(rows.weighted(columns), rows.weighted(start), ridge))
+    start -= start.mean(axis=1, keepdims=True) if intercept else 0
+    system = Ridge.of(columns, chosen_ridge(columns, start, ridge))
     if system is None:
         return prior, bias
-    solved, shift = prior.astype(np.float64), bias.astype(np.float64) + prior @ mean
+    weights, shift = prior.astype(np.float64), bias.astype(np.float64) + prior @ mean
     flat = np.isfinite(goal.low) or np.isfinite(goal.high)
     aim = goal.invert(goal.wanted)
     for again in range(rounds if flat else 1):
         if again or flat:
-            now = solved.astype(np.float32) @ columns + shift[:, None].astype(np.float32)
+            now = weights.astype(np.float32) @ columns + shift[:, None].astype(np.float32)
             aim = goal.aims(now)
         if intercept:
-            shift = rows.mean(aim)
+            shift = aim.mean(axis=1, dtype=np.float64)
         centred = aim - shift[:, None].astype(np.float32)
-        solved = system.solve(rows.weighted(centred), prior)
-    return solved, shift - solved @ mean
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """How much each row of a regression counts, (rows,); all count the same where there are no weights."""
-
-    weights: np.ndarray | None
-
-    def mean(self, array: np.ndarray) -> np.ndarray:
-        """Of (n, rows): (n,), in double precision."""
-        if self.weights is None:
-            return array.mean(axis=1, dtype=np.float64)
-        return np.asarray(array @ (self.weights / self.weights.sum()))
-
-    def weighted(self, array: np.ndarray) -> np.ndarray:
-        """(n, rows), of which the squares count as much as the rows do."""
-        return array if self.weights is None else array * np.sqrt(self.weights / self.weights.mean()).astype(np.float32)
+        weights = system.solve(centred, prior)
+    return weights, shift - weights @ mean
