@@ -3,7 +3,7 @@
 import onnx
 from onnx import inliner
 
-from onnxprune.model.graphs import subgraphs
+from onnxprune.model.graphs import graphs_of
 from onnxprune.model.network import Network
 
 
@@ -17,14 +17,7 @@ def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
         model: never changed; its tensors are copied once.
     """
     known = {(function.domain, function.name) for function in model.functions}
-    if not known or not _calls(model.graph, known):
+    if not any((n.domain, n.op_type) in known for graph, _ in graphs_of(model.graph) for n in graph.node):
         return model
     network = Network.of(model)
     return Network(inliner.inline_local_functions(network.graph), network.tensors).proto()
-
-
-def _calls(graph: onnx.GraphProto, known: set[tuple[str, str]]) -> bool:
-    return any(
-        (node.domain, node.op_type) in known or any(_calls(body, known) for body, _ in subgraphs(node))
-        for node in graph.node
-    )

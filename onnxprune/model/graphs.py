@@ -7,6 +7,7 @@ node}.{attribute}/" for a body.
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from google.protobuf.message import Message  # type: ignore[import-untyped]
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 Put = Callable[[TensorProto, TensorProto, str], None]  # fills an empty tensor from one of the file and its key, if any
@@ -43,11 +44,14 @@ def tensors_of(model: ModelProto) -> dict[str, TensorProto]:
     return found
 
 
-def set_nodes(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
-    """Put nodes, some of which may be the graph's own, in the place of all nodes of a graph."""
-    holder = GraphProto(node=nodes)
-    del graph.node[:]
-    graph.node.extend(holder.node)
+def refill(field: Any, messages: Iterable[Message]) -> None:
+    """Put messages, some of which may be among them, in the place of all that a repeated field has."""
+    copies = list(messages)
+    for k, message in enumerate(copies):
+        copies[k] = type(message)()
+        copies[k].CopyFrom(message)
+    del field[:]
+    field.extend(copies)
 
 
 def copied(model: ModelProto, put: Put) -> ModelProto:
@@ -62,13 +66,14 @@ def copied(model: ModelProto, put: Put) -> ModelProto:
     for field, value in model.ListFields():
         if field.name == "graph":
             out.graph.SetInParent()
-            _copy_graph(value, out.graph, "", put)
+            copy_graph(value, out.graph, "", put)
         else:
             set_field(out, field, value)
     return out
 
 
-def _copy_graph(graph: GraphProto, out: GraphProto, path: str, put: Put) -> None:
+def copy_graph(graph: GraphProto, out: GraphProto, path: str, put: Put) -> None:
+    """Fill an empty graph with what stands in another one; see `copied`."""
     for field, value in graph.ListFields():
         if field.name == "initializer":
             for tensor in value:
@@ -92,7 +97,7 @@ def _copy_node(node: NodeProto, out: GraphProto, path: str, put: Put) -> None:
         if attribute.type == AttributeProto.GRAPH:
             new, below = copy.attribute.add(name=attribute.name, type=attribute.type), next(paths)
             new.g.SetInParent()
-            _copy_graph(attribute.g, new.g, below, put)
+            copy_graph(attribute.g, new.g, below, put)
         elif attribute.type == AttributeProto.TENSOR:
             held = node.op_type == "Constant" and attribute.name == "value"
             new = copy.attribute.add(name=attribute.name, type=attribute.type)

@@ -9,12 +9,12 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.external_data_helper import ExternalDataInfo
 
 from onnxprune.errors import UsageError
 from onnxprune.model.elements import Given, Held, Placed, Tensor, stored
-from onnxprune.model.graphs import constants_of, copied, graphs_of, tensors_of
+from onnxprune.model.graphs import constants_of, copied, graphs_of, refill, tensors_of
 from onnxprune.model.tensors import is_external, nbytes_of
 
 LIFTED = 64 << 10  # bytes of elements from which on they are kept beside the graph; fewer may be a shape that it reads
@@ -109,9 +109,7 @@ class Network:
                         continue
                     row.append(TensorProto())
                     _put(row[-1], like, name, path + name, elements, tensors)
-            holder = GraphProto(initializer=row)
-            del graph.initializer[:]
-            graph.initializer.extend(holder.initializer)
+            refill(graph.initializer, row)
         return Network(out.graph, tensors)
 
     def with_values(self, values: Mapping[str, Elements]) -> "Network":

@@ -5,7 +5,6 @@ its nodes are, the weights are not needed: only their places in the file.
 """
 
 import io
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,40 +21,12 @@ INITIALIZER = 5  # of GraphProto
 NAME, RAW_DATA = 8, 9  # of TensorProto
 
 
-def opened(path: Path) -> Network | None:
-    """The network in an ONNX file, whose large tensors are left there; None when it has to be parsed whole.
+def outline(path: Path, *, least: int | None = None) -> Network | None:
+    """The network in an ONNX file, whose raw data of `least` bytes or more is left there; None if it has to be parsed.
 
     Raises `OSError` when the file cannot be read.
     """
-    found = outline(path, least=LIFTED)
-    if found is None:
-        return None
-    tensors = {}
-    for tensor in found.model.graph.initializer:
-        if tensor.name in found.spans:
-            tensors[tensor.name] = Placed(tensor, path, *found.spans[tensor.name])
-            tensor.data_location = onnx.TensorProto.EXTERNAL
-        elif is_external(tensor):
-            tensors[tensor.name] = placed(tensor, path.parent)
-        elif nbytes_of(tensor) >= LIFTED:  # in one of the typed fields
-            return None
-    return Network(found.model, tensors)
-
-
-@dataclass(frozen=True)
-class Outline:
-    """A model whose large initializers have no data, and where in the file their bytes are: name → (start, length)."""
-
-    model: onnx.ModelProto
-    spans: dict[str, tuple[int, int]]
-
-
-def outline(path: Path, *, least: int) -> Outline | None:
-    """The outline of an ONNX file, without raw data of `least` bytes or more; None when it has to be parsed whole.
-
-    Raises `OSError` when the file cannot be read.
-    """
-    spans: dict[str, tuple[int, int]] = {}
+    spans, least = dict[str, tuple[int, int]](), LIFTED if least is None else least
     with open(path, "rb") as file:
         size = file.seek(0, io.SEEK_END)
         out = bytearray()
@@ -74,7 +45,16 @@ def outline(path: Path, *, least: int) -> Outline | None:
             if type(error).__name__ != "DecodeError":
                 raise
             return None
-    return Outline(model, spans)
+    tensors = {}
+    for tensor in model.graph.initializer:
+        if tensor.name in spans:
+            tensors[tensor.name] = Placed(tensor, path, *spans[tensor.name])
+            tensor.data_location = onnx.TensorProto.EXTERNAL
+        elif is_external(tensor):
+            tensors[tensor.name] = placed(tensor, path.parent)
+        elif nbytes_of(tensor) >= least:  # in one of the typed fields
+            return None
+    return Network(model, tensors)
 
 
 def _graph(file: BinaryIO, begin: int, end: int, least: int, spans: dict[str, tuple[int, int]]) -> bytes:

@@ -15,7 +15,6 @@ from onnx import helper
 
 from onnxprune.channels.dependencies import Dependencies, Use
 from onnxprune.errors import ModelError
-from onnxprune.model.graphs import subgraphs
 from onnxprune.model.network import Network
 from onnxprune.operators.labels import is_fixed
 from onnxprune.pipeline.group_filters import Weights
@@ -29,6 +28,7 @@ from onnxprune.runtime.classes import numbers
 from onnxprune.runtime.session import Session, make_session
 from onnxprune.runtime.specs import Feed
 from onnxprune.surgery.rewrite import masked, zero_points
+from onnxprune.surgery.tidy import references
 from onnxprune.surgery.versions import masked_array
 
 if TYPE_CHECKING:
@@ -213,17 +213,8 @@ def with_inputs(model: onnx.ModelProto, deps: Dependencies, fed: Iterable[Fed]) 
         element = helper.np_dtype_to_tensor_dtype(f.full.dtype)
         out.graph.input.append(helper.make_tensor_value_info(f.name, element, f.full.shape))
         sources.add(f.use.source)
-    idle = sources - _used(out.graph)
+    idle = sources - references(out.graph).keys()
     for field_ in (out.graph.initializer, out.graph.input):
         for k in [k for k, item in enumerate(field_) if item.name in idle][::-1]:
             del field_[k]
     return network
-
-
-def _used(graph: onnx.GraphProto) -> set[str]:
-    found = {o.name for o in graph.output}
-    for node in graph.node:
-        found.update(node.input)
-        for body, _ in subgraphs(node):
-            found |= _used(body)
-    return found

@@ -1,10 +1,11 @@
 """A graph that is run otherwise than it stands: values that are handed to it, and seeds."""
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import onnx
 
+from onnxprune.model.graphs import graphs_of, refill
 from onnxprune.operators.registry import Trait, has
 
 
@@ -14,11 +15,7 @@ def hand_over(graph: onnx.GraphProto, values: Mapping[str, int]) -> None:
         for k, name in enumerate(node.output):
             if name in values:
                 node.output[k] = own(name)
-    outputs = [o for o in graph.output if o.name not in values]
-    holder = onnx.GraphProto()
-    holder.output.extend(outputs)
-    graph.ClearField("output")
-    graph.output.extend(holder.output)
+    refill(graph.output, [o for o in graph.output if o.name not in values])
     for name, element in values.items():
         graph.input.append(onnx.helper.make_tensor_value_info(name, element, None))
         graph.output.add().name = own(name)
@@ -31,7 +28,7 @@ def own(name: str) -> str:
 
 def draws(graph: onnx.GraphProto) -> bool:
     """Whether any node of a graph draws random numbers without a seed of its own."""
-    return any(_unseeded(node) for node in _all_nodes(graph))
+    return any(map(_unseeded, _all_nodes(graph)))
 
 
 def sow(graph: onnx.GraphProto) -> None:
@@ -45,9 +42,5 @@ def _unseeded(node: onnx.NodeProto) -> bool:
     return has(node, Trait.RANDOM) and not any(a.name == "seed" for a in node.attribute)
 
 
-def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _all_nodes(attribute.g)
+def _all_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    return [node for part, _ in graphs_of(graph) for node in part.node]

@@ -21,7 +21,7 @@ from onnx import TensorProto
 from onnxprune.errors import FileError, ModelError
 from onnxprune.model.elements import Placed, Tensor
 from onnxprune.model.network import LIFTED, Network, fill
-from onnxprune.model.outline import opened
+from onnxprune.model.outline import outline
 from onnxprune.model.tensors import nbytes_of
 from onnxprune.runtime.branches import steer
 from onnxprune.runtime.edited import hand_over, sow
@@ -164,7 +164,7 @@ def network_of(source: Source, folder: Path | None = None) -> Network:
     if isinstance(source, (str, Path)):
         folder = folder or Path(source).absolute().parent
         try:
-            found = opened(Path(source)) if os.path.getsize(source) >= SPILL_MODEL else None
+            found = outline(Path(source)) if os.path.getsize(source) >= SPILL_MODEL else None
         except OSError as error:
             raise FileError(f"cannot read {source}: {error.strerror or error}") from error
         if found is not None:

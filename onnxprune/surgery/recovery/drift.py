@@ -1,8 +1,8 @@
 """How far the outputs of a network move when something is tried on it."""
 
 import numpy as np
-import onnx
 
+from onnxprune.model.network import Network
 from onnxprune.operators.registry import Trait, has
 from onnxprune.runtime.scales import Scales
 from onnxprune.runtime.session import make_session
@@ -26,10 +26,10 @@ class Drift:
         self.names = [self._before(n) for n in names]
         self.feeds = _some(feeds, MULTIPLICATIONS / max(multiplications, 1))
         self.scales = Scales({})
-        self.wanted = self._run(network.model)
+        self.wanted = self._run(network.source)
         if (some := _some(self.feeds, self._telling())) is not self.feeds:
             self.feeds = some
-            self.wanted = self._run(network.model)
+            self.wanted = self._run(network.source)
         self.scales = Scales.of(self.wanted)
         self.wanted = [self.scales.parts(run) for run in self.wanted]
 
@@ -40,19 +40,20 @@ class Drift:
         return max(FEW, ENOUGH * samples / max(found, 1))
 
     def _before(self, name: str) -> str:
-        """An output, or what a saturating function at the end makes it of."""
+        """An output, or what is made class scores of at the end; single scores tell most as probabilities."""
         k = self.network.maker.get(name)
         node = self.network.nodes[k] if k is not None else None
-        return node.input[0] if node is not None and has(node, Trait.SATURATES) else name
+        ends = node is not None and has(node, Trait.SATURATES) and not has(node, Trait.UNARY)
+        return node.input[0] if node is not None and ends else name
 
-    def _run(self, model: onnx.ModelProto) -> list[dict[str, np.ndarray]]:
-        outputs = {v.name for v in model.graph.output}
+    def _run(self, model: Network) -> list[dict[str, np.ndarray]]:
+        outputs = {v.name for v in model.graph.graph.output}
         taps = [n for n in self.names if n not in outputs]
         session = make_session(model, providers="cpu", threads=THREADS, optimize=True, taps=taps)
         runs = [session.run(feed, self.names) for feed in self.feeds]
         return [self.scales.parts({n: run[n].astype(np.float64) for n in self.names}) for run in runs]
 
-    def __call__(self, model: onnx.ModelProto) -> float:
+    def __call__(self, model: Network) -> float:
         total = 0.0
         found = self._run(model)
         for name in self.wanted[0]:

@@ -15,11 +15,11 @@ from onnxprune.errors import ModelError
 from onnxprune.surgery.recovery.drift import Drift
 from onnxprune.surgery.recovery.eliminate import Order, Reader, elimination, solved
 from onnxprune.surgery.recovery.network import LayerGraph
-from onnxprune.surgery.recovery.replaced import with_numbers
 from onnxprune.surgery.recovery.runner import Feeds, Runner, within
 from onnxprune.surgery.recovery.solvable import Finder, Solvable, is_solvable
 from onnxprune.surgery.recovery.solve import product, rows_for
-from onnxprune.surgery.rewrite import mask
+from onnxprune.surgery.recovery.stored import encoded
+from onnxprune.surgery.rewrite import masked
 
 WIDEST = 1200  # features of a reader up to which all their covariances are used
 PROBES = (0.25, 0.5)  # shares of a group that trial runs leave out
@@ -86,7 +86,7 @@ def repair_curves(
         losses: whether they are wanted; without, there is no trial run, and all are zero.
     """
     feeds = within(feeds, deps.statics.shapes)
-    network = LayerGraph(model, unpacked=True)
+    network = LayerGraph.of(model, unpacked=True)
     finder = Finder(network, deps, deps.nothing)
     groups = [g for g in deps.groups if g.name in set(names)]
     seen = _seen(finder, {s.source for g in groups for s in g.readers}, feeds, seed, progress)
@@ -99,7 +99,7 @@ def repair_curves(
         found = by_worth(worth(group)) if plain else elimination([p.reader for p in ports], ridge=ridge)
         loss = np.zeros(len(group) + 1)
         if drift is not None and len(group) > 1:
-            loss = _scaled(model, deps, group, ports, found, drift, ridge)
+            loss = _scaled(deps, group, ports, found, drift, ridge)
         curves[group.name] = LossCurve(found.order, loss, bool(ports))
     return _typical_where_unseen(curves)
 
@@ -120,7 +120,6 @@ def _typical_where_unseen(curves: Mapping[str, LossCurve]) -> dict[str, LossCurv
 
 
 def _scaled(
-    model: onnx.ModelProto,
     deps: Dependencies,
     group: Group,
     ports: Sequence[Port],
@@ -136,7 +135,8 @@ def _scaled(
     units = []
     for count in counts:
         values = repaired(drift.network, ports, found.order[:count], ridge)
-        trial = mask(with_numbers(model, values), deps, deps.dead({group.name: found.order[count:]}))
+        whole = drift.network.source.with_tensors(encoded(drift.network, values))
+        trial = masked(whole, deps, deps.dead({group.name: found.order[count:]}))
         units.append(drift(trial) / max(found.loss[count], 1e-30))
     if not np.isfinite(units).all() or (not ports and found.loss[-1] > 0 and not any(units)):
         return np.full(len(group) + 1, np.nan)

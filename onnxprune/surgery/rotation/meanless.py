@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from onnxprune.model.graphs import set_nodes
+from onnxprune.model.graphs import refill
 from onnxprune.model.static import attributes_of, opset_of
 from onnxprune.operators.registry import Trait, has
 from onnxprune.surgery.tidy import all_names
@@ -31,7 +31,7 @@ def without_means(model: onnx.ModelProto, level: Collection[str]) -> None:
             node.input[k] = edit.renamed.get(name, name)
     taken = {v.name for v in model.graph.output} | {name for node in out for name in node.input}
     idle = {name for node in model.graph.node for name in node.input if name not in taken}
-    set_nodes(model.graph, [node for node in out if not idle.issuperset(node.output)])
+    refill(model.graph.node, [node for node in out if not idle.issuperset(node.output)])
 
 
 class _Edit:
