@@ -40,11 +40,10 @@ class Drift:
         return max(FEW, ENOUGH * samples / max(found, 1))
 
     def _before(self, name: str) -> str:
-        """An output, or what is made class scores of at the end; single scores tell most as probabilities."""
+        """An output, or what a saturating function at the end makes it of."""
         k = self.network.maker.get(name)
         node = self.network.nodes[k] if k is not None else None
-        ends = node is not None and has(node, Trait.SATURATES) and not has(node, Trait.UNARY)
-        return node.input[0] if node is not None and ends else name
+        return node.input[0] if node is not None and has(node, Trait.SATURATES) else name
 
     def _run(self, model: Network) -> list[dict[str, np.ndarray]]:
         outputs = {v.name for v in model.graph.graph.output}
