@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxprune.runtime.specs import Feed
 
-APART = 10.0  # ratio of the typical deviations beyond which numbers are of two kinds
+APART = 50.0  # ratio of the typical deviations beyond which numbers are of two kinds: pixels and probabilities, say
 LONGEST = 512  # positions on an axis that may tell kinds apart; longer ones are places
 STILL = 1e-6  # of the largest deviation: what less moves is taken to move so much
 
