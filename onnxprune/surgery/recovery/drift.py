@@ -6,7 +6,7 @@ from onnxprune.model.network import Network
 from onnxprune.operators.registry import Trait, has
 from onnxprune.runtime.scales import Scales
 from onnxprune.runtime.session import make_session
-from onnxprune.surgery.recovery.network import LayerGraph
+from onnxprune.surgery.recovery.layer_graph import LayerGraph
 from onnxprune.surgery.recovery.runner import THREADS, Feeds
 
 MULTIPLICATIONS = 1e12  # of all trial runs together

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxprune.model.network import Network
 from onnxprune.surgery.recovery import drift as trial_drift
 from onnxprune.surgery.recovery.drift import Drift
-from onnxprune.surgery.recovery.network import LayerGraph
+from onnxprune.surgery.recovery.layer_graph import LayerGraph
 
 
 def scaled(factor: float, width: int) -> onnx.ModelProto:
