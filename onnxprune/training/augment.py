@@ -22,6 +22,7 @@ HARMLESS = 0.9  # share of samples whose class a change has to leave alone, so t
 MIXED = 0.5  # share of batches that are mixed
 
 Run = Callable[[Feed], Mapping[str, np.ndarray]]
+Mixing = tuple[np.ndarray, float]  # the partner of each sample, and the share that is its own
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Change:
     mirror: bool = False
     mix: bool = False
 
-    def __call__(self, feed: Feed, generator: np.random.Generator) -> tuple[Feed, tuple[np.ndarray, float] | None]:
+    def __call__(self, feed: Feed, generator: np.random.Generator) -> tuple[Feed, Mixing | None]:
         """A changed feed; and, where it is mixed, the partner of each sample with the share that is its own."""
         if not self.inputs:
             return feed, None

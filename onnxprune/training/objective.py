@@ -36,6 +36,10 @@ class Mixed:
     partner: Tensor  # (samples,) int64
     share: float
 
+    def cpu(self) -> Mixed:
+        """The same in the memory of the CPU."""
+        return replace(self, partner=self.partner.cpu())
+
 
 @dataclass(frozen=True)
 class ScoredOutput:
@@ -109,9 +113,11 @@ class Objective:
     def of_outputs(self, student: Given, teacher: Given, labels: Tensor | None, mixed: Mixed | None = None) -> Tensor:
         return torch.stack([term.loss(student, teacher, labels, mixed) for term in self.outputs]).mean()
 
-    def judged(self, student: Given, teacher: Given, labels: Tensor | None) -> Tensor:
+    def judged(
+        self, student: Given, teacher: Given, labels: Tensor | None, mixed: Mixed | None = None
+    ) -> Tensor:
         """What states are told apart by: the loss of the outputs, and that of class scores at temperature 1."""
-        return torch.stack([term.loss(student, teacher, labels, None, 1.0) for term in self.outputs]).mean()
+        return torch.stack([term.loss(student, teacher, labels, mixed, 1.0) for term in self.outputs]).mean()
 
     def to(self, device: str) -> Objective:
         """The same loss of tensors on another device."""
