@@ -38,6 +38,7 @@ class Outcome:
 
     before, best: mean loss on the held-out samples, before training and of that state.
     epochs: that were gone through, `best_epoch` the one that was best (0: none was better than before).
+    rate: the largest step of a weight, in units of its tensor.
     ended: why it ended before its time, "" where it did not.
     unsaved: why the state to resume from could not be kept, "" where it was.
     """
@@ -47,6 +48,7 @@ class Outcome:
     best_epoch: int
     epochs: int
     seconds: float
+    rate: float
     ended: str = ""
     unsaved: str = ""
 
@@ -86,6 +88,7 @@ class Training:
     before: float = math.inf
     best: float = math.inf
     best_epoch: int = 0
+    rate: float = 0.0  # the largest step
     _targets: list[Target] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -118,12 +121,15 @@ class Training:
         with torch.no_grad():
             for parameter, value in zip(self.parameters, self.chosen, strict=True):
                 parameter.copy_(value)
-        return Outcome(self.before, self.best, self.best_epoch, self.epoch, self._seconds(), ended, self.unsaved)
+        return Outcome(
+            self.before, self.best, self.best_epoch, self.epoch, self._seconds(), self.rate, ended, self.unsaved
+        )
 
     # --- steps ---------------------------------------------------------------
 
     def _start(self) -> None:
         self.before = self.best = self._held_loss(self.averages)
+        self.rate = self.recipe.lr or optimizer.largest_step(self._held_loss(self.averages, labelled=False))
         state = checkpoint.read(self.recipe.resume, self.key, self.recipe.device) if self.recipe.resume else None
         if state is not None:
             self._restore(state)
@@ -160,7 +166,7 @@ class Training:
             loss.backward()
             total += loss.item()
         if math.isfinite(total):
-            self.optimizer.step(self.recipe.lr * share)
+            self.optimizer.step(self.rate * share)
             self.step += 1
             optimizer.average(self.averages, self.parameters, self.step, self._steps())
             self.losses.append(total)
@@ -204,7 +210,7 @@ class Training:
             self.best, self.best_epoch = loss, self.epoch
             self.chosen = [a.clone() for a in self.averages]
 
-    def _held_loss(self, values: Sequence[Tensor]) -> float:
+    def _held_loss(self, values: Sequence[Tensor], labelled: bool = True) -> float:
         current = [p.detach().clone() for p in self.parameters]
         total, number = 0.0, 0
         with torch.no_grad():
@@ -212,7 +218,7 @@ class Training:
                 parameter.copy_(value)
             for feed, wanted, labels, mixed in self.targets():
                 given = self.student(tensors(feed, self.recipe.device), self.inner)
-                total += float(self.objective.judged(given, wanted, labels, mixed))
+                total += float(self.objective.judged(given, wanted, labels if labelled else None, mixed))
                 number += 1
             for parameter, value in zip(self.parameters, current, strict=True):
                 parameter.copy_(value)
