@@ -53,23 +53,22 @@ def ranking(score: Floats, loss: Floats | None = None) -> Ranking:
     return Ranking(order, losses, pick=lambda count: order[len(order) - count :])
 
 
-def tree_order(tree: Tree, energies: Floats, residual: Callable[[float, float], float]) -> tuple[Indices, Floats]:
+def tree_order(tree: Tree, energies: Floats, residual: Callable[[Floats, Floats], Floats]) -> tuple[Indices, Floats]:
     """Order and losses of removals along a tree: at each merge the weaker of the two clusters' strongest leaves.
 
-    `residual(height, energy)` is the share of a filter's energy that one at this distance cannot express.
+    `residual(heights, energies)` is the share of each filter's energy that one at this distance cannot express.
     """
-    champion = np.arange(tree.leaves + len(tree.pairs))
-    order, losses = [], []
-    for merge, (pair, height) in enumerate(zip(tree.pairs, tree.heights, strict=True)):
-        first, second = sorted(champion[pair])
-        winner, loser = (first, second) if energies[first] >= energies[second] else (second, first)
-        champion[tree.leaves + merge] = winner
+    energy, champion, order = energies.tolist(), list(range(tree.leaves)), []
+    for pair in tree.pairs.tolist():
+        winner, loser = sorted((champion[pair[0]], champion[pair[1]]))
+        if energy[loser] > energy[winner]:
+            winner, loser = loser, winner
+        champion.append(winner)
         order.append(loser)
-        losses.append(residual(float(height), float(energies[loser])) * energies[loser])
-    last = champion[-1]
-    total = float(energies.sum())
-    all_losses = np.array([*losses, energies[last]])
-    return np.array([*order, last], np.int64), all_losses / total if total > 0 else np.zeros(tree.leaves)
+    removed = np.array([*order, champion[-1]], np.int64)
+    losses, total = energies[removed], float(energies.sum())
+    losses[:-1] *= residual(tree.heights, losses[:-1])
+    return removed, losses / total if total > 0 else np.zeros(tree.leaves)
 
 
 def dead_first(filters: Filters, inner: Callable[[Filters, Indices], Ranking], floor: float = 0.0) -> Ranking:

@@ -50,7 +50,7 @@ class Ncc:
         tree = cluster.agglomerate(distance, self.linkage)
         matrix = square(distance, 0.0) if self.representative == "medoid" else distance
         choose = score.representative(self.representative, filters.energies, matrix)
-        order, losses = tree_order(tree, filters.energies, lambda height, _: 1 - max(0.0, 1 - height) ** 2)
+        order, losses = tree_order(tree, filters.energies, lambda height, _: 1 - np.maximum(0.0, 1 - height) ** 2)
 
         def duplicates(least: float) -> Indices:
             return self._confirmed(filters, tree.cut_at(1 - least + SLACK), choose, least)
@@ -144,7 +144,7 @@ class Apssf:
         tree, distance = cluster.agglomerate(distance, self.linkage), square(distance, 0.0)
         energies = filters.energies
         unrelated = 2 * (self.alpha**2 + self.beta**2)  # squared distance of filters that have nothing in common
-        order, losses = tree_order(tree, energies, lambda height, _: min(1.0, height**2 / unrelated))
+        order, losses = tree_order(tree, energies, lambda height, _: np.minimum(1.0, height**2 / unrelated))
 
         def pick(count: int) -> Indices:
             rate = 1 - count / filters.channels
@@ -177,7 +177,7 @@ class Spectral:
     def __call__(self, filters: Filters, evidence: Floats | None = None) -> Ranking:
         distances = squared_distances(filters)
         tree, squares = cluster.agglomerate(np.sqrt(distances), "complete"), square(distances, 0.0)
-        order, losses = tree_order(tree, filters.energies, lambda height, energy: min(1.0, height**2 / energy))
+        order, losses = tree_order(tree, filters.energies, lambda height, energy: np.minimum(1.0, height**2 / energy))
         first = np.unique(np.argmax(squares == 0, axis=1))  # of equal filters
         canonical = filters.canonical[np.isin(filters.canonical, first)]
         return Ranking(order, losses, lambda count: self._pick(filters, squares, canonical, order, count))
