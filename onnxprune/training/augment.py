@@ -19,7 +19,6 @@ from onnxprune.runtime.synthetic import Layout
 
 SHIFT = 1 / 8  # of a side, the most that an image is moved by
 HARMLESS = 0.9  # share of samples whose class a change has to leave alone, so that it is made
-MIXED = 0.5  # share of batches that are mixed
 
 Run = Callable[[Feed], Mapping[str, np.ndarray]]
 Mixing = tuple[np.ndarray, float]  # the partner of each sample, and the share that is its own
@@ -31,7 +30,7 @@ class Change:
 
     shift: pixels that an image is moved by at the most, up and down and to the sides.
     mirror: whether left and right change places in half of them.
-    mix: whether two images are mixed in a share of the batches.
+    mix: whether every image is mixed with another one.
     """
 
     inputs: tuple[str, ...] = ()
@@ -47,7 +46,7 @@ class Change:
         moves = generator.integers(-self.shift, self.shift + 1, (count, 2))
         turned = generator.random(count) < 0.5 if self.mirror else np.zeros(count, bool)
         images = {n: _moved(feed[n], moves, turned) for n in self.inputs}
-        if not self.mix or count < 2 or generator.random() >= MIXED:
+        if not self.mix or count < 2:
             return {**feed, **images}, None
         partner, share = generator.permutation(count), float(generator.random())
         if generator.random() < 0.5:

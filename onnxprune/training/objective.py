@@ -21,7 +21,7 @@ from onnxprune.runtime.classes import as_scores, class_scores, is_probable, labe
 from onnxprune.training.places import FeaturePlace
 
 TEMPERATURE = 4.0
-FEATURES = 1.0  # weight of the inner maps beside the outputs
+FEATURES = 4.0  # weight of the inner maps beside the outputs
 LABELS = 0.3  # weight of the cross-entropy beside the divergence from the original
 LEAST = 1e-6  # probability, or share of the largest variance, below which there is nothing to learn
 WIDE = 512  # positions of an axis up to which an output may be scaled one by one along it
