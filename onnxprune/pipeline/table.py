@@ -198,7 +198,7 @@ class TrainingOptions:
         None, "Train no longer than this; the rate falls to zero by then.", Number(0), TRAINING, TRIED, metavar="M"
     )
     lr: float | None = option(
-        None, "Largest step of a weight, as a share of the usual size of its tensor; else by how much there is to learn.",
+        None, "Largest step of a weight, as a share of the size of its tensor; else by what there is to learn.",
         Number(0), TRAINING, TRIED, metavar="R",
     )  # fmt: skip
     batch_size: int = option(BATCH, "Samples a step.", ONE, TRAINING, TRIED, metavar="N")

@@ -113,9 +113,7 @@ class Objective:
     def of_outputs(self, student: Given, teacher: Given, labels: Tensor | None, mixed: Mixed | None = None) -> Tensor:
         return torch.stack([term.loss(student, teacher, labels, mixed) for term in self.outputs]).mean()
 
-    def judged(
-        self, student: Given, teacher: Given, labels: Tensor | None, mixed: Mixed | None = None
-    ) -> Tensor:
+    def judged(self, student: Given, teacher: Given, labels: Tensor | None, mixed: Mixed | None = None) -> Tensor:
         """What states are told apart by: the loss of the outputs, and that of class scores at temperature 1."""
         return torch.stack([term.loss(student, teacher, labels, mixed, 1.0) for term in self.outputs]).mean()
 
