@@ -68,7 +68,7 @@ def computed(network: TorchModule, sample: Sample, watch: tuple[str, ...] = ()) 
     """Outputs of the network in torch, and watched values, as arrays."""
     with torch.no_grad():
         out = network({name: from_array(np.asarray(x)) for name, x in sample.items()}, watch)
-    return {name: value.cpu().numpy() for name, value in out.items() if isinstance(value, torch.Tensor)}
+    return {name: value.detach().cpu().numpy() for name, value in out.items() if isinstance(value, torch.Tensor)}
 
 
 def rounding(network: TorchModule, sample: Sample, names: Sequence[str], coarse: bool) -> dict[str, float]:
