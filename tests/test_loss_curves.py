@@ -5,6 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from onnxprune.model.network import Network
 from onnxprune.surgery.recovery import loss_curves
 from onnxprune.surgery.recovery.loss_curves import Drift
 from onnxprune.surgery.recovery.network import LayerGraph
@@ -34,6 +35,6 @@ def test_outputs_of_single_samples_are_compared_with_their_own(
     monkeypatch.setattr(loss_curves, "ENOUGH", 1 << 10)
     rng = np.random.default_rng(0)
     feeds = [{"x": rng.standard_normal((1, 1, 4)).astype(np.float32)} for _ in range(samples)]
-    drift = Drift(LayerGraph(scaled(1, width), unpacked=True), feeds, 1.0)
-    assert drift(scaled(1, width)) == 0
-    assert drift(scaled(0.5, width)) == pytest.approx(0.25, rel=0.5)
+    drift = Drift(LayerGraph.of(scaled(1, width), unpacked=True), feeds, 1.0)
+    assert drift(Network.of(scaled(1, width))) == 0
+    assert drift(Network.of(scaled(0.5, width))) == pytest.approx(0.25, rel=0.5)

@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 
 import onnx
 
-from onnxprune.channels.nodes import Node, captured
+from onnxprune.channels.nodes import Node
 from onnxprune.channels.walk import Walk
 from onnxprune.model.bodies import branch_taken
-from onnxprune.model.static import attributes_of, find, subgraphs
+from onnxprune.model.graphs import subgraphs
+from onnxprune.model.sort import captured
+from onnxprune.model.static import attributes_of, find
 from onnxprune.operators.boxes import Value, settle
 from onnxprune.operators.labels import Axes, fixed
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import onnx
 
-from onnxprune.model.static import subgraphs
 from onnxprune.operators.labels import Axes
 
 # Element types of tensors that may have channels.
@@ -51,15 +50,3 @@ class Use:
     node: int
     input: int
     axes: Axes
-
-
-def captured(graph: onnx.GraphProto) -> set[str]:
-    """Names that a body takes from the graphs around it."""
-    own = {v.name for v in graph.input} | {t.name for t in graph.initializer}
-    taken: set[str] = set()
-    for node in graph.node:
-        taken |= {name for name in node.input if name and name not in own}
-        for body, _ in subgraphs(node):
-            taken |= captured(body) - own
-        own |= set(node.output)
-    return taken | {v.name for v in graph.output if v.name not in own}

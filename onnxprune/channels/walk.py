@@ -10,11 +10,13 @@ import onnx
 
 from onnxprune.channels.arithmetic import Arithmetic, Origins, Place, centred
 from onnxprune.channels.dependencies import Layer
-from onnxprune.channels.nodes import CUTTABLE, Node, Source, Use, captured
+from onnxprune.channels.nodes import CUTTABLE, Node, Source, Use
 from onnxprune.channels.pairings import paired_otherwise
 from onnxprune.channels.unite import look_elsewhere
 from onnxprune.channels.zero_points import Zeros
-from onnxprune.model.static import Statics, attributes_of, find, subgraphs
+from onnxprune.model.graphs import subgraphs
+from onnxprune.model.sort import captured
+from onnxprune.model.static import Statics, attributes_of, find
 from onnxprune.operators.boxes import Detour, Value
 from onnxprune.operators.labels import LARGEST_AXIS, Axes, Coupling, LabelError, Labels, fixed, is_fixed
 from onnxprune.operators.op import Op

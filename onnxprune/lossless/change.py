@@ -1,18 +1,15 @@
 """Weights with which a network does without some channels: constants in biases, multiples in the weights of others."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
-from onnx import helper, numpy_helper
 
 from onnxprune.channels.dependencies import Dependencies, Use
 from onnxprune.lossless.conditions import Conditions, zero_point
 from onnxprune.lossless.readings import ReaderWeights, bias_of, changeable, grid_of
 from onnxprune.operators.labels import is_fixed
 from onnxprune.operators.roles import Role
-from onnxprune.surgery.recovery.network import LayerGraph
 from onnxprune.surgery.recovery.solvable import Bias, Finder
 from onnxprune.surgery.versions import masked_array
 
@@ -144,38 +141,3 @@ def missing_biases(conditions: Conditions, nodes: Iterable[int]) -> dict[int, np
         outputs = next(r.weights.shape[0] * r.weights.shape[1] for r in conditions.readings if r.node == k)
         found[k] = np.zeros(outputs, weights.dtype) if shared is None else shared
     return found
-
-
-def with_biases_at(model: onnx.ModelProto, biases: Mapping[int, np.ndarray]) -> onnx.ModelProto:
-    """A copy in which these layers have these biases; behind a MatMul an Add does it."""
-    network, out = LayerGraph(model), onnx.ModelProto()
-    out.CopyFrom(model)
-    names = set(network.maker) | set(network.tensors) | {v.name for v in model.graph.input}
-    behind: dict[int, onnx.NodeProto] = {}
-    for k, array in biases.items():
-        node = out.graph.node[k]
-        label = node.name or node.output[0]
-        tensor = numpy_helper.from_array(array, _fresh(f"{label}.bias", names))
-        out.graph.initializer.append(tensor)
-        if out.ir_version < 4:  # such files list every tensor as an input too
-            out.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-        if node.op_type == "MatMul":
-            inner, given = _fresh(f"{label}.product", names), node.output[0]
-            node.output[0] = inner
-            behind[k] = helper.make_node("Add", [inner, tensor.name], [given], name=f"{label}.add")
-        else:
-            inputs = [*node.input[:2], tensor.name]
-            del node.input[:]
-            node.input.extend(inputs)
-    if behind:
-        nodes = [n for k, node in enumerate(out.graph.node) for n in (node, behind.get(k)) if n is not None]
-        holder = onnx.GraphProto(node=nodes)
-        del out.graph.node[:]
-        out.graph.node.extend(holder.node)
-    return out
-
-
-def _fresh(wanted: str, names: set[str]) -> str:
-    name = next(n for n in (f"{wanted}{i or ''}" for i in range(len(names) + 1)) if n not in names)
-    names.add(name)
-    return name

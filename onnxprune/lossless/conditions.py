@@ -12,7 +12,8 @@ import numpy as np
 from onnxprune.channels.dependencies import Dependencies, Node, Use
 from onnxprune.lossless.propagate import Knowledge
 from onnxprune.lossless.readings import ReaderWeights, gates_of, reading_of
-from onnxprune.model.static import Statics, attributes_of, subgraphs
+from onnxprune.model.graphs import subgraphs
+from onnxprune.model.static import Statics, attributes_of
 from onnxprune.operators.facts import Facts, reduced
 from onnxprune.operators.labels import Labels, is_fixed, line
 from onnxprune.operators.registry import Taken, Trait, has, operator_of

@@ -7,10 +7,10 @@ import numpy as np
 import onnx
 
 from onnxprune.channels.dependencies import Dependencies
-from onnxprune.lossless.change import Leaving, changed, missing_biases, shifts, with_biases_at
+from onnxprune.lossless.change import Leaving, changed, missing_biases, shifts
 from onnxprune.lossless.conditions import Conditions
 from onnxprune.lossless.propagate import Knowledge
-from onnxprune.surgery.recovery.replaced import with_values
+from onnxprune.surgery.recovery.replaced import with_biases_at, with_values
 
 LARGEST = 10  # as a power of two, how many times larger a channel may be than the one that stands in for it
 KINDS = ("dead", "ignored", "duplicate")

@@ -42,7 +42,7 @@ class Knowledge:
             model: never changed; the model of `deps`.
             deps: its analysis, for shapes and axes of channels.
         """
-        self = cls(LayerGraph(model), deps, overridable(model))
+        self = cls(LayerGraph.of(model), deps, overridable(model))
         opset = opset_of(model)
         for k, node in enumerate(self.network.nodes):
             if k not in self.network.constant:

@@ -3,7 +3,8 @@
 import onnx
 from onnx import inliner
 
-from onnxprune.model.static import subgraphs
+from onnxprune.model.graphs import graphs_of
+from onnxprune.model.network import Network
 
 
 def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -16,36 +17,7 @@ def inlined(model: onnx.ModelProto) -> onnx.ModelProto:
         model: never changed; its tensors are copied once.
     """
     known = {(function.domain, function.name) for function in model.functions}
-    if not known or not _calls(model.graph, known):
+    if not any((n.domain, n.op_type) in known for graph, _ in graphs_of(model.graph) for n in graph.node):
         return model
-    light = onnx.ModelProto()
-    for field, value in model.ListFields():
-        if field.name == "graph":
-            _without_data(value, light.graph)
-        elif field.is_repeated:
-            getattr(light, field.name).extend(value)
-        else:
-            setattr(light, field.name, value)
-    out = inliner.inline_local_functions(light)
-    for tensor, original in zip(out.graph.initializer, model.graph.initializer, strict=True):
-        tensor.CopyFrom(original)
-    return out
-
-
-def _calls(graph: onnx.GraphProto, known: set[tuple[str, str]]) -> bool:
-    return any(
-        (node.domain, node.op_type) in known or any(_calls(body, known) for body, _ in subgraphs(node))
-        for node in graph.node
-    )
-
-
-def _without_data(graph: onnx.GraphProto, out: onnx.GraphProto) -> None:
-    """Copy a graph but for the elements of its initializers, which the inliner would pass around."""
-    for field, value in graph.ListFields():
-        if field.name == "initializer":
-            for tensor in value:
-                out.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-        elif field.is_repeated:
-            getattr(out, field.name).extend(value)
-        else:
-            setattr(out, field.name, value)
+    network = Network.of(model)
+    return Network(inliner.inline_local_functions(network.graph), network.tensors).proto()

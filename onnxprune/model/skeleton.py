@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 import onnx
 
 from onnxprune.errors import ModelError
+from onnxprune.model.graphs import copy_graph, graphs_of
 from onnxprune.operators.registry import LARGEST_VALUE, Trait, traits_of
 
 Shape = tuple[int, ...]
@@ -80,39 +81,21 @@ def sizes_of(
 
 def weightless(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy without the data of large tensors and without recorded shapes, which may be stale."""
-    out = onnx.ModelProto(ir_version=model.ir_version)
-    out.opset_import.extend(model.opset_import)
-    out.functions.extend(model.functions)
-    _strip_graph(model.graph, out.graph)
+    out = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
+    copy_graph(model.graph, out.graph, "", _strip_tensor)
+    for graph, _ in graphs_of(out.graph):
+        for field, _ in graph.ListFields():
+            if field.name not in ("node", "input", "output", "initializer"):
+                graph.ClearField(field.name)
+        graph.name = "graph"
+        for value in graph.output:  # what is recorded of its shape may be as stale as any other
+            element = value.type.tensor_type.elem_type
+            value.ClearField("type")
+            value.type.tensor_type.elem_type = element
     return out
 
 
-def _strip_graph(graph: onnx.GraphProto, out: onnx.GraphProto) -> None:
-    out.name = "graph"
-    out.input.extend(graph.input)
-    for value in graph.output:  # what is recorded of its shape may be as stale as any other
-        out.output.add(name=value.name).type.tensor_type.elem_type = value.type.tensor_type.elem_type
-    for tensor in graph.initializer:
-        _strip_tensor(tensor, out.initializer.add())
-    for node in graph.node:
-        heavy = any(a.type in (onnx.AttributeProto.TENSOR, onnx.AttributeProto.GRAPH) for a in node.attribute)
-        if not heavy:
-            out.node.append(node)
-            continue
-        copy = out.node.add(
-            op_type=node.op_type, domain=node.domain, name=node.name, input=node.input, output=node.output
-        )
-        for attribute in node.attribute:
-            new = copy.attribute.add(name=attribute.name, type=attribute.type)
-            if attribute.type == onnx.AttributeProto.TENSOR:
-                _strip_tensor(attribute.t, new.t)
-            elif attribute.type == onnx.AttributeProto.GRAPH:
-                _strip_graph(attribute.g, new.g)
-            else:
-                new.CopyFrom(attribute)
-
-
-def _strip_tensor(tensor: onnx.TensorProto, out: onnx.TensorProto) -> None:
+def _strip_tensor(out: onnx.TensorProto, tensor: onnx.TensorProto, _: str) -> None:
     elements = math.prod(tensor.dims)
     if elements > MOST or any(not 0 <= n <= (MOST if elements else LONGEST) for n in tensor.dims):
         raise ModelError(f"the tensor {tensor.name!r} claims the shape {list(tensor.dims)}: the file is damaged")

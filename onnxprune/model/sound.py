@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import onnx
 
+from onnxprune.model.graphs import refill
+
 # All operators of onnx 1.23.2, in all versions, were given an input of unknown type, with each attribute in turn.
 FRAGILE = frozenset({"EyeLike", "RegexFullMatch", "DictVectorizer", "LabelEncoder", "TreeEnsemble"})
 
@@ -29,11 +31,7 @@ def without_unsound(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _drop_unsound(graph: onnx.GraphProto, context: onnx.checker.C.CheckerContext) -> None:
-    sound = [node for node in graph.node if _is_sound(node, context)]
-    holder = onnx.GraphProto()
-    holder.node.extend(sound)
-    del graph.node[:]
-    graph.node.extend(holder.node)
+    refill(graph.node, [node for node in graph.node if _is_sound(node, context)])
 
 
 def _is_sound(node: onnx.NodeProto, context: onnx.checker.C.CheckerContext) -> bool:

@@ -18,6 +18,7 @@ from onnx import numpy_helper
 
 from onnxprune.model.bodies import give_branch, walk_body
 from onnxprune.model.evaluate import evaluate
+from onnxprune.model.graphs import graphs_of, subgraphs
 from onnxprune.model.pins import pins
 from onnxprune.model.shapes import attributes_of, infer_node, note_type
 from onnxprune.model.skeleton import Shape, other_sizes, sizes_of, skeleton_of
@@ -96,7 +97,8 @@ def infer_once(
 
 def _fill(statics: Statics, inferred: onnx.ModelProto, opset: int, observed: Mapping[str, np.ndarray]) -> None:
     """Take over what whole-graph inference found; it gives up on graphs that runtimes accept, so go node by node."""
-    _read_types(inferred.graph, "", statics)
+    for graph, path in graphs_of(inferred.graph):
+        _read_types(graph, path, statics)
     for key, array in observed.items():
         statics.shapes.setdefault(key, array.shape)
         statics.types.setdefault(key, onnx.helper.np_dtype_to_tensor_dtype(array.dtype))
@@ -106,13 +108,6 @@ def _fill(statics: Statics, inferred: onnx.ModelProto, opset: int, observed: Map
 def opset_of(model: onnx.ModelProto) -> int:
     """Version of the default operator set."""
     return max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=1)
-
-
-def subgraphs(node: onnx.NodeProto, path: str = "") -> Iterator[tuple[onnx.GraphProto, str]]:
-    """Bodies of a control-flow node with the path that their values are keyed by."""
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            yield attribute.g, f"{path}{next(filter(None, node.output), node.name)}.{attribute.name}/"
 
 
 def _elements(tensor: onnx.TensorProto) -> np.ndarray | None:
@@ -131,9 +126,6 @@ def _read_types(graph: onnx.GraphProto, path: str, statics: Statics) -> None:
     for tensor in graph.initializer:
         statics.shapes[path + tensor.name] = tuple(tensor.dims)
         statics.types[path + tensor.name] = tensor.data_type
-    for node in graph.node:
-        for body, below in subgraphs(node, path):
-            _read_types(body, below, statics)
 
 
 def _walk(graph: onnx.GraphProto, path: str, statics: Statics, opset: int, outer: list[dict[str, str]]) -> None:

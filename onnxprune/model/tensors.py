@@ -98,6 +98,11 @@ def nbytes(tensor: TensorProto) -> int:
     return (elements(tensor) * bits + 7) // 8
 
 
+def nbytes_of(tensor: TensorProto) -> int:
+    """The same; 0 for a type without a fixed size."""
+    return (math.prod(tensor.dims) * BITS.get(tensor.data_type, 0) + 7) // 8
+
+
 def is_external(tensor: TensorProto) -> bool:
     """Whether the elements are kept in another file."""
     return tensor.data_location == TensorProto.EXTERNAL
@@ -178,6 +183,16 @@ def _of_attributes(found: Sequence[AttributeProto]) -> Iterator[TensorProto]:
         for sparse in attribute.sparse_tensors:
             yield sparse.values
             yield sparse.indices
+
+
+def read_tensor(tensor: TensorProto) -> np.ndarray:
+    """The elements of a tensor in their own type.  Raises ModelError."""
+    if is_external(tensor):
+        raise ModelError(f"the elements of {tensor.name!r} lie in another file: load the model together with its data")
+    try:
+        return numpy_helper.to_array(tensor)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError(f"the elements of {tensor.name!r} cannot be read ({error}): the file is damaged") from None
 
 
 def nonfinite(model: ModelProto) -> tuple[str, ...]:

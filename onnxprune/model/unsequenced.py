@@ -4,7 +4,9 @@ from collections.abc import Collection, Iterator
 
 import onnx
 
-from onnxprune.model.static import infer, opset_of, subgraphs
+from onnxprune.model.graphs import graphs_of, refill, subgraphs
+from onnxprune.model.sort import defined
+from onnxprune.model.static import infer, opset_of
 from onnxprune.model.statics import Statics
 from onnxprune.operators.registry import operator_of
 from onnxprune.operators.sequences import Sequenced
@@ -35,9 +37,7 @@ def without_sequences(model: onnx.ModelProto) -> onnx.ModelProto:
             out.graph.node.append(node)
         elif (write := operator_of(node).unsequenced) is not None:
             out.graph.node.extend(write(_site(node, known, statics, opset)) or ())
-    kept = [value for value in out.graph.value_info if value.name not in known]
-    del out.graph.value_info[:]
-    out.graph.value_info.extend(kept)
+    refill(out.graph.value_info, [value for value in out.graph.value_info if value.name not in known])
     return out
 
 
@@ -68,13 +68,7 @@ def _known(graph: onnx.GraphProto, statics: Statics, opset: int) -> Sequences:
 
 def _names(graph: onnx.GraphProto) -> set[str]:
     """All names of a graph and of the bodies in it."""
-    found = {value.name for value in (*graph.input, *graph.initializer)}
-    found |= {sparse.values.name for sparse in graph.sparse_initializer}
-    for node in graph.node:
-        found.update(node.output)
-        for body, _ in subgraphs(node):
-            found |= _names(body)
-    return found
+    return set[str]().union(*(defined(part) for part, _ in graphs_of(graph)))
 
 
 def _has_room(node: onnx.NodeProto, names: Collection[str]) -> bool:

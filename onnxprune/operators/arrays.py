@@ -84,6 +84,6 @@ def attribute(value: Any) -> Any:
 
 def constant(tensor: onnx.TensorProto) -> Value:
     """The elements of a tensor of the file.  Raises ModelError."""
-    from onnxprune.surgery.versions import read_tensor
+    from onnxprune.model.tensors import read_tensor
 
     return from_array(read_tensor(tensor))

@@ -17,6 +17,7 @@ import onnx
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.model import Model
+from onnxprune.model.network import Network
 from onnxprune.model.skeleton import weightless
 from onnxprune.pipeline.decision import Decision
 from onnxprune.pipeline.gates import require_figures
@@ -24,9 +25,7 @@ from onnxprune.pipeline.measure import Measurements, measurements, missed
 from onnxprune.runtime.proof import NOT_MASKED, Proof
 from onnxprune.runtime.prove import prove
 from onnxprune.runtime.source import SPILL_MODEL, Source, Variant, held, inline_bytes
-from onnxprune.surgery.guard import divides
-from onnxprune.surgery.masking import masked_weights
-from onnxprune.surgery.rewrite import mask
+from onnxprune.surgery.rewrite import masked
 
 
 @dataclass(frozen=True)
@@ -49,12 +48,12 @@ def examine(decision: Decision, written: onnx.ModelProto | Path) -> Findings:
     measured = request.measure or run.parts.figures is not None
     dead = filled.dead(decision.kept)
     found = Findings()
-    with originals(decision, dead, measured) as (masked, original):
+    with originals(decision, dead, measured) as (reference, original):
         if request.verify:
             with log.stage("verify"):
                 lossless = request.lossless  # which may rely on what saturates
                 box = partial(filled.deps.box, dead=dead)
-                proof = required(prove(masked, written, run.stimuli(), box=box, loose=lossless), lossless)
+                proof = required(prove(reference, written, run.stimuli(), box=box, loose=lossless), lossless)
                 log.warnings += proof.warnings
                 found = Findings(proof)
         if measured:
@@ -72,23 +71,23 @@ def originals(
 ) -> Iterator[tuple[Source | Variant, Source | Variant]]:
     """The masked original and the original itself; after this, the weights of a large one are no longer in memory."""
     own, filled, request = decision.run.original.model, decision.filled, decision.run.request
-    masked: Source | Variant = own.proto  # a lossless cut has to equal the original itself
+    reference: Source | Variant = own.proto  # a lossless cut has to equal the original itself
     if request.verify and not request.lossless:
-        masked = masked_original(filled.proto, filled.deps, dead)
+        reference = masked_original(filled.proto, filled.deps, dead)
     original: Source | Variant = own.proto
     if inline_bytes(own.proto) < SPILL_MODEL:
-        yield masked, original
+        yield reference, original
         return
     with ExitStack() as stack:
         if request.verify:
-            masked = stack.enter_context(held(masked if isinstance(masked, Variant) else Variant(masked)))
+            reference = stack.enter_context(held(Variant.of(reference)))
         original = file_of(own) or (
             stack.enter_context(held(Variant(own.proto))) if measured else weightless(own.proto)
         )
         for model in (decision.run.file, own, filled.model):
             model.leave_weights()
         _give_back()
-        yield masked, original
+        yield reference, original
 
 
 def required(proof: Proof, lossless: bool) -> Proof:
@@ -102,13 +101,9 @@ def _give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def masked_original(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> Source | Variant:
+def masked_original(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> Source:
     """What the pruned model has to equal: the model with zeros for what was removed, without a copy of its weights."""
-    if not dead.any():
-        return model
-    nodes = deps.approximated(dead) or divides(deps, dead)  # statistics and divisions need nodes of their own
-    values = None if nodes else masked_weights(model, deps, dead)
-    return mask(model, deps, dead) if values is None else Variant(model, values)
+    return masked(Network.of(model), deps, dead) if dead.any() else model
 
 
 def file_of(model: Model) -> Path | None:

@@ -11,6 +11,7 @@ import onnx
 from onnx import numpy_helper
 
 from onnxprune.errors import ModelError
+from onnxprune.model.graphs import refill
 from onnxprune.operators.registry import Trait, has
 from onnxprune.runtime.session import make_session
 from onnxprune.surgery.tidy import drop_unused
@@ -30,9 +31,7 @@ def folded(model: onnx.ModelProto) -> onnx.ModelProto | None:
         return None
     out = onnx.ModelProto()
     out.CopyFrom(model)
-    rest = onnx.GraphProto(node=[node for node in out.graph.node if not set(node.output) & set(names)])
-    del out.graph.node[:]
-    out.graph.node.extend(rest.node)
+    refill(out.graph.node, [node for node in out.graph.node if not set(node.output) & set(names)])
     out.graph.initializer.extend(numpy_helper.from_array(np.ascontiguousarray(arrays[name]), name) for name in names)
     drop_unused(out, model)
     return out if _weight(out) <= _weight(model) else None

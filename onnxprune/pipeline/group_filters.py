@@ -8,10 +8,10 @@ import onnx
 
 from onnxprune.channels.dependencies import Dependencies, Group, Slot
 from onnxprune.criteria.filters import Filters
+from onnxprune.model.graphs import tensors_of
+from onnxprune.model.tensors import read_tensor
 from onnxprune.operators.registry import Trait, has
 from onnxprune.operators.roles import Role
-from onnxprune.surgery.copying import tensors_of
-from onnxprune.surgery.versions import read_tensor
 
 REMEMBERED = 4 << 20  # weights of one group up to which its filters are kept for the next one who asks
 

@@ -36,7 +36,7 @@ def range_doubts(
         feeds: some samples, in batches.
         providers: of onnxruntime.
     """
-    network = LayerGraph(model)
+    network = LayerGraph.of(model)
     values = {name: np.concatenate([f[name].ravel() for f in feeds]) for name in feeds[0]}
     wrong = [line for name, array in values.items() if (line := _unlike_range(network, name, array))]
     norm = next((n for n in network.nodes if has(n, Trait.AFFINE)), None)

@@ -7,10 +7,11 @@ import onnx
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import UsageError
-from onnxprune.pipeline.group_filters import tensors_of
-from onnxprune.surgery.copying import copy_model
+from onnxprune.model.graphs import tensors_of
+from onnxprune.model.network import Network
+from onnxprune.model.tensors import read_tensor
 from onnxprune.surgery.rewrite import cut
-from onnxprune.surgery.versions import read_tensor, versions, write_tensor
+from onnxprune.surgery.versions import versions
 
 Retrain = Callable[[onnx.ModelProto], onnx.ModelProto]
 
@@ -48,19 +49,18 @@ def trained_model(
     for key in shared(deps, kept) & before.keys() & given.keys():
         if not np.array_equal(read_tensor(before[key]), read_tensor(given[key])):
             raise UsageError(f"'retrain' cannot change '{key}' here: it is shared by layers cut differently")
-
-    def replaced(key: str, tensor: onnx.TensorProto) -> list[tuple[str, bool, np.ndarray]] | None:
+    network, values = Network.of(model), dict[str, np.ndarray]()
+    for key in tensors_of(model):
         if key not in before or key not in given:
             if key in plans:
                 raise UsageError(f"'retrain' gave a model without '{key}', which the pruned one has")
-            return None
+            continue
         if list(given[key].dims) != list(before[key].dims) or given[key].data_type != before[key].data_type:
             raise UsageError(f"'retrain' changed the shape or type of '{key}'")
-        array, new = read_tensor(tensor), read_tensor(given[key])
-        if key not in plans:
-            return None if np.array_equal(array, new) else [(tensor.name, False, new)]
-        array = array.copy()
-        array[np.ix_(*(np.flatnonzero(m) for m in plans[key]))] = new
-        return [(tensor.name, False, array)]
-
-    return copy_model(model, replaced, write_tensor)
+        array, new = network.array(key), read_tensor(given[key])
+        if key in plans:
+            values[key] = array.copy()
+            values[key][np.ix_(*(np.flatnonzero(m) for m in plans[key]))] = new
+        elif not np.array_equal(array, new):
+            values[key] = new
+    return network.with_tensors(values).proto()

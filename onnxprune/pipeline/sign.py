@@ -7,6 +7,7 @@ import onnx
 
 from onnxprune import __version__
 from onnxprune.model.external import ExternalStyle
+from onnxprune.model.graphs import refill
 from onnxprune.model.write import size_of
 from onnxprune.surgery.binding import OWN
 from onnxprune.surgery.plan import Plan
@@ -19,11 +20,7 @@ def sign(pruned: onnx.ModelProto, plan: Plan, most: int, style: ExternalStyle | 
         most: bytes that the file may have, those of the original; of what does not fit, the last is left out.
         style: how its weights are written.
     """
-    kept = [p for p in pruned.metadata_props if not p.key.startswith(OWN)]
-    holder = onnx.ModelProto()
-    holder.metadata_props.extend(kept)
-    del pruned.metadata_props[:]
-    pruned.metadata_props.extend(holder.metadata_props)
+    refill(pruned.metadata_props, [p for p in pruned.metadata_props if not p.key.startswith(OWN)])
     text = json.dumps({**plan.to_json(), "source": plan.source["sha256"]}, sort_keys=True)  # not the file's name
     facts = {
         "onnxprune.content": plan.content or "0" * 64,

@@ -12,6 +12,8 @@ import onnx
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import ModelError, UsageError, spelled
+from onnxprune.model.graphs import tensors_of
+from onnxprune.model.tensors import read_tensor
 from onnxprune.pipeline.decision import Decision
 from onnxprune.pipeline.log import Log
 from onnxprune.pipeline.request import Request
@@ -20,9 +22,7 @@ from onnxprune.pipeline.study import Kept, Study
 from onnxprune.pipeline.targets import Limit
 from onnxprune.pipeline.tune import BETWEEN, Teacher, recipe_of, tune
 from onnxprune.surgery.align import Alignment
-from onnxprune.surgery.copying import tensors_of
 from onnxprune.surgery.recovery.replaced import spread, with_biases, with_values
-from onnxprune.surgery.versions import read_tensor
 
 Cut = Callable[[Run], Decision]  # chooses and repairs
 

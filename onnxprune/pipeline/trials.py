@@ -15,7 +15,7 @@ from onnx import helper
 
 from onnxprune.channels.dependencies import Dependencies, Use
 from onnxprune.errors import ModelError
-from onnxprune.model.static import subgraphs
+from onnxprune.model.network import Network
 from onnxprune.operators.labels import is_fixed
 from onnxprune.pipeline.group_filters import Weights
 from onnxprune.pipeline.progress import Progress, silent
@@ -25,10 +25,10 @@ from onnxprune.runtime.accuracy import Metric
 from onnxprune.runtime.batches import Batch, Dataset
 from onnxprune.runtime.capture import THREADS
 from onnxprune.runtime.classes import numbers
-from onnxprune.runtime.edited import edited
 from onnxprune.runtime.session import Session, make_session
 from onnxprune.runtime.specs import Feed
-from onnxprune.surgery.rewrite import mask, zero_points
+from onnxprune.surgery.rewrite import masked, zero_points
+from onnxprune.surgery.tidy import references
 from onnxprune.surgery.versions import masked_array
 
 if TYPE_CHECKING:
@@ -119,15 +119,16 @@ class Trials:
     def _session(self) -> Session:
         return self._load(with_inputs(self.lab.model, self.lab.deps, self._fed or ()))
 
-    def _load(self, model: onnx.ModelProto) -> Session:
+    def _load(self, model: Network) -> Session:
         return make_session(model, providers=self.lab.request.providers, threads=THREADS, optimize=True)
 
     def runner(self, kept: Kept) -> Callable[[Feed], Feed]:
         """What gives the outputs for a feed when the groups keep these channels; groups not named keep all."""
         dead = self.lab.deps.dead(kept)
         if self._fed is None:
-            masked = self._load(mask(self.lab.model, self.lab.deps, dead) if dead.any() else self.lab.model)
-            return lambda feed: numbers(masked.run(feed))
+            network = Network.of(self.lab.model)
+            session = self._load(masked(network, self.lab.deps, dead) if dead.any() else network)
+            return lambda feed: numbers(session.run(feed))
         values = {f.name: self._masked(f, dead) for f in self._fed}
         return lambda feed: numbers(self._session.run({**feed, **values}))
 
@@ -189,7 +190,7 @@ def fed_weights(lab: Lab) -> list[Fed] | None:
     removable = np.zeros(int(deps.component.max()) + 1, bool)
     for group in deps.groups:
         removable[group.components] = True
-    zeros, arrays, found = zero_points(lab.model, deps), dict[str, np.ndarray](), []
+    zeros, arrays, found = zero_points(Network.of(lab.model), deps), dict[str, np.ndarray](), []
     for k, use in enumerate(deps.uses):
         if not any((removable[deps.component[x]] & zeroed(deps, x)).any() for x in use.axes if not is_fixed(x)):
             continue
@@ -201,9 +202,10 @@ def fed_weights(lab: Lab) -> list[Fed] | None:
     return found
 
 
-def with_inputs(model: onnx.ModelProto, deps: Dependencies, fed: Iterable[Fed]) -> onnx.ModelProto:
-    """A copy of the model that takes these weights as inputs; those that nobody else uses are left out."""
-    out = edited(model, (), {})
+def with_inputs(model: onnx.ModelProto, deps: Dependencies, fed: Iterable[Fed]) -> Network:
+    """The model, which takes these weights as inputs; without those that nobody else uses."""
+    network = Network.of(model).own()
+    out = network.graph
     nodes = {tuple(node.output): node for node in out.graph.node}
     sources = set()
     for f in fed:
@@ -211,17 +213,8 @@ def with_inputs(model: onnx.ModelProto, deps: Dependencies, fed: Iterable[Fed]) 
         element = helper.np_dtype_to_tensor_dtype(f.full.dtype)
         out.graph.input.append(helper.make_tensor_value_info(f.name, element, f.full.shape))
         sources.add(f.use.source)
-    idle = sources - _used(out.graph)
+    idle = sources - references(out.graph).keys()
     for field_ in (out.graph.initializer, out.graph.input):
         for k in [k for k, item in enumerate(field_) if item.name in idle][::-1]:
             del field_[k]
-    return out
-
-
-def _used(graph: onnx.GraphProto) -> set[str]:
-    found = {o.name for o in graph.output}
-    for node in graph.node:
-        found.update(node.input)
-        for body, _ in subgraphs(node):
-            found |= _used(body)
-    return found
+    return network

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from onnxprune.errors import UsageError
 from onnxprune.runtime.batches import Batch, Dataset
 from onnxprune.runtime.session import Session, make_session
-from onnxprune.runtime.source import Source, Variant, nodes_of
+from onnxprune.runtime.source import Source, Variant
 from onnxprune.runtime.specs import Feed
 
 # Bytes of captured values per run; onnxruntime holds them once and numpy a second time, beside what the network
@@ -66,8 +66,8 @@ def tapped(
     threads: int = THREADS,
 ) -> Session:
     """A session that gives `names` besides the model's own outputs; inputs among them need no tap."""
-    variant = model if isinstance(model, Variant) else Variant(model)
-    inputs = {i.name for i in nodes_of(variant.source).graph.input}
+    variant = Variant.of(model)
+    inputs = {i.name for i in variant.graph.input}
     return make_session(variant, providers=providers, threads=threads, taps=[n for n in names if n not in inputs])
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from onnxprune.runtime.edited import own
 from onnxprune.runtime.session import Session
 from onnxprune.runtime.slices import sliced, widen
-from onnxprune.runtime.source import Variant, nodes_of
+from onnxprune.runtime.source import Variant
 from onnxprune.runtime.specs import Feed
 from onnxprune.runtime.stimuli import Trial
 from onnxprune.runtime.tolerance import FLIPPED, Check, Judge
@@ -118,7 +118,7 @@ def _cut(array: np.ndarray, name: str, box: Box | None) -> np.ndarray | None:
 
 
 def _present(model: Variant, names: Sequence[str]) -> list[str]:
-    have = {name for node in nodes_of(model.source).graph.node for name in node.output}
+    have = {name for node in model.graph.node for name in node.output}
     return [n for n in names if n in have]
 
 

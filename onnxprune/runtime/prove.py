@@ -13,15 +13,16 @@ from itertools import zip_longest
 from pathlib import Path
 
 from onnxprune.errors import ModelError
+from onnxprune.model.tensors import nbytes_of
 from onnxprune.operators.registry import Trait, has
 from onnxprune.runtime import branches
-from onnxprune.runtime.edited import draws, nbytes_of
+from onnxprune.runtime.edited import draws
 from onnxprune.runtime.engine import engine
 from onnxprune.runtime.handed import Box, Load, part_by_part
 from onnxprune.runtime.proof import Proof, concluded
 from onnxprune.runtime.session import Session, make_session
 from onnxprune.runtime.slices import Noises, Slices, compared, widen
-from onnxprune.runtime.source import SPILL_MODEL, Source, Variant, nodes_of
+from onnxprune.runtime.source import SPILL_MODEL, Source, Variant
 from onnxprune.runtime.specs import Feed, Spec
 from onnxprune.runtime.stimuli import Stimuli, Trial, TrialRuns, explored
 from onnxprune.runtime.taps import Taps, find_taps
@@ -94,8 +95,8 @@ def prove(
     law where a change relies on what rounding or saturation does. Raises `ModelError` when onnxruntime refuses one of
     them, or cannot run the masked one at the analysed size.
     """
-    one, two = _variant(masked), _variant(pruned)
-    graph = nodes_of(one.source).graph
+    one, two = Variant.of(masked), Variant.of(pruned)
+    graph = one.graph
     if draws(graph):
         one, two = replace(one, seeded=True), replace(two, seeded=True)
     if any(has(node, Trait.INTEGER) for node in graph.node):
@@ -104,7 +105,7 @@ def prove(
     if ways:
         one, two = replace(one, steered=True), replace(two, steered=True)
     load = partial(make_session, providers=providers, threads=threads)
-    view = _View(one, two, find_taps(nodes_of(one.source)), load, tolerance, box, loose)
+    view = _View(one, two, find_taps(one.network.graph), load, tolerance, box, loose)
     trials, seen, first, signature = _observed(view, stimuli, ways)
     view = replace(view, first=first)
     trials.skipped += [f"branches of '{name}', which lie too deep" for name in branches.deeper(graph)]
@@ -134,7 +135,7 @@ def _observed(
 
 def _small(model: Variant) -> bool:
     """Whether a session of a model may be kept while the other one runs; what comes as a file is large."""
-    weights = () if isinstance(model.source, Path | str) else nodes_of(model.source).graph.initializer
+    weights = () if isinstance(model.source, Path | str) else model.graph.initializer
     return not isinstance(model.source, Path | str) and sum(map(nbytes_of, weights)) < SPILL_MODEL
 
 
@@ -233,15 +234,11 @@ def _judged(judge: Judge, way: _Way) -> list[Check]:
     return [c for c in checks if c is not None]
 
 
-def _variant(model: Source | Variant) -> Variant:
-    return model if isinstance(model, Variant) else Variant(model)
-
-
 def _defined(model: Variant, names: Sequence[str]) -> list[str]:
     """Those of `names` that a node of the model gives; the model is not read where there are none."""
     if not names:
         return []
-    have = {name for node in nodes_of(model.source).graph.node for name in node.output}
+    have = {name for node in model.graph.node for name in node.output}
     return [n for n in names if n in have]
 
 

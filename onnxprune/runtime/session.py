@@ -124,7 +124,7 @@ def make_session(
 
     Raises `ModelError`, `UsageError` (providers, taps), `FileError`, and `CheckFailed` where that process fails.
     """
-    variant = model if isinstance(model, Variant) else Variant(model)
+    variant = Variant.of(model)
     taps, chosen = tuple(taps), choose(providers)
     threads = threads or usable_cpus()
     prepared = prepare(variant, taps)

@@ -10,45 +10,33 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
-from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor
+from onnx import TensorProto
 
 from onnxprune.errors import FileError, ModelError
+from onnxprune.model.elements import Placed, Tensor
+from onnxprune.model.network import LIFTED, Network, fill
+from onnxprune.model.outline import outline
+from onnxprune.model.tensors import nbytes_of
 from onnxprune.runtime.branches import steer
-from onnxprune.runtime.edited import (
-    SPILL_TENSOR,
-    Replacement,
-    check,
-    checked,
-    edited,
-    hand_over,
-    nbytes_of,
-    sow,
-    spills,
-    tensor_of,
-)
+from onnxprune.runtime.edited import hand_over, sow
 from onnxprune.runtime.folder import Folder
-from onnxprune.runtime.outline import outline
-from onnxprune.runtime.specs import bits
 from onnxprune.runtime.unsigned import multiply_unsigned
 
-Source = Path | str | bytes | onnx.ModelProto
+Source = Path | str | bytes | onnx.ModelProto | Network
 
 SPILL_MODEL = 64 << 20  # bytes of weights from which on they go through a file
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A model with some values replaced, without a copy of the rest: the masked original, for one.
+    """A model, and how it is run.
 
-    `values` maps names of top-level initializers or of node outputs to arrays of the same shape and type, each of
-    which is asked for when it is needed and not kept;
     `folder` is where relative paths of external data begin (for a file, its own folder). `given` are values of the
     graph that the caller feeds instead (name → element type). `steered` lets the caller send every If
     whose condition is computed from data into a branch (`onnxprune.runtime.branches.switches`). `seeded` gives random
@@ -57,12 +45,17 @@ class Variant:
     """
 
     source: Source
-    values: Mapping[str, Replacement] | None = None
     folder: Path | None = None
     given: Mapping[str, int] | None = None
     steered: bool = False
     seeded: bool = False
     unsigned: bool = False
+
+    @classmethod
+    def of(cls, model: "Source | Variant") -> "Variant":
+        """A model as it is run; large tensors of one in memory are set apart from its graph once for all."""
+        variant = model if isinstance(model, Variant) else cls(model)
+        return replace(variant, source=variant.network) if isinstance(variant.source, onnx.ModelProto) else variant
 
     @property
     def base(self) -> Path | None:
@@ -70,6 +63,16 @@ class Variant:
         if self.folder is None and isinstance(self.source, (str, Path)):
             return Path(self.source).absolute().parent
         return self.folder and Path(self.folder).absolute()
+
+    @property
+    def network(self) -> Network:
+        """The model itself; the tensors of a large file are left there."""
+        return network_of(self.source, self.base)
+
+    @property
+    def graph(self) -> onnx.GraphProto:
+        """Nodes, inputs and outputs."""
+        return self.network.graph.graph
 
 
 @dataclass(frozen=True)
@@ -85,47 +88,53 @@ class Prepared:
     holds: Folder | None = None
 
 
-@dataclass(frozen=True)
-class Spans:
-    """Places of weights in files: name → (file, start, length)."""
-
-    places: Mapping[str, tuple[Path, int, int]]
-
-
 def prepare(variant: Variant, taps: Iterable[str] = ()) -> Prepared:
     """The model of `variant` in the form that costs onnxruntime the least memory, with `taps` as added outputs.
 
-    Raises `UsageError` for a tap or a value that the model does not have, `ModelError` when it cannot be read.
+    Raises `UsageError` for a tap that the model does not have, `ModelError` when it cannot be read.
     """
-    source, taps, values = variant.source, tuple(taps), variant.values or {}
+    source, taps = variant.source, tuple(taps)
     folder = str(variant.base) if variant.base else None
-    plain = not (taps or values or variant.given or variant.steered or variant.seeded or variant.unsigned)
+    plain = not (taps or variant.given or variant.steered or variant.seeded or variant.unsigned)
     if isinstance(source, (str, Path)) and plain:
         if not Path(source).is_file():
             raise FileError(f"{source} is not a file")
         return Prepared(str(source))
     if isinstance(source, bytes) and plain:
         return Prepared(source, folder)
-    model, spans = _without_weights(source)
-    external = _outside(model)
-    replaced = [nbytes_of(external[name]) for name in values.keys() & external.keys()]
-    if replaced and sum(replaced) >= SPILL_MODEL:
-        model, spans = _placed(model, variant.base or Path())
-        external = {}
-    outside = {name: checked(values[name], external[name]) for name in sorted(values.keys() & external.keys())}
-    spill = not external and inline_bytes(model) >= SPILL_MODEL
-    copy = edited(model, taps, values, weights=not spill, skip=outside)
+    network = _edited(variant, taps)
+    weights = {t.name: network.tensors[t.name] for t in _lifted(network)}
+    outside = {t.name for t in _lifted(network) if t.external_data}
+    moved = {name: weights[name] for name in sorted(outside) if not isinstance(weights[name], Placed)}
+    large = sum(nbytes_of(t) for t in _lifted(network) if t.name in (moved if outside else weights)) >= SPILL_MODEL
+    if large and (moved or not outside):
+        return _spill(network)
+
+    def place(new: TensorProto, tensor: TensorProto, key: str) -> bool:
+        if key in moved:
+            new.CopyFrom(tensor)
+        return key in moved
+
+    return Prepared(_serialise(network.proto(place)), folder, {name: t.array() for name, t in moved.items()})
+
+
+def _edited(variant: Variant, taps: Iterable[str]) -> Network:
+    """The network as it is run."""
+    network = variant.network.with_outputs(taps)
+    graph = network.graph.graph
+    del graph.value_info[:]  # may contradict replaced or pruned shapes; onnxruntime infers its own
     if variant.given:
-        hand_over(copy.graph, variant.given)
+        hand_over(graph, variant.given)
     if variant.steered:
-        steer(copy.graph)
+        steer(graph)
     if variant.seeded:
-        sow(copy.graph)
-    if variant.unsigned:
-        multiply_unsigned(copy.graph)
-    if not spill:
-        return Prepared(_serialise(copy), folder, outside)
-    return _spill(copy, model, values, spans)
+        sow(graph)
+    return multiply_unsigned(network) if variant.unsigned else network
+
+
+def _lifted(network: Network) -> list[TensorProto]:
+    """Initializers of the main graph whose elements stand beside it."""
+    return [t for t in network.graph.graph.initializer if t.name in network.tensors]
 
 
 @contextmanager
@@ -145,45 +154,25 @@ def held(variant: Variant) -> Iterator[Variant]:
         prepared.holds.cleanup()
 
 
-def nodes_of(source: Source) -> onnx.ModelProto:
-    """The model for its nodes, inputs and outputs; the weights of a large file are left where they are."""
-    return _without_weights(source)[0]
+def network_of(source: Source, folder: Path | None = None) -> Network:
+    """The network of a source; the large tensors of a large file are left there.
+
+    Raises FileError and ModelError where it cannot be read.
+    """
+    if isinstance(source, Network):
+        return source
+    if isinstance(source, (str, Path)):
+        folder = folder or Path(source).absolute().parent
+        try:
+            found = outline(Path(source)) if os.path.getsize(source) >= SPILL_MODEL else None
+        except OSError as error:
+            raise FileError(f"cannot read {source}: {error.strerror or error}") from error
+        if found is not None:
+            return found
+    return Network.of(as_proto(source), folder)
 
 
-def _without_weights(source: Source) -> tuple[onnx.ModelProto, Spans | None]:
-    """The model, and where the weights that it comes without are: in none but large files."""
-    if not isinstance(source, (str, Path)):
-        return as_proto(source), None
-    try:
-        found = outline(Path(source), least=SPILL_TENSOR) if os.path.getsize(source) >= SPILL_MODEL else None
-    except OSError as error:
-        raise FileError(f"cannot read {source}: {error.strerror or error}") from error
-    if found is None or any(t.name not in found.spans and spills(t) for t in found.model.graph.initializer):
-        return as_proto(source), None
-    return found.model, Spans({name: (Path(source), *span) for name, span in found.spans.items()})
-
-
-def _outside(model: onnx.ModelProto) -> dict[str, TensorProto]:
-    """Initializers of the graph whose elements are in other files."""
-    return {t.name: t for t in model.graph.initializer if t.data_location == TensorProto.EXTERNAL}
-
-
-def _placed(model: onnx.ModelProto, folder: Path) -> tuple[onnx.ModelProto, Spans]:
-    """A model with external data as a large file comes: small tensors inside, and where the others are."""
-    copy, places = onnx.ModelProto(), {}
-    copy.CopyFrom(model)
-    for tensor in _outside(copy).values():
-        place = ExternalDataInfo(tensor)
-        if nbytes_of(tensor) < SPILL_TENSOR:
-            load_external_data_for_tensor(tensor, str(folder))
-            continue
-        places[tensor.name] = folder / place.location, place.offset or 0, place.length or nbytes_of(tensor)
-        tensor.data_location = TensorProto.DEFAULT
-        del tensor.external_data[:]
-    return copy, Spans(places)
-
-
-def as_proto(source: Source) -> onnx.ModelProto:
+def as_proto(source: Path | str | bytes | onnx.ModelProto) -> onnx.ModelProto:
     """The `ModelProto` of a source; external data stays outside."""
     if isinstance(source, onnx.ModelProto):
         return source
@@ -213,16 +202,23 @@ def _serialise(model: onnx.ModelProto) -> bytes:
         ) from error
 
 
-def _spill(
-    skeleton: onnx.ModelProto, model: onnx.ModelProto, values: Mapping[str, Replacement], spans: Spans | None
-) -> Prepared:
-    """Write the large weights of `model` to a temporary data file that `skeleton` refers to, one at a time."""
-    holds = Folder()
+def _spill(network: Network) -> Prepared:
+    """Write the large weights of the main graph to a temporary data file that the model refers to, one at a time."""
+    holds, own = Folder(), {t.name for t in _lifted(network)}
     path = os.path.join(holds.name, "model.onnx")
     try:
         with open(os.path.join(holds.name, "weights"), "wb") as file:
-            for tensor in filter(spills, model.graph.initializer):
-                _write(file, skeleton.graph.initializer.add(), tensor, values.get(tensor.name), spans)
+
+            def place(new: TensorProto, tensor: TensorProto, key: str) -> bool:
+                if key not in own:
+                    return False
+                if nbytes_of(tensor) >= LIFTED:
+                    _write(file, new, tensor, network.tensors[key])
+                else:  # may be a shape that inference reads
+                    fill(new, tensor, network.tensors[key])
+                return True
+
+            skeleton = network.proto(place)
         Path(path).write_bytes(_serialise(skeleton))
     except OSError as error:
         holds.cleanup()
@@ -231,37 +227,12 @@ def _spill(
     return Prepared(path, holds=holds)
 
 
-def _write(
-    file: BinaryIO, reference: TensorProto, tensor: TensorProto, value: Replacement | None, spans: Spans | None
-) -> None:
-    """Append the data of `tensor`, or `value` in its place, at the next page, and make `reference` point there."""
+def _write(file: BinaryIO, new: TensorProto, tensor: TensorProto, elements: Tensor) -> None:
+    """Append the elements of a tensor at the next page, and make the new one point there."""
     start = -(-file.tell() // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
     file.seek(start)
-    if value is None and spans is not None and tensor.name in spans.places:
-        length = _copy(file, *spans.places[tensor.name])
-    elif value is None:
-        length = file.write(tensor.raw_data or numpy_helper.to_array(tensor).tobytes())
-    elif bits(value.dtype) < 8:
-        length = file.write(tensor_of(value, tensor).raw_data)  # two or more elements to a byte
-    else:
-        check(value, tensor)
-        parts = [value] if isinstance(value, np.ndarray) else value.blocks()
-        length = sum(file.write(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data) for part in parts)
-    reference.name, reference.data_type, reference.data_location = tensor.name, tensor.data_type, TensorProto.EXTERNAL
-    reference.dims.extend(tensor.dims)
+    length = sum(map(file.write, elements.pieces()))
+    new.name, new.data_type, new.data_location = tensor.name, tensor.data_type, TensorProto.EXTERNAL
+    new.dims.extend(tensor.dims)
     for key, number in (("location", "weights"), ("offset", start), ("length", length)):
-        entry = reference.external_data.add()
-        entry.key, entry.value = key, str(number)
-
-
-def _copy(file: BinaryIO, path: Path, start: int, length: int) -> int:
-    """Append that part of another file, a few megabytes at a time."""
-    with open(path, "rb") as source:
-        source.seek(start)
-        left = length
-        while left:
-            part = source.read(min(left, 4 << 20))
-            if not part:
-                raise FileError(f"{path} is cut off; get it again")
-            left -= file.write(part)
-    return length
+        new.external_data.add(key=key, value=str(number))

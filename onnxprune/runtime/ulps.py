@@ -1,17 +1,16 @@
 """Changes in the last places of input and weights, to measure what rounding does to a network."""
 
 import zlib
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
 
-from onnxprune.model.blocks import MadeInBlocks
+from onnxprune.model.elements import MadeInBlocks, Tensor
+from onnxprune.model.graphs import constants_of
 from onnxprune.operators.registry import Trait, has, traits_of
-from onnxprune.runtime.edited import Replacement
-from onnxprune.runtime.source import Variant, as_proto
+from onnxprune.runtime.source import Variant
 from onnxprune.runtime.specs import Feed
 
 NUDGE = 4  # units in the last place
@@ -38,74 +37,67 @@ def nudged_weights(model: Variant) -> Variant:
     That reaches layers which no float input reaches, and every layer by as much as the first; and, by their biases,
     channels that no input reaches, of which a norm may make anything.
     """
-    moved = _Moved(as_proto(model.source), model)
-    return replace(model, values=moved) if moved else model
+    network = model.network
+    graph = network.graph.graph
+    rounded = [n for n in graph.node if has(n, Trait.DEQUANTIZES) and all(i in network for i in n.input)]
+    moved: dict[str, Tensor] = {name: network.tensor(name) for name in _weights(graph)}
+    for node in rounded:
+        codes, *rest = map(network.tensor, node.input)
+        if len(codes.shape) > 1 and not _in_blocks(node):
+            moved[node.output[0]] = _Dequantized(codes, rest[0], rest[1] if len(rest) > 1 else None, node)
+    values = {name: _Nudged(tensor, zlib.crc32(name.encode())) for name, tensor in moved.items()}
+    return replace(model, source=network.with_values(values), folder=model.base) if values else model
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Nudged(MadeInBlocks):
     """A weight moved by a few units in the last place: the same at each reading."""
 
     seed: int
 
-    def part(self, rows: slice) -> np.ndarray:
-        block = self.array[rows] if self.array.ndim else self.array
+    def part(self, array: np.ndarray, rows: slice) -> np.ndarray:
+        block = array[rows] if array.ndim else array
         return _moved(block, np.random.default_rng((self.seed, rows.start or 0)))
 
 
-class _Moved(Mapping[str, Replacement]):
-    """The weights of a model, moved by a few units in the last place, and what replaces other values already."""
+@dataclass(frozen=True, eq=False)
+class _Dequantized(Tensor):
+    """(codes − zero point) · scale, each along its axis."""
 
-    def __init__(self, proto: onnx.ModelProto, model: Variant) -> None:
-        self._base, self._values = str(model.base or ""), model.values or {}
-        constants = [node for node in proto.graph.node if node.op_type == "Constant"]
-        made = ((node.output[0], a.t) for node in constants for a in node.attribute if a.name == "value")
-        tensors = [*((t.name, t) for t in proto.graph.initializer), *made]
-        self._all = dict(tensors)
-        self._floats = _weights(proto, self._all)
-        rounded = [n for n in proto.graph.node if has(n, Trait.DEQUANTIZES) and all(i in self._all for i in n.input)]
-        self._steps = {n.output[0]: n for n in rounded if len(self._all[n.input[0]].dims) > 1 and not _in_blocks(n)}
-        self._names = dict.fromkeys((*self._floats, *self._steps, *self._values))
+    codes: Tensor
+    scale: Tensor
+    zero: Tensor | None
+    node: onnx.NodeProto
 
-    def __getitem__(self, name: str) -> Replacement:
-        if name in self._steps:
-            array = self._dequantized(self._steps[name])
-        elif name in self._floats:
-            array = self._array(name)
-        else:
-            return self._values[name]
-        return _Nudged(array, zlib.crc32(name.encode()))
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.codes.shape
 
-    def _array(self, name: str) -> np.ndarray:
-        value = self._values.get(name)
-        return numpy_helper.to_array(self._all[name], self._base) if value is None else np.asarray(value)
+    @property
+    def dtype(self) -> np.dtype:
+        return self.scale.dtype
 
-    def _dequantized(self, node: onnx.NodeProto) -> np.ndarray:
-        """(weights − zero point) · scale, each along its axis."""
-        codes, *rest = (self._array(name) for name in node.input)
-        axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
+    def array(self) -> np.ndarray:
+        codes = self.codes.array()
+        axis = next((a.i for a in self.node.attribute if a.name == "axis"), 1)
         sizes = [-1 if k == axis % codes.ndim else 1 for k in range(codes.ndim)]
+        rest = (part.array() for part in (self.scale, self.zero) if part is not None)
         scale, *zero = (part.reshape(sizes) if part.size > 1 else part.reshape(()) for part in rest)
         return ((codes.astype(np.float32) - (zero[0].astype(np.float32) if zero else 0)) * scale).astype(scale.dtype)
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
 
-    def __len__(self) -> int:
-        return len(self._names)
-
-
-def _weights(proto: onnx.ModelProto, tensors: Mapping[str, TensorProto]) -> dict[str, None]:
+def _weights(graph: onnx.GraphProto) -> list[str]:
     """Names of floats in several axes, and of those in one that only layers and norms take, beside their data."""
     readers: dict[str, list[bool]] = {}
-    for node in proto.graph.node:
+    for node in graph.node:
         for k, name in enumerate(node.input):
             readers.setdefault(name, []).append(k > 0 and bool(traits_of(node) & _PARAMETERS))
-    return {
-        name: None
-        for name, t in tensors.items()
+    own = {t.name: t for t in graph.initializer} | dict(constants_of(graph))
+    return [
+        name
+        for name, t in own.items()
         if t.data_type in _FLOATS and (len(t.dims) > 1 or (len(t.dims) == 1 and all(readers.get(name, [False]))))
-    }
+    ]
 
 
 def _in_blocks(node: onnx.NodeProto) -> bool:

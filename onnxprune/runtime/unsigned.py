@@ -5,16 +5,18 @@ fit. Which pairs meet changes when channels go, and the outcome with it; two uin
 """
 
 import numpy as np
-import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
 
+from onnxprune.model.network import Elements, Network
 from onnxprune.operators.registry import Trait, has, operator_of
 
 SHIFT = 128
 
 
-def multiply_unsigned(graph: onnx.GraphProto) -> None:
+def multiply_unsigned(network: Network) -> Network:
     """Shift the int8 weights of integer products, and their zero points, where they are tensors of the graph."""
+    out, added = network.own(), dict[str, Elements]()
+    graph = out.graph.graph
     tensors = {t.name: t for t in graph.initializer}
     shifted: dict[str, str] = {}
     for node in graph.node:
@@ -27,9 +29,9 @@ def multiply_unsigned(graph: onnx.GraphProto) -> None:
         if not known or not values or (values in tensors and tensors[values].data_type != TensorProto.UINT8):
             continue
         for name in {*signed, ""} - shifted.keys():
-            array = numpy_helper.to_array(tensors[name]) if name else np.int8(0)
+            array = network.array(name) if name else np.array(0, np.int8)
             shifted[name] = f"{name}/unsigned"
-            moved = (np.asarray(array).astype(np.int16) + SHIFT).astype(np.uint8)
-            graph.initializer.append(numpy_helper.from_array(moved, shifted[name]))
+            added[shifted[name]] = (array.astype(np.int16) + SHIFT).astype(np.uint8)
         node.input.extend([""] * (at_zero + 1 - len(node.input)))
         node.input[at], node.input[at_zero] = shifted[weights], shifted[zero]
+    return out.with_more(added)

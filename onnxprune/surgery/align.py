@@ -19,11 +19,12 @@ from onnxprune.channels.dependencies import Dependencies, Group, Slot
 from onnxprune.channels.grouping import groups_of
 from onnxprune.channels.parameters import INTEGERS
 from onnxprune.errors import UsageError
+from onnxprune.model.graphs import tensors_of
+from onnxprune.model.network import Network
+from onnxprune.model.tensors import read_tensor
 from onnxprune.operators.labels import Kind, Labels, is_fixed
 from onnxprune.operators.registry import Trait, has
 from onnxprune.operators.roles import Balance, Role
-from onnxprune.surgery.copying import Replaced, copy_model, tensors_of
-from onnxprune.surgery.versions import read_tensor, write_tensor
 
 FADED = 1e-3  # norm of a filter as a share of its layer's largest one
 
@@ -78,13 +79,9 @@ def _permutation(order: Sequence[int], size: int) -> np.ndarray:
 
 def aligned(model: onnx.ModelProto, alignment: Alignment) -> onnx.ModelProto:
     """A copy of the model with its tensors in their new order.  Raises UsageError where it does not fit."""
-
-    def replaced(key: str, tensor: onnx.TensorProto) -> Replaced:
-        if key not in alignment.orders and key not in alignment.grouped:
-            return None
-        return [(tensor.name, False, alignment.apply(read_tensor(tensor), key))]
-
-    return copy_model(model, replaced, write_tensor)
+    network = Network.of(model)
+    keys = (key for key in {**alignment.orders, **alignment.grouped} if key in network)
+    return network.with_tensors({key: alignment.apply(network.array(key), key) for key in keys}).proto()
 
 
 def alignment_of(model: onnx.ModelProto, deps: Dependencies) -> Alignment:

@@ -14,11 +14,10 @@ import onnx
 from onnx import numpy_helper
 
 from onnxprune.model.encode import Elements, Piece, chunks, encode
+from onnxprune.model.graphs import graphs_of, refill, tensors_of
 from onnxprune.model.static import constant_value
-from onnxprune.model.tensors import quoted, tensors
-from onnxprune.surgery.copying import graphs_of, tensors_of
+from onnxprune.model.tensors import quoted, read_tensor, tensors
 from onnxprune.surgery.plan import Plan
-from onnxprune.surgery.versions import read_tensor
 
 BLOCK = 4 << 20  # bytes of a tensor that are compared in one go
 OWN = "onnxprune."  # what the keys of this program's metadata begin with
@@ -161,9 +160,7 @@ def content(model: onnx.ModelProto) -> str:
     rest = onnx.ModelProto.FromString(b"".join(chunks(encode(model, aside))))
     for tensor in tensors(rest):
         tensor.ClearField("data_location")
-    others = onnx.ModelProto(metadata_props=[p for p in rest.metadata_props if not p.key.startswith(OWN)])
-    del rest.metadata_props[:]
-    rest.metadata_props.extend(others.metadata_props)
+    refill(rest.metadata_props, [p for p in rest.metadata_props if not p.key.startswith(OWN)])
     found = hashlib.sha256(rest.SerializeToString(deterministic=True))
     for elements in large:
         found.update(elements.bytes())

@@ -95,7 +95,7 @@ def _encoded(model: onnx.ModelProto, values: dict[str, np.ndarray], alone: dict[
     for key in bad:
         alone[key] = "its solution is not finite; the weights stay as they were"
         del values[key]
-    return encoded(LayerGraph(model, unpacked=True), values)
+    return encoded(LayerGraph.of(model, unpacked=True), values)
 
 
 def _none(*_: Any) -> Values:

@@ -9,9 +9,9 @@ import onnx
 from onnx import helper
 
 from onnxprune.channels.dependencies import Dependencies, Node
+from onnxprune.model.graphs import graphs_of
 from onnxprune.model.static import opset_of
 from onnxprune.operators.registry import operator_of
-from onnxprune.surgery.copying import graphs_of
 from onnxprune.surgery.draft import Draft
 from onnxprune.surgery.tidy import all_names, place
 

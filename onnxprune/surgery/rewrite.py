@@ -13,17 +13,19 @@ from onnx import helper, numpy_helper
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import ModelError
+from onnxprune.model.elements import Tensor
+from onnxprune.model.graphs import graphs_of
+from onnxprune.model.network import Network
 from onnxprune.model.static import opset_of
-from onnxprune.model.tensors import quoted
+from onnxprune.model.tensors import quoted, read_tensor
 from onnxprune.operators.registry import MALFORMED, Trait, has, operator_of
-from onnxprune.surgery.copying import Replaced, copy_model, graphs_of
 from onnxprune.surgery.draft import Draft
 from onnxprune.surgery.edit import Edit
 from onnxprune.surgery.guard import divides, guard
 from onnxprune.surgery.retrace import retraced
 from onnxprune.surgery.thaw import around
 from onnxprune.surgery.tidy import all_names, drop_unused, list_tensors, place, refresh_shapes
-from onnxprune.surgery.versions import Version, cut_array, masked_array, read_tensor, versions, write_tensor
+from onnxprune.surgery.versions import CutTensor, MaskedTensor, Version, cut_array, masked_array, versions
 
 QUANTISED = frozenset({onnx.TensorProto.UINT8, onnx.TensorProto.INT8, onnx.TensorProto.UINT16, onnx.TensorProto.INT16})
 Nodes = Mapping[tuple[str, tuple[str, ...]], onnx.NodeProto]  # of the pruned model, by path and outputs
@@ -38,7 +40,8 @@ def cut(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.Mo
         dead: (components,) bool, from `Dependencies.dead`.
     """
     plans = list(versions(deps, dead))
-    out = _with_tensors(model, plans, cut_array)
+    network = _with_versions(Network.of(model), plans, lambda version, whole: CutTensor(whole, version.live))
+    out = network.graph
     draft = Draft(deps, dead, opset_of(model))
     draft.names = all_names(out)
     draft.restate()
@@ -60,55 +63,51 @@ def cut(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.Mo
     drop_unused(out, model)
     list_tensors(out, model)
     refresh_shapes(out, draft)
-    return out
+    return network.proto()
 
 
 def mask(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.ModelProto:
-    """A copy of the model in which all weights that read a dead component are zero, so that it does not matter.
+    """A copy of the model that is `masked`."""
+    return masked(Network.of(model), deps, dead).proto()
+
+
+def masked(original: Network, deps: Dependencies, dead: np.ndarray) -> Network:
+    """The network in which all weights that read a dead component are zero, so that it does not matter.
 
     Where something else than a weight sums over channels, the weights that write, scale and shift them are zero too.
-    What the masked model gives is by definition what the pruned model must give; it needs none of the repairs.
+    What the masked network gives is by definition what the pruned one must give; it needs none of the repairs.
     """
-    zeros = zero_points(model, deps)
+    zeros = zero_points(original, deps)
     plans = list(versions(deps, dead, masked=True))
 
-    def masked(array: np.ndarray, live: tuple[np.ndarray, ...], version: Version) -> np.ndarray:
-        return masked_array(array, live, zeros.get(version.source.key, 0))
+    def zeroed(version: Version, tensor: Tensor) -> Tensor:
+        return MaskedTensor(tensor, version.live, zeros.get(version.source.key, 0))
 
-    out = _with_tensors(model, plans, masked)
+    network, renamed = _materialised(_with_versions(original, plans, zeroed), plans, deps)
+    out = network.graph
     uses = {(u.node, u.input): v for v in plans for u in v.uses}
     nodes = {(path, tuple(node.output)): node for graph, path in graphs_of(out.graph) for node in graph.node}
-    renamed = _materialise(out, plans, nodes, deps)
     for index, node in enumerate(deps.nodes):
         _rewire(nodes[node.path, tuple(node.proto.output)], index, uses, renamed)
     if divides(deps, dead):
         guard(out, deps, dead)
     if approximated := deps.approximated(dead):
         around(out, deps, dead, approximated)
-    list_tensors(out, model)
-    return out
+    list_tensors(out, original.graph)
+    return network
 
 
 # --- tensors -----------------------------------------------------------------
 
 
-def _with_tensors(model: onnx.ModelProto, plans: list[Version], change: Callable) -> onnx.ModelProto:
-    """A copy of the model with each planned version of its tensors."""
-    by_source: dict[str, list[Version]] = {}
-    for version in plans:
-        by_source.setdefault(version.source.key, []).append(version)
-
-    def replaced(key: str, tensor: onnx.TensorProto) -> Replaced:
-        found = by_source.get(key)
-        if found is None:
-            return None
-        array = read_tensor(tensor)
-        return [
-            (v.name, v.copied, change(array, v.live, v) if change is not cut_array else cut_array(array, v.live))
-            for v in found
-        ]
-
-    return copy_model(model, replaced, write_tensor)
+def _with_versions(network: Network, plans: list[Version], make: Callable[[Version, Tensor], Tensor]) -> Network:
+    """The network, with a graph of its own, with each planned version of its tensors."""
+    made = [(v, make(v, network.tensor(v.source.key))) for v in plans if v.source.kind != "fill"]
+    copies: dict[str, list[tuple[str, Tensor | None]]] = {v.source.key: [] for v, _ in made if v.copied}
+    for version, tensor in made:
+        if version.source.key in copies:
+            copies[version.source.key].append((version.name, tensor if version.copied else None))
+    return network.with_tensors({v.source.key: t for v, t in made if not v.copied}).with_copies(copies)
 
 
 def _rewire(
@@ -163,40 +162,36 @@ def _fill(draft: Draft, index: int, proto: onnx.NodeProto, found: list[Version])
             proto.input[0] = told
 
 
-def _materialise(out: onnx.ModelProto, plans: list[Version], nodes: dict, deps: Dependencies) -> dict[str, str]:
-    """Masked fills as tensors of the file: new name by name of the version."""
+def _materialised(network: Network, plans: list[Version], deps: Dependencies) -> tuple[Network, dict[str, str]]:
+    """The network with masked fills as tensors of the file, and their names there by name of the version."""
     made = {n.outputs[0]: n for n in deps.nodes if has(n.proto, Trait.FILLS)}
-    renamed = {}
+    renamed, more = dict[str, str](), dict[str, np.ndarray]()
     for version in plans:
         if version.source.kind == "fill":
-            node = made[version.source.key]
-            value = next(
-                (read_tensor(a.t).ravel()[0] for a in node.proto.attribute if a.name == "value"), np.float32(0)
-            )
-            array = masked_array(np.full(version.source.shape, value), version.live)
+            attributes = made[version.source.key].proto.attribute
+            value = next((read_tensor(a.t).ravel()[0] for a in attributes if a.name == "value"), np.float32(0))
             renamed[version.name] = f"{version.name}.masked"
-            out.graph.initializer.append(numpy_helper.from_array(array, renamed[version.name]))
-    return renamed
+            more[renamed[version.name]] = masked_array(np.full(version.source.shape, value), version.live)
+    return network.with_more(more), renamed
 
 
-def zero_points(model: onnx.ModelProto, deps: Dependencies) -> dict[str, np.ndarray]:
+def zero_points(network: Network, deps: Dependencies) -> dict[str, np.ndarray]:
     """What zero is in quantised weights, shaped to broadcast over them, by key of the weight."""
-    tensors = {t.name: t for t in model.graph.initializer}
     found: dict[str, np.ndarray] = {}
     for use in deps.uses:
         if (scaling := deps.scaling(use)) is None or not scaling.zero_point:
             continue
         zero = deps.statics.constants.get(scaling.zero_point)
-        if zero is None and scaling.zero_point in tensors:
-            zero = read_tensor(tensors[scaling.zero_point])
+        if zero is None and scaling.zero_point in network:
+            zero = network.array(scaling.zero_point)
         if zero is not None and scaling.axis is not None and zero.ndim:
             zero = zero.reshape([-1 if k == scaling.axis % len(use.axes) else 1 for k in range(len(use.axes))])
         if zero is not None:
             found[use.source] = zero
-    return found | _zeros_of_tables(deps, tensors)
+    return found | _zeros_of_tables(deps, network)
 
 
-def _zeros_of_tables(deps: Dependencies, tensors: Mapping[str, onnx.TensorProto]) -> dict[str, np.ndarray]:
+def _zeros_of_tables(deps: Dependencies, network: Network) -> dict[str, np.ndarray]:
     """What zero is in quantised tables that are looked up, or moved otherwise, before they are dequantised."""
     takers: dict[str, list[int]] = {}
     for index, node in enumerate(deps.nodes):
@@ -211,7 +206,7 @@ def _zeros_of_tables(deps: Dependencies, tensors: Mapping[str, onnx.TensorProto]
                 todo += [taker for key in node.outputs for taker in takers.get(key, ())]
             elif has(node.proto, Trait.DEQUANTIZES) and len(node.inputs) > 2 and use.node >= 0:
                 zero = deps.statics.constants.get(node.inputs[2])
-                zero = read_tensor(tensors[node.inputs[2]]) if zero is None and node.inputs[2] in tensors else zero
+                zero = network.array(node.inputs[2]) if zero is None and node.inputs[2] in network else zero
                 if zero is not None and zero.size == 1 and node.inputs[0] != use.source:
                     found[use.source] = zero.reshape(())
     return found

@@ -10,8 +10,9 @@ import onnx
 from onnx import helper
 
 from onnxprune.channels.dependencies import Dependencies
+from onnxprune.model.graphs import graphs_of
+from onnxprune.model.network import Network
 from onnxprune.model.static import opset_of
-from onnxprune.surgery.copying import graphs_of
 from onnxprune.surgery.draft import Draft
 from onnxprune.surgery.guard import divides, guard
 from onnxprune.surgery.tidy import all_names, place
@@ -38,18 +39,17 @@ def around(
     place(out, draft, nodes)
 
 
-def beside(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.ModelProto:
+def beside(original: Network, deps: Dependencies, dead: np.ndarray) -> Network:
     """The original with as many nodes, in the same order, as its masked version has; itself where that adds none."""
     approximated, guarded = deps.approximated(dead), divides(deps, dead)
     if not (approximated or guarded):
-        return model
-    out = onnx.ModelProto()
-    out.CopyFrom(model)
+        return original
+    network = original.own()
     if guarded:
-        guard(out, deps, dead)
+        guard(network.graph, deps, dead)
     if approximated:
-        around(out, deps, dead, approximated, whole=True)
-    return out
+        around(network.graph, deps, dead, approximated, whole=True)
+    return network
 
 
 def compute_on_live(draft: Draft, index: int, proto: onnx.NodeProto, *, whole: bool = False) -> None:

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 import onnx
 from onnx import helper
 
-from onnxprune.model.static import subgraphs
-from onnxprune.surgery.copying import graphs_of
+from onnxprune.model.graphs import graphs_of, refill
 from onnxprune.surgery.draft import Draft
 
 
@@ -24,7 +23,7 @@ def place(out: onnx.ModelProto, draft: Draft, nodes: Mapping[tuple[str, tuple[st
         ordered: list[onnx.NodeProto] = []
         for k, node in zip(places, graph.node, strict=True):
             ordered += [*draft.before.get(k, []), node, *draft.after.get(k, [])]
-        _replace_nodes(graph, ordered)
+        refill(graph.node, ordered)
 
 
 def list_tensors(out: onnx.ModelProto, model: onnx.ModelProto) -> None:
@@ -37,13 +36,6 @@ def list_tensors(out: onnx.ModelProto, model: onnx.ModelProto) -> None:
         graph.input.extend(helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in new)
 
 
-def _replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
-    holder = onnx.GraphProto()
-    holder.node.extend(nodes)
-    del graph.node[:]
-    graph.node.extend(holder.node)
-
-
 def all_names(model: onnx.ModelProto) -> set[str]:
     names: set[str] = set()
     for graph, _ in graphs_of(model.graph):
@@ -52,19 +44,18 @@ def all_names(model: onnx.ModelProto) -> set[str]:
     return names
 
 
-def _references(graph: onnx.GraphProto) -> Counter[str]:
+def references(graph: onnx.GraphProto) -> Counter[str]:
     """How often each name is used, in a graph and in the bodies inside it."""
-    found = Counter(v.name for v in graph.output)
-    for node in graph.node:
-        found.update(filter(None, node.input))
-        for body, _ in subgraphs(node):
-            found.update(_references(body))
+    found = Counter[str]()
+    for part, _ in graphs_of(graph):
+        found.update(v.name for v in part.output)
+        found.update(name for node in part.node for name in node.input if name)
     return found
 
 
 def drop_unused(out: onnx.ModelProto, model: onnx.ModelProto) -> None:
     """Remove nodes and tensors that only the removed parts used; what nobody used before stays."""
-    wanted, used = _references(model.graph), _references(out.graph)
+    wanted, used = references(model.graph), references(out.graph)
     for graph, _ in reversed(list(graphs_of(out.graph))):  # bodies first: they use what is outside
         _drop_nodes(graph, wanted, used)
     for graph, _ in graphs_of(out.graph):
@@ -84,11 +75,11 @@ def _drop_nodes(graph: onnx.GraphProto, wanted: Counter[str], used: Counter[str]
         if id(node) in idle or any(used[o] for o in node.output) or not any(wanted[o] for o in node.output):
             continue
         idle.add(id(node))
-        dropped = _references(onnx.GraphProto(node=[node]))
+        dropped = references(onnx.GraphProto(node=[node]))
         used.subtract(dropped)
         doubtful += [makers[name] for name in dropped if name in makers]
     if idle:
-        _replace_nodes(graph, [node for node in graph.node if id(node) not in idle])
+        refill(graph.node, [node for node in graph.node if id(node) not in idle])
 
 
 def refresh_shapes(out: onnx.ModelProto, draft: Draft) -> None:

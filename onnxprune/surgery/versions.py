@@ -4,11 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
-from onnx import numpy_helper
 
 from onnxprune.channels.dependencies import Dependencies, Source, Use
-from onnxprune.errors import ModelError
+from onnxprune.model.elements import MadeInBlocks, Tensor
 from onnxprune.operators.labels import is_fixed
 
 AT_ONCE = 16 << 20  # bytes of an array from which on no copy of it is made that is cut along one axis only
@@ -72,6 +70,41 @@ def _live(deps: Dependencies, labels: np.ndarray, dead: np.ndarray, masked: bool
     return live if not masked or is_fixed(labels) else live | ~deps.zeroed[labels]
 
 
+@dataclass(frozen=True, eq=False)
+class CutTensor(Tensor):
+    """The live box of a tensor."""
+
+    whole: Tensor
+    live: Live
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(map(np.count_nonzero, self.live))
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.whole.dtype
+
+    def array(self) -> np.ndarray:
+        return cut_array(self.whole.array(), self.live)
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedTensor(MadeInBlocks):
+    """A tensor with dead positions set to `zero`."""
+
+    live: Live
+    zero: np.ndarray | int = 0
+
+    def part(self, array: np.ndarray, rows: slice) -> np.ndarray:
+        if not array.ndim:
+            return masked_array(array, self.live, self.zero)
+        zero = self.zero
+        if isinstance(zero, np.ndarray) and zero.ndim == array.ndim and zero.shape[0] > 1:
+            zero = zero[rows]
+        return masked_array(array[rows], (self.live[0][rows], *self.live[1:]), zero)
+
+
 def cut_array(array: np.ndarray, live: Live) -> np.ndarray:
     """The live box of an array."""
     axes = [axis for axis, mask in enumerate(live) if not mask.all()]
@@ -90,22 +123,3 @@ def masked_array(array: np.ndarray, live: Live, zero: np.ndarray | int = 0) -> n
             index = (slice(None),) * axis + (~mask,)
             array[index] = np.broadcast_to(zero, array.shape)[index].astype(array.dtype)
     return array
-
-
-def read_tensor(tensor: onnx.TensorProto) -> np.ndarray:
-    """The elements of a tensor in their own type.  Raises ModelError."""
-    if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        raise ModelError(f"the elements of {tensor.name!r} lie in another file: load the model together with its data")
-    try:
-        return numpy_helper.to_array(tensor)
-    except (ValueError, TypeError, KeyError) as error:
-        raise ModelError(f"the elements of {tensor.name!r} cannot be read ({error}): the file is damaged") from None
-
-
-def write_tensor(tensor: onnx.TensorProto, array: np.ndarray, like: onnx.TensorProto, name: str) -> None:
-    """Fill an empty tensor with the elements of an array and all else of the tensor that it replaces."""
-    tensor.name, tensor.data_type = name, like.data_type
-    tensor.dims.extend(array.shape)
-    if like.doc_string:
-        tensor.doc_string = like.doc_string
-    tensor.raw_data = array.tobytes()

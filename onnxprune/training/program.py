@@ -11,7 +11,8 @@ import torch
 from onnx import numpy_helper
 
 from onnxprune.channels.analysis import overridable
-from onnxprune.model.static import find, names_of, subgraphs
+from onnxprune.model.graphs import subgraphs
+from onnxprune.model.static import find, names_of
 from onnxprune.operators.arrays import Value, attribute, constant, from_array
 from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.native import native

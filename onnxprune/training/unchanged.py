@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 
 from onnxprune.errors import CheckFailed
-from onnxprune.model.tensors import quoted
+from onnxprune.model.graphs import tensors_of
+from onnxprune.model.network import Network
+from onnxprune.model.tensors import quoted, read_tensor
 from onnxprune.surgery.binding import content, digest
-from onnxprune.surgery.copying import Replaced, copy_model, tensors_of
-from onnxprune.surgery.versions import read_tensor, write_tensor
 
 
 def changed_weights(before: onnx.ModelProto, after: onnx.ModelProto, trained: Collection[str]) -> tuple[str, ...]:
@@ -36,8 +36,6 @@ def changed_weights(before: onnx.ModelProto, after: onnx.ModelProto, trained: Co
 
 def _blank(model: onnx.ModelProto, keys: Collection[str]) -> onnx.ModelProto:
     """A copy with zeros in some tensors."""
-
-    def replaced(key: str, tensor: onnx.TensorProto) -> Replaced:
-        return [(tensor.name, False, np.zeros_like(read_tensor(tensor)))] if key in keys else None
-
-    return copy_model(model, replaced, write_tensor)
+    network = Network.of(model)
+    own = (key for key in keys if key in network)
+    return network.with_tensors({key: np.zeros_like(network.array(key)) for key in own}).proto()

@@ -8,19 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import torch
-from onnx import numpy_helper
+from onnx import helper
 from torch import Tensor
 
 from onnxprune.channels.dependencies import Source
 from onnxprune.channels.nodes import Node
 from onnxprune.channels.parameters import parameters
 from onnxprune.errors import ModelError
+from onnxprune.model.network import Network
 from onnxprune.operators.arrays import FLOATS, RANGES, from_array, to_array
 from onnxprune.operators.forward import Units
 from onnxprune.operators.quantization import quantised
 from onnxprune.operators.registry import Trait, has
-from onnxprune.surgery.copying import Replaced, copy_model
-from onnxprune.surgery.versions import read_tensor
 from onnxprune.training.program import Program, ProgramStep, computed, every, reached
 
 
@@ -151,28 +150,15 @@ def _scaling(key: str, steps: Iterable[ProgramStep], program: Program) -> Units 
 
 def rewritten(model: onnx.ModelProto, values: dict[str, tuple[Weight, Tensor]]) -> onnx.ModelProto:
     """A copy of the model with other elements in these tensors, each in its own type; all else as it was."""
-    missing = set(values)
-
-    def replaced(key: str, tensor: onnx.TensorProto) -> Replaced:
-        if key not in values:
-            return None
-        missing.discard(key)
-        weight, parameter = values[key]
-        if tuple(tensor.dims) != tuple(parameter.shape) or tensor.data_type != weight.kind:
+    network, changed = Network.of(model), dict[str, np.ndarray]()
+    for key, (weight, parameter) in values.items():
+        if key not in network:
+            raise ModelError(f"the model has no tensor {key!r}, which was trained")
+        tensor = network.tensor(key)
+        before = tensor.array()
+        if tensor.shape != tuple(parameter.shape) or helper.np_dtype_to_tensor_dtype(before.dtype) != weight.kind:
             raise ModelError(f"tensor {key!r} of the model has another shape or type than the one that was trained")
-        before = read_tensor(tensor)
         after = weight.elements(parameter, before)
-        return None if np.array_equal(before, after) else [(tensor.name, False, after)]
-
-    out = copy_model(model, replaced, _write)
-    if missing:
-        raise ModelError(f"the model has no tensor {sorted(missing)[0]!r}, which was trained")
-    return out
-
-
-def _write(tensor: onnx.TensorProto, array: np.ndarray, like: onnx.TensorProto, name: str) -> None:
-    """Fill an empty tensor; packed types are packed again, and what else the file says of it stays."""
-    tensor.CopyFrom(numpy_helper.from_array(array, name))
-    tensor.metadata_props.extend(like.metadata_props)
-    if like.HasField("doc_string"):
-        tensor.doc_string = like.doc_string
+        if not np.array_equal(before, after):
+            changed[key] = after
+    return network.with_tensors(changed).proto()

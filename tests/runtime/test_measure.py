@@ -10,13 +10,13 @@ from onnx import helper
 from runtime_models import SHARED, build, conv_net, masked_and_pruned, needs_data, needs_models, network, weight
 
 from onnxprune.errors import FileError, OnnxPruneError, UsageError
+from onnxprune.model.network import Network
 from onnxprune.runtime import doctor, engine, providers
 from onnxprune.runtime.accuracy import METRICS, evaluate, find_metric, record, scores
 from onnxprune.runtime.capture import THREADS, activations, capture, fitting, tapped
 from onnxprune.runtime.cuda import Cuda, cuda
 from onnxprune.runtime.data import open_data
 from onnxprune.runtime.latency import Latency, gain, measure
-from onnxprune.runtime.prove import Variant
 from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import Spec
 
@@ -204,7 +204,7 @@ def test_a_masked_variant_can_be_captured():
     model = conv_net()
     masked, _ = masked_and_pruned(model, [0])
     dataset = open_data({"x": X, "labels": np.arange(30)}, SPECS)
-    variant = Variant(model, {"w2": weight(masked, "w2")})
+    variant = Network.of(model).with_values({"w2": weight(masked, "w2")})
     for (batch, one), (_, two) in zip(
         activations(variant, ["c2"], dataset), activations(masked, ["c2"], dataset), strict=True
     ):

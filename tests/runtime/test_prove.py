@@ -10,11 +10,11 @@ from onnx import TensorProto, helper, numpy_helper
 from runtime_models import build, conv_net, masked_and_pruned, weight, with_weights
 
 from onnxprune.errors import CheckFailed
+from onnxprune.model.network import Network
 from onnxprune.runtime.compare import agreement, compare, difference
 from onnxprune.runtime.inputs import random_inputs
 from onnxprune.runtime.prove import prove
 from onnxprune.runtime.session import make_session
-from onnxprune.runtime.source import Variant
 from onnxprune.runtime.specs import model_inputs
 from onnxprune.runtime.taps import find_taps
 from onnxprune.runtime.tolerance import NOISE_LIMIT, TOLERANCE
@@ -105,7 +105,7 @@ def test_paths_bytes_and_variants_can_be_proven(tmp_path):
     model = conv_net()
     masked, pruned = masked_and_pruned(model, DEAD)
     onnx.save(pruned, tmp_path / "p.onnx")
-    for one in (masked, masked.SerializeToString(), Variant(model, {"w2": weight(masked, "w2")})):
+    for one in (masked, masked.SerializeToString(), Network.of(model).with_values({"w2": weight(masked, "w2")})):
         assert prove(one, tmp_path / "p.onnx", feeds(model)).passed
 
 

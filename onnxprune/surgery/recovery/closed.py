@@ -140,7 +140,7 @@ def closed(
     model: onnx.ModelProto, deps: Dependencies, kept: Mapping[str, np.ndarray], rule: str
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """New values of tensors by key, and why groups were left alone, by name."""
-    network = LayerGraph(model, unpacked=True)
+    network = LayerGraph.of(model, unpacked=True)
     finder = Finder(network, deps, deps.nothing)
     nodes = [k for k, n in enumerate(network.nodes) if is_solvable(n) and finder.obstacle(k) is None]
     layers = {layer.weight: layer for layer in map(finder.layer, nodes)}

@@ -12,15 +12,16 @@ import onnx
 
 from onnxprune.channels.dependencies import Dependencies, Group, Slot
 from onnxprune.errors import ModelError
+from onnxprune.model.network import Network
 from onnxprune.operators.registry import Trait, has
 from onnxprune.runtime.session import make_session
 from onnxprune.surgery.recovery.eliminate import Order, Reader, elimination, solved
 from onnxprune.surgery.recovery.network import LayerGraph
-from onnxprune.surgery.recovery.replaced import with_numbers
 from onnxprune.surgery.recovery.runner import THREADS, Feeds, Runner, within
 from onnxprune.surgery.recovery.solvable import Finder, Solvable, is_solvable
 from onnxprune.surgery.recovery.solve import product, rows_for
-from onnxprune.surgery.rewrite import mask
+from onnxprune.surgery.recovery.stored import encoded
+from onnxprune.surgery.rewrite import masked
 
 WIDEST = 1200  # features of a reader up to which all their covariances are used
 MULTIPLICATIONS = 1e12  # of all trial runs together
@@ -88,7 +89,7 @@ def repair_curves(
         losses: whether they are wanted; without, there is no trial run, and all are zero.
     """
     feeds = within(feeds, deps.statics.shapes)
-    network = LayerGraph(model, unpacked=True)
+    network = LayerGraph.of(model, unpacked=True)
     finder = Finder(network, deps, deps.nothing)
     groups = [g for g in deps.groups if g.name in set(names)]
     seen = _seen(finder, {s.source for g in groups for s in g.readers}, feeds, seed, progress)
@@ -100,7 +101,7 @@ def repair_curves(
         found = elimination([p.reader for p in ports], ridge=ridge) if ports else by_worth(worth(group))
         loss = np.zeros(len(group) + 1)
         if drift is not None and len(group) > 1:
-            loss = _scaled(model, deps, group, ports, found, drift, ridge)
+            loss = _scaled(deps, group, ports, found, drift, ridge)
         curves[group.name] = LossCurve(found.order, loss, bool(ports))
     return _typical_where_unseen(curves)
 
@@ -121,7 +122,6 @@ def _typical_where_unseen(curves: Mapping[str, LossCurve]) -> dict[str, LossCurv
 
 
 def _scaled(
-    model: onnx.ModelProto,
     deps: Dependencies,
     group: Group,
     ports: Sequence[Port],
@@ -137,7 +137,8 @@ def _scaled(
     units = []
     for count in counts:
         values = repaired(drift.network, ports, found.order[:count], ridge)
-        trial = mask(with_numbers(model, values), deps, deps.dead({group.name: found.order[count:]}))
+        whole = drift.network.source.with_tensors(encoded(drift.network, values))
+        trial = masked(whole, deps, deps.dead({group.name: found.order[count:]}))
         units.append(drift(trial) / max(found.loss[count], 1e-30))
     if not np.isfinite(units).all() or (not ports and found.loss[-1] > 0 and not any(units)):
         return np.full(len(group) + 1, np.nan)
@@ -253,10 +254,10 @@ class Drift:
         names = [v.name for v in network.model.graph.output]
         self.names = [self._before(n) for n in names]
         self.feeds = _some(feeds, MULTIPLICATIONS / max(multiplications, 1))
-        self.wanted = self._run(network.model)
+        self.wanted = self._run(network.source)
         if (some := _some(self.feeds, self._telling())) is not self.feeds:
             self.feeds = some
-            self.wanted = self._run(network.model)
+            self.wanted = self._run(network.source)
 
     def _telling(self) -> float:
         """How many samples have enough numbers in all outputs together, at least a few."""
@@ -270,14 +271,14 @@ class Drift:
         node = self.network.nodes[k] if k is not None else None
         return node.input[0] if node is not None and has(node, Trait.SATURATES) else name
 
-    def _run(self, model: onnx.ModelProto) -> list[list[np.ndarray]]:
-        outputs = {v.name for v in model.graph.output}
+    def _run(self, model: Network) -> list[list[np.ndarray]]:
+        outputs = {v.name for v in model.graph.graph.output}
         taps = [n for n in self.names if n not in outputs]
         session = make_session(model, providers="cpu", threads=THREADS, optimize=True, taps=taps)
         runs = [session.run(feed, self.names) for feed in self.feeds]
         return [[run[n].astype(np.float64) for n in self.names] for run in runs]
 
-    def __call__(self, model: onnx.ModelProto) -> float:
+    def __call__(self, model: Network) -> float:
         total = 0.0
         found = self._run(model)
         for k in range(len(self.names)):

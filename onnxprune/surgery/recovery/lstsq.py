@@ -7,14 +7,15 @@ import numpy as np
 import onnx
 
 from onnxprune.channels.dependencies import Dependencies
-from onnxprune.model.static import subgraphs
+from onnxprune.model.graphs import subgraphs
+from onnxprune.model.network import Network
 from onnxprune.surgery.recovery.network import LayerGraph, changed_nodes
 from onnxprune.surgery.recovery.runner import MEMORY, Feeds, Runner, within
 from onnxprune.surgery.recovery.solvable import Finder, Solvable, has_weights
 from onnxprune.surgery.recovery.solve import Goal, fit, rows_for
 from onnxprune.surgery.recovery.stored import encoded
 from onnxprune.surgery.recovery.wanted import Affine, Path, Walker
-from onnxprune.surgery.rewrite import mask
+from onnxprune.surgery.rewrite import masked
 from onnxprune.surgery.thaw import beside
 
 IN_BODY = "layers in a body are not solved for"
@@ -213,7 +214,8 @@ def lstsq(
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """New values of tensors by key, in the layout of the model, and why layers were left alone, by label."""
     dead = deps.dead(kept)
-    network, masked = LayerGraph(beside(model, deps, dead), unpacked=True), LayerGraph(mask(model, deps, dead))
+    whole = Network.of(model)
+    network, small = LayerGraph(beside(whole, deps, dead), unpacked=True), LayerGraph(masked(whole, deps, dead))
     changed = changed_nodes(network, deps, dead)
     finder = Finder(network, deps, dead)
     layers, alone = [], {}
@@ -230,7 +232,7 @@ def lstsq(
             layers.append(finder.layer(k))
     feeds = within(feeds, deps.statics.shapes, options.memory)
     original = Runner(network, feeds)
-    pruned = Runner(masked, feeds, original, changed)
+    pruned = Runner(small, feeds, original, changed)
     work = Work(finder, original, pruned, options, {}, {layer.node for layer in layers})
     for k, layer in enumerate(layers):
         progress(f"solving for {layer.weight}", k, len(layers))

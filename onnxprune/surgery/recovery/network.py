@@ -6,10 +6,10 @@ from functools import cached_property
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from onnxprune.channels.dependencies import Dependencies
-from onnxprune.model.static import subgraphs
+from onnxprune.model.graphs import subgraphs
+from onnxprune.model.network import Network
 from onnxprune.operators.registry import Trait, has
 
 
@@ -36,11 +36,22 @@ class Scaled:
 class LayerGraph:
     """Nodes of the main graph in their order, and the values between them.
 
+    source: their tensors are fetched when they are asked for.
     unpacked: whether tensors that are stored quantised are read as the real numbers that they stand for.
     """
 
-    model: onnx.ModelProto
+    source: Network
     unpacked: bool = False
+
+    @classmethod
+    def of(cls, model: onnx.ModelProto, *, unpacked: bool = False) -> "LayerGraph":
+        """The nodes of a model."""
+        return cls(Network.of(model), unpacked)
+
+    @property
+    def model(self) -> onnx.ModelProto:
+        """The model without the elements of large tensors."""
+        return self.source.graph
 
     @cached_property
     def nodes(self) -> list[onnx.NodeProto]:
@@ -126,12 +137,11 @@ class LayerGraph:
 
     def _held(self, name: str) -> np.ndarray | None:
         if (k := self.maker.get(name)) is None:
-            return numpy_helper.to_array(self.tensors[name]) if name in self.tensors else None
+            return self.source.array(name) if name in self.tensors else None
         node = self.nodes[k]
         if node.op_type == "Identity":
             return self._held(node.input[0])
-        value = next((a.t for a in node.attribute if a.name == "value"), None) if node.op_type == "Constant" else None
-        return numpy_helper.to_array(value) if value is not None else None
+        return self.source.array(name) if name in self.source else None
 
     def follow(self, name: str) -> int | None:
         """The one node that takes a value; None where there are several, or where it is an output."""

@@ -4,25 +4,22 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.channels.nodes import CUTTABLE
+from onnxprune.model.graphs import refill, tensors_of
+from onnxprune.model.network import Network
+from onnxprune.model.tensors import read_tensor
 from onnxprune.operators.registry import operator_of
-from onnxprune.surgery.copying import Replaced, copy_model, tensors_of
 from onnxprune.surgery.recovery.network import LayerGraph, changed_nodes
 from onnxprune.surgery.recovery.solvable import Finder, Solvable, is_solvable
-from onnxprune.surgery.recovery.stored import encoded
-from onnxprune.surgery.versions import read_tensor, versions, write_tensor
+from onnxprune.surgery.versions import versions
 
 
 def with_values(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:
     """A copy of the model in which tensors, by key, have other elements of the same shape and type."""
-
-    def replaced(key: str, _: onnx.TensorProto) -> Replaced:
-        return [(key, False, values[key])] if key in values else None
-
-    return copy_model(model, replaced, write_tensor)
+    return Network.of(model).with_tensors(values).proto()
 
 
 def spread(deps: Dependencies, dead: np.ndarray, pruned: onnx.ModelProto) -> dict[str, np.ndarray]:
@@ -46,11 +43,6 @@ def spread(deps: Dependencies, dead: np.ndarray, pruned: onnx.ModelProto) -> dic
     return values
 
 
-def with_numbers(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:
-    """A copy of the model in which tensors, by key, stand for other numbers; quantised ones are quantised again."""
-    return with_values(model, encoded(LayerGraph(model, unpacked=True), values))
-
-
 def with_biases(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.ModelProto:
     """A copy in which every layer that will be re-solved has a bias of its own; it computes the same.
 
@@ -58,30 +50,19 @@ def with_biases(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) ->
     that could hold one, gets zeros; one that shares its bias with other layers gets a copy of it.  The outcome has to
     be analysed again: its groups have the same names and channels.
     """
-    network = LayerGraph(model, unpacked=True)
+    network = LayerGraph.of(model, unpacked=True)
     finder = Finder(network, deps, dead)
-    out = onnx.ModelProto()
-    out.CopyFrom(model)
-    names = set(network.maker) | set(network.tensors) | {v.name for v in model.graph.input}
+    biases = {}
     for k in sorted(changed_nodes(network, deps, dead)):
-        node = out.graph.node[k]
+        node = network.nodes[k]
         if not is_solvable(node) or operator_of(node).bias is None or finder.obstacle(k) is not None:
             continue
         layer = finder.layer(k)
         quantised = layer.weight in network.scaled  # runtimes want integers for the bias too, and then fuse
         made = _bias_for(network, layer) if layer.bias is None and not quantised else None
-        if made is None:
-            continue
-        name = next(n for n in (f"{layer.label}.bias{i or ''}" for i in range(len(names) + 1)) if n not in names)
-        names.add(name)
-        tensor = numpy_helper.from_array(made, name)
-        out.graph.initializer.append(tensor)
-        if out.ir_version < 4:  # such files list every tensor as an input too
-            out.graph.input.append(onnx.helper.make_tensor_value_info(name, tensor.data_type, tensor.dims))
-        inputs = [*node.input[:2], name]
-        del node.input[:]
-        node.input.extend(inputs)
-    return out
+        if made is not None:
+            biases[k] = made
+    return with_biases_at(model, biases)
 
 
 def _bias_for(network: LayerGraph, layer: Solvable) -> np.ndarray | None:
@@ -95,3 +76,36 @@ def _bias_for(network: LayerGraph, layer: Solvable) -> np.ndarray | None:
     bias = network.tensor(node.input[2])
     fits = bias is not None and bias.dtype == weight.dtype and bias.size == outputs == bias.shape[-1]
     return bias if fits else None
+
+
+def with_biases_at(model: onnx.ModelProto, biases: Mapping[int, np.ndarray]) -> onnx.ModelProto:
+    """A copy in which these layers have these biases; behind a MatMul an Add does it."""
+    network, out = LayerGraph.of(model), onnx.ModelProto()
+    out.CopyFrom(model)
+    names = set(network.maker) | set(network.tensors) | {v.name for v in model.graph.input}
+    behind: dict[int, onnx.NodeProto] = {}
+    for k, array in biases.items():
+        node = out.graph.node[k]
+        label = node.name or node.output[0]
+        tensor = numpy_helper.from_array(array, _fresh(f"{label}.bias", names))
+        out.graph.initializer.append(tensor)
+        if out.ir_version < 4:  # such files list every tensor as an input too
+            out.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+        if node.op_type == "MatMul":
+            inner, given = _fresh(f"{label}.product", names), node.output[0]
+            node.output[0] = inner
+            behind[k] = helper.make_node("Add", [inner, tensor.name], [given], name=f"{label}.add")
+        else:
+            inputs = [*node.input[:2], tensor.name]
+            del node.input[:]
+            node.input.extend(inputs)
+    if behind:
+        nodes = [n for k, node in enumerate(out.graph.node) for n in (node, behind.get(k)) if n is not None]
+        refill(out.graph.node, nodes)
+    return out
+
+
+def _fresh(wanted: str, names: set[str]) -> str:
+    name = next(n for n in (f"{wanted}{i or ''}" for i in range(len(names) + 1)) if n not in names)
+    names.add(name)
+    return name

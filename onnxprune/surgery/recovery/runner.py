@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
+from onnxprune.model.network import Network
 from onnxprune.runtime.session import make_session
 from onnxprune.surgery.recovery.network import LayerGraph
 
@@ -127,14 +128,14 @@ class Runner:
         if self.lender:
             self.lender.sweep()
 
-    def _piece(self, nodes: Iterable[int], values: Mapping[str, Batches], keep: Sequence[str]) -> onnx.ModelProto:
+    def _piece(self, nodes: Iterable[int], values: Mapping[str, Batches], keep: Sequence[str]) -> Network:
         """A model of these nodes and the constants that they take."""
-        network, chosen, tensors = self.network, set(nodes), {}
+        network, chosen, tensors, replaced = self.network, set(nodes), {}, {}
         todo = [n for k in chosen for n in network.inputs[k]]
         while todo:
             name = todo.pop()
             if name in self.replaced:
-                tensors[name] = numpy_helper.from_array(self.replaced[name], name)
+                replaced[name] = self.replaced[name]
             elif (k := network.maker.get(name)) is None:
                 if name in network.tensors and name not in values:
                     tensors[name] = network.tensors[name]
@@ -151,4 +152,4 @@ class Runner:
         piece.graph.output.extend(onnx.ValueInfoProto(name=n) for n in keep)
         piece.opset_import.extend(network.model.opset_import)
         piece.functions.extend(network.model.functions)
-        return piece
+        return Network(piece, network.source.tensors).with_more(replaced)

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from onnxprune.channels.dependencies import Dependencies
+from onnxprune.model.graphs import refill
 from onnxprune.model.static import attributes_of, opset_of
 from onnxprune.operators.registry import Trait, has, operator_of
 from onnxprune.operators.written import Written
@@ -34,8 +35,7 @@ def unfused(model: onnx.ModelProto) -> onnx.ModelProto:
         out.graph.node.extend(nodes)
         if scale is not None:
             out.graph.initializer.append(scale)
-    for value in [v for v in out.graph.value_info if v.name in sums]:
-        out.graph.value_info.remove(value)  # they are no integers any more
+    refill(out.graph.value_info, [v for v in out.graph.value_info if v.name not in sums])  # no integers any more
     return out
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 
 from onnxprune.channels.dependencies import Dependencies, Use
-from onnxprune.surgery.copying import tensors_of
-from onnxprune.surgery.versions import read_tensor
+from onnxprune.model.graphs import tensors_of
+from onnxprune.model.tensors import read_tensor
 
 Array = np.ndarray
 

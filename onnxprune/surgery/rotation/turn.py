@@ -9,9 +9,8 @@ import numpy as np
 import onnx
 
 from onnxprune.errors import UsageError
-from onnxprune.surgery.copying import Replaced, copy_model
+from onnxprune.model.network import Network
 from onnxprune.surgery.rotation.sites import Array, Graph, RotationSite
-from onnxprune.surgery.versions import read_tensor, write_tensor
 
 if TYPE_CHECKING:
     from onnxprune.surgery.rotation.basis import Basis
@@ -78,10 +77,6 @@ def rotated(graph: Graph, sites: Sequence[RotationSite], rotation: Rotation) -> 
         for place in site.places:
             before = changed[place.key] if place.key in changed else graph.read(place.key)
             changed[place.key] = place.turned(before, matrix, inverse)
-
-    def replaced(key: str, tensor: onnx.TensorProto) -> Replaced:
-        if key not in changed:
-            return None
-        return [(tensor.name, False, changed[key].astype(read_tensor(tensor).dtype))]
-
-    return copy_model(graph.model, replaced, write_tensor)
+    network = Network.of(graph.model)
+    values = {key: array.astype(network.tensor(key).dtype) for key, array in changed.items()}
+    return network.with_tensors(values).proto()

@@ -5,12 +5,14 @@ its nodes are, the weights are not needed: only their places in the file.
 """
 
 import io
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import onnx
 
+from onnxprune.model.elements import Placed
+from onnxprune.model.network import LIFTED, Network, placed
+from onnxprune.model.tensors import is_external, nbytes_of
 from onnxprune.model.wire import Unknown, content, fields, opening
 
 # Field numbers of onnx.proto
@@ -19,20 +21,12 @@ INITIALIZER = 5  # of GraphProto
 NAME, RAW_DATA = 8, 9  # of TensorProto
 
 
-@dataclass(frozen=True)
-class Outline:
-    """A model whose large initializers have no data, and where in the file their bytes are: name → (start, length)."""
-
-    model: onnx.ModelProto
-    spans: dict[str, tuple[int, int]]
-
-
-def outline(path: Path, *, least: int) -> Outline | None:
-    """The outline of an ONNX file, without raw data of `least` bytes or more; None when it has to be parsed whole.
+def outline(path: Path, *, least: int | None = None) -> Network | None:
+    """The network in an ONNX file, whose raw data of `least` bytes or more is left there; None if it has to be parsed.
 
     Raises `OSError` when the file cannot be read.
     """
-    spans: dict[str, tuple[int, int]] = {}
+    spans, least = dict[str, tuple[int, int]](), LIFTED if least is None else least
     with open(path, "rb") as file:
         size = file.seek(0, io.SEEK_END)
         out = bytearray()
@@ -51,7 +45,16 @@ def outline(path: Path, *, least: int) -> Outline | None:
             if type(error).__name__ != "DecodeError":
                 raise
             return None
-    return Outline(model, spans)
+    tensors = {}
+    for tensor in model.graph.initializer:
+        if tensor.name in spans:
+            tensors[tensor.name] = Placed(tensor, path, *spans[tensor.name])
+            tensor.data_location = onnx.TensorProto.EXTERNAL
+        elif is_external(tensor):
+            tensors[tensor.name] = placed(tensor, path.parent)
+        elif nbytes_of(tensor) >= least:  # in one of the typed fields
+            return None
+    return Network(model, tensors)
 
 
 def _graph(file: BinaryIO, begin: int, end: int, least: int, spans: dict[str, tuple[int, int]]) -> bytes:

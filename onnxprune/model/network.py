@@ -1,0 +1,217 @@
+"""A model as one value: its graph without the elements of large tensors, and these, fetched when they are asked for.
+
+Networks that are cut, masked or changed otherwise share all tensors that they leave as they are.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx.external_data_helper import ExternalDataInfo
+
+from onnxprune.errors import UsageError
+from onnxprune.model.elements import Given, Held, Placed, Tensor, stored
+from onnxprune.model.graphs import constants_of, copied, graphs_of, refill, tensors_of
+from onnxprune.model.tensors import is_external, nbytes_of
+
+LIFTED = 64 << 10  # bytes of elements from which on they are kept beside the graph; fewer may be a shape that it reads
+
+Elements = Tensor | np.ndarray
+Place = Callable[[TensorProto, TensorProto, str], bool]  # (new, of the graph, key): says where elements are, or not
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A model; it does not change.
+
+    graph: all of it but the elements in `tensors`: those are called external, and where they lie in another file, the
+        graph says where.
+    tensors: the large ones, and those in other files, by key (see `onnxprune.model.graphs`).
+    """
+
+    graph: ModelProto
+    tensors: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, model: ModelProto, folder: Path | None = None) -> "Network":
+        """A model, which must not change any more; its large tensors are not copied.
+
+        Args:
+            folder: that external data is relative to.
+        """
+        tensors: dict[str, Tensor] = {}
+        outside = {t.name for t in model.graph.initializer if is_external(t)}
+
+        def put(new: TensorProto, tensor: TensorProto, key: str) -> None:
+            if key and nbytes_of(tensor) >= LIFTED and not is_external(tensor):
+                tensors[key] = Held(tensor)
+                _head(new, tensor, tensor.name, tensor.dims)
+                new.data_location = TensorProto.EXTERNAL
+                return
+            new.CopyFrom(tensor)
+            if key in outside:
+                tensors[key] = placed(tensor, folder)
+
+        return cls(copied(model, put), tensors)
+
+    @cached_property
+    def _inside(self) -> dict[str, TensorProto]:
+        return tensors_of(self.graph)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._inside
+
+    def tensor(self, key: str) -> Tensor:
+        """A tensor of the file.  Raises KeyError."""
+        return self.tensors[key] if key in self.tensors else Held(self._inside[key])
+
+    def array(self, key: str) -> np.ndarray:
+        """The elements of a tensor of the file.  Raises KeyError, and ModelError where they cannot be read."""
+        return self.tensor(key).array()
+
+    def own(self) -> "Network":
+        """The same with a graph that nobody else has, which may be changed before it is handed on."""
+        graph = ModelProto()
+        graph.CopyFrom(self.graph)
+        return Network(graph, self.tensors)
+
+    def with_tensors(self, changed: Mapping[str, Elements]) -> "Network":
+        """The network with other elements, of the same type, in some tensors of the file, by key."""
+        tensors = dict(self.tensors)
+
+        def put(new: TensorProto, tensor: TensorProto, key: str) -> None:
+            if key in changed:
+                _put(new, tensor, tensor.name, key, changed[key], tensors)
+            else:
+                new.CopyFrom(tensor)
+
+        return Network(copied(self.graph, put), tensors)
+
+    def with_copies(self, copies: Mapping[str, Sequence[tuple[str, Elements | None]]]) -> "Network":
+        """The network with more tensors (name, elements), by the key of the one that they resemble and stand behind.
+
+        Without elements, that is the tensor itself in its place among them.
+        """
+        if not copies:
+            return self
+        tensors, out = dict(self.tensors), self.own()
+        for graph, path in graphs_of(out.graph.graph):
+            constants, row = dict(constants_of(graph, path)), list[TensorProto]()
+            for key, like in (*constants.items(), *((path + t.name, t) for t in graph.initializer)):
+                several = copies.get(key, ())
+                row += [like] if key not in constants and all(e is not None for _, e in several) else []
+                for name, elements in several:
+                    if elements is None:
+                        row += [like] if key not in constants else []
+                        continue
+                    row.append(TensorProto())
+                    _put(row[-1], like, name, path + name, elements, tensors)
+            refill(graph.initializer, row)
+        return Network(out.graph, tensors)
+
+    def with_values(self, values: Mapping[str, Elements]) -> "Network":
+        """The network with these values in place of tensors of the file, and of outputs of nodes of the main graph.
+
+        Raises UsageError where there is no such value, or where a tensor has another shape or type.
+        """
+        for key in values.keys() & self._inside.keys():
+            _check(values[key], self._inside[key])
+        out, more = self.with_tensors(values), {name: v for name, v in values.items() if name not in self}
+        makers = {name: (node, k) for node in out.graph.graph.node for k, name in enumerate(node.output) if name}
+        for name in more:
+            if name not in makers:
+                raise UsageError(f"the model has no initializer and no node output called '{name}'")
+            node, k = makers[name]
+            node.output[k] = f"{name}/replaced"
+        return out.with_more(more)
+
+    def with_more(self, more: Mapping[str, Elements]) -> "Network":
+        """The network with more tensors of the main graph, by name."""
+        if not more:
+            return self
+        out, tensors = self.own(), dict(self.tensors)
+        for name, elements in more.items():
+            like = TensorProto(data_type=helper.np_dtype_to_tensor_dtype(elements.dtype))
+            _put(out.graph.graph.initializer.add(), like, name, name, elements, tensors)
+        return Network(out.graph, tensors)
+
+    def with_outputs(self, names: Iterable[str]) -> "Network":
+        """The network with values of nodes as further outputs, without a type.  Raises UsageError."""
+        out = self.own()
+        graph = out.graph.graph
+        have = {o.name for o in graph.output}
+        made = {name for node in graph.node for name in node.output}
+        for name in dict.fromkeys(names):
+            if name not in made:
+                raise UsageError(f"no node of the model gives a value called '{name}'")
+            if name not in have:
+                graph.output.add().name = name
+        return out
+
+    def proto(self, place: Place = lambda *_: False) -> ModelProto:
+        """All of it as one message; what lies in other files stays there.
+
+        Args:
+            place: where elements are that do not go into the message.
+        """
+
+        def put(new: TensorProto, tensor: TensorProto, key: str) -> None:
+            found = self.tensors.get(key)
+            if found is None:
+                new.CopyFrom(tensor)
+            elif not place(new, tensor, key):
+                if isinstance(found, Placed) and tensor.external_data:
+                    new.CopyFrom(tensor)
+                else:
+                    fill(new, tensor, found)
+
+        return copied(self.graph, put)
+
+
+def placed(tensor: TensorProto, folder: Path | None) -> Placed:
+    """The elements of a tensor that lie in another file."""
+    place = ExternalDataInfo(tensor)
+    path = (folder or Path()) / place.location
+    return Placed(tensor, path, place.offset or 0, place.length or nbytes_of(tensor))
+
+
+def fill(new: TensorProto, tensor: TensorProto, elements: Tensor) -> None:
+    """Make a whole tensor of one of a network's graph and its elements."""
+    if type(elements) is Held and elements.proto.name == tensor.name:
+        new.CopyFrom(elements.proto)
+        return
+    _head(new, tensor, tensor.name, tensor.dims)
+    new.raw_data = b"".join(elements.pieces())
+
+
+def _put(new: TensorProto, like: TensorProto, name: str, key: str, given: Elements, tensors: dict[str, Tensor]) -> None:
+    """Write a tensor into a graph; its elements into `tensors` where they are large, or were outside."""
+    elements = given if isinstance(given, Tensor) else Given(np.asarray(given))
+    _head(new, like, name, elements.shape)
+    tensors.pop(key, None)
+    if nbytes_of(new) >= LIFTED or like.external_data:
+        new.data_location = TensorProto.EXTERNAL
+        new.external_data.extend(like.external_data)
+        tensors[key] = elements
+    elif new.data_type == TensorProto.STRING:
+        new.CopyFrom(numpy_helper.from_array(elements.array(), name))
+    else:
+        new.raw_data = bytes(stored(elements.array()))
+
+
+def _head(new: TensorProto, like: TensorProto, name: str, shape: Sequence[int]) -> None:
+    """All that a tensor says but its elements."""
+    new.name, new.data_type = name, like.data_type
+    new.dims.extend(shape)
+    new.metadata_props.extend(like.metadata_props)
+    if like.HasField("doc_string"):
+        new.doc_string = like.doc_string
+
+
+def _check(value: Elements, old: TensorProto) -> None:
+    if list(value.shape) != list(old.dims) or helper.np_dtype_to_tensor_dtype(value.dtype) != old.data_type:
+        was = f"{list(old.dims)} of {TensorProto.DataType.Name(old.data_type)}"
+        raise UsageError(f"initializer '{old.name}' is {was}, not {list(value.shape)} of {value.dtype}")
