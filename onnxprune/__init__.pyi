@@ -87,8 +87,8 @@ def apply(
         limit: At most N samples of each, spread evenly.
         finetune: Train the pruned network for N epochs, with the original as the teacher.
         minutes: Train no longer than this; the rate falls to zero by then.
-        lr: Largest step of a weight, as a share of the usual size of its tensor; else by how much there
-            is to learn.
+        lr: Largest step of a weight, as a share of the size of its tensor; else by what there is to
+            learn.
         batch_size: Samples a step.
         device: Of torch: cpu, cuda, cuda:1.
         train_data: Samples to train on, read like those of data, of which they take the place.
@@ -165,8 +165,8 @@ def finetune(
         limit: At most N samples of each, spread evenly.
         epochs: Passes over the samples; few samples are gone through several times.
         minutes: Train no longer than this; the rate falls to zero by then.
-        lr: Largest step of a weight, as a share of the usual size of its tensor; else by how much there
-            is to learn.
+        lr: Largest step of a weight, as a share of the size of its tensor; else by what there is to
+            learn.
         batch_size: Samples a step.
         device: Of torch: cpu, cuda, cuda:1.
         train_data: Samples to train on, read like those of data, of which they take the place.
@@ -326,8 +326,8 @@ def prune(
         finetune: Train the pruned network for N epochs, with the original as the teacher.
         steps: Cut to the budget in N cuts, with half of the training between them.
         minutes: Train no longer than this; the rate falls to zero by then.
-        lr: Largest step of a weight, as a share of the usual size of its tensor; else by how much there
-            is to learn.
+        lr: Largest step of a weight, as a share of the size of its tensor; else by what there is to
+            learn.
         batch_size: Samples a step.
         device: Of torch: cpu, cuda, cuda:1.
         train_data: Samples to train on, read like those of data, of which they take the place.
@@ -505,8 +505,8 @@ def sweep(
         limit: At most N samples of each, spread evenly.
         finetune: Train the pruned network for N epochs, with the original as the teacher.
         minutes: Train no longer than this; the rate falls to zero by then.
-        lr: Largest step of a weight, as a share of the usual size of its tensor; else by how much there
-            is to learn.
+        lr: Largest step of a weight, as a share of the size of its tensor; else by what there is to
+            learn.
         batch_size: Samples a step.
         device: Of torch: cpu, cuda, cuda:1.
         train_data: Samples to train on, read like those of data, of which they take the place.
