@@ -43,7 +43,8 @@ def folder_of(name: str, folder: Path) -> Path:
 
 def export(name: str, folder: Path, form: str) -> dict[str, Any]:
     """Write a network in one form; where an exporter cannot leave sides open, with an open batch, or nothing open."""
-    from architectures import Architecture, architecture
+    from architectures import architecture
+    from exported import Architecture
 
     found = architecture(name)
     (folder / "shapes.json").write_text(json.dumps({k: list(x.shape) for k, x in found.inputs.items()}))
@@ -131,7 +132,8 @@ def judge(name: str, folder: Path, form: str) -> dict[str, Any]:
 def peer(name: str, folder: Path, form: str) -> dict[str, Any]:
     """The share of the multiply-accumulates that another tool leaves; `form` is its name, or `onnxsim-` and a form."""
     import onnx
-    from architectures import Architecture, architecture
+    from architectures import architecture
+    from exported import Architecture
     from peers import onnxsim, torch_pruning
 
     from onnxprune.channels import analyse

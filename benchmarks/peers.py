@@ -5,7 +5,7 @@ from typing import Any
 
 import onnx
 import torch
-from architectures import CLASSES, Architecture
+from exported import CLASSES, Architecture
 from torch import nn
 
 HEADS = (

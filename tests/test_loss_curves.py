@@ -7,8 +7,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.model.network import Network
 from onnxprune.surgery.recovery import loss_curves
+from onnxprune.surgery.recovery.layer_graph import LayerGraph
 from onnxprune.surgery.recovery.loss_curves import Drift
-from onnxprune.surgery.recovery.network import LayerGraph
 
 
 def scaled(factor: float, width: int) -> onnx.ModelProto:

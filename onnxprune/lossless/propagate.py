@@ -19,7 +19,7 @@ from onnxprune.operators.registry import MALFORMED, Trait, has, operator_of
 from onnxprune.operators.site import Site
 from onnxprune.operators.value_numbers import name_of
 from onnxprune.runtime.session import make_session
-from onnxprune.surgery.recovery.network import LayerGraph
+from onnxprune.surgery.recovery.layer_graph import LayerGraph
 
 WIDE = 1 << 15  # elements of facts from which on only axes of channels have positions of their own
 

@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from onnxprune.pipeline.choose import Progress, silent
-from onnxprune.pipeline.decision import Choice
+from onnxprune.pipeline.decision import Choice, Decision
 from onnxprune.pipeline.group_filters import Weights
 from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.lossless import repeat_lossless
@@ -14,7 +14,7 @@ from onnxprune.pipeline.prune import Result, check_output, finish, lab_of, no_bu
 from onnxprune.pipeline.repair import repair
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.rotate import repeat
-from onnxprune.pipeline.run import start
+from onnxprune.pipeline.run import Run, start
 from onnxprune.pipeline.signature import takes
 from onnxprune.pipeline.tune import finetuned
 from onnxprune.surgery.plan import Plan, check_plan
@@ -50,16 +50,18 @@ def apply(
     request = Request.of(options, "apply", **budget, **told)
     check_output(source, output, request, plan=read)
     with limited(request, source):
-        run = start(source, request, progress, plan.alignment)
-        run, _ = repeat(run, plan.rotation)
+        run, _ = repeat(start(source, request, progress, plan.alignment), plan.rotation)
         check_plan(run.original.deps, plan)
-        run = prepare(run, chooses=False)
-        kept = {g.name: plan.kept[g.name] for g in plan.groups if len(g.keep) < g.channels}
-        if plan.source.get("sha256") != run.file.sha256:
-            run.log.warnings.append("the plan was made for another file; its channels are cut from this one by name")
-        if request.lossless:
-            return finish(repeat_lossless(run, plan), output)
-        weights = Weights(run.original.proto, run.original.deps)
-        choice = Choice(kept, {}, {}, origin="remove what the plan removes")
-        decision = repair(run, lab_of(run, weights), choice)
-        return finish(finetuned(decision) if request.finetune else decision, output)
+        return finish(_decided(prepare(run, chooses=False), plan), output)
+
+
+def _decided(run: Run, plan: Plan) -> Decision:
+    """What a plan removes, from this network, and what it gives those that stay."""
+    if plan.source.get("sha256") != run.file.sha256:
+        run.log.warnings.append("the plan was made for another file; its channels are cut from this one by name")
+    if run.request.lossless:
+        return repeat_lossless(run, plan)
+    kept = {g.name: plan.kept[g.name] for g in plan.groups if len(g.keep) < g.channels}
+    choice = Choice(kept, {}, {}, origin="remove what the plan removes")
+    decision = repair(run, lab_of(run, Weights(run.original.proto, run.original.deps)), choice)
+    return finetuned(decision) if run.request.finetune else decision

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from onnxprune.errors import ModelError, spelled
 from onnxprune.pipeline.even_classes import ClassSearch, even_classes
 from onnxprune.pipeline.parts import deal
 from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.trials import Calibration, Lab
 from onnxprune.runtime.altered import altered
 from onnxprune.runtime.fit import read_options
 from onnxprune.runtime.session import make_session
@@ -24,8 +24,6 @@ from onnxprune.surgery.recovery.runner import MEMORY, affordable
 if TYPE_CHECKING:
     import onnx
 
-    from onnxprune.pipeline.trials import Lab
-
 SAMPLES = 512  # to solve on
 FEWEST = 16
 WORK = 1e12  # of all samples on one pass through the network, beyond which fewer are taken: two minutes on two cores
@@ -34,23 +32,6 @@ BATCH = 32
 COPIES = 1 / 6  # of that work, up to which few samples are joined by altered copies
 JUDGES = 32  # samples that tell whether a repair has helped
 HANDS = (15, 1)  # of the user's samples: solved on, and held out to judge by
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Samples in batches, and what they are, for the report.
-
-    judges: others of the same kind, which nothing is solved on.
-    count, wanted: how many are solved on, and beyond how many more would not be taken.
-    kind: "data", the user's, or "drawn".
-    """
-
-    feeds: Sequence[Feed]
-    judges: Sequence[Feed]
-    what: str
-    count: int
-    wanted: int
-    kind: str
 
 
 def calibration(lab: Lab) -> Calibration:

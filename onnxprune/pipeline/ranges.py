@@ -11,7 +11,7 @@ from onnxprune.errors import spelled
 from onnxprune.operators.registry import Trait, has
 from onnxprune.runtime.capture import tapped
 from onnxprune.runtime.specs import Feed
-from onnxprune.surgery.recovery.network import LayerGraph
+from onnxprune.surgery.recovery.layer_graph import LayerGraph
 
 CLIPPED = 0.25  # share of the values that may lie outside of what an input is quantised to
 NARROW = 0.05  # share of that range which the values have to span

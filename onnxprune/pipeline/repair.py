@@ -13,14 +13,14 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from onnxprune.channels.analysis import analyse
 from onnxprune.channels.dependencies import Dependencies, Group
 from onnxprune.errors import ModelError
-from onnxprune.pipeline.calibration import Calibration, calibration
+from onnxprune.pipeline.calibration import calibration
 from onnxprune.pipeline.decision import Choice, Decision
 from onnxprune.pipeline.enough import too_few
 from onnxprune.pipeline.group_losses import worth
 from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.pipeline.run import Run
 from onnxprune.pipeline.study import Kept
-from onnxprune.pipeline.trials import Lab
+from onnxprune.pipeline.trials import Calibration, Lab
 from onnxprune.runtime.accuracy import Metric, evaluate
 from onnxprune.runtime.compare import Agreement, agreement
 from onnxprune.runtime.session import make_session

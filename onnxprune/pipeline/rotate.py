@@ -126,9 +126,10 @@ def settle(run: Run, found: Rotatable, kept: Collection[str]) -> Run:
     return replace(run, original=run.original.having(rotated(found.graph, found.sites, rotation)), rotation=rotation)
 
 
-def coupling(plan: Plan) -> dict[str, Any]:
+def coupling(plan: Plan | None) -> dict[str, Any]:
     """The options that a network is analysed with to have the groups of a plan."""
-    return {name: plan.options[name] for name in ("heads", "thaw") if name in plan.options}
+    told = plan.options if plan else {}
+    return {name: told[name] for name in ("heads", "thaw") if name in told}
 
 
 def repeat(run: Run, rotation: Rotation) -> tuple[Run, Proof | None]:

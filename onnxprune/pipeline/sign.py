@@ -5,12 +5,12 @@ import json
 
 import onnx
 
-from onnxprune import __version__
 from onnxprune.model.external import ExternalStyle
 from onnxprune.model.graphs import refill
 from onnxprune.model.write import size_of
 from onnxprune.surgery.binding import OWN
 from onnxprune.surgery.plan import Plan
+from onnxprune.version import VERSION
 
 
 def sign(pruned: onnx.ModelProto, plan: Plan, most: int, style: ExternalStyle | None) -> None:
@@ -25,7 +25,7 @@ def sign(pruned: onnx.ModelProto, plan: Plan, most: int, style: ExternalStyle | 
     facts = {
         "onnxprune.content": plan.content or "0" * 64,
         "onnxprune.source": str(plan.source["sha256"]),
-        "onnxprune.version": __version__,
+        "onnxprune.version": VERSION,
         "onnxprune.plan": hashlib.sha256(text.encode()).hexdigest(),
         "onnxprune.weights": hashlib.sha256(json.dumps(plan.digests, sort_keys=True).encode()).hexdigest(),
         "onnxprune.options": json.dumps(plan.options, sort_keys=True),

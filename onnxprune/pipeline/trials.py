@@ -4,10 +4,9 @@ The weights that masking changes are inputs of the session, so a trial sets numb
 network gives what the pruned one would give.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -31,12 +30,26 @@ from onnxprune.surgery.rewrite import masked, zero_points
 from onnxprune.surgery.tidy import references
 from onnxprune.surgery.versions import masked_array
 
-if TYPE_CHECKING:
-    from onnxprune.pipeline.calibration import Calibration
-
 HELD = 256 << 20  # bytes of samples, and of outputs to compare with, that stay in memory between trials
 
 Loss = Callable[[Feed, Feed, np.ndarray | None], tuple[float, int]]  # of (outputs, original's, labels): sum and number
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Samples in batches, and what they are, for the report.
+
+    judges: others of the same kind, which nothing is solved on.
+    count, wanted: how many are solved on, and beyond how many more would not be taken.
+    kind: "data", the user's, or "drawn".
+    """
+
+    feeds: Sequence[Feed]
+    judges: Sequence[Feed]
+    what: str
+    count: int
+    wanted: int
+    kind: str
 
 
 @dataclass
@@ -59,7 +72,7 @@ class Lab:
     remarks: list[str] = field(default_factory=list)
     search: Dataset | None = None
     metric: Metric | None = None
-    calibration: "Calibration | None" = None
+    calibration: Calibration | None = None
     worth: Mapping[str, np.ndarray] = field(default_factory=dict)
     progress: Progress = silent
 

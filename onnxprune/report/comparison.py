@@ -7,11 +7,16 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.text import Text
 
 from onnxprune.report import words
-from onnxprune.report.terminal import table_of
+from onnxprune.report.terminal import table_of, text_of
 from onnxprune.report.tradeoff import EXACT, Row, Sweep
 
 MARK = "●"
 WIDE = 100  # columns from which on latencies have their spread
+
+
+def comparison_text(found: Sweep) -> str:
+    """The tables and what stands below them as text."""
+    return text_of(comparison(found), 100)
 
 
 def comparison(found: Sweep) -> RenderableType:

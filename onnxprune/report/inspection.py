@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from onnxprune.report.layers import LayerRow
+from onnxprune.report.shown import Block
 from onnxprune.report.summary import Figures, FrozenRow
 
 
@@ -29,8 +30,10 @@ class UnknownRow:
 
 
 @dataclass(frozen=True, repr=False)
-class Inspection:
+class Inspection(Block):
     """One network as the analysis sees it; nothing was changed or written."""
+
+    TABLE = "lists:inspection"
 
     source: str
     sha256: str
@@ -54,9 +57,3 @@ class Inspection:
 
     def __repr__(self) -> str:
         return f"<Inspection of {self.source}: {len(self.groups)} groups that can be cut, {len(self.frozen)} frozen>"
-
-    def _repr_html_(self) -> str:
-        from onnxprune.report import lists
-        from onnxprune.report.notebook import block
-
-        return block(lists.inspection(self, details=False))

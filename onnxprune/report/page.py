@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from importlib import resources
 
-from onnxprune import __version__
 from onnxprune.report.svg import safe
+from onnxprune.version import VERSION
 
 Cell = tuple[str, str]  # class, and HTML that is already escaped
 
@@ -21,7 +21,7 @@ def page(title: str, header: str, sections: Iterable[str]) -> str:
             f"<style>\n{style}</style>\n</head>\n<body>\n<main>",
             f"<header><h1>{safe(title)}</h1>{header}</header>",
             *(s for s in sections if s),
-            f"<footer>onnxprune {safe(__version__)}</footer>",
+            f"<footer>onnxprune {safe(VERSION)}</footer>",
             "</main>\n</body>\n</html>\n",
         )
     )

@@ -112,15 +112,20 @@ def sensitivity(found: Sensitivity, costs: Mapping[str, Total]) -> str:
         shapes.append(plot.mark(last, k, f"{named(curve)}: {curve.losses[-1]:.3g} with {last[0]:.0%} gone"))
     rest = len(curves) - len(shown)
     names = [(k, named(c)) for k, c in enumerate(shown)]
+    ends = [f"{named(c)} with {max(c.losses):.3g}" for c in (curves[0], curves[-1])]
+    title = f"The {words.plural(len(shown), 'group')} that lose most" if rest else "What each group loses"
+    description = _described(found, rest, *ends)
+    return section("Sensitivity", plot.drawn("sensitivity", title, description, shapes, legend(names)))
+
+
+def _described(found: Sensitivity, rest: int, most: str, least: str) -> str:
+    """The picture in words; the most and the least sensitive group with their losses."""
     others = f" The other {rest} are grey." if rest else ""
     where = f" on {words.plural(found.samples, 'sample')}" if found.samples else ""
-    description = (
-        f"{found.what}{where}, by the share of a group's channels that is gone. The most sensitive group is "
-        f"{named(shown[0])} with {largest:.3g}, the least {named(curves[-1])} with "
-        f"{max(curves[-1].losses):.3g}.{others}"
+    return (
+        f"{found.what}{where}, by the share of a group's channels that is gone. The most sensitive group is {most}, "
+        f"the least {least}.{others}"
     )
-    title = f"The {words.plural(len(shown), 'group')} that lose most" if rest else "What each group loses"
-    return section("Sensitivity", plot.drawn("sensitivity", title, description, shapes, legend(names)))
 
 
 def search(found: Search) -> str:

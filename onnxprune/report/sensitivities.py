@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from onnxprune.report.shown import Block
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -42,8 +44,10 @@ class Curve:
 
 
 @dataclass(frozen=True, repr=False)
-class Sensitivity:
+class Sensitivity(Block):
     """Curves of all groups, what their losses are, and how many samples they were measured on (0: modelled)."""
+
+    TABLE = "terminal:sensitivity_table"
 
     curves: tuple[Curve, ...]
     what: str
@@ -59,9 +63,3 @@ class Sensitivity:
 
     def __repr__(self) -> str:
         return f"<Sensitivity of {len(self.curves)} groups: {self.what}, {self.samples} samples>"
-
-    def _repr_html_(self) -> str:
-        from onnxprune.report.notebook import block
-        from onnxprune.report.terminal import sensitivity_table
-
-        return block(sensitivity_table(self))

@@ -6,6 +6,7 @@ from typing import Any
 
 from onnxprune.report.layers import LayerRow
 from onnxprune.report.sensitivities import Sensitivity
+from onnxprune.report.shown import Page, renderer
 
 SCHEMA = 1  # of the JSON report
 Span = tuple[float, float]
@@ -125,8 +126,10 @@ class Assessment:
 
 
 @dataclass(frozen=True, repr=False)
-class Report:
+class Report(Page):
     """All that a user may want to know of a run."""
+
+    PAGE, TEXT = "html:html", "terminal:plain"
 
     source: str
     output: str | None
@@ -163,9 +166,8 @@ class Report:
     @property
     def verdict(self) -> Assessment:
         """What is known of the accuracy."""
-        from onnxprune.report.verdict import verdict
-
-        return verdict(self)
+        found: Assessment = renderer("verdict:verdict")(self)
+        return found
 
     @property
     def changed(self) -> bool:
@@ -178,25 +180,12 @@ class Report:
         `schema` grows by one when a field changes its meaning or goes; new ones leave it as it is.  `nothing_removed`
         is the reason where no channel went, and null where some did.
         """
-        from onnxprune.report.words import untouched
-
         data: dict[str, Any] = {"schema": SCHEMA, "verdict": asdict(self.verdict)} | asdict(self)
-        data["nothing_removed"] = None if self.changed else untouched(self)
+        data["nothing_removed"] = None if self.changed else renderer("words:untouched")(self)
         data["proof"] = {"verified": self.proof is not None, "result": self.proof, "error": self.proof_error}
         data["proof"] |= data.pop("proof_runs")
         del data["proof_error"]
         return data
 
-    def __str__(self) -> str:
-        from onnxprune.report.terminal import plain
-
-        return plain(self)
-
     def __repr__(self) -> str:
         return f"<Report of {self.source}: {self.got}; {self.verdict.text}>"
-
-    def _repr_html_(self) -> str:
-        from onnxprune.report.html import html
-        from onnxprune.report.notebook import frame
-
-        return frame(html(self))

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from onnxprune.errors import CheckFailed, FileError, ModelError, OnnxPruneError, UsageError
+from onnxprune.report.shown import Page
 
 COSTS = ("macs", "bytes", "latency")  # that a front is drawn over
 EXACT = 999.0  # dB, of outputs that are the same bit for bit
@@ -133,12 +134,14 @@ class Wanted:
 
 
 @dataclass(frozen=True, repr=False)
-class Sweep:
+class Sweep(Page):
     """All cuts, network by network, in the order of targets and methods; and what was wanted of them.
 
     folder: holds the models, `results.jsonl` and `index.html`.
     reused: how many results an earlier run had left there.
     """
+
+    PAGE, TEXT = "tradeoff_page:tradeoff_html", "comparison:comparison_text"
 
     folder: str
     rows: tuple[Row, ...]
@@ -179,18 +182,6 @@ class Sweep:
 
     def __repr__(self) -> str:
         return f"<Sweep of {len(self.networks)} networks: {len(self.rows)} combinations in {self.folder}>"
-
-    def _repr_html_(self) -> str:
-        from onnxprune.report.notebook import frame
-        from onnxprune.report.tradeoff_page import tradeoff_html
-
-        return frame(tradeoff_html(self))
-
-    def __str__(self) -> str:
-        from onnxprune.report.comparison import comparison
-        from onnxprune.report.terminal import text_of
-
-        return text_of(comparison(self), 100)
 
 
 def with_fronts(rows: Sequence[Row]) -> list[Row]:

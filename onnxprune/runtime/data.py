@@ -72,7 +72,17 @@ def open_data(
     samples = None if reader.whole else reader.count if rows is None else len(rows)
     if samples is not None and samples < (fixed or 1):
         raise UsageError(f"the model takes batches of {fixed}, but {reader.origin} has {samples} samples")
-    to_pieces = _pieces(reader, roles, headers, options)
+    generate = _batches(reader, _pieces(reader, roles, headers, options), rows, fixed, limit)
+    size, unit = fixed or batch or _comfortable(roles, headers), fixed or 1
+    notes = _notes(reader, options, roles, headers, fixed)
+    whole = None if samples is None else samples // unit * unit
+    return Dataset(whole, roles.labels is not None, size, notes, unit, reader.folders, generate)
+
+
+def _batches(
+    reader: FileReader, to_pieces: Callable[[Arrays], Iterable[Piece]], rows: Rows, fixed: int | None, limit: int | None
+) -> Callable[[int, Rows], Iterator[Batch]]:
+    """What gives batches of a size, of all samples that are read or of some of them."""
 
     def generate(size: int, some: Rows) -> Iterator[Batch]:
         if reader.whole:  # where a sample stands in a feed is known when the feed is there
@@ -82,10 +92,7 @@ def open_data(
             found = first_samples(chain.from_iterable(map(to_pieces, reader.chunks(places, fixed or size))), limit)
         return regrouped(found, fixed or size, exact=fixed is not None)
 
-    size, unit = fixed or batch or _comfortable(roles, headers), fixed or 1
-    notes = _notes(reader, options, roles, headers, fixed)
-    whole = None if samples is None else samples // unit * unit
-    return Dataset(whole, roles.labels is not None, size, notes, unit, reader.folders, generate)
+    return generate
 
 
 def _pieces(

@@ -9,11 +9,11 @@ from typing import Any
 import onnx
 from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
 
-import onnxprune
 from onnxprune.errors import OnnxPruneError
 from onnxprune.runtime.cuda import CUDA_13, DRIVERS, TENSORRT, cuda
 from onnxprune.runtime.engine import engine, repair_hint, usable_cpus, wheels
 from onnxprune.runtime.providers import CPU, failure, listed, relu, short
+from onnxprune.version import VERSION
 
 DECIDING = ("onnx", "numpy", "scipy", "protobuf", "torch")  # the last one where something is trained
 PACKAGES = ("onnx", "numpy", "scipy", "protobuf", "onnx-graphsurgeon", "click", "rich", "pillow")
@@ -35,7 +35,7 @@ def versions() -> dict[str, str]:
     packages = {name: found for name in DECIDING if (found := _version(name)) is not None}
     blas = {f"{lib['internal_api']} {lib.get('version')} {lib.get('architecture', '')}".strip() for lib in _blas()}
     return {
-        "onnxprune": onnxprune.__version__,
+        "onnxprune": VERSION,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         **packages,
@@ -52,7 +52,7 @@ def diagnose() -> list[Finding]:
     """Versions, installed onnxruntime wheels, providers that are listed against those that really load, opsets, CPU."""
     return [
         Finding("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
-        Finding("onnxprune", "ok", onnxprune.__version__),
+        Finding("onnxprune", "ok", VERSION),
         *map(_package, PACKAGES),
         *_wheels(),
         *_runtime(),

@@ -10,8 +10,8 @@ import onnx
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import UsageError
 from onnxprune.surgery.recovery.closed import closed
+from onnxprune.surgery.recovery.layer_graph import LayerGraph
 from onnxprune.surgery.recovery.lstsq import Lstsq, lstsq
-from onnxprune.surgery.recovery.network import LayerGraph
 from onnxprune.surgery.recovery.replaced import with_biases, with_values
 from onnxprune.surgery.recovery.stored import encoded
 from onnxprune.surgery.recovery.unfused import written_out
@@ -72,11 +72,7 @@ def compensate(
     Raises:
         UsageError: the name is unknown, samples are missing, or an option is.
     """
-    row = COMPENSATIONS.get(name)
-    if row is None:
-        raise UsageError(f"no compensation is called {name!r}; there are {', '.join(COMPENSATIONS)}")
-    if row.needs_samples and not feeds:
-        raise UsageError(f"compensation {name!r} needs samples; give --data, or let it draw synthetic ones")
+    row = _row(name, feeds)
     dead = deps.dead(kept)
     if name == "none" or not dead.any():
         return Compensated(model, deps, (), {})
@@ -87,6 +83,15 @@ def compensate(
     numbers = _encoded(solvable, values, alone)
     own = {key: array for key, array in numbers.items() if key in again.sources}  # scales of biases may be implied
     return Compensated(with_values(prepared, own), again, tuple(values), alone)
+
+
+def _row(name: str, feeds: Feeds | None) -> Compensation:
+    row = COMPENSATIONS.get(name)
+    if row is None:
+        raise UsageError(f"no compensation is called {name!r}; there are {', '.join(COMPENSATIONS)}")
+    if row.needs_samples and not feeds:
+        raise UsageError(f"compensation {name!r} needs samples; give --data, or let it draw synthetic ones")
+    return row
 
 
 def _encoded(model: onnx.ModelProto, values: dict[str, np.ndarray], alone: dict[str, str]) -> dict[str, np.ndarray]:

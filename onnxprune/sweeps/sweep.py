@@ -24,20 +24,11 @@ from onnxprune.sweeps.workers import done
 
 @takes("sweep")
 def sweep(
-    sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-    folder: str | os.PathLike[str],
-    *,
-    targets: str | Sequence[str],
-    methods: str | Sequence[str] = "auto",
-    jobs: int | None = None,
-    backend: str = "loky",
-    scheduler: str | None = None,
-    min_accuracy: float | str | None = None,
-    min_snr: float | None = None,
-    latency: float | str | None = None,
-    progress: Progress = silent,
-    **options: Any,
-) -> Sweep:
+    sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], folder: str | os.PathLike[str], *,
+    targets: str | Sequence[str], methods: str | Sequence[str] = "auto", jobs: int | None = None, backend: str = "loky",
+    scheduler: str | None = None, min_accuracy: float | str | None = None, min_snr: float | None = None,
+    latency: float | str | None = None, progress: Progress = silent, **options: Any,
+) -> Sweep:  # fmt: skip
     """Prune networks to every target with every method, prove each outcome, and see which are worth their cost.
 
     What an earlier call has left whole in the folder is not done again (`sweeps.keys`).  An error in one combination is

@@ -17,8 +17,8 @@ from scipy.special import ndtr
 from onnxprune.channels.dependencies import Dependencies, Group
 from onnxprune.operators.registry import Trait, has
 from onnxprune.operators.roles import Role
+from onnxprune.surgery.recovery.layer_graph import LayerGraph
 from onnxprune.surgery.recovery.loss_curves import Port, Seen, ports_of, repaired_bias
-from onnxprune.surgery.recovery.network import LayerGraph
 from onnxprune.surgery.recovery.solvable import Finder, Solvable, folded_norm, is_solvable
 
 COPY = 1e-3  # relative distance up to which a filter is a scaled copy of another

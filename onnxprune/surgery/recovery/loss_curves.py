@@ -16,7 +16,7 @@ from onnxprune.model.network import Network
 from onnxprune.operators.registry import Trait, has
 from onnxprune.runtime.session import make_session
 from onnxprune.surgery.recovery.eliminate import Order, Reader, elimination, solved
-from onnxprune.surgery.recovery.network import LayerGraph
+from onnxprune.surgery.recovery.layer_graph import LayerGraph
 from onnxprune.surgery.recovery.runner import THREADS, Feeds, Runner, within
 from onnxprune.surgery.recovery.solvable import Finder, Solvable, is_solvable
 from onnxprune.surgery.recovery.solve import product, rows_for

@@ -9,7 +9,7 @@ import onnx
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.model.graphs import subgraphs
 from onnxprune.model.network import Network
-from onnxprune.surgery.recovery.network import LayerGraph, changed_nodes
+from onnxprune.surgery.recovery.layer_graph import LayerGraph, changed_nodes
 from onnxprune.surgery.recovery.runner import MEMORY, Feeds, Runner, within
 from onnxprune.surgery.recovery.solvable import Finder, Solvable, has_weights
 from onnxprune.surgery.recovery.solve import Goal, fit, rows_for

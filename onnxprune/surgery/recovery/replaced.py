@@ -12,7 +12,7 @@ from onnxprune.model.graphs import refill, tensors_of
 from onnxprune.model.network import Network
 from onnxprune.model.tensors import read_tensor
 from onnxprune.operators.registry import operator_of
-from onnxprune.surgery.recovery.network import LayerGraph, changed_nodes
+from onnxprune.surgery.recovery.layer_graph import LayerGraph, changed_nodes
 from onnxprune.surgery.recovery.solvable import Finder, Solvable, is_solvable
 from onnxprune.surgery.versions import versions
 

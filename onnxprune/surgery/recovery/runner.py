@@ -9,7 +9,7 @@ from onnx import helper
 
 from onnxprune.model.network import Network
 from onnxprune.runtime.session import make_session
-from onnxprune.surgery.recovery.network import LayerGraph
+from onnxprune.surgery.recovery.layer_graph import LayerGraph
 
 Batches = list[np.ndarray]
 Feeds = Sequence[Mapping[str, np.ndarray]]

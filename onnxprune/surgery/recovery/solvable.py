@@ -11,7 +11,7 @@ from onnxprune.channels.dependencies import Dependencies, Use
 from onnxprune.model.static import attributes_of
 from onnxprune.operators.patches import Linear
 from onnxprune.operators.registry import Trait, has, operator_of
-from onnxprune.surgery.recovery.network import LayerGraph
+from onnxprune.surgery.recovery.layer_graph import LayerGraph
 from onnxprune.surgery.recovery.stored import View, behind, plain
 
 FLOATS = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE})

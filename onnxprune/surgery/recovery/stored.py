@@ -9,7 +9,7 @@ import onnx
 from onnxprune.model.static import attributes_of
 from onnxprune.operators.patches import Linear
 from onnxprune.operators.registry import Trait, has
-from onnxprune.surgery.recovery.network import LayerGraph, Scaled
+from onnxprune.surgery.recovery.layer_graph import LayerGraph, Scaled
 
 Array = np.ndarray
 

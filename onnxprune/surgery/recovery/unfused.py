@@ -13,7 +13,7 @@ from onnxprune.model.graphs import refill
 from onnxprune.model.static import attributes_of, opset_of
 from onnxprune.operators.registry import Trait, has, operator_of
 from onnxprune.operators.written import Written
-from onnxprune.surgery.recovery.network import taken
+from onnxprune.surgery.recovery.layer_graph import taken
 
 FLOAT = onnx.TensorProto.FLOAT
 

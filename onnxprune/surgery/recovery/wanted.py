@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 
 from onnxprune.operators.registry import Trait, has, traits_of
-from onnxprune.surgery.recovery.network import LayerGraph
+from onnxprune.surgery.recovery.layer_graph import LayerGraph
 from onnxprune.surgery.recovery.solvable import folded_norm
 
 THROUGH = Trait.PASSES | Trait.UNARY  # both: what hands its input on
