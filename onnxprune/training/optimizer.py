@@ -117,7 +117,7 @@ def largest_step(gap: float) -> float:
     Args:
         gap: divergence from the original, or squared distance as a share of the variance, on held-out samples.
     """
-    return min(max(GAP * math.sqrt(gap), LEAST), MOST) if math.isfinite(gap) else LEAST
+    return min(max(GAP * math.sqrt(max(gap, 0.0)), LEAST), MOST) if math.isfinite(gap) else LEAST
 
 
 def rate(step: int, steps: int, done: float) -> float:

@@ -180,10 +180,10 @@ def test_what_is_judged_has_changed_copies_the_same_each_time() -> None:
 
 
 def test_steps_are_the_larger_the_more_there_is_to_learn() -> None:
-    steps = [optimizer.largest_step(gap) for gap in (0.0, 0.05, 0.2, 0.8, 100.0, math.inf, math.nan)]
+    steps = [optimizer.largest_step(gap) for gap in (0.0, 0.05, 0.2, 0.8, 100.0, math.inf, math.nan, -1e-9)]
     assert steps[:5] == sorted(steps[:5])
     assert steps[3] == pytest.approx(2 * steps[2]) == pytest.approx(4 * steps[1])
-    assert steps[0] == steps[5] == steps[6] == optimizer.LEAST > 0
+    assert {steps[0], *steps[5:]} == {optimizer.LEAST}  # a divergence of nothing may round to less
     assert steps[4] == optimizer.MOST
 
 
