@@ -44,7 +44,7 @@ def apply(
     limit: int | None = None,
     finetune: int | None = None,
     minutes: float | None = None,
-    lr: float = 0.005,
+    lr: float | None = None,
     batch_size: int = 64,
     device: str = "cpu",
     train_data: Any = None,
@@ -87,7 +87,8 @@ def apply(
         limit: At most N samples of each, spread evenly.
         finetune: Train the pruned network for N epochs, with the original as the teacher.
         minutes: Train no longer than this; the rate falls to zero by then.
-        lr: Largest step of a weight, as a share of the usual size of its tensor.
+        lr: Largest step of a weight, as a share of the size of its tensor; else by what there is to
+            learn.
         batch_size: Samples a step.
         device: Of torch: cpu, cuda, cuda:1.
         train_data: Samples to train on, read like those of data, of which they take the place.
@@ -125,7 +126,7 @@ def finetune(
     limit: int | None = None,
     epochs: int = 20,
     minutes: float | None = None,
-    lr: float = 0.005,
+    lr: float | None = None,
     batch_size: int = 64,
     device: str = "cpu",
     train_data: Any = None,
@@ -164,7 +165,8 @@ def finetune(
         limit: At most N samples of each, spread evenly.
         epochs: Passes over the samples; few samples are gone through several times.
         minutes: Train no longer than this; the rate falls to zero by then.
-        lr: Largest step of a weight, as a share of the usual size of its tensor.
+        lr: Largest step of a weight, as a share of the size of its tensor; else by what there is to
+            learn.
         batch_size: Samples a step.
         device: Of torch: cpu, cuda, cuda:1.
         train_data: Samples to train on, read like those of data, of which they take the place.
@@ -203,8 +205,9 @@ def inspect(
             attention can be rotated before a repair, else whole.  Where one would leave weights whole,
             the other is done.
         thaw: Also cut channels that norms over channels (LayerNormalization and its kin) or other
-            statistics read.  These are then taken over the channels that stay: an approximation, and
-            the report names the nodes.  Experts go only where ratio_for names them.
+            statistics read, and that cannot be rotated before a repair.  These are then taken over the
+            channels that stay: an approximation, and the report names the nodes.  Experts go only where
+            ratio_for names them.
         input_shapes: Sizes that the model leaves open, for running it: image:1x3x224x224.
         isolate: Run onnxruntime in a process of its own: a crash or a hang there is a failed check.
         max_memory: Refuse what would take more memory than this: 4GiB.
@@ -250,7 +253,7 @@ def prune(
     finetune: int | None = None,
     steps: int | None = None,
     minutes: float | None = None,
-    lr: float = 0.005,
+    lr: float | None = None,
     batch_size: int = 64,
     device: str = "cpu",
     train_data: Any = None,
@@ -285,13 +288,14 @@ def prune(
         lossless: Remove only what cannot change the output: channels that are constant, that nobody
             reads, or copies and multiples of others.
         allocation: How groups share the budget: uniform, global, sensitivity; auto: by sensitivity
-            under target and max_drop.
+            under target and max_drop, but uniform under target with compensate none.
         ratio_for: Another ratio for some layers, by a pattern (*, ?, [..]) of node or weight names.
         max_ratio: No group loses more than this share.
         round_to: Keep multiples of N channels; without it 8 in groups of 64 and more, 4 in those of 32
             and more.
-        method: How channels are compared: `onnxprune methods`; auto: obs; ncc for threshold and
-            compensate none.
+        method: How channels are compared: `onnxprune methods`; auto: obs, which runs the network, on
+            drawn samples where there are no others; ncc for threshold, and for ratio with compensate
+            none.
         method_options: A hyper-parameter of the method: `onnxprune methods -v`.
         compensate: How those that stay take over: none, merge, mean, ridge, fold, lstsq; auto: lstsq;
             none is the cut alone.
@@ -301,8 +305,9 @@ def prune(
             attention can be rotated before a repair, else whole.  Where one would leave weights whole,
             the other is done.
         thaw: Also cut channels that norms over channels (LayerNormalization and its kin) or other
-            statistics read.  These are then taken over the channels that stay: an approximation, and
-            the report names the nodes.  Experts go only where ratio_for names them.
+            statistics read, and that cannot be rotated before a repair.  These are then taken over the
+            channels that stay: an approximation, and the report names the nodes.  Experts go only where
+            ratio_for names them.
         seed: Of everything that is drawn.
         data: Samples, with labels or without: .npz, .npy, a folder of .npz or of images (a sub-folder
             per class), input_*.pb, polygraphy JSON, or script.py[:load_data].  Where they are fitted
@@ -324,7 +329,8 @@ def prune(
         finetune: Train the pruned network for N epochs, with the original as the teacher.
         steps: Cut to the budget in N cuts, with half of the training between them.
         minutes: Train no longer than this; the rate falls to zero by then.
-        lr: Largest step of a weight, as a share of the usual size of its tensor.
+        lr: Largest step of a weight, as a share of the size of its tensor; else by what there is to
+            learn.
         batch_size: Samples a step.
         device: Of torch: cpu, cuda, cuda:1.
         train_data: Samples to train on, read like those of data, of which they take the place.
@@ -378,8 +384,9 @@ def sensitivity(
     Args:
         source: path, bytes, `ModelProto` or `onnx_graphsurgeon.Graph`; never changed.
         progress: called with (what is done, how far, of how much; 0 of 0 where that is not known).
-        method: How channels are compared: `onnxprune methods`; auto: obs; ncc for threshold and
-            compensate none.
+        method: How channels are compared: `onnxprune methods`; auto: obs, which runs the network, on
+            drawn samples where there are no others; ncc for threshold, and for ratio with compensate
+            none.
         method_options: A hyper-parameter of the method: `onnxprune methods -v`.
         exclude: Leave these layers whole.
         include: Cut these layers only.
@@ -387,8 +394,9 @@ def sensitivity(
             attention can be rotated before a repair, else whole.  Where one would leave weights whole,
             the other is done.
         thaw: Also cut channels that norms over channels (LayerNormalization and its kin) or other
-            statistics read.  These are then taken over the channels that stay: an approximation, and
-            the report names the nodes.  Experts go only where ratio_for names them.
+            statistics read, and that cannot be rotated before a repair.  These are then taken over the
+            channels that stay: an approximation, and the report names the nodes.  Experts go only where
+            ratio_for names them.
         seed: Of everything that is drawn.
         data: Samples, with labels or without: .npz, .npy, a folder of .npz or of images (a sub-folder
             per class), input_*.pb, polygraphy JSON, or script.py[:load_data].  Where they are fitted
@@ -433,7 +441,7 @@ def sweep(
     limit: int | None = None,
     finetune: int | None = None,
     minutes: float | None = None,
-    lr: float = 0.005,
+    lr: float | None = None,
     batch_size: int = 64,
     device: str = "cpu",
     train_data: Any = None,
@@ -471,7 +479,7 @@ def sweep(
             figure, dB, seconds (or "5ms").
         progress: called with (what is done, how far, of how much).
         allocation: How groups share the budget: uniform, global, sensitivity; auto: by sensitivity
-            under target and max_drop.
+            under target and max_drop, but uniform under target with compensate none.
         ratio_for: Another ratio for some layers, by a pattern (*, ?, [..]) of node or weight names.
         max_ratio: No group loses more than this share.
         round_to: Keep multiples of N channels; without it 8 in groups of 64 and more, 4 in those of 32
@@ -485,8 +493,9 @@ def sweep(
             attention can be rotated before a repair, else whole.  Where one would leave weights whole,
             the other is done.
         thaw: Also cut channels that norms over channels (LayerNormalization and its kin) or other
-            statistics read.  These are then taken over the channels that stay: an approximation, and
-            the report names the nodes.  Experts go only where ratio_for names them.
+            statistics read, and that cannot be rotated before a repair.  These are then taken over the
+            channels that stay: an approximation, and the report names the nodes.  Experts go only where
+            ratio_for names them.
         seed: Of everything that is drawn.
         data: Samples, with labels or without: .npz, .npy, a folder of .npz or of images (a sub-folder
             per class), input_*.pb, polygraphy JSON, or script.py[:load_data].  Where they are fitted
@@ -502,7 +511,8 @@ def sweep(
         limit: At most N samples of each, spread evenly.
         finetune: Train the pruned network for N epochs, with the original as the teacher.
         minutes: Train no longer than this; the rate falls to zero by then.
-        lr: Largest step of a weight, as a share of the usual size of its tensor.
+        lr: Largest step of a weight, as a share of the size of its tensor; else by what there is to
+            learn.
         batch_size: Samples a step.
         device: Of torch: cpu, cuda, cuda:1.
         train_data: Samples to train on, read like those of data, of which they take the place.

@@ -28,7 +28,7 @@ FEWEST = 16
 WORK = 1e12  # of all samples on one pass through the network, beyond which fewer are taken: two minutes on two cores
 ELEMENT = 500  # multiply-accumulates that take as long as one element that is drawn, held, or summed up
 BATCH = 32
-TIMES = 4  # as many as the user gives, or `SAMPLES`, are solved on with altered copies, within that work, or none made
+TIMES = 4  # as many as the user gives, or `SAMPLES`, are solved on with altered copies; fewer would not be worth it
 JUDGES = 32  # samples that tell whether a repair has helped
 HANDS = (15, 1)  # of the user's samples: solved on, and held out to judge by
 

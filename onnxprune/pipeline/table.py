@@ -13,7 +13,7 @@ from onnxprune.pipeline.kinds import Amount, Drop, Number, OptionKind, Share, Sw
 from onnxprune.pipeline.names import ALLOCATIONS, COMPENSATIONS, METHODS
 from onnxprune.pipeline.targets import Limit
 from onnxprune.pipeline.texts import Function, Metrics, Names, Pairs, Shapes, Word, Words
-from onnxprune.training.recipe import BATCH, EPOCHS, RATE
+from onnxprune.training.recipe import BATCH, EPOCHS
 
 BUDGET, WHICH, DATA = "How much to remove", "Which channels", "Data and accuracy"
 TRAINING = "Training (needs onnxprune[train])"
@@ -70,7 +70,7 @@ class BudgetOptions:
     allocation: str = option(
         "auto",
         f"How groups share the budget: {', '.join(ALLOCATIONS)}; auto: by sensitivity under {{target}} and "
-        "{max_drop}.",
+        "{max_drop}, but uniform under {target} with {compensate} none.",
         Word(("auto", *ALLOCATIONS)), BUDGET, CHOOSES, metavar="NAME", plan=True,
     )  # fmt: skip
     ratio_for: Mapping[str, float] = option(
@@ -94,7 +94,8 @@ class ChannelOptions:
 
     method: str = option(
         "auto",
-        "How channels are compared: `onnxprune methods`; auto: obs; ncc for {threshold} and {compensate} none.",
+        "How channels are compared: `onnxprune methods`; auto: obs, which runs the network, on drawn samples where "
+        "there are no others; ncc for {threshold}, and for {ratio} with {compensate} none.",
         Word(("auto", *METHODS)), WHICH, PRUNES | {"sensitivity"}, metavar="NAME", plan=True,
     )  # fmt: skip
     method_options: Mapping[str, Any] = option(
@@ -118,9 +119,9 @@ class ChannelOptions:
     )  # fmt: skip
     thaw: bool = option(
         False,
-        "Also cut channels that norms over channels (LayerNormalization and its kin) or other statistics read.  These "
-        "are then taken over the channels that stay: an approximation, and the report names the nodes.  Experts go "
-        "only where {ratio_for} names them.",
+        "Also cut channels that norms over channels (LayerNormalization and its kin) or other statistics read, and "
+        "that cannot be rotated before a repair.  These are then taken over the channels that stay: an approximation, "
+        "and the report names the nodes.  Experts go only where {ratio_for} names them.",
         Switch(), WHICH, COUPLES, plan=True,
     )  # fmt: skip
     seed: int = option(0, "Of everything that is drawn.", Whole(0), WHICH, RUNS, metavar="N", plan=True)
@@ -197,9 +198,9 @@ class TrainingOptions:
     minutes: float | None = option(
         None, "Train no longer than this; the rate falls to zero by then.", Number(0), TRAINING, TRIED, metavar="M"
     )
-    lr: float = option(
-        RATE, "Largest step of a weight, as a share of the usual size of its tensor.", Number(0), TRAINING, TRIED,
-        metavar="R",
+    lr: float | None = option(
+        None, "Largest step of a weight, as a share of the size of its tensor; else by what there is to learn.",
+        Number(0), TRAINING, TRIED, metavar="R",
     )  # fmt: skip
     batch_size: int = option(BATCH, "Samples a step.", ONE, TRAINING, TRIED, metavar="N")
     device: str = option("cpu", "Of torch: cpu, cuda, cuda:1.", Word(), TRAINING, TRIED, metavar="NAME")

@@ -4,6 +4,7 @@ The tensors of the file keep their names: what is solved for the written out net
 """
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 
 import numpy as np
 import onnx
@@ -13,6 +14,7 @@ from onnxprune.model.graphs import refill
 from onnxprune.model.static import attributes_of, opset_of
 from onnxprune.operators.registry import Trait, has, operator_of
 from onnxprune.operators.written import Written
+from onnxprune.surgery.recovery.flattened import flattened
 from onnxprune.surgery.recovery.layer_graph import taken
 
 FLOAT = onnx.TensorProto.FLOAT
@@ -65,19 +67,28 @@ def _is_plain(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto], sum
 
 
 def written_out(
-    model: onnx.ModelProto, deps: Dependencies, analyse: Callable[[onnx.ModelProto], Dependencies]
+    model: onnx.ModelProto,
+    deps: Dependencies,
+    analyse: Callable[[onnx.ModelProto], Dependencies],
+    feed: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[onnx.ModelProto, Dependencies]:
-    """The network with its integer layers written out, and its analysis; both as they are where the groups differ."""
-    written = unfused(model)
-    if written is not model and alike(deps, analysed := analyse(written)):
-        return written, analysed
+    """The network with integer layers and branches written out, and its analysis, as far as the groups stay the same.
+
+    Args:
+        feed: some samples, which branches have to run on; without them they stay where they are.
+    """
+    for write in (partial(flattened, feed=feed) if feed else None, unfused):
+        if write and (written := write(model)) is not model and alike(deps, analysed := analyse(written)):
+            model, deps = written, analysed
     return model, deps
 
 
 def alike(deps: Dependencies, other: Dependencies) -> bool:
-    """Whether two analyses have the same groups, channel by channel."""
-    pairs = zip(deps.groups, other.groups, strict=False)
-    return len(deps.groups) == len(other.groups) and all(
-        (a.name, len(a)) == (b.name, len(b)) and np.array_equal(a.writers[0].positions, b.writers[0].positions)
-        for a, b in pairs
+    """Whether two analyses have the same groups, channel by channel, in whatever order."""
+    theirs = {group.name: group for group in other.groups}
+    return len(deps.groups) == len(theirs) and all(
+        a.name in theirs
+        and len(a) == len(b := theirs[a.name])
+        and np.array_equal(a.writers[0].positions, b.writers[0].positions)
+        for a in deps.groups
     )
