@@ -10,6 +10,7 @@ import onnx
 
 from onnxprune.errors import UsageError
 from onnxprune.model.network import Network
+from onnxprune.surgery.rotation.meanless import without_means
 from onnxprune.surgery.rotation.sites import Array, Graph, RotationSite
 
 if TYPE_CHECKING:
@@ -79,4 +80,14 @@ def rotated(graph: Graph, sites: Sequence[RotationSite], rotation: Rotation) -> 
             changed[place.key] = place.turned(before, matrix, inverse)
     network = Network.of(graph.model)
     values = {key: array.astype(network.tensor(key).dtype) for key, array in changed.items()}
-    return network.with_tensors(values).proto()
+    out = network.with_tensors(values)
+    if level := {value for name in rotation.bases for value in own[name].level}:
+        out = out.own()
+        without_means(out.graph, level)
+    return out.proto()
+
+
+def levelled(graph: Graph, sites: Sequence[RotationSite]) -> onnx.ModelProto:
+    """A copy of the model in which these widths are made without a mean, and norms take none away; in their basis."""
+    same = {name_of(s): np.broadcast_to(np.eye(s.shape[1]), (*s.shape, s.shape[1])) for s in sites}
+    return rotated(graph, sites, Rotation(same))
