@@ -55,9 +55,8 @@ def unite(coupling: Coupling, uses: Sequence[Use], other: Coupling, others: Sequ
     mine, theirs = _axes(uses), _axes(others)
     frozen = np.zeros(int(component.max()) + 1, bool)
     frozen[component[0]] = True
-    for key in mine.keys() ^ theirs.keys():  # taken at one size alone, such as a mask that is as large as the input
-        if key in theirs:
-            frozen[component[theirs[key]]] = True
+    for key in theirs.keys() - mine.keys():  # taken at one size alone, such as a mask that is as large as the input
+        frozen[component[theirs[key]]] = True
     coupling.freeze(*(labels for key, labels in mine.items() if key not in theirs), why=WHY)
     both = [key for key in mine if key in theirs]
     here, there = (np.concatenate([found[key] for key in both] or [np.zeros(0, int)]) for found in (mine, theirs))
