@@ -4,13 +4,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import onnx
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.lossless.change import Leaving, changed, missing_biases, shifts
 from onnxprune.lossless.conditions import Conditions
 from onnxprune.lossless.propagate import Knowledge
-from onnxprune.surgery.recovery.replaced import with_biases_at, with_values
+from onnxprune.model.network import Network
+from onnxprune.surgery.recovery.replaced import with_biases_at
 
 LARGEST = 10  # as a power of two, how many times larger a channel may be than the one that stands in for it
 KINDS = ("dead", "ignored", "duplicate")
@@ -30,7 +30,7 @@ class Redundancy:
     """
 
     kept: Kept
-    model: onnx.ModelProto
+    model: Network
     deps: Dependencies
     removed: Mapping[str, Mapping[str, int]]
     rounds: int
@@ -44,7 +44,7 @@ class Redundancy:
 class _State:
     """A search under way: channels that have gone, (channels,) int by group: 0, or 1 + the index of their kind."""
 
-    model: onnx.ModelProto
+    model: Network
     deps: Dependencies
     gone: dict[str, np.ndarray]
     rounds: int = 0
@@ -52,10 +52,10 @@ class _State:
 
 
 def redundancy(
-    model: onnx.ModelProto,
+    model: Network,
     deps: Dependencies,
     *,
-    analyse: Callable[[onnx.ModelProto], Dependencies],
+    analyse: Callable[[Network], Dependencies],
     stays: Mapping[str, Collection[int]] | None = None,
     multiple: int = 1,
     share: float = 1.0,
@@ -105,7 +105,7 @@ def _outcome(state: _State) -> Redundancy:
     return Redundancy(kept, state.model, state.deps, removed, state.rounds)
 
 
-def _step(state: _State, held: Mapping[str, set[int]], analyse: Callable[[onnx.ModelProto], Dependencies]) -> bool:
+def _step(state: _State, held: Mapping[str, set[int]], analyse: Callable[[Network], Dependencies]) -> bool:
     """Let everything go that can go now; whether there was anything."""
     conditions = Conditions.of(Knowledge.of(state.model, state.deps))
     leaving = _leaving(state, conditions, held)
@@ -118,7 +118,7 @@ def _step(state: _State, held: Mapping[str, set[int]], analyse: Callable[[onnx.M
         leaving = _leaving(state, conditions, held)
     values, lively = changed(conditions, leaving), conditions.lively
     del conditions  # and with it a copy of all weights
-    state.model = with_values(state.model, values)
+    state.model = state.model.with_tensors(values)
     for group in state.deps.groups:
         plain, other = leaving.plain[group.components], leaving.stands_in[group.components] >= 0
         kind = np.where(other, 3, np.where(lively[group.components], 2, 1))

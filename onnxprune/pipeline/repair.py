@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import onnx
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from onnxprune.channels.analysis import analyse
 from onnxprune.channels.dependencies import Dependencies, Group
 from onnxprune.errors import ModelError
+from onnxprune.model.network import Network
 from onnxprune.pipeline.calibration import calibration
 from onnxprune.pipeline.decision import Choice, Decision
 from onnxprune.pipeline.enough import too_few
@@ -34,7 +34,7 @@ from onnxprune.surgery.rewrite import cut
 
 MUTE = -100.0  # dB, of outputs that cannot be compared; as many above are all the same
 
-Analyse = Callable[[onnx.ModelProto], Dependencies]
+Analyse = Callable[[Network], Dependencies]
 
 
 def one_thread() -> AbstractContextManager[object]:
@@ -77,11 +77,11 @@ def _worth(lab: Lab, own: Mapping[str, Group], group: Group) -> np.ndarray:
     return lab.worth[group.name] if group.name in lab.worth else worth(lab.weights, own[group.name])
 
 
-def _written_out(lab: Lab) -> tuple[onnx.ModelProto, Dependencies]:
+def _written_out(lab: Lab) -> tuple[Network, Dependencies]:
     """The network with its integer layers written out, and its analysis, where that has the same groups."""
-    shapes = {s.name: lab.deps.statics.shapes[s.name] for s in model_inputs(lab.model)}
+    shapes = {s.name: lab.deps.statics.shapes[s.name] for s in model_inputs(lab.model.graph)}
     how: dict[str, Any] = {"input_shapes": shapes, "heads": lab.request.heads != "dims", "thaw": lab.request.thaw}
-    return written_out(lab.model, lab.deps, partial(analyse, **how))
+    return written_out(lab.model, lab.deps, lambda network: analyse(network.graph, **how))
 
 
 def importance(curves: Mapping[str, LossCurve]) -> dict[str, np.ndarray]:
@@ -121,7 +121,7 @@ def repair(run: Run, lab: Lab, choice: Choice) -> Decision:
         log.warnings.insert(0, worse)
         return plain
     _tell(run, lab, choice.kept, done, samples)
-    return replace(plain, filled=plain.filled.having(done.model, done.deps))
+    return replace(plain, filled=plain.filled.having(done.network, done.deps))
 
 
 def _tell(run: Run, lab: Lab, kept: Kept, done: Compensated, samples: Calibration | None) -> None:
@@ -147,7 +147,7 @@ def harm(lab: Lab, kept: Kept, done: Compensated) -> str:
 
     Empty where it is not.
     """
-    cuts = [cut(model, deps, deps.dead(kept)) for model, deps in ((lab.model, lab.deps), (done.model, done.deps))]
+    cuts = [cut(model, deps, deps.dead(kept)) for model, deps in ((lab.model, lab.deps), (done.network, done.deps))]
     load = partial(make_session, providers="cpu", threads=THREADS, optimize=True)
     original, plain, solved = map(load, (lab.model, *cuts))
     samples = calibration(lab)
@@ -173,7 +173,7 @@ def repaired_figure(lab: Lab, analyse: Analyse) -> Callable[[Kept, Metric], floa
     def figure(kept: Kept, metric: Metric) -> float:
         assert lab.search is not None
         done = repaired(lab, kept, analyse)
-        small = cut(done.model, done.deps, done.deps.dead(kept))
+        small = cut(done.network, done.deps, done.deps.dead(kept))
         sessions = {"after": make_session(small, optimize=True)}
         if metric.needs_reference:
             sessions["before"] = make_session(lab.model, optimize=True)

@@ -47,12 +47,12 @@ def rotatable(run: Run) -> Rotatable:
     layers can lose whole heads that cannot lose such a share, or not in a basis of their own.
     """
     whole, own = run.request.heads != "dims", run.original
-    graph = Graph(own.proto, own.deps)
+    graph = Graph(own.network, own.deps)
     found = Rotatable(graph, tuple(stream_sites(graph)), run.request.heads)
     if whole and (run.request.heads != "auto" or not _multiplies_values(own.deps)):
         return found
-    deps = own.again(own.proto, run.request.changed(heads="dims")).deps if whole else own.deps
-    graph = Graph(own.proto, deps)
+    deps = own.again(own.network, run.request.changed(heads="dims")).deps if whole else own.deps
+    graph = Graph(own.network, deps)
     heads = attention_sites(graph)
     if not heads or (whole and not _covered(own.deps, deps, {s.group for s in heads})):
         return found
@@ -102,15 +102,15 @@ def rotate(run: Run, lab: Lab) -> tuple[Run, Lab, Rotatable | None]:
     for site, basis in zip(sites, made, strict=True):
         if site.group in worth:
             worth[site.group][site.channels] += basis.energy.sum(axis=0)
-    proto = turned.original.proto
-    lab = replace(lab, model=proto, deps=deps, weights=Weights(proto, deps), request=turned.request, worth=worth)
+    network = turned.original.network
+    lab = replace(lab, model=network, deps=deps, weights=Weights(network, deps), request=turned.request, worth=worth)
     return turned, lab, found
 
 
 def turn(run: Run, found: Rotatable, rotation: Rotation) -> Run | None:
     """The run with the rotated network; None where that does not give what the original gives."""
     model = rotated(found.graph, found.sites, rotation)
-    if run.request.verify and not prove(found.graph.model, model, run.stimuli()).passed:
+    if run.request.verify and not prove(found.graph.network, model, run.stimuli()).passed:
         run.log.warnings.append(f"nothing was rotated: {NOT_EQUAL} up to rounding")
         return None
     request = run.request.changed(heads=found.heads)
@@ -143,5 +143,5 @@ def repeat(run: Run, rotation: Rotation) -> tuple[Run, Proof | None]:
         return run, None
     found = rotatable(run)
     model = rotated(found.graph, found.sites, rotation)
-    proof = prove(found.graph.model, model, run.stimuli()).require(NOT_EQUAL) if run.request.verify else None
+    proof = prove(found.graph.network, model, run.stimuli()).require(NOT_EQUAL) if run.request.verify else None
     return replace(run, original=run.original.again(model), rotation=rotation), proof

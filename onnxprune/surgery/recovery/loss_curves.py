@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import onnx
 
 from onnxprune.channels.dependencies import Dependencies, Group, Slot
 from onnxprune.errors import ModelError
@@ -67,7 +66,7 @@ class Port:
 
 
 def repair_curves(
-    model: onnx.ModelProto,
+    original: Network,
     deps: Dependencies,
     names: Sequence[str],
     feeds: Feeds,
@@ -89,7 +88,7 @@ def repair_curves(
         losses: whether they are wanted; without, there is no trial run, and all are zero.
     """
     feeds = within(feeds, deps.statics.shapes)
-    network = LayerGraph.of(model, unpacked=True)
+    network = LayerGraph(original, unpacked=True)
     finder = Finder(network, deps, deps.nothing)
     groups = [g for g in deps.groups if g.name in set(names)]
     seen = _seen(finder, {s.source for g in groups for s in g.readers}, feeds, seed, progress)

@@ -10,6 +10,7 @@ import onnx
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.model.graphs import refill
+from onnxprune.model.network import Network
 from onnxprune.model.static import attributes_of, opset_of
 from onnxprune.operators.registry import Trait, has, operator_of
 from onnxprune.operators.written import Written
@@ -18,14 +19,14 @@ from onnxprune.surgery.recovery.layer_graph import taken
 FLOAT = onnx.TensorProto.FLOAT
 
 
-def unfused(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which the integer and fused layers of the main graph are written out; the model where it has none."""
+def unfused(network: Network) -> Network:
+    """The network with the integer and fused layers of its main graph written out; itself where it has none."""
+    model = network.graph
     opset = opset_of(model)
     if not any(_way(node, opset) for node in model.graph.node):
-        return model
-    out = onnx.ModelProto()
-    out.CopyFrom(model)
-    tensors = {t.name: t for t in model.graph.initializer}
+        return network
+    out = network.proto()
+    tensors = {t.name: t for t in out.graph.initializer}
     sums = _sums(model.graph)
     del out.graph.node[:]
     for node in model.graph.node:
@@ -36,7 +37,7 @@ def unfused(model: onnx.ModelProto) -> onnx.ModelProto:
         if scale is not None:
             out.graph.initializer.append(scale)
     refill(out.graph.value_info, [v for v in out.graph.value_info if v.name not in sums])  # no integers any more
-    return out
+    return Network.of(out)
 
 
 def _way(node: onnx.NodeProto, opset: int) -> Written | None:
@@ -65,13 +66,13 @@ def _is_plain(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto], sum
 
 
 def written_out(
-    model: onnx.ModelProto, deps: Dependencies, analyse: Callable[[onnx.ModelProto], Dependencies]
-) -> tuple[onnx.ModelProto, Dependencies]:
+    network: Network, deps: Dependencies, analyse: Callable[[Network], Dependencies]
+) -> tuple[Network, Dependencies]:
     """The network with its integer layers written out, and its analysis; both as they are where the groups differ."""
-    written = unfused(model)
-    if written is not model and alike(deps, analysed := analyse(written)):
+    written = unfused(network)
+    if written is not network and alike(deps, analysed := analyse(written)):
         return written, analysed
-    return model, deps
+    return network, deps
 
 
 def alike(deps: Dependencies, other: Dependencies) -> bool:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 
 from onnxprune.errors import UsageError
 from onnxprune.model.network import Network
@@ -58,8 +57,8 @@ def rotation_of(sites: Sequence[RotationSite], bases: "Sequence[Basis]") -> Rota
     return Rotation({name_of(s): b.matrix for s, b in zip(sites, bases, strict=True)})
 
 
-def rotated(graph: Graph, sites: Sequence[RotationSite], rotation: Rotation) -> onnx.ModelProto:
-    """A copy of the model with its widths in other bases; it computes the same.
+def rotated(graph: Graph, sites: Sequence[RotationSite], rotation: Rotation) -> Network:
+    """The network with its widths in other bases; it computes the same.
 
     Raises UsageError where the network has no such width.
     """
@@ -77,6 +76,5 @@ def rotated(graph: Graph, sites: Sequence[RotationSite], rotation: Rotation) -> 
         for place in site.places:
             before = changed[place.key] if place.key in changed else graph.read(place.key)
             changed[place.key] = place.turned(before, matrix, inverse)
-    network = Network.of(graph.model)
-    values = {key: array.astype(network.tensor(key).dtype) for key, array in changed.items()}
-    return network.with_tensors(values).proto()
+    values = {key: array.astype(graph.network.tensor(key).dtype) for key, array in changed.items()}
+    return graph.network.with_tensors(values)
