@@ -3,6 +3,7 @@
 from functools import cached_property
 
 import numpy as np
+import onnx
 
 from onnxprune.channels.dependencies import Dependencies, Group, Slot
 from onnxprune.criteria.filters import Filters
@@ -17,8 +18,8 @@ REMEMBERED = 4 << 20  # weights of one group up to which its filters are kept fo
 class Weights:
     """Tensors of a model by key, read when they are asked for."""
 
-    def __init__(self, network: Network, deps: Dependencies) -> None:
-        self.network, self.deps = network, deps
+    def __init__(self, model: onnx.ModelProto | Network, deps: Dependencies) -> None:
+        self.network, self.deps = Network.of(model), deps
         self._filters: dict[str, Filters] = {}
 
     def raw(self, key: str) -> np.ndarray:

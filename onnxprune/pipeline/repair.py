@@ -81,7 +81,7 @@ def _written_out(lab: Lab) -> tuple[Network, Dependencies]:
     """The network with its integer layers written out, and its analysis, where that has the same groups."""
     shapes = {s.name: lab.deps.statics.shapes[s.name] for s in model_inputs(lab.model.graph)}
     how: dict[str, Any] = {"input_shapes": shapes, "heads": lab.request.heads != "dims", "thaw": lab.request.thaw}
-    return written_out(lab.model, lab.deps, lambda network: analyse(network.graph, **how))
+    return written_out(lab.model, lab.deps, partial(analyse, **how))
 
 
 def importance(curves: Mapping[str, LossCurve]) -> dict[str, np.ndarray]:
@@ -121,7 +121,7 @@ def repair(run: Run, lab: Lab, choice: Choice) -> Decision:
         log.warnings.insert(0, worse)
         return plain
     _tell(run, lab, choice.kept, done, samples)
-    return replace(plain, filled=plain.filled.having(done.network, done.deps))
+    return replace(plain, filled=plain.filled.having(done.model, done.deps))
 
 
 def _tell(run: Run, lab: Lab, kept: Kept, done: Compensated, samples: Calibration | None) -> None:
@@ -147,7 +147,7 @@ def harm(lab: Lab, kept: Kept, done: Compensated) -> str:
 
     Empty where it is not.
     """
-    cuts = [cut(model, deps, deps.dead(kept)) for model, deps in ((lab.model, lab.deps), (done.network, done.deps))]
+    cuts = [cut(model, deps, deps.dead(kept)) for model, deps in ((lab.model, lab.deps), (done.model, done.deps))]
     load = partial(make_session, providers="cpu", threads=THREADS, optimize=True)
     original, plain, solved = map(load, (lab.model, *cuts))
     samples = calibration(lab)
@@ -173,7 +173,7 @@ def repaired_figure(lab: Lab, analyse: Analyse) -> Callable[[Kept, Metric], floa
     def figure(kept: Kept, metric: Metric) -> float:
         assert lab.search is not None
         done = repaired(lab, kept, analyse)
-        small = cut(done.network, done.deps, done.deps.dead(kept))
+        small = cut(done.model, done.deps, done.deps.dead(kept))
         sessions = {"after": make_session(small, optimize=True)}
         if metric.needs_reference:
             sessions["before"] = make_session(lab.model, optimize=True)

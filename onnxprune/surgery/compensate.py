@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import onnx
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import UsageError
@@ -40,7 +41,7 @@ class Compensated:
     the user's own network is the drift.
     """
 
-    network: Network
+    model: Network
     deps: Dependencies
     changed: tuple[str, ...] = ()  # keys of tensors with new values
     alone: Mapping[str, str] = None  # type: ignore[assignment]  # layers or groups that were left alone, and why
@@ -48,7 +49,7 @@ class Compensated:
 
 def compensate(
     name: str,
-    network: Network,
+    network: onnx.ModelProto | Network,
     deps: Dependencies,
     kept: Mapping[str, np.ndarray],
     *,
@@ -72,7 +73,7 @@ def compensate(
     Raises:
         UsageError: the name is unknown, samples are missing, or an option is.
     """
-    row = _row(name, feeds)
+    row, network = _row(name, feeds), Network.of(network)
     dead = deps.dead(kept)
     if name == "none" or not dead.any():
         return Compensated(network, deps, (), {})

@@ -13,6 +13,7 @@ from rotatable import HEADS, WIDTH, attention, bottlenecks, sequences
 import onnxprune
 from onnxprune.channels.analysis import analyse
 from onnxprune.errors import CheckFailed, UsageError
+from onnxprune.model.network import Network
 from onnxprune.pipeline.request import Request
 from onnxprune.runtime.session import make_session
 from onnxprune.surgery.plan import Plan
@@ -39,7 +40,7 @@ IMAGES: dict[str, dict[str, Any]] = {"BatchNormalization": {}, "biases": {"norm"
 
 def graph_of(model: onnx.ModelProto) -> Graph:
     shapes = {"x": tuple(d.dim_value or (1 if k == 0 else 8) for k, d in enumerate(_dims(model)))}
-    return Graph(model, analyse(model, input_shapes=shapes, heads=False))
+    return Graph(Network.of(model), analyse(model, input_shapes=shapes, heads=False))
 
 
 def _dims(model: onnx.ModelProto) -> list[onnx.TensorShapeProto.Dimension]:
@@ -52,7 +53,7 @@ def any_basis(site: RotationSite, seed: int) -> np.ndarray:
 
 
 def turned(graph: Graph, sites: list[RotationSite]) -> onnx.ModelProto:
-    return rotated(graph, sites, Rotation({name_of(s): any_basis(s, k) for k, s in enumerate(sites)}))
+    return rotated(graph, sites, Rotation({name_of(s): any_basis(s, k) for k, s in enumerate(sites)})).proto()
 
 
 def kinds(sites: list[RotationSite]) -> list[str]:
