@@ -1,6 +1,7 @@
 """Small networks of transformers and diffusers with random weights, for `architectures.py`."""
 
 from collections.abc import Callable
+from functools import partial
 
 import diffusers
 import torch
@@ -144,7 +145,222 @@ def _dit() -> Architecture:
     return Architecture(found.module, inputs, {name: {0: "batch"} for name in inputs})
 
 
+ENCODERS = {  # of texts -> name of the model, and what its configuration has beside TEXT
+    "distilbert": ("DistilBert", {"dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 128}),
+    "albert": ("Albert", {"embedding_size": 32}),
+    "deberta": ("DebertaV2", {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]}),
+    "electra": ("Electra", {"embedding_size": 32}),
+    "modernbert": ("ModernBert", {"pad_token_id": 0, "reference_compile": False}),
+}
+DECODERS = {  # of texts, likewise
+    "mistral": ("Mistral", {"num_key_value_heads": 2}),
+    "gemma": ("Gemma", {"num_key_value_heads": 1, "head_dim": 16}),
+    "gemma2": ("Gemma2", {"num_key_value_heads": 2, "head_dim": 16}),
+    "qwen2": ("Qwen2", {"num_key_value_heads": 2}),
+    "qwen3": ("Qwen3", {"num_key_value_heads": 2, "head_dim": 16}),
+    "mixtral": ("Mixtral", {"num_key_value_heads": 2, "num_local_experts": 4}),
+    "phi": ("Phi", {"pad_token_id": 0}),
+    "phi3": ("Phi3", {"pad_token_id": 0, "num_key_value_heads": 2}),
+    "gptneox": ("GPTNeoX", {}),
+    "bloom": ("Bloom", {"n_layer": 2, "n_head": 4}),
+    "opt": ("OPT", {"ffn_dim": 128, "word_embed_proj_dim": 64, "pad_token_id": 0}),
+    "falcon": ("Falcon", {"multi_query": True}),
+    "mamba": ("Mamba", {"state_size": 8}),
+}
+
+
+def _text(name: str, more: dict[str, object], end: str) -> Architecture:
+    config = getattr(transformers, f"{name}Config")(**{**TEXT, **LABELS, **more})
+    config._attn_implementation = "eager"
+    return tokens(_logits(getattr(transformers, f"{name}{end}")(config)))
+
+
+IMAGES = {  # networks of images -> class of the model, the output that is taken, side, and the configuration
+    "deit": ("DeiTForImageClassification", "logits", 64, {**SIZE, "image_size": 64}),
+    "beit": (
+        "BeitForImageClassification",
+        "logits",
+        64,
+        {**SIZE, "image_size": 64, "use_relative_position_bias": True},
+    ),
+    "dinov2": ("Dinov2ForImageClassification", "logits", 70, {**SIZE, "mlp_ratio": 2, "image_size": 70}),
+    "dinov2_registers": (
+        "Dinov2WithRegistersForImageClassification",
+        "logits",
+        70,
+        {**SIZE, "mlp_ratio": 2, "image_size": 70},
+    ),
+    "siglip": ("SiglipVisionModel", "pooler_output", 64, {**SIZE, "image_size": 64}),
+    "clip_vision": ("CLIPVisionModel", "pooler_output", 64, {**SIZE, "image_size": 64, "patch_size": 16}),
+    "poolformer": (
+        "PoolFormerForImageClassification",
+        "logits",
+        64,
+        {"hidden_sizes": [16, 32, 48, 64], "depths": [1, 1, 1, 1]},
+    ),
+    "mobilevitv2": ("MobileViTV2ForImageClassification", "logits", 64, {"image_size": 64, "width_multiplier": 0.5}),
+    "cvt": (
+        "CvtForImageClassification",
+        "logits",
+        64,
+        {"embed_dim": [16, 32, 64], "depth": [1, 1, 2], "num_heads": [1, 2, 4]},
+    ),
+    "levit": (
+        "LevitForImageClassification",
+        "logits",
+        128,
+        {
+            "image_size": 128,
+            "hidden_sizes": [32, 64, 96],
+            "num_attention_heads": [2, 2, 4],
+            "depths": [1, 1, 1],
+            "key_dim": [8, 8, 8],
+        },
+    ),
+    "swinv2": (
+        "Swinv2ForImageClassification",
+        "logits",
+        64,
+        {"embed_dim": 32, "depths": [1, 2], "num_heads": [2, 4], "window_size": 4, "image_size": 64},
+    ),
+    "pvt": (
+        "PvtForImageClassification",
+        "logits",
+        64,
+        {"hidden_sizes": [16, 32, 64, 64], "depths": [1, 1, 1, 1], "image_size": 64},
+    ),
+    "yolos": (
+        "YolosForObjectDetection",
+        "logits",
+        64,
+        {**SIZE, "image_size": [64, 64], "num_detection_tokens": 5, "use_mid_position_embeddings": False},
+    ),
+    "dpt": (
+        "DPTForDepthEstimation",
+        "predicted_depth",
+        64,
+        {
+            **SIZE,
+            "num_hidden_layers": 4,
+            "image_size": 64,
+            "backbone_out_indices": [0, 1, 2, 3],
+            "neck_hidden_sizes": [16, 32, 48, 64],
+            "fusion_hidden_size": 32,
+            "is_hybrid": False,
+            "readout_type": "project",
+        },
+    ),
+    "glpn": (
+        "GLPNForDepthEstimation",
+        "predicted_depth",
+        64,
+        {"hidden_sizes": [16, 32, 48, 64], "depths": [1, 1, 1, 1], "decoder_hidden_size": 32},
+    ),
+}
+
+
+def _image(model: str, output: str, side: int, shape: dict[str, object]) -> Architecture:
+    kind = getattr(transformers, model)
+    config = kind.config_class(**{**shape, **LABELS})
+    config._attn_implementation = "eager"
+    return pixels(Outputs(kind(config), lambda m, x: getattr(m(x), output)), side, sides=False)
+
+
+def _clip() -> Architecture:
+    text = {**TEXT, "max_position_embeddings": 24, "bos_token_id": 1, "eos_token_id": 2}
+    config = transformers.CLIPConfig(
+        text_config=text, vision_config={**SIZE, "image_size": 64, "patch_size": 16}, projection_dim=32
+    )
+    whole = transformers.CLIPModel(config)
+    module = Outputs(whole, lambda m, ids, image: m(input_ids=ids, pixel_values=image).logits_per_image)
+    inputs = {"ids": torch.randint(0, 3, (1, 12)), "image": torch.randn(1, 3, 64, 64)}
+    return Architecture(module, inputs, {"ids": {0: "texts"}, "image": {0: "batch"}})
+
+
+def _sound(name: str) -> Architecture:
+    shape = {**SIZE, "conv_dim": (16, 32, 32), "conv_stride": (5, 2, 2), "conv_kernel": (10, 3, 3), "vocab_size": 30}
+    shape |= {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4, "pad_token_id": 0}
+    kind = getattr(transformers, f"{name}ForCTC")
+    whole = kind(kind.config_class(**shape))
+    return Architecture(_logits(whole), {"sound": torch.randn(1, 2000)}, {"sound": {0: "batch", 1: "samples"}})
+
+
+def _sam() -> Architecture:
+    vision = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 128, "mlp_dim": 128}
+    vision |= {"output_channels": 32, "global_attn_indexes": [1], "window_size": 3}
+    config = transformers.SamConfig(
+        vision_config=vision,
+        prompt_encoder_config={"hidden_size": 32, "image_size": 128, "mask_input_channels": 8},
+        mask_decoder_config={"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "mlp_dim": 64,
+                             "iou_head_hidden_dim": 32},
+    )  # fmt: skip
+    module = Outputs(
+        transformers.SamModel(config),
+        lambda m, x, p: m(pixel_values=x, input_points=p, multimask_output=True).pred_masks,
+    )
+    inputs = {"image": torch.randn(1, 3, 128, 128), "points": torch.rand(1, 1, 2, 2) * 100}
+    return Architecture(module, inputs, {"image": {0: "batch"}, "points": {0: "batch"}})
+
+
+def _mae() -> Architecture:
+    config = transformers.ViTMAEConfig(**SIZE, image_size=64, mask_ratio=0.0)
+    return pixels(Outputs(transformers.ViTMAEModel(config), lambda m, x: m(x).last_hidden_state), 64, sides=False)
+
+
+def _backbone() -> object:
+    return transformers.ResNetConfig(
+        embedding_size=16,
+        hidden_sizes=[16, 32, 48, 64],
+        depths=[1, 1, 1, 1],
+        layer_type="basic",
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )
+
+
+def _mask2former() -> Architecture:
+    shape = {"hidden_dim": 32, "mask_feature_size": 32, "feature_size": 32, "encoder_feedforward_dim": 64}
+    shape |= {
+        "dim_feedforward": 64,
+        "decoder_layers": 2,
+        "encoder_layers": 1,
+        "num_queries": 5,
+        "num_attention_heads": 4,
+    }
+    config = transformers.Mask2FormerConfig(backbone_config=_backbone(), **shape, **LABELS)
+    whole = transformers.Mask2FormerForUniversalSegmentation(config)
+    return pixels(Outputs(whole, lambda m, x: m(x).masks_queries_logits), 96, sides=False)
+
+
+def _upernet() -> Architecture:
+    config = transformers.UperNetConfig(
+        backbone_config=_backbone(), hidden_size=32, auxiliary_channels=16, auxiliary_in_channels=48, **LABELS
+    )
+    return pixels(_logits(transformers.UperNetForSemanticSegmentation(config)), 96)
+
+
+def _depth_anything() -> Architecture:
+    backbone = transformers.Dinov2Config(
+        **SIZE, mlp_ratio=2, image_size=70, reshape_hidden_states=False, out_indices=[1, 2], apply_layernorm=True
+    )
+    config = transformers.DepthAnythingConfig(
+        backbone_config=backbone, reassemble_hidden_size=64, neck_hidden_sizes=[16, 32], fusion_hidden_size=16,
+        reassemble_factors=[2, 1], head_hidden_size=8,
+    )  # fmt: skip
+    whole = transformers.DepthAnythingForDepthEstimation(config)
+    return pixels(Outputs(whole, lambda m, x: m(x).predicted_depth), 70, sides=False)
+
+
 NETWORKS: dict[str, Callable[[], Architecture]] = {
+    **{f"transformers:{k}": partial(_text, *row, "ForSequenceClassification") for k, row in ENCODERS.items()},
+    **{f"transformers:{k}": partial(_text, *row, "ForCausalLM") for k, row in DECODERS.items()},
+    **{f"transformers:{k}": partial(_image, *row) for k, row in IMAGES.items()},
+    **{f"transformers:{k.lower()}": partial(_sound, k) for k in ("Wav2Vec2", "Hubert")},
+    "transformers:clip": _clip,
+    "transformers:sam": _sam,
+    "transformers:mae": _mae,
+    "transformers:mask2former": _mask2former,
+    "transformers:upernet": _upernet,
+    "transformers:depth_anything": _depth_anything,
     "transformers:bert": _bert,
     "transformers:gpt2": _gpt2,
     "transformers:llama": _llama,

@@ -66,6 +66,12 @@ def _others(walk: Walk, deps: Dependencies) -> Iterator[Choices]:
     for root in sorted(wanted | _behind(walk, deps)):
         factors, labels = splits[root]
         kinds.setdefault(str((factors, labels.shape)), []).append(root)
+    if (
+        len(kinds) > 1 and wanted
+    ):  # what one splits, such as groups of a norm over both sides of a Concat, the others split too
+        shared = np.unique(np.concatenate([deps.component[splits[root][1]].ravel() for root in wanted]))
+        joint = [root for root, (_, labels) in splits.items() if np.isin(deps.component[labels], shared).any()]
+        yield replace(chosen, carriers={**chosen.carriers, **{root: splits[root][0][-1] for root in joint}})
     for roots in kinds.values():
         for factor in splits[roots[0]][0]:
             if any(walk.coupling.carriers[root] != factor for root in roots):

@@ -36,7 +36,10 @@ def _factors(coupling: Coupling) -> int:
 def _clashes(coupling: Coupling, component: Labels, combined: Labels) -> Iterator[bool]:
     """Fill in what components combine; channels freeze where it is not one combination for each."""
     coupling.node = -1
-    whole = {int(c) for product in coupling.products.values() for c in component[product.labels.ravel()]}
+    whole = np.zeros(combined.shape[1], bool)
+    for product in coupling.products.values():
+        whole[component[product.labels.ravel()]] = True
+    whole[component[0]] = False
     for product in coupling.products.values():
         positions = component[product.labels.ravel()]
         _, first, inverse = np.unique(positions, return_index=True, return_inverse=True)
@@ -46,8 +49,10 @@ def _clashes(coupling: Coupling, component: Labels, combined: Labels) -> Iterato
             held = combined[k, positions]
             several |= component[part] != component[part[first][inverse]]
             several |= (held > 0) & (component[held] != component[part])
-            several |= np.isin(component[part], list(whole - {int(component[0])}))
-        wrong = (positions == component[0]) | np.isin(positions, positions[several])
+            several |= whole[component[part]]
+        clashing = np.zeros(len(whole), bool)
+        clashing[positions[several]] = clashing[component[0]] = True
+        wrong = clashing[positions]
         for k, part in enumerate(parts):
             loose = part[wrong & (component[part] != component[0])]
             coupling.freeze(np.unique(loose), why=WHY) if loose.size else None

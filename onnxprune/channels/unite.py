@@ -58,9 +58,9 @@ def unite(coupling: Coupling, uses: Sequence[Use], other: Coupling, others: Sequ
     here, there = (
         np.concatenate([x for use in found for x in use.axes] or [np.zeros(0, int)]) for found in (uses, others)
     )
-    component = other.solve()
-    coupling.freeze(here[component[there] == component[0]], why=WHY)
+    own, component = coupling.solve(), other.solve()  # what both say has its cause here
+    coupling.freeze(here[(component[there] == component[0]) & (own[here] != own[0])], why=WHY)
     order = np.argsort(component[there], kind="stable")
     here, together = here[order], component[there][order]
-    same = together[1:] == together[:-1]
+    same = (together[1:] == together[:-1]) & (own[here[1:]] != own[here[:-1]])
     coupling.tie(here[:-1][same], here[1:][same], why=WHY)

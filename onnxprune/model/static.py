@@ -71,6 +71,12 @@ def _edges(model: onnx.ModelProto, statics: Statics) -> Iterator[dict[str, Shape
         yield sizes_of(model, statics.shapes, partial(beyond, limits))
 
 
+def runs_out(statics: Statics, input_shapes: Mapping[str, Shape]) -> bool:
+    """Whether values have no elements at other sizes of the inputs, and a Reshape asks for some."""
+    there = infer_once(statics.skeleton, input_shapes)
+    return there.torn and any(0 in shape and 0 not in statics.shapes.get(k, (0,)) for k, shape in there.shapes.items())
+
+
 def _shortened(share: Fraction, size: int) -> int:
     return max(1, int(size * share))
 

@@ -3,11 +3,13 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from onnxprune.errors import ModelError
 from onnxprune.model import Model, load
 from onnxprune.model.functions import inlined
+from onnxprune.model.static import runs_out
 from onnxprune.model.unsequenced import without_sequences
 from onnxprune.pipeline.fold import folded
 from onnxprune.pipeline.limits import require_analysed
@@ -77,7 +79,10 @@ class Run:
         """What the proof runs on: made input of several kinds and sizes, and the first batches of the user's data."""
         batches = () if self.parts.data is None else zip(self.parts.data, range(DATA_FEEDS), strict=False)
         data = tuple(batch.feeds for batch, _ in batches)
-        return Stimuli(model_inputs(self.file.proto), self.original.shapes, self.request.seed, data)
+        statics = self.original.deps.statics
+        return Stimuli(
+            model_inputs(self.file.proto), self.original.shapes, self.request.seed, data, partial(runs_out, statics)
+        )
 
     def made(self, proof: Proof | None = None) -> list[Feed]:
         """One feed of made input, of the kind that reaches furthest where a proof has shown that."""

@@ -50,7 +50,7 @@ def part_by_part(
     elements = {o.name: o.element for o in first.outputs}
     del first
     shapes = {n: array.shape for n, array in load(two, taps=_present(two, named)).run(trials[0].feed).items()}
-    cut = [_alike(values, shapes, box) for values in seen]
+    cut = _alike(seen, shapes, box)
     given = {n: elements[n] for n in points if elements[n] and n in cut[0] and cut[0][n].shape == shapes[n]}
     if not given:
         return []
@@ -101,10 +101,10 @@ class _Part:
             widen(judge.noise, self.trial.kind, (sliced(n, self.wanted[n], other.get(n)) for n in found))
 
 
-def _alike(values: Feed, names: Container[str], box: Box | None) -> dict[str, np.ndarray]:
-    """The live positions of values that the other model has, too."""
-    cut = {name: _cut(array, name, box) for name, array in values.items() if name in names}
-    return {n: a for n, a in cut.items() if a is not None}
+def _alike(runs: Sequence[Feed], names: Container[str], box: Box | None) -> list[dict[str, np.ndarray]]:
+    """The live positions of values that the other model has, too, where all runs lay them alike: a batch may not."""
+    cuts = [{name: _cut(array, name, box) for name, array in values.items() if name in names} for values in runs]
+    return [{n: a for n, a in cut.items() if a is not None and all(c[n] is not None for c in cuts)} for cut in cuts]
 
 
 def _cut(array: np.ndarray, name: str, box: Box | None) -> np.ndarray | None:

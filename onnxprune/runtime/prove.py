@@ -196,7 +196,7 @@ def _second_opinion(view: _View, way: _Way, checks: list[Check]) -> list[Check]:
     """
     taps, failed = view.taps, [c for c in checks if not c.passed]
     points: dict[str, tuple[str, ...]] = dict(taps.decisions) if failed or taps.quantized else {}
-    if failed and all(c.noisy for c in failed):
+    if any(c.noisy for c in failed):
         points |= {name: () for name in taps.layers if name not in points}
     if not points or (view.loose and not failed):
         return checks

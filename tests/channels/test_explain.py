@@ -2,6 +2,7 @@
 
 import onnx
 import pytest
+from patterns.blocks import heads_in_batch
 from patterns.builder import NONE, Net
 
 from onnxprune import inspect, prune
@@ -60,3 +61,10 @@ def test_channels_of_which_some_can_go_have_none(group: int) -> None:
     net = Net()
     model = model_of(net, net.head(net.cbr(net.cbr("x", 3, 4), 4, 4, group=group), 4))
     assert len(inspect(model).frozen) == 1
+
+
+def test_what_is_frozen_at_every_size_has_its_own_reason() -> None:
+    """The network is looked at once more at another batch; what cannot go at either is told as it was."""
+    model = heads_in_batch(Net())
+    (told,) = {why for use, _, why in analyse(model).frozen_writers() if use.node == len(model.graph.node) - 1}
+    assert told == "it is an output of the network"

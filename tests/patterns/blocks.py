@@ -1,6 +1,7 @@
 """Residuals, concatenations and splits of convolutional networks."""
 
 import numpy as np
+import onnx
 
 from patterns.builder import NONE, ODD, Net, pattern
 
@@ -106,3 +107,19 @@ def csp(net: Net, k: int) -> str:
     a, b = net.cbr(y, 8 * k, 6 * k, 1), net.cbr(y, 8 * k, 6 * k, 1)
     a = net.op("Add", a, net.cbr(net.cbr(a, 6 * k, 6 * k, 1), 6 * k, 6 * k))
     return net.head(net.cbr(net.op("Concat", a, b, axis=1), 12 * k, 8 * k, 1), 8 * k)
+
+
+def heads_in_batch(net: Net, rounded: bool = False) -> onnx.ModelProto:
+    """Attention as PyTorch's own module writes it, its heads in one axis with a batch that is open."""
+    heads, width, tokens = 4, 4, 5
+    y = net.transpose(net.op("MatMul", "x", net.weight(6, heads * width)), 1, 0, 2)
+    y = net.transpose(net.reshape(y, tokens, -1, width), 1, 0, 2)
+    if rounded:  # behind a norm, so that whole heads go
+        y = net.op("LayerNormalization", y, net.weight(width, low=0.5), net.weight(width), axis=-1)
+        scale, zero = net.tensor(np.array(0.05, np.float32)), net.tensor(np.array(0, np.int8))
+        y = net.op("DequantizeLinear", net.op("QuantizeLinear", y, scale, zero), scale, zero)
+    scores = net.op("Softmax", net.op("MatMul", y, net.transpose(y, 0, 2, 1)), axis=-1)
+    y = net.transpose(net.op("MatMul", scores, y), 1, 0, 2)
+    y = net.transpose(net.reshape(y, tokens, -1, heads * width), 1, 0, 2)
+    y = net.op("MatMul", y, net.weight(heads * width, 3, dead=[]))
+    return net.model(("n", tokens, 6), [y], 1, (2, tokens, 6))

@@ -1,6 +1,7 @@
 """Faults planted in a cut that is right: the proof finds each of them, and nothing in the cut itself."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import onnx
@@ -10,14 +11,18 @@ from runtime_models import build, conv_net, masked_and_pruned, weight, with_weig
 
 import onnxprune
 from onnxprune.errors import CheckFailed
+from onnxprune.model.static import infer, runs_out
 from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.registry import OPERATORS
 from onnxprune.runtime.branches import called, ways
 from onnxprune.runtime.inputs import NORMAL, PIXELS, POSITIVE
-from onnxprune.runtime.prove import prove
+from onnxprune.runtime.prove import _second_opinion, _View, _Way, prove
 from onnxprune.runtime.session import make_session
+from onnxprune.runtime.source import Variant
 from onnxprune.runtime.specs import model_inputs
 from onnxprune.runtime.stimuli import Stimuli, explored, told
+from onnxprune.runtime.taps import find_taps
+from onnxprune.runtime.tolerance import Check
 
 DEAD = [1, 4]
 FLOAT, NODE = TensorProto.FLOAT, helper.make_node
@@ -389,3 +394,48 @@ def test_what_is_run_is_told_with_its_size():
     assert [told(t.feed) for t in seen.runs][:3] == ["x:1x3x8x8"] * 3
     given = replace(stimuli(model), data=({"x": np.ones((4, 3, 8, 8), np.float32)},))
     assert str(explored(make_session(model), given).runs[-1]) == "x:4x3x8x8 (your data)"
+
+
+def test_sizes_without_elements_are_not_run():
+    """onnxruntime may crash on them, and nothing is to be learned there."""
+    nodes = [
+        NODE("Shape", ["x"], ["s"], start=2, end=3),
+        NODE("Div", ["s", "eight"], ["d"]),
+        NODE("Squeeze", ["d"], ["count"]),
+        NODE("Range", ["zero", "count", "one"], ["rows"]),
+        NODE("Gather", ["x", "rows"], ["g"], axis=2),
+        NODE("Max", ["d", "least"], ["height"]),
+        NODE("Concat", ["start", "height", "width"], ["target"], axis=0),
+        NODE("Reshape", ["g", "target"], ["r"]),
+        NODE("Conv", ["r", "w"], ["y"]),
+    ]
+    numbers = {"eight": np.array([8]), "zero": np.array(0), "one": np.array(1), "least": np.array([1])}
+    numbers |= {"start": np.array([1, 3]), "width": np.array([8])}
+    arrays = numbers | {"w": np.ones((2, 3, 1, 1), np.float32)}
+    model = build(nodes, [("x", FLOAT, [1, 3, "H", 8])], [("y", FLOAT, [1, 2, None, 8])], arrays)
+    empties = partial(runs_out, infer(model, {"x": (1, 3, 16, 8)}))
+    assert empties({"x": (1, 3, 5, 8)})
+    assert not empties({"x": (1, 3, 37, 8)})
+    seen = explored(make_session(model), replace(stimuli(model, (1, 3, 16, 8)), empties=empties))
+    heights = {t.feed["x"].shape[2] for t in seen.runs}
+    assert min(heights) == 16 < max(heights)
+    assert any("without elements" in words for words in seen.skipped)
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_rounding_beside_chaos_is_judged_part_by_part(wrong):
+    """One run that rounding explains, and one that says nothing: the parts decide, and find what is wrong."""
+    masked, pruned = masked_and_pruned(conv_net(), DEAD)
+    if wrong:
+        weights = numpy_helper.to_array(pruned.graph.initializer[0]).copy()
+        weights[0] *= 1.01
+        pruned.graph.initializer[0].CopyFrom(numpy_helper.from_array(weights, pruned.graph.initializer[0].name))
+    one, two = Variant(masked), Variant(pruned)
+    view = _View(one, two, find_taps(masked), partial(make_session, providers="cpu", threads=1), None, None, False)
+    trials = explored(make_session(masked), stimuli(masked)).runs
+    name = masked.graph.output[0].name
+    failed = [
+        Check(name, 5e-5, 3e-5, False, False, where=str(trials[0])),
+        Check(name, 7.0, 0.05, False, False, where=str(trials[1]), noisy=True),
+    ]
+    assert all(c.passed for c in _second_opinion(view, _Way((), trials), failed)) is not wrong

@@ -1,24 +1,32 @@
 """Comparison and proof: equal models pass, every planted error fails, also behind a Softmax and in int8."""
 
 import math
+from functools import partial
 
 import numpy as np
 import onnx
 import onnx.parser
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from patterns.blocks import heads_in_batch
+from patterns.builder import Net
 from runtime_models import build, conv_net, masked_and_pruned, weight, with_weights
 
+from onnxprune.channels import analyse
 from onnxprune.errors import CheckFailed
 from onnxprune.model.network import Network
 from onnxprune.runtime.compare import agreement, compare, difference
+from onnxprune.runtime.handed import part_by_part
 from onnxprune.runtime.inputs import random_inputs
 from onnxprune.runtime.prove import prove
 from onnxprune.runtime.session import make_session
+from onnxprune.runtime.source import Variant
 from onnxprune.runtime.specs import model_inputs
+from onnxprune.runtime.stimuli import Trial
 from onnxprune.runtime.taps import find_taps
-from onnxprune.runtime.tolerance import NOISE_LIMIT, TOLERANCE
+from onnxprune.runtime.tolerance import NOISE_LIMIT, TOLERANCE, Judge
 from onnxprune.runtime.ulps import NUDGE, nudged
+from onnxprune.surgery import cut, mask
 
 DEAD = [1, 4]
 
@@ -304,6 +312,23 @@ def test_two_exchanged_scales_are_found_in_a_quantized_graph():
     proof = prove(masked, with_weights(pruned, s1=scales), feeds(masked), box=live)
     assert not proof.passed
     assert "r1" in {c.name for c in proof.checks if not c.passed}
+
+
+def test_heads_in_the_batch_are_handed_over_where_every_batch_lays_them_alike():
+    """What one batch of them is cut to does not fit another."""
+    model = heads_in_batch(Net(), rounded=True)
+    deps = analyse(model)
+    (group,) = deps.groups
+    dead = deps.dead({group.name: np.array([0, 2])})
+    masked, pruned = mask(model, deps, dead), cut(model, deps, dead)
+    session = make_session(masked)
+    feeds = [{"x": np.random.default_rng(n).standard_normal((n, 5, 6)).astype(np.float32)} for n in (1, 2)]
+    trials = [Trial(feed, "", "", session.run(feed)) for feed in feeds]
+    points = dict(find_taps(masked).decisions) | dict.fromkeys(find_taps(masked).layers, ())
+    one, two, judge = Variant(masked), Variant(pruned), Judge(find_taps(masked), {})
+    found = part_by_part(one, two, trials, points, partial(deps.box, dead=dead), make_session, judge)
+    assert found
+    assert all(c.passed for c in found)
 
 
 # Where it looks

@@ -287,3 +287,28 @@ def test_a_vision_transformer() -> None:
     assert not analyse(model, thaw=True).thawed  # its norms are BatchNormalizations
     report = onnxprune.prune(model, ratio=0.5, compensate="none", thaw=True, measure=False).report
     assert report.after.macs < 0.45 * report.before.macs
+
+
+def grouped(net: Net, x: str, c: int, groups: int = 4) -> str:
+    """Group normalisation as PyTorch exports it."""
+    ones, zeros = net.tensor(np.ones(groups)), net.tensor(np.zeros(groups))
+    y = net.op("InstanceNormalization", net.op("Reshape", x, net.ints(0, groups, -1)), ones, zeros)
+    y = net.op("Reshape", y, net.ints(1, c, 6, 6))
+    return net.op("Relu", net.op("Mul", y, net.tensor(net.filters(c, 1, 1, low=0.5))))
+
+
+def test_groups_of_norms_that_a_concat_shifts_lose_channels_when_thawed() -> None:
+    """Groups of four, two and six channels: whole ones overlap until hardly any is left, a share of each does not."""
+    net = Net(8)
+    a = grouped(net, net.conv("x", 3, 16), 16)
+    b = grouped(net, net.conv(a, 16, 8), 8)
+    y = net.conv(grouped(net, net.op("Concat", a, b, axis=1), 24), 24, 12)
+    model = model_of(net, net.conv(y, 12, 4), 3, 6, 6)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    whole, shared = (
+        onnxprune.prune(model, ratio=0.5, compensate="none", round_to=1, measure=False, thaw=thaw).report
+        for thaw in (False, True)
+    )
+    assert shared.after.macs <= 0.32 * shared.before.macs < 0.6 * whole.after.macs
+    assert len(shared.approximated) == 3
+    assert not whole.approximated
