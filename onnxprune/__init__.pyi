@@ -203,8 +203,9 @@ def inspect(
             attention can be rotated before a repair, else whole.  Where one would leave weights whole,
             the other is done.
         thaw: Also cut channels that norms over channels (LayerNormalization and its kin) or other
-            statistics read.  These are then taken over the channels that stay: an approximation, and
-            the report names the nodes.  Experts go only where ratio_for names them.
+            statistics read, and that cannot be rotated before a repair.  These are then taken over the
+            channels that stay: an approximation, and the report names the nodes.  Experts go only where
+            ratio_for names them.
         input_shapes: Sizes that the model leaves open, for running it: image:1x3x224x224.
         isolate: Run onnxruntime in a process of its own: a crash or a hang there is a failed check.
         max_memory: Refuse what would take more memory than this: 4GiB.
@@ -301,8 +302,9 @@ def prune(
             attention can be rotated before a repair, else whole.  Where one would leave weights whole,
             the other is done.
         thaw: Also cut channels that norms over channels (LayerNormalization and its kin) or other
-            statistics read.  These are then taken over the channels that stay: an approximation, and
-            the report names the nodes.  Experts go only where ratio_for names them.
+            statistics read, and that cannot be rotated before a repair.  These are then taken over the
+            channels that stay: an approximation, and the report names the nodes.  Experts go only where
+            ratio_for names them.
         seed: Of everything that is drawn.
         data: Samples, with labels or without: .npz, .npy, a folder of .npz or of images (a sub-folder
             per class), input_*.pb, polygraphy JSON, or script.py[:load_data].  Where they are fitted
@@ -387,8 +389,9 @@ def sensitivity(
             attention can be rotated before a repair, else whole.  Where one would leave weights whole,
             the other is done.
         thaw: Also cut channels that norms over channels (LayerNormalization and its kin) or other
-            statistics read.  These are then taken over the channels that stay: an approximation, and
-            the report names the nodes.  Experts go only where ratio_for names them.
+            statistics read, and that cannot be rotated before a repair.  These are then taken over the
+            channels that stay: an approximation, and the report names the nodes.  Experts go only where
+            ratio_for names them.
         seed: Of everything that is drawn.
         data: Samples, with labels or without: .npz, .npy, a folder of .npz or of images (a sub-folder
             per class), input_*.pb, polygraphy JSON, or script.py[:load_data].  Where they are fitted
@@ -485,8 +488,9 @@ def sweep(
             attention can be rotated before a repair, else whole.  Where one would leave weights whole,
             the other is done.
         thaw: Also cut channels that norms over channels (LayerNormalization and its kin) or other
-            statistics read.  These are then taken over the channels that stay: an approximation, and
-            the report names the nodes.  Experts go only where ratio_for names them.
+            statistics read, and that cannot be rotated before a repair.  These are then taken over the
+            channels that stay: an approximation, and the report names the nodes.  Experts go only where
+            ratio_for names them.
         seed: Of everything that is drawn.
         data: Samples, with labels or without: .npz, .npy, a folder of .npz or of images (a sub-folder
             per class), input_*.pb, polygraphy JSON, or script.py[:load_data].  Where they are fitted

@@ -161,6 +161,47 @@ def bottlenecks(*, norm: bool = True, hindrance: str = "", width: int = 8, block
     return net.model(dense(net, pooled, 5, 16), ("n", 3, "h", "w"), ("n", 5))
 
 
+def layer_norm(net: Net, x: str, width: int, how: str) -> str:
+    """A norm over the last axis as one node, or written out as by older exporters; "rms" ones take no mean away."""
+    scale = net.constant(net.rng.uniform(0.5, 1.5, width).astype(np.float32))
+    shift = net.constant((0.1 * net.rng.standard_normal(width)).astype(np.float32))
+    if how == "node":
+        return net("LayerNormalization", x, scale, shift, axis=-1)
+    rest = x if how.startswith("rms") else net("Sub", x, net("ReduceMean", x, axes=[-1]))
+    square = net("Mul", rest, rest) if how == "squared" else net("Pow", rest, net.constant(np.float32(2)))
+    root = net("Sqrt", net("Add", net("ReduceMean", square, axes=[-1]), net.constant(np.float32(1e-5))))
+    return net("Add", net("Mul", net("Div", rest, root), scale), shift)
+
+
+def transformer(how: str = "node", *, hindrance: str = "", width: int = 16, blocks: int = 2) -> onnx.ModelProto:
+    """Blocks of attention and two layers behind norms, on a stream from one layer with positions and a first token.
+
+    Args:
+        how: the norms, as `layer_norm` takes it.
+        hindrance: "skip", a layer that takes the stream without a norm, or "post", norms on the stream itself.
+    """
+    net = Net(1)
+    first = net("Expand", net.weight(1, 1, width), net.constant(np.array([1, 1, width])))
+    x = net("Concat", first, dense(net, "x", width), axis=1)
+    x = net("Add", x, net.weight(1, TOKENS + 1, width))
+    for _ in range(blocks):
+        y = layer_norm(net, x, width, how)
+        q, k, v = (dense(net, y, HEADS * WIDTH, width) for _ in range(3))
+        q, k, v = split_heads(net, q), split_heads(net, k, (0, 2, 3, 1)), split_heads(net, v)
+        mixed = net("MatMul", net("Softmax", net("MatMul", q, k), axis=-1), v)
+        mixed = net(
+            "Reshape", net("Transpose", mixed, perm=(0, 2, 1, 3)), net.constant(np.array([0, -1, HEADS * WIDTH]))
+        )
+        x = net("Add", x, net("Mul", dense(net, mixed, width, HEADS * WIDTH), net.weight(width)))
+        y = net("Tanh", dense(net, layer_norm(net, x, width, how), 2 * width, width))
+        x = net("Add", x, dense(net, y, width, 2 * width))
+        x = layer_norm(net, x, width, how) if hindrance == "post" else x
+    y = dense(net, net("ReduceMean", layer_norm(net, x, width, how), axes=[1], keepdims=0), 5, width)
+    if hindrance == "skip":
+        y = net("Add", y, dense(net, net("ReduceMean", x, axes=[1], keepdims=0), 5, width))
+    return net.model(y, (1, TOKENS, FEATURES), (1, 5))
+
+
 def sequences(samples: int, seed: int = 0) -> np.ndarray:
     """Tokens whose features depend on each other."""
     rng = np.random.default_rng(seed)

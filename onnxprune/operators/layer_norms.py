@@ -60,7 +60,7 @@ def forward_rms_normalization(node: TorchCall, x: Tensor, scale: Tensor) -> Any:
 define(
     "RMSNormalization SimplifiedLayerNormalization", couple=rms_norm,
     zero=_no_division_by_zero, repair=repair_rms_norm, bound=bound_rms_norm, contracts=_normalised_axes,
-    shape=lambda x, _: [x[0]], traits=Trait.SCALES, forward=Forward(forward_rms_normalization),
+    shape=lambda x, _: [x[0]], traits=Trait.SCALES | Trait.NORMALISES, forward=Forward(forward_rms_normalization),
 )  # fmt: skip
 define(
     "com.microsoft:SimplifiedLayerNormalization", couple=rms_norm,
@@ -125,7 +125,8 @@ def forward_layer_normalization(node: TorchCall, x: Tensor, scale: Tensor, bias:
 
 define(
     "LayerNormalization", couple=layer_norm, zero=_no_division_by_zero, apart=True,
-    traits=Trait.SCALES | Trait.STATISTICS, forward=Forward(forward_layer_normalization),
+    traits=Trait.SCALES | Trait.STATISTICS | Trait.NORMALISES | Trait.CENTRES,
+    forward=Forward(forward_layer_normalization),
 )  # fmt: skip
 
 

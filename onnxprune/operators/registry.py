@@ -72,6 +72,8 @@ class Trait(Flag):
     ADDS = auto()  # sums what it takes, or subtracts it
     MULTIPLIES = auto()  # multiplies what it takes, or divides it
     AFFINE = auto()  # at inference one factor and one summand for each channel
+    NORMALISES = auto()  # divides the channels by their root mean square, and scales each
+    CENTRES = auto()  # takes the mean of the channels from each
     ROUNDS = auto()  # makes integers of real numbers, at its end or inside
     COMPARES = auto()  # where shapes are computed: compares a size with a number, or shifts it by one
 

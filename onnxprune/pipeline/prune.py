@@ -135,7 +135,7 @@ def _cut_once(run: Run) -> Decision:
         choice = _within(run, chooser)
     if upright is not None:
         run = settle(run, upright, choice.kept)
-        lab.weights = Weights(run.original.network, run.original.deps)
+        lab.deps, lab.weights = run.original.deps, Weights(run.original.network, run.original.deps)
     lab.model = choice.trained or run.original.network
     run.log.notes += choice.remarks
     _check_strict(run, choice)

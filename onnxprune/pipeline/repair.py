@@ -23,6 +23,7 @@ from onnxprune.pipeline.study import Kept
 from onnxprune.pipeline.trials import Calibration, Lab
 from onnxprune.runtime.accuracy import Metric, evaluate
 from onnxprune.runtime.compare import Agreement, agreement
+from onnxprune.runtime.scales import Scales
 from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import model_inputs
 from onnxprune.surgery.compensate import COMPENSATIONS, Compensated, compensate
@@ -64,7 +65,7 @@ def curves_of(
     with one_thread():
         found = repair_curves(
             model, deps, names, samples.feeds, worth=partial(_worth, lab, own),
-            ridge=ridge, seed=lab.request.seed, losses=losses, progress=progress,
+            ranked=lab.worth, ridge=ridge, seed=lab.request.seed, losses=losses, progress=progress,
         )  # fmt: skip
     if plain := [name for name, curve in found.items() if not curve.solved]:
         first = f"{len(plain)} of {len(found)} groups, such as {plain[0]}"
@@ -152,8 +153,14 @@ def harm(lab: Lab, kept: Kept, done: Compensated) -> str:
     original, plain, solved = map(load, (lab.model, *cuts))
     samples = calibration(lab)
     given = [original.run(feed) for feed in samples.judges]
+    scales = Scales.of(given)
     before, after = (
-        _nearness(agreement(zip(given, map(session.run, samples.judges), strict=True))) for session in (plain, solved)
+        _nearness(
+            agreement(
+                (scales.parts(g), scales.parts(session.run(f))) for g, f in zip(given, samples.judges, strict=True)
+            )
+        )
+        for session in (plain, solved)
     )
     if after >= before:
         return ""

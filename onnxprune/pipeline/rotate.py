@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxprune.channels.arithmetic import centred
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import ModelError
+from onnxprune.model.network import Network
 from onnxprune.operators.registry import Trait, has
 from onnxprune.pipeline.calibration import calibration
 from onnxprune.pipeline.choose import whole_groups
 from onnxprune.pipeline.group_filters import Weights
 from onnxprune.pipeline.repair import needs_samples, one_thread
 from onnxprune.pipeline.run import Run
+from onnxprune.pipeline.study import Study
 from onnxprune.runtime.proof import Proof
 from onnxprune.runtime.prove import prove
 from onnxprune.surgery.plan import Plan
@@ -23,7 +26,7 @@ from onnxprune.surgery.rotation.heads import attention_sites
 from onnxprune.surgery.rotation.moments import bases
 from onnxprune.surgery.rotation.sites import Graph, RotationSite
 from onnxprune.surgery.rotation.streams import stream_sites
-from onnxprune.surgery.rotation.turn import Rotation, name_of, rotated, rotation_of
+from onnxprune.surgery.rotation.turn import Rotation, levelled, name_of, rotated, rotation_of
 
 if TYPE_CHECKING:
     from onnxprune.pipeline.trials import Lab
@@ -33,11 +36,31 @@ NOT_EQUAL = "the rotated network is not the original"
 
 @dataclass(frozen=True)
 class Rotatable:
-    """A network as it is before it is rotated, and the widths of it that can be."""
+    """A network as it is before it is rotated, and the widths of it that can be.
 
+    upright: the network as it came.
+    means: those of the widths there that norms take the mean from.
+    graph: the same network in which these are made without a mean, and norms take none away.
+    heads: how attention is cut.
+    """
+
+    upright: Graph
+    means: tuple[RotationSite, ...]
     graph: Graph
     sites: tuple[RotationSite, ...] = ()
-    heads: str = "auto"  # how attention is cut
+    heads: str = "auto"
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        """Names of the widths that could not be cut at all as they are, whatever the user says of them."""
+        return frozenset(map(name_of, self.means))
+
+    def rotated(self, rotation: Rotation) -> Network:
+        """The network with some widths in other bases; of the others, norms are as they were."""
+        means = [s for s in self.means if name_of(s) in rotation.bases]
+        if len(means) == len(self.means):
+            return rotated(self.graph, self.sites, rotation)
+        return rotated(replace(self.upright, network=levelled(self.upright, means)), self.sites, rotation)
 
 
 def rotatable(run: Run) -> Rotatable:
@@ -46,9 +69,9 @@ def rotatable(run: Run) -> Rotatable:
     Those of heads can where every head loses the same share.  That is chosen where the user leaves it open, unless
     layers can lose whole heads that cannot lose such a share, or not in a basis of their own.
     """
-    whole, own = run.request.heads != "dims", run.original
+    whole, (upright, means, own) = run.request.heads != "dims", _level(run.original)
     graph = Graph(own.network, own.deps)
-    found = Rotatable(graph, tuple(stream_sites(graph)), run.request.heads)
+    found = Rotatable(upright, means, graph, tuple(stream_sites(graph)), run.request.heads)
     if whole and (run.request.heads != "auto" or not _multiplies_values(own.deps)):
         return found
     deps = own.again(own.network, run.request.changed(heads="dims")).deps if whole else own.deps
@@ -56,7 +79,26 @@ def rotatable(run: Run) -> Rotatable:
     heads = attention_sites(graph)
     if not heads or (whole and not _covered(own.deps, deps, {s.group for s in heads})):
         return found
-    return Rotatable(graph, (*heads, *stream_sites(graph)), "dims")
+    return replace(found, graph=graph, sites=(*heads, *stream_sites(graph)), heads="dims")
+
+
+def _level(own: Study) -> tuple[Graph, tuple[RotationSite, ...], Study]:
+    """A network, its streams that norms take the mean from, and the network with these made without one.
+
+    Such a stream is frozen as long as its norms take a mean; whether it is one shows where statistics are thawed.
+    """
+    upright = Graph(own.network, own.deps)
+    if not any(has(node.proto, Trait.CENTRES) for node in own.deps.nodes) and not any(centred(own.graph.graph)):
+        return upright, (), own
+    thawed = own.again(own.network, own.request.changed(thaw=True)).deps
+    sites = tuple(s for s in stream_sites(Graph(own.network, thawed)) if s.level)
+    while sites:
+        other = own.again(levelled(upright, sites))
+        names = {name_of(s) for s in stream_sites(Graph(other.network, other.deps))}
+        if all(name_of(s) in names for s in sites):
+            return upright, sites, other
+        sites = tuple(s for s in sites if name_of(s) in names)
+    return upright, (), own
 
 
 def _multiplies_values(deps: Dependencies) -> bool:
@@ -82,7 +124,7 @@ def rotate(run: Run, lab: Lab) -> tuple[Run, Lab, Rotatable | None]:
         return run, lab, None
     found = rotatable(run)
     left = whole_groups(found.graph.deps, request) if found.sites else {}
-    sites = tuple(s for s in found.sites if s.group not in left)
+    sites = tuple(s for s in found.sites if s.group not in left or name_of(s) in found.frozen)
     if not sites:
         return run, lab, None
     try:
@@ -98,7 +140,7 @@ def rotate(run: Run, lab: Lab) -> tuple[Run, Lab, Rotatable | None]:
     if turned is None:
         return run, lab, None
     deps = turned.original.deps
-    worth = {s.group: np.zeros(len(deps.group(s.group))) for s in sites if s.read is not None}
+    worth = {s.group: np.zeros(len(deps.group(s.group))) for s in sites if s.read is not None or s.norms}
     for site, basis in zip(sites, made, strict=True):
         if site.group in worth:
             worth[site.group][site.channels] += basis.energy.sum(axis=0)
@@ -109,8 +151,8 @@ def rotate(run: Run, lab: Lab) -> tuple[Run, Lab, Rotatable | None]:
 
 def turn(run: Run, found: Rotatable, rotation: Rotation) -> Run | None:
     """The run with the rotated network; None where that does not give what the original gives."""
-    model = rotated(found.graph, found.sites, rotation)
-    if run.request.verify and not prove(found.graph.network, model, run.stimuli()).passed:
+    model = found.rotated(rotation)
+    if run.request.verify and not prove(found.upright.network, model, run.stimuli()).passed:
         run.log.warnings.append(f"nothing was rotated: {NOT_EQUAL} up to rounding")
         return None
     request = run.request.changed(heads=found.heads)
@@ -121,9 +163,11 @@ def settle(run: Run, found: Rotatable, kept: Collection[str]) -> Run:
     """The run with what has lost nothing turned back."""
     stay = {name_of(s) for s in found.sites if s.group in kept}
     rotation = Rotation({name: a for name, a in run.rotation.bases.items() if name in stay})
+    model, same = found.rotated(rotation), found.frozen <= stay
     if stay:
         run.log.notes.append(f"{len(stay)} widths that only linear maps touch were rotated before they were cut")
-    return replace(run, original=run.original.having(rotated(found.graph, found.sites, rotation)), rotation=rotation)
+    original = run.original.having(model) if same else run.original.again(model)
+    return replace(run, original=original, rotation=rotation)
 
 
 def coupling(plan: Plan | None) -> dict[str, Any]:
@@ -142,6 +186,6 @@ def repeat(run: Run, rotation: Rotation) -> tuple[Run, Proof | None]:
     if not rotation:
         return run, None
     found = rotatable(run)
-    model = rotated(found.graph, found.sites, rotation)
-    proof = prove(found.graph.network, model, run.stimuli()).require(NOT_EQUAL) if run.request.verify else None
+    model = found.rotated(rotation)
+    proof = prove(found.upright.network, model, run.stimuli()).require(NOT_EQUAL) if run.request.verify else None
     return replace(run, original=run.original.again(model), rotation=rotation), proof

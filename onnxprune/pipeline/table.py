@@ -118,9 +118,9 @@ class ChannelOptions:
     )  # fmt: skip
     thaw: bool = option(
         False,
-        "Also cut channels that norms over channels (LayerNormalization and its kin) or other statistics read.  These "
-        "are then taken over the channels that stay: an approximation, and the report names the nodes.  Experts go "
-        "only where {ratio_for} names them.",
+        "Also cut channels that norms over channels (LayerNormalization and its kin) or other statistics read, and "
+        "that cannot be rotated before a repair.  These are then taken over the channels that stay: an approximation, "
+        "and the report names the nodes.  Experts go only where {ratio_for} names them.",
         Switch(), WHICH, COUPLES, plan=True,
     )  # fmt: skip
     seed: int = option(0, "Of everything that is drawn.", Whole(0), WHICH, RUNS, metavar="N", plan=True)

@@ -60,7 +60,7 @@ class Lab:
     remarks: what the user should be told.
     search, metric: samples that a largest drop is judged on, and by which figure.
     calibration: what layers are solved on, once it is there.
-    worth: of the channels of groups that were rotated and that no layer with weights reads.
+    worth: of the channels of groups that were rotated and that not only layers with weights read.
     """
 
     model: Network

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.version_converter
 import pytest
-from rotatable import HEADS, WIDTH, attention, bottlenecks, sequences
+from onnx import numpy_helper
+from rotatable import HEADS, WIDTH, attention, bottlenecks, sequences, transformer
 
 import onnxprune
 from onnxprune.channels.analysis import analyse
@@ -23,7 +25,7 @@ from onnxprune.surgery.rotation.basis import basis_of, orthogonal
 from onnxprune.surgery.rotation.heads import attention_sites
 from onnxprune.surgery.rotation.sites import Graph, RotationSite
 from onnxprune.surgery.rotation.streams import stream_sites
-from onnxprune.surgery.rotation.turn import Rotation, name_of, rotated
+from onnxprune.surgery.rotation.turn import Rotation, levelled, name_of, rotated
 
 QUERIES, VALUES = "queries and keys", "values and output"
 SEQUENCES: dict[str, dict[str, Any]] = {
@@ -38,9 +40,9 @@ SEQUENCES: dict[str, dict[str, Any]] = {
 IMAGES: dict[str, dict[str, Any]] = {"BatchNormalization": {}, "biases": {"norm": False}, "wide": {"width": 20}}
 
 
-def graph_of(model: onnx.ModelProto) -> Graph:
+def graph_of(model: onnx.ModelProto, *, thaw: bool = False) -> Graph:
     shapes = {"x": tuple(d.dim_value or (1 if k == 0 else 8) for k, d in enumerate(_dims(model)))}
-    return Graph(Network.of(model), analyse(model, input_shapes=shapes, heads=False))
+    return Graph(Network.of(model), analyse(model, input_shapes=shapes, heads=False, thaw=thaw))
 
 
 def _dims(model: onnx.ModelProto) -> list[onnx.TensorShapeProto.Dimension]:
@@ -88,8 +90,36 @@ def _assert_same(model: onnx.ModelProto, other: onnx.ModelProto, inputs: list[np
     for x in inputs:
         wanted, given = (s.run({"x": x})["y"] for s in (one, two))
         np.testing.assert_allclose(given, wanted, rtol=1e-4, atol=2e-5 * np.abs(wanted).max())
-    weights = [{t.name: t.raw_data for t in m.graph.initializer} for m in (model, other)]
+    weights = [{t.name: numpy_helper.to_array(t).tobytes() for t in m.graph.initializer} for m in (model, other)]
     assert weights[0] != weights[1]
+
+
+@pytest.mark.parametrize("opset", [17, 23])
+@pytest.mark.parametrize("how", ["node", "written out", "squared", "rms", "rms squared"])
+def test_a_stream_behind_norms_gives_the_same_in_any_orthonormal_basis(how: str, opset: int) -> None:
+    model = transformer(how)
+    if opset != 17:
+        model = onnx.version_converter.convert_version(model, opset)
+    inputs = [sequences(1, seed) for seed in range(3)]
+    level = [s for s in stream_sites(graph_of(model, thaw=True)) if s.level]
+    assert len(level) == (not how.startswith("rms"))
+    without = levelled(graph_of(model, thaw=True), level).proto() if level else model
+    onnx.checker.check_model(without, full_check=True)
+    if level:
+        _assert_same(model, without, inputs)
+    graph = graph_of(without)
+    sites = stream_sites(graph)
+    assert [(s.shape, s.level) for s in sites] == [((1, 16), ())]
+    basis = np.linalg.qr(np.random.default_rng(0).standard_normal((1, 16, 16)))[0]
+    _assert_same(model, rotated(graph, sites, Rotation({name_of(sites[0]): basis})).proto(), inputs)
+
+
+@pytest.mark.parametrize("how", ["node", "written out", "rms"])
+@pytest.mark.parametrize("hindrance", ["skip", "post"])
+def test_a_stream_whose_mean_or_scales_are_read_keeps_its_basis(how: str, hindrance: str) -> None:
+    """Without a mean a norm does not mind what else reads the stream."""
+    sites = stream_sites(graph_of(transformer(how, hindrance=hindrance), thaw=True))
+    assert len(sites) == ((how, hindrance) == ("rms", "skip"))
 
 
 @pytest.mark.parametrize("how", ["rotary", "norm"])
@@ -197,6 +227,28 @@ def test_a_plan_with_a_rotation_is_applied_and_verified(tmp_path: Path) -> None:
     verdict = onnxprune.verify(model, result.model, tmp_path / "plan.json")
     assert verdict.passed
     assert "rotation" in str(verdict)
+
+
+@pytest.mark.parametrize("how", ["node", "written out", "rms"])
+def test_a_stream_behind_norms_is_cut_exactly(how: str, tmp_path: Path) -> None:
+    model, options = transformer(how), CUT | {"data": {"x": sequences(160)}}
+    result = onnxprune.prune(model, **options)
+    assert result.report.after.macs < 0.3 * result.report.before.macs
+    assert "c0[0]" in result.plan.rotation.bases
+    assert result.report.proof is not None
+    assert not result.report.approximated
+    result.plan.save(tmp_path / "plan.json")
+    again = onnxprune.apply(model, tmp_path / "plan.json", data=options["data"], measure=False)
+    assert again.model.graph == result.model.graph
+    assert onnxprune.verify(model, result.model, tmp_path / "plan.json").passed
+
+
+def test_norms_of_a_stream_that_stays_are_left_as_they_are() -> None:
+    model = transformer()
+    result = onnxprune.prune(model, exclude=["c2"], **CUT)
+    assert "c0[0]" not in result.plan.rotation.bases
+    norms = [[n.op_type for n in m.graph.node].count("LayerNormalization") for m in (model, result.model)]
+    assert norms == [5, 5]
 
 
 def test_a_plan_rotates_no_other_network() -> None:

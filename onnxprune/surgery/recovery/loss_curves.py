@@ -4,7 +4,7 @@ Where layers that read a group can be solved again, that is what is left of the 
 cut alone.  Both are drift of the network's outputs, so that the groups compare.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,20 +12,16 @@ import numpy as np
 from onnxprune.channels.dependencies import Dependencies, Group, Slot
 from onnxprune.errors import ModelError
 from onnxprune.model.network import Network
-from onnxprune.operators.registry import Trait, has
-from onnxprune.runtime.session import make_session
+from onnxprune.surgery.recovery.drift import Drift
 from onnxprune.surgery.recovery.eliminate import Order, Reader, elimination, solved
 from onnxprune.surgery.recovery.layer_graph import LayerGraph
-from onnxprune.surgery.recovery.runner import THREADS, Feeds, Runner, within
+from onnxprune.surgery.recovery.runner import Feeds, Runner, within
 from onnxprune.surgery.recovery.solvable import Finder, Solvable, is_solvable
 from onnxprune.surgery.recovery.solve import product, rows_for
 from onnxprune.surgery.recovery.stored import encoded
 from onnxprune.surgery.rewrite import masked
 
 WIDEST = 1200  # features of a reader up to which all their covariances are used
-MULTIPLICATIONS = 1e12  # of all trial runs together
-ENOUGH = 1 << 17  # numbers of the outputs that tell their drift; more, of other samples, tell the same
-FEW = 16  # samples that are taken all the same
 PROBES = (0.25, 0.5)  # shares of a group that trial runs leave out
 FAINT = 1e-3  # of the mean worth: what the channel of no worth at all has
 
@@ -72,6 +68,7 @@ def repair_curves(
     feeds: Feeds,
     *,
     worth: Callable[[Group], np.ndarray] = lambda group: np.ones(len(group)),
+    ranked: Collection[str] = (),
     ridge: float = 1e-3,
     seed: int = 0,
     losses: bool = True,
@@ -85,11 +82,11 @@ def repair_curves(
 
     Args:
         worth: of the channels of a group by its weights, (channels,), at least 0.
+        ranked: groups whose channels leave by their worth, although layers that read them can be solved again.
         losses: whether they are wanted; without, there is no trial run, and all are zero.
     """
     feeds = within(feeds, deps.statics.shapes)
-    network = LayerGraph(original, unpacked=True)
-    finder = Finder(network, deps, deps.nothing)
+    finder = Finder(network := LayerGraph(original, unpacked=True), deps, deps.nothing)
     groups = [g for g in deps.groups if g.name in set(names)]
     seen = _seen(finder, {s.source for g in groups for s in g.readers}, feeds, seed, progress)
     drift = Drift(network, feeds, deps.macs() * len(groups) * len(PROBES)) if losses else None
@@ -97,7 +94,8 @@ def repair_curves(
     for k, group in enumerate(groups):
         progress(f"measuring {group.name}", k, len(groups))
         ports = [p for s in group.readers if s.source in seen for p in ports_of(finder, group, s, seen[s.source])]
-        found = elimination([p.reader for p in ports], ridge=ridge) if ports else by_worth(worth(group))
+        plain = not ports or group.name in ranked
+        found = by_worth(worth(group)) if plain else elimination([p.reader for p in ports], ridge=ridge)
         loss = np.zeros(len(group) + 1)
         if drift is not None and len(group) > 1:
             loss = _scaled(deps, group, ports, found, drift, ridge)
@@ -125,7 +123,7 @@ def _scaled(
     group: Group,
     ports: Sequence[Port],
     found: Order,
-    drift: "Drift",
+    drift: Drift,
     ridge: float,
 ) -> np.ndarray:
     """The loss at the readers in units of drift at the outputs, by trial runs; a saturated drift falls behind it.
@@ -243,56 +241,3 @@ def ports_of(finder: Finder, group: Group, slot: Slot, seen: Seen) -> list[Port]
             features = inside[np.argsort(owner[inside], kind="stable")].reshape(len(group), -1)
             found.append(Port(layer, part, Reader(gram, mean, filters[part], features)))
     return found
-
-
-class Drift:
-    """How far the outputs of other weights are from the original ones: mean squared error per unit of variance."""
-
-    def __init__(self, network: LayerGraph, feeds: Feeds, multiplications: float) -> None:
-        self.network = network
-        names = [v.name for v in network.model.graph.output]
-        self.names = [self._before(n) for n in names]
-        self.feeds = _some(feeds, MULTIPLICATIONS / max(multiplications, 1))
-        self.wanted = self._run(network.source)
-        if (some := _some(self.feeds, self._telling())) is not self.feeds:
-            self.feeds = some
-            self.wanted = self._run(network.source)
-
-    def _telling(self) -> float:
-        """How many samples have enough numbers in all outputs together, at least a few."""
-        samples = sum(max((len(a) for a in feed.values() if a.ndim), default=1) for feed in self.feeds)
-        found = sum(array.size for run in self.wanted for array in run)
-        return max(FEW, ENOUGH * samples / max(found, 1))
-
-    def _before(self, name: str) -> str:
-        """An output, or what a saturating function at the end makes it of."""
-        k = self.network.maker.get(name)
-        node = self.network.nodes[k] if k is not None else None
-        return node.input[0] if node is not None and has(node, Trait.SATURATES) else name
-
-    def _run(self, model: Network) -> list[list[np.ndarray]]:
-        outputs = {v.name for v in model.graph.graph.output}
-        taps = [n for n in self.names if n not in outputs]
-        session = make_session(model, providers="cpu", threads=THREADS, optimize=True, taps=taps)
-        runs = [session.run(feed, self.names) for feed in self.feeds]
-        return [[run[n].astype(np.float64) for n in self.names] for run in runs]
-
-    def __call__(self, model: Network) -> float:
-        total = 0.0
-        found = self._run(model)
-        for k in range(len(self.names)):
-            pairs = [(w[k].ravel(), f[k].ravel()) for w, f in zip(self.wanted, found, strict=True)]
-            if any(w.shape != f.shape for w, f in pairs):
-                continue  # as many rows as a threshold lets through, say
-            wanted, got = (np.concatenate(side) for side in zip(*pairs, strict=True))
-            total += float(np.mean((wanted - got) ** 2) / max(float(wanted.var()), 1e-12))
-        return total
-
-
-def _some(feeds: Feeds, samples: float) -> Feeds:
-    """The first feeds, or a part of the first one, that hold about so many samples (at least 8, at most 128)."""
-    wanted = int(min(128, max(8, samples)))
-    size = max((len(a) for a in feeds[0].values() if a.ndim), default=1)
-    if size <= wanted:
-        return feeds if (count := max(1, wanted // max(size, 1))) >= len(feeds) else feeds[:count]
-    return [{n: a[:wanted] if a.ndim and len(a) == size else a for n, a in feeds[0].items()}]

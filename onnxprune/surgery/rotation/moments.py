@@ -74,8 +74,12 @@ class _Sums:
 
 
 def _read_by_weights(graph: Graph, site: RotationSite, made: Array) -> Array:
-    """What all layers that take a width in make of it, each as a share of its output: (blocks, width, width)."""
-    total = np.zeros_like(made)
+    """What all that take a width in make of it, each as a share of its output: (blocks, width, width).
+
+    To a norm all directions are the same.
+    """
+    size = max(float(np.trace(made, axis1=-2, axis2=-1).sum()), 1e-30)
+    total = np.broadcast_to(site.norms * np.eye(site.shape[1]) / size, made.shape).copy()
     for place in site.places:
         if not place.along:
             rows = place.rows(site.values.get(place.key, graph.read(place.key)))

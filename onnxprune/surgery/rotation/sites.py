@@ -23,6 +23,7 @@ class WidthPlace:
     positions: (blocks, width); blocks are the heads of an attention, each with a basis of its own.
     along: whether the tensor makes the width (u becomes Aᵀu) or takes it in (u becomes A⁻¹u).
     factor: (width,), what its elements are multiplied by before.
+    level: whether their mean over the width is taken away then.
     """
 
     key: str
@@ -30,12 +31,14 @@ class WidthPlace:
     positions: Array
     along: bool
     factor: Array | None = None
+    level: bool = False
 
     def turned(self, tensor: Array, basis: Array, inverse: Array) -> Array:
         """The tensor in the other basis; basis and inverse are (blocks, width, width)."""
         out = np.moveaxis(tensor.astype(np.float64), self.axis, -1).copy()
         for at, a, b in zip(self.positions, basis, inverse, strict=True):
             part = out[..., at] if self.factor is None else out[..., at] * self.factor
+            part = part - part.mean(axis=-1, keepdims=True) if self.level else part
             out[..., at] = part @ (a if self.along else b.T)
         return np.moveaxis(out, -1, self.axis)
 
@@ -86,7 +89,9 @@ class RotationSite:
     read: where it is seen as it is read, if by another value, the keys of an attention; else it is by weights.
     still: axis of `read` along which a constant makes no difference, that of the tokens under a softmax.
     orthogonal: whether the basis has to be, for other groups whose errors are measured in it.
+    norms: how many norms take the size of the width, which what goes is missing from.
     centred: whether every layer that reads it holds a bias, for what is lost in the mean.
+    level: values that norms give, which take no mean away any more since the width is made without one.
     """
 
     group: str
@@ -98,6 +103,8 @@ class RotationSite:
     centred: bool = True
     values: Mapping[str, Array] = field(default_factory=dict)
     orthogonal: bool = False
+    norms: int = 0
+    level: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -1,29 +1,25 @@
-"""Linear bottlenecks and residual streams: groups of channels that no activation ever sees.
+"""Linear bottlenecks and residual streams: groups of channels that no activation ever sees, but norms may.
 
 Every value that carries such channels is the stream times a factor per channel: a BatchNormalization or a scale, on the
 way in or out, becomes part of the weights on its far side, and what is left of it adds a constant.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-from onnx import numpy_helper
 
 from onnxprune.channels.dependencies import Group
 from onnxprune.channels.nodes import Node
 from onnxprune.model.static import attributes_of
 from onnxprune.operators.registry import Trait, has, operator_of, traits_of
 from onnxprune.operators.roles import Role
+from onnxprune.surgery.rotation.carried import Bent, StreamPart
+from onnxprune.surgery.rotation.norms import Normalised
 from onnxprune.surgery.rotation.sites import Array, Graph, RotationSite, Sensor, WidthPlace
 
 WIDEST = 1024  # channels of a stream beyond which its moments take too long
 LEAST = 4  # channels below which there is nothing to be gained
-ALIKE = 1e-6  # relative difference of factors that have to be the same
-
-
-class Bent(Exception):
-    """Something that is no linear map, or no map that is the same for all channels, touches the channels."""
 
 
 def stream_sites(graph: Graph) -> list[RotationSite]:
@@ -46,71 +42,11 @@ def _site(graph: Graph, group: Group) -> RotationSite | None:
         return None
 
 
-@dataclass(frozen=True)
-class StreamPart:
-    """That one value is another one times a factor per channel."""
-
-    one: str
-    other: str
-    factor: Array | None = None
-
-
 @dataclass
-class _Stream:
+class _Stream(Normalised):
     """A group under examination: all nodes that touch it, and what they say."""
 
-    graph: Graph
-    group: Group
-    links: list[StreamPart] = field(default_factory=list)
-    making: list[tuple[str, int, str]] = field(default_factory=list)  # (tensor, axis, value that it is part of)
-    taking: list[tuple[str, int, str]] = field(default_factory=list)
-    values: dict[str, Array] = field(default_factory=dict)  # tensors that take other elements
     biased: bool = True  # all layers that take the channels in
-    shifts: list[tuple[str, Array, str]] = field(default_factory=list)  # (tensor, constant as it is, value)
-
-    def __post_init__(self) -> None:
-        deps = self.graph.deps
-        self.channel = np.full(int(deps.component.max()) + 1, -1)
-        self.channel[self.group.components] = np.arange(len(self.group))
-        self.axes: dict[str, tuple[int, Array]] = {}
-
-    # --- which axis carries the channels -------------------------------------
-
-    def axis(self, key: str) -> int | None:
-        """The axis of a value on which the channels lie; None where it has none of them.  Raises Bent."""
-        value = self.graph.deps.values.get(key)
-        if value is None:
-            return None
-        lies = [k for k, x in enumerate(value.axes) if (self.channel[self.graph.deps.component[x]] >= 0).any()]
-        if not lies:
-            return None
-        order = self.channel[self.graph.deps.component[value.axes[lies[0]]]]
-        if len(lies) > 1 or value.tangle is not None or not self._whole(order):
-            raise Bent
-        self.axes[key] = lies[0], order
-        return lies[0]
-
-    def _whole(self, order: Array) -> bool:
-        return order.size == len(self.group) and np.array_equal(np.sort(order), np.arange(len(self.group)))
-
-    def own(self, k: int, place: int) -> tuple[str, int] | None:
-        """The tensor that node k takes there and its axis of the channels; None where it has none.  Raises Bent."""
-        uses = [u for u in self.graph.deps.uses_at.get(k, ()) if u.input == place]
-        for use in uses:
-            lies = [a for a, x in enumerate(use.axes) if (self.channel[self.graph.deps.component[x]] >= 0).any()]
-            if not lies or (self.graph.deps.sources[use.source].kind == "fill" and self._nothing(use.source)):
-                return None
-            if self.graph.use(k, place) is None or len(lies) > 1:
-                raise Bent
-            return use.source, lies[0]
-        return None
-
-    def positions(self, key: str, axis: int) -> Array:
-        """(1, width): where the channels lie in a tensor, in the order of the group."""
-        slot = next((s for s in self.group.slots if s.source == key and s.axis == axis), None)
-        if slot is None or slot.positions.shape[1] != 1:
-            raise Bent
-        return slot.positions[:, 0][None]
 
     # --- what the nodes do ---------------------------------------------------
 
@@ -124,19 +60,15 @@ class _Stream:
                 raise Bent
             if (visit := _visit(node)) is None:
                 raise Bent
-            visit(self, k)
+            if not any(key in self.squares for key in node.inputs):  # which has been seen to
+                visit(self, k)
         return self._made() if self.making and self.taking else None
-
-    def data(self, k: int) -> tuple[list[str], str]:
-        """Values with channels that a node takes, and the one that it gives.  Raises Bent where that has none."""
-        node = self.graph.deps.nodes[k]
-        taken = [key for key in node.inputs if key and key in self.axes]
-        if not all(key in self.axes for key in node.outputs if key):
-            raise Bent
-        return taken, node.outputs[0]
 
     def passing(self, k: int) -> None:
         """A node that does the same to all channels."""
+        if not any(key in self.axes for key in self.graph.deps.nodes[k].outputs):
+            self.reducing(k)
+            return
         taken, _ = self.data(k)
         for key in self.graph.deps.nodes[k].outputs:
             self.links += [StreamPart(key, x) for x in taken if key]
@@ -145,31 +77,26 @@ class _Stream:
                 self.making.append((*found, self.graph.deps.nodes[k].outputs[0]))
 
     def adding(self, k: int) -> None:
-        """A sum of values of the stream and of constants along it."""
+        """A sum of values of the stream and of constants along it, or the stream without its mean."""
+        if self.levelled(k):
+            return
         for place, key in enumerate(self.graph.deps.nodes[k].inputs):
-            if key not in self.axes and self.own(k, place) is None and not self._nothing(key):
+            if key not in self.axes and self.own(k, place) is None and not self.nothing(key):
                 raise Bent
         self.passing(k)
 
-    def _nothing(self, key: str) -> bool:
-        """Whether a value is zero everywhere."""
-        maker = self.graph.deps.maker(key)
-        known = self.graph.known(key)
-        filled = maker is not None and has(maker.proto, Trait.FILLS)
-        fill = attributes_of(maker.proto).get("value") if maker is not None and filled else None
-        if filled:
-            return fill is None or not np.any(numpy_helper.to_array(fill))
-        return known is not None and not known.any()
-
     def filling(self, k: int) -> None:
         """A constant of the same number everywhere: only zero is the same in any basis."""
-        if not self._nothing(self.graph.deps.nodes[k].outputs[0]):
+        if not self.nothing(self.graph.deps.nodes[k].outputs[0]):
             raise Bent
 
     def scaling(self, k: int) -> None:
         """A product with one number for all channels, or with a constant one for each."""
         node = self.graph.deps.nodes[k]
         taken, out = self.data(k)
+        if len(taken) == 2 and taken[0] == taken[1]:
+            self.squaring(k)
+            return
         divides = operator_of(node.proto).divisor is not None
         factors = [f for place in range(2) if (f := self.own(k, place)) is not None]
         if len(taken) != 1 or (divides and node.inputs[0] != taken[0]):
@@ -184,12 +111,7 @@ class _Stream:
         factor = array.ravel()[self.positions(key, axis)[0]]
         self.values[key] = np.ones_like(array)
         whole = np.where(factor == 0, np.nan, factor)
-        self._linked(out, taken[0], 1 / whole if divides else whole)
-
-    def _linked(self, out: str, value: str, factor: Array) -> None:
-        if not (np.isfinite(factor).all() and factor.all()):
-            raise Bent
-        self.links.append(StreamPart(out, value, factor))
+        self.linked(out, taken[0], 1 / whole if divides else whole)
 
     def normalising(self, k: int) -> None:
         """A BatchNormalization: a factor, which goes into the weights around it, and a constant, which it keeps."""
@@ -205,7 +127,7 @@ class _Stream:
         factor = gamma / np.sqrt(variance + epsilon)
         ones = np.ones(len(at))
         self.values |= {keys[0]: ones, keys[2]: 0 * ones, keys[3]: ones - epsilon}
-        self._linked(out, taken[0], factor)
+        self.linked(out, taken[0], factor)
         self.shifts.append((keys[1], beta - factor * mean, out))
 
     def multiplying(self, k: int) -> None:
@@ -237,45 +159,26 @@ class _Stream:
     # --- the whole -----------------------------------------------------------
 
     def _made(self) -> RotationSite:
-        factors = self._factors()
-        places = [self._place(key, axis, factors[value], True) for key, axis, value in self.making]
+        factors, level = self.factors(self.even), self.without_mean()
+        if any(value in level for _, _, value in self.taking):
+            raise Bent  # a layer that takes the mean in
+        places = [self._place(key, axis, factors[value], True, value in level) for key, axis, value in self.making]
         places += [self._place(key, axis, factors[value], False) for key, axis, value in self.taking]
         for key, constant, value in self.shifts:
             beta = np.zeros(len(self.group))
             beta[self.positions(key, 0)[0]] = constant
             self.values[key] = beta
-            places.append(self._place(key, 0, factors[value], True))
+            places.append(self._place(key, 0, factors[value], True, value in level))
         seen = dict.fromkeys(value for _, _, value in self.taking)
         sensors = tuple(Sensor(v, self.axes[v][0], None, 1, np.argsort(self.axes[v][1]), factors[v]) for v in seen)
         return RotationSite(
             self.group.name, np.arange(len(self.group)), tuple(places), sensors,
-            centred=self.biased, values=self.values, orthogonal=True,
+            centred=self.biased and not self.even, values=self.values, orthogonal=True, norms=len(set(self.even)),
+            level=tuple(self.level),
         )  # fmt: skip
 
-    def _place(self, key: str, axis: int, factor: Array, along: bool) -> WidthPlace:
-        return WidthPlace(key, axis, self.positions(key, axis), along, 1 / factor if along else factor)
-
-    def _factors(self) -> dict[str, Array]:
-        """What each value is times the stream.  Raises Bent where two ways to a value disagree."""
-        near: dict[str, list[tuple[str, Array]]] = {}
-        ones = np.ones(len(self.group))
-        for link in self.links:
-            factor = ones if link.factor is None else link.factor
-            near.setdefault(link.other, []).append((link.one, factor))
-            near.setdefault(link.one, []).append((link.other, 1 / factor))
-        root = max(self.axes, key=lambda v: sum(f is ones or bool((f == 1).all()) for _, f in near.get(v, ())))
-        found, todo = {root: ones}, [root]
-        while todo:
-            value = todo.pop()
-            for other, factor in near.get(value, ()):
-                if other not in found:
-                    found[other] = found[value] * factor
-                    todo.append(other)
-                elif np.abs(found[other] - found[value] * factor).max() > ALIKE * np.abs(found[other]).max():
-                    raise Bent
-        if not set(self.axes) <= set(found):
-            raise Bent
-        return found
+    def _place(self, key: str, axis: int, factor: Array, along: bool, level: bool = False) -> WidthPlace:
+        return WidthPlace(key, axis, self.positions(key, axis), along, 1 / factor if along else factor, level)
 
 
 VISITS: dict[Trait, Callable[[_Stream, int], None]] = {
@@ -284,6 +187,8 @@ VISITS: dict[Trait, Callable[[_Stream, int], None]] = {
     Trait.MULTIPLIES: _Stream.scaling,
     Trait.FILLS: _Stream.filling,
     Trait.AFFINE: _Stream.normalising,
+    Trait.NORMALISES: _Stream.norm,
+    Trait.POWERS: _Stream.squaring,
     Trait.LINEAR: _Stream.multiplying,
     Trait.SIZES: lambda *_: None,
 }

@@ -9,6 +9,7 @@ import numpy as np
 
 from onnxprune.errors import UsageError
 from onnxprune.model.network import Network
+from onnxprune.surgery.rotation.meanless import without_means
 from onnxprune.surgery.rotation.sites import Array, Graph, RotationSite
 
 if TYPE_CHECKING:
@@ -77,4 +78,14 @@ def rotated(graph: Graph, sites: Sequence[RotationSite], rotation: Rotation) -> 
             before = changed[place.key] if place.key in changed else graph.read(place.key)
             changed[place.key] = place.turned(before, matrix, inverse)
     values = {key: array.astype(graph.network.tensor(key).dtype) for key, array in changed.items()}
-    return graph.network.with_tensors(values)
+    out = graph.network.with_tensors(values)
+    if level := {value for name in rotation.bases for value in own[name].level}:
+        out = out.own()
+        without_means(out.graph, level)
+    return out
+
+
+def levelled(graph: Graph, sites: Sequence[RotationSite]) -> Network:
+    """The network with these widths made without a mean, and norms that take none away; in their basis."""
+    same = {name_of(s): np.broadcast_to(np.eye(s.shape[1]), (*s.shape, s.shape[1])) for s in sites}
+    return rotated(graph, sites, Rotation(same))

@@ -6,9 +6,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.model.network import Network
-from onnxprune.surgery.recovery import loss_curves
+from onnxprune.surgery.recovery import drift as trial_drift
+from onnxprune.surgery.recovery.drift import Drift
 from onnxprune.surgery.recovery.layer_graph import LayerGraph
-from onnxprune.surgery.recovery.loss_curves import Drift
 
 
 def scaled(factor: float, width: int) -> onnx.ModelProto:
@@ -32,9 +32,30 @@ def scaled(factor: float, width: int) -> onnx.ModelProto:
 def test_outputs_of_single_samples_are_compared_with_their_own(
     width: int, samples: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loss_curves, "ENOUGH", 1 << 10)
+    monkeypatch.setattr(trial_drift, "ENOUGH", 1 << 10)
     rng = np.random.default_rng(0)
     feeds = [{"x": rng.standard_normal((1, 1, 4)).astype(np.float32)} for _ in range(samples)]
     drift = Drift(LayerGraph.of(scaled(1, width), unpacked=True), feeds, 1.0)
     assert drift(Network.of(scaled(1, width))) == 0
     assert drift(Network.of(scaled(0.5, width))) == pytest.approx(0.25, rel=0.5)
+
+
+def beside(scores: float) -> Network:
+    """Numbers in pixels, and much smaller ones in the same output."""
+    value = helper.make_tensor_value_info
+    nodes = [
+        helper.make_node("Mul", ["x", "large"], ["a"]),
+        helper.make_node("Mul", ["x", "small"], ["b"]),
+        helper.make_node("Concat", ["a", "b"], ["y"], axis=1),
+    ]
+    tensors = [numpy_helper.from_array(np.float32(n), name) for n, name in ((100, "large"), (scores, "small"))]
+    ends = value("x", TensorProto.FLOAT, ("n", 4, 9)), value("y", TensorProto.FLOAT, ("n", 8, 9))
+    graph = helper.make_graph(nodes, "g", [ends[0]], [ends[1]], tensors)
+    return Network.of(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+
+
+def test_small_numbers_beside_large_ones_count_by_their_own_scale() -> None:
+    feeds = [{"x": np.random.default_rng(0).standard_normal((16, 4, 9)).astype(np.float32)}]
+    drift = Drift(LayerGraph(beside(0.1), unpacked=True), feeds, 1.0)
+    assert drift(beside(0.1)) == 0
+    assert drift(beside(0)) == pytest.approx(1, rel=0.1)

@@ -1,0 +1,55 @@
+"""Numbers of two scales in one output."""
+
+import numpy as np
+import pytest
+
+from onnxprune.runtime.scales import Scales
+
+
+def boxes_and_scores(
+    classes: int = 10, *, last: bool = False, near: bool = False, samples: int = 3
+) -> dict[str, np.ndarray]:
+    """Four numbers of a box in pixels and probabilities for each of some cells, the classes unevenly frequent."""
+    rng = np.random.default_rng(samples)
+    boxes = rng.uniform(0, 1 if near else 32, (samples, 4, 64))
+    scores = rng.uniform(0, 1, (samples, classes, 64)) ** 2 * np.linspace(0.05, 0.4, classes)[:, None]
+    whole = np.concatenate([boxes, scores], axis=1).astype(np.float32)
+    return {"y": whole.transpose(0, 2, 1) if last else whole}
+
+
+@pytest.mark.parametrize("classes", [1, 10, 80])
+@pytest.mark.parametrize("last", [False, True])
+def test_boxes_and_scores_are_told_apart(classes: int, last: bool) -> None:
+    runs = [boxes_and_scores(classes, last=last, samples=n) for n in (3, 2)]
+    scales = Scales.of(runs)
+    assert scales.cuts == {"y": (2 if last else 1, 4)}
+    axis, parts = 2 if last else 1, scales.parts(runs[0])
+    assert [part.shape[axis] for part in parts.values()] == [4, classes]
+    np.testing.assert_array_equal(np.concatenate(list(parts.values()), axis), runs[0]["y"])
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        boxes_and_scores(near=True),
+        {"y": np.random.default_rng(0).standard_normal((8, 10))},
+        {"y": np.random.default_rng(0).standard_normal((8, 1000)) * np.geomspace(1, 1e4, 1000)},
+        {"y": np.zeros((4, 6, 5))},
+        {"y": np.array(3.0)},
+        {"y": np.full((2, 6, 5), np.nan)},
+        {"y": np.arange(60).reshape(2, 6, 5)},
+    ],
+    ids=["near", "scores", "places", "nothing", "a number", "no numbers", "integers"],
+)
+def test_what_is_of_one_kind_stays_whole(outputs: dict[str, np.ndarray]) -> None:
+    scales = Scales.of([outputs])
+    assert not scales.cuts
+    assert scales.parts(outputs) == outputs
+
+
+def test_outputs_of_another_shape_stay_whole() -> None:
+    scales = Scales.of([boxes_and_scores()])
+    for shape in ((3,), (3, 4, 64)):
+        assert scales.parts({"y": np.zeros(shape)})["y"].shape == shape
+    assert not Scales.of([]).cuts
+    assert not Scales.of([{"y": np.ones((1, n, 3))} for n in (2, 5)]).cuts  # as many rows as a threshold lets through
