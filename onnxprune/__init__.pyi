@@ -44,7 +44,7 @@ def apply(
     limit: int | None = None,
     finetune: int | None = None,
     minutes: float | None = None,
-    lr: float = 0.005,
+    lr: float | None = None,
     batch_size: int = 64,
     device: str = "cpu",
     train_data: Any = None,
@@ -87,7 +87,8 @@ def apply(
         limit: At most N samples of each, spread evenly.
         finetune: Train the pruned network for N epochs, with the original as the teacher.
         minutes: Train no longer than this; the rate falls to zero by then.
-        lr: Largest step of a weight, as a share of the usual size of its tensor.
+        lr: Largest step of a weight, as a share of the size of its tensor; else by what there is to
+            learn.
         batch_size: Samples a step.
         device: Of torch: cpu, cuda, cuda:1.
         train_data: Samples to train on, read like those of data, of which they take the place.
@@ -125,7 +126,7 @@ def finetune(
     limit: int | None = None,
     epochs: int = 20,
     minutes: float | None = None,
-    lr: float = 0.005,
+    lr: float | None = None,
     batch_size: int = 64,
     device: str = "cpu",
     train_data: Any = None,
@@ -164,7 +165,8 @@ def finetune(
         limit: At most N samples of each, spread evenly.
         epochs: Passes over the samples; few samples are gone through several times.
         minutes: Train no longer than this; the rate falls to zero by then.
-        lr: Largest step of a weight, as a share of the usual size of its tensor.
+        lr: Largest step of a weight, as a share of the size of its tensor; else by what there is to
+            learn.
         batch_size: Samples a step.
         device: Of torch: cpu, cuda, cuda:1.
         train_data: Samples to train on, read like those of data, of which they take the place.
@@ -251,7 +253,7 @@ def prune(
     finetune: int | None = None,
     steps: int | None = None,
     minutes: float | None = None,
-    lr: float = 0.005,
+    lr: float | None = None,
     batch_size: int = 64,
     device: str = "cpu",
     train_data: Any = None,
@@ -326,7 +328,8 @@ def prune(
         finetune: Train the pruned network for N epochs, with the original as the teacher.
         steps: Cut to the budget in N cuts, with half of the training between them.
         minutes: Train no longer than this; the rate falls to zero by then.
-        lr: Largest step of a weight, as a share of the usual size of its tensor.
+        lr: Largest step of a weight, as a share of the size of its tensor; else by what there is to
+            learn.
         batch_size: Samples a step.
         device: Of torch: cpu, cuda, cuda:1.
         train_data: Samples to train on, read like those of data, of which they take the place.
@@ -436,7 +439,7 @@ def sweep(
     limit: int | None = None,
     finetune: int | None = None,
     minutes: float | None = None,
-    lr: float = 0.005,
+    lr: float | None = None,
     batch_size: int = 64,
     device: str = "cpu",
     train_data: Any = None,
@@ -506,7 +509,8 @@ def sweep(
         limit: At most N samples of each, spread evenly.
         finetune: Train the pruned network for N epochs, with the original as the teacher.
         minutes: Train no longer than this; the rate falls to zero by then.
-        lr: Largest step of a weight, as a share of the usual size of its tensor.
+        lr: Largest step of a weight, as a share of the size of its tensor; else by what there is to
+            learn.
         batch_size: Samples a step.
         device: Of torch: cpu, cuda, cuda:1.
         train_data: Samples to train on, read like those of data, of which they take the place.

@@ -13,7 +13,7 @@ from onnxprune.pipeline.kinds import Amount, Drop, Number, OptionKind, Share, Sw
 from onnxprune.pipeline.names import ALLOCATIONS, COMPENSATIONS, METHODS
 from onnxprune.pipeline.targets import Limit
 from onnxprune.pipeline.texts import Function, Metrics, Names, Pairs, Shapes, Word, Words
-from onnxprune.training.recipe import BATCH, EPOCHS, RATE
+from onnxprune.training.recipe import BATCH, EPOCHS
 
 BUDGET, WHICH, DATA = "How much to remove", "Which channels", "Data and accuracy"
 TRAINING = "Training (needs onnxprune[train])"
@@ -197,9 +197,9 @@ class TrainingOptions:
     minutes: float | None = option(
         None, "Train no longer than this; the rate falls to zero by then.", Number(0), TRAINING, TRIED, metavar="M"
     )
-    lr: float = option(
-        RATE, "Largest step of a weight, as a share of the usual size of its tensor.", Number(0), TRAINING, TRIED,
-        metavar="R",
+    lr: float | None = option(
+        None, "Largest step of a weight, as a share of the size of its tensor; else by what there is to learn.",
+        Number(0), TRAINING, TRIED, metavar="R",
     )  # fmt: skip
     batch_size: int = option(BATCH, "Samples a step.", ONE, TRAINING, TRIED, metavar="N")
     device: str = option("cpu", "Of torch: cpu, cuda, cuda:1.", Word(), TRAINING, TRIED, metavar="NAME")

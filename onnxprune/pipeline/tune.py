@@ -152,8 +152,9 @@ def _notes(done: Distilled, what: str, held: int) -> list[str]:
     """What was trained, on what, and what it brought."""
     outcome, (first, last) = done.outcome, done.loss
     lines = [
-        f"trained {len(done.changed)} tensors on {what}, {outcome.epochs} epochs in {outcome.seconds:.0f} s, towards "
-        f"{done.objective.words}; samples {done.change.words}{'; products in bfloat16' * done.mixed}",
+        f"trained {len(done.changed)} tensors on {what}, {outcome.epochs} epochs in {outcome.seconds:.0f} s "
+        f"(--lr {outcome.rate:.2g}), towards {done.objective.words}; samples {done.change.words}"
+        f"{'; products in bfloat16' * done.mixed}",
         f"training: loss {first:.4g} before, {min(first, last):.4g} after, by onnxruntime on {held} held-out samples; "
         f"the best state is that of epoch {outcome.best_epoch}",
         f"before training torch gave what onnxruntime gives within {done.apart:.0e} of the largest output",

@@ -19,9 +19,9 @@ from onnxprune.runtime.synthetic import Layout
 
 SHIFT = 1 / 8  # of a side, the most that an image is moved by
 HARMLESS = 0.9  # share of samples whose class a change has to leave alone, so that it is made
-MIXED = 0.5  # share of batches that are mixed
 
 Run = Callable[[Feed], Mapping[str, np.ndarray]]
+Mixing = tuple[np.ndarray, float]  # the partner of each sample, and the share that is its own
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Change:
 
     shift: pixels that an image is moved by at the most, up and down and to the sides.
     mirror: whether left and right change places in half of them.
-    mix: whether two images are mixed in a share of the batches.
+    mix: whether every image is mixed with another one.
     """
 
     inputs: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ class Change:
     mirror: bool = False
     mix: bool = False
 
-    def __call__(self, feed: Feed, generator: np.random.Generator) -> tuple[Feed, tuple[np.ndarray, float] | None]:
+    def __call__(self, feed: Feed, generator: np.random.Generator) -> tuple[Feed, Mixing | None]:
         """A changed feed; and, where it is mixed, the partner of each sample with the share that is its own."""
         if not self.inputs:
             return feed, None
@@ -46,7 +46,7 @@ class Change:
         moves = generator.integers(-self.shift, self.shift + 1, (count, 2))
         turned = generator.random(count) < 0.5 if self.mirror else np.zeros(count, bool)
         images = {n: _moved(feed[n], moves, turned) for n in self.inputs}
-        if not self.mix or count < 2 or generator.random() >= MIXED:
+        if not self.mix or count < 2:
             return {**feed, **images}, None
         partner, share = generator.permutation(count), float(generator.random())
         if generator.random() < 0.5:

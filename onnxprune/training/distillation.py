@@ -18,13 +18,14 @@ from onnxprune.surgery.binding import content, digest
 from onnxprune.training.agree import agreement
 from onnxprune.training.augment import Change, change_of
 from onnxprune.training.loop import Outcome, Progress, Training, held_batches
+from onnxprune.training.memory import kept_memory
 from onnxprune.training.module import TorchModule
 from onnxprune.training.objective import Objective, ScoredOutput, objective
 from onnxprune.training.places import FeaturePlace, spread
 from onnxprune.training.precision import fits
 from onnxprune.training.recipe import Recipe
 from onnxprune.training.samples import TrainingSamples
-from onnxprune.training.teacher import Teacher, real, teacher_of, tensors
+from onnxprune.training.teacher import Teacher, real, rounded, teacher_of, tensors
 from onnxprune.training.unchanged import changed_weights
 
 LOOKED_AT = 128  # samples that outputs are looked at on
@@ -141,9 +142,10 @@ def _training(job: TrainingJob, student: TorchModule) -> Training:
     )
     names = [*(t.output for t in wanted.outputs), *(p.name for p in wanted.places)]
     mixed = fits(student, [tensors(feed, job.recipe.device) for feed, _ in seen[:1]], names)
+    quick = rounded(job.original, [feed for feed, _ in seen[:1]], inner, wanted.places) if mixed else None
     return Training(
-        student, inner, teacher, wanted.to(job.recipe.device), change, job.load, job.held, job.recipe, job.progress,
-        job.least, _key(job) if job.recipe.resume else "", mixed,
+        student, inner, quick or teacher, teacher, wanted.to(job.recipe.device), change, job.load, job.held, job.recipe,
+        job.progress, job.least, _key(job) if job.recipe.resume else "", mixed,
     )  # fmt: skip
 
 
@@ -178,13 +180,14 @@ def inner_ends(student: TorchModule) -> list[str]:
 
 
 def held_loss(job: TrainingJob, model: onnx.ModelProto, training: Training) -> float:
-    """Mean loss of a model on the held-out samples, computed by onnxruntime."""
+    """Mean loss of a model on the held-out samples and changed copies of them, computed by onnxruntime."""
     session = make_session(model, providers="cpu", threads=job.threads, optimize=True, taps=training.inner)
     total, measured = 0.0, training.objective.to("cpu")
-    for (feed, _), (_, wanted, labels) in zip(held_batches(job.held), training.targets(), strict=True):
+    for feed, wanted, labels, mixed in training.targets():
         given: dict[str, Tensor] = {n: real(a) for n, a in session.run(feed).items() if a.dtype.kind in "fiub"}
         right = {n: t.cpu() for n, t in wanted.items()}
-        total += float(measured.judged(given, right, None if labels is None else labels.cpu()))
+        truth = None if labels is None else labels.cpu()
+        total += float(measured.judged(given, right, truth, mixed and mixed.cpu()))
     return total / max(len(training.targets()), 1)
 
 
@@ -202,6 +205,7 @@ def _threads(number: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
-        yield
+        with kept_memory():
+            yield
     finally:
         torch.set_num_threads(before)

@@ -15,7 +15,7 @@ from torch import Tensor
 from onnxprune.errors import FileError
 from onnxprune.runtime.specs import Feed
 from onnxprune.training import checkpoint, optimizer
-from onnxprune.training.augment import Change
+from onnxprune.training.augment import Change, Mixing
 from onnxprune.training.module import TorchModule
 from onnxprune.training.objective import Mixed, Objective
 from onnxprune.training.precision import products
@@ -24,10 +24,12 @@ from onnxprune.training.samples import TrainingSamples
 from onnxprune.training.teacher import Teacher, tensors
 
 AT_ONCE = 64  # held-out samples that are run together
+COPIES = 512  # changed copies of held-out samples, about
 INTERRUPTED = "interrupted"  # by Ctrl-C
 RECENT = 50  # steps whose mean loss is told
 
 Progress = Callable[[str, int, int], None]  # what is done, how far, of how much
+Target = tuple[Feed, dict[str, Tensor], Tensor | None, Mixed | None]  # a feed, the original's outputs, labels, mixing
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Outcome:
 
     before, best: mean loss on the held-out samples, before training and of that state.
     epochs: that were gone through, `best_epoch` the one that was best (0: none was better than before).
+    rate: the largest step of a weight, in units of its tensor.
     ended: why it ended before its time, "" where it did not.
     unsaved: why the state to resume from could not be kept, "" where it was.
     """
@@ -45,6 +48,7 @@ class Outcome:
     best_epoch: int
     epochs: int
     seconds: float
+    rate: float
     ended: str = ""
     unsaved: str = ""
 
@@ -57,6 +61,7 @@ class Training:
         student: the pruned network; its parameters change.
         inner: values that the loss is taken of besides the outputs.
         teacher: what the original makes of a feed.
+        exact: the same in float32, for what is judged.
         load: the samples of an epoch, by its number.
         held: samples that states are told apart by.
         least: samples of an epoch; where there are fewer they are gone through again, changed anew.
@@ -67,6 +72,7 @@ class Training:
     student: TorchModule
     inner: Sequence[str]
     teacher: Teacher
+    exact: Teacher
     objective: Objective
     change: Change
     load: Callable[[int], TrainingSamples]
@@ -82,7 +88,8 @@ class Training:
     before: float = math.inf
     best: float = math.inf
     best_epoch: int = 0
-    _targets: list[tuple[dict[str, Tensor], dict[str, Tensor], Tensor | None]] = field(default_factory=list)
+    rate: float = 0.0  # the largest step
+    _targets: list[Target] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.parameters = [p for p in self.student.parameters() if p.requires_grad]
@@ -114,12 +121,15 @@ class Training:
         with torch.no_grad():
             for parameter, value in zip(self.parameters, self.chosen, strict=True):
                 parameter.copy_(value)
-        return Outcome(self.before, self.best, self.best_epoch, self.epoch, self._seconds(), ended, self.unsaved)
+        return Outcome(
+            self.before, self.best, self.best_epoch, self.epoch, self._seconds(), self.rate, ended, self.unsaved
+        )
 
     # --- steps ---------------------------------------------------------------
 
     def _start(self) -> None:
         self.before = self.best = self._held_loss(self.averages)
+        self.rate = self.recipe.lr or optimizer.largest_step(self._held_loss(self.averages, labelled=False))
         state = checkpoint.read(self.recipe.resume, self.key, self.recipe.device) if self.recipe.resume else None
         if state is not None:
             self._restore(state)
@@ -156,21 +166,20 @@ class Training:
             loss.backward()
             total += loss.item()
         if math.isfinite(total):
-            self.optimizer.step(self.recipe.lr * share)
+            self.optimizer.step(self.rate * share)
             self.step += 1
             optimizer.average(self.averages, self.parameters, self.step, self._steps())
             self.losses.append(total)
             self._tell()
         return total
 
-    def _loss(self, feed: Any, labels: np.ndarray | None, mixing: tuple[np.ndarray, float] | None) -> Tensor:
+    def _loss(self, feed: Any, labels: np.ndarray | None, mixing: Mixing | None) -> Tensor:
         device = self.recipe.device
         wanted = self.teacher(feed)
         with products(self.mixed):
             given = self.student(tensors(feed, device), [*self.inner, *(p.name for p in self.objective.places)])
-        mixed = None if mixing is None else Mixed(torch.from_numpy(mixing[0]).to(device), mixing[1])
         whole = {name: value.to(wanted[name].dtype) for name, value in given.items() if name in wanted}
-        return self.objective(whole, wanted, _labels(labels, device), mixed)
+        return self.objective(whole, wanted, _labels(labels, device), _mixed(mixing, device))
 
     # --- how far -------------------------------------------------------------
 
@@ -201,26 +210,32 @@ class Training:
             self.best, self.best_epoch = loss, self.epoch
             self.chosen = [a.clone() for a in self.averages]
 
-    def _held_loss(self, values: Sequence[Tensor]) -> float:
+    def _held_loss(self, values: Sequence[Tensor], labelled: bool = True) -> float:
         current = [p.detach().clone() for p in self.parameters]
         total, number = 0.0, 0
         with torch.no_grad():
             for parameter, value in zip(self.parameters, values, strict=True):
                 parameter.copy_(value)
-            for feed, wanted, labels in self.targets():
-                total += float(self.objective.judged(self.student(feed, self.inner), wanted, labels))
+            for feed, wanted, labels, mixed in self.targets():
+                given = self.student(tensors(feed, self.recipe.device), self.inner)
+                total += float(self.objective.judged(given, wanted, labels if labelled else None, mixed))
                 number += 1
             for parameter, value in zip(self.parameters, current, strict=True):
                 parameter.copy_(value)
         return total / max(number, 1)
 
-    def targets(self) -> Sequence[tuple[dict[str, Tensor], dict[str, Tensor], Tensor | None]]:
-        """The held-out samples, some at a time, with the outputs of the original, which is asked once."""
+    def targets(self) -> Sequence[Target]:
+        """What is judged: the held-out samples, some at a time, and changed copies of them.
+
+        The original may have been trained on these very samples, and answer so surely that nothing is to be told from
+        them; of the copies it is less sure.  It is asked once.
+        """
         if not self._targets:
             names, device = [t.output for t in self.objective.outputs], self.recipe.device
-            for feed, labels in held_batches(self.held):
-                wanted = self.teacher(feed)
-                self._targets.append((tensors(feed, device), {n: wanted[n] for n in names}, _labels(labels, device)))
+            for feed, labels, mixing in changed_batches(self.held, self.change, self.recipe.seed):
+                wanted = self.exact(feed)
+                mixed = _mixed(mixing, device)
+                self._targets.append((feed, {n: wanted[n] for n in names}, _labels(labels, device), mixed))
         return self._targets
 
     def _save(self) -> None:
@@ -251,6 +266,22 @@ def held_batches(
     end = min(len(held), most or len(held))
     for start in range(0, end, size):
         yield from held.batches(range(start, min(start + size, end)))
+
+
+def changed_batches(
+    held: TrainingSamples, change: Change, seed: int
+) -> Iterator[tuple[Feed, np.ndarray | None, Mixing | None]]:
+    """The held-out samples as they are, and, where samples are changed, `COPIES` changed ones or one of each."""
+    for feed, labels in held_batches(held):
+        yield feed, labels, None
+    generator = np.random.default_rng(seed)
+    for _ in range(-(-COPIES // len(held)) if change.inputs else 0):
+        for feed, labels in held_batches(held):
+            yield (altered := change(feed, generator))[0], labels, altered[1]
+
+
+def _mixed(mixing: Mixing | None, device: str) -> Mixed | None:
+    return None if mixing is None else Mixed(torch.from_numpy(mixing[0]).to(device), mixing[1])
 
 
 def _orders(count: int, least: int, size: int, generator: np.random.Generator) -> Iterator[list[int]]:

@@ -35,12 +35,14 @@ class TorchModule(torch.nn.Module):
         frozen: key of a tensor that is not trained, or name of a node that is computed without a gradient → why.
         batch_statistics: whether BatchNormalization takes the statistics of the batch and moves its own along, as in
             training, or uses its own (the default).
+        disturb: what is done to all real numbers that a step gives, to see what comes of it; None for nothing.
     """
 
     def __init__(self, program: Program, device: str | torch.device = "cpu") -> None:
         super().__init__()
         self.weights, self.frozen, self.ends = choose(program)
         self.batch_statistics = False
+        self.disturb: Callable[[Tensor], Tensor] | None = None
         self.steps, self.inputs, self.outputs = program.steps, tuple(program.inputs), program.outputs
         self.statistics = _statistics(program)
         program.fold({*self.weights, *self.statistics})
@@ -129,10 +131,17 @@ class TorchModule(torch.nn.Module):
 
     def _run(self, steps: Sequence[ProgramStep], values: dict[str, Value], kept: Collection[str] = ()) -> None:
         for step in steps:
-            values.update(named(step, self._computed(step, values)))
+            values.update(named(step, self._disturbed(self._computed(step, values))))
             for key in step.dead:
                 if key not in kept:
                     values.pop(key, None)
+
+    def _disturbed(self, out: Any) -> Any:
+        if self.disturb is None:
+            return out
+        if isinstance(out, tuple):
+            return tuple(map(self._disturbed, out))
+        return self.disturb(out) if isinstance(out, Tensor) and out.is_floating_point() else out
 
     def _computed(self, step: ProgramStep, values: dict[str, Value]) -> Any:
         if step.bodies:

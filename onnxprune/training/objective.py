@@ -21,7 +21,7 @@ from onnxprune.runtime.classes import as_scores, class_scores, is_probable, labe
 from onnxprune.training.places import FeaturePlace
 
 TEMPERATURE = 4.0
-FEATURES = 1.0  # weight of the inner maps beside the outputs
+FEATURES = 4.0  # weight of the inner maps beside the outputs
 LABELS = 0.3  # weight of the cross-entropy beside the divergence from the original
 LEAST = 1e-6  # probability, or share of the largest variance, below which there is nothing to learn
 WIDE = 512  # positions of an axis up to which an output may be scaled one by one along it
@@ -35,6 +35,10 @@ class Mixed:
 
     partner: Tensor  # (samples,) int64
     share: float
+
+    def cpu(self) -> Mixed:
+        """The same in the memory of the CPU."""
+        return replace(self, partner=self.partner.cpu())
 
 
 @dataclass(frozen=True)
@@ -109,9 +113,9 @@ class Objective:
     def of_outputs(self, student: Given, teacher: Given, labels: Tensor | None, mixed: Mixed | None = None) -> Tensor:
         return torch.stack([term.loss(student, teacher, labels, mixed) for term in self.outputs]).mean()
 
-    def judged(self, student: Given, teacher: Given, labels: Tensor | None) -> Tensor:
+    def judged(self, student: Given, teacher: Given, labels: Tensor | None, mixed: Mixed | None = None) -> Tensor:
         """What states are told apart by: the loss of the outputs, and that of class scores at temperature 1."""
-        return torch.stack([term.loss(student, teacher, labels, None, 1.0) for term in self.outputs]).mean()
+        return torch.stack([term.loss(student, teacher, labels, mixed, 1.0) for term in self.outputs]).mean()
 
     def to(self, device: str) -> Objective:
         """The same loss of tensors on another device."""

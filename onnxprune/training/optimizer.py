@@ -15,6 +15,8 @@ BETAS, MOMENTUM = (0.9, 0.99), 0.95
 WIDE = 256  # rows or columns, whichever are fewer, of a matrix up to which evening costs little beside its gradient
 ROUNDS, QUINTIC = 5, (3.4445, -4.7750, 2.0315)  # of the iteration that evens singular values, and its coefficients
 SHARE = 0.4  # root mean square of an evened step, in units: about that of a step by Adam
+GAP = 0.009  # largest step for a distance of one from the original
+LEAST, MOST = 0.001, 0.01
 TINY = 1e-12
 FAINT = 0.1  # share of the usual size that a vector is taken to have at least
 
@@ -107,6 +109,15 @@ def even(matrix: Tensor) -> Tensor:
         square = x @ x.T
         x = QUINTIC[0] * x + (QUINTIC[1] * square + QUINTIC[2] * square @ square) @ x
     return x.T if tall else x
+
+
+def largest_step(gap: float) -> float:
+    """How far a weight may move at once, in units, where nobody says it: the farther, the more there is to learn.
+
+    Args:
+        gap: divergence from the original, or squared distance as a share of the variance, on held-out samples.
+    """
+    return min(max(GAP * math.sqrt(max(gap, 0.0)), LEAST), MOST) if math.isfinite(gap) else LEAST
 
 
 def rate(step: int, steps: int, done: float) -> float:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-EPOCHS, RATE, BATCH = 20, 0.005, 64
+EPOCHS, BATCH = 20, 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,7 +11,7 @@ class Recipe:
 
     epochs: passes over the samples; where these are few, a pass goes over them several times (docs/TRAINING.md).
     minutes: the most that training takes; the rate falls to zero by then.
-    lr: the largest step of a weight, as a share of the root mean square of its tensor.
+    lr: the largest step of a weight, as a share of the root mean square of its tensor; None: by what there is to learn.
     batch_size: samples a step.
     device: "cpu", "cuda", or a device of torch such as "cuda:1".
     seed: of the order of the samples and of their changes.
@@ -20,7 +20,7 @@ class Recipe:
 
     epochs: int = EPOCHS
     minutes: float | None = None
-    lr: float = RATE
+    lr: float | None = None
     batch_size: int = BATCH
     device: str = "cpu"
     seed: int = 0

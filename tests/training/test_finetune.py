@@ -190,7 +190,8 @@ def test_a_full_disk_is_told_before_the_work_and_later_takes_no_more_than_the_st
 
 def test_minutes_end_it(ruined: onnxprune.Result) -> None:
     done = finetune(DIGITS, ruined.model, data=samples(), epochs=100_000, minutes=0.02)
-    assert done.report.seconds["train"] < 60
+    assert not any(" 100000 epochs " in note for note in done.report.notes)
+    assert any(" epochs in " in note for note in done.report.notes)
 
 
 def test_a_network_that_gives_no_numbers_is_not_trained(ruined: onnxprune.Result) -> None:
@@ -209,9 +210,8 @@ def tampered(change: Callable[[onnx.ModelProto], None]) -> tuple[onnx.ModelProto
 
 
 def _weight(model: onnx.ModelProto) -> None:
-    model.graph.initializer[0].CopyFrom(
-        numpy_helper.from_array(weights(model)[model.graph.initializer[0].name] + 1, model.graph.initializer[0].name)
-    )
+    tensor = model.graph.initializer[0]
+    tensor.raw_data = (numpy_helper.to_array(tensor) + 1).tobytes()
 
 
 def _shape(model: onnx.ModelProto) -> None:

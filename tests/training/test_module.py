@@ -13,7 +13,7 @@ import torch
 
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.runtime.session import make_session
-from onnxprune.training.agree import agreement
+from onnxprune.training.agree import LARGEST, LIMIT, agreement
 from onnxprune.training.module import TorchModule
 
 RNG = np.random.default_rng(0)
@@ -259,6 +259,22 @@ def test_watched_values_are_given_besides_the_outputs() -> None:
         network({"x": torch.from_numpy(X)}, watch=["z"])
     with pytest.raises(UsageError, match="needs an input 'x'"):
         network({})
+
+
+def test_rounding_that_a_network_magnifies_is_no_disagreement() -> None:
+    """A variance as a difference of large numbers: the same sums in another order give another one."""
+    means = {"keepdims": 1, "axes": [1]}
+    nodes = [
+        helper.make_node("Mul", ["x", "w"], ["h"]),
+        helper.make_node("Mul", ["h", "h"], ["squares"]),
+        helper.make_node("ReduceMean", ["squares"], ["of_squares"], **means),
+        helper.make_node("ReduceMean", ["h"], ["mean"], **means),
+        helper.make_node("Mul", ["mean", "mean"], ["squared"]),
+        helper.make_node("Sub", ["of_squares", "squared"], ["y"]),
+    ]
+    x = (6 + RNG.normal(size=(8, 2048)) * 0.03).astype(np.float32)
+    model = model_of(nodes, [numpy_helper.from_array(np.ones(2048, np.float32), "w")], shape=(8, 2048))
+    assert LIMIT < agreement(TorchModule.of(model), model, [{"x": x}])["y"] < LARGEST
 
 
 def test_a_disagreement_names_the_first_node() -> None:

@@ -1,5 +1,6 @@
 """The parts of training: what is learnt, which inner maps are compared, changed samples, the size of a step."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -13,11 +14,14 @@ from onnxprune.surgery.rewrite import cut
 
 torch = pytest.importorskip("torch", reason="training needs torch: pip install 'onnxprune[train]'")
 
-from onnxprune.training import augment, optimizer, teacher  # noqa: E402 - they need torch
+from onnxprune.training import augment, loop, optimizer, teacher  # noqa: E402 - they need torch
+from onnxprune.training.loop import changed_batches  # noqa: E402
+from onnxprune.training.memory import kept_memory  # noqa: E402
 from onnxprune.training.module import TorchModule  # noqa: E402
 from onnxprune.training.objective import Mixed, ScoredOutput, Valued, objective  # noqa: E402
 from onnxprune.training.places import places, spread  # noqa: E402
 from onnxprune.training.precision import fits  # noqa: E402
+from onnxprune.training.samples import TrainingSamples  # noqa: E402
 
 RANDOM = np.random.default_rng(0)
 LOGITS = RANDOM.normal(size=(64, 10)).astype(np.float32) * 3
@@ -158,7 +162,29 @@ def test_a_mixture_is_made_of_the_image_and_its_partner() -> None:
     assert seen == {True, False}  # both kinds of mixture
 
 
+def test_what_is_judged_has_changed_copies_the_same_each_time() -> None:
+    held = TrainingSamples.drawn([IMAGES])
+    still = list(changed_batches(held, augment.Change(), 0))
+    assert sum(len(feed["x"]) for feed, *_ in still) == 64  # nothing can be changed: the samples as they are
+    change = augment.Change(("x",), shift=2, mix=True)
+    one, two, other = (list(changed_batches(held, change, seed)) for seed in (0, 0, 1))
+    assert np.array_equal(one[0][0]["x"], IMAGES["x"])
+    assert sum(len(feed["x"]) for feed, *_ in one) == 64 + loop.COPIES
+    assert not any(np.array_equal(feed["x"], IMAGES["x"]) for feed, *_ in one[1:])
+    assert any(mixing for *_, mixing in one)
+    assert all(np.array_equal(a["x"], b["x"]) for (a, *_), (b, *_) in zip(one, two, strict=True))
+    assert not all(np.array_equal(a["x"], b["x"]) for (a, *_), (b, *_) in zip(one, other, strict=True))
+
+
 # --- steps --------------------------------------------------------------------
+
+
+def test_steps_are_the_larger_the_more_there_is_to_learn() -> None:
+    steps = [optimizer.largest_step(gap) for gap in (0.0, 0.05, 0.2, 0.8, 100.0, math.inf, math.nan, -1e-9)]
+    assert steps[:5] == sorted(steps[:5])
+    assert steps[3] == pytest.approx(2 * steps[2]) == pytest.approx(4 * steps[1])
+    assert {steps[0], *steps[5:]} == {optimizer.LEAST}  # a divergence of nothing may round to less
+    assert steps[4] == optimizer.MOST
 
 
 def test_a_step_is_a_share_of_the_size_of_a_tensor() -> None:
@@ -232,3 +258,15 @@ def test_products_are_rounded_where_the_processor_can_and_the_values_stay(
     weights = {"w": w, "means": (x @ w).mean(0) * centred}
     model = build(nodes, [("x", TensorProto.FLOAT, [4, 64])], [("y", TensorProto.FLOAT, [4, 8])], weights)
     assert fits(TorchModule.of(model), [{"x": torch.from_numpy(x)}], ["y"]) is mixed
+    quick = teacher.rounded(model, [{"x": x}], [], [])
+    assert (quick is not None) is mixed
+    if quick:
+        exact = teacher.teacher_of(model, [], [], "cpu", 1)({"x": x})["y"]
+        assert quick({"x": x})["y"].dtype == torch.float32
+        assert 0 < (quick({"x": x})["y"] - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+def test_memory_is_kept_inside_and_handed_back_behind() -> None:
+    for _ in range(2):
+        with kept_memory():
+            assert torch.zeros(1 << 22).add_(1).sum() == 1 << 22
