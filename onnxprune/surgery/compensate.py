@@ -79,7 +79,7 @@ def compensate(
         return Compensated(network, deps, (), {})
     prepared = with_biases(network, deps, dead)
     again = analyse(prepared)
-    solvable, seen = written_out(prepared, again, analyse)
+    solvable, seen = written_out(prepared, again, analyse, feeds[0] if feeds else None)
     values, alone = row.solve(solvable, seen, kept, feeds or (), options or {}, progress)
     numbers = _encoded(solvable, values, alone)
     own = {key: array for key, array in numbers.items() if key in again.sources}  # scales of biases may be implied

@@ -4,16 +4,18 @@ The tensors of the file keep their names: what is solved for the written out net
 """
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 
 import numpy as np
 import onnx
 
 from onnxprune.channels.dependencies import Dependencies
-from onnxprune.model.graphs import refill
+from onnxprune.model.graphs import refill, subgraphs
 from onnxprune.model.network import Network
 from onnxprune.model.static import attributes_of, opset_of
 from onnxprune.operators.registry import Trait, has, operator_of
 from onnxprune.operators.written import Written
+from onnxprune.surgery.recovery.flattened import flattened
 from onnxprune.surgery.recovery.layer_graph import taken
 
 FLOAT = onnx.TensorProto.FLOAT
@@ -66,19 +68,37 @@ def _is_plain(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto], sum
 
 
 def written_out(
-    network: Network, deps: Dependencies, analyse: Callable[[Network], Dependencies]
+    network: Network,
+    deps: Dependencies,
+    analyse: Callable[[Network], Dependencies],
+    feed: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[Network, Dependencies]:
-    """The network with its integer layers written out, and its analysis; both as they are where the groups differ."""
-    written = unfused(network)
-    if written is not network and alike(deps, analysed := analyse(written)):
-        return written, analysed
+    """The network with integer layers and branches written out, and its analysis, as far as the groups stay the same.
+
+    Args:
+        feed: some samples, which branches have to run on; without them they stay where they are.
+    """
+    for write in (partial(_unbranched, feed=feed) if feed else None, unfused):
+        if write and (written := write(network)) is not network and alike(deps, analysed := analyse(written)):
+            network, deps = written, analysed
     return network, deps
 
 
+def _unbranched(network: Network, feed: Mapping[str, np.ndarray]) -> Network:
+    """The network with its branches written out; itself where it has none that can be."""
+    if not any(True for node in network.graph.graph.node for _ in subgraphs(node)):
+        return network
+    whole = network.proto()
+    flat = flattened(whole, feed)
+    return network if flat is whole else Network.of(flat)
+
+
 def alike(deps: Dependencies, other: Dependencies) -> bool:
-    """Whether two analyses have the same groups, channel by channel."""
-    pairs = zip(deps.groups, other.groups, strict=False)
-    return len(deps.groups) == len(other.groups) and all(
-        (a.name, len(a)) == (b.name, len(b)) and np.array_equal(a.writers[0].positions, b.writers[0].positions)
-        for a, b in pairs
+    """Whether two analyses have the same groups, channel by channel, in whatever order."""
+    theirs = {group.name: group for group in other.groups}
+    return len(deps.groups) == len(theirs) and all(
+        a.name in theirs
+        and len(a) == len(b := theirs[a.name])
+        and np.array_equal(a.writers[0].positions, b.writers[0].positions)
+        for a in deps.groups
     )
