@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import onnx
 from scipy.stats import binom
 
 from onnxprune.errors import UsageError, spelled
+from onnxprune.model.network import Network
 from onnxprune.pipeline.gates import gauged
 from onnxprune.pipeline.parts import divide
 from onnxprune.pipeline.progress import tell
@@ -106,9 +106,9 @@ def prepare(run: Run, *, chooses: bool = True) -> Run:
     if (data := parts.search or parts.figures or parts.data) is None:
         return replace(run, parts=parts, told=log.told)
     with log.stage("look at the data"):
-        proto = run.original.proto
-        session = make_session(proto, providers=request.providers, threads=request.threads, optimize=True)
-        judged = judge(session, request, data, proto)
+        network = run.original.network
+        session = make_session(network, providers=request.providers, threads=request.threads, optimize=True)
+        judged = judge(session, request, data, network)
     metrics = gauged(request, judged.metrics, parts.problem)
     if parts.figures is not None and request.test_data is not None and _same(request.data, request.test_data):
         log.warnings.append(f"{spelled('test_data')} is {spelled('data')}: figures on samples that may be fitted on")
@@ -147,7 +147,7 @@ def _same(data: Any, test: Any) -> bool:
     return data is test
 
 
-def judge(session: Session, request: Request, data: Dataset, model: onnx.ModelProto) -> Judgement:
+def judge(session: Session, request: Request, data: Dataset, model: Network) -> Judgement:
     """Look at the original on some of the data, and decide.
 
     By default top1 and agreement are reported where an output holds class scores that the labels fit, agreement where

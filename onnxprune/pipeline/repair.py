@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import onnx
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from onnxprune.channels.analysis import analyse
 from onnxprune.channels.dependencies import Dependencies, Group
 from onnxprune.errors import ModelError
+from onnxprune.model.network import Network
 from onnxprune.pipeline.calibration import calibration
 from onnxprune.pipeline.decision import Choice, Decision
 from onnxprune.pipeline.enough import too_few
@@ -35,7 +35,7 @@ from onnxprune.surgery.rewrite import cut
 
 MUTE = -100.0  # dB, of outputs that cannot be compared; as many above are all the same
 
-Analyse = Callable[[onnx.ModelProto], Dependencies]
+Analyse = Callable[[Network], Dependencies]
 
 
 def one_thread() -> AbstractContextManager[object]:
@@ -78,9 +78,9 @@ def _worth(lab: Lab, own: Mapping[str, Group], group: Group) -> np.ndarray:
     return lab.worth[group.name] if group.name in lab.worth else worth(lab.weights, own[group.name])
 
 
-def _written_out(lab: Lab, feed: Feed) -> tuple[onnx.ModelProto, Dependencies]:
+def _written_out(lab: Lab, feed: Feed) -> tuple[Network, Dependencies]:
     """The network with its integer layers and its branches written out, and its analysis, where the groups stay."""
-    shapes = {s.name: lab.deps.statics.shapes[s.name] for s in model_inputs(lab.model)}
+    shapes = {s.name: lab.deps.statics.shapes[s.name] for s in model_inputs(lab.model.graph)}
     how: dict[str, Any] = {"input_shapes": shapes, "heads": lab.request.heads != "dims", "thaw": lab.request.thaw}
     return written_out(lab.model, lab.deps, partial(analyse, **how), feed)
 

@@ -8,6 +8,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from onnxprune.channels import analyse
+from onnxprune.model.network import Network
 from onnxprune.runtime.session import make_session
 from onnxprune.surgery.compensate import COMPENSATIONS, compensate
 from onnxprune.surgery.recovery.loss_curves import repair_curves
@@ -237,7 +238,7 @@ def test_only_what_a_removed_channel_touches_changes() -> None:
     name = next(g.name for g in deps.groups)
     done = compensate("lstsq", model, deps, {name: np.arange(4)}, analyse=analyse, feeds=feeds_of(model))
     before = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
-    after = {t.name: numpy_helper.to_array(t) for t in done.model.graph.initializer}
+    after = {t.name: numpy_helper.to_array(t) for t in done.model.proto().graph.initializer}
     assert np.array_equal(before["w1"], after["w1"])
     assert np.array_equal(before["b1"], after["b1"])
     assert not np.array_equal(before["w2"], after["w2"])
@@ -280,7 +281,7 @@ def test_layers_in_branches_are_solved_and_those_in_loops_named_as_left_alone(ki
 def test_copies_leave_first_and_cost_nothing() -> None:
     model = plain(ONES)
     deps = analyse(model)
-    (curve,) = repair_curves(model, deps, [g.name for g in deps.groups], feeds_of(model)).values()
+    (curve,) = repair_curves(Network.of(model), deps, [g.name for g in deps.groups], feeds_of(model)).values()
     assert sorted(c % HALF for c in curve.order[:HALF]) == [0, 1, 2, 3]
     assert curve.loss.shape == (9,)
     assert curve.loss[0] == 0

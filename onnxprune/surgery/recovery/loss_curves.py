@@ -8,10 +8,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import onnx
 
 from onnxprune.channels.dependencies import Dependencies, Group, Slot
 from onnxprune.errors import ModelError
+from onnxprune.model.network import Network
 from onnxprune.surgery.recovery.drift import Drift
 from onnxprune.surgery.recovery.eliminate import Order, Reader, elimination, solved
 from onnxprune.surgery.recovery.layer_graph import LayerGraph
@@ -62,7 +62,7 @@ class Port:
 
 
 def repair_curves(
-    model: onnx.ModelProto,
+    original: Network,
     deps: Dependencies,
     names: Sequence[str],
     feeds: Feeds,
@@ -86,8 +86,7 @@ def repair_curves(
         losses: whether they are wanted; without, there is no trial run, and all are zero.
     """
     feeds = within(feeds, deps.statics.shapes)
-    network = LayerGraph.of(model, unpacked=True)
-    finder = Finder(network, deps, deps.nothing)
+    finder = Finder(network := LayerGraph(original, unpacked=True), deps, deps.nothing)
     groups = [g for g in deps.groups if g.name in set(names)]
     seen = _seen(finder, {s.source for g in groups for s in g.readers}, feeds, seed, progress)
     drift = Drift(network, feeds, deps.macs() * len(groups) * len(PROBES)) if losses else None

@@ -211,7 +211,7 @@ class Work:
 
 
 def lstsq(
-    model: onnx.ModelProto,
+    whole: Network,
     deps: Dependencies,
     kept: Mapping[str, np.ndarray],
     feeds: Feeds,
@@ -220,7 +220,6 @@ def lstsq(
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """New values of tensors by key, in the layout of the model, and why layers were left alone, by label."""
     dead = deps.dead(kept)
-    whole = Network.of(model)
     network, small = LayerGraph(beside(whole, deps, dead), unpacked=True), LayerGraph(masked(whole, deps, dead))
     changed = changed_nodes(network, deps, dead)
     finder = Finder(network, deps, dead)
