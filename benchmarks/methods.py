@@ -65,6 +65,7 @@ def measure(args: argparse.Namespace) -> dict:
     """One method on one network: accuracy at each share, seconds and memory of choosing the channels."""
     from onnxprune.channels import analyse
     from onnxprune.model import load
+    from onnxprune.model.network import Network
     from onnxprune.pipeline.choose import Chooser
     from onnxprune.pipeline.group_filters import Weights
     from onnxprune.pipeline.repair import repaired
@@ -91,7 +92,7 @@ def measure(args: argparse.Namespace) -> dict:
         **network.reading,
     )
     calibration = None if drawn else open_data(source, model_inputs(model.proto), **network.reading)
-    lab = Lab(model.proto, deps, weights, request, calibration)
+    lab = Lab(Network.of(model.proto), deps, weights, request, calibration)
     before, found, chosen, seconds, memory = peak(), {}, {}, 0.0, 0
     for share in sorted(SHARES, key=lambda s: s != TIMED):
         begun = time.perf_counter()

@@ -288,13 +288,14 @@ def prune(
         lossless: Remove only what cannot change the output: channels that are constant, that nobody
             reads, or copies and multiples of others.
         allocation: How groups share the budget: uniform, global, sensitivity; auto: by sensitivity
-            under target and max_drop.
+            under target and max_drop, but uniform under target with compensate none.
         ratio_for: Another ratio for some layers, by a pattern (*, ?, [..]) of node or weight names.
         max_ratio: No group loses more than this share.
         round_to: Keep multiples of N channels; without it 8 in groups of 64 and more, 4 in those of 32
             and more.
-        method: How channels are compared: `onnxprune methods`; auto: obs; ncc for threshold and
-            compensate none.
+        method: How channels are compared: `onnxprune methods`; auto: obs, which runs the network, on
+            drawn samples where there are no others; ncc for threshold, and for ratio with compensate
+            none.
         method_options: A hyper-parameter of the method: `onnxprune methods -v`.
         compensate: How those that stay take over: none, merge, mean, ridge, fold, lstsq; auto: lstsq;
             none is the cut alone.
@@ -383,8 +384,9 @@ def sensitivity(
     Args:
         source: path, bytes, `ModelProto` or `onnx_graphsurgeon.Graph`; never changed.
         progress: called with (what is done, how far, of how much; 0 of 0 where that is not known).
-        method: How channels are compared: `onnxprune methods`; auto: obs; ncc for threshold and
-            compensate none.
+        method: How channels are compared: `onnxprune methods`; auto: obs, which runs the network, on
+            drawn samples where there are no others; ncc for threshold, and for ratio with compensate
+            none.
         method_options: A hyper-parameter of the method: `onnxprune methods -v`.
         exclude: Leave these layers whole.
         include: Cut these layers only.
@@ -477,7 +479,7 @@ def sweep(
             figure, dB, seconds (or "5ms").
         progress: called with (what is done, how far, of how much).
         allocation: How groups share the budget: uniform, global, sensitivity; auto: by sensitivity
-            under target and max_drop.
+            under target and max_drop, but uniform under target with compensate none.
         ratio_for: Another ratio for some layers, by a pattern (*, ?, [..]) of node or weight names.
         max_ratio: No group loses more than this share.
         round_to: Keep multiples of N channels; without it 8 in groups of 64 and more, 4 in those of 32

@@ -36,6 +36,8 @@ ZERO_POINTS = {  # where the zero point of a quantised weight stands
     "MatMulInteger": (1, 3),
 }
 
+MOVES = {"Gather", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity"}
+
 
 def masked(model: ModelProto, plan: Mapping[str, Any], pruned: ModelProto) -> ModelProto:
     """The original in which all that the plan removes is zero."""
@@ -104,12 +106,16 @@ def _tensors(graph: GraphProto, path: str) -> Iterator[tuple[str, TensorProto]]:
 def _zeros(graph: GraphProto) -> dict[str, int]:
     """What stands for zero in each quantised weight."""
     held = {t.name: t for t in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
     found = {}
     for node in graph.node:
         weight, zero = ZERO_POINTS.get(node.op_type, (0, 0))
-        if zero and node.input[weight] in held:
+        name = node.input[weight] if zero else ""
+        while name in makers and makers[name].op_type in MOVES:  # a table that is looked up
+            name = makers[name].input[0]
+        if name in held:
             given = held.get(node.input[zero]) if len(node.input) > zero else None
-            found[node.input[weight]] = int(numpy_helper.to_array(given).flat[0]) if given else 0
+            found[name] = int(numpy_helper.to_array(given).flat[0]) if given else 0
     return found
 
 

@@ -12,12 +12,13 @@ from onnxprune.channels.dependencies import Dependencies
 from onnxprune.channels.nodes import CUTTABLE
 from onnxprune.channels.unite import unite
 from onnxprune.channels.walk import Walk
+from onnxprune.model.network import Network
 from onnxprune.model.static import Statics, infer, opset_of
 from onnxprune.operators.labels import Choices, Coupling
 
 
 def analyse(
-    model: onnx.ModelProto,
+    model: onnx.ModelProto | Network,
     *,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     observed: Mapping[str, np.ndarray] | None = None,
@@ -37,6 +38,7 @@ def analyse(
             those of the channels that stay, which only approximates the original; `Dependencies.approximated` names
             the nodes.
     """
+    model = model.graph if isinstance(model, Network) else model
     shapes = {name: tuple(int(n) for n in shape) for name, shape in (input_shapes or {}).items()}
     statics = infer(model, shapes, observed)
     opset, pinned = opset_of(model), overridable(model)

@@ -11,15 +11,18 @@ the amounts for the channels are, and those for the height are not.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
 
 from onnxprune.channels.index_grids import lines_everywhere
 from onnxprune.channels.nodes import Node
+from onnxprune.channels.polynomials import Polynomial
 from onnxprune.model.evaluate import evaluate
-from onnxprune.model.static import Statics, attributes_of
-from onnxprune.operators.registry import Trait, has, operator_of, traits_of
+from onnxprune.model.shapes import attributes_of, axes_asked
+from onnxprune.model.statics import Statics
+from onnxprune.operators.registry import Trait, by_reference, has, operator_of, traits_of
 from onnxprune.operators.roles import Line
 
 Place = tuple[str, int]  # a value and one of its axes
@@ -41,12 +44,16 @@ class Arithmetic:
     makers: dict[str, Node] = field(default_factory=dict)  # of values known so far
     found: dict[str, Origins] = field(default_factory=dict)
     masks: dict[str, np.ndarray] = field(default_factory=dict)
+    polynomials: dict[str, np.ndarray | None] = field(default_factory=dict)
     without_mean: set[str] = field(default_factory=set)  # values from which their own mean is subtracted
 
     def static(self, key: str) -> np.ndarray:
         """Which elements of a known constant are the same at every size of the input, bool in its shape."""
         if key not in self.masks:
-            self.masks[key] = self._static(key, self.statics.constants[key].shape)
+            mask = self._static(key, self.statics.constants[key].shape)
+            if not mask.all() and (symbols := self.symbols(key)) is not None:
+                mask = mask | np.array([p.constant for p in symbols.flat], bool).reshape(mask.shape)
+            self.masks[key] = mask
         return self.masks[key]
 
     def known(self, key: str) -> np.ndarray | None:
@@ -91,7 +98,7 @@ class Arithmetic:
         if traits & Trait.SIZES:
             axes = range(len(self.statics.shapes[node.inputs[0]]))
             closed = np.array([not self.is_open(node.inputs[0], axis) for axis in axes])
-            return _picked(node, closed) if node.proto.op_type == "Shape" else np.asarray(closed.all())
+            return axes_asked(node.proto, closed) if node.proto.op_type == "Shape" else np.asarray(closed.all())
         inputs = [self.static(k) for k in node.inputs if k]
         lengths = all(not self.is_open(k, j) for k in node.inputs if k for j in range(self.statics.constants[k].ndim))
         k = _carried(node, traits)
@@ -111,6 +118,49 @@ class Arithmetic:
         told[k] = elements.astype(np.int64)
         moved = evaluate(node.proto, told, {**attributes_of(node.proto), "to": onnx.TensorProto.INT64}, self.opset)
         return None if moved is None else moved[[name for name in node.outputs if name].index(key)]
+
+    def symbols(self, key: str) -> np.ndarray | None:
+        """The elements of a known integer as polynomials of open sizes, (its shape); None where they are none."""
+        if key not in self.polynomials:
+            self.polynomials[key] = found = self._symbols(key, self.statics.constants[key])
+            if found is not None and found.shape != self.statics.constants[key].shape:
+                self.polynomials[key] = None
+        return self.polynomials[key]
+
+    def _symbols(self, key: str, value: np.ndarray) -> np.ndarray | None:
+        node = self.makers.get(key)
+        if value.dtype.kind not in "iu" or any(self.is_open(key, axis) for axis in range(value.ndim)):
+            return None
+        if key not in self.statics.sampled:
+            return _array([Polynomial.of(v) for v in value.flat], value.shape)
+        traits = Trait(0) if node is None else traits_of(node.proto)
+        if node is None or (traits & Trait.SIZES and node.proto.op_type != "Shape"):
+            return None
+        if traits & Trait.SIZES:
+            source = node.inputs[0]
+            axes = [
+                Polynomial.open((source, j)) if self.is_open(source, j) else Polynomial.of(n)
+                for j, n in enumerate(self.statics.shapes[source])
+            ]
+            return axes_asked(node.proto, _array(axes, (len(axes),)))
+        return self._symbols_of(node, key, traits)
+
+    def _symbols_of(self, node: Node, key: str, traits: Trait) -> np.ndarray | None:
+        """What a node makes of polynomials: it moves them, or it adds, multiplies and divides them."""
+        inputs = [self.symbols(k) for k in node.inputs if k]
+        k = _carried(node, traits)
+        if k is not None and (carried := inputs[k]) is not None:
+            moved = self._moved(node, key, k, np.arange(carried.size).reshape(carried.shape))
+            return None if moved is None else _array([carried.flat[place] for place in moved.flat], moved.shape)
+        known = [x for x in inputs if x is not None]
+        if len(known) < len(node.inputs):
+            return None
+        if traits & Trait.JOINS and all(x.ndim == 1 for x in known):
+            return np.concatenate(known)
+        if not traits & (Trait.ADDS | Trait.MULTIPLIES) or operator_of(node.proto).value is by_reference:
+            return None
+        made = evaluate(node.proto, known, attributes_of(node.proto), self.opset)
+        return None if made is None else made[0]
 
     def origins(self, key: str) -> Origins:
         """For each element of a known constant, the axes whose sizes it was computed from, in the constant's shape."""
@@ -186,7 +236,7 @@ def centred(graph: onnx.GraphProto) -> Iterator[str]:
             yield node.input[0]
 
 
-def _array(places: list[frozenset[Place]], shape: tuple[int, ...]) -> Origins:
+def _array(places: Sequence[Any], shape: tuple[int, ...]) -> np.ndarray:
     out = np.empty(len(places), object)
     out[:] = places
     return out.reshape(shape)
@@ -201,13 +251,7 @@ def _of_shape(node: Node, rank: int) -> Origins:
     axes = [frozenset({(node.inputs[0], axis)}) for axis in range(rank)]
     if node.proto.op_type == "Size":
         return _alike(NOWHERE.union(*axes), ())
-    return _picked(node, _array(axes, (rank,)))
-
-
-def _picked(node: Node, axes: np.ndarray) -> np.ndarray:
-    """Of one element for each axis those that a Shape node gives."""
-    a = attributes_of(node.proto)
-    return axes[a.get("start", 0) : a.get("end", len(axes))]
+    return axes_asked(node.proto, _array(axes, (rank,)))
 
 
 def _merged(inputs: list[Origins], shape: tuple[int, ...], elementwise: bool) -> Origins:

@@ -15,7 +15,7 @@ from onnxprune.channels.nodes import Node, Use
 from onnxprune.channels.pairings import pairs_of
 from onnxprune.model.static import Statics
 from onnxprune.operators.boxes import Value
-from onnxprune.operators.labels import Coupling, is_fixed
+from onnxprune.operators.labels import Coupling, Labels, is_fixed
 from onnxprune.operators.registry import Trait, has
 
 WHY = "merges it with an axis whose length the model leaves open"
@@ -51,16 +51,26 @@ def unite(coupling: Coupling, uses: Sequence[Use], other: Coupling, others: Sequ
     coupling.node = node
     for product in coupling.products.values():  # their channels have no tensor of their own to be known by
         coupling.freeze(*product.parts, why=WHY)
-    if [(u.source, u.node, u.input) for u in uses] != [(u.source, u.node, u.input) for u in others]:
-        for use in uses:  # the tensors that are taken hang on the sizes
-            coupling.freeze(*use.axes, why=WHY)
-        return
-    here, there = (
-        np.concatenate([x for use in found for x in use.axes] or [np.zeros(0, int)]) for found in (uses, others)
-    )
     own, component = coupling.solve(), other.solve()  # what both say has its cause here
-    coupling.freeze(here[(component[there] == component[0]) & (own[here] != own[0])], why=WHY)
+    mine, theirs = _axes(uses), _axes(others)
+    frozen = np.zeros(int(component.max()) + 1, bool)
+    frozen[component[0]] = True
+    for key in theirs.keys() - mine.keys():  # taken at one size alone, such as a mask that is as large as the input
+        frozen[component[theirs[key]]] = True
+    coupling.freeze(*(labels for key, labels in mine.items() if key not in theirs), why=WHY)
+    both = [key for key in mine if key in theirs]
+    here, there = (np.concatenate([found[key] for key in both] or [np.zeros(0, int)]) for found in (mine, theirs))
+    coupling.freeze(here[frozen[component[there]] & (own[here] != own[0])], why=WHY)
     order = np.argsort(component[there], kind="stable")
     here, together = here[order], component[there][order]
     same = (together[1:] == together[:-1]) & (own[here[1:]] != own[here[:-1]])
     coupling.tie(here[:-1][same], here[1:][same], why=WHY)
+
+
+def _axes(uses: Sequence[Use]) -> dict[tuple[str, int, int, int, int], Labels]:
+    """The labels of every axis of a tensor that a node takes, by tensor, node, input, axis and length."""
+    return {
+        (use.source, use.node, use.input, axis, labels.size): labels
+        for use in uses
+        for axis, labels in enumerate(use.axes)
+    }

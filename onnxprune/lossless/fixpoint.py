@@ -10,7 +10,8 @@ from onnxprune.channels.dependencies import Dependencies
 from onnxprune.lossless.change import Leaving, changed, missing_biases, shifts
 from onnxprune.lossless.conditions import Conditions
 from onnxprune.lossless.propagate import Knowledge
-from onnxprune.surgery.recovery.replaced import with_biases_at, with_values
+from onnxprune.model.network import Network
+from onnxprune.surgery.recovery.replaced import with_biases_at
 
 LARGEST = 10  # as a power of two, how many times larger a channel may be than the one that stands in for it
 KINDS = ("dead", "ignored", "duplicate")
@@ -30,7 +31,7 @@ class Redundancy:
     """
 
     kept: Kept
-    model: onnx.ModelProto
+    model: Network
     deps: Dependencies
     removed: Mapping[str, Mapping[str, int]]
     rounds: int
@@ -44,7 +45,7 @@ class Redundancy:
 class _State:
     """A search under way: channels that have gone, (channels,) int by group: 0, or 1 + the index of their kind."""
 
-    model: onnx.ModelProto
+    model: Network
     deps: Dependencies
     gone: dict[str, np.ndarray]
     rounds: int = 0
@@ -52,10 +53,10 @@ class _State:
 
 
 def redundancy(
-    model: onnx.ModelProto,
+    model: onnx.ModelProto | Network,
     deps: Dependencies,
     *,
-    analyse: Callable[[onnx.ModelProto], Dependencies],
+    analyse: Callable[[Network], Dependencies],
     stays: Mapping[str, Collection[int]] | None = None,
     multiple: int = 1,
     share: float = 1.0,
@@ -78,7 +79,7 @@ def redundancy(
     """
     held = {g.name: set(map(int, (stays or {}).get(g.name, ()))) for g in deps.groups}
     while True:
-        state = _State(model, deps, {g.name: np.zeros(len(g), np.int64) for g in deps.groups})
+        state = _State(Network.of(model), deps, {g.name: np.zeros(len(g), np.int64) for g in deps.groups})
         while _step(state, held, analyse):
             progress(sum(int((g > 0).sum()) for g in state.gone.values()))
         back = {name: _too_many(state.order.get(name, []), g.size, multiple, share) for name, g in state.gone.items()}
@@ -105,7 +106,7 @@ def _outcome(state: _State) -> Redundancy:
     return Redundancy(kept, state.model, state.deps, removed, state.rounds)
 
 
-def _step(state: _State, held: Mapping[str, set[int]], analyse: Callable[[onnx.ModelProto], Dependencies]) -> bool:
+def _step(state: _State, held: Mapping[str, set[int]], analyse: Callable[[Network], Dependencies]) -> bool:
     """Let everything go that can go now; whether there was anything."""
     conditions = Conditions.of(Knowledge.of(state.model, state.deps))
     leaving = _leaving(state, conditions, held)
@@ -118,7 +119,7 @@ def _step(state: _State, held: Mapping[str, set[int]], analyse: Callable[[onnx.M
         leaving = _leaving(state, conditions, held)
     values, lively = changed(conditions, leaving), conditions.lively
     del conditions  # and with it a copy of all weights
-    state.model = with_values(state.model, values)
+    state.model = state.model.with_tensors(values)
     for group in state.deps.groups:
         plain, other = leaving.plain[group.components], leaving.stands_in[group.components] >= 0
         kind = np.where(other, 3, np.where(lively[group.components], 2, 1))

@@ -12,6 +12,7 @@ from onnx import helper
 from onnxprune.channels.analysis import overridable
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import OnnxPruneError
+from onnxprune.model.network import Network
 from onnxprune.model.static import attributes_of, opset_of
 from onnxprune.operators.facts import Facts, Shape, reduced, unknown
 from onnxprune.operators.labels import is_fixed
@@ -35,15 +36,16 @@ class Knowledge:
     _arrays: dict[str, np.ndarray | None] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: onnx.ModelProto, deps: Dependencies) -> "Knowledge":
+    def of(cls, model: onnx.ModelProto | Network, deps: Dependencies) -> "Knowledge":
         """Go through the network once.
 
         Args:
             model: never changed; the model of `deps`.
             deps: its analysis, for shapes and axes of channels.
         """
-        self = cls(LayerGraph.of(model), deps, overridable(model))
-        opset = opset_of(model)
+        network = LayerGraph.of(model)
+        self = cls(network, deps, overridable(network.model))
+        opset = opset_of(network.model)
         for k, node in enumerate(self.network.nodes):
             if k not in self.network.constant:
                 self._visit(node, opset)

@@ -36,12 +36,14 @@ class Network:
     tensors: Mapping[str, Tensor]
 
     @classmethod
-    def of(cls, model: ModelProto, folder: Path | None = None) -> "Network":
+    def of(cls, model: "ModelProto | Network", folder: Path | None = None) -> "Network":
         """A model, which must not change any more; its large tensors are not copied.
 
         Args:
             folder: that external data is relative to.
         """
+        if isinstance(model, Network):
+            return model
         tensors: dict[str, Tensor] = {}
         outside = {t.name for t in model.graph.initializer if is_external(t)}
 
@@ -71,6 +73,15 @@ class Network:
     def array(self, key: str) -> np.ndarray:
         """The elements of a tensor of the file.  Raises KeyError, and ModelError where they cannot be read."""
         return self.tensor(key).array()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the elements that stand beside the graph, but for those in other files."""
+        return sum(nbytes_of(self._inside[key]) for key, t in self.tensors.items() if not isinstance(t, Placed))
+
+    def leave_tensors(self) -> None:
+        """Go on with the graph alone, for all who hold this network, once its tensors are in files of their own."""
+        object.__setattr__(self, "tensors", {})
 
     def own(self) -> "Network":
         """The same with a graph that nobody else has, which may be changed before it is handed on."""

@@ -24,6 +24,12 @@ def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
     }
 
 
+def axes_asked(node: onnx.NodeProto, axes: Any) -> Any:
+    """Of a sequence or an array with one element for each axis of a value those that a Shape node asks for."""
+    told = attributes_of(node)
+    return axes[told.get("start", 0) : told.get("end", len(axes))]
+
+
 def note_type(key: str, type_: onnx.TypeProto, statics: Statics) -> None:
     """Take over what is known of the type of a value."""
     if not type_.HasField("tensor_type"):

@@ -70,4 +70,6 @@ def _has_inputs(node: onnx.NodeProto, context: onnx.checker.C.CheckerContext) ->
     except onnx.defs.SchemaError:
         return True
     given: Sequence[str] = node.input
-    return len(given) >= schema.min_input and all(given[: schema.min_input])
+    optional = onnx.defs.OpSchema.FormalParameterOption.Optional  # as both numbers of rounds of a Loop are
+    needed = zip(given[: schema.min_input], schema.inputs, strict=False)
+    return len(given) >= schema.min_input and all(name or wanted.option == optional for name, wanted in needed)

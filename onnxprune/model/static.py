@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from fractions import Fraction
 from functools import partial
-from typing import Any
 
 import numpy as np
 import onnx
@@ -20,7 +19,7 @@ from onnxprune.model.bodies import give_branch, walk_body
 from onnxprune.model.evaluate import evaluate
 from onnxprune.model.graphs import graphs_of, subgraphs
 from onnxprune.model.pins import pins
-from onnxprune.model.shapes import attributes_of, infer_node, note_type
+from onnxprune.model.shapes import attributes_of, axes_asked, infer_node, note_type
 from onnxprune.model.skeleton import Shape, other_sizes, sizes_of, skeleton_of
 from onnxprune.model.sound import without_unsound
 from onnxprune.model.statics import Statics
@@ -191,7 +190,6 @@ def _evaluate_node(
     opset: int,
     shape_of: Callable[[str], Shape | None],
 ) -> None:
-    attributes: dict[str, Any]
     constants = statics.constants
     if node.domain not in ("", "ai.onnx"):
         return
@@ -203,9 +201,8 @@ def _evaluate_node(
         return
     if has(node, Trait.SIZES):
         if keys and (shape := shape_of(keys[0])) is not None:
-            attributes = attributes_of(node)
-            picked = shape[attributes.get("start", 0) : attributes.get("end", len(shape))]
-            value = np.array(picked if node.op_type == "Shape" else np.prod(shape, dtype=np.int64), np.int64)
+            told = axes_asked(node, shape) if node.op_type == "Shape" else np.prod(shape, dtype=np.int64)
+            value = np.array(told, np.int64)
             constants[path + node.output[0]] = value
             if keys[0] not in statics.tensors:
                 statics.sampled.add(path + node.output[0])

@@ -63,5 +63,5 @@ def _decided(run: Run, plan: Plan) -> Decision:
         return repeat_lossless(run, plan)
     kept = {g.name: plan.kept[g.name] for g in plan.groups if len(g.keep) < g.channels}
     choice = Choice(kept, {}, {}, origin="remove what the plan removes")
-    decision = repair(run, lab_of(run, Weights(run.original.proto, run.original.deps)), choice)
+    decision = repair(run, lab_of(run, Weights(run.original.network, run.original.deps)), choice)
     return finetuned(decision) if run.request.finetune else decision

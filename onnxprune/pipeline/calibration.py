@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxprune.errors import ModelError, spelled
+from onnxprune.model.network import Network
 from onnxprune.pipeline.even_classes import ClassSearch, even_classes
 from onnxprune.pipeline.parts import deal
 from onnxprune.pipeline.request import Request
@@ -22,7 +23,7 @@ from onnxprune.runtime.synthetic import Layout, Scale, is_grey, synthetic_feeds
 from onnxprune.surgery.recovery.runner import MEMORY, affordable
 
 if TYPE_CHECKING:
-    import onnx
+    pass
 
 SAMPLES = 512  # to solve on
 FEWEST = 16
@@ -102,7 +103,7 @@ def passed(lab: Lab) -> tuple[float, float]:
 def _unit(lab: Lab) -> int:
     """How many samples the network was analysed with."""
     shapes = lab.deps.statics.shapes
-    return max([shapes[s.name][0] for s in model_inputs(lab.model) if shapes.get(s.name)] or [1])
+    return max([shapes[s.name][0] for s in model_inputs(lab.model.graph) if shapes.get(s.name)] or [1])
 
 
 def wanted_samples(lab: Lab) -> tuple[int, str]:
@@ -122,7 +123,7 @@ def memory_for_samples(request: Request) -> int:
 
 
 def drawn_feeds(
-    model: onnx.ModelProto,
+    model: Network,
     shapes: Mapping[str, tuple[int, ...]],
     request: Request,
     count: int,
@@ -136,7 +137,7 @@ def drawn_feeds(
 
     Raises ModelError where the size of an input is not known.
     """
-    specs = model_inputs(model)
+    specs = model_inputs(model.graph)
     if unknown := [s.name for s in specs if s.name not in shapes]:
         raise ModelError(f"no samples can be drawn: the size of '{unknown[0]}' is not known")
     taken = {s.name: shapes[s.name] for s in specs}

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import onnx
-
+from onnxprune.model.network import Network
 from onnxprune.pipeline.run import Run
 from onnxprune.pipeline.study import Kept, Study
 from onnxprune.report.sensitivities import Sensitivity
@@ -28,7 +27,7 @@ class Choice:
     notes: Mapping[str, str]
     stopped_by: str = ""
     origin: str = ""  # where the channels come from, when not from the request
-    trained: onnx.ModelProto | None = None
+    trained: Network | None = None
     remarks: tuple[str, ...] = ()
     removed: Mapping[str, int] = field(default_factory=dict)
     search: Search | None = None

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 
 from onnxprune.errors import ModelError
+from onnxprune.model.network import Network
 from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.runtime.accuracy import numbers
 from onnxprune.runtime.classes import as_scores, class_scores, is_probable
@@ -45,7 +45,7 @@ class ClassSearch:
 
 
 def even_classes(
-    model: onnx.ModelProto,
+    model: Network,
     feeds: Sequence[Feed],
     draw: Callable[[int], list[Feed]],
     search: ClassSearch,

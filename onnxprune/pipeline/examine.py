@@ -18,13 +18,12 @@ import onnx
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.model import Model
 from onnxprune.model.network import Network
-from onnxprune.model.skeleton import weightless
 from onnxprune.pipeline.decision import Decision
 from onnxprune.pipeline.gates import require_figures
 from onnxprune.pipeline.measure import Measurements, measurements, missed
 from onnxprune.runtime.proof import NOT_MASKED, Proof
 from onnxprune.runtime.prove import prove
-from onnxprune.runtime.source import SPILL_MODEL, Source, Variant, held, inline_bytes
+from onnxprune.runtime.source import SPILL_MODEL, Source, Variant, held
 from onnxprune.surgery.rewrite import masked
 
 
@@ -70,22 +69,23 @@ def originals(
     decision: Decision, dead: np.ndarray, measured: bool
 ) -> Iterator[tuple[Source | Variant, Source | Variant]]:
     """The masked original and the original itself; after this, the weights of a large one are no longer in memory."""
-    own, filled, request = decision.run.original.model, decision.filled, decision.run.request
-    reference: Source | Variant = own.proto  # a lossless cut has to equal the original itself
+    own, filled, request = decision.run.original.network, decision.filled, decision.run.request
+    reference: Source | Variant = own  # a lossless cut has to equal the original itself
     if request.verify and not request.lossless:
-        reference = masked_original(filled.proto, filled.deps, dead)
-    original: Source | Variant = own.proto
-    if inline_bytes(own.proto) < SPILL_MODEL:
+        reference = masked_original(filled.network, filled.deps, dead)
+    original: Source | Variant = own
+    if own.nbytes < SPILL_MODEL:
         yield reference, original
         return
     with ExitStack() as stack:
         if request.verify:
             reference = stack.enter_context(held(Variant.of(reference)))
-        original = file_of(own) or (
-            stack.enter_context(held(Variant(own.proto))) if measured else weightless(own.proto)
+        original = file_of(decision.run.file) or (
+            stack.enter_context(held(Variant(own))) if measured else Network(own.graph, {})
         )
-        for model in (decision.run.file, own, filled.model):
-            model.leave_weights()
+        decision.run.file.leave_weights()
+        for network in (own, filled.network):
+            network.leave_tensors()
         _give_back()
         yield reference, original
 
@@ -101,9 +101,9 @@ def _give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def masked_original(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> Source:
+def masked_original(network: Network, deps: Dependencies, dead: np.ndarray) -> Network:
     """What the pruned model has to equal: the model with zeros for what was removed, without a copy of its weights."""
-    return masked(Network.of(model), deps, dead) if dead.any() else model
+    return masked(network, deps, dead) if dead.any() else network
 
 
 def file_of(model: Model) -> Path | None:

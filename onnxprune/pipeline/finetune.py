@@ -128,7 +128,7 @@ def _as_planned(run: Run, plan: Plan | None) -> Run:
 
 def _belong(run: Run, small: Model, plan: Plan | None) -> dict[str, np.ndarray] | None:
     """Kept channels, where a plan tells them.  Raises UsageError where the networks or the plan do not fit."""
-    whole = run.original.proto
+    whole = run.original.graph
     for what, one, two in (
         ("inputs", [s.name for s in model_inputs(whole)], [s.name for s in model_inputs(small.proto)]),
         ("outputs", [o.name for o in whole.graph.output], [o.name for o in small.proto.graph.output]),
@@ -183,7 +183,7 @@ def _measured(run: Run, small: onnx.ModelProto, rows: list[tuple[MetricRow, floa
     if (test := run.parts.figures) is None:
         return
     load_ = partial(make_session, providers=run.request.providers, threads=run.request.threads, optimize=True)
-    sessions = {"original": load_(run.original.proto), "before": load_(small), "after": load_(trained)}
+    sessions = {"original": load_(run.original.network), "before": load_(small), "after": load_(trained)}
     with run.log.stage("measure"):
         found = evaluate(sessions, test, run.metrics, reference="original")
     for m in run.metrics:

@@ -1,6 +1,5 @@
 """The weights of a network as the criteria see them: one `Filters` for each group of channels."""
 
-from collections.abc import Mapping
 from functools import cached_property
 
 import numpy as np
@@ -8,7 +7,7 @@ import onnx
 
 from onnxprune.channels.dependencies import Dependencies, Group, Slot
 from onnxprune.criteria.filters import Filters
-from onnxprune.model.graphs import tensors_of
+from onnxprune.model.network import Network
 from onnxprune.model.tensors import read_tensor
 from onnxprune.operators.registry import Trait, has
 from onnxprune.operators.roles import Role
@@ -19,18 +18,14 @@ REMEMBERED = 4 << 20  # weights of one group up to which its filters are kept fo
 class Weights:
     """Tensors of a model by key, read when they are asked for."""
 
-    def __init__(self, model: onnx.ModelProto, deps: Dependencies) -> None:
-        self.model, self.deps = model, deps
+    def __init__(self, model: onnx.ModelProto | Network, deps: Dependencies) -> None:
+        self.network, self.deps = Network.of(model), deps
         self._filters: dict[str, Filters] = {}
-
-    @cached_property
-    def _tensors(self) -> Mapping[str, onnx.TensorProto]:
-        return tensors_of(self.model)
 
     def raw(self, key: str) -> np.ndarray:
         """Elements of a tensor of the file in their own type."""
         if (source := self.deps.sources[key]).kind != "fill":
-            return read_tensor(self._tensors[key])
+            return self.network.array(key)
         maker = self.deps.maker(key)
         values = [read_tensor(a.t).ravel()[0] for a in maker.proto.attribute if a.name == "value"] if maker else []
         return np.full(source.shape, values[0] if values else np.float32(0))
@@ -39,7 +34,7 @@ class Weights:
         """Elements of a tensor of the file, quantised ones as the real numbers that they stand for."""
         if (source := self.deps.sources[key]).kind == "fill":
             return np.zeros(source.shape, np.float32)
-        array = read_tensor(self._tensors[key])
+        array = self.network.array(key)
         if array.dtype in (np.int8, np.uint8) and (scaling := self._scaling(key)) is not None:
             return scaling.astype(np.float32)
         return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
@@ -48,19 +43,15 @@ class Weights:
         """Real values of a quantised weight."""
         use = next((u for u in self.deps.uses if u.source == key), None)
         found = None if use is None else self.deps.scaling(use)
-        if found is None or found.scale not in self._tensors:
+        if found is None or found.scale not in self.network:
             return None
         rank = len(use.axes) if use else 0
-        scale = read_tensor(self._tensors[found.scale])
-        zero = (
-            read_tensor(self._tensors[found.zero_point])
-            if found.zero_point in self._tensors
-            else np.zeros((), np.int32)
-        )
+        scale = self.network.array(found.scale)
+        zero = self.network.array(found.zero_point) if found.zero_point in self.network else np.zeros((), np.int32)
         if found.axis is not None:
             shape = [-1 if k == found.axis % rank else 1 for k in range(rank)]
             scale, zero = scale.reshape(shape), (zero.reshape(shape) if zero.ndim else zero)
-        return (read_tensor(self._tensors[key]).astype(np.float32) - zero.astype(np.float32)) * scale
+        return (self.network.array(key).astype(np.float32) - zero.astype(np.float32)) * scale
 
     def filters(self, group: Group) -> Filters:
         """All weights that write the channels of a group, and the scales of its BatchNormalizations."""

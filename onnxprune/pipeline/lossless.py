@@ -47,7 +47,7 @@ def _search(run: Run, stays: dict, multiple: int, share: float) -> Redundancy:
     stays = {g.name: range(len(g)) for g in own.deps.groups if own.deps.combines(g)} | stays
     with one_thread():
         return redundancy(
-            own.proto, own.deps, analyse=own.analyse, stays=stays, multiple=multiple, share=share,
+            own.network, own.deps, analyse=own.analyse, stays=stays, multiple=multiple, share=share,
             progress=lambda gone: run.log.progress(f"{gone} channels can go", 0, 0),
         )  # fmt: skip
 

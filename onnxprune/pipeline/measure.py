@@ -114,9 +114,9 @@ def judges(decision: Decision) -> Sequence[Feed]:
     """Drawn samples that the repair has not seen, as many as take no time."""
     own = decision.run.original
     shapes = own.deps.statics.shapes
-    elements = sum(math.prod(shapes.get(s.name, ())) for s in model_inputs(own.proto))
+    elements = sum(math.prod(shapes.get(s.name, ())) for s in model_inputs(own.graph))
     count = min(JUDGES, max(4, ELEMENTS // max(elements, 1)))
-    return decision.judges or drawn_feeds(own.proto, shapes, decision.run.request, count)[0]
+    return decision.judges or drawn_feeds(own.network, shapes, decision.run.request, count)[0]
 
 
 @cache

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import onnx
 from scipy.stats import binom
 
 from onnxprune.errors import UsageError, spelled
+from onnxprune.model.network import Network
 from onnxprune.pipeline.gates import gauged
 from onnxprune.pipeline.parts import divide
 from onnxprune.pipeline.progress import tell
@@ -97,26 +97,47 @@ def prepare(run: Run, *, chooses: bool = True) -> Run:
         ModelError: the original cannot be run on the data.
     """
     request, log = run.request, run.log
+    if (strange := _strange(run)) and request.max_drop is not None:
+        raise UsageError(strange[0])
+    _tell(run, strange)
     parts = divide(request, run.parts.data, run.parts.figures, chooses=chooses)
     if parts.problem:
         log.warnings.append(parts.problem)
     if (data := parts.search or parts.figures or parts.data) is None:
         return replace(run, parts=parts, told=log.told)
     with log.stage("look at the data"):
-        proto = run.original.proto
-        session = make_session(proto, providers=request.providers, threads=request.threads, optimize=True)
-        judged = judge(session, request, data, proto)
+        network = run.original.network
+        session = make_session(network, providers=request.providers, threads=request.threads, optimize=True)
+        judged = judge(session, request, data, network)
     metrics = gauged(request, judged.metrics, parts.problem)
     if parts.figures is not None and request.test_data is not None and _same(request.data, request.test_data):
         log.warnings.append(f"{spelled('test_data')} is {spelled('data')}: figures on samples that may be fitted on")
     if judged.doubts and request.max_drop is not None:
         raise UsageError(judged.doubts[0])
-    for line in judged.doubts:
-        tell(log.progress, line)
-    log.warnings += judged.doubts
+    _tell(run, judged.doubts)
     if parts.figures and judged.why:
         log.notes.append(judged.why)
     return replace(run, parts=parts, metrics=metrics, told=log.told)
+
+
+def _tell(run: Run, lines: Sequence[str]) -> None:
+    """Say at once what the report will say, too."""
+    for line in lines:
+        tell(run.log.progress, line)
+    run.log.warnings += lines
+
+
+def _strange(run: Run) -> list[str]:
+    """Samples of the user's that are not numbers, a line for each source of them."""
+    lines = []
+    for name, data in {"data": run.parts.data, "test data": run.parts.figures, "training data": run.train}.items():
+        many, first = data.strange() if data is not None else (0, 0)
+        if many:
+            which = f"sample {first}" if many == 1 else f"{many:,} samples, the first of them number {first},"
+            lines.append(
+                f"{which} of the {name} hold{'s' * (many == 1)} NaN or infinity: what is made of them is noise"
+            )
+    return lines
 
 
 def _same(data: Any, test: Any) -> bool:
@@ -126,7 +147,7 @@ def _same(data: Any, test: Any) -> bool:
     return data is test
 
 
-def judge(session: Session, request: Request, data: Dataset, model: onnx.ModelProto) -> Judgement:
+def judge(session: Session, request: Request, data: Dataset, model: Network) -> Judgement:
     """Look at the original on some of the data, and decide.
 
     By default top1 and agreement are reported where an output holds class scores that the labels fit, agreement where

@@ -126,7 +126,7 @@ def _decide(run: Run) -> Decision:
 
 def _cut_once(run: Run) -> Decision:
     """Choose channels, and repair what stays."""
-    run, lab, upright = rotate(run, lab_of(run, Weights(run.original.proto, run.original.deps)))
+    run, lab, upright = rotate(run, lab_of(run, Weights(run.original.network, run.original.deps)))
     request = run.request
     if request.method == "msvfp" and request.finetune and request.retrain is None:
         lab.request = request.changed(retrain=short_training(run))
@@ -135,8 +135,8 @@ def _cut_once(run: Run) -> Decision:
         choice = _within(run, chooser)
     if upright is not None:
         run = settle(run, upright, choice.kept)
-        lab.deps, lab.weights = run.original.deps, Weights(run.original.proto, run.original.deps)
-    lab.model = choice.trained or run.original.proto
+        lab.deps, lab.weights = run.original.deps, Weights(run.original.network, run.original.deps)
+    lab.model = choice.trained or run.original.network
     run.log.notes += choice.remarks
     _check_strict(run, choice)
     return repair(run, lab, replace(choice, trained=None))
@@ -158,7 +158,7 @@ def lab_of(run: Run, weights: Weights) -> Lab:
     own, parts = run.original, run.parts
     metric = next(iter(run.metrics), None)
     return Lab(
-        own.proto, own.deps, weights, run.request, parts.data, search=parts.search, metric=metric,
+        own.network, own.deps, weights, run.request, parts.data, search=parts.search, metric=metric,
         progress=run.log.progress,
     )  # fmt: skip
 
@@ -241,7 +241,7 @@ def _written_bytes(run: Run, choice: Choice) -> int:
     """Bytes of the file that a choice makes; the biases that a repair adds are there, whatever they will hold."""
     filled = run.original
     if run.request.compensate != "none" and choice.kept:
-        filled = filled.again(with_biases(filled.proto, filled.deps, filled.dead(choice.kept)))
+        filled = filled.again(with_biases(filled.network, filled.deps, filled.dead(choice.kept)))
     decision = Decision(run, choice, filled)
     return size_of(_cut(decision, _plan(decision)), _style(run))
 

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 
 from onnxprune.errors import spelled
+from onnxprune.model.network import Network
 from onnxprune.operators.registry import Trait, has
 from onnxprune.runtime.capture import tapped
 from onnxprune.runtime.specs import Feed
@@ -23,9 +24,7 @@ PIXEL = 16.0  # what values of 0 to 1 never reach, and of 0 to 255 always do
 DROWNED = 25.0  # times what a first layer adds that its input may give, or the other way round
 
 
-def range_doubts(
-    model: onnx.ModelProto, feeds: Sequence[Feed], providers: str | Sequence[str]
-) -> tuple[list[str], list[str]]:
+def range_doubts(model: Network, feeds: Sequence[Feed], providers: str | Sequence[str]) -> tuple[list[str], list[str]]:
     """What says that the numbers cannot be right, and what only makes it likely, a line each.
 
     An input that is quantised has a range; the first BatchNormalization has the statistics of what it was trained on;
@@ -36,7 +35,7 @@ def range_doubts(
         feeds: some samples, in batches.
         providers: of onnxruntime.
     """
-    network = LayerGraph.of(model)
+    network = LayerGraph(model)
     values = {name: np.concatenate([f[name].ravel() for f in feeds]) for name in feeds[0]}
     wrong = [line for name, array in values.items() if (line := _unlike_range(network, name, array))]
     norm = next((n for n in network.nodes if has(n, Trait.AFFINE)), None)

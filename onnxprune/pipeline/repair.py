@@ -7,12 +7,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import onnx
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from onnxprune.channels.analysis import analyse
 from onnxprune.channels.dependencies import Dependencies, Group
 from onnxprune.errors import ModelError
+from onnxprune.model.network import Network
 from onnxprune.pipeline.calibration import calibration
 from onnxprune.pipeline.decision import Choice, Decision
 from onnxprune.pipeline.enough import too_few
@@ -25,7 +25,7 @@ from onnxprune.runtime.accuracy import Metric, evaluate
 from onnxprune.runtime.compare import Agreement, agreement
 from onnxprune.runtime.scales import Scales
 from onnxprune.runtime.session import make_session
-from onnxprune.runtime.specs import model_inputs
+from onnxprune.runtime.specs import Feed, model_inputs
 from onnxprune.surgery.compensate import COMPENSATIONS, Compensated, compensate
 from onnxprune.surgery.recovery.loss_curves import LossCurve, repair_curves
 from onnxprune.surgery.recovery.lstsq import IN_BODY
@@ -35,7 +35,7 @@ from onnxprune.surgery.rewrite import cut
 
 MUTE = -100.0  # dB, of outputs that cannot be compared; as many above are all the same
 
-Analyse = Callable[[onnx.ModelProto], Dependencies]
+Analyse = Callable[[Network], Dependencies]
 
 
 def one_thread() -> AbstractContextManager[object]:
@@ -61,7 +61,7 @@ def curves_of(
     samples = calibration(lab)
     lab.remarks.append(f"order {'and losses ' * losses}of channels measured on {samples.what}")
     names, own = [g.name for g in groups], {g.name: g for g in lab.deps.groups}
-    model, deps = _written_out(lab)
+    model, deps = _written_out(lab, samples.feeds[0])
     with one_thread():
         found = repair_curves(
             model, deps, names, samples.feeds, worth=partial(_worth, lab, own),
@@ -78,11 +78,11 @@ def _worth(lab: Lab, own: Mapping[str, Group], group: Group) -> np.ndarray:
     return lab.worth[group.name] if group.name in lab.worth else worth(lab.weights, own[group.name])
 
 
-def _written_out(lab: Lab) -> tuple[onnx.ModelProto, Dependencies]:
-    """The network with its integer layers written out, and its analysis, where that has the same groups."""
-    shapes = {s.name: lab.deps.statics.shapes[s.name] for s in model_inputs(lab.model)}
+def _written_out(lab: Lab, feed: Feed) -> tuple[Network, Dependencies]:
+    """The network with its integer layers and its branches written out, and its analysis, where the groups stay."""
+    shapes = {s.name: lab.deps.statics.shapes[s.name] for s in model_inputs(lab.model.graph)}
     how: dict[str, Any] = {"input_shapes": shapes, "heads": lab.request.heads != "dims", "thaw": lab.request.thaw}
-    return written_out(lab.model, lab.deps, partial(analyse, **how))
+    return written_out(lab.model, lab.deps, partial(analyse, **how), feed)
 
 
 def importance(curves: Mapping[str, LossCurve]) -> dict[str, np.ndarray]:

@@ -121,7 +121,8 @@ class Request(
         method = "obs" if chosen else "ncc" if self.method == "auto" else self.method
         repairs = not self.lossless and (self.retrain is None or method == "obs")
         repairs = repairs and not (method == "msvfp" and self.finetune)  # which trains in its search instead
-        spread = method == "obs" and self.ratio is None
+        bare = self.target is not None and self.compensate == "none" and not self.finetune  # no layer is solved again
+        spread = method == "obs" and self.ratio is None and not bare
         settled = {
             "method": method,
             "allocation": "sensitivity" if spread else "uniform",

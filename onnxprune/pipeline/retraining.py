@@ -25,13 +25,11 @@ def shared(deps: Dependencies, kept: Mapping[str, np.ndarray]) -> set[str]:
     return {key for v in split for key in (v.source.key, v.source.path + v.name)}
 
 
-def trained_model(
-    model: onnx.ModelProto, deps: Dependencies, kept: Mapping[str, np.ndarray], retrain: Retrain
-) -> onnx.ModelProto:
+def trained_model(network: Network, deps: Dependencies, kept: Mapping[str, np.ndarray], retrain: Retrain) -> Network:
     """The whole network with the weights that training has given the pruned one; what is gone keeps its old weights.
 
     Args:
-        model: the whole network; never changed.
+        network: the whole one.
         deps: its analysis.
         kept: channels that stay of the groups that have lost some.
         retrain: from the pruned model to the trained one, which has the same tensors by name and shape.
@@ -39,7 +37,7 @@ def trained_model(
     Raises UsageError where the trained model is not the pruned one with other weights.
     """
     dead = deps.dead(kept)
-    pruned = cut(model, deps, dead)
+    pruned = cut(network, deps, dead)
     given = tensors_of(retrain(pruned))
     before = tensors_of(pruned)
     plans = {}
@@ -49,8 +47,8 @@ def trained_model(
     for key in shared(deps, kept) & before.keys() & given.keys():
         if not np.array_equal(read_tensor(before[key]), read_tensor(given[key])):
             raise UsageError(f"'retrain' cannot change '{key}' here: it is shared by layers cut differently")
-    network, values = Network.of(model), dict[str, np.ndarray]()
-    for key in tensors_of(model):
+    values = dict[str, np.ndarray]()
+    for key in tensors_of(network.graph):
         if key not in before or key not in given:
             if key in plans:
                 raise UsageError(f"'retrain' gave a model without '{key}', which the pruned one has")
@@ -63,4 +61,4 @@ def trained_model(
             values[key][np.ix_(*(np.flatnonzero(m) for m in plans[key]))] = new
         elif not np.array_equal(array, new):
             values[key] = new
-    return network.with_tensors(values).proto()
+    return network.with_tensors(values)

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 
 from onnxprune.channels.arithmetic import centred
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import ModelError
+from onnxprune.model.network import Network
 from onnxprune.operators.registry import Trait, has
 from onnxprune.pipeline.calibration import calibration
 from onnxprune.pipeline.choose import whole_groups
@@ -55,12 +55,12 @@ class Rotatable:
         """Names of the widths that could not be cut at all as they are, whatever the user says of them."""
         return frozenset(map(name_of, self.means))
 
-    def rotated(self, rotation: Rotation) -> onnx.ModelProto:
+    def rotated(self, rotation: Rotation) -> Network:
         """The network with some widths in other bases; of the others, norms are as they were."""
         means = [s for s in self.means if name_of(s) in rotation.bases]
         if len(means) == len(self.means):
             return rotated(self.graph, self.sites, rotation)
-        return rotated(replace(self.upright, model=levelled(self.upright, means)), self.sites, rotation)
+        return rotated(replace(self.upright, network=levelled(self.upright, means)), self.sites, rotation)
 
 
 def rotatable(run: Run) -> Rotatable:
@@ -70,12 +70,12 @@ def rotatable(run: Run) -> Rotatable:
     layers can lose whole heads that cannot lose such a share, or not in a basis of their own.
     """
     whole, (upright, means, own) = run.request.heads != "dims", _level(run.original)
-    graph = Graph(own.proto, own.deps)
+    graph = Graph(own.network, own.deps)
     found = Rotatable(upright, means, graph, tuple(stream_sites(graph)), run.request.heads)
     if whole and (run.request.heads != "auto" or not _multiplies_values(own.deps)):
         return found
-    deps = own.again(own.proto, run.request.changed(heads="dims")).deps if whole else own.deps
-    graph = Graph(own.proto, deps)
+    deps = own.again(own.network, run.request.changed(heads="dims")).deps if whole else own.deps
+    graph = Graph(own.network, deps)
     heads = attention_sites(graph)
     if not heads or (whole and not _covered(own.deps, deps, {s.group for s in heads})):
         return found
@@ -87,14 +87,14 @@ def _level(own: Study) -> tuple[Graph, tuple[RotationSite, ...], Study]:
 
     Such a stream is frozen as long as its norms take a mean; whether it is one shows where statistics are thawed.
     """
-    upright = Graph(own.proto, own.deps)
-    if not any(has(node.proto, Trait.CENTRES) for node in own.deps.nodes) and not any(centred(own.proto.graph)):
+    upright = Graph(own.network, own.deps)
+    if not any(has(node.proto, Trait.CENTRES) for node in own.deps.nodes) and not any(centred(own.graph.graph)):
         return upright, (), own
-    thawed = own.again(own.proto, own.request.changed(thaw=True)).deps
-    sites = tuple(s for s in stream_sites(Graph(own.proto, thawed)) if s.level)
+    thawed = own.again(own.network, own.request.changed(thaw=True)).deps
+    sites = tuple(s for s in stream_sites(Graph(own.network, thawed)) if s.level)
     while sites:
         other = own.again(levelled(upright, sites))
-        names = {name_of(s) for s in stream_sites(Graph(other.proto, other.deps))}
+        names = {name_of(s) for s in stream_sites(Graph(other.network, other.deps))}
         if all(name_of(s) in names for s in sites):
             return upright, sites, other
         sites = tuple(s for s in sites if name_of(s) in names)
@@ -144,15 +144,15 @@ def rotate(run: Run, lab: Lab) -> tuple[Run, Lab, Rotatable | None]:
     for site, basis in zip(sites, made, strict=True):
         if site.group in worth:
             worth[site.group][site.channels] += basis.energy.sum(axis=0)
-    proto = turned.original.proto
-    lab = replace(lab, model=proto, deps=deps, weights=Weights(proto, deps), request=turned.request, worth=worth)
+    network = turned.original.network
+    lab = replace(lab, model=network, deps=deps, weights=Weights(network, deps), request=turned.request, worth=worth)
     return turned, lab, found
 
 
 def turn(run: Run, found: Rotatable, rotation: Rotation) -> Run | None:
     """The run with the rotated network; None where that does not give what the original gives."""
     model = found.rotated(rotation)
-    if run.request.verify and not prove(found.upright.model, model, run.stimuli()).passed:
+    if run.request.verify and not prove(found.upright.network, model, run.stimuli()).passed:
         run.log.warnings.append(f"nothing was rotated: {NOT_EQUAL} up to rounding")
         return None
     request = run.request.changed(heads=found.heads)
@@ -187,5 +187,5 @@ def repeat(run: Run, rotation: Rotation) -> tuple[Run, Proof | None]:
         return run, None
     found = rotatable(run)
     model = found.rotated(rotation)
-    proof = prove(found.upright.model, model, run.stimuli()).require(NOT_EQUAL) if run.request.verify else None
+    proof = prove(found.upright.network, model, run.stimuli()).require(NOT_EQUAL) if run.request.verify else None
     return replace(run, original=run.original.again(model), rotation=rotation), proof

@@ -108,7 +108,7 @@ def start(source: Any, request: Request, progress: Progress, alignment: Alignmen
     request, shapes, problems = _sizes(request, model, hints)
     request, problems = (found := runnable(request, model))[0], [*problems, *found[1]]
     resolved = time.perf_counter()
-    original = Study.of(model, shapes, request)
+    original = Study.of(proto, shapes, request)
     require_analysed(request, model, original.deps)
     analysed = time.perf_counter()
     data, test, train = (_open_data(request, model, s) for s in (request.data, request.test_data, request.train_data))
@@ -123,14 +123,14 @@ def start(source: Any, request: Request, progress: Progress, alignment: Alignmen
         run.log.notes += [FOLDED] * (proto is not plain)
         if request.verify:
             prove(file.proto, proto, run.stimuli()).require()
-    return _aligned(run, alignment_of(proto, original.deps) if alignment is None else alignment)
+    return _aligned(run, alignment_of(original.network, original.deps) if alignment is None else alignment)
 
 
 def _aligned(run: Run, alignment: Alignment) -> Run:
     """The run with the channels of its network in another order, if that gives what the user's own gives."""
     if not alignment:
         return run
-    other = aligned(run.original.proto, alignment)
+    other = aligned(run.original.network, alignment)
     if run.request.verify and not prove(run.file.proto, other, run.stimuli()).passed:
         run.log.warnings.append("channels of grouped convolutions could not be reordered, so that fewer can go")
         return run

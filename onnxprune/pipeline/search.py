@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 
 from onnxprune.budget import Budget, Costs, hand_back
 from onnxprune.channels.dependencies import Group
@@ -12,6 +11,7 @@ from onnxprune.criteria.filters import Filters, Indices
 from onnxprune.criteria.methods import Method
 from onnxprune.criteria.msvfp import Msvfp, Step, Thinning
 from onnxprune.criteria.msvfp import search as search_filters
+from onnxprune.model.network import Network
 from onnxprune.pipeline.losses import task_loss
 from onnxprune.pipeline.progress import Progress
 from onnxprune.pipeline.retraining import trained_model
@@ -24,7 +24,7 @@ class Thinned:
 
     kept: Mapping[str, np.ndarray]
     stopped_by: str = ""
-    trained: onnx.ModelProto | None = None
+    trained: Network | None = None
     remark: str = ""
 
 
@@ -136,7 +136,7 @@ class _ThinningState:
     lab: Lab
     trials: Trials
     fixed: Kept
-    original: onnx.ModelProto
+    original: Network
 
     def retrain(self, kept: Kept, groups: Sequence[Group]) -> dict[str, Filters]:
         """Train the network without what is gone, and take over its weights."""

@@ -30,6 +30,6 @@ def sensitivity(source: Any, *, progress: Progress = silent, **options: Any) -> 
     """
     run = analysed(source, "sensitivity", options, progress)
     with limited(run.request, source):
-        deps, lab = run.original.deps, lab_of(run, weights := Weights(run.original.proto, run.original.deps))
+        deps, lab = run.original.deps, lab_of(run, weights := Weights(run.original.network, run.original.deps))
         chooser = Chooser(deps, weights, run.request, run.file.size, progress, lab)
         return curves(lab, weights, chooser.free, chooser.select, chooser.ranking, progress)

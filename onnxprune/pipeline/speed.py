@@ -19,11 +19,11 @@ def timed(run: Run, choice: Choice) -> tuple[Latency, Latency]:
     Another machine, or another day, gives another outcome; its plan repeats it.
     """
     own, request = run.original, run.request
-    small = own.pruned(choice.kept) if choice.kept else own.proto
-    feed = random_inputs(model_inputs(own.proto), own.shapes, seed=request.seed)[0]
+    small = own.pruned(choice.kept) if choice.kept else own.network
+    feed = random_inputs(model_inputs(own.graph), own.shapes, seed=request.seed)[0]
     sessions = {
         name: make_session(m, providers=request.providers, threads=request.threads, optimize=True)
-        for name, m in (("before", own.proto), ("after", small))
+        for name, m in (("before", own.network), ("after", small))
     }
     times = measure(sessions, feed, seconds=SECONDS)
     return times["before"], times["after"]

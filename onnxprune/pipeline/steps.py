@@ -22,7 +22,7 @@ from onnxprune.pipeline.study import Kept, Study
 from onnxprune.pipeline.targets import Limit
 from onnxprune.pipeline.tune import BETWEEN, Teacher, recipe_of, tune
 from onnxprune.surgery.align import Alignment
-from onnxprune.surgery.recovery.replaced import spread, with_biases, with_values
+from onnxprune.surgery.recovery.replaced import spread, with_biases
 
 Cut = Callable[[Run], Decision]  # chooses and repairs
 
@@ -114,8 +114,8 @@ def _filled(own: Study, kept: Kept, pruned: onnx.ModelProto) -> Study:
 
     Raises ModelError where they have none there.
     """
-    full = own.again(with_biases(own.proto, own.deps, own.dead(kept)))
-    filled = full.having(with_values(full.proto, spread(full.deps, full.dead(kept), pruned)))
+    full = own.again(with_biases(own.network, own.deps, own.dead(kept)))
+    filled = full.having(full.network.with_tensors(spread(full.deps, full.dead(kept), pruned)))
     again, wanted = tensors_of(filled.pruned(kept)), tensors_of(pruned)
     for key, tensor in wanted.items():
         if key not in again or not np.array_equal(read_tensor(again[key]), read_tensor(tensor)):

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-import onnx
+from onnx import ModelProto
 
 from onnxprune.channels.analysis import analyse
 from onnxprune.channels.dependencies import Dependencies
-from onnxprune.model import Model
+from onnxprune.model.network import Network
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.unrunnable import recorded
 from onnxprune.runtime.inputs import random_inputs
@@ -32,55 +32,57 @@ class Study:
     request: how heads and statistics are coupled, and whether the network may be run to find a shape.
     """
 
-    model: Model
+    network: Network
     deps: Dependencies
     shapes: Shapes
     request: Request
 
     @classmethod
-    def of(cls, model: Model, shapes: Shapes, request: Request) -> Study:
+    def of(cls, model: ModelProto | Network, shapes: Shapes, request: Request) -> Study:
         """Analyse a network."""
-        return cls(model, analysis_of(model.proto, shapes, request), shapes, request)
+        network = Network.of(model)
+        return cls(network, analysis_of(network, shapes, request), shapes, request)
 
     @property
-    def proto(self) -> onnx.ModelProto:
-        return self.model.proto
+    def graph(self) -> ModelProto:
+        """The network without the elements of large tensors."""
+        return self.network.graph
 
-    def analyse(self, proto: onnx.ModelProto) -> Dependencies:
+    def analyse(self, network: ModelProto | Network) -> Dependencies:
         """The analysis of another network as this one was analysed."""
-        return analysis_of(proto, self.shapes, self.request)
+        return analysis_of(Network.of(network), self.shapes, self.request)
 
-    def again(self, proto: onnx.ModelProto, request: Request | None = None) -> Study:
+    def again(self, network: ModelProto | Network, request: Request | None = None) -> Study:
         """Another network, analysed as this one was, or as another request wants."""
-        return Study.of(replace(self.model, proto=proto), self.shapes, request or self.request)
+        return Study.of(network, self.shapes, request or self.request)
 
-    def having(self, proto: onnx.ModelProto, deps: Dependencies | None = None) -> Study:
+    def having(self, network: ModelProto | Network, deps: Dependencies | None = None) -> Study:
         """The same with other weights, of which the analysis holds as well, or with another analysis."""
-        return replace(self, model=replace(self.model, proto=proto), deps=deps or self.deps)
+        return replace(self, network=Network.of(network), deps=deps or self.deps)
 
     def dead(self, kept: Kept) -> np.ndarray:
         """(components,) bool: what goes where groups keep these channels; groups that are not named keep all."""
         return self.deps.dead(kept)
 
-    def pruned(self, kept: Kept) -> onnx.ModelProto:
+    def pruned(self, kept: Kept) -> ModelProto:
         """The network without the other channels."""
-        return cut(self.proto, self.deps, self.dead(kept))
+        return cut(self.network, self.deps, self.dead(kept))
 
 
-def analysis_of(proto: onnx.ModelProto, shapes: Shapes, request: Request) -> Dependencies:
+def analysis_of(network: Network, shapes: Shapes, request: Request) -> Dependencies:
     """Analyse; where nodes were given up for shapes that cannot be inferred, once more with those that a run shows."""
-    heads, thaw = request.heads != "dims", request.thaw
+    proto, heads, thaw = network.graph, request.heads != "dims", request.thaw
     deps = analyse(proto, input_shapes=shapes, heads=heads, thaw=thaw)
     missing = missing_shapes(proto, deps.statics.shapes)
     if not (deps.unknown and missing):
         return deps
     if request.verify or request.measure:
         feed = random_inputs(model_inputs(proto), shapes, seed=request.seed)[0]
-        deps = analyse(proto, input_shapes=shapes, observed=observe(proto, missing, feed), heads=heads, thaw=thaw)
+        deps = analyse(proto, input_shapes=shapes, observed=observe(network, missing, feed), heads=heads, thaw=thaw)
     return deps if request.verify else _without_runs(proto, deps, shapes, heads, thaw)
 
 
-def _without_runs(proto: onnx.ModelProto, deps: Dependencies, shapes: Shapes, heads: bool, thaw: bool) -> Dependencies:
+def _without_runs(proto: ModelProto, deps: Dependencies, shapes: Shapes, heads: bool, thaw: bool) -> Dependencies:
     """Analyse with the shapes that weights and the file tell, one unknown operator behind the other."""
     told: dict[str, np.ndarray] = {}
     for _ in range(MOST_UNKNOWN):

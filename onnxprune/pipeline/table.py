@@ -70,7 +70,7 @@ class BudgetOptions:
     allocation: str = option(
         "auto",
         f"How groups share the budget: {', '.join(ALLOCATIONS)}; auto: by sensitivity under {{target}} and "
-        "{max_drop}.",
+        "{max_drop}, but uniform under {target} with {compensate} none.",
         Word(("auto", *ALLOCATIONS)), BUDGET, CHOOSES, metavar="NAME", plan=True,
     )  # fmt: skip
     ratio_for: Mapping[str, float] = option(
@@ -94,7 +94,8 @@ class ChannelOptions:
 
     method: str = option(
         "auto",
-        "How channels are compared: `onnxprune methods`; auto: obs; ncc for {threshold} and {compensate} none.",
+        "How channels are compared: `onnxprune methods`; auto: obs, which runs the network, on drawn samples where "
+        "there are no others; ncc for {threshold}, and for {ratio} with {compensate} none.",
         Word(("auto", *METHODS)), WHICH, PRUNES | {"sensitivity"}, metavar="NAME", plan=True,
     )  # fmt: skip
     method_options: Mapping[str, Any] = option(

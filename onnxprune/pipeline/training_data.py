@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
-import onnx
-
 from onnxprune.errors import UsageError
+from onnxprune.model.network import Network
 from onnxprune.pipeline.calibration import drawn_feeds
 from onnxprune.pipeline.parts import deal
 from onnxprune.pipeline.request import Request
@@ -67,13 +66,13 @@ def _parts(data: Dataset, seed: int) -> list[Dataset]:
 
 
 def drawn(
-    model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], request: Request, most: int
+    model: Network, shapes: Mapping[str, tuple[int, ...]], request: Request, most: int
 ) -> tuple[Load, TrainingSamples, str]:
     """So many drawn samples at the most, the same in every epoch.
 
     Raises ModelError where the size of an input is not known.
     """
-    each = sum(nbytes(shapes[s.name][1:], s.dtype) for s in model_inputs(model) if s.name in shapes)
+    each = sum(nbytes(shapes[s.name][1:], s.dtype) for s in model_inputs(model.graph) if s.name in shapes)
     count = max(FEWEST, min(most, DRAWN_BYTES // max(each, 1)))
     feeds, noisy = drawn_feeds(model, shapes, request.changed(seed=request.seed + 1), count, min(BATCH, count))
     all_ = TrainingSamples.drawn(feeds)

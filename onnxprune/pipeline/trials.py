@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-import onnx
 from onnx import helper
 
 from onnxprune.channels.dependencies import Dependencies, Use
@@ -64,7 +63,7 @@ class Lab:
     worth: of the channels of groups that were rotated and that not only layers with weights read.
     """
 
-    model: onnx.ModelProto
+    model: Network
     deps: Dependencies
     weights: Weights
     request: Request
@@ -139,7 +138,7 @@ class Trials:
         """What gives the outputs for a feed when the groups keep these channels; groups not named keep all."""
         dead = self.lab.deps.dead(kept)
         if self._fed is None:
-            network = Network.of(self.lab.model)
+            network = self.lab.model
             session = self._load(masked(network, self.lab.deps, dead) if dead.any() else network)
             return lambda feed: numbers(session.run(feed))
         values = {f.name: self._masked(f, dead) for f in self._fed}
@@ -203,7 +202,7 @@ def fed_weights(lab: Lab) -> list[Fed] | None:
     removable = np.zeros(int(deps.component.max()) + 1, bool)
     for group in deps.groups:
         removable[group.components] = True
-    zeros, arrays, found = zero_points(Network.of(lab.model), deps), dict[str, np.ndarray](), []
+    zeros, arrays, found = zero_points(lab.model, deps), dict[str, np.ndarray](), []
     for k, use in enumerate(deps.uses):
         if not any((removable[deps.component[x]] & zeroed(deps, x)).any() for x in use.axes if not is_fixed(x)):
             continue
@@ -215,9 +214,9 @@ def fed_weights(lab: Lab) -> list[Fed] | None:
     return found
 
 
-def with_inputs(model: onnx.ModelProto, deps: Dependencies, fed: Iterable[Fed]) -> Network:
+def with_inputs(model: Network, deps: Dependencies, fed: Iterable[Fed]) -> Network:
     """The model, which takes these weights as inputs; without those that nobody else uses."""
-    network = Network.of(model).own()
+    network = model.own()
     out = network.graph
     nodes = {tuple(node.output): node for node in out.graph.node}
     sources = set()

@@ -91,14 +91,15 @@ def _job(
     study = teacher.study
     deps = study.deps
     if data is None:
-        load, held, what = training_data.drawn(study.proto, deps.statics.shapes, run.request, least)
+        load, held, what = training_data.drawn(study.network, deps.statics.shapes, run.request, least)
     else:
         load, held, what = training_data.given(data, recipe.seed)
     dead = deps.nothing if teacher.kept is None else deps.dead(teacher.kept)
     fewest = max(1, min(least, int(WORK / max(1, deps.macs(dead)))))
     threads = run.request.threads or usable_cpus()
     found = places(deps, dead, pruned)
-    return TrainingJob(study.proto, pruned, found, load, held, recipe, fewest, threads, fixed, run.log.progress), what
+    whole = study.network.proto()
+    return TrainingJob(whole, pruned, found, load, held, recipe, fewest, threads, fixed, run.log.progress), what
 
 
 def finetuned(decision: Decision) -> Decision:
@@ -110,7 +111,7 @@ def finetuned(decision: Decision) -> Decision:
     teacher, recipe = Teacher(run.original, kept), recipe_of(run.request, _share_left(run.request))
     fixed, data = shared(filled.deps, kept), run.training_data
     trained = trained_model(
-        filled.proto, filled.deps, kept, lambda pruned: tune(run, teacher, pruned, recipe, fixed, data)
+        filled.network, filled.deps, kept, lambda pruned: tune(run, teacher, pruned, recipe, fixed, data)
     )
     return replace(decision, filled=filled.having(trained))
 

@@ -27,7 +27,7 @@ from onnxprune.runtime.prove import prove
 from onnxprune.runtime.source import Source, Variant
 from onnxprune.surgery.binding import BoundWeights, bound, compared, content, strange
 from onnxprune.surgery.plan import Plan, check_plan
-from onnxprune.surgery.recovery.replaced import spread, with_biases, with_values
+from onnxprune.surgery.recovery.replaced import spread, with_biases
 
 SEVERAL = 5  # operators that are named
 
@@ -151,12 +151,12 @@ def _masked(whole: Study, plan: Plan, pruned: onnx.ModelProto, weights: BoundWei
     Under a lossless plan it is the original itself.
     """
     if plan.options.get("lossless"):
-        return whole.proto
+        return whole.network
     sources, dead = whole.deps.sources, whole.dead(plan.kept)
     changed = {*weights.planned, *weights.wrong, *weights.unbound} & sources.keys()
     changed = {key for key in changed - plan.computed.keys() if sources[key].dtype in CUTTABLE}
     if not (changed or _repaired(plan)) or not dead.any():
-        return masked_original(whole.proto, whole.deps, dead)
-    full = whole.again(with_biases(whole.proto, whole.deps, dead))
+        return masked_original(whole.network, whole.deps, dead)
+    full = whole.again(with_biases(whole.network, whole.deps, dead))
     dead = full.dead(plan.kept)
-    return masked_original(with_values(full.proto, spread(full.deps, dead, pruned)), full.deps, dead)
+    return masked_original(full.network.with_tensors(spread(full.deps, dead, pruned)), full.deps, dead)

@@ -45,18 +45,21 @@ def _groups(found: Inspection, details: bool) -> RenderableType:
     title = (
         f"{words.plural(len(found.groups), 'group')} of channels can be cut, in layers that do {share:.1%} of the MACs"
     )
-    rows = [
-        (
-            words.clean(g.name),
-            f"{g.channels:,}",
-            f"{g.macs:.1%}",
-            *((words.count(g.params), words.listed(g.members, len(g.members))) if details else [f"{len(g.members)}"]),
-        )
-        for g in found.groups
+    rows: list[tuple[str | Text, ...]] = [
+        (words.clean(g.name), f"{g.channels:,}", f"{g.macs:.1%}", f"{len(g.members)}") for g in found.groups
     ]
-    columns = [("group", False), ("channels", True), ("MACs", True), ("layers", True)]
-    if details:  # the names of the layers take the place of the bars
-        return table_of(title, [*columns[:3], ("parameters", True), ("layers", False)], rows)
+    columns = [("group", False), ("channels", True), ("MACs", True)]
+    if details:  # the names of the layers, which may be long, stand below that of the group
+        rows = [
+            (
+                Text.assemble(row[0], (f"\n  {words.listed(g.members, len(g.members))}", "dim")),
+                *row[1:3],
+                words.count(g.params),
+            )
+            for row, g in zip(rows, found.groups, strict=True)
+        ]
+        return table_of(title, [*columns, ("parameters", True)], rows)
+    columns.append(("layers", True))
     return Barred(title, columns, rows, [(g.channels, g.channels) for g in found.groups])
 
 

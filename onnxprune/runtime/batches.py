@@ -31,6 +31,7 @@ class Dataset:
 
     `samples` is None where nobody knows before the end; `notes` are what a user should be told; `unit` is the number
     of samples that the model takes at once, where it fixes that; `folders` that of folders whose ranks are labels.
+    `finite`: images and integers, which are finite without a look at them.
     """
 
     samples: int | None
@@ -39,6 +40,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     unit: int = 1
     folders: int = 0
+    finite: bool = False
     _open: Callable[[int, Rows], Iterator[Batch]] = field(repr=False, default=lambda batch, rows: iter(()))
     _rows: Rows = field(repr=False, default=None)
 
@@ -58,10 +60,27 @@ class Dataset:
         rows = rows[: len(rows) // self.unit * self.unit]
         return replace(self, samples=len(rows), _rows=rows if self._rows is None else self._rows[rows])
 
+    def strange(self) -> tuple[int, int]:
+        """How many samples hold NaN or infinity, and the position of the first of them; all are gone through."""
+        found = [] if self.finite else [_strange(batch) for batch in self]
+        places = np.flatnonzero(np.concatenate([np.zeros(0, bool), *found]))
+        return places.size, int(places[0]) if places.size else 0
+
     def spread(self, most: int) -> "Dataset":
         """At most so many samples, evenly over all of them."""
         known = self.counted()
         return known if (known.samples or 0) <= most else known.chosen(evenly(known.samples or 0, most))
+
+
+def _strange(batch: Batch) -> np.ndarray:
+    """Which samples of a batch hold NaN or infinity, (size,); all of them where an array is no row of samples."""
+    out = np.zeros(batch.size, bool)
+    for array in batch.feeds.values():
+        if array.dtype.kind in "fcV":
+            bad = ~np.isfinite(array if array.dtype.kind in "fc" else array.astype(np.float32))
+            rows = array.ndim and len(array) == batch.size
+            out |= bad.reshape(batch.size, -1).any(axis=1) if rows else bad.any()
+    return out
 
 
 def evenly(samples: int, most: int) -> np.ndarray:

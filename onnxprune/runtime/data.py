@@ -76,7 +76,8 @@ def open_data(
     size, unit = fixed or batch or _comfortable(roles, headers), fixed or 1
     notes = _notes(reader, options, roles, headers, fixed)
     whole = None if samples is None else samples // unit * unit
-    return Dataset(whole, roles.labels is not None, size, notes, unit, reader.folders, generate)
+    finite = reader.image or all(headers[name].dtype.kind in "iub" for name in roles.inputs.values())
+    return Dataset(whole, roles.labels is not None, size, notes, unit, reader.folders, finite, generate)
 
 
 def _batches(

@@ -13,6 +13,7 @@ from functools import cache, partial
 import numpy as np
 
 from onnxprune.runtime.edited import own
+from onnxprune.runtime.lifted import Inside, rounds_of
 from onnxprune.runtime.session import Session
 from onnxprune.runtime.slices import sliced, widen
 from onnxprune.runtime.source import Variant
@@ -32,34 +33,34 @@ def part_by_part(
     one: Variant, two: Variant, trials: Sequence[Trial], points: Mapping[str, Sequence[str]], box: Box | None,
     load: Load, judge: Judge,
 ) -> list[Check]:  # fmt: skip
-    """Compare two models that are handed the same values at `points`.
+    """Compare two models, the masked original and the pruned one, that are handed the same values at `points`.
 
     Args:
-        one: the masked original.
-        two: the pruned model.
         trials: runs of the first.
         points: values to hand over, with those in front of each that are compared.
         box: live positions of the values of the first; all are live where it is None.
         load: makes a session.
         judge: says how far values may differ.
     """
-    box = box and cache(box)
+    rounds = dict(rounds_of(one.graph)) if one.lifted else {}
+    box, two = box and cache(partial(_in_rounds, box, rounds)), replace(two, lifted=_there(two, one.lifted or {}))
     named = sorted({*points, *(name for took in points.values() for name in took)})
     first = load(one, taps=named)
     seen = [first.run(t.feed) for t in trials]
     elements = {o.name: o.element for o in first.outputs}
     del first
+    one, two = (_ranked(model, seen[0], rounds) for model in (one, two))
     shapes = {n: array.shape for n, array in load(two, taps=_present(two, named)).run(trials[0].feed).items()}
     cut = _alike(seen, shapes, box)
-    given = {n: elements[n] for n in points if elements[n] and n in cut[0] and cut[0][n].shape == shapes[n]}
-    if not given:
+    fit = [n for n in points if n in cut[0] and _fits(cut[0][n], shapes[n], rounds.get(n))]
+    if not (given := {n: elements[n] for n in fit if elements[n]}):
         return []
     fronts = {n for took in points.values() for n in took if n in cut[0] and n not in given}
     kept = [n for n in cut[0] if n in fronts or n not in named]
     judge = replace(judge, steps=len(given) < len(points))  # what was not handed over falls as it will
-    pinned = load(replace(two, given=given), taps=sorted(fronts))
-    made = [pinned.run(t.feed | {n: values[n] for n in given}) for t, values in zip(trials, cut, strict=True)]
-    del pinned
+    run = load(replace(two, given=given), taps=sorted(fronts)).run
+    made = [run(t.feed | {n: values[n] for n in given}) for t, values in zip(trials, cut, strict=True)]
+    del run
     parts = [_Part(*part, kept, fronts, given) for part in zip(trials, cut, made, strict=True)]
     checks = [check for part in parts for check in part.checks(judge)]
     if all(c.passed for c in checks):
@@ -119,7 +120,30 @@ def _cut(array: np.ndarray, name: str, box: Box | None) -> np.ndarray | None:
 
 def _present(model: Variant, names: Sequence[str]) -> list[str]:
     have = {name for node in model.graph.node for name in node.output}
-    return [n for n in names if n in have]
+    return [n for n in names if n in have or n in (model.lifted or {})]
+
+
+def _there(model: Variant, keys: Mapping[str, Inside]) -> dict[str, Inside]:
+    """Those values of bodies that this model has, too."""
+    have = dict(rounds_of(model.graph)) if keys else {}
+    return {key: value for key, value in keys.items() if key in have}
+
+
+def _ranked(model: Variant, values: Feed, rounds: Mapping[str, int]) -> Variant:
+    """The model that knows how many axes the values inside its bodies have, from a run."""
+    known = {n: replace(v, rank=values[n].ndim - rounds[n]) for n, v in (model.lifted or {}).items() if n in values}
+    return replace(model, lifted=known)
+
+
+def _in_rounds(box: Box, rounds: Mapping[str, int], name: str) -> tuple[np.ndarray, ...] | None:
+    """The live positions of a value, all of them along the axes on which rounds are stacked."""
+    found = box(name)
+    return found and (*[np.ones(1, bool)] * rounds.get(name, 0), *found)
+
+
+def _fits(array: np.ndarray, shape: tuple[int, ...], rounds: int | None) -> bool:
+    """Whether a value has the shape that the other model gives it, but for the number of rounds."""
+    return array.ndim == len(shape) and array.shape[rounds or 0 :] == shape[rounds or 0 :]
 
 
 def _same(name: str, theirs: np.ndarray, mine: np.ndarray, where: str) -> Check:

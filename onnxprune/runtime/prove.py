@@ -6,7 +6,8 @@ compared by itself. What could not be run, and what says nothing, is told.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import zip_longest
@@ -19,6 +20,7 @@ from onnxprune.runtime import branches
 from onnxprune.runtime.edited import draws
 from onnxprune.runtime.engine import engine
 from onnxprune.runtime.handed import Box, Load, part_by_part
+from onnxprune.runtime.lifted import complete, has_bodies, types_inside
 from onnxprune.runtime.proof import Proof, concluded
 from onnxprune.runtime.session import Session, make_session
 from onnxprune.runtime.slices import Noises, Slices, compared, widen
@@ -200,13 +202,29 @@ def _second_opinion(view: _View, way: _Way, checks: list[Check]) -> list[Check]:
         points |= {name: () for name in taps.layers if name not in points}
     if not points or (view.loose and not failed):
         return checks
-    judge = Judge(replace(taps, decided=frozenset()), {})
     runs = way.failing(failed) or sorted(way.trials, key=lambda t: t.elements)[:APART]
-    parts = part_by_part(view.one, view.two, runs, points, view.box, view.load, judge)
+    parts = _parts(view, runs, points)
     right = bool(parts) and all(c.passed for c in parts)
     if view.loose and not right:
         return checks
     return [*(_explained(c) if right else c for c in checks), *parts]
+
+
+def _parts(view: _View, runs: Sequence[Trial], points: Mapping[str, tuple[str, ...]]) -> list[Check]:
+    """Checks of the parts between the values at `points`, in bodies too where what their rounds give can be stacked."""
+    proto = view.one.network.graph
+    top = {name for node in proto.graph.node for name in node.output}
+    judge = partial(Judge, replace(view.taps, decided=frozenset()))
+    if has_bodies(proto.graph) and not top.issuperset(points) and complete(proto.graph):
+        lifted = types_inside(proto)
+        known = {n: tuple(t for t in took if t in top or t in lifted) for n, took in points.items()}
+        known = {n: took for n, took in known.items() if n in top or n in lifted}
+        wanted = {n for n, took in known.items() for n in (n, *took)}
+        one = replace(view.one, lifted={n: value for n, value in lifted.items() if n in wanted})
+        with suppress(ModelError):  # what each round gives has another shape
+            return part_by_part(one, view.two, runs, known, view.box, view.load, judge({}))
+    found = {n: tuple(t for t in took if t in top) for n, took in points.items() if n in top}
+    return part_by_part(view.one, view.two, runs, found, view.box, view.load, judge({})) if found else []
 
 
 def _explained(check: Check) -> Check:

@@ -24,7 +24,7 @@ class Scales:
     @classmethod
     def of(cls, runs: Sequence[Feed]) -> "Scales":
         """What the outputs of a network, of several runs, show."""
-        names = runs[0] if runs else {}
+        names = [name for name in runs[0] if all(name in run for run in runs)] if runs else []
         found = {name: _cut([run[name] for run in runs]) for name in names}
         return cls({name: cut for name, cut in found.items() if cut is not None})
 

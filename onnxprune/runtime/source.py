@@ -26,6 +26,7 @@ from onnxprune.model.tensors import nbytes_of
 from onnxprune.runtime.branches import steer
 from onnxprune.runtime.edited import hand_over, sow
 from onnxprune.runtime.folder import Folder
+from onnxprune.runtime.lifted import Inside, lift
 from onnxprune.runtime.unsigned import multiply_unsigned
 
 Source = Path | str | bytes | onnx.ModelProto | Network
@@ -38,7 +39,8 @@ class Variant:
     """A model, and how it is run.
 
     `folder` is where relative paths of external data begin (for a file, its own folder). `given` are values of the
-    graph that the caller feeds instead (name → element type). `steered` lets the caller send every If
+    graph that the caller feeds instead (name → element type). `lifted` are values inside bodies that can be tapped and
+    given like those at the top, by key. `steered` lets the caller send every If
     whose condition is computed from data into a branch (`onnxprune.runtime.branches.switches`). `seeded` gives random
     operators a seed that hangs on what they make, so that they draw alike in two models with other nodes around them.
     `unsigned` multiplies integers so that nothing saturates.
@@ -47,6 +49,7 @@ class Variant:
     source: Source
     folder: Path | None = None
     given: Mapping[str, int] | None = None
+    lifted: Mapping[str, Inside] | None = None
     steered: bool = False
     seeded: bool = False
     unsigned: bool = False
@@ -120,11 +123,14 @@ def prepare(variant: Variant, taps: Iterable[str] = ()) -> Prepared:
 
 def _edited(variant: Variant, taps: Iterable[str]) -> Network:
     """The network as it is run."""
-    network = variant.network.with_outputs(taps)
+    inner, given, taps = variant.lifted or {}, variant.given or {}, tuple(taps)
+    network = variant.network.with_outputs(t for t in taps if t not in inner)
     graph = network.graph.graph
     del graph.value_info[:]  # may contradict replaced or pruned shapes; onnxruntime infers its own
-    if variant.given:
-        hand_over(graph, variant.given)
+    if wanted := {key: value for key, value in inner.items() if key in taps or key in given}:
+        lift(graph, wanted, given)  # first, as paths begin with what nodes give
+    if given:
+        hand_over(graph, {name: element for name, element in given.items() if name not in inner})
     if variant.steered:
         steer(graph)
     if variant.seeded:

@@ -4,11 +4,13 @@ A Softmax that is sure of itself gives the same numbers for very different logit
 The values that such operators take, between the last weighted layer and the outputs, are compared as well.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import onnx
 
+from onnxprune.model.static import subgraphs
 from onnxprune.operators.registry import Trait, has, traits_of
 
 BOUNDED = Trait.SATURATES | Trait.RECURRENT  # gates saturate, and states add up what they give
@@ -21,9 +23,9 @@ class Taps:
 
     `bounded`: outputs (and taps) that a saturating operator has squeezed into about ±1; `decided`: those that
     an operator has rounded or chosen; `quantized`: the graph rounds inner values to integers. `decisions` are all
-    values at the top of the graph that an operator has rounded or chosen, with the values that it took for that;
-    `layers` are those that weighted layers give; `fixed` outputs depend on no input. `before` names the taps of each
-    output.
+    values that an operator has rounded or chosen, with the values that it took for that, and `layers` those that
+    weighted layers give; what lies in a body goes by its key, the path of its graph before the name. `fixed` outputs
+    depend on no input. `before` names the taps of each output.
     """
 
     names: tuple[str, ...] = ()
@@ -60,29 +62,55 @@ def find_taps(model: onnx.ModelProto) -> Taps:
             traits = traits_of(node)
             if traits & (Trait.DECIDES | Trait.SATURATES) or (direct and traits & Trait.CLAMPS):
                 before[name] |= {i: None for i in node.input if i in scope.producer and i not in scope.fixed | outputs}
-    names = {tap for taps in before.values() for tap in taps}
+    names, inner = {tap for taps in before.values() for tap in taps}, list(_inner(graph))
     trails = {name: list(_trail(name, scope, bodies)) for name in [*outputs, *names]}
     return Taps(
         tuple(n for node in graph.node for n in node.output if n in names),
         frozenset(n for n, trail in trails.items() if any(d and has(node, BOUNDED) for node, d in trail)),
         frozenset(n for n, trail in trails.items() if any(has(node, Trait.DECIDES) for node, _ in trail)),
         any(has(node, Trait.QUANTIZES) for node in graph.node),
-        _decisions(graph, scope),
-        tuple(n for node in graph.node if has(node, WEIGHTED) for n in node.output if n and n not in scope.fixed),
+        {key: took for node in inner for key, took in node.decides().items()},
+        tuple(key for node in inner if has(node.proto, WEIGHTED) for key in node.gives()),
         frozenset(outputs & scope.fixed),
         {name: tuple(taps) for name, taps in before.items()},
     )
 
 
-def _decisions(graph: onnx.GraphProto, scope: _Scope) -> dict[str, tuple[str, ...]]:
-    """What operators at the top of a graph have rounded or chosen, and what they took that depends on its inputs."""
-    found: dict[str, tuple[str, ...]] = {}
+@dataclass(frozen=True)
+class _Inner:
+    """A node of a graph or of a body in it: its path, the keys of values that nodes give, and those of fixed ones."""
+
+    proto: onnx.NodeProto
+    path: str
+    keys: Mapping[str, str]
+    fixed: Collection[str]
+
+    def gives(self) -> list[str]:
+        """Keys of what it gives that depends on the inputs; a node with bodies gives at the top only."""
+        names = [n for n in self.proto.output if n and n not in self.fixed]
+        return [] if self.path and has(self.proto, Trait.BODIES) else [self.path + n for n in names]
+
+    def decides(self) -> dict[str, tuple[str, ...]]:
+        """What it has rounded or chosen, and what it took for that which depends on the inputs, by key."""
+        if not has(self.proto, Trait.DECIDES | Trait.STEPS):
+            return {}
+        took = tuple(self.keys[i] for i in self.proto.input if i in self.keys and i not in self.fixed)
+        values = self.proto.output[0] if has(self.proto, Trait.VALUES_FIRST) else ""
+        return {key: took for key in self.gives() if key != self.path + values}
+
+
+def _inner(
+    graph: onnx.GraphProto, path: str = "", around: Mapping[str, str] = MappingProxyType({}), known: Iterable[str] = ()
+) -> Iterator[_Inner]:
+    """Every node of a graph and of the bodies in it."""
+    given = {value.name for value in graph.input}
+    keys = {n: key for n, key in around.items() if n not in given}
+    keys |= {n: path + n for node in graph.node for n in node.output if n}
+    fixed = depends_on_shapes_alone(graph, set(known) - given - {n for n in keys if keys[n] == path + n})
     for node in graph.node:
-        if has(node, Trait.DECIDES | Trait.STEPS):
-            took = tuple(i for i in node.input if i in scope.producer and i not in scope.fixed)
-            chosen = node.output[1:] if has(node, Trait.VALUES_FIRST) else node.output
-            found |= {name: took for name in chosen if name and name not in scope.fixed}
-    return found
+        yield _Inner(node, path, keys, fixed)
+        for body, below in subgraphs(node, path):
+            yield from _inner(body, below, keys, fixed)
 
 
 def _producers(nodes: Iterable[onnx.NodeProto]) -> dict[str, onnx.NodeProto]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import onnx
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -19,9 +18,7 @@ from onnxprune.channels.dependencies import Dependencies, Group, Slot
 from onnxprune.channels.grouping import groups_of
 from onnxprune.channels.parameters import INTEGERS
 from onnxprune.errors import UsageError
-from onnxprune.model.graphs import tensors_of
 from onnxprune.model.network import Network
-from onnxprune.model.tensors import read_tensor
 from onnxprune.operators.labels import Kind, Labels, is_fixed
 from onnxprune.operators.registry import Trait, has
 from onnxprune.operators.roles import Balance, Role
@@ -77,19 +74,18 @@ def _permutation(order: Sequence[int], size: int) -> np.ndarray:
     return np.array(order, np.int64)
 
 
-def aligned(model: onnx.ModelProto, alignment: Alignment) -> onnx.ModelProto:
-    """A copy of the model with its tensors in their new order.  Raises UsageError where it does not fit."""
-    network = Network.of(model)
+def aligned(network: Network, alignment: Alignment) -> Network:
+    """The network with its tensors in their new order.  Raises UsageError where it does not fit."""
     keys = (key for key in {**alignment.orders, **alignment.grouped} if key in network)
-    return network.with_tensors({key: alignment.apply(network.array(key), key) for key in keys}).proto()
+    return network.with_tensors({key: alignment.apply(network.array(key), key) for key in keys})
 
 
-def alignment_of(model: onnx.ModelProto, deps: Dependencies) -> Alignment:
+def alignment_of(network: Network, deps: Dependencies) -> Alignment:
     """The order that brings faded filters of all groups of each grouped convolution together."""
     if deps.products or not any(not is_fixed(b.grid) for b in deps.balances):
         return Alignment()
     apart = _apart(deps)
-    moves, grouped = _Trades(model, deps, apart).found()
+    moves, grouped = _Trades(network, deps, apart).found()
     if not moves:
         return Alignment()
     orders: dict[str, dict[int, tuple[int, ...]]] = {}
@@ -126,7 +122,7 @@ def _order(components: np.ndarray, moves: Mapping[int, int]) -> np.ndarray:
 class _Trades:
     """Which channels trade places, found balance by balance."""
 
-    model: onnx.ModelProto
+    network: Network
     deps: Dependencies
     apart: Labels
     moves: dict[int, int] = field(default_factory=dict)  # component -> the one that comes into its place
@@ -134,9 +130,8 @@ class _Trades:
     def found(self) -> tuple[dict[int, int], dict[str, tuple[tuple[int, ...], ...]]]:
         """Moves and orders of inputs; none at all where a channel would leave its group in any convolution."""
         groups = list(groups_of(self.deps.uses, (), self.apart, self.deps.roles))
-        tensors = tensors_of(self.model)
         for balance in self.deps.balances:
-            self._trade(balance, groups, tensors)
+            self._trade(balance, groups)
         grouped: dict[str, tuple[tuple[int, ...], ...]] = {}
         for balance in self.deps.balances:
             grid = self.apart[balance.grid]
@@ -150,7 +145,7 @@ class _Trades:
                 grouped[balance.weight] = tuple(tuple(row) for row in order.tolist())
         return {a: b for a, b in self.moves.items() if a != b}, grouped
 
-    def _trade(self, balance: Balance, groups: list[Group], tensors: Mapping[str, onnx.TensorProto]) -> None:
+    def _trade(self, balance: Balance, groups: list[Group]) -> None:
         """Bring the faded channels of a convolution to the front of each group."""
         grid = self.apart[balance.grid]  # (groups, channels)
         members = next((g for g in groups if np.isin(grid, g.components).all()), None)
@@ -159,7 +154,7 @@ class _Trades:
             return
         if not grid.size:  # a Conv without outputs
             return
-        norms = dict(zip(members.components.tolist(), self._norms(members, tensors).tolist(), strict=True))
+        norms = dict(zip(members.components.tolist(), self._norms(members).tolist(), strict=True))
         size = np.array([norms[int(c)] for c in grid.flat]).reshape(grid.shape)
         faded = size <= FADED * size.max()
         if (faded == faded[:1]).all():
@@ -167,13 +162,13 @@ class _Trades:
         order = np.argsort(~faded, axis=1, kind="stable")
         self.moves |= dict(zip(grid.ravel().tolist(), np.take_along_axis(grid, order, 1).ravel().tolist(), strict=True))
 
-    def _norms(self, group: Group, tensors: Mapping[str, onnx.TensorProto]) -> np.ndarray:
+    def _norms(self, group: Group) -> np.ndarray:
         """Norm of the filters of each channel, times the scales of BatchNormalizations behind them."""
         total, scale = np.zeros(len(group)), np.ones(len(group))
         for slot in group.slots:
-            if slot.source not in tensors or not (slot.role & Role.WRITE or self._is_scale(slot)):
+            if slot.source not in self.network or not (slot.role & Role.WRITE or self._is_scale(slot)):
                 continue
-            array = np.moveaxis(read_tensor(tensors[slot.source]).astype(np.float64), slot.axis, 0)
+            array = np.moveaxis(self.network.array(slot.source).astype(np.float64), slot.axis, 0)
             energy = np.square(array).reshape(len(array), -1).sum(axis=1)[slot.positions].sum(axis=1)
             if slot.role & Role.WRITE:
                 total += energy

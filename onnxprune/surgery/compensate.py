@@ -9,10 +9,11 @@ import onnx
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import UsageError
+from onnxprune.model.network import Network
 from onnxprune.surgery.recovery.closed import closed
 from onnxprune.surgery.recovery.layer_graph import LayerGraph
 from onnxprune.surgery.recovery.lstsq import Lstsq, lstsq
-from onnxprune.surgery.recovery.replaced import with_biases, with_values
+from onnxprune.surgery.recovery.replaced import with_biases
 from onnxprune.surgery.recovery.stored import encoded
 from onnxprune.surgery.recovery.unfused import written_out
 
@@ -26,7 +27,7 @@ class Compensation:
     """A way to compensate: `solve(model, deps, kept, feeds, options, progress)` gives values and what it left alone."""
 
     name: str
-    solve: Callable[[onnx.ModelProto, Dependencies, Mapping[str, np.ndarray], Feeds, Mapping[str, Any], Tell], Values]
+    solve: Callable[[Network, Dependencies, Mapping[str, np.ndarray], Feeds, Mapping[str, Any], Tell], Values]
     needs_samples: bool
     summary: str
     source: str
@@ -40,7 +41,7 @@ class Compensated:
     the user's own network is the drift.
     """
 
-    model: onnx.ModelProto
+    model: Network
     deps: Dependencies
     changed: tuple[str, ...] = ()  # keys of tensors with new values
     alone: Mapping[str, str] = None  # type: ignore[assignment]  # layers or groups that were left alone, and why
@@ -48,11 +49,11 @@ class Compensated:
 
 def compensate(
     name: str,
-    model: onnx.ModelProto,
+    network: onnx.ModelProto | Network,
     deps: Dependencies,
     kept: Mapping[str, np.ndarray],
     *,
-    analyse: Callable[[onnx.ModelProto], Dependencies],
+    analyse: Callable[[Network], Dependencies],
     feeds: Feeds | None = None,
     options: Mapping[str, Any] | None = None,
     progress: Tell = lambda *_: None,
@@ -61,7 +62,7 @@ def compensate(
 
     Args:
         name: one of `COMPENSATIONS`.
-        model: never changed.
+        network: what is to be cut.
         deps: its analysis.
         kept: channels that stay, by group; groups that are not named stay whole.
         analyse: how `deps` was made: layers without a bias get one, and the outcome is analysed again.
@@ -72,17 +73,17 @@ def compensate(
     Raises:
         UsageError: the name is unknown, samples are missing, or an option is.
     """
-    row = _row(name, feeds)
+    row, network = _row(name, feeds), Network.of(network)
     dead = deps.dead(kept)
     if name == "none" or not dead.any():
-        return Compensated(model, deps, (), {})
-    prepared = with_biases(model, deps, dead)
+        return Compensated(network, deps, (), {})
+    prepared = with_biases(network, deps, dead)
     again = analyse(prepared)
-    solvable, seen = written_out(prepared, again, analyse)
+    solvable, seen = written_out(prepared, again, analyse, feeds[0] if feeds else None)
     values, alone = row.solve(solvable, seen, kept, feeds or (), options or {}, progress)
     numbers = _encoded(solvable, values, alone)
     own = {key: array for key, array in numbers.items() if key in again.sources}  # scales of biases may be implied
-    return Compensated(with_values(prepared, own), again, tuple(values), alone)
+    return Compensated(prepared.with_tensors(own), again, tuple(values), alone)
 
 
 def _row(name: str, feeds: Feeds | None) -> Compensation:
@@ -94,13 +95,13 @@ def _row(name: str, feeds: Feeds | None) -> Compensation:
     return row
 
 
-def _encoded(model: onnx.ModelProto, values: dict[str, np.ndarray], alone: dict[str, str]) -> dict[str, np.ndarray]:
+def _encoded(network: Network, values: dict[str, np.ndarray], alone: dict[str, str]) -> dict[str, np.ndarray]:
     """New values as the file holds them; what is not finite is left out of them, and is among what is left alone."""
     bad = [key for key, array in values.items() if not np.isfinite(array).all()]
     for key in bad:
         alone[key] = "its solution is not finite; the weights stay as they were"
         del values[key]
-    return encoded(LayerGraph.of(model, unpacked=True), values)
+    return encoded(LayerGraph(network, unpacked=True), values)
 
 
 def _none(*_: Any) -> Values:
@@ -109,7 +110,7 @@ def _none(*_: Any) -> Values:
 
 def _closed(rule: str) -> Callable[..., Values]:
     def solve(
-        model: onnx.ModelProto,
+        network: Network,
         deps: Dependencies,
         kept: Mapping[str, np.ndarray],
         _: Feeds,
@@ -118,13 +119,13 @@ def _closed(rule: str) -> Callable[..., Values]:
     ) -> Values:
         if options:
             raise UsageError(f"compensation {rule!r} has no option {next(iter(options))!r}")
-        return closed(model, deps, kept, rule)
+        return closed(network, deps, kept, rule)
 
     return solve
 
 
 def _lstsq(
-    model: onnx.ModelProto,
+    network: Network,
     deps: Dependencies,
     kept: Mapping[str, np.ndarray],
     feeds: Feeds,
@@ -136,7 +137,7 @@ def _lstsq(
     except TypeError:
         known = ", ".join(Lstsq.__dataclass_fields__)
         raise UsageError(f"compensation 'lstsq' has the options {known}, not {', '.join(options)}") from None
-    return lstsq(model, deps, kept, feeds, chosen, progress)
+    return lstsq(network, deps, kept, feeds, chosen, progress)
 
 
 COMPENSATIONS: dict[str, Compensation] = {

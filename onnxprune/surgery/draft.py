@@ -9,7 +9,7 @@ from onnx import numpy_helper
 
 from onnxprune.channels.dependencies import Dependencies, Node
 from onnxprune.model.evaluate import evaluate
-from onnxprune.model.static import attributes_of
+from onnxprune.model.shapes import attributes_of, axes_asked
 from onnxprune.operators.labels import is_fixed
 from onnxprune.operators.registry import Trait, has
 
@@ -99,8 +99,7 @@ class Draft:
         if box is None and array is None:
             return None
         sizes = [int(m.sum()) for m in box or ()] if array is None else list(array.shape)
-        a = attributes_of(node.proto)
-        told = math.prod(sizes) if node.proto.op_type == "Size" else sizes[a.get("start", 0) : a.get("end", len(sizes))]
+        told = math.prod(sizes) if node.proto.op_type == "Size" else axes_asked(node.proto, sizes)
         return [np.asarray(told, np.int64)]
 
     def known(self, key: str) -> np.ndarray | None:

@@ -13,6 +13,7 @@ import onnx
 from onnx import helper
 
 from onnxprune.channels.dependencies import Node
+from onnxprune.errors import ModelError
 from onnxprune.operators.registry import Trait, has
 from onnxprune.surgery.draft import Draft
 
@@ -68,12 +69,18 @@ class Retrace:
         return done[key]
 
     def _sizes(self, maker: Node, key: str) -> str:
-        """What Shape gives, times what it was, over what it is: right for symbolic sizes that are factors of both."""
+        """What Shape gives, times what it was, over what it is: right for symbolic sizes that are factors of both.
+
+        Raises ModelError where nothing is left to tell a symbolic size by.
+        """
         was, now = self.draft.deps.statics.constants[key], self.draft.restated[key]
-        differs = was != now
-        times, over = np.where(differs, was, 1), np.where(differs, now, 1)
+        differs, gone = was != now, (now == 0) & (was != 0)
+        if (gone & ~self.draft.deps.arithmetic.static(key)).any():
+            raise ModelError(f"{self.label} needs a size of the input that no value tells any more once all is cut")
+        times, over = np.where(differs, np.where(gone, 0, was), 1), np.where(differs & ~gone, now, 1)
         product = self._node("Mul", [key.removeprefix(self.path), self._constant(times)])
-        return self._node("Div", [product, self._constant(over)])
+        quotient = self._node("Div", [product, self._constant(over)])
+        return self._node("Add", [quotient, self._constant(np.where(gone, was, 0))]) if gone.any() else quotient
 
     def _anew(self, maker: Node, key: str) -> str:
         inputs = [self.name(k) if k else "" for k in maker.inputs]

@@ -31,7 +31,7 @@ QUANTISED = frozenset({onnx.TensorProto.UINT8, onnx.TensorProto.INT8, onnx.Tenso
 Nodes = Mapping[tuple[str, tuple[str, ...]], onnx.NodeProto]  # of the pruned model, by path and outputs
 
 
-def cut(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.ModelProto:
+def cut(model: onnx.ModelProto | Network, deps: Dependencies, dead: np.ndarray) -> onnx.ModelProto:
     """A copy of the model without the dead components.
 
     Args:
@@ -40,9 +40,10 @@ def cut(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.Mo
         dead: (components,) bool, from `Dependencies.dead`.
     """
     plans = list(versions(deps, dead))
-    network = _with_versions(Network.of(model), plans, lambda version, whole: CutTensor(whole, version.live))
+    original = Network.of(model)
+    network = _with_versions(original, plans, lambda version, whole: CutTensor(whole, version.live))
     out = network.graph
-    draft = Draft(deps, dead, opset_of(model))
+    draft = Draft(deps, dead, opset_of(out))
     draft.names = all_names(out)
     draft.restate()
     versioned = {(u.node, u.input): v for v in plans for u in v.uses}
@@ -60,13 +61,13 @@ def cut(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.Mo
         _fill(draft, index, proto, fills.get(node.outputs[0] if node.outputs else "", []))
         _follow(draft, index, proto, versioned, nodes)
     place(out, draft, nodes)
-    drop_unused(out, model)
-    list_tensors(out, model)
+    drop_unused(out, original.graph)
+    list_tensors(out, original.graph)
     refresh_shapes(out, draft)
     return network.proto()
 
 
-def mask(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.ModelProto:
+def mask(model: onnx.ModelProto | Network, deps: Dependencies, dead: np.ndarray) -> onnx.ModelProto:
     """A copy of the model that is `masked`."""
     return masked(Network.of(model), deps, dead).proto()
 

@@ -54,25 +54,26 @@ def references(graph: onnx.GraphProto) -> Counter[str]:
 
 
 def drop_unused(out: onnx.ModelProto, model: onnx.ModelProto) -> None:
-    """Remove nodes and tensors that only the removed parts used; what nobody used before stays."""
-    wanted, used = references(model.graph), references(out.graph)
+    """Remove nodes and tensors that only the removed parts used, or nobody after all; what nobody used before stays."""
+    used = references(out.graph)
+    kept = all_names(model) - references(model.graph).keys()
     for graph, _ in reversed(list(graphs_of(out.graph))):  # bodies first: they use what is outside
-        _drop_nodes(graph, wanted, used)
+        _drop_nodes(graph, kept, used)
     for graph, _ in graphs_of(out.graph):
-        names = {t.name for t in graph.initializer if wanted[t.name] and not used[t.name]}
+        names = {t.name for t in graph.initializer if t.name not in kept and not used[t.name]}
         for values in (graph.initializer, graph.input):
             for k in [k for k, value in enumerate(values) if value.name in names][::-1]:
                 del values[k]
 
 
-def _drop_nodes(graph: onnx.GraphProto, wanted: Counter[str], used: Counter[str]) -> None:
-    """Remove nodes that gave something before and give nothing now, and count down what they used."""
+def _drop_nodes(graph: onnx.GraphProto, kept: set[str], used: Counter[str]) -> None:
+    """Remove nodes that nobody uses and that give none of what is kept, and count down what they used."""
     makers = {name: node for node in graph.node for name in node.output if name}
     idle: set[int] = set()
     doubtful = list(graph.node)
     while doubtful:
         node = doubtful.pop()
-        if id(node) in idle or any(used[o] for o in node.output) or not any(wanted[o] for o in node.output):
+        if id(node) in idle or any(used[o] for o in node.output) or all(o in kept for o in node.output if o):
             continue
         idle.add(id(node))
         dropped = references(onnx.GraphProto(node=[node]))

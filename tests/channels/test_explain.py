@@ -8,6 +8,9 @@ from patterns.builder import NONE, Net
 from onnxprune import inspect, prune
 from onnxprune.channels import analyse
 from onnxprune.channels.explain import explain
+from onnxprune.channels.nodes import Use
+from onnxprune.channels.unite import unite
+from onnxprune.operators.labels import Coupling
 
 
 def model_of(net: Net, y: str) -> onnx.ModelProto:
@@ -68,3 +71,21 @@ def test_what_is_frozen_at_every_size_has_its_own_reason() -> None:
     model = heads_in_batch(Net())
     (told,) = {why for use, _, why in analyse(model).frozen_writers() if use.node == len(model.graph.node) - 1}
     assert told == "it is an output of the network"
+
+
+def test_a_tensor_that_is_taken_at_one_size_alone_freezes_no_other() -> None:
+    """A mask that is as large as the input is one there and none here: what else both sizes take is compared."""
+    here, there = Coupling(), Coupling()
+    first, second, mask = here.label(4), here.label(4), here.label(3)
+    one, two, odd, tied = there.label(4), there.label(4), there.label(5), there.label(4)
+    there.tie(one, two)
+    there.tie(tied[:1], odd[:1])
+    third = here.label(4)
+    uses = [Use("w", 0, 1, (first,)), Use("v", 1, 1, (second,)), Use("m", 2, 0, (mask,)), Use("u", 3, 1, (third,))]
+    others = [Use("w", 0, 1, (one,)), Use("v", 1, 1, (two,)), Use("m", 2, 0, (odd,)), Use("u", 3, 1, (tied,))]
+    unite(here, uses, there, others, 1)
+    component = here.solve()
+    assert (component[first] == component[second]).all()
+    assert (component[mask] == component[0]).all()
+    assert (component[third] == component[0]).tolist() == [True, False, False, False]
+    assert not (component[first] == component[0]).any()

@@ -214,9 +214,12 @@ def test_every_model_of_the_wheel_loads() -> None:
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the collection of real networks is not beside the repository")
 def test_real_networks_load_and_unsupported_ones_say_why() -> None:
     files = sorted(SHARED.glob("*.onnx"))
-    assert files
+    assert len(files) >= 42
     for path in files:
-        load(path)
+        read, whole = load(path), onnx.load(path)
+        assert read.size == path.stat().st_size
+        assert [n.output for n in read.proto.graph.node] == [n.output for n in whole.graph.node], path.stem
+        assert list(read.proto.graph.initializer) == list(whole.graph.initializer), path.stem
     expected = {
         "fns_candy_uwp.onnx": "no operator set",
         "superres_caffe2era.onnx": "no operator set",
@@ -234,7 +237,9 @@ def test_damage_is_refused_or_read_and_never_crashes(data: st.DataObject) -> Non
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     content = content[: data.draw(st.integers(0, len(content)))]
     with suppress(ModelError):
-        load(bytes(content))
+        read = load(bytes(content)).proto
+        theirs = onnx.load_model_from_string(bytes(content))  # what is read is what is there
+        assert (read.graph.node, read.graph.initializer) == (theirs.graph.node, theirs.graph.initializer)
 
 
 MEASURE = """

@@ -27,6 +27,18 @@ def test_symbolic_sizes_are_sampled() -> None:
     assert statics.shapes["y"] == (1, 3, 224, 224)
 
 
+@pytest.mark.parametrize("bounds", ["three, yes", "three,", ", yes"])
+def test_loops_may_leave_out_their_number_of_rounds_or_their_condition(bounds: str) -> None:
+    text = f"""g (float[2,3] x, int64 three, bool yes) => (float[2,3] y) {{
+        y = Loop ({bounds if bounds[0] != "," else '""' + bounds}{'""' if bounds[-1] == "," else ""}, x)
+            <body = b (int64 k, bool on, float[2,3] s) => (bool go, float[2,3] t) {{
+                go = Not (on)
+                t = Relu (s)
+            }}>
+    }}"""
+    assert infer(parsed(text)).shapes["y.body/t"] == (2, 3)
+
+
 def test_shapes_may_be_given() -> None:
     statics = infer(parsed("g (float[n,3,h,w] x) => (float y) { y = Relu(x) }"), {"x": (2, 3, 8, 9)})
     assert statics.shapes["y"] == (2, 3, 8, 9)

@@ -253,6 +253,10 @@ DOUBTFUL = {
         "every sample of the data is constant",
     ),
     "all the same": ({"image": digits(80)["image"][:1].repeat(80, axis=0)}, "all samples of the data are the same"),
+    "no numbers": (
+        {"image": np.where(np.arange(80)[:, None, None, None] % 40 == 7, np.float32("inf"), digits(80)["image"])},
+        "2 samples, the first of them number 7, of the data hold NaN or infinity",
+    ),
     "too faint": ({"image": digits(80)["image"] * 1e-6}, "the original gives the same for all samples"),
 }
 
@@ -260,9 +264,18 @@ DOUBTFUL = {
 @pytest.mark.parametrize("case", DOUBTFUL)
 def test_data_that_cannot_be_right_is_told_and_no_search_trusts_it(case: str) -> None:
     data, words = DOUBTFUL[case]
-    assert warned(pruned(DIGITS, data=data), words)
+    assert warned(pruned(DIGITS, data=data, compensate="none"), words)
     with pytest.raises(UsageError, match=words):
         pruned(DIGITS, ratio=None, max_drop="1%", data=data)
+
+
+@pytest.mark.parametrize("name", ["data", "test_data"])
+def test_one_sample_that_is_no_number_is_found_wherever_it_stands(name: str) -> None:
+    image = digits(200)["image"]
+    image[133, 0, 3, 3] = np.nan
+    report = pruned(DIGITS, compensate="none", **{name: {"image": image}})
+    assert warned(report, f"sample 133 of the {name.replace('_', ' ')} holds NaN or infinity")
+    assert not warned(pruned(DIGITS, compensate="none", **{name: {"image": digits(200)["image"]}}), "NaN")
 
 
 def scaled(by: float, labelled: bool) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ import onnxprune
 from onnxprune.channels import analyse
 from onnxprune.criteria import METHODS
 from onnxprune.errors import CheckFailed, UsageError
+from onnxprune.model.network import Network
 from onnxprune.pipeline import budgets, speed
 from onnxprune.pipeline.choose import Chooser
 from onnxprune.pipeline.decision import Choice
@@ -53,7 +54,11 @@ def lab_of(path: Path, **options: Any) -> Lab:
     deps = analyse(model)
     request = Request(ratio=0.5, data=SAMPLE, **options)
     return Lab(
-        model, deps, Weights(model, deps), request, open_data(SAMPLE, model_inputs(model), limit=options.get("limit"))
+        Network.of(model),
+        deps,
+        Weights(model, deps),
+        request,
+        open_data(SAMPLE, model_inputs(model), limit=options.get("limit")),
     )
 
 
@@ -427,7 +432,7 @@ def test_a_latency_out_of_reach_is_told_and_is_a_failed_check_when_strict(monkey
 
 def test_a_latency_is_measured() -> None:
     run = start(DIGITS, Request(target="latency=0.9", method="l1"), silent)
-    deps, proto = run.original.deps, run.original.proto
+    deps, proto = run.original.deps, run.original.network
     chooser = Chooser(deps, Weights(proto, deps), run.request, run.file.size)
     before, after = speed.timed(run, chooser.choose(("macs", 0.1)))
     assert 0 < after.median < 3 * before.median

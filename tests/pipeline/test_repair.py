@@ -14,6 +14,7 @@ from runtime_models import conv_net
 import onnxprune
 from onnxprune.channels import analyse
 from onnxprune.errors import ModelError, UsageError
+from onnxprune.model.network import Network
 from onnxprune.pipeline import calibration, repair
 from onnxprune.pipeline.group_filters import Weights
 from onnxprune.pipeline.request import Request
@@ -52,13 +53,10 @@ def test_a_ratio_without_data_keeps_the_network_alive() -> None:
 
 @pytest.mark.parametrize("fault", ["worse", "fails"])
 def test_a_repair_that_does_not_help_is_left_out(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def damaged(name: str, model: onnx.ModelProto, deps: Any, *_: object, **__: object) -> Compensated:
+    def damaged(name: str, model: Network, deps: Any, *_: object, **__: object) -> Compensated:
         if fault == "fails":
             raise ModelError("the network gives NaN or infinity on the samples")
-        other = onnx.ModelProto()
-        other.CopyFrom(model)
-        weight = next(t for t in other.graph.initializer if t.name == "w3")
-        weight.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(weight), "w3"))
+        other = model.with_tensors({"w3": -model.array("w3")})
         return Compensated(other, deps, ("w3",), {})
 
     model = conv_net(channels=16)
@@ -73,7 +71,9 @@ def test_samples_are_as_many_as_memory_and_time_allow() -> None:
     def wanted(size: int, **options: Any) -> tuple[int, str]:
         model = conv_net(size=size)
         deps = analyse(model, input_shapes={"x": (1, 3, size, size)})
-        return calibration.wanted_samples(Lab(model, deps, Weights(model, deps), Request(ratio=0.5, **options)))
+        return calibration.wanted_samples(
+            Lab(Network.of(model), deps, Weights(model, deps), Request(ratio=0.5, **options))
+        )
 
     assert wanted(8) == (512, "")
     many, why = wanted(512)
@@ -85,7 +85,7 @@ def test_samples_are_as_many_as_memory_and_time_allow() -> None:
 def test_judges_are_samples_that_nothing_is_solved_on() -> None:
     model = conv_net()
     deps = analyse(model, input_shapes={"x": (1, 3, 8, 8)})
-    drawn = calibration.calibration(Lab(model, deps, Weights(model, deps), Request(ratio=0.5)))
+    drawn = calibration.calibration(Lab(Network.of(model), deps, Weights(model, deps), Request(ratio=0.5)))
     assert (sum(len(f["x"]) for f in drawn.feeds), sum(len(f["x"]) for f in drawn.judges)) == (512, 32)
     seen = {a.tobytes() for f in drawn.feeds for a in f["x"]}
     assert not any(a.tobytes() in seen for f in drawn.judges for a in f["x"])

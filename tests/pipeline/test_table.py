@@ -4,6 +4,7 @@ import inspect
 import subprocess
 import sys
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -191,3 +192,21 @@ def test_a_plan_tells_what_decides_which_channels_stay() -> None:
         "seed": 0,
     }
     assert Request(lossless=True).told() == {"lossless": True, "max_ratio": 1.0, "heads": "whole", "seed": 0}
+
+
+def test_what_auto_stands_for_follows_from_the_budget_and_the_repair() -> None:
+    """Losses of layers that are solved again say little where none is."""
+    rows = {
+        (): ("obs", "sensitivity", "lstsq"),
+        ("compensate",): ("obs", "uniform", "none"),
+        ("compensate", "finetune"): ("obs", "sensitivity", "none"),
+        ("ratio",): ("obs", "uniform", "lstsq"),
+        ("ratio", "compensate"): ("ncc", "uniform", "none"),
+    }
+    values: dict[str, Any] = {"compensate": "none", "finetune": 1, "ratio": 0.5}
+    for given, settled in rows.items():
+        budget = {} if "ratio" in given else {"target": "macs=0.5"}
+        if "finetune" in given and find_spec("torch") is None:
+            continue  # a training wants torch, and says so
+        request = Request(**budget, **{name: values[name] for name in given})
+        assert (request.method, request.allocation, request.compensate) == settled, given

@@ -11,6 +11,7 @@ from runtime_models import build, conv_net, masked_and_pruned, weight, with_weig
 
 import onnxprune
 from onnxprune.errors import CheckFailed
+from onnxprune.model.graphs import graphs_of
 from onnxprune.model.static import infer, runs_out
 from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.registry import OPERATORS
@@ -25,7 +26,7 @@ from onnxprune.runtime.taps import find_taps
 from onnxprune.runtime.tolerance import Check
 
 DEAD = [1, 4]
-FLOAT, NODE = TensorProto.FLOAT, helper.make_node
+FLOAT, INT64, BOOL, NODE = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL, helper.make_node
 SIZE = (1, 3, 8, 8)
 
 
@@ -311,6 +312,93 @@ def test_a_chaotic_network_is_proven_before_the_chaos():
     _, nudged = proven(model, one_ulp)
     assert nudged.passed, nudged
     _, wrong = proven(model, lambda p: p.CopyFrom(with_weights(p, b1=weight(p, "b1") * np.float32(1.001))))
+    assert not wrong.passed
+
+
+# Decisions inside bodies
+
+
+def picks(into: str) -> list[onnx.NodeProto]:
+    """The places of the 40 largest of `in`, weighed by their order: near ties move the sum by whole numbers."""
+    return [
+        NODE("TopK", ["in", "k"], ["best", "at"]),
+        NODE("Cast", ["at"], ["places"], to=FLOAT),
+        NODE("MatMul", ["places", "order"], ["sum"]),
+        NODE("Sin", ["sum"], [into]),
+    ]
+
+
+def body(nodes: list[onnx.NodeProto], inputs: list, outputs: list[tuple[str, int]]) -> onnx.GraphProto:
+    given = [helper.make_tensor_value_info(name, kind, shape) for name, kind, shape in inputs]
+    return helper.make_graph(nodes, "body", given, [helper.make_tensor_value_info(*o, None) for o in outputs])
+
+
+LAYER = [NODE("Conv", ["r1", "w2"], ["own"], pads=[1] * 4), NODE("Flatten", ["own"], ["row"])]  # reads dead channels
+
+
+def in_branches() -> list[onnx.NodeProto]:
+    then = body([*LAYER, NODE("Identity", ["row"], ["in"]), *picks("a")], [], [("a", FLOAT)])
+    other = body([NODE("Flatten", ["c"], ["f"]), NODE("ReduceMax", ["f"], ["b"], axes=[1])], [], [("b", FLOAT)])
+    condition = [NODE("ReduceMean", ["c"], ["mean"], keepdims=0), NODE("Less", ["mean", "none"], ["less"])]
+    return [*condition, NODE("If", ["less"], ["y"], then_branch=then, else_branch=other)]
+
+
+def in_a_loop() -> list[onnx.NodeProto]:
+    step = [*LAYER, NODE("Add", ["row", "state"], ["in"]), *picks("moved"), NODE("Identity", ["on"], ["still"])]
+    step.append(NODE("Add", ["state", "moved"], ["next"]))
+    state = ("state", FLOAT, ["N", 1])
+    inside = body(step, [("round", INT64, []), ("on", BOOL, []), state], [("still", BOOL), ("next", FLOAT)])
+    start = [NODE("Flatten", ["c"], ["f"]), NODE("ReduceMin", ["f"], ["least"], axes=[1])]
+    return [*start, NODE("Loop", ["three", "", "least"], ["y"], body=inside)]
+
+
+def in_a_scan() -> list[onnx.NodeProto]:
+    conv = NODE("Conv", ["whole", "w2"], ["own"], pads=[1] * 4)
+    step = [NODE("Unsqueeze", ["map", "first"], ["whole"]), conv, LAYER[1], NODE("Add", ["row", "state"], ["in"])]
+    step += [*picks("moved"), NODE("Add", ["state", "moved"], ["next"]), NODE("Identity", ["moved"], ["out"])]
+    inside = body(step, [("state", FLOAT, [1, 1]), ("map", FLOAT, None)], [("next", FLOAT), ("out", FLOAT)])
+    return [NODE("Scan", ["zero", "r1"], ["last", "y"], body=inside, num_scan_inputs=1)]
+
+
+def in_a_loop_of_branches() -> list[onnx.NodeProto]:
+    """A branch in each round, always the same one."""
+    then = body(picks("a"), [], [("a", FLOAT)])
+    other = body([NODE("ReduceMax", ["in"], ["b"], axes=[1])], [], [("b", FLOAT)])
+    step = [*LAYER, NODE("Add", ["row", "state"], ["in"])]
+    step += [NODE("ReduceMin", ["in"], ["low"], keepdims=0), NODE("Less", ["low", "none"], ["less"])]
+    step += [NODE("If", ["less"], ["moved"], then_branch=then, else_branch=other)]
+    step += [NODE("Add", ["state", "moved"], ["next"]), NODE("Identity", ["on"], ["still"])]
+    state = ("state", FLOAT, ["N", 1])
+    inside = body(step, [("round", INT64, []), ("on", BOOL, []), state], [("still", BOOL), ("next", FLOAT)])
+    start = [NODE("Flatten", ["c"], ["f"]), NODE("ReduceMin", ["f"], ["least"], axes=[1])]
+    return [*start, NODE("Loop", ["three", "", "least"], ["y"], body=inside)]
+
+
+@pytest.mark.parametrize("tail", [in_branches, in_a_loop, in_a_scan, in_a_loop_of_branches])
+def test_near_ties_in_bodies_may_fall_the_other_way(tail):
+    """Two channels of the last layer are alike but for rounding; a body orders them, and sums up the order."""
+    numbers = {"k": np.array([40]), "order": np.arange(1, 41, dtype=np.float32)[:, None] * np.float32(1e-2)}
+    numbers |= {
+        "three": np.array(3),
+        "none": np.float32(0),
+        "zero": np.zeros((1, 1), np.float32),
+        "first": np.array([0]),
+    }
+    model = net(*tail(), free="N", **numbers)
+    w2 = weight(model, "w2")
+    w2[1] = w2[0] * np.float32(1 + 1.5e-7)
+    w2 = with_weights(model, w2=w2)
+    _, nudged = proven(w2, one_ulp)
+    assert nudged.passed, nudged
+
+    def least(pruned: onnx.ModelProto) -> None:
+        for graph, _ in graphs_of(pruned.graph):
+            for n in (n for n in graph.node if n.op_type == "TopK"):
+                n.attribute.add().CopyFrom(helper.make_attribute("largest", 0))
+
+    _, wrong = proven(w2, least)
+    assert not wrong.passed
+    _, wrong = proven(w2, lambda p: p.CopyFrom(with_weights(p, b1=weight(p, "b1") * np.float32(1.001))))
     assert not wrong.passed
 
 

@@ -11,6 +11,7 @@ from patterns.moves import shuffle
 
 from onnxprune import apply, prune, verify
 from onnxprune.channels import analyse
+from onnxprune.model.network import Network
 from onnxprune.surgery import Plan
 from onnxprune.surgery.align import aligned, alignment_of
 
@@ -75,7 +76,8 @@ def test_a_shuffle_between_two_grouped_convolutions(seed: int) -> None:
     y = shuffle(net, net.norm(y, c, dead=NONE), GROUPS, c)
     y = net.relu(net.conv(y, c, c, 1, group=GROUPS, dead=dead(rng)))
     model = net.model((1, 3, 8, 8), [net.head(y, c)], 1, (1, 3, 8, 8))
-    moved = aligned(model, alignment_of(model, analyse(model)))
+    whole = Network.of(model)
+    moved = aligned(whole, alignment_of(whole, analyse(model))).proto()
     x = {"x": rng.standard_normal((1, 3, 8, 8)).astype(np.float32)}
     np.testing.assert_allclose(run(moved, x)[0], run(model, x)[0], rtol=1e-4, atol=1e-5)
 

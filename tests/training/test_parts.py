@@ -87,7 +87,7 @@ def test_an_inner_map_of_the_original_is_cut_to_what_the_pruned_network_has() ->
     run = analysed(str(DIGITS), "inspect", {})
     group = next(g for g in run.original.deps.groups if len(g) > 8)
     kept = {group.name: np.arange(0, len(group), 2)}
-    pruned = cut(run.original.proto, run.original.deps, run.original.deps.dead(kept))
+    pruned = cut(run.original.network, run.original.deps, run.original.deps.dead(kept))
     found = places(run.original.deps, run.original.deps.dead(kept), pruned)
     halved = [p for p in found if not all(m.all() for m in p.live)]
     assert halved

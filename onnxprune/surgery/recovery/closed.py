@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import onnx
 from scipy.linalg import cho_factor, cho_solve
 from scipy.special import ndtr
 
 from onnxprune.channels.dependencies import Dependencies, Group
+from onnxprune.model.network import Network
 from onnxprune.operators.registry import Trait, has
 from onnxprune.operators.roles import Role
 from onnxprune.surgery.recovery.layer_graph import LayerGraph
@@ -137,10 +137,10 @@ MIXES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 def closed(
-    model: onnx.ModelProto, deps: Dependencies, kept: Mapping[str, np.ndarray], rule: str
+    original: Network, deps: Dependencies, kept: Mapping[str, np.ndarray], rule: str
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """New values of tensors by key, and why groups were left alone, by name."""
-    network = LayerGraph.of(model, unpacked=True)
+    network = LayerGraph(original, unpacked=True)
     finder = Finder(network, deps, deps.nothing)
     nodes = [k for k, n in enumerate(network.nodes) if is_solvable(n) and finder.obstacle(k) is None]
     layers = {layer.weight: layer for layer in map(finder.layer, nodes)}

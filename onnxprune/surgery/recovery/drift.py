@@ -4,6 +4,7 @@ import numpy as np
 
 from onnxprune.model.network import Network
 from onnxprune.operators.registry import Trait, has
+from onnxprune.runtime.classes import numbers
 from onnxprune.runtime.scales import Scales
 from onnxprune.runtime.session import make_session
 from onnxprune.surgery.recovery.layer_graph import LayerGraph
@@ -49,16 +50,17 @@ class Drift:
         outputs = {v.name for v in model.graph.graph.output}
         taps = [n for n in self.names if n not in outputs]
         session = make_session(model, providers="cpu", threads=THREADS, optimize=True, taps=taps)
-        runs = [session.run(feed, self.names) for feed in self.feeds]
-        return [self.scales.parts({n: run[n].astype(np.float64) for n in self.names}) for run in runs]
+        runs = (numbers(session.run(feed, self.names)) for feed in self.feeds)
+        return [self.scales.parts({n: array.astype(np.float64) for n, array in run.items()}) for run in runs]
 
     def __call__(self, model: Network) -> float:
         total = 0.0
         found = self._run(model)
         for name in self.wanted[0]:
-            pairs = [(w[name].ravel(), f[name].ravel()) for w, f in zip(self.wanted, found, strict=True)]
-            if any(w.shape != f.shape for w, f in pairs):
-                continue  # as many rows as a threshold lets through, say
+            both = ((w, f) for w, f in zip(self.wanted, found, strict=True) if name in w and name in f)
+            pairs = [(w[name].ravel(), f[name].ravel()) for w, f in both]
+            if len(pairs) < len(found) or any(w.shape != f.shape for w, f in pairs):
+                continue  # as many rows, or elements of a sequence, as a threshold lets through
             wanted, got = (np.concatenate(side) for side in zip(*pairs, strict=True))
             total += float(np.mean((wanted - got) ** 2) / max(float(wanted.var()), 1e-12))
         return total

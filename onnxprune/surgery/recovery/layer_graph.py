@@ -44,7 +44,7 @@ class LayerGraph:
     unpacked: bool = False
 
     @classmethod
-    def of(cls, model: onnx.ModelProto, *, unpacked: bool = False) -> "LayerGraph":
+    def of(cls, model: onnx.ModelProto | Network, *, unpacked: bool = False) -> "LayerGraph":
         """The nodes of a model."""
         return cls(Network.of(model), unpacked)
 

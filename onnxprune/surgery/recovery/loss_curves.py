@@ -8,10 +8,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import onnx
 
 from onnxprune.channels.dependencies import Dependencies, Group, Slot
 from onnxprune.errors import ModelError
+from onnxprune.model.network import Network
 from onnxprune.surgery.recovery.drift import Drift
 from onnxprune.surgery.recovery.eliminate import Order, Reader, elimination, solved
 from onnxprune.surgery.recovery.layer_graph import LayerGraph
@@ -62,7 +62,7 @@ class Port:
 
 
 def repair_curves(
-    model: onnx.ModelProto,
+    original: Network,
     deps: Dependencies,
     names: Sequence[str],
     feeds: Feeds,
@@ -86,8 +86,7 @@ def repair_curves(
         losses: whether they are wanted; without, there is no trial run, and all are zero.
     """
     feeds = within(feeds, deps.statics.shapes)
-    network = LayerGraph.of(model, unpacked=True)
-    finder = Finder(network, deps, deps.nothing)
+    finder = Finder(network := LayerGraph(original, unpacked=True), deps, deps.nothing)
     groups = [g for g in deps.groups if g.name in set(names)]
     seen = _seen(finder, {s.source for g in groups for s in g.readers}, feeds, seed, progress)
     drift = Drift(network, feeds, deps.macs() * len(groups) * len(PROBES)) if losses else None
@@ -97,9 +96,8 @@ def repair_curves(
         ports = [p for s in group.readers if s.source in seen for p in ports_of(finder, group, s, seen[s.source])]
         plain = not ports or group.name in ranked
         found = by_worth(worth(group)) if plain else elimination([p.reader for p in ports], ridge=ridge)
-        loss = np.zeros(len(group) + 1)
-        if drift is not None and len(group) > 1:
-            loss = _scaled(deps, group, ports, found, drift, ridge)
+        scaled = drift and len(group) > 1
+        loss = _scaled(deps, group, ports, found, drift, ridge) if drift and scaled else np.zeros(len(group) + 1)
         curves[group.name] = LossCurve(found.order, loss, bool(ports))
     return _typical_where_unseen(curves)
 
@@ -129,7 +127,7 @@ def _scaled(
 ) -> np.ndarray:
     """The loss at the readers in units of drift at the outputs, by trial runs; a saturated drift falls behind it.
 
-    NaN where no output moves although nothing makes up for what is gone, or where the outputs are no numbers.
+    NaN where no output moves at all, as of a branch that is not taken, or where the outputs are no numbers.
     """
     counts = sorted({max(1, int(len(group) * share)) for share in PROBES})
     units = []
@@ -138,7 +136,7 @@ def _scaled(
         whole = drift.network.source.with_tensors(encoded(drift.network, values))
         trial = masked(whole, deps, deps.dead({group.name: found.order[count:]}))
         units.append(drift(trial) / max(found.loss[count], 1e-30))
-    if not np.isfinite(units).all() or (not ports and found.loss[-1] > 0 and not any(units)):
+    if not np.isfinite(units).all() or (found.loss[-1] > 0 and not any(units)):
         return np.full(len(group) + 1, np.nan)
     unit = np.exp(np.interp(np.arange(len(group) + 1), counts, np.log(np.maximum(units, 1e-30))))
     last = 2 * found.loss[-1]  # no group loses all its channels

@@ -50,6 +50,7 @@ class Work:
     values: dict[str, np.ndarray]  # solved tensors by key
     unsolved: set[int]
     errors: dict[str, float] = field(default_factory=dict)  # what remains at each layer, as a share of its variance
+    alone: dict[str, str] = field(default_factory=dict)  # layers that turn out not to be solvable, and why
 
     def ready(self, name: str) -> bool:
         """Whether a value of the pruned network depends on nothing that is still to be solved."""
@@ -65,7 +66,12 @@ class Work:
         for runner, name in pins:
             runner.pin(name)
             runner.get(name)
-        self._solve(layer, path)
+        given, wanted = self.pruned.value(layer.x), self.original.value(path.end)
+        rows = slice(-1) if layer.linear.axis == -1 or layer.recurrent else slice(1)
+        if all(x.shape[rows] == end.shape[rows] for x, end in zip(given, wanted, strict=True)):
+            self._solve(layer, path)
+        else:
+            self.alone[layer.label] = "what the cut network picks before it are others, and more or fewer"
         self.unsolved.discard(layer.node)
         for runner, name in pins:
             runner.unpin(name)
@@ -205,7 +211,7 @@ class Work:
 
 
 def lstsq(
-    model: onnx.ModelProto,
+    whole: Network,
     deps: Dependencies,
     kept: Mapping[str, np.ndarray],
     feeds: Feeds,
@@ -214,7 +220,6 @@ def lstsq(
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """New values of tensors by key, in the layout of the model, and why layers were left alone, by label."""
     dead = deps.dead(kept)
-    whole = Network.of(model)
     network, small = LayerGraph(beside(whole, deps, dead), unpacked=True), LayerGraph(masked(whole, deps, dead))
     changed = changed_nodes(network, deps, dead)
     finder = Finder(network, deps, dead)
@@ -237,7 +242,7 @@ def lstsq(
     for k, layer in enumerate(layers):
         progress(f"solving for {layer.weight}", k, len(layers))
         work.step(layer)
-    return work.values, alone
+    return work.values, alone | work.alone
 
 
 def layers_in(body: onnx.GraphProto) -> list[str]:

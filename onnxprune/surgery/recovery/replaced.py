@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.channels.nodes import CUTTABLE
@@ -15,11 +15,6 @@ from onnxprune.operators.registry import operator_of
 from onnxprune.surgery.recovery.layer_graph import LayerGraph, changed_nodes
 from onnxprune.surgery.recovery.solvable import Finder, Solvable, is_solvable
 from onnxprune.surgery.versions import versions
-
-
-def with_values(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:
-    """A copy of the model in which tensors, by key, have other elements of the same shape and type."""
-    return Network.of(model).with_tensors(values).proto()
 
 
 def spread(deps: Dependencies, dead: np.ndarray, pruned: onnx.ModelProto) -> dict[str, np.ndarray]:
@@ -43,14 +38,14 @@ def spread(deps: Dependencies, dead: np.ndarray, pruned: onnx.ModelProto) -> dic
     return values
 
 
-def with_biases(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> onnx.ModelProto:
-    """A copy in which every layer that will be re-solved has a bias of its own; it computes the same.
+def with_biases(original: Network, deps: Dependencies, dead: np.ndarray) -> Network:
+    """The network, in which every layer that will be re-solved has a bias of its own; it computes the same.
 
     A Conv, ConvTranspose or Gemm without a bias, and without a BatchNormalization or an Add of a constant behind it
     that could hold one, gets zeros; one that shares its bias with other layers gets a copy of it.  The outcome has to
     be analysed again: its groups have the same names and channels.
     """
-    network = LayerGraph.of(model, unpacked=True)
+    network = LayerGraph(original, unpacked=True)
     finder = Finder(network, deps, dead)
     biases = {}
     for k in sorted(changed_nodes(network, deps, dead)):
@@ -62,7 +57,7 @@ def with_biases(model: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) ->
         made = _bias_for(network, layer) if layer.bias is None and not quantised else None
         if made is not None:
             biases[k] = made
-    return with_biases_at(model, biases)
+    return with_biases_at(original, biases)
 
 
 def _bias_for(network: LayerGraph, layer: Solvable) -> np.ndarray | None:
@@ -78,31 +73,31 @@ def _bias_for(network: LayerGraph, layer: Solvable) -> np.ndarray | None:
     return bias if fits else None
 
 
-def with_biases_at(model: onnx.ModelProto, biases: Mapping[int, np.ndarray]) -> onnx.ModelProto:
-    """A copy in which these layers have these biases; behind a MatMul an Add does it."""
-    network, out = LayerGraph.of(model), onnx.ModelProto()
-    out.CopyFrom(model)
-    names = set(network.maker) | set(network.tensors) | {v.name for v in model.graph.input}
-    behind: dict[int, onnx.NodeProto] = {}
+def with_biases_at(original: Network, biases: Mapping[int, np.ndarray]) -> Network:
+    """The network in which these layers have these biases; behind a MatMul an Add does it."""
+    network, added = LayerGraph(original), dict[str, np.ndarray]()
+    names = set(network.maker) | set(network.tensors) | {v.name for v in network.model.graph.input}
+    out, behind = original.own(), dict[int, onnx.NodeProto]()
+    graph = out.graph.graph
     for k, array in biases.items():
-        node = out.graph.node[k]
+        node = graph.node[k]
         label = node.name or node.output[0]
-        tensor = numpy_helper.from_array(array, _fresh(f"{label}.bias", names))
-        out.graph.initializer.append(tensor)
-        if out.ir_version < 4:  # such files list every tensor as an input too
-            out.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+        name = _fresh(f"{label}.bias", names)
+        added[name] = array
+        if out.graph.ir_version < 4:  # such files list every tensor as an input too
+            kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+            graph.input.append(helper.make_tensor_value_info(name, kind, array.shape))
         if node.op_type == "MatMul":
             inner, given = _fresh(f"{label}.product", names), node.output[0]
             node.output[0] = inner
-            behind[k] = helper.make_node("Add", [inner, tensor.name], [given], name=f"{label}.add")
+            behind[k] = helper.make_node("Add", [inner, name], [given], name=f"{label}.add")
         else:
-            inputs = [*node.input[:2], tensor.name]
+            inputs = [*node.input[:2], name]
             del node.input[:]
             node.input.extend(inputs)
     if behind:
-        nodes = [n for k, node in enumerate(out.graph.node) for n in (node, behind.get(k)) if n is not None]
-        refill(out.graph.node, nodes)
-    return out
+        refill(graph.node, [n for k, node in enumerate(graph.node) for n in (node, behind.get(k)) if n is not None])
+    return out.with_more(added)
 
 
 def _fresh(wanted: str, names: set[str]) -> str:

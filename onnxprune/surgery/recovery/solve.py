@@ -48,8 +48,9 @@ def rows_for(features: int) -> int:
 def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a · bᵀ of (n, rows) and (m, rows) in single precision by chunks, summed in double."""
     total = np.zeros((a.shape[0], b.shape[0]))
-    for start in range(0, a.shape[1], CHUNK):
-        total += a[:, start : start + CHUNK] @ b[:, start : start + CHUNK].T
+    with np.errstate(invalid="ignore"):  # what is no number is told of where it decides something
+        for start in range(0, a.shape[1], CHUNK):
+            total += a[:, start : start + CHUNK] @ b[:, start : start + CHUNK].T
     return total
 
 

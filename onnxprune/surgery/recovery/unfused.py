@@ -4,28 +4,31 @@ The tensors of the file keep their names: what is solved for the written out net
 """
 
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 
 import numpy as np
 import onnx
 
 from onnxprune.channels.dependencies import Dependencies
-from onnxprune.model.graphs import refill
+from onnxprune.model.graphs import refill, subgraphs
+from onnxprune.model.network import Network
 from onnxprune.model.static import attributes_of, opset_of
 from onnxprune.operators.registry import Trait, has, operator_of
 from onnxprune.operators.written import Written
+from onnxprune.surgery.recovery.flattened import flattened
 from onnxprune.surgery.recovery.layer_graph import taken
 
 FLOAT = onnx.TensorProto.FLOAT
 
 
-def unfused(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which the integer and fused layers of the main graph are written out; the model where it has none."""
+def unfused(network: Network) -> Network:
+    """The network with the integer and fused layers of its main graph written out; itself where it has none."""
+    model = network.graph
     opset = opset_of(model)
     if not any(_way(node, opset) for node in model.graph.node):
-        return model
-    out = onnx.ModelProto()
-    out.CopyFrom(model)
-    tensors = {t.name: t for t in model.graph.initializer}
+        return network
+    out = network.proto()
+    tensors = {t.name: t for t in out.graph.initializer}
     sums = _sums(model.graph)
     del out.graph.node[:]
     for node in model.graph.node:
@@ -36,7 +39,7 @@ def unfused(model: onnx.ModelProto) -> onnx.ModelProto:
         if scale is not None:
             out.graph.initializer.append(scale)
     refill(out.graph.value_info, [v for v in out.graph.value_info if v.name not in sums])  # no integers any more
-    return out
+    return Network.of(out)
 
 
 def _way(node: onnx.NodeProto, opset: int) -> Written | None:
@@ -65,19 +68,37 @@ def _is_plain(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto], sum
 
 
 def written_out(
-    model: onnx.ModelProto, deps: Dependencies, analyse: Callable[[onnx.ModelProto], Dependencies]
-) -> tuple[onnx.ModelProto, Dependencies]:
-    """The network with its integer layers written out, and its analysis; both as they are where the groups differ."""
-    written = unfused(model)
-    if written is not model and alike(deps, analysed := analyse(written)):
-        return written, analysed
-    return model, deps
+    network: Network,
+    deps: Dependencies,
+    analyse: Callable[[Network], Dependencies],
+    feed: Mapping[str, np.ndarray] | None = None,
+) -> tuple[Network, Dependencies]:
+    """The network with integer layers and branches written out, and its analysis, as far as the groups stay the same.
+
+    Args:
+        feed: some samples, which branches have to run on; without them they stay where they are.
+    """
+    for write in (partial(_unbranched, feed=feed) if feed else None, unfused):
+        if write and (written := write(network)) is not network and alike(deps, analysed := analyse(written)):
+            network, deps = written, analysed
+    return network, deps
+
+
+def _unbranched(network: Network, feed: Mapping[str, np.ndarray]) -> Network:
+    """The network with its branches written out; itself where it has none that can be."""
+    if not any(True for node in network.graph.graph.node for _ in subgraphs(node)):
+        return network
+    whole = network.proto()
+    flat = flattened(whole, feed)
+    return network if flat is whole else Network.of(flat)
 
 
 def alike(deps: Dependencies, other: Dependencies) -> bool:
-    """Whether two analyses have the same groups, channel by channel."""
-    pairs = zip(deps.groups, other.groups, strict=False)
-    return len(deps.groups) == len(other.groups) and all(
-        (a.name, len(a)) == (b.name, len(b)) and np.array_equal(a.writers[0].positions, b.writers[0].positions)
-        for a, b in pairs
+    """Whether two analyses have the same groups, channel by channel, in whatever order."""
+    theirs = {group.name: group for group in other.groups}
+    return len(deps.groups) == len(theirs) and all(
+        a.name in theirs
+        and len(a) == len(b := theirs[a.name])
+        and np.array_equal(a.writers[0].positions, b.writers[0].positions)
+        for a in deps.groups
     )

@@ -168,7 +168,7 @@ class _Walk:
         """The context, where a product mixes the tokens and leaves the width alone; None for all other products."""
         node = self.graph.deps.nodes[at.node]
         shape = self.graph.shape(node.outputs[0])
-        if at.heads is not None or node.inputs[1 - at.place] in self.graph.tensors or shape is None or at.ids.ndim < 2:
+        if at.heads is not None or node.inputs[1 - at.place] in self.graph.network or shape is None or at.ids.ndim < 2:
             return None
         axis = -1 if at.place == 1 else -2  # the one that the product keeps
         heads = heads_along(at.ids, axis)

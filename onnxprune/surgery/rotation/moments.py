@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import onnx
 
 from onnxprune.runtime.session import make_session
 from onnxprune.surgery.recovery.runner import THREADS, Feeds
@@ -24,18 +23,19 @@ def bases(graph: Graph, sites: Sequence[RotationSite], feeds: Feeds, progress: T
     """
     sums = [_Sums.of(site) for site in sites]
     names = list(dict.fromkeys(s.value for x in sums for s in x.sensors))
-    session = make_session(graph.model, providers="cpu", threads=THREADS, optimize=True, taps=_taps(graph.model, names))
+    session = make_session(
+        graph.network,
+        providers="cpu",
+        threads=THREADS,
+        optimize=True,
+        taps=[n for n in names if n not in graph.outputs],
+    )
     for k, feed in enumerate(feeds):
         progress("second moments of widths that can be rotated", k, len(feeds))
         given = session.run(feed, names)
         for x in sums:
             x.add(given)
     return [x.basis(graph) for x in sums]
-
-
-def _taps(model: onnx.ModelProto, names: Sequence[str]) -> list[str]:
-    outputs = {v.name for v in model.graph.output}
-    return [n for n in names if n not in outputs]
 
 
 class _Sums:

@@ -9,8 +9,7 @@ import numpy as np
 import onnx
 
 from onnxprune.channels.dependencies import Dependencies, Use
-from onnxprune.model.graphs import tensors_of
-from onnxprune.model.tensors import read_tensor
+from onnxprune.model.network import Network
 
 Array = np.ndarray
 
@@ -118,12 +117,8 @@ class RotationSite:
 class Graph:
     """What both searches want to know of a network."""
 
-    model: onnx.ModelProto
+    network: Network
     deps: Dependencies
-
-    @cached_property
-    def tensors(self) -> Mapping[str, onnx.TensorProto]:
-        return tensors_of(self.model)
 
     @cached_property
     def takers(self) -> Mapping[str, list[tuple[int, int]]]:
@@ -137,7 +132,7 @@ class Graph:
 
     @cached_property
     def outputs(self) -> frozenset[str]:
-        return frozenset(v.name for v in self.model.graph.output)
+        return frozenset(v.name for v in self.network.graph.graph.output)
 
     @cached_property
     def _served(self) -> Counter[str]:
@@ -165,7 +160,7 @@ class Graph:
         if found is None or self._served[found.source] != 1:
             return None
         source = self.deps.sources[found.source]
-        fits = source.dtype in FLOATS and source.kind != "fill" and not source.path and found.source in self.tensors
+        fits = source.dtype in FLOATS and source.kind != "fill" and not source.path and found.source in self.network
         return found if fits else None
 
     def holds_bias(self, k: int) -> bool:
@@ -177,12 +172,12 @@ class Graph:
 
     def read(self, key: str) -> Array:
         """The elements of a tensor of the file."""
-        return read_tensor(self.tensors[key])
+        return self.network.array(key)
 
     def known(self, key: str) -> Array | None:
         """A small constant, at the sizes of the analysis."""
         found = self.deps.statics.constants.get(key)
-        return self.read(key) if found is None and key in self.tensors else found
+        return self.read(key) if found is None and key in self.network else found
 
     def shape(self, key: str) -> tuple[int, ...] | None:
         """The shape of a value, at the sizes of the analysis."""

@@ -54,7 +54,7 @@ class _Stream(Normalised):
         """The stream as a width that may take any basis; None where nothing takes it in.  Raises Bent."""
         for k in self.graph.touched[self.group.name]:
             node = self.graph.deps.nodes[k]
-            keys = [key for key in (*node.inputs, *node.outputs) if key and key not in self.graph.tensors]
+            keys = [key for key in (*node.inputs, *node.outputs) if key and key not in self.graph.network]
             carrying = [key for key in dict.fromkeys(keys) if self.axis(key) is not None]
             if any(key in self.graph.outputs for key in carrying) or node.proto.domain not in ("", "ai.onnx"):
                 raise Bent

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 
 from onnxprune.errors import UsageError
 from onnxprune.model.network import Network
@@ -59,8 +58,8 @@ def rotation_of(sites: Sequence[RotationSite], bases: "Sequence[Basis]") -> Rota
     return Rotation({name_of(s): b.matrix for s, b in zip(sites, bases, strict=True)})
 
 
-def rotated(graph: Graph, sites: Sequence[RotationSite], rotation: Rotation) -> onnx.ModelProto:
-    """A copy of the model with its widths in other bases; it computes the same.
+def rotated(graph: Graph, sites: Sequence[RotationSite], rotation: Rotation) -> Network:
+    """The network with its widths in other bases; it computes the same.
 
     Raises UsageError where the network has no such width.
     """
@@ -78,16 +77,15 @@ def rotated(graph: Graph, sites: Sequence[RotationSite], rotation: Rotation) -> 
         for place in site.places:
             before = changed[place.key] if place.key in changed else graph.read(place.key)
             changed[place.key] = place.turned(before, matrix, inverse)
-    network = Network.of(graph.model)
-    values = {key: array.astype(network.tensor(key).dtype) for key, array in changed.items()}
-    out = network.with_tensors(values)
+    values = {key: array.astype(graph.network.tensor(key).dtype) for key, array in changed.items()}
+    out = graph.network.with_tensors(values)
     if level := {value for name in rotation.bases for value in own[name].level}:
         out = out.own()
         without_means(out.graph, level)
-    return out.proto()
+    return out
 
 
-def levelled(graph: Graph, sites: Sequence[RotationSite]) -> onnx.ModelProto:
-    """A copy of the model in which these widths are made without a mean, and norms take none away; in their basis."""
+def levelled(graph: Graph, sites: Sequence[RotationSite]) -> Network:
+    """The network with these widths made without a mean, and norms that take none away; in their basis."""
     same = {name_of(s): np.broadcast_to(np.eye(s.shape[1]), (*s.shape, s.shape[1])) for s in sites}
     return rotated(graph, sites, Rotation(same))
