@@ -52,9 +52,7 @@ def even_classes(
     seed: int,
     progress: Progress = silent,
 ) -> list[Feed]:
-    """Other samples instead of these, of all classes as evenly as can be.
-
-    These where there are no classes, or more of them than samples: to search for some of a thousand takes minutes.
+    """Samples of all classes as evenly as can be; these where there are no classes, or more of them than samples.
 
     Args:
         feeds: drawn, in batches of one size.
