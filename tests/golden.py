@@ -90,12 +90,12 @@ def of_row(case: Any) -> dict[str, Any]:
     """The hashes of one operator among inputs whose axes all have labels."""
     model, data, weights = case.build(0)
     model = opened(model, weights)
-    deps, quiet = labelled(model, data, data if case.silent else (), case.heads, case.zeros())
+    deps, known_zero = labelled(model, data, data if case.zeroed else (), case.heads, case.zeros())
     dead = lottery(deps, np.random.default_rng(0))
     live = digest(*(m for box in boxes(deps, list(deps.values), dead).values() for m in box))
     files = digest(written(cut(model, deps, dead)), written(mask(model, deps, dead)))
     return of_analysis(deps) | {
-        "live": live, "quiet": digest(sorted(quiet.items())), "files": files, "facts": of_facts(model, deps),
+        "live": live, "known_zero": digest(sorted(known_zero.items())), "files": files, "facts": of_facts(model, deps),
     }  # fmt: skip
 
 

@@ -2,10 +2,9 @@
 
 A small model is analysed with labels on every axis of its data inputs (a network's own inputs never shrink, but an
 operator in the middle of a network sees inputs that do).  Random components are killed; the cut model, fed with cut
-inputs, must give the live part of what the masked model gives for the whole inputs.  An input is *quiet* where its
-dead positions are zero and *loud* where they hold anything at all: whatever happens upstream of the operator.  And
-where a rule promises a quiet output, the dead positions of what the masked model gives must be exactly zero, or what
-stands for zero in a quantised one.
+inputs, must give the live part of what the masked model gives for the whole inputs.  Its dead positions are zero, or
+hold garbage: whatever happens upstream of the operator.  And where a rule says that those of an output are zero, what
+the masked model gives there must be exactly zero, or what stands for zero in a quantised one.
 
 The two together are an induction over the nodes of any network: they prove its rules and repairs for all of them.
 """
@@ -79,21 +78,21 @@ def opened(model: ModelProto, weights: Feeds) -> ModelProto:
 
 
 def labelled(
-    model: ModelProto, data: Feeds, quiet: Collection[str], heads: bool, zeros: Mapping[str, int]
+    model: ModelProto, data: Feeds, known_zero: Collection[str], heads: bool, zeros: Mapping[str, int]
 ) -> tuple[Dependencies, Mapping[str, Zero]]:
     """Analysis of a model with labels on every axis of its data inputs.
 
-    And the values that are promised quiet, with what their dead positions hold.
+    And the values that are promised known_zero, with what their dead positions hold.
     """
     walk = Walk(infer(model, {name: x.shape for name, x in data.items()}), opset_of(model), heads)
     for name, array in data.items():
         if is_float(array) or array.dtype in (np.int8, np.uint8, np.bool_):
             walk.values[name] = Value(tuple(walk.coupling.label(n) for n in array.shape))
-    walk.zeros.silence(list(quiet), 0)
-    walk.zeros.points |= {name: zero for name, zero in zeros.items() if name in quiet}
+    walk.zeros.note(list(known_zero), 0)
+    walk.zeros.points |= {name: zero for name, zero in zeros.items() if name in known_zero}
     walk.graph(model.graph, "", [])
     deps = conclude(walk)
-    return deps, {name: walk.zeros.points.get(name, 0) for name in walk.zeros.quiet}
+    return deps, {name: walk.zeros.points.get(name, 0) for name in walk.zeros.known}
 
 
 def boxes(deps: Dependencies, names: Sequence[str], dead: np.ndarray) -> dict[str, tuple[np.ndarray, ...]]:
@@ -133,7 +132,7 @@ def check_law(
     data: Feeds,
     weights: Feeds,
     *,
-    silent: bool,
+    zeroed: bool,
     seed: int,
     tolerance: float = 1e-4,
     zeros: Mapping[str, int] = MappingProxyType({}),
@@ -145,7 +144,7 @@ def check_law(
         model: its inputs are `data` and `weights`.
         data: inputs that come from other operators, whose axes carry labels.
         weights: inputs that become tensors of the file.
-        silent: whether dead positions of the data are zero; otherwise they hold large random numbers.
+        zeroed: whether dead positions of the data are zero; otherwise they hold large random numbers.
         seed: of the choice.
         heads: attention loses whole heads.
         zeros: what stands for nothing in quantised data, where it is not 0.
@@ -153,27 +152,27 @@ def check_law(
     """
     rng = np.random.default_rng(seed)
     model = opened(model, weights)
-    deps, quiet = labelled(model, data, data if silent else (), heads, zeros)
+    deps, known_zero = labelled(model, data, data if zeroed else (), heads, zeros)
     dead = lottery(deps, rng)
     live = boxes(deps, list(data), dead)
-    whole = {name: disturbed(x, live.get(name), silent, rng, zeros.get(name, 0)) for name, x in data.items()}
+    whole = {name: disturbed(x, live.get(name), zeroed, rng, zeros.get(name, 0)) for name, x in data.items()}
     small = {name: x[np.ix_(*live[name])] if name in live else x for name, x in data.items()}
     outputs = [v.name for v in model.graph.output]
     masked, pruned = run(mask(model, deps, dead), whole), run(cut(model, deps, dead), small)
-    zeroed = run(mask(model, silenced(deps), dead), whole) if quiet.keys() & set(outputs) else masked
+    zeroed = run(mask(model, zeros_everywhere(deps), dead), whole) if known_zero.keys() & set(outputs) else masked
     for name, a, b, z in zip(outputs, masked, pruned, zeroed, strict=True):
         if a.dtype.kind in "OSU" or name in deps.statics.sampled:
             continue  # text has no channels; a network whose output is a size is frozen
         box = deps.box(name, dead) or tuple(np.ones(n, bool) for n in a.shape)
         agree(name, a[np.ix_(*box)], b, tolerance)
-        if name in quiet and b.dtype.kind != "b":
+        if name in known_zero and b.dtype.kind != "b":
             agree(name, z[np.ix_(*box)], b, tolerance)
-            zero = zeroed[outputs.index(quiet[name])] if quiet[name] in outputs else quiet[name] or 0
+            zero = zeroed[outputs.index(known_zero[name])] if known_zero[name] in outputs else known_zero[name] or 0
             assert np.all(z[dead_positions(box)] == zero), f"{name} is promised to be zero where it is dead"
     return Trial(deps, dead, masked, pruned)
 
 
-def silenced(deps: Dependencies) -> Dependencies:
+def zeros_everywhere(deps: Dependencies) -> Dependencies:
     """The same, as if something relied on every dead channel being zero."""
     return replace(deps, zeroed=(deps.roles & int(Role.WRITE | Role.READ | Role.ADD)) != 0)
 
@@ -184,18 +183,18 @@ def dead_positions(box: tuple[np.ndarray, ...]) -> np.ndarray:
 
 
 def disturbed(
-    array: np.ndarray, live: tuple[np.ndarray, ...] | None, silent: bool, rng: np.random.Generator, zero: int = 0
+    array: np.ndarray, live: tuple[np.ndarray, ...] | None, zeroed: bool, rng: np.random.Generator, zero: int = 0
 ) -> np.ndarray:
     """The array with zeros, or with large numbers, at its dead positions."""
     if live is None or not array.ndim:
         return array
     gone = dead_positions(live)
     if array.dtype.kind == "b":
-        return np.where(gone, not silent and rng.random(array.shape) < 0.5, array)
+        return np.where(gone, not zeroed and rng.random(array.shape) < 0.5, array)
     if array.dtype.kind in "iu":
-        noise = np.full(array.shape, zero) if silent else rng.integers(1, 100, array.shape)
+        noise = np.full(array.shape, zero) if zeroed else rng.integers(1, 100, array.shape)
         return np.where(gone, noise, array).astype(array.dtype)
-    noise = np.zeros(array.shape) if silent else rng.uniform(5, 50, array.shape) * rng.choice([-1, 1], array.shape)
+    noise = np.zeros(array.shape) if zeroed else rng.uniform(5, 50, array.shape) * rng.choice([-1, 1], array.shape)
     return np.where(gone, noise, array).astype(array.dtype)
 
 

@@ -16,7 +16,7 @@ class X:
     dtype: str = "f4"
     low: float = -2.0
     high: float = 2.0
-    zero: int = 0  # what a dead position holds where it is silent
+    zero: int = 0  # what a dead position holds where it is zeroed
     weight: bool = False
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
@@ -54,8 +54,8 @@ class Row:
     opset: int = 17
     outputs: int = 1
     refused: str = ""  # part of the reason, where the operator freezes all it touches
-    silent: bool = True  # with zeros where the inputs are dead
-    loud: bool = True  # with garbage there
+    zeroed: bool = True  # with zeros where the inputs are dead
+    garbage: bool = True  # with garbage there
     heads: bool = True  # attention loses whole heads
     tolerance: float = 1e-4
 

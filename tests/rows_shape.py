@@ -126,7 +126,7 @@ QUANTISED = [
     row("DequantizeLinear", X((6, 4), "i1", -9, 9, weight=True), P(6), np.zeros(6, "i1"), free=10, axis=0),
     row("com.microsoft:QuantizeLinear", IMAGE, S, Z, free=15),
     row("com.microsoft:DequantizeLinear", U, S, Z, free=15),
-    row("DynamicQuantizeLinear", IMAGE, free=15, outputs=3, _loud=False),
+    row("DynamicQuantizeLinear", IMAGE, free=15, outputs=3, _garbage=False),
     *(row(f"com.microsoft:{op}", U, S, Z, U, S, Z, S, Z, free=15) for op in ("QLinearAdd", "QLinearMul")),
     row("com.microsoft:QLinearAdd", U, S, Z, X((6, 1, 1), "u1", 0, 9, weight=True), S, Z, S, Z, free=15),
     row("com.microsoft:QLinearLeakyRelu", U, S, Z, S, Z, free=15, alpha=0.1),

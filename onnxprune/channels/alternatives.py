@@ -71,11 +71,11 @@ def _others(walk: Walk, deps: Dependencies) -> Iterator[Choices]:
     ):  # what one splits, such as groups of a norm over both sides of a Concat, the others split too
         shared = np.unique(np.concatenate([deps.component[splits[root][1]].ravel() for root in wanted]))
         joint = [root for root, (_, labels) in splits.items() if np.isin(deps.component[labels], shared).any()]
-        yield replace(chosen, carriers={**chosen.carriers, **{root: splits[root][0][-1] for root in joint}})
+        yield replace(chosen, factors={**chosen.factors, **{root: splits[root][0][-1] for root in joint}})
     for roots in kinds.values():
         for factor in splits[roots[0]][0]:
-            if any(walk.coupling.carriers[root] != factor for root in roots):
-                yield replace(chosen, carriers={**chosen.carriers, **dict.fromkeys(roots, factor)})
+            if any(walk.coupling.factors[root] != factor for root in roots):
+                yield replace(chosen, factors={**chosen.factors, **dict.fromkeys(roots, factor)})
     grouped: dict[tuple[int, ...], set[int]] = {}
     for balance in walk.balances:
         if _coarse(deps, balance.grid, balance.grid.shape[1]):

@@ -10,7 +10,7 @@ from onnxprune.channels.grouping import groups_of
 from onnxprune.channels.parameters import INTEGERS
 from onnxprune.channels.ties import Ties
 from onnxprune.channels.walk import Walk
-from onnxprune.operators.boxes import Value, settle
+from onnxprune.operators.boxes import Value, choose_factor
 from onnxprune.operators.labels import Labels, is_fixed
 from onnxprune.operators.roles import Role
 
@@ -33,7 +33,7 @@ def conclude(walk: Walk) -> Dependencies:
     return Dependencies(
         nodes=tuple(walk.nodes), values=walk.values, sources=walk.sources, uses=tuple(walk.uses),
         component=component, groups=groups, layers=tuple(walk.layers), scalings=walk.scalings,
-        detours=walk.detours, told=frozenset(walk.told), asked=walk.asked, thawed=thawed,
+        folded_shuffles=walk.folded_shuffles, told=frozenset(walk.told), asked=walk.asked, thawed=thawed,
         roles=roles, zeroed=zeroed, ties=ties, numbers=walk.numbers, kept=frozenset(walk.kept),
         combined=combined, products=tuple(walk.coupling.products.values()),
         balances=tuple(walk.balances), arithmetic=walk.arithmetic, unknown=walk.unknown,
@@ -43,25 +43,29 @@ def conclude(walk: Walk) -> Dependencies:
 def _zeroed(walk: Walk, roles: np.ndarray, component: Labels, combined: Labels) -> np.ndarray:
     """Positions of weights that are zero in the masked network once they are dead, (labels,) bool.
 
-    Those that read always; those that write, shift or scale only where something relies on silent channels.
+    Those that read always; those that write, shift or scale only where something relies on zeros.
     """
-    demanded = np.zeros(int(component.max()) + 1, bool)
-    for labels in walk.demands:
-        demanded[component[labels]] = True
-    demanded |= (demanded[component[combined]] & (combined > 0)).any(axis=0)
+    needed = np.zeros(int(component.max()) + 1, bool)
+    for labels in walk.must_be_zero:
+        needed[component[labels]] = True
+    needed |= (needed[component[combined]] & (combined > 0)).any(axis=0)
     makes = (roles & int(Role.WRITE | Role.ADD)) != 0
-    return ((roles & int(Role.READ)) != 0) | (makes & demanded[component])
+    return ((roles & int(Role.READ)) != 0) | (makes & needed[component])
 
 
 def box_dead_ends(walk: Walk) -> None:
-    """Tangled values that no detour goes round have to be boxes."""
+    """Split values that no folded shuffle goes round have to be boxes."""
     makers = walk.arithmetic.makers
-    inside = {key for k, detour in walk.detours.items() for key in passed(makers, detour.origin.value, walk.nodes[k])}
+    inside = {
+        key
+        for k, shuffle in walk.folded_shuffles.items()
+        for key in passed(makers, shuffle.origin.value, walk.nodes[k])
+    }
     for key, value in walk.values.items():
-        if value is not None and value.tangle is not None and key not in inside:
-            if value.tangle.root in walk.coupling.products:  # any part of a product is a box
+        if value is not None and value.split_axis is not None and key not in inside:
+            if value.split_axis.root in walk.coupling.products:  # any part of a product is a box
                 continue
-            walk.values[key] = Value(settle(walk.coupling, value, (), walk.heads))
+            walk.values[key] = Value(choose_factor(walk.coupling, value, (), walk.heads))
 
 
 def _tie_shared(walk: Walk, roles: np.ndarray) -> None:

@@ -14,7 +14,7 @@ from onnxprune.model.bodies import branch_taken
 from onnxprune.model.graphs import subgraphs
 from onnxprune.model.sort import captured
 from onnxprune.model.static import attributes_of, find
-from onnxprune.operators.boxes import Value, settle
+from onnxprune.operators.boxes import Value, choose_factor
 from onnxprune.operators.labels import Axes, fixed
 
 
@@ -51,8 +51,8 @@ def _branches(walk: Walk, node: Node) -> None:
     taken = branches.pop() if len(branches) == 1 else None
     _give(walk, node, [_join(walk, keys, taken) for keys in zip(*given, strict=True)])
     for key, keys in zip(node.outputs, zip(*given, strict=True), strict=True):
-        if all(k in walk.zeros.quiet for k in keys):
-            walk.zeros.silence([key], walk.zeros.common(keys))
+        if all(k in walk.zeros.known for k in keys):
+            walk.zeros.note([key], walk.zeros.common(keys))
 
 
 def _loop(walk: Walk, node: Node) -> None:
@@ -172,8 +172,8 @@ def boxed(walk: Walk, key: str) -> Axes | None:
     value = walk.values.get(key)
     if value is None:
         return None
-    if value.tangle is not None:
-        value = walk.values[key] = Value(settle(walk.coupling, value, (), walk.heads))
+    if value.split_axis is not None:
+        value = walk.values[key] = Value(choose_factor(walk.coupling, value, (), walk.heads))
     return value.axes
 
 

@@ -14,7 +14,7 @@ from onnxprune.channels.nodes import Node, Source, Use
 from onnxprune.channels.parameters import parameters
 from onnxprune.channels.ties import Ties
 from onnxprune.model.static import Statics
-from onnxprune.operators.boxes import Detour, Value
+from onnxprune.operators.boxes import FoldedShuffle, Value
 from onnxprune.operators.labels import Axes, Kind, Labels, Product, is_fixed
 from onnxprune.operators.roles import Balance, Multiplies, Role, Scaling
 
@@ -70,7 +70,7 @@ class Dependencies:
     groups: tuple[Group, ...]
     layers: tuple[Layer, ...]
     scalings: Mapping[tuple[int, int], Scaling]  # of quantised weights, by node and input
-    detours: Mapping[int, Detour]
+    folded_shuffles: Mapping[int, FoldedShuffle]
     told: frozenset[tuple[int, int]]  # (node, input) whose computed sizes must stay what they are
     numbers: Mapping[int, Mapping[int, Axes]]  # known arrays that are cut with channels, by node and input
     combined: Labels  # (factors, components) labels of the channels that a component combines, 0 where none
@@ -129,11 +129,11 @@ class Dependencies:
         if value is None:
             return None
         live = [self.live(x, dead) for x in value.axes]
-        if (tangle := value.tangle) is not None:
-            grid = self.live(tangle.labels.ravel(), dead).reshape(tangle.labels.shape)
-            for k, dim in enumerate(tangle.dims):
+        if (split := value.split_axis) is not None:
+            grid = self.live(split.labels.ravel(), dead).reshape(split.labels.shape)
+            for k, dim in enumerate(split.dims):
                 live[dim] = np.asarray(grid.any(axis=tuple(j for j in range(grid.ndim) if j != k)))
-            if math.prod(int(live[d].sum()) for d in tangle.dims) != int(grid.sum()):
+            if math.prod(int(live[d].sum()) for d in split.dims) != int(grid.sum()):
                 return None
         return tuple(live)
 
@@ -178,8 +178,8 @@ class Dependencies:
         return macs / max(1, self.macs()), list(found)
 
     def passed(self, index: int) -> list[str]:
-        """Values between the origin of a detour, which ends at this node, and the node."""
-        return passed(self._makers, self.detours[index].origin.value, self.nodes[index])
+        """Values between the origin of a folded shuffle, which ends at this node, and the node."""
+        return passed(self._makers, self.folded_shuffles[index].origin.value, self.nodes[index])
 
     # --- what it costs -------------------------------------------------------
 

@@ -14,7 +14,7 @@ from onnxprune.model.static import Statics, attributes_of
 from onnxprune.operators.boxes import Value
 from onnxprune.operators.labels import Labels
 from onnxprune.operators.registry import Shape, Trait, has
-from onnxprune.operators.tangles import blocks
+from onnxprune.operators.split_axes import blocks
 
 Pairs = list[tuple[slice, slice]]
 

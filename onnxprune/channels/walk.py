@@ -17,7 +17,7 @@ from onnxprune.channels.zero_points import Zeros
 from onnxprune.model.graphs import subgraphs
 from onnxprune.model.sort import captured
 from onnxprune.model.static import Statics, attributes_of, find
-from onnxprune.operators.boxes import Detour, Value
+from onnxprune.operators.boxes import FoldedShuffle, Value
 from onnxprune.operators.labels import LARGEST_AXIS, Axes, Coupling, LabelError, Labels, fixed, is_fixed
 from onnxprune.operators.op import Op
 from onnxprune.operators.registry import MALFORMED, Operator, Trait, has, operator, operator_of
@@ -46,9 +46,9 @@ class Walk:
     layers: list[Layer] = field(default_factory=list)
     scalings: dict[tuple[int, int], Scaling] = field(default_factory=dict)  # by node and input
     parts: list[Labels] = field(default_factory=list)
-    demands: list[Labels] = field(default_factory=list)  # labels whose dead positions have to be zero
+    must_be_zero: list[Labels] = field(default_factory=list)  # labels whose dead positions have to be zero
     balances: list[Balance] = field(default_factory=list)
-    detours: dict[int, Detour] = field(default_factory=dict)
+    folded_shuffles: dict[int, FoldedShuffle] = field(default_factory=dict)
     unknown: dict[int, str] = field(default_factory=dict)
     thawed: dict[int, Labels] = field(default_factory=dict)  # nodes with statistics over channels that may go
     kept: set[int] = field(default_factory=set)  # nodes with statistics over channels that stay for that
@@ -232,7 +232,7 @@ class Walk:
             node.inputs, node.outputs, shapes, attributes_of(node.proto), self.opset, self.arithmetic, self.coupling,
             values,
             [not key or (key in self.weights and k not in numbers) for k, key in enumerate(node.inputs)],
-            [not key or (self.zeros.silent(node, k) and k not in numbers) for k, key in enumerate(node.inputs)],
+            [not key or (self.zeros.reads_zero(node, k) and k not in numbers) for k, key in enumerate(node.inputs)],
             self.heads, self.thaw,
         )  # fmt: skip
         row = operator_of(node.proto)
@@ -246,7 +246,7 @@ class Walk:
             if key and key not in self.alias and k not in numbers:
                 self.values[key] = op.values[k]
         if index not in self.unknown and op.keeps_zeros(row):
-            self.zeros.silence(node.outputs, self.zeros.given(node))
+            self.zeros.note(node.outputs, self.zeros.given(node))
             # a slice of a weight is one, whatever its bounds come from
             if op.selects or all(made or k in row.follows for k, made in enumerate(op.weights)):
                 self.weights.update(node.outputs)
@@ -269,7 +269,7 @@ class Walk:
         self.roles += op.roles
         self.scalings |= {(index, k): scaling for k, scaling in op.scalings.items()}
         self.parts += op.parts
-        self.demands += op.demands
+        self.must_be_zero += op.must_be_zero
         self.balances += op.balances
         if op.thawed:
             self.thawed[index] = np.concatenate(op.thawed)
@@ -277,8 +277,8 @@ class Walk:
             self.kept.add(index)
         if op.costs:
             self.layers.append(Layer(index, tuple(op.costs)))
-        if op.detour is not None:
-            self.detours[index] = op.detour
+        if op.folded_shuffle is not None:
+            self.folded_shuffles[index] = op.folded_shuffle
 
     def freeze_taken(self, node: int, k: int, key: str, why: str) -> None:
         """Freeze what a node takes."""
@@ -294,7 +294,6 @@ class Walk:
         if key in self.alias:
             source = self.sources[self.alias[key]]
             self.uses.append(Use(source.key, -1, -1, tuple(fixed(n) for n in source.shape)))
-            return
-        if value is None:
-            return
-        self.coupling.freeze(*(value.axes if value.tangle is None else (*value.axes, value.tangle.labels)), why=why)
+        elif value is not None:
+            split = () if value.split_axis is None else (value.split_axis.labels,)
+            self.coupling.freeze(*value.axes, *split, why=why)

@@ -1,4 +1,4 @@
-"""What the dead positions of a quantised value hold where it is silent: the zero point of whoever quantised it.
+"""What the dead positions of a quantised value hold where it is zero: the zero point of whoever quantised it.
 
 Operators that take such a value relative to a zero point read it as nothing only if theirs is the same.
 """
@@ -16,26 +16,26 @@ ANY = ""  # of tensors of the file: masking writes what their reader takes for n
 
 @dataclass
 class Zeros:
-    """The silent values found so far.
+    """The values found so far whose dead positions are zero.
 
-    quiet: values whose dead channels are zero.
+    known: values whose dead channels are zero.
     points: what stands for zero in some of these, if it is not 0.
     """
 
     statics: Statics
-    quiet: set[str] = field(default_factory=set)
+    known: set[str] = field(default_factory=set)
     points: dict[str, Zero] = field(default_factory=dict)
 
-    def silent(self, node: Node, k: int) -> bool:
+    def reads_zero(self, node: Node, k: int) -> bool:
         """Whether the dead positions of an input are nothing to the operator that takes it."""
         key = node.inputs[k]
-        if key not in self.quiet or has(node.proto, Trait.MOVES):
-            return key in self.quiet
+        if key not in self.known or has(node.proto, Trait.MOVES):
+            return key in self.known
         point, held = operator_of(node.proto).zero_points.inputs.get(k), self.points.get(key, 0)
         return held in (ANY, 0 if point is None else self._point(node, point))
 
     def given(self, node: Node) -> Zero | None:
-        """What the dead positions of a node's outputs hold if they are silent; None where that is not one number."""
+        """What the dead positions of a node's outputs hold if they are zero; None where that is not one number."""
         points, traits = operator_of(node.proto).zero_points, traits_of(node.proto)
         if points.held is not None:
             return self._point(node, points.held)
@@ -47,14 +47,14 @@ class Zeros:
 
     def common(self, keys: Sequence[str]) -> Zero | None:
         """What the dead positions of all these values hold."""
-        found = {self.points.get(key, 0) if key in self.quiet else ANY for key in keys}
+        found = {self.points.get(key, 0) if key in self.known else ANY for key in keys}
         found = found - {ANY} or found
         return found.pop() if len(found) == 1 else None
 
-    def silence(self, keys: Sequence[str], zero: Zero | None) -> None:
+    def note(self, keys: Sequence[str], zero: Zero | None) -> None:
         """From now on the dead positions of these values hold what stands for zero; where that is None, anything."""
         if zero is not None:
-            self.quiet.update(keys)
+            self.known.update(keys)
         if zero is not None and zero != 0:
             self.points.update(dict.fromkeys(keys, zero))
 

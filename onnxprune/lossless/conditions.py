@@ -110,20 +110,20 @@ class Conditions:
 
     def _taken(self, node: Node) -> tuple[np.ndarray, np.ndarray]:
         """Components on what a node takes, and those that it gets as something else than zero."""
-        on, alive, multiplied, loudly = (np.zeros(self.deps.nothing.size, bool) for _ in range(4))
+        on, alive, multiplied, product = (np.zeros(self.deps.nothing.size, bool) for _ in range(4))
         factors = operator_of(node.proto).factors
         again = node.outputs if has(node.proto, Trait.RECURRENT) else ()
         for k, key in enumerate((*node.inputs, *again)):
             if not key or (not node.path and self.knowledge.network.is_constant(key)):
                 continue  # what weights read is known by their labels
-            here, loud = self._channels(node, key, k)
+            here, nonzero = self._channels(node, key, k)
             on |= here
             if k in factors:
-                loudly = np.where(multiplied & here, loudly & loud, loudly | loud)
+                product = np.where(multiplied & here, product & nonzero, product | nonzero)
                 multiplied |= here
             else:
-                alive |= loud
-        return on, alive | loudly
+                alive |= nonzero
+        return on, alive | product
 
     def _kept_inside(self, index: int) -> np.ndarray:
         """Components that a fused attention makes by weights other than zero, (components,) bool: they also meet."""
@@ -140,22 +140,22 @@ class Conditions:
 
     def _channels(self, node: Node, key: str, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Components that meet in input k, and those that are not always zero there, (components,) bool each."""
-        here, loud = self.deps.nothing, self.deps.nothing
+        here, nonzero = self.deps.nothing, self.deps.nothing
         value = self.deps.values.get(key)
         if value is None:
-            return here, loud
+            return here, nonzero
         axes = contraction_axes(self.deps, node, k, len(value.axes))
         found = None if node.path or key not in self.knowledge.facts else self.knowledge.get(key)
         for axis in axes:
             labels = value.axes[axis]
             if not is_fixed(labels):
-                silent = np.zeros(labels.size, bool) if found is None else self._zeros(node, found, axis, labels.size)
+                zero = np.zeros(labels.size, bool) if found is None else self._zeros(node, found, axis, labels.size)
                 here[self.deps.component[labels]] = True
-                loud[self.deps.component[labels[~silent]]] = True
-        if value.tangle is not None:
-            parts = self.deps.component[value.tangle.labels.ravel()]
-            here[parts], loud[parts] = True, True
-        return here, loud
+                nonzero[self.deps.component[labels[~zero]]] = True
+        if value.split_axis is not None:
+            parts = self.deps.component[value.split_axis.labels.ravel()]
+            here[parts], nonzero[parts] = True, True
+        return here, nonzero
 
     def _zeros(self, node: Node, found: Facts, axis: int, size: int) -> np.ndarray:
         """Positions of an axis at which a value is always zero, as a number or as what its zero point says."""

@@ -131,7 +131,7 @@ class Knowledge:
         value = self.deps.values.get(name)
         if found.low.size <= WIDE or value is None:
             return found
-        inside = value.tangle.dims if value.tangle is not None else ()
+        inside = value.split_axis.dims if value.split_axis is not None else ()
         return reduced(found, [k for k, x in enumerate(value.axes) if is_fixed(x) and k not in inside])
 
 

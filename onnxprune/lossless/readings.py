@@ -56,7 +56,7 @@ def reading_of(knowledge: Knowledge, finder: Finder, k: int) -> ReaderWeights | 
     value, attributes = finder.deps.values.get(node.input[0]), attributes_of(node)
     weights = knowledge.array(node.input[1])
     found = None if network.is_constant(node.input[0]) else knowledge.get(node.input[0])
-    if found is None or value is None or value.tangle is not None or weights is None or attributes.get("transA", 0):
+    if found is None or value is None or value.split_axis is not None or weights is None or attributes.get("transA", 0):
         return None
     grid = grid_of(node, weights)
     if grid is None:
@@ -88,7 +88,7 @@ def gates_of(knowledge: Knowledge, finder: Finder, k: int) -> list[ReaderWeights
     found = knowledge.get(node.input[0])
     if w is None or r is None or w.ndim != 3 or r.ndim != 3 or value is None or found is None or own is None:
         return []
-    whole = None if value.tangle is not None else expanded(reduced(found, [0, 1]), value.shape, [2])
+    whole = None if value.split_axis is not None else expanded(reduced(found, [0, 1]), value.shape, [2])
     hidden = None if units is None else reduced(own, range(len(own.shape) - 1)).map(np.ravel)
     if whole is None or units is None or hidden is None or hidden.low.size != r.shape[2]:
         return []

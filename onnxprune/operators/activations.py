@@ -12,7 +12,7 @@ from onnxprune.operators.intervals import applied
 from onnxprune.operators.lazy_torch import Tensor, functional, torch
 from onnxprune.operators.op import Op
 from onnxprune.operators.registry import OPERATORS, Alike, Trait, by_reference, define
-from onnxprune.operators.roles import LOUD, Silence
+from onnxprune.operators.roles import NOT_ZERO, ZeroWhereDead
 from onnxprune.operators.site import Site
 from onnxprune.operators.unary import EACH, HOMOGENEOUS, PLAIN, erf, unary, unchanged
 from onnxprune.operators.value_numbers import bits, mix, name_of
@@ -157,11 +157,11 @@ define(  # functions of a sum
 )  # fmt: skip
 
 
-def _zero_inside(op: Op) -> Silence:
+def _zero_inside(op: Op) -> ZeroWhereDead:
     low, high = op.attributes.get("min", op.constant(1)), op.attributes.get("max", op.constant(2))
     known = all(k >= len(op.names) or not op.names[k] or op.constant(k) is not None for k in (1, 2))
     inside = (low is None or bool(np.all(low <= 0))) and (high is None or bool(np.all(high >= 0)))
-    return first(op) if known and inside else LOUD
+    return first(op) if known and inside else NOT_ZERO
 
 
 def bound_clip(site: Site) -> Facts | None:

@@ -43,7 +43,7 @@ def couple_heads(op: Op, q: Labels, k: Labels, v: Labels, *, scores: bool) -> La
     op.tie(np.broadcast_to(width, (q.size // width.size, width.size)), q.reshape(-1, width.size))
     op.tie(np.broadcast_to(v[0], v.shape), v)
     if scores:
-        op.demands.append(width)
+        op.must_be_zero.append(width)
     else:
         op.freeze(width, why="multiplies queries by keys, and removed features would count")
     return fixed(k.shape[0])
@@ -82,8 +82,8 @@ def attention(
     if len(q) == 4:
         return [_heads_apart(op, q, k, v, mask), *[(...,)] * (len(op.given) - 1)]
     grids = [x[2].reshape(kv_num_heads, -1) for x in (q, k, v)]
-    quiet = op.relies(op.silent(0)) and op.relies(op.silent(1))
-    head = couple_heads(op, *grids, scores=quiet)
+    zero = op.relies(op.zero_where_dead(0)) and op.relies(op.zero_where_dead(1))
+    head = couple_heads(op, *grids, scores=zero)
     op.freeze(q[1], k[1], v[1], why="attends over it")
     if mask is not None:
         score_bias(op, mask, np.repeat(head, q_num_heads // kv_num_heads))
@@ -99,8 +99,8 @@ def _heads_apart(op: Op, q: Axes, k: Axes, v: Axes, mask: Axes | None) -> Axes:
     op.tie(np.broadcast_to(k[1][:, None], grid.shape), grid)
     op.tie(k[1], v[1])
     op.tie(q[3], k[3])
-    if op.relies(op.silent(0)) and op.relies(op.silent(1)):
-        op.demands.append(q[3])
+    if op.relies(op.zero_where_dead(0)) and op.relies(op.zero_where_dead(1)):
+        op.must_be_zero.append(q[3])
     else:
         op.freeze(q[3], why="multiplies queries by keys, and removed features would count")
     if mask is not None:
@@ -121,7 +121,7 @@ def repair_attention(edit: Any, q_num_heads: int = 0, kv_num_heads: int = 0, **_
     keep_scale(edit, live.shape[1], int(live.any(axis=0).sum()))
 
 
-def silent_along(site: Site, k: int, axis: int) -> np.ndarray | None:
+def zeros_along(site: Site, k: int, axis: int) -> np.ndarray | None:
     """Positions on one axis of input k at which it is zero always, bool."""
     found, shape = site.inputs[k], site.shapes[k]
     if found is None or shape is None:
@@ -139,14 +139,14 @@ def bound_attention(site: Site) -> list[Facts | None] | None:
     if bias is None or out is None or shape is None or any(site.has(k) for k in early):
         return None
     axis = 1 if len(out) == 4 else -1
-    silent = silent_along(site, 2, axis)
-    if silent is None:
+    vanishing = zeros_along(site, 2, axis)
+    if vanishing is None:
         return None
-    silent = silent & (bias[-silent.size :] == 0)
-    heads = site.attributes.get("kv_num_heads", 0) or (len(silent) if axis == 1 else 1)
-    times = out[axis] // len(silent)  # query heads that share one of these
-    silent = np.repeat(silent.reshape(heads, -1), times, 0).ravel()
-    return [zero_where(site, silent.reshape(line(len(out), axis)))]
+    vanishing = vanishing & (bias[-vanishing.size :] == 0)
+    heads = site.attributes.get("kv_num_heads", 0) or (len(vanishing) if axis == 1 else 1)
+    times = out[axis] // len(vanishing)  # query heads that share one of these
+    vanishing = np.repeat(vanishing.reshape(heads, -1), times, 0).ravel()
+    return [zero_where(site, vanishing.reshape(line(len(out), axis)))]
 
 
 def heads_apart(x: Tensor, heads: int) -> Tensor:

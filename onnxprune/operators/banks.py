@@ -3,17 +3,17 @@
 import numpy as np
 
 from onnxprune.operators.labels import Axes, Coupling, Product, fixed
-from onnxprune.operators.tangles import Value
+from onnxprune.operators.split_axes import Value
 
 
 def factored(coupling: Coupling, value: Value, product: Product) -> Axes:
     """The factors of a product, in the order in which the axes of a value have them."""
-    tangle = value.tangle
-    assert tangle is not None
-    if sorted(tangle.factors) == sorted(product.factors):
-        order = [product.factors.index(f) for f in tangle.factors]
-        if np.array_equal(tangle.labels, product.labels.transpose(order)):
-            parts = dict(zip(tangle.dims, (product.parts[k] for k in order), strict=True))
+    split = value.split_axis
+    assert split is not None
+    if sorted(split.factors) == sorted(product.factors):
+        order = [product.factors.index(f) for f in split.factors]
+        if np.array_equal(split.labels, product.labels.transpose(order)):
+            parts = dict(zip(split.dims, (product.parts[k] for k in order), strict=True))
             return tuple(parts.get(d, x) for d, x in enumerate(value.axes))
-    coupling.freeze(tangle.labels, why="splits it into other factors than its filters have")
-    return tuple(fixed(x.size) if d in tangle.dims else x for d, x in enumerate(value.axes))
+    coupling.freeze(split.labels, why="splits it into other factors than its filters have")
+    return tuple(fixed(x.size) if d in split.dims else x for d, x in enumerate(value.axes))

@@ -11,7 +11,7 @@ from onnxprune.operators.labels import Axes, fixed
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
 from onnxprune.operators.registry import Alike, Arrays, Attributes, Trait, by_reference, define, in_numpy
-from onnxprune.operators.roles import LOUD, Silence
+from onnxprune.operators.roles import NOT_ZERO, ZeroWhereDead
 from onnxprune.operators.site import Site
 from onnxprune.operators.value_numbers import EXACT, bits, mix
 from onnxprune.operators.zeros import every, first, only, some
@@ -154,9 +154,9 @@ define(
 )  # fmt: skip
 
 
-def _nonzero_divisor(op: Op) -> Silence:
+def _nonzero_divisor(op: Op) -> ZeroWhereDead:
     """0 / y = 0, but 0 / 0 is none."""
-    return LOUD if op.quiet[1] else first(op)
+    return NOT_ZERO if op.zero_inputs[1] else first(op)
 
 
 def divide(op: Op, *xs: Axes | None, **attributes: int) -> Axes:
@@ -186,9 +186,9 @@ define(
 )  # fmt: skip
 
 
-def _positive_exponent(op: Op) -> Silence:
+def _positive_exponent(op: Op) -> ZeroWhereDead:
     exponent = op.constant(1)
-    return first(op) if exponent is not None and np.all(exponent > 0) else LOUD
+    return first(op) if exponent is not None and np.all(exponent > 0) else NOT_ZERO
 
 
 def power(op: Op, *xs: Axes | None, **attributes: int) -> Axes:

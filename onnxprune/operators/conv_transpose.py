@@ -31,7 +31,7 @@ def conv_transpose(op: Op, x: Axes, w: Axes, b: Axes | None = None, *, group: in
         op.follows(w[0])
     else:
         grid = x[1].reshape(group, -1)
-        op.contract(w[0], x[1], op.weights[1] or op.quiet[0])
+        op.contract(w[0], x[1], op.weights[1] or op.zero_inputs[0])
         op.tie(grid[:1], grid)
         out = repeated(w[1], group)
     if b is not None:

@@ -42,7 +42,7 @@ def convolve(op: Op, x: Axes, w: Axes, follow: tuple[Axes | None, ...], group: i
     else:
         weight, data = op.factors[1], op.factors[0]
         shared = Kind.BALANCES if group > 1 else Kind.PLAIN
-        op.contract(np.broadcast_to(w[1], reads.shape), reads, op.weights[weight] or op.quiet[data], shared)
+        op.contract(np.broadcast_to(w[1], reads.shape), reads, op.weights[weight] or op.zero_inputs[data], shared)
         if group > 1:
             op.balance(reads, weight, 1)
             op.balance(writes, weight)
@@ -133,10 +133,10 @@ def bound_made_filters(site: Site, shape: Shape) -> Facts | None:
     if w is None or bias is None:
         return None
     rows = reduced(w[0], range(1, len(shape)))
-    silent = ((rows.low == 0) & (rows.high == 0)).ravel()
-    silent, summand = np.broadcast_arrays(silent & bias[0].constant, np.where(bias[0].constant, bias[0].low, 0))
+    vanishing = ((rows.low == 0) & (rows.high == 0)).ravel()
+    vanishing, summand = np.broadcast_arrays(vanishing & bias[0].constant, np.where(bias[0].constant, bias[0].low, 0))
     at = line(len(shape), 1)
-    return zero_where(site, silent.reshape(at), summand.reshape(at))
+    return zero_where(site, vanishing.reshape(at), summand.reshape(at))
 
 
 def _filtered(taken: Taken, k: int, rank: int) -> list[int]:

@@ -34,10 +34,10 @@ def summed(site: Site, terms: list[str], result: str, inputs: tuple[int, ...] = 
     parts = [f for f in written if f is not None]
     if len(parts) < len(given):
         return None
-    loud = [(~(f.constant & (f.low == 0))).astype(np.float32) for f in parts]
-    full = [np.broadcast_to(a, [sizes[letter] for letter in t]) for t, a in zip(terms, loud, strict=True)]
-    silent = np.einsum(f"{','.join(terms)}->{result}", *full, optimize=True) == 0
-    return zero_where(site, silent, names=_names(site, terms, result, parts, sizes))
+    nonzero = [(~(f.constant & (f.low == 0))).astype(np.float32) for f in parts]
+    full = [np.broadcast_to(a, [sizes[letter] for letter in t]) for t, a in zip(terms, nonzero, strict=True)]
+    vanishing = np.einsum(f"{','.join(terms)}->{result}", *full, optimize=True) == 0
+    return zero_where(site, vanishing, names=_names(site, terms, result, parts, sizes))
 
 
 def _names(site: Site, terms: list[str], result: str, parts: list[Facts], sizes: dict[str, int]) -> Ids | None:
@@ -87,7 +87,7 @@ def einsum(op: Op, *xs: Axes, equation: bytes | str) -> Axes:
         where[letter] = places = [(wide[0][0], op.coupling.join([labels for _, labels in wide])), *wide[1:]]
         kept = letter in result
         if not kept:
-            op.contract(places[0][1], places[0][1], any(op.weights[k] or op.quiet[k] for k, _ in places))
+            op.contract(places[0][1], places[0][1], any(op.weights[k] or op.zero_inputs[k] for k, _ in places))
         for k, labels in wide:
             if op.weights[k]:
                 (op.writes if kept and len(places) == 1 else op.reads)(labels)

@@ -13,7 +13,7 @@ import numpy as np
 
 from onnxprune.operators.labels import line
 from onnxprune.operators.registry import Shape
-from onnxprune.operators.tangles import blocks
+from onnxprune.operators.split_axes import blocks
 from onnxprune.operators.value_numbers import Ids, bits, mix, name_of
 
 LARGEST = 1 << 22  # elements of facts; of larger values nothing is known

@@ -14,8 +14,8 @@ from onnxprune.operators.attention import (
     keep_scale,
     pair_costs,
     score_bias,
-    silent_along,
     tokens_behind,
+    zeros_along,
 )
 from onnxprune.operators.facts import Facts
 from onnxprune.operators.forward import Forward, TorchCall
@@ -38,7 +38,7 @@ def fused_attention(
     num_heads: int, qkv_hidden_sizes: Any = None, do_rotary: int = 0, **__: Any,
 ) -> Any:  # fmt: skip
     """Weights (features, all queries, keys and values)."""
-    op.contract(w[0], x[2], op.weights[1] or op.quiet[0])
+    op.contract(w[0], x[2], op.weights[1] or op.zero_inputs[0])
     op.writes(w[1])
     op.reads(w[0])
     if b is not None:
@@ -183,13 +183,13 @@ def bound_rotary(site: Site) -> Facts | None:
     if shape is None or len(shape) not in (3, 4) or any(t is None for t in tables):
         return None
     axis = 1 if len(shape) == 4 else 2
-    silent = silent_along(site, 0, axis)
-    if silent is None:
+    vanishing = zeros_along(site, 0, axis)
+    if vanishing is None:
         return None
     if axis == 2:
         width = shape[2] // heads if (heads := site.attributes.get("num_heads", 0)) else 2 * (tables[-1] or (0,))[-1]
-        silent = np.repeat(silent.reshape(-1, width).all(1), width)
-    return zero_where(site, silent.reshape(line(len(shape), axis)))
+        vanishing = np.repeat(vanishing.reshape(-1, width).all(1), width)
+    return zero_where(site, vanishing.reshape(line(len(shape), axis)))
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:

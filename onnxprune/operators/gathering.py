@@ -49,8 +49,8 @@ def bound_gather_nd(site: Site) -> Facts | None:
     if given is None or not indices or site.attributes.get("batch_dims", 0):
         return None
     whole = reduced(given[0], range(indices[-1]))
-    silent = (whole.low == 0) & (whole.high == 0)
-    return zero_where(site, silent.reshape(*[1] * (len(indices) - 1), *silent.shape[indices[-1] :]))
+    vanishing = (whole.low == 0) & (whole.high == 0)
+    return zero_where(site, vanishing.reshape(*[1] * (len(indices) - 1), *vanishing.shape[indices[-1] :]))
 
 
 def upwards(index: Tensor, length: int) -> Tensor:
@@ -189,7 +189,7 @@ def forward_gather(node: TorchCall, x: Tensor, indices: Tensor) -> Tensor:
 
 
 define(
-    "Gather", couple=gather, tangled=True, zero=first, repair=repair_gather, bound=bound_gather, apart=True,
+    "Gather", couple=gather, takes_split=True, zero=first, repair=repair_gather, bound=bound_gather, apart=True,
     value=lambda x, a: np.take(x[0], x[1].astype(np.int64), axis=a.get("axis", 0)), small=_small_when_gathered,
     traits=Trait.MOVES | Trait.RANGE | Trait.MAPS | Trait.LOOKS_UP | Trait.PASSES,
     forward=Forward(forward_gather, into=(0,)),

@@ -66,9 +66,9 @@ def bound_integer_layer(site: Site) -> Facts | None:
     axis = 0 if site.node.op_type == "ConvInteger" else w.ndim - 1
     at = line(w.ndim, axis)
     differs = w != (point.reshape(at) if point.size > 1 else point.reshape(()))
-    silent = ~differs.any(axis=tuple(k for k in range(w.ndim) if k != axis))
+    vanishing = ~differs.any(axis=tuple(k for k in range(w.ndim) if k != axis))
     channel = 1 if axis == 0 else len(shape) - 1
-    return zero_where(site, silent.reshape(line(len(shape), channel)))
+    return zero_where(site, vanishing.reshape(line(len(shape), channel)))
 
 
 _INTEGERS = Trait.LAYER | Trait.QUANTIZES | Trait.INTEGER

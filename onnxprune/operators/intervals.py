@@ -41,8 +41,8 @@ def times(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.where((a == 0) | (b == 0), 0.0, a * b)
 
 
-def zero_where(site: Site, silent: np.ndarray, summand: np.ndarray | float = 0.0, names: Ids | None = None) -> Facts:
-    """Facts of an output that is `summand` where a sum of products is silent; arrays of the output's rank."""
-    low = np.where(silent, summand, -np.inf)
+def zero_where(site: Site, vanishing: np.ndarray, summand: np.ndarray | float = 0.0, names: Ids | None = None) -> Facts:
+    """Facts of an output that is `summand` where a sum of products vanishes; arrays of the output's rank."""
+    low = np.where(vanishing, summand, -np.inf)
     place = np.arange(low.size, dtype=np.uint64).reshape(low.shape)
-    return facts(low, np.where(silent, summand, np.inf), mix(site.token, place) if names is None else names)
+    return facts(low, np.where(vanishing, summand, np.inf), mix(site.token, place) if names is None else names)

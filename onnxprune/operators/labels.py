@@ -82,7 +82,7 @@ class Cause:
 class Choices:
     """What is cut where a structure leaves a choice; empty, each operator's own preference."""
 
-    carriers: Mapping[int, Factor] = field(default_factory=dict)  # node that splits an axis -> the factor that carries
+    factors: Mapping[int, Factor] = field(default_factory=dict)  # node that splits an axis -> the factor that carries
     whole: frozenset[int] = frozenset()  # grouped convolutions that lose whole groups
 
 
@@ -113,7 +113,7 @@ class Coupling:
         self.left: list[Labels] = []
         self.right: list[Labels] = []
         self.causes: list[Cause] = []
-        self.carriers: dict[int, Factor] = dict(chosen.carriers)  # node that splits an axis -> factor with its labels
+        self.factors: dict[int, Factor] = dict(chosen.factors)  # node that splits an axis -> factor with its labels
         self.products: dict[int, Product] = {}  # node that splits an axis -> what its factors are
         self.splits: dict[int, tuple[tuple[Factor, ...], Labels]] = {}  # such a node -> factors, and labels along them
 

@@ -10,7 +10,7 @@ from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.registry import Trait, by_reference, define, in_numpy
 from onnxprune.operators.unary import pointwise
 
-_COMPARED: dict[str, Any] = {"couple": pointwise, "tangled": True, "bound": bound_others, "apart": True}
+_COMPARED: dict[str, Any] = {"couple": pointwise, "takes_split": True, "bound": bound_others, "apart": True}
 _DECISION = Trait.ELEMENTWISE | Trait.DECIDES | Trait.COMPARES
 
 define("Equal", **_COMPARED, value=in_numpy(np.equal), traits=_DECISION, forward=pairwise("eq", into=()))
@@ -25,9 +25,11 @@ define(
 define("And", **_COMPARED, value=by_reference, traits=Trait.ELEMENTWISE, forward=pairwise("logical_and", into=()))
 define("Or", **_COMPARED, value=by_reference, traits=Trait.ELEMENTWISE, forward=pairwise("logical_or", into=()))
 define("Xor", **_COMPARED, value=by_reference, traits=Trait.ELEMENTWISE, forward=pairwise("logical_xor", into=()))
-define("BitwiseAnd", couple=pointwise, tangled=True, traits=Trait.ELEMENTWISE, forward=pairwise("bitwise_and", into=()))
-define("BitwiseOr", couple=pointwise, tangled=True, traits=Trait.ELEMENTWISE, forward=pairwise("bitwise_or", into=()))
-define("BitwiseXor", couple=pointwise, tangled=True, traits=Trait.ELEMENTWISE, forward=pairwise("bitwise_xor", into=()))
+_BITS: dict[str, Any] = {"couple": pointwise, "takes_split": True, "traits": Trait.ELEMENTWISE}
+
+define("BitwiseAnd", **_BITS, forward=pairwise("bitwise_and", into=()))
+define("BitwiseOr", **_BITS, forward=pairwise("bitwise_or", into=()))
+define("BitwiseXor", **_BITS, forward=pairwise("bitwise_xor", into=()))
 
 
 def forward_bit_shift(node: TorchCall, a: Tensor, b: Tensor) -> Tensor:
@@ -36,6 +38,6 @@ def forward_bit_shift(node: TorchCall, a: Tensor, b: Tensor) -> Tensor:
 
 
 define(
-    "BitShift", couple=pointwise, tangled=True, traits=Trait.ELEMENTWISE | Trait.DECIDES,
+    "BitShift", couple=pointwise, takes_split=True, traits=Trait.ELEMENTWISE | Trait.DECIDES,
     forward=Forward(forward_bit_shift, into=()),
 )  # fmt: skip

@@ -35,8 +35,8 @@ def multi_head(
     if k is None or v is None or not len(q) == len(k) == len(v) == 3 or past_k or past_v or any(op.given[1:]):
         return op.unknown("packs its inputs or keeps earlier tokens")
     grids = [x[2].reshape(num_heads, -1) for x in (q, k, v)]
-    quiet = all(op.relies(op.silent(k)) for k in (0, 1, 3))
-    head = couple_heads(op, *grids, scores=quiet)
+    zero = all(op.relies(op.zero_where_dead(k)) for k in (0, 1, 3))
+    head = couple_heads(op, *grids, scores=zero)
     if b is not None:
         op.tie(np.concatenate([q[2], k[2], v[2]]), b[0])
     op.freeze(*(padding or ()), q[0], q[1], *k[:2], *v[:2], why="attends over it")

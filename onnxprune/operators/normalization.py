@@ -204,7 +204,7 @@ define(
 
 def lp_normalization(op: Op, x: Axes, *, axis: int = -1, **_: Any) -> Axes:
     """A length does not change with what is zero."""
-    if op.relies(op.silent(0)):
+    if op.relies(op.zero_where_dead(0)):
         op.total(x[axis])
     else:
         op.statistics(x[axis], why="normalises over it")

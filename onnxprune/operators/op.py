@@ -14,10 +14,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from onnxprune.operators.boxes import Detour, Value, arrived, factor, pick, reshape, settle, spread, transpose
+from onnxprune.operators import boxes
+from onnxprune.operators.boxes import FoldedShuffle, Value, choose_factor, factor
 from onnxprune.operators.labels import Axes, Coupling, Kind, LabelError, Labels, fixed, is_fixed
 from onnxprune.operators.registry import MALFORMED, Operator, Trait
-from onnxprune.operators.roles import LOUD, Balance, Multiplies, Role, Scaling, Silence
+from onnxprune.operators.roles import NOT_ZERO, Balance, Multiplies, Role, Scaling, ZeroWhereDead
 from onnxprune.operators.told import Told
 
 
@@ -34,14 +35,14 @@ class Op(Told):
     coupling: Coupling
     values: list[Value | None]
     weights: Sequence[bool]  # whether an input is made of weights alone, so that masking them can make it zero
-    quiet: Sequence[bool]  # whether the dead positions of an input are zero in the masked network
+    zero_inputs: Sequence[bool]  # whether the dead positions of an input are zero in the masked network
     heads: bool
     thaw: bool = False  # statistics over channels may be taken over those that stay
     roles: list[tuple[Role, Labels]] = field(default_factory=list)
     costs: list[Multiplies] = field(default_factory=list)
     scalings: dict[int, Scaling] = field(default_factory=dict)  # of quantised weights, by input
     parts: list[Labels] = field(default_factory=list)
-    demands: list[Labels] = field(default_factory=list)
+    must_be_zero: list[Labels] = field(default_factory=list)
     balances: list[Balance] = field(default_factory=list)
     operands: tuple[Axes | None, ...] = ()  # of a broadcast, filled up to the rank of the output
     results: list[Value] = field(default_factory=list)
@@ -49,7 +50,7 @@ class Op(Told):
     thawed: list[Labels] = field(default_factory=list)  # over which statistics are taken although they may go
     kept: bool = False  # statistics over channels have frozen some
     selects: bool = False  # the output is one of several weights, by a choice that masking leaves alone
-    detour: Detour | None = None
+    folded_shuffle: FoldedShuffle | None = None
 
     # --- what may be asked ---------------------------------------------------
 
@@ -58,22 +59,22 @@ class Op(Told):
         value = self.values[k]
         if value is None:
             return None
-        if value.tangle is not None:
-            self.values[k] = value = Value(settle(self.coupling, value, avoid, self.heads))
+        if value.split_axis is not None:
+            self.values[k] = value = Value(choose_factor(self.coupling, value, avoid, self.heads))
         return value.axes
 
-    def silent(self, k: int) -> Silence:
+    def zero_where_dead(self, k: int) -> ZeroWhereDead:
         """Whether the dead positions of input k are zero; a tensor of the file can be made to be so."""
-        if k >= len(self.names) or not self.names[k] or self.quiet[k]:
-            return Silence(True)
+        if k >= len(self.names) or not self.names[k] or self.zero_inputs[k]:
+            return ZeroWhereDead(True)
         value = self.values[k]
-        if value is not None and value.tangle is None and all(map(is_fixed, value.axes)):
-            return Silence(True)  # nothing dies there
-        return LOUD if value is None or not self.weights[k] else Silence(True, value.axes)
+        if value is not None and value.split_axis is None and all(map(is_fixed, value.axes)):
+            return ZeroWhereDead(True)  # nothing dies there
+        return NOT_ZERO if value is None or not self.weights[k] else ZeroWhereDead(True, value.axes)
 
-    def all_silent(self, inputs: Iterable[int]) -> Silence:
+    def all_zero_where_dead(self, inputs: Iterable[int]) -> ZeroWhereDead:
         """Whether all of these inputs are zero where they are dead."""
-        return functools.reduce(operator.and_, map(self.silent, inputs), Silence(True))
+        return functools.reduce(operator.and_, map(self.zero_where_dead, inputs), ZeroWhereDead(True))
 
     def zero_padded(self) -> bool:
         """Whether the constant that a Pad fills with is zero."""
@@ -109,7 +110,7 @@ class Op(Told):
     def picked(self, labels: np.ndarray) -> Axes:
         """Positions picked from an axis, in any number of axes: at least one of them has to stay."""
         self.part(labels.ravel())
-        return spread(self.coupling, labels, self.heads) if labels.ndim else ()
+        return boxes.spread(self.coupling, labels, self.heads) if labels.ndim else ()
 
     def tie(self, first: Labels, *others: Labels) -> Labels:
         return self.coupling.tie(first, *others)
@@ -119,8 +120,8 @@ class Op(Told):
 
     def total(self, labels: Labels) -> None:
         """Input 0 is summed over its channels as they are: exact if the dead ones are zero, or frozen."""
-        if self.relies(self.silent(0)):
-            self.demands.append(labels)
+        if self.relies(self.zero_where_dead(0)):
+            self.must_be_zero.append(labels)
         else:
             self.freeze(labels, why="sums over its channels without weights, and removed ones would count")
 
@@ -136,8 +137,8 @@ class Op(Told):
         """A mean over these channels: exact but for their number if the dead ones are zero, else a statistic."""
         centred = self.thaw and self.arithmetic.centred(self.names[0])
         exact = self.arithmetic.is_float(self.names[0]) and self.opset >= 7  # before, a factor is no plain Mul
-        if exact and not centred and self.relies(self.all_silent(inputs)):
-            self.demands += labels
+        if exact and not centred and self.relies(self.all_zero_where_dead(inputs)):
+            self.must_be_zero += labels
         else:
             self.statistics(*labels, why=why)
 
@@ -158,10 +159,10 @@ class Op(Told):
         """These labels belong to a bias or scale: zero there makes a dead channel zero."""
         self.roles.extend((Role.ADD, x) for x in labels)
 
-    def relies(self, silence: Silence) -> bool:
+    def relies(self, condition: ZeroWhereDead) -> bool:
         """Whether it holds; masking does what it takes."""
-        self.adds(*silence.by)
-        return silence.holds
+        self.adds(*condition.by)
+        return condition.holds
 
     def follows(self, *labels: Labels) -> None:
         self.roles.extend((Role.DEPTHWISE, x) for x in labels)
@@ -170,11 +171,11 @@ class Op(Told):
         """The node costs `times` multiply-accumulates for each combination of these positions."""
         self.costs.append(Multiplies(int(times), labels))
 
-    def demand(self, labels: Labels) -> None:
+    def needs_zero(self, labels: Labels) -> None:
         """Dead positions of these labels have to be zero, unless a weight that reads them is zero there itself."""
         factors = [k for k in self.factors if k < len(self.names)]
-        if not any(self.weights[k] and not self.quiet[k] for k in factors):
-            self.demands.append(labels)
+        if not any(self.weights[k] and not self.zero_inputs[k] for k in factors):
+            self.must_be_zero.append(labels)
 
     def balance(self, grid: Labels, weight: int, axis: int | None = None) -> None:
         """Groups that shrink alike: the rows of a grid (groups, channels), of which each keeps as many.
@@ -189,16 +190,16 @@ class Op(Told):
         self.coupling.tie(np.broadcast_to(grid[:1], grid.shape), grid, kind=Kind.BALANCES)
         self.balances.append(Balance(self.names[weight], axis, grid, self.coupling.node))
 
-    def contract(self, a: Labels, b: Labels, silent: bool, kind: Kind = Kind.PLAIN) -> None:
+    def contract(self, a: Labels, b: Labels, zero: bool, kind: Kind = Kind.PLAIN) -> None:
         """Sum over channels of a and b: exact if the dead ones are zero, or frozen."""
         self.coupling.tie(a, b, kind=kind)
-        if silent:
-            self.demand(a)
+        if zero:
+            self.needs_zero(a)
         else:
             self.freeze(a, why="sums over its channels without weights, and removed ones would count")
 
     def unmoved(self) -> Value:
-        """The labels of input 0, tangled or not: every element stays in its place."""
+        """The labels of input 0, split or not: every element stays in its place."""
         value = self.values[0]
         return value if value is not None else Value(())
 
@@ -206,37 +207,37 @@ class Op(Told):
         value = self.values[0]
         if value is None or shape is None:
             raise LabelError("the shape of its output is unknown")
-        self.values[0], out, self.detour = reshape(self.coupling, self.names[0], value, shape, self.heads)
+        self.values[0], out, self.folded_shuffle = boxes.reshape(self.coupling, self.names[0], value, shape, self.heads)
         return out
 
     def pick(self, axis: int, positions: np.ndarray) -> Value | None:
-        """Positions of an axis of input 0 that is tangled; None where it is not."""
+        """Positions of an axis of input 0 that is split; None where it is not."""
         value = self.values[0]
-        if value is None or value.tangle is None or axis not in value.tangle.dims or positions.ndim > 1:
+        if value is None or value.split_axis is None or axis not in value.split_axis.dims or positions.ndim > 1:
             return None
         if self.open_in(0, axis):
             return None
-        self.part(value.tangle.labels.take(positions, value.tangle.axis(axis)).ravel())
-        return pick(value, axis, positions)
+        self.part(value.split_axis.labels.take(positions, value.split_axis.axis(axis)).ravel())
+        return boxes.pick(value, axis, positions)
 
     def arrived(self, value: Value) -> Value:
         """The only output, which may have come back to the axis that was split."""
-        out, self.detour = arrived(value)
+        out, self.folded_shuffle = boxes.arrived(value)
         return out
 
     def transpose(self, perm: Sequence[int]) -> Value:
         value = self.values[0]
         if value is None or sorted(perm) != list(range(len(value.axes))):
             raise LabelError(f"its perm {list(perm)} is no order of the axes")
-        return transpose(value, perm)
+        return boxes.transpose(value, perm)
 
     def freeze_inputs(self, why: str) -> None:
         """Freeze all that the node touches."""
         for k, value in enumerate(self.values):
             if value is None:
                 continue
-            if value.tangle is not None and not is_fixed(value.tangle.labels):
-                self.freeze(value.tangle.labels, why=why)
+            if value.split_axis is not None and not is_fixed(value.split_axis.labels):
+                self.freeze(value.split_axis.labels, why=why)
                 self.values[k] = value = Value(value.axes)
             self.freeze(*value.axes, why=why)
 
@@ -259,7 +260,7 @@ class Op(Told):
     def completed(self, row: Operator) -> list[Value | None]:
         """What the rule gives for the outputs that are there; None where a shape is unknown."""
         assert row.couple is not None
-        inputs = [] if row.tangled else [self.operand(k, row) for k in range(len(self.values))]
+        inputs = [] if row.takes_split else [self.operand(k, row) for k in range(len(self.values))]
         out = row.couple(self, *inputs, **self.attributes)
         parts = out if isinstance(out, list) else [out]
         if len(parts) >= len(self.given):  # a rule knows all that an operator can give
@@ -269,14 +270,14 @@ class Op(Told):
     def operand(self, k: int, row: Operator) -> Axes | None:
         """The axes of input k as the rule takes them."""
         value, convolves = self.values[k], isinstance(row.traits, Trait) and Trait.CONVOLVES in row.traits
-        if convolves and k == 1 and value is not None and value.tangle is not None:
+        if convolves and k == 1 and value is not None and value.split_axis is not None:
             self.values[k] = Value(factor(self.coupling, value))  # filters that are computed
         return self.axes(k, self.avoided(k, row))
 
     def avoided(self, k: int, row: Operator) -> list[int]:
         """Axes of input k that cannot carry channels, or should not."""
         value = self.values[k]
-        if k or value is None or value.tangle is None:
+        if k or value is None or value.split_axis is None:
             return []
         if row.statistics is not None:
             return [d % len(value.axes) for d in row.statistics(self)]

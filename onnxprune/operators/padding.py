@@ -10,7 +10,7 @@ from onnxprune.operators.labels import Axes, Labels, fixed
 from onnxprune.operators.lazy_torch import Tensor, functional
 from onnxprune.operators.op import Op
 from onnxprune.operators.registry import LARGEST_VALUE, Arrays, Trait, by_reference, define
-from onnxprune.operators.roles import LOUD
+from onnxprune.operators.roles import NOT_ZERO
 from onnxprune.operators.site import Site, numbers_name
 from onnxprune.operators.value_numbers import bits, mix
 
@@ -139,7 +139,7 @@ def forward_pad(
 
 
 define(
-    "Pad", couple=pad, zero=lambda op: op.silent(0) if op.zero_padded() else LOUD, repair=repair_pad,
+    "Pad", couple=pad, zero=lambda op: op.zero_where_dead(0) if op.zero_padded() else NOT_ZERO, repair=repair_pad,
     follows=frozenset({1}), bound=bound_pad, apart=True, value=by_reference, small=_small_when_padded,
     traits=Trait.RANGE | Trait.MAPS | Trait.NUMBERS, forward=Forward(forward_pad, into=(0,), host=(1, 2, 3)),
 )  # fmt: skip

@@ -25,9 +25,10 @@ from onnxprune.operators.zeros import made
 def matrix_product(op: Op, a: Axes, b: Axes) -> Axes:
     """(..., m, k) times (..., k, n): the weight among the two reads k and writes its other axis."""
     left, right = op.factors
-    op.contract(a[-1], b[-2], any(op.weights[k] or op.quiet[k] for k in op.factors))
+    op.contract(a[-1], b[-2], any(op.weights[k] or op.zero_inputs[k] for k in op.factors))
     batches = (a[:-2], b[:-2])
-    batch = op.broadcast(*(batches[::-1] if op.quiet[right] and not op.quiet[left] else batches))  # as the zeros ask
+    zero = op.zero_inputs[right] and not op.zero_inputs[left]
+    batch = op.broadcast(*(batches[::-1] if zero else batches))  # as the zeros ask
     if op.weights[right]:
         op.writes(b[-1])
         op.reads(b[-2])
@@ -87,8 +88,8 @@ def bound_turned(site: Site) -> Facts | None:
     if found is None or bias is None:
         return None
     summand = site.attributes.get("beta", 1.0) * bias.astype(np.float64)
-    silent, summand = np.broadcast_arrays(found.constant, summand.reshape((1,) * (2 - summand.ndim) + summand.shape))
-    return zero_where(site, silent, summand)
+    vanishing, summand = np.broadcast_arrays(found.constant, summand.reshape((1,) * (2 - summand.ndim) + summand.shape))
+    return zero_where(site, vanishing, summand)
 
 
 def matmul(op: Op, a: Axes, b: Axes, **_: Any) -> Axes:

@@ -26,7 +26,7 @@ Pair = tuple[np.ndarray, np.ndarray]
 def quantize(op: Op, **attributes: Any) -> Axes | Value:
     """With one scale for all of them, channels stay as split as they are."""
     value, scale = op.values[:2]
-    if value is not None and value.tangle is not None and scale is not None and all(n == 1 for n in scale.shape):
+    if value is not None and value.split_axis is not None and scale is not None and all(n == 1 for n in scale.shape):
         return op.unmoved()
     x, steps, *rest = (op.axes(k) for k in range(len(op.values)))
     if x is None or steps is None:
@@ -71,7 +71,7 @@ def bound_quantize(site: Site) -> Facts | None:
 
 _STEPS = Trait.SHIFTS | Trait.NUMBERS | Trait.MAPS | Trait.QUANTIZES
 _QUANTIZE: dict[str, Any] = {
-    "couple": quantize, "tangled": True, "zero": first, "bound": bound_quantize, "apart": True, "shape": Alike(),
+    "couple": quantize, "takes_split": True, "zero": first, "bound": bound_quantize, "apart": True, "shape": Alike(),
 }  # fmt: skip
 
 
@@ -166,9 +166,9 @@ def dynamic_quantize(op: Op, x: Axes) -> list[Axes]:
 
 
 def one_scale(op: Op, x: Axes) -> None:
-    """One scale is taken over all elements, and over zero: silent channels do not change it."""
-    if op.relies(op.silent(0)):
-        op.demands.extend(x)
+    """One scale is taken over all elements, and over zero: zeros do not change it."""
+    if op.relies(op.zero_where_dead(0)):
+        op.must_be_zero.extend(x)
     else:
         op.freeze(*x, why="takes one scale over all of it")
 

@@ -5,11 +5,11 @@ from typing import Any
 from onnxprune.operators.labels import Axes
 from onnxprune.operators.op import Op
 from onnxprune.operators.quantization import one_scale
-from onnxprune.operators.recurrent import couple_gates, stays_silent
+from onnxprune.operators.recurrent import couple_gates, stays_zero
 from onnxprune.operators.registry import Arrays, Attributes, Shape, define
 from onnxprune.operators.roles import Scaling
 
-_quiet_lstm = stays_silent("LSTM", 1, 2, 3, 5, 6, 7)
+_lstm_stays_zero = stays_zero("LSTM", 1, 2, 3, 5, 6, 7)
 
 
 def quantized_lstm(
@@ -18,8 +18,8 @@ def quantized_lstm(
 ) -> list[Axes]:  # fmt: skip
     """Weights (directions, features, gates · units) in eight bits; scales and zero points for each column, or one."""
     one_scale(op, x)
-    if op.relies(_quiet_lstm(op)):
-        op.demands.append(r[1])
+    if op.relies(_lstm_stays_zero(op)):
+        op.must_be_zero.append(r[1])
     else:
         op.freeze(r[1], why="takes one scale over all units")
     out = couple_gates(op, 4, 0, x, (w[0], w[2], w[1]), (r[0], r[2], r[1]), b, lengths, h, c, p)
@@ -47,6 +47,6 @@ def _lstm_shape(x: Arrays, a: Attributes) -> list[Shape | None]:
 
 
 define(
-    "com.microsoft:DynamicQuantizeLSTM", gates=4, couple=quantized_lstm, zero=_quiet_lstm, repair=repair_quantized_lstm,
-    shape=_lstm_shape,
+    "com.microsoft:DynamicQuantizeLSTM", gates=4, couple=quantized_lstm, zero=_lstm_stays_zero,
+    repair=repair_quantized_lstm, shape=_lstm_shape,
 )  # fmt: skip

@@ -36,10 +36,10 @@ def bound_real_product(site: Site) -> Facts | None:
     w, zero, bias, shape = site.array(1), site.array(point), site.array(last), site.outputs[0]
     if w is None or w.ndim != 2 or shape is None or any(site.has(k) and site.array(k) is None for k in (point, last)):
         return None
-    silent = ~(w != (0 if zero is None else zero)).any(axis=0)
+    vanishing = ~(w != (0 if zero is None else zero)).any(axis=0)
     summand = np.zeros(w.shape[1]) if bias is None else bias.astype(np.float64)
     at = line(len(shape), -1)
-    return zero_where(site, silent.reshape(at), np.broadcast_to(summand, silent.shape).reshape(at))
+    return zero_where(site, vanishing.reshape(at), np.broadcast_to(summand, vanishing.shape).reshape(at))
 
 
 def matmul_integer_to_float(
@@ -104,7 +104,7 @@ def bound_qgemm(site: Site) -> Facts | None:
     if w is None or ws is None or wz is None or xs is None or (site.has(6) and bias is None):
         return None
     columns = w if site.attributes.get("transB", 0) else w.T
-    silent = ~(columns != wz.reshape(-1, 1)).any(axis=1)
+    vanishing = ~(columns != wz.reshape(-1, 1)).any(axis=1)
     unit = xs.astype(np.float64).ravel() * site.attributes.get("alpha", 1.0) * ws.astype(np.float64).ravel()
     real = unit * (np.zeros(len(columns)) if bias is None else bias.astype(np.float64).ravel())
     if site.has(7):
@@ -112,8 +112,8 @@ def bound_qgemm(site: Site) -> Facts | None:
         if after is None:
             return None
         low, high = rounded_bounds((real, real), after)
-        silent, real = silent & (low == high), low
-    return zero_where(site, silent.reshape(1, -1), real.reshape(1, -1))
+        vanishing, real = vanishing & (low == high), low
+    return zero_where(site, vanishing.reshape(1, -1), real.reshape(1, -1))
 
 
 def gemm_units(node: TorchCall, position: int, inputs: Inputs) -> Units | None:

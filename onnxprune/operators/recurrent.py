@@ -14,25 +14,25 @@ from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
 from onnxprune.operators.patches import linear_gates
 from onnxprune.operators.registry import Attributes, Trait, define
-from onnxprune.operators.roles import Silence
+from onnxprune.operators.roles import ZeroWhereDead
 from onnxprune.operators.site import Site
 from onnxprune.operators.value_numbers import EXACT, mix, multiples
 
-QUIET = {  # activations after which a unit without weights stays at zero, by position among those of one direction
+ZERO_AT_ZERO = {  # activations that keep a unit without weights at zero, by position among those of one direction
     "LSTM": ({"Sigmoid", "HardSigmoid"}, {"Tanh", "Relu", "Softsign"}, {"Tanh", "Relu", "Softsign"}),
     "GRU": ({"Sigmoid", "HardSigmoid"}, {"Tanh", "Relu", "Softsign"}),
     "RNN": ({"Tanh", "Relu", "Softsign"},),
 }
 
 
-def stays_silent(kind: str, *parameters: int) -> Any:
+def stays_zero(kind: str, *parameters: int) -> Any:
     """Weights, biases and first states of zero keep a unit at zero, unless its activation lifts it."""
 
-    def condition(op: Op) -> Silence:
+    def condition(op: Op) -> ZeroWhereDead:
         given = op.attributes.get("activations", ())
         names = [name.decode() if isinstance(name, bytes) else name for name in given]
-        calm = all(name in QUIET[kind][k % len(QUIET[kind])] for k, name in enumerate(names))
-        return Silence(calm) & op.all_silent(parameters)
+        at_rest = all(name in ZERO_AT_ZERO[kind][k % len(ZERO_AT_ZERO[kind])] for k, name in enumerate(names))
+        return ZeroWhereDead(at_rest) & op.all_zero_where_dead(parameters)
 
     return condition
 
@@ -55,14 +55,14 @@ def couple_gates(
     Units are tied over gates, and over directions, since both have one `hidden_size`.
     """
     op.freeze(w[0], r[0], why="has a direction for each position")
-    op.contract(w[2], x[2], op.weights[1] or op.quiet[0])
+    op.contract(w[2], x[2], op.weights[1] or op.zero_inputs[0])
     units = r[2]
     for labels in (w[1], r[1]):
         op.tie(np.broadcast_to(units, (gates, units.size)), labels.reshape(gates, -1))
         op.writes(labels)
     op.reads(w[2])
     op.reads(r[2])
-    if not (op.weights[2] or op.quiet[2]):
+    if not (op.weights[2] or op.zero_inputs[2]):
         op.freeze(units, why="takes its recurrent weights from data")
     _tie_parameters(op, units, b, p)
     states = [state for state in (h, c) if state is not None]
@@ -127,12 +127,12 @@ def bound_recurrent(site: Site) -> list[Facts | None] | None:
     w, r, b = (site.array(k) for k in (1, 2, 3))
     states = [site.fact(k) for k in (5, 6) if site.has(k)]
     told = [n.decode() if isinstance(n, bytes) else n for n in site.attributes.get("activations", ())]
-    calm = QUIET[site.node.op_type]
+    at_rest = ZERO_AT_ZERO[site.node.op_type]
     if w is None or r is None or any(site.has(k) and site.array(k) is None for k in (3, 7)):
         return None
     if any(s is None or s[0].low.any() or s[0].high.any() for s in states):
         return None
-    if not all(name in calm[k % len(calm)] for k, name in enumerate(told)):
+    if not all(name in at_rest[k % len(at_rest)] for k, name in enumerate(told)):
         return None
     units = r.shape[2]
     rows = [a.reshape(len(a), -1, units, a.shape[2]).transpose(2, 0, 1, 3).reshape(units, -1) for a in (w, r)]
@@ -270,15 +270,15 @@ def forward_recurrent(
 
 
 define(
-    "LSTM", gates=4, couple=lstm, zero=stays_silent("LSTM", 1, 2, 3, 5, 6, 7), **_GATES,
+    "LSTM", gates=4, couple=lstm, zero=stays_zero("LSTM", 1, 2, 3, 5, 6, 7), **_GATES,
     forward=Forward(forward_recurrent, into=(0, 1, 2, 3, 5, 6, 7)),
 )  # fmt: skip
 define(
-    "GRU", gates=3, couple=gru, zero=stays_silent("GRU", 1, 2, 3, 5), **_GATES,
+    "GRU", gates=3, couple=gru, zero=stays_zero("GRU", 1, 2, 3, 5), **_GATES,
     forward=Forward(forward_recurrent, into=(0, 1, 2, 3, 5, 6, 7)),
 )  # fmt: skip
 define(
-    "RNN", couple=rnn, zero=stays_silent("RNN", 1, 2, 3, 5), **_GATES,
+    "RNN", couple=rnn, zero=stays_zero("RNN", 1, 2, 3, 5), **_GATES,
     forward=Forward(forward_recurrent, into=(0, 1, 2, 3, 5, 6, 7)),
 )  # fmt: skip
 

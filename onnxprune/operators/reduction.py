@@ -21,7 +21,7 @@ from onnxprune.operators.registry import (
     by_reference,
     define,
 )
-from onnxprune.operators.roles import LOUD, Silence
+from onnxprune.operators.roles import NOT_ZERO, ZeroWhereDead
 from onnxprune.operators.site import Site
 from onnxprune.operators.value_numbers import mix
 from onnxprune.operators.zeros import first
@@ -204,11 +204,11 @@ define(
 )  # fmt: skip
 
 
-def _sums_along_fixed(op: Op) -> Silence:
+def _sums_along_fixed(op: Op) -> ZeroWhereDead:
     """A running sum goes on over dead positions."""
     axis, x = op.constant(1), op.values[0]
     alone = axis is not None and x is not None and is_fixed(x.axes[int(axis.ravel()[0])])
-    return first(op) if alone else LOUD
+    return first(op) if alone else NOT_ZERO
 
 
 def cumulative_sum(op: Op, x: Axes, axis_input: Axes, **_: Any) -> Axes:

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from onnxprune.operators.forward import Forward
-from onnxprune.operators.roles import LOUD, Silence
+from onnxprune.operators.roles import NOT_ZERO, ZeroWhereDead
 
 # What a malformed node leads to: inputs or attributes that are missing, or of the wrong type, rank or size.
 MALFORMED = (ValueError, IndexError, TypeError, KeyError, AttributeError, ArithmeticError, MemoryError)
@@ -110,8 +110,8 @@ class Alike:
     inputs: tuple[int, ...] = (0,)
 
 
-def never(_: object) -> Silence:
-    return LOUD
+def never(_: object) -> ZeroWhereDead:
+    return NOT_ZERO
 
 
 def by_reference(_: Arrays, __: Attributes) -> None:
@@ -135,7 +135,7 @@ class Operator:
 
     couple: `(op, *axes of the inputs, **attributes)` → axes of the outputs; see `onnxprune.operators.op`.
     zero: of the same op: whether the dead channels of the outputs are exactly zero in the masked network, and by what.
-    tangled: whether `couple` takes values whose channels are not boxes yet (`onnxprune.operators.boxes`).
+    takes_split: whether `couple` takes values whose channels are not boxes yet (`onnxprune.operators.boxes`).
     channel: the axis of input 0 that holds channels, where the others are never cut.
     statistics: of an op: axes of input 0 over which it takes statistics, so that rather others are cut.
     repair: `(edit, **attributes)`: what in the node follows a cut.
@@ -170,8 +170,8 @@ class Operator:
     """
 
     couple: Callable[..., Any] | None = None
-    zero: Callable[[Any], Silence] = never
-    tangled: bool = False
+    zero: Callable[[Any], ZeroWhereDead] = never
+    takes_split: bool = False
     channel: int | None = None
     statistics: Callable[[Any], Sequence[int]] | None = None
     repair: Callable[..., None] | None = None

@@ -106,7 +106,7 @@ def _reshape_shape(x: Arrays, a: Attributes) -> list[Shape | None]:
     return [tuple(math.prod(x[0]) // rest if size == -1 else size for size in told)] if told and rest else []
 
 
-_RESHAPE: dict[str, Any] = {"tangled": True, "zero": first, "bound": bound_reshape, "apart": True}
+_RESHAPE: dict[str, Any] = {"takes_split": True, "zero": first, "bound": bound_reshape, "apart": True}
 
 
 def forward_reshape(node: TorchCall, x: Tensor, target: Tensor | None = None) -> Tensor:
@@ -212,7 +212,7 @@ def bound_transpose(site: Site) -> Facts | None:
 
 
 define(
-    "Transpose", couple=transpose, tangled=True, zero=first, bound=bound_transpose, apart=True,
+    "Transpose", couple=transpose, takes_split=True, zero=first, bound=bound_transpose, apart=True,
     value=lambda x, a: np.transpose(x[0], a.get("perm")), traits=_SAME,
     forward=Forward(lambda node, x: x.permute(node.get("perm", list(range(x.dim()))[::-1]))),
 )  # fmt: skip

@@ -17,7 +17,7 @@ class Role(IntFlag):
 
 
 @dataclass(frozen=True)
-class Silence:
+class ZeroWhereDead:
     """Whether dead positions are zero in the masked network, and what masking has to make zero for that.
 
     by: labels of tensors of the file.
@@ -26,11 +26,11 @@ class Silence:
     holds: bool
     by: tuple[Labels, ...] = ()
 
-    def __and__(self, other: "Silence") -> "Silence":
-        return Silence(self.holds and other.holds, self.by + other.by)
+    def __and__(self, other: "ZeroWhereDead") -> "ZeroWhereDead":
+        return ZeroWhereDead(self.holds and other.holds, self.by + other.by)
 
 
-LOUD = Silence(False)
+NOT_ZERO = ZeroWhereDead(False)
 
 
 @dataclass(frozen=True)

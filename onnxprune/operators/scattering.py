@@ -14,13 +14,13 @@ from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.native import native
 from onnxprune.operators.op import Op
 from onnxprune.operators.registry import LARGEST_VALUE, Trait, by_reference, define
-from onnxprune.operators.roles import Silence
+from onnxprune.operators.roles import ZeroWhereDead
 from onnxprune.operators.site import Site
 
 
-def _zero_among_zeros(op: Op) -> Silence:
-    given = op.silent(0)
-    return given & op.silent(2) if given.holds else given
+def _zero_among_zeros(op: Op) -> ZeroWhereDead:
+    given = op.zero_where_dead(0)
+    return given & op.zero_where_dead(2) if given.holds else given
 
 
 def scatter_nd(op: Op, x: Axes, indices: Axes, updates: Axes, **_: Any) -> Axes:

@@ -79,7 +79,7 @@ def forward_split(node: TorchCall, x: Tensor, sizes: Tensor | None = None) -> tu
 
 
 define(
-    "Split", couple=split, tangled=True, zero=first, repair=repair_split, follows=frozenset({1}), bound=bound_split,
+    "Split", couple=split, takes_split=True, zero=first, repair=repair_split, follows=frozenset({1}), bound=bound_split,
     apart=True, value=by_reference, shape=_split_shape, traits=_PART,
     forward=Forward(forward_split, into=(0,), host=(1,)),
 )  # fmt: skip
@@ -87,7 +87,7 @@ define(
 
 def slice_(op: Op, **attributes: Any) -> Axes | Value:
     value = op.values[0]
-    if value is not None and value.tangle is not None:
+    if value is not None and value.split_axis is not None:
         found = slices(op.some_ints, [range(n) for n in value.shape], attributes)
         if len(found) == 1 and found[0][1] is not None and (picked := op.pick(*found[0])) is not None:
             return op.arrived(picked)
@@ -202,11 +202,11 @@ def forward_slices(
 
 
 define(
-    "Slice", couple=slice_, tangled=True, zero=first, repair=repair_slice, follows=frozenset({1, 2, 3, 4}),
+    "Slice", couple=slice_, takes_split=True, zero=first, repair=repair_slice, follows=frozenset({1, 2, 3, 4}),
     bound=bound_slice, apart=True, value=_sliced_value, traits=_PART | Trait.NUMBERS,
     forward=Forward(forward_slices, into=(0,), host=(1, 2, 3, 4)),
 )  # fmt: skip
 define(
-    "DynamicSlice", couple=slice_, tangled=True, zero=first, repair=repair_slice, traits=Trait.MOVES,
+    "DynamicSlice", couple=slice_, takes_split=True, zero=first, repair=repair_slice, traits=Trait.MOVES,
     forward=Forward(forward_slices, into=(0,), host=(1, 2, 3, 4)),
 )  # fmt: skip

@@ -16,7 +16,7 @@ from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.native import native
 from onnxprune.operators.op import Op
 from onnxprune.operators.registry import LARGEST_VALUE, Alike, Arrays, Attributes, Shape, Trait, by_reference, define
-from onnxprune.operators.roles import Silence
+from onnxprune.operators.roles import ZeroWhereDead
 from onnxprune.operators.site import Site
 from onnxprune.operators.zeros import first
 
@@ -43,9 +43,9 @@ def forward_shape(node: TorchCall, x: Tensor) -> Tensor:
     return torch.tensor(sizes[node.get("start", 0) : node.get("end", len(sizes))], dtype=torch.int64)
 
 
-define("Shape", couple=shape, tangled=True, apart=True, traits=Trait.SIZES, forward=Forward(forward_shape, into=()))
+define("Shape", couple=shape, takes_split=True, apart=True, traits=Trait.SIZES, forward=Forward(forward_shape, into=()))
 define(
-    "Size", couple=shape, tangled=True, apart=True, traits=Trait.SIZES,
+    "Size", couple=shape, takes_split=True, apart=True, traits=Trait.SIZES,
     forward=Forward(lambda node, x: torch.tensor(x.numel()), into=()),
 )  # fmt: skip
 
@@ -57,15 +57,15 @@ def forward_span(node: TorchCall, start: Tensor, limit: Tensor, delta: Tensor) -
 
 
 define(
-    "Range", couple=shape, tangled=True, value=by_reference, small=_small_range, traits=Trait.NUMBERS,
+    "Range", couple=shape, takes_split=True, value=by_reference, small=_small_range, traits=Trait.NUMBERS,
     forward=Forward(forward_span, into=(), host=(0, 1, 2)),
 )  # fmt: skip
 define(
-    "RandomNormal RandomUniform", couple=shape, tangled=True, traits=Trait.RANDOM,
+    "RandomNormal RandomUniform", couple=shape, takes_split=True, traits=Trait.RANDOM,
     forward=Forward(native, into=(), pure=False),
 )  # fmt: skip
 define(
-    "Multinomial", couple=shape, tangled=True, traits=Trait.RANDOM | Trait.DECIDES,
+    "Multinomial", couple=shape, takes_split=True, traits=Trait.RANDOM | Trait.DECIDES,
     forward=Forward(native, into=(), pure=False),
 )  # fmt: skip
 define(
@@ -86,9 +86,9 @@ def forward_eye_like(node: TorchCall, x: Tensor) -> Tensor:
 define("EyeLike", couple=like, forward=Forward(forward_eye_like, into=()))
 
 
-def _filled_with_zeros(op: Op) -> Silence:
+def _filled_with_zeros(op: Op) -> ZeroWhereDead:
     value = op.attributes.get("value")
-    return Silence(value is None or not np.any(numpy_helper.to_array(value)))
+    return ZeroWhereDead(value is None or not np.any(numpy_helper.to_array(value)))
 
 
 def constant_of_shape(op: Op, _: Axes, **__: Any) -> Axes:

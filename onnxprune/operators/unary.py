@@ -47,7 +47,7 @@ HOMOGENEOUS = Trait.MONOTONE | Trait.HOMOGENEOUS
 def unary(names: str, function: Any, traits: Trait = NONE, zero: Any = never, **columns: Any) -> None:
     """The row of a function of one value."""
     define(
-        names, couple=pointwise, tangled=True, zero=zero, bound=bound_unary, apart=True, function=function,
+        names, couple=pointwise, takes_split=True, zero=zero, bound=bound_unary, apart=True, function=function,
         traits=EACH | traits, **columns,
     )  # fmt: skip
 
@@ -85,7 +85,7 @@ unary("Sign", lambda x, a: np.sign(x), Trait.DECIDES, first, value=by_reference,
 unary("Sin", lambda x, a: np.sin(x), zero=first, forward=in_torch("sin"))
 unary("Tan", lambda x, a: np.tan(x), zero=first, forward=in_torch("tan"))
 
-PLAIN: dict[str, Any] = {"couple": pointwise, "tangled": True, "apart": True}  # without a function here
+PLAIN: dict[str, Any] = {"couple": pointwise, "takes_split": True, "apart": True}  # without a function here
 
 
 def forward_is_inf(node: TorchCall, x: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ def forward_is_inf(node: TorchCall, x: Tensor) -> Tensor:
 define("IsInf", **PLAIN, traits=EACH, forward=Forward(forward_is_inf, into=()))
 define("IsNaN", **PLAIN, traits=EACH, forward=in_torch("isnan", into=()))
 define("Not", **PLAIN, value=in_numpy(np.logical_not), traits=EACH, forward=in_torch("logical_not", into=()))
-define("BitwiseNot", couple=pointwise, tangled=True, traits=EACH, forward=in_torch("bitwise_not", into=()))
+define("BitwiseNot", couple=pointwise, takes_split=True, traits=EACH, forward=in_torch("bitwise_not", into=()))
 
 
 def unchanged(op: Op, x: Axes, *_: Axes | None, **__: object) -> Axes:

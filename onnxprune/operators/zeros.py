@@ -12,45 +12,45 @@ import numpy as np
 
 from onnxprune.operators.labels import Labels, is_fixed
 from onnxprune.operators.op import Op
-from onnxprune.operators.roles import LOUD, Silence
+from onnxprune.operators.roles import NOT_ZERO, ZeroWhereDead
 
-Condition = Callable[[Op], Silence]
+Condition = Callable[[Op], ZeroWhereDead]
 
 
-def every(op: Op) -> Silence:
+def every(op: Op) -> ZeroWhereDead:
     """f(0, 0) = 0: sums, and what only moves elements."""
     inputs = range(len(op.names))
-    return op.all_silent(inputs) if all(_reaches(op, k) for k in inputs) else LOUD
+    return op.all_zero_where_dead(inputs) if all(_reaches(op, k) for k in inputs) else NOT_ZERO
 
 
-def joined(op: Op) -> Silence:
+def joined(op: Op) -> ZeroWhereDead:
     """Every element is one of some input, and has there the labels that it has in the output."""
-    return op.all_silent(range(len(op.names)))
+    return op.all_zero_where_dead(range(len(op.names)))
 
 
-def some(op: Op) -> Silence:
+def some(op: Op) -> ZeroWhereDead:
     """f(0, y) = 0 = f(x, 0): products, of which one factor has to vanish."""
     known = [k for k in range(len(op.names)) if _reaches(op, k)]
-    if any(op.quiet[k] for k in known):
-        return Silence(True)
-    return next((found for k in known if (found := op.silent(k)).holds), LOUD)
+    if any(op.zero_inputs[k] for k in known):
+        return ZeroWhereDead(True)
+    return next((found for k in known if (found := op.zero_where_dead(k)).holds), NOT_ZERO)
 
 
-def first(op: Op) -> Silence:
+def first(op: Op) -> ZeroWhereDead:
     """f(0, parameters) = 0."""
-    return op.silent(0) if op.names and _reaches(op, 0) else LOUD
+    return op.zero_where_dead(0) if op.names and _reaches(op, 0) else NOT_ZERO
 
 
 def provided(holds: Callable[[Mapping[str, Any]], bool], condition: Condition = first) -> Condition:
     """Another condition, which its attributes can break."""
-    return lambda op: condition(op) if holds(op.attributes) else LOUD
+    return lambda op: condition(op) if holds(op.attributes) else NOT_ZERO
 
 
 def only(*inputs: int) -> Condition:
     """f(0, 0, ...) = 0 for these inputs, whatever the others hold."""
 
-    def condition(op: Op) -> Silence:
-        return op.all_silent(inputs) if all(_reaches(op, k) for k in inputs) else LOUD
+    def condition(op: Op) -> ZeroWhereDead:
+        return op.all_zero_where_dead(inputs) if all(_reaches(op, k) for k in inputs) else NOT_ZERO
 
     return condition
 
@@ -63,17 +63,17 @@ def made(*parameters: int, axis: int = 1) -> Condition:
         axis: the axis of the output that the parameters lie along.
     """
 
-    def condition(op: Op) -> Silence:
+    def condition(op: Op) -> ZeroWhereDead:
         given = [k for k in parameters if k < len(op.names) and op.names[k]]
         lively = _lively(op)
         if given and not all(j == axis and _spans(op, k, x) for k in given for j, x in lively):
-            return LOUD
-        loud = [k for k in range(len(op.names)) if not (op.weights[k] or op.quiet[k])]
-        quiet = [k for k in range(len(op.names)) if op.quiet[k]]
-        rest = [x for _, x in lively if not any(_common(op, k, x).all() for k in quiet)]  # one factor of zero is enough
-        if any(_common(op, k, x).any() for k in loud for x in rest):
-            return LOUD
-        return Silence(True, tuple(rest)) & op.all_silent(given)
+            return NOT_ZERO
+        nonzero = [k for k in range(len(op.names)) if not (op.weights[k] or op.zero_inputs[k])]
+        zero = [k for k in range(len(op.names)) if op.zero_inputs[k]]
+        rest = [x for _, x in lively if not any(_common(op, k, x).all() for k in zero)]  # one factor of zero is enough
+        if any(_common(op, k, x).any() for k in nonzero for x in rest):
+            return NOT_ZERO
+        return ZeroWhereDead(True, tuple(rest)) & op.all_zero_where_dead(given)
 
     return condition
 
@@ -81,8 +81,8 @@ def made(*parameters: int, axis: int = 1) -> Condition:
 def scaled(*parameters: int, axis: int = 1) -> Condition:
     """Scale and shift make the channels of this axis zero, whatever comes in; no other axis can shrink."""
 
-    def condition(op: Op) -> Silence:
-        return op.all_silent(parameters) if all(j == axis for j, _ in _lively(op)) else LOUD
+    def condition(op: Op) -> ZeroWhereDead:
+        return op.all_zero_where_dead(parameters) if all(j == axis for j, _ in _lively(op)) else NOT_ZERO
 
     return condition
 
@@ -114,5 +114,5 @@ def _common(op: Op, k: int, labels: Labels) -> np.ndarray:
         return np.zeros(labels.size, bool)
     if any(x is labels for x in value.axes):
         return np.ones(labels.size, bool)
-    own = [x for x in value.axes if not is_fixed(x)] + ([value.tangle.labels.ravel()] if value.tangle else [])
+    own = [x for x in value.axes if not is_fixed(x)] + ([value.split_axis.labels.ravel()] if value.split_axis else [])
     return np.isin(labels, np.concatenate(own)) if own else np.zeros(labels.size, bool)

@@ -85,13 +85,15 @@ def _carries(deps: Dependencies, key: str, index: np.ndarray) -> bool:
     value = deps.values.get(key)
     if value is None:
         return False
-    labels = [x for x in value.axes if not is_fixed(x)] + ([value.tangle.labels.ravel()] if value.tangle else [])
+    labels = [x for x in value.axes if not is_fixed(x)] + (
+        [value.split_axis.labels.ravel()] if value.split_axis else []
+    )
     return any((index[deps.component[x]] >= 0).any() for x in labels)
 
 
 def _view(deps: Dependencies, key: str, index: np.ndarray, channels: int) -> MapView | None:
     value = deps.values.get(key)
-    if value is None or value.tangle is not None:
+    if value is None or value.split_axis is not None:
         return None
     for axis, labels in enumerate(value.axes):
         if is_fixed(labels):

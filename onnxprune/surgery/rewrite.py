@@ -221,8 +221,8 @@ def _follow(
 ) -> None:
     """Let what a node says of its channels follow the cut.  Raises ModelError where it cannot."""
     deps, node = draft.deps, draft.deps.nodes[index]
-    if index in deps.detours and any(draft.box(key) is None for key in deps.passed(index)):
-        _detour(draft, index, proto, nodes)
+    if index in deps.folded_shuffles and any(draft.box(key) is None for key in deps.passed(index)):
+        _folded_shuffle(draft, index, proto, nodes)
         return
     if any(draft.box(key) is None and deps.values.get(key) is not None for key in (*node.inputs, *node.outputs)):
         return  # inside a shuffle that is replaced as a whole
@@ -255,7 +255,7 @@ def _in_one_piece(draft: Draft, index: int, nodes: Nodes) -> str:
     Element-wise operators on the way take that too; what only moves elements is left out.
     """
     deps, node = draft.deps, draft.deps.nodes[index]
-    name = deps.detours[index].origin.value.removeprefix(node.path)
+    name = deps.folded_shuffles[index].origin.value.removeprefix(node.path)
     for key in reversed(deps.passed(index)):
         maker = deps.maker(key)
         if maker is not None and not _moves(maker.proto):
@@ -265,17 +265,17 @@ def _in_one_piece(draft: Draft, index: int, nodes: Nodes) -> str:
     return name
 
 
-def _detour(draft: Draft, index: int, proto: onnx.NodeProto, nodes: Nodes) -> None:
+def _folded_shuffle(draft: Draft, index: int, proto: onnx.NodeProto, nodes: Nodes) -> None:
     """A shuffle whose channels are no box any more becomes one Gather."""
-    node, detour = draft.deps.nodes[index], draft.deps.detours[index]
-    origin, out = draft.box(detour.origin.value), draft.box(node.outputs[0])
+    node, folded_shuffle = draft.deps.nodes[index], draft.deps.folded_shuffles[index]
+    origin, out = draft.box(folded_shuffle.origin.value), draft.box(node.outputs[0])
     assert origin is not None
     assert out is not None
-    renumber = np.cumsum(origin[detour.origin.axis]) - 1
-    picks = renumber[detour.order[out[detour.origin.axis]]]
+    renumber = np.cumsum(origin[folded_shuffle.origin.axis]) - 1
+    picks = renumber[folded_shuffle.order[out[folded_shuffle.origin.axis]]]
     name = draft.add_initializer(node.path, f"{node.label}.picks", picks)
     plain = _in_one_piece(draft, index, nodes)
     proto.op_type = "Gather"
     del proto.input[:], proto.attribute[:]
     proto.input.extend([plain, name])
-    proto.attribute.append(helper.make_attribute("axis", detour.origin.axis))
+    proto.attribute.append(helper.make_attribute("axis", folded_shuffle.origin.axis))

@@ -17,7 +17,7 @@ from test_other_sizes import cut as pruned_pair
 from onnxprune import CheckFailed, prune
 from onnxprune.model.static import Statics
 from onnxprune.operators.registry import OPERATORS
-from onnxprune.operators.roles import Silence
+from onnxprune.operators.roles import ZeroWhereDead
 from onnxprune.surgery import cut
 
 
@@ -93,11 +93,11 @@ def no_axis_is_open(patch: pytest.MonkeyPatch) -> None:
 
 
 def clips_keep_zeros(patch: pytest.MonkeyPatch) -> None:
-    patch.setitem(OPERATORS, "Clip", replace(OPERATORS["Clip"], zero=lambda op: Silence(True)))
+    patch.setitem(OPERATORS, "Clip", replace(OPERATORS["Clip"], zero=lambda op: ZeroWhereDead(True)))
 
 
 def pads_keep_zeros(patch: pytest.MonkeyPatch) -> None:
-    patch.setitem(OPERATORS, "Pad", replace(OPERATORS["Pad"], zero=lambda op: Silence(True)))
+    patch.setitem(OPERATORS, "Pad", replace(OPERATORS["Pad"], zero=lambda op: ZeroWhereDead(True)))
 
 
 def repairs_write_sizes(patch: pytest.MonkeyPatch) -> None:

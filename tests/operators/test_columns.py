@@ -34,9 +34,9 @@ def touched(deps: Dependencies, name: str, component: int) -> np.ndarray:
     found = np.zeros(value.shape, bool)
     for axis, labels in enumerate(value.axes):
         found |= along(axis, deps.component[labels] == component, found.ndim)
-    if value.tangle is not None:
-        inside = deps.component[value.tangle.labels] == component
-        found |= np.expand_dims(inside, tuple(d for d in range(found.ndim) if d not in value.tangle.dims))
+    if value.split_axis is not None:
+        inside = deps.component[value.split_axis.labels] == component
+        found |= np.expand_dims(inside, tuple(d for d in range(found.ndim) if d not in value.split_axis.dims))
     return found
 
 
@@ -60,7 +60,7 @@ def changes(case: Row) -> Iterator[tuple[Dependencies, ModelProto, Feeds, Feeds,
     model, data, weights = case.build(0)
     other = case.build(1)[1]
     model = opened(model, weights)
-    deps, _ = labelled(model, data, data if case.silent else (), case.heads, case.zeros())
+    deps, _ = labelled(model, data, data if case.zeroed else (), case.heads, case.zeros())
     for name, array in data.items():
         value = deps.values.get(name)
         for axis in separate_axes(deps, name) if value is not None else ():

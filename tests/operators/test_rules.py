@@ -14,7 +14,7 @@ from rows import Row
 from onnxprune.channels.zero_points import Zeros
 from onnxprune.errors import OnnxPruneError
 from onnxprune.operators.registry import OPERATORS
-from onnxprune.operators.roles import Silence
+from onnxprune.operators.roles import ZeroWhereDead
 
 SEEDS = 3
 
@@ -55,11 +55,11 @@ def test_cut_commutes(case: Row) -> None:
 
 def trials(case: Row) -> Iterator[Trial]:
     """The law for some choices of dead channels."""
-    for silent in [True] * case.silent + [False] * case.loud:
+    for zeroed in [True] * case.zeroed + [False] * case.garbage:
         for seed in range(SEEDS):
             yield check_law(
                 *case.build(seed),
-                silent=silent,
+                zeroed=zeroed,
                 seed=seed,
                 tolerance=case.tolerance,
                 zeros=case.zeros(),
@@ -76,9 +76,9 @@ def rule_that(op: str, apply: Callable[..., Any]) -> Callable[[pytest.MonkeyPatc
     return lambda patch: patch.setitem(OPERATORS, op, replace(OPERATORS[op], couple=apply))
 
 
-def promise_that(op: str) -> Callable[[pytest.MonkeyPatch], None]:
-    """A fault: the operator promises silence whatever comes in."""
-    return lambda patch: patch.setitem(OPERATORS, op, replace(OPERATORS[op], zero=lambda _: Silence(True)))
+def keeps_zeros(op: str) -> Callable[[pytest.MonkeyPatch], None]:
+    """A fault: the operator is said to keep zeros whatever comes in."""
+    return lambda patch: patch.setitem(OPERATORS, op, replace(OPERATORS[op], zero=lambda _: ZeroWhereDead(True)))
 
 
 def no_repair(op: str) -> Callable[[pytest.MonkeyPatch], None]:
@@ -86,10 +86,10 @@ def no_repair(op: str) -> Callable[[pytest.MonkeyPatch], None]:
 
 
 def deaf(apply: Callable[..., Any]) -> Callable[..., Any]:
-    """A rule that takes any input for a silent one."""
+    """A rule that takes any input for one that is zero where dead."""
 
     def rule(op: Any, *xs: Any, **attributes: Any) -> Any:
-        op.quiet = [True] * len(xs)
+        op.zero_inputs = [True] * len(xs)
         return apply(op, *xs, **attributes)
 
     return rule
@@ -115,12 +115,12 @@ FAULTS = {
         "DepthToSpace",
         rule_that("DepthToSpace", lambda op, x, mode=b"", **a: OPERATORS["SpaceToDepth"].couple(op, x, **a)),
     ),
-    "Sigmoid promises silence": ("Sigmoid", promise_that("Sigmoid")),
-    "Add promises silence": ("Add", promise_that("Add")),
-    **{f"{op} promises silence": (op, promise_that(op)) for op in ("Celu", "Conv", "LRN", "Resize", "Shrink")},
+    "Sigmoid keeps zeros": ("Sigmoid", keeps_zeros("Sigmoid")),
+    "Add keeps zeros": ("Add", keeps_zeros("Add")),
+    **{f"{op} keeps zeros": (op, keeps_zeros(op)) for op in ("Celu", "Conv", "LRN", "Resize", "Shrink")},
     "DequantizeLinear takes any zero for its own": (
         "DequantizeLinear",
-        lambda patch: patch.setattr(Zeros, "silent", lambda self, node, k: node.inputs[k] in self.quiet),
+        lambda patch: patch.setattr(Zeros, "reads_zero", lambda self, node, k: node.inputs[k] in self.known),
     ),
     **{f"{op} is not repaired": (op, no_repair(op)) for op in REPAIRED if op != TWIN},
 }

@@ -58,7 +58,7 @@ class Carried:
         if not lies:
             return None
         order = self.channel[self.graph.deps.component[value.axes[lies[0]]]]
-        if len(lies) > 1 or value.tangle is not None or not self._whole(order):
+        if len(lies) > 1 or value.split_axis is not None or not self._whole(order):
             raise Bent
         self.axes[key] = lies[0], order
         return lies[0]

@@ -1,8 +1,8 @@
 """Axes of channels that were split into factors along which the labels vary: what is kept of them, and new factors.
 
-`onnxprune.operators.boxes` says what tangles are for.  `dims` are the axes of the value that are factors, `factors` the
-paths to them: 12 channels that are split into (3, 4), and the 4 into (2, 2) later on, have the factors (0,), (1, 0) and
-(1, 1).  So every factor knows whether it is a part of the one that carries the labels elsewhere.
+`onnxprune.operators.boxes` says what split axes are for.  `dims` are the axes of the value that are factors, `factors`
+the paths to them: 12 channels that are split into (3, 4), and the 4 into (2, 2) later on, have the factors (0,), (1, 0)
+and (1, 1).  So every factor knows whether it is a part of the one that carries the labels elsewhere.
 """
 
 import math
@@ -13,12 +13,12 @@ import numpy as np
 
 from onnxprune.operators.labels import Axes, Factor, Labels, fixed, is_fixed, line
 
-LARGEST_TANGLE = 1 << 22  # labels; beyond that the channels are frozen instead
+LARGEST_SPLIT = 1 << 22  # labels; beyond that the channels are frozen instead
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The plain axis that a tangle was split from, while the elements have kept their order elsewhere."""
+    """The plain axis that a split axis was split from, while the elements have kept their order elsewhere."""
 
     value: str
     axis: int
@@ -26,7 +26,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Tangle:
+class SplitAxis:
     """Factors of one channel axis whose labels vary along more than one of them."""
 
     dims: tuple[int, ...]  # axes of the value, one for each axis of `labels`
@@ -41,8 +41,8 @@ class Tangle:
 
 
 @dataclass(frozen=True)
-class Detour:
-    """A moved and merged tangle in one step: the output is `Gather(origin.value, order, origin.axis)`."""
+class FoldedShuffle:
+    """A moved and merged split axis in one step: the output is `Gather(origin.value, order, origin.axis)`."""
 
     origin: Origin
     order: Labels
@@ -50,10 +50,10 @@ class Detour:
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor under analysis: the labels of each axis; those of tangled axes are in the tangle."""
+    """A tensor under analysis: the labels of each axis; those of split axes are in the split axis."""
 
     axes: Axes
-    tangle: Tangle | None = None
+    split_axis: SplitAxis | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -62,12 +62,12 @@ class Value:
     @property
     def has_labels(self) -> bool:
         """Whether any position may die."""
-        return self.tangle is not None or not all(map(is_fixed, self.axes))
+        return self.split_axis is not None or not all(map(is_fixed, self.axes))
 
     def along(self, axis: int) -> Labels:
-        """The labels of an axis; all those of its tangle where it is tangled."""
-        tangled = self.tangle is not None and axis in self.tangle.dims
-        return self.tangle.labels.ravel() if self.tangle is not None and tangled else self.axes[axis]
+        """The labels of an axis; all those of its split axis where it is split."""
+        split = self.split_axis is not None and axis in self.split_axis.dims
+        return self.split_axis.labels.ravel() if self.split_axis is not None and split else self.axes[axis]
 
 
 def blocks(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[slice, slice]]:
@@ -92,17 +92,17 @@ def keeps(value: Value, old: slice, new: tuple[int, ...]) -> bool:
 
 
 def regrouped(value: Value, shape: tuple[int, ...]) -> Value | None:
-    """The value with new factors of each tangled axis that is alone in its block, or among axes that cannot shrink.
+    """The value with new factors of each split axis that is alone in its block, or among axes that cannot shrink.
 
     None where there is no such axis, or the labels would be too many.
     """
-    tangle = value.tangle
-    assert tangle is not None
+    split = value.split_axis
+    assert split is not None
     axes: list[Labels] = []
     start: dict[int, int] = {}
     anew: dict[int, tuple[slice, tuple[int, ...]]] = {}
     for old, new in blocks(value.shape, shape):
-        inside = [d for d in tangle.dims if old.start <= d < old.stop]
+        inside = [d for d in split.dims if old.start <= d < old.stop]
         still = all(is_fixed(value.axes[d]) for d in range(old.start, old.stop))
         if len(inside) == 1 and still and not keeps(value, old, shape[new]):
             start[inside[0]], anew[inside[0]] = len(axes), (old, shape[new])
@@ -110,20 +110,20 @@ def regrouped(value: Value, shape: tuple[int, ...]) -> Value | None:
         else:
             start.update({d: len(axes) + d - old.start for d in inside})
             axes += value.axes[old]
-    sizes = [math.prod(anew[d][1]) if d in anew else value.axes[d].size for d in tangle.dims]
-    if not anew or math.prod(sizes) > LARGEST_TANGLE:
+    sizes = [math.prod(anew[d][1]) if d in anew else value.axes[d].size for d in split.dims]
+    if not anew or math.prod(sizes) > LARGEST_SPLIT:
         return None
-    return _untangled(Value(tuple(axes), _refactored(value, tangle, start, anew)))
+    return _simplified(Value(tuple(axes), _refactored(value, split, start, anew)))
 
 
 def _refactored(
-    value: Value, tangle: Tangle, start: Mapping[int, int], anew: Mapping[int, tuple[slice, tuple[int, ...]]]
-) -> Tangle:
-    """A tangle of which some axes have new factors: for each its block and the new sizes."""
-    labels, order, origin = tangle.labels, tangle.order, tangle.origin
+    value: Value, split: SplitAxis, start: Mapping[int, int], anew: Mapping[int, tuple[slice, tuple[int, ...]]]
+) -> SplitAxis:
+    """A split axis of which some axes have new factors: for each its block and the new sizes."""
+    labels, order, origin = split.labels, split.order, split.origin
     dims: list[int] = []
     factors: list[Factor] = []
-    for d, factor in zip(tangle.dims, tangle.factors, strict=True):
+    for d, factor in zip(split.dims, split.factors, strict=True):
         k = len(dims)
         if d not in anew:
             dims.append(start[d])
@@ -139,33 +139,33 @@ def _refactored(
         labels, order = labels.take(line, k).reshape(sizes), order.take(line, k).reshape(sizes)
         dims += [start[d] + j for j in wide]
         factors += [(*factor, j) for j in range(len(wide))]
-    return Tangle(tuple(dims), labels, order, origin, tangle.root, tuple(factors))
+    return SplitAxis(tuple(dims), labels, order, origin, split.root, tuple(factors))
 
 
-def _untangled(value: Value) -> Value:
-    """The value without those tangled axes along which its labels only repeat."""
-    tangle = value.tangle
-    assert tangle is not None
-    count = range(len(tangle.dims))
-    gone = [k for k in count if (tangle.labels == _across(tangle.labels, k)).all()]
+def _simplified(value: Value) -> Value:
+    """The value without those split axes along which its labels only repeat."""
+    split = value.split_axis
+    assert split is not None
+    count = range(len(split.dims))
+    gone = [k for k in count if (split.labels == _across(split.labels, k)).all()]
     stay = [k for k in count if k not in gone] or gone[-1:]
     first = tuple(slice(None) if k in stay else 0 for k in count)
-    labels, dims = tangle.labels[first], tuple(tangle.dims[k] for k in stay)
-    origin = tangle.origin if all(_tells_samples_apart(value, tangle, k) for k in count if k not in stay) else None
+    labels, dims = split.labels[first], tuple(split.dims[k] for k in stay)
+    origin = split.origin if all(_tells_samples_apart(value, split, k) for k in count if k not in stay) else None
     if len(stay) <= 1 and origin is None:
         return Value(tuple(labels if (d,) == dims else x for d, x in enumerate(value.axes)))
-    factors = tuple(tangle.factors[k] for k in stay)
-    return Value(value.axes, Tangle(dims, labels, tangle.order[first], origin, tangle.root, factors))
+    factors = tuple(split.factors[k] for k in stay)
+    return Value(value.axes, SplitAxis(dims, labels, split.order[first], origin, split.root, factors))
 
 
-def _tells_samples_apart(value: Value, tangle: Tangle, k: int) -> bool:
+def _tells_samples_apart(value: Value, split: SplitAxis, k: int) -> bool:
     """Whether factor k is the axis before the one that was split, in its old place."""
-    if (origin := tangle.origin) is None:
+    if (origin := split.origin) is None:
         return False
-    steps = np.arange(tangle.order.shape[k]) * origin.shape[origin.axis]
-    steps = steps.reshape(line(tangle.order.ndim, k))
-    behind = all(d > tangle.dims[k] for d, x in enumerate(value.axes) if d not in tangle.dims and x.size > 1)
-    return behind and bool((tangle.order == _across(tangle.order, k) + steps).all())
+    steps = np.arange(split.order.shape[k]) * origin.shape[origin.axis]
+    steps = steps.reshape(line(split.order.ndim, k))
+    behind = all(d > split.dims[k] for d, x in enumerate(value.axes) if d not in split.dims and x.size > 1)
+    return behind and bool((split.order == _across(split.order, k) + steps).all())
 
 
 def _across(grid: np.ndarray, k: int) -> np.ndarray:
