@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,7 +19,7 @@ from onnxprune.runtime.fit import read_options
 from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import Feed, model_inputs
 from onnxprune.runtime.synthetic import Layout, Scale, is_grey, synthetic_feeds
-from onnxprune.surgery.recovery.runner import MEMORY, affordable
+from onnxprune.surgery.recovery.runner import MEMORY, affordable, elements
 
 if TYPE_CHECKING:
     pass
@@ -30,7 +29,7 @@ FEWEST = 16
 WORK = 1e12  # of all samples on one pass through the network, beyond which fewer are taken: two minutes on two cores
 ELEMENT = 500  # multiply-accumulates that take as long as one element that is drawn, held, or summed up
 BATCH = 32
-COPIES = 1 / 6  # of that work, up to which few samples are joined by altered copies
+TIMES = 4  # as many as the user gives, or `SAMPLES`, are solved on with altered copies; fewer would not be worth it
 JUDGES = 32  # samples that tell whether a repair has helped
 HANDS = (15, 1)  # of the user's samples: solved on, and held out to judge by
 
@@ -51,8 +50,8 @@ def _given(lab: Lab) -> Calibration:
     feeds, judges = ([b.feeds for b in part.batched(min(BATCH, wanted))] for part in (solved, held))
     count = solved.samples or 0
     limit = fewer if count >= wanted else ""
-    most = min(wanted, int(WORK * COPIES / cost_of(lab)))
-    more = with_copies(feeds, most // max(count, 1) - 1, lab.request.seed)
+    times = min(max(SAMPLES, TIMES * count), *bounds(lab)) // max(count, 1)
+    more = with_copies(feeds, times - 1, lab.request.seed) if times >= TIMES else feeds
     copies = f" and altered copies, {len(more) * count // len(feeds)} in all" if len(more) > len(feeds) else ""
     what = f"{count} samples of the data{copies}, without their labels{limit}"
     return Calibration(more, judges, what, count, wanted, "data")
@@ -88,16 +87,14 @@ def _drawn(lab: Lab) -> Calibration:
 
 def cost_of(lab: Lab) -> float:
     """What a sample costs that layers are solved on, in multiply-accumulates."""
-    macs, elements = passed(lab)
-    return max(macs + ELEMENT * elements, 1)
+    macs, numbers = passed(lab)
+    return max(macs + ELEMENT * numbers, 1)
 
 
 def passed(lab: Lab) -> tuple[float, float]:
     """Multiply-accumulates of one sample on its way through the network, and elements that it is passed on as."""
-    shapes = lab.deps.statics.shapes
-    elements = sum(math.prod(shape) for name, shape in shapes.items() if name not in lab.deps.sources)
     unit = _unit(lab)
-    return lab.deps.macs() / unit, elements / unit
+    return lab.deps.macs() / unit, elements(lab.deps) / unit
 
 
 def _unit(lab: Lab) -> int:
@@ -108,13 +105,18 @@ def _unit(lab: Lab) -> int:
 
 def wanted_samples(lab: Lab) -> tuple[int, str]:
     """How many samples to solve on, and why not more where there is a reason."""
-    held = max(1, affordable(lab.deps.statics.shapes, _unit(lab), memory_for_samples(lab.request)))
-    quick = int(WORK / cost_of(lab))
+    held, quick = bounds(lab)
     wanted = max(min(FEWEST, held), min(SAMPLES, held, quick))
     wanted -= wanted % JUDGES if wanted > JUDGES else 0
     if wanted == SAMPLES:
         return wanted, ""
     return wanted, f" (not {SAMPLES}, to take less {'memory' if held < quick else 'time'})"
+
+
+def bounds(lab: Lab) -> tuple[int, int]:
+    """How many samples memory allows, at least one, and how many time does."""
+    held = affordable(lab.deps.statics.shapes, _unit(lab), memory_for_samples(lab.request))
+    return max(1, held), int(WORK / cost_of(lab))
 
 
 def memory_for_samples(request: Request) -> int:

@@ -52,7 +52,7 @@ def even_classes(
     seed: int,
     progress: Progress = silent,
 ) -> list[Feed]:
-    """Other samples instead of these, of all classes as evenly as can be; these where there are no classes.
+    """Samples of all classes as evenly as can be; these where there are no classes, or more of them than samples.
 
     Args:
         feeds: drawn, in batches of one size.
@@ -104,7 +104,7 @@ def log_odds(scores: np.ndarray) -> np.ndarray:
 
 
 def _telling(session: Session, feeds: Sequence[Feed]) -> str | None:
-    """The output that holds class scores, or the only one, of few numbers that compete as those do.
+    """The output that holds scores of no more classes than samples, or the only one, of few numbers that compete so.
 
     On drawn images a classifier is often unsure.  But nearly every class wins sometimes, while of coordinates always
     the same ones are the largest, and an embedding has many numbers.
@@ -113,7 +113,7 @@ def _telling(session: Session, feeds: Sequence[Feed]) -> str | None:
     samples = sum(len(next(iter(feed.values()))) for feed in feeds)
     given = {n: s for n, a in outputs.items() if len(a) == samples and (s := as_scores(a)) is not None and s.ndim == 2}
     if (found := class_scores(given)) is not None:
-        return found.output
+        return found.output if found.classes <= samples else None
     if len(outputs) != 1 or len(given) != 1:
         return None
     name, rows = next(iter(given.items()))

@@ -130,7 +130,7 @@ def cpu_name() -> str:
 
 
 def _loader(request: Request) -> Callable[[Source | Variant], Session]:
-    return partial(make_session, providers=request.providers, threads=request.threads, optimize=True)
+    return partial(make_session, providers=request.providers, threads=request.threads, optimize=True, spin=True)
 
 
 def sessions_of(before: Source | Variant, after: Source | Variant, request: Request) -> dict[str, Session]:

@@ -22,7 +22,7 @@ def timed(run: Run, choice: Choice) -> tuple[Latency, Latency]:
     small = own.pruned(choice.kept) if choice.kept else own.network
     feed = random_inputs(model_inputs(own.graph), own.shapes, seed=request.seed)[0]
     sessions = {
-        name: make_session(m, providers=request.providers, threads=request.threads, optimize=True)
+        name: make_session(m, providers=request.providers, threads=request.threads, optimize=True, spin=True)
         for name, m in (("before", own.network), ("after", small))
     }
     times = measure(sessions, feed, seconds=SECONDS)

@@ -50,7 +50,7 @@ def _make(head: dict[str, Any], arrays: Any, model: bytes) -> Session:
     engine().set_seed(1)  # Random operators of two models that are compared draw the same numbers
     _confine(head["memory"])
     prepared = Prepared(model if head["inline"] else head["model"], head["folder"], arrays)
-    return load(prepared, head["providers"], head["threads"], head["optimize"], tuple(head["taps"]))
+    return load(prepared, head["providers"], head["threads"], tuple(head["ways"]), tuple(head["taps"]))
 
 
 def _confine(memory: int | None) -> None:

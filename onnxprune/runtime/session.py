@@ -40,6 +40,8 @@ ADVICE = (
 )
 DEFAULT_ADVICE = "is it valid? python -m onnx.checker shows more"
 
+Ways = tuple[bool, bool]  # whether the graph is optimized, and whether threads wait busily
+
 
 @dataclass(frozen=True)
 class Session:
@@ -110,6 +112,7 @@ def make_session(
     providers: str | Sequence[str] = "auto",
     threads: int | None = None,
     optimize: bool = False,
+    spin: bool = False,
     taps: Iterable[str] = (),
 ) -> Session:
     """Load a model into onnxruntime, quietly.
@@ -117,8 +120,9 @@ def make_session(
     `providers`: see `choose`; the session falls back to the next one, and to the CPU in the end. `threads`:
     as many as this process may use when None. `optimize` turns on onnxruntime's graph optimizations and its
     repacking of weights, for speed; without them arithmetic follows the graph as written, which is what a
-    comparison needs, and weights in external data are mapped instead of copied. `taps`: names of inner values
-    that become outputs as well.
+    comparison needs, and weights in external data are mapped instead of copied. `spin`: threads wait busily between
+    operators, as in sessions with default settings; what is timed needs it, all else would only take processor time
+    from others. `taps`: names of inner values that become outputs as well.
 
     Inside `isolated`, the session is in a process of its own.
 
@@ -129,8 +133,8 @@ def make_session(
     threads = threads or usable_cpus()
     prepared = prepare(variant, taps)
     limits = current()
-    started = _load_apart(prepared, chosen, threads, optimize, taps, limits) if limits else None
-    session = started or load(prepared, chosen, threads, optimize, taps)
+    started = _load_apart(prepared, chosen, threads, (optimize, spin), taps, limits) if limits else None
+    session = started or load(prepared, chosen, threads, (optimize, spin), taps)
     holds = prepared.holds
     if holds and os.name == "posix":
         holds.cleanup()  # mapped files live on without a name, and a killed process leaves none behind
@@ -138,22 +142,22 @@ def make_session(
     return replace(session, _holds=holds)
 
 
-def load(prepared: Prepared, chosen: Sequence[str], threads: int, optimize: bool, taps: tuple[str, ...]) -> Session:
+def load(prepared: Prepared, chosen: Sequence[str], threads: int, ways: Ways, taps: tuple[str, ...]) -> Session:
     """The session of a prepared model in this process.  Raises ModelError."""
-    native = _first_that_loads(prepared, chosen, threads, optimize)
+    native = _first_that_loads(prepared, chosen, threads, ways)
     return Session(
         native=native,
         inputs=tuple(from_argument(a) for a in native.get_inputs()),
         outputs=tuple(from_argument(a) for a in native.get_outputs()),
         provider=short(native.get_providers()[0]),
         threads=threads,
-        optimized=optimize,
+        optimized=ways[0],
         taps=taps,
     )
 
 
 def _load_apart(
-    prepared: Prepared, chosen: Sequence[str], threads: int, optimize: bool, taps: tuple[str, ...], limits: Limits
+    prepared: Prepared, chosen: Sequence[str], threads: int, ways: Ways, taps: tuple[str, ...], limits: Limits
 ) -> Session:
     """The session of a prepared model in a process of its own.  Raises ModelError and CheckFailed."""
     child = Child(limits)
@@ -163,7 +167,7 @@ def _load_apart(
         "folder": prepared.folder,
         "providers": list(chosen),
         "threads": threads,
-        "optimize": optimize,
+        "ways": ways,
         "taps": taps,
     }
     told = child.load(request, dict(prepared.values), inline)
@@ -171,17 +175,17 @@ def _load_apart(
         tuple(Spec(s.name, s.element, None if s.shape is None else tuple(s.shape), s.kind) for s in part)
         for part in (told.inputs, told.outputs)
     )
-    return Session(child, inputs, outputs, told.provider, threads, optimize, taps)
+    return Session(child, inputs, outputs, told.provider, threads, ways[0], taps)
 
 
-def _first_that_loads(prepared: Prepared, chosen: Sequence[str], threads: int, optimize: bool) -> Any:
+def _first_that_loads(prepared: Prepared, chosen: Sequence[str], threads: int, ways: Ways) -> Any:
     """The native session with the first provider that takes the model; the CPU's reason when none does."""
     for provider in chosen:
         pair = [provider] if provider == CPU else [provider, CPU]
         try:
             # The CPU speaks through the session's own log alone; and progress bars go to standard error.
             with quiet() if provider != CPU else contextlib.nullcontext():
-                settings = _settings(prepared, threads, optimize)
+                settings = _settings(prepared, threads, *ways)
                 return engine().InferenceSession(
                     prepared.model, settings, providers=configured(pair), enable_fallback=0
                 )
@@ -191,7 +195,7 @@ def _first_that_loads(prepared: Prepared, chosen: Sequence[str], threads: int, o
     raise UsageError("no execution provider to try")
 
 
-def _settings(prepared: Prepared, threads: int, optimize: bool) -> Any:
+def _settings(prepared: Prepared, threads: int, optimize: bool, spin: bool) -> Any:
     ort = engine()
     settings = ort.SessionOptions()
     settings.log_severity_level = 4  # what matters arrives as an exception
@@ -204,12 +208,12 @@ def _settings(prepared: Prepared, threads: int, optimize: bool) -> Any:
         settings.add_external_initializers(list(prepared.values), [_ortvalue(a) for a in arrays])
     # Threads that wait busily after a run would slow down the session that is measured next.
     settings.add_session_config_entry("session.force_spinning_stop", "1")
+    settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
     if not optimize:
         settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         settings.use_deterministic_compute = True
         settings.enable_cpu_mem_arena = False  # its growth by doubling is what memory limits trip over
         settings.add_session_config_entry("session.disable_prepacking", "1")  # a second copy of every weight
-        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return settings
 
 

@@ -34,7 +34,9 @@ def timed(store: Store, row: Row, source: Path, providers: Any, threads: int | N
         shapes = {name: tuple(shape) for name, shape in (row.input_shapes or {}).items()}
         feed = random_inputs(model_inputs(model), shapes, seed=seed)[0]
         made = {"before": model, "after": load(store.folder / row.model).proto}
-        sessions = {n: make_session(m, providers=providers, threads=threads, optimize=True) for n, m in made.items()}
+        sessions = {
+            n: make_session(m, providers=providers, threads=threads, optimize=True, spin=True) for n, m in made.items()
+        }
         found = measure(sessions, feed, seconds=SECONDS)
     except OnnxPruneError:
         return None

@@ -1,5 +1,6 @@
 """Runs with compensation: what is promised of the cut holds for the network with new weights."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,20 @@ def test_a_target_without_data_is_met_on_drawn_samples() -> None:
     assert 0.4 < result.report.after.macs / result.report.before.macs <= 0.5
     assert any("drawn samples" in note for note in result.report.notes)
     assert top1(result)[1] > 0.5  # the plain cut of this network guesses: 0.1
+
+
+def test_three_altered_copies_join_images_or_none(tmp_path: Path) -> None:
+    """Of all 500 digits memory does not allow three."""
+    images = np.load(SAMPLE)
+    np.savez(tmp_path / "some.npz", **{name: images[name][:200] for name in images.files})
+    some, all_ = (
+        " ".join(onnxprune.prune(DIGITS, ratio=0.5, data=data, measure=False).report.notes)
+        for data in (tmp_path / "some.npz", SAMPLE)
+    )
+    found = re.search(r"(\d+) samples of the data and altered copies, (\d+) in all", some)
+    assert found is not None
+    assert int(found[2]) == 4 * int(found[1])
+    assert "altered copies" not in all_
 
 
 @pytest.mark.parametrize("model", [DIGITS, MIXED], ids=lambda p: p.stem)

@@ -93,7 +93,8 @@ def test_samples_of_other_networks_stay_as_they_are_drawn() -> None:
 
     one, two = [{"x": images(16)}], [{"x": images(16), "z": images(16)}]
     several, coordinates = network(("f", "m")), network(("a",), offset=(0.0, 1.0, 2.0))
-    for model, feeds in ((several, one), (several, two), (coordinates, one)):
+    fewer_than_classes = [{"x": images(2)}]
+    for model, feeds in ((several, one), (several, two), (coordinates, one), (network(("y",)), fewer_than_classes)):
         assert even_classes(model, feeds, never, ClassSearch(64, 4), 0) == feeds
 
 

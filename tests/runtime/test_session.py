@@ -63,6 +63,14 @@ def test_taps_are_added_and_the_model_is_left_alone():
     assert model.SerializeToString() == before
 
 
+@pytest.mark.parametrize("optimize", [False, True])
+def test_threads_wait_busily_only_where_they_are_timed(optimize):
+    for spin in (False, True):
+        session = make_session(conv_net(), providers="cpu", optimize=optimize, spin=spin)
+        options = session.native.get_session_options()
+        assert options.get_session_config_entry("session.intra_op.allow_spinning") == str(int(spin))
+
+
 def test_unknown_tap_is_refused():
     with pytest.raises(UsageError, match="'nowhere'"):
         make_session(conv_net(), taps=["nowhere"])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from onnxprune.surgery.recovery import leave_out
 from onnxprune.surgery.recovery.leave_out import GRID, _error, chosen_ridge
 from onnxprune.surgery.recovery.solve import Goal, fit
 
@@ -37,6 +38,16 @@ def test_the_closed_form_is_what_leaving_out_gives(features: int, rows: int) -> 
 def test_much_noise_asks_for_a_strong_ridge_and_little_for_a_weak_one(seed: int) -> None:
     noisy, clean = (chosen_ridge(*problem(40, 50, noise, seed)[:2], 1e-3) for noise in (3.0, 0.01))
     assert clean < 0.02 < 0.3 < noisy
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_part_of_many_rows_tells_their_ridge(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pull is a number, so that it is a smaller share of the sum over more rows."""
+    columns, aims, _ = problem(60, 80, 2.0, seed)
+    whole = chosen_ridge(columns, aims, 1e-3)
+    monkeypatch.setattr(leave_out, "MOST", 40)
+    assert whole / 8 < chosen_ridge(columns, aims, 1e-3) < 8 * whole
+    assert whole > 0.03
 
 
 def test_many_rows_keep_the_ridge_and_fewer_than_features_never_fit_themselves() -> None:

@@ -10,9 +10,9 @@ from onnxprune.runtime.session import make_session
 from onnxprune.surgery.recovery.layer_graph import LayerGraph
 from onnxprune.surgery.recovery.runner import THREADS, Feeds
 
-MULTIPLICATIONS = 1e12  # of all trial runs together
+MULTIPLICATIONS = 2e12  # of all trial runs together
 ENOUGH = 1 << 17  # numbers of the outputs that tell their drift; more, of other samples, tell the same
-FEW = 16  # samples that are taken all the same
+FEW, FEWEST = 16, 4  # samples that are taken all the same, and where there are too many multiplications
 
 
 class Drift:
@@ -67,8 +67,8 @@ class Drift:
 
 
 def _some(feeds: Feeds, samples: float) -> Feeds:
-    """The first feeds, or a part of the first one, that hold about so many samples (at least 8, at most 128)."""
-    wanted = int(min(128, max(8, samples)))
+    """The first feeds, or a part of the first one, that hold about so many samples (at least 4, at most 128)."""
+    wanted = int(min(128, max(FEWEST, samples)))
     size = max((len(a) for a in feeds[0].values() if a.ndim), default=1)
     if size <= wanted:
         return feeds if (count := max(1, wanted // max(size, 1))) >= len(feeds) else feeds[:count]

@@ -7,7 +7,7 @@ With H = Xᵀ(XXᵀ + λ)⁻¹X that error is (t − tH)ᵢ / (1 − Hᵢᵢ), s
 import numpy as np
 
 FEW = 2  # rows per feature from which on the ridge hardly matters
-MOST = 1024  # rows of which an eigen-decomposition takes less than a second
+MOST = 1024  # rows of which an eigen-decomposition takes less than a second; of more, so many tell the ridge
 LEAST_BELOW = 0.1  # where rows are fewer than features: with less, every row fits itself, and the formula is void
 GRID = tuple(float(r) for r in np.geomspace(1e-3, 10, 9))  # in units of the mean variance of the features
 
@@ -21,8 +21,11 @@ def chosen_ridge(columns: np.ndarray, rest: np.ndarray, ridge: float) -> float:
         ridge: as a share of the mean variance of the features; it is kept where rows are many.
     """
     features, rows = columns.shape
-    if not 2 < rows <= min(MOST, FEW * features):
+    if not 2 < rows <= FEW * features:
         return ridge
+    if rows > MOST:  # the best pull is the same number for any count of rows, and a ridge is its share of their sum
+        some = np.linspace(0, rows - 1, MOST).astype(int)
+        return max(ridge, chosen_ridge(columns[:, some], rest[:, some], ridge) * MOST / rows)
     values, vectors = np.linalg.eigh((columns.T @ columns).astype(np.float64))
     values = np.maximum(values, 0)
     along, weights, scale = rest @ vectors, vectors**2, float(values.sum()) / features

@@ -15,16 +15,16 @@ from onnxprune.model.network import Network
 from onnxprune.surgery.recovery.drift import Drift
 from onnxprune.surgery.recovery.eliminate import Order, Reader, elimination, solved
 from onnxprune.surgery.recovery.layer_graph import LayerGraph
-from onnxprune.surgery.recovery.runner import Feeds, Runner, within
+from onnxprune.surgery.recovery.runner import Feeds, Runner, elements, within
 from onnxprune.surgery.recovery.solvable import Finder, Solvable, is_solvable
 from onnxprune.surgery.recovery.solve import product, rows_for
 from onnxprune.surgery.recovery.stored import encoded
 from onnxprune.surgery.rewrite import masked
 
 WIDEST = 1200  # features of a reader up to which all their covariances are used
+ELEMENT = 60  # multiply-accumulates that take as long as one element that is passed on
 PROBES = (0.25, 0.5)  # shares of a group that trial runs leave out
 FAINT = 1e-3  # of the mean worth: what the channel of no worth at all has
-
 
 Tell = Callable[[str, int, int], None]  # what is done, how far, of how much
 
@@ -89,7 +89,8 @@ def repair_curves(
     finder = Finder(network := LayerGraph(original, unpacked=True), deps, deps.nothing)
     groups = [g for g in deps.groups if g.name in set(names)]
     seen = _seen(finder, {s.source for g in groups for s in g.readers}, feeds, seed, progress)
-    drift = Drift(network, feeds, deps.macs() * len(groups) * len(PROBES)) if losses else None
+    each = deps.macs() + ELEMENT * elements(deps)
+    drift = Drift(network, feeds, each * len(groups) * len(PROBES)) if losses else None
     curves = {}
     for k, group in enumerate(groups):
         progress(f"measuring {group.name}", k, len(groups))

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from onnxprune.channels.dependencies import Dependencies
 from onnxprune.model.network import Network
 from onnxprune.runtime.session import make_session
 from onnxprune.surgery.recovery.layer_graph import LayerGraph
@@ -39,6 +40,11 @@ def affordable(shapes: Mapping[str, tuple[int, ...]], unit: int, memory: int = M
     """
     largest = max([math.prod(s) for s in shapes.values()] or [1]) / max(unit, 1)
     return int(memory / (largest * 4 * AT_ONCE))
+
+
+def elements(deps: Dependencies) -> int:
+    """Of all values together that pass through a network, for the samples that it was analysed with."""
+    return sum(math.prod(shape) for name, shape in deps.statics.shapes.items() if name not in deps.sources)
 
 
 class Runner:
