@@ -218,7 +218,7 @@ def _head(new: TensorProto, like: TensorProto, name: str, shape: Sequence[int]) 
     new.name, new.data_type = name, like.data_type
     new.dims.extend(shape)
     new.metadata_props.extend(like.metadata_props)
-    if like.HasField("doc_string"):
+    if like.doc_string:
         new.doc_string = like.doc_string
 
 
