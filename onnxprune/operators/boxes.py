@@ -169,7 +169,7 @@ def reshape(
     """Row-major reshape of value `name` to `shape`.
 
     Gives the value itself (made a box where it had to be), the reshaped one, and the folded shuffle that stands
-    of moves where a split axis has come back to the axis that it was split from.
+    for the chain of moves where a split axis has come back to the axis that it was split from.
     """
     shape = tuple(shape)
     if math.prod(shape) != math.prod(value.shape) or 0 in shape:
@@ -187,7 +187,7 @@ def reshape(
         if keeps(value, old, shape[new]):
             kept = iter(x for x in value.axes[old] if x.size != 1)
             axes += [fixed(1) if s == 1 else next(kept) for s in shape[new]]
-        elif _as_split(value, old):
+        elif _is_split(value, old):
             assert value.split_axis is not None
             assert value.split_axis.origin is not None
             axes += [value.split_axis.labels.ravel() if s > 1 else fixed(1) for s in shape[new]]
@@ -196,10 +196,8 @@ def reshape(
             labels, origin = _merge(coupling, name, value, old)
             parts, split = _split(coupling, labels, shape[new], new.start, origin)
             if split is not None and any(splits):
-                parts, split = (
-                    list(choose_factor(coupling, Value(tuple(parts), _shift(split, -new.start)), (), heads)),
-                    None,
-                )
+                part = Value(tuple(parts), _shift(split, -new.start))
+                parts, split = list(choose_factor(coupling, part, (), heads)), None
             axes += parts
             splits.append(split)
     out = Value(tuple(axes), next(filter(None, splits), None))
@@ -208,7 +206,7 @@ def reshape(
     return value, out, folded_shuffle
 
 
-def _as_split(value: Value, old: slice) -> bool:
+def _is_split(value: Value, old: slice) -> bool:
     return value.split_axis is not None and any(old.start <= d < old.stop for d in value.split_axis.dims)
 
 
@@ -222,7 +220,7 @@ def _torn(value: Value, old: slice, new: tuple[int, ...]) -> set[int]:
 
 def _returns(value: Value, old: slice, new: slice, shape: tuple[int, ...]) -> bool:
     """Whether a block has no split axes, or merges them back into the axis that they were split from."""
-    if not _as_split(value, old):
+    if not _is_split(value, old):
         return True
     assert value.split_axis is not None
     wide = [d for d in range(new.start, new.stop) if shape[d] > 1]
