@@ -167,6 +167,7 @@ def layer_norm(net: Net, x: str, width: int, how: str) -> str:
     shift = net.constant((0.1 * net.rng.standard_normal(width)).astype(np.float32))
     if how == "node":
         return net("LayerNormalization", x, scale, shift, axis=-1)
+    x = net("Sub", x, net("ReduceMean", x, axes=[-1])) if how == "centred twice" else x
     rest = x if how.startswith("rms") else net("Sub", x, net("ReduceMean", x, axes=[-1]))
     square = net("Mul", rest, rest) if how == "squared" else net("Pow", rest, net.constant(np.float32(2)))
     root = net("Sqrt", net("Add", net("ReduceMean", square, axes=[-1]), net.constant(np.float32(1e-5))))

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from cli_runs import DIGITS, MIXED, SAMPLE, Runner, nothing_written
-from onnx import helper
+from onnx import helper, numpy_helper
 from runtime_models import conv_net
 
 import onnxprune
@@ -89,6 +89,33 @@ def test_judges_are_samples_that_nothing_is_solved_on() -> None:
     assert (sum(len(f["x"]) for f in drawn.feeds), sum(len(f["x"]) for f in drawn.judges)) == (512, 32)
     seen = {a.tobytes() for f in drawn.feeds for a in f["x"]}
     assert not any(a.tobytes() in seen for f in drawn.judges for a in f["x"])
+
+
+def test_a_bias_that_the_file_keeps_without_its_zeros_is_not_in_the_way() -> None:
+    rng, places = np.random.default_rng(0), np.arange(0, 16, 3)
+    value = helper.make_tensor_value_info
+    bias = onnx.helper.make_sparse_tensor(
+        numpy_helper.from_array(rng.standard_normal(places.size).astype(np.float32), "bias"),
+        numpy_helper.from_array(places, "places"),
+        [16],
+    )
+    text = [("MatMul x w1", "a"), ("Add a bias", "b"), ("Relu b", "c"), ("MatMul c w2", "d"), ("Relu d", "e")]
+    steps = [(line.split(), out) for line, out in [*text, ("MatMul e w3", "y")]]
+    graph = helper.make_graph(
+        [helper.make_node(op, inputs, [out]) for (op, *inputs), out in steps],
+        "sparse",
+        [value("x", 1, ["n", 8])],
+        [value("y", 1, ["n", 4])],
+        [
+            numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name)
+            for name, shape in {"w1": (8, 16), "w2": (16, 16), "w3": (16, 4)}.items()
+        ],
+        sparse_initializer=[bias],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=9)
+    result = onnxprune.prune(model, ratio=0.5, round_to=1, measure=False)
+    assert result.report.after.macs < result.report.before.macs
+    assert [t.values.name for t in result.model.graph.sparse_initializer] == ["bias"]
 
 
 def test_a_network_that_takes_one_sample_at_a_time_is_repaired_too() -> None:

@@ -95,7 +95,7 @@ def _assert_same(model: onnx.ModelProto, other: onnx.ModelProto, inputs: list[np
 
 
 @pytest.mark.parametrize("opset", [17, 23])
-@pytest.mark.parametrize("how", ["node", "written out", "squared", "rms", "rms squared"])
+@pytest.mark.parametrize("how", ["node", "written out", "squared", "centred twice", "rms", "rms squared"])
 def test_a_stream_behind_norms_gives_the_same_in_any_orthonormal_basis(how: str, opset: int) -> None:
     model = transformer(how)
     if opset != 17:

@@ -62,7 +62,8 @@ class Drift:
             if len(pairs) < len(found) or any(w.shape != f.shape for w, f in pairs):
                 continue  # as many rows, or elements of a sequence, as a threshold lets through
             wanted, got = (np.concatenate(side) for side in zip(*pairs, strict=True))
-            total += float(np.mean((wanted - got) ** 2) / max(float(wanted.var()), 1e-12))
+            with np.errstate(over="ignore", invalid="ignore"):  # of outputs that are not finite nothing follows
+                total += float(np.mean((wanted - got) ** 2) / max(float(wanted.var()), 1e-12))
         return total
 
 

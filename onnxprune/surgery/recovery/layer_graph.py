@@ -67,6 +67,11 @@ class LayerGraph:
         return {t.name: t for t in self.model.graph.initializer}
 
     @cached_property
+    def sparse(self) -> dict[str, onnx.SparseTensorProto]:
+        """Tensors that the file keeps without their zeros: they stay as they are."""
+        return {t.values.name: t for t in self.model.graph.sparse_initializer}
+
+    @cached_property
     def maker(self) -> dict[str, int]:
         return {name: k for k, node in enumerate(self.nodes) for name in node.output if name}
 
@@ -85,7 +90,7 @@ class LayerGraph:
     @cached_property
     def constant(self) -> frozenset[int]:
         """Nodes whose outputs depend on weights alone."""
-        fixed, found = set(self.tensors), set()
+        fixed, found = self.tensors.keys() | self.sparse.keys(), set()
         for k, node in enumerate(self.nodes):
             if not has(node, Trait.RANDOM) and all(n in fixed for n in self.inputs[k]):
                 found.add(k)
@@ -94,7 +99,7 @@ class LayerGraph:
 
     def is_constant(self, name: str) -> bool:
         k = self.maker.get(name)
-        return name in self.tensors if k is None else k in self.constant
+        return name in self.tensors or name in self.sparse if k is None else k in self.constant
 
     @cached_property
     def scaled(self) -> dict[str, Scaled]:

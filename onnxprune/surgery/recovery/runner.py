@@ -136,22 +136,23 @@ class Runner:
 
     def _piece(self, nodes: Iterable[int], values: Mapping[str, Batches], keep: Sequence[str]) -> Network:
         """A model of these nodes and the constants that they take."""
-        network, chosen, tensors, replaced = self.network, set(nodes), {}, {}
+        network, chosen, replaced = self.network, set(nodes), {}
+        fixed: set[str] = set()
         todo = [n for k in chosen for n in network.inputs[k]]
         while todo:
             name = todo.pop()
             if name in self.replaced:
                 replaced[name] = self.replaced[name]
             elif (k := network.maker.get(name)) is None:
-                if name in network.tensors and name not in values:
-                    tensors[name] = network.tensors[name]
+                fixed |= {name} - values.keys()
             elif k in network.constant and k not in chosen:
                 chosen.add(k)
                 todo += network.inputs[k]
         piece = onnx.ModelProto(ir_version=max(network.model.ir_version, 4))
         piece.graph.name = "piece"
         piece.graph.node.extend(network.nodes[k] for k in sorted(chosen))
-        piece.graph.initializer.extend(tensors.values())
+        piece.graph.initializer.extend(t for name, t in network.tensors.items() if name in fixed)
+        piece.graph.sparse_initializer.extend(t for name, t in network.sparse.items() if name in fixed)
         for name, arrays in values.items():
             element = helper.np_dtype_to_tensor_dtype(arrays[0].dtype)
             piece.graph.input.append(helper.make_tensor_value_info(name, element, None))

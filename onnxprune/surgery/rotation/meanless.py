@@ -28,7 +28,9 @@ def without_means(model: onnx.ModelProto, level: Collection[str]) -> None:
             edit.renamed[node.output[0]] = node.input[0]  # a value less its mean
     for node in out:
         for k, name in enumerate(node.input):
-            node.input[k] = edit.renamed.get(name, name)
+            while name in edit.renamed:  # of a mean that is taken away twice
+                name = edit.renamed[name]
+            node.input[k] = name
     taken = {v.name for v in model.graph.output} | {name for node in out for name in node.input}
     idle = {name for node in model.graph.node for name in node.input if name not in taken}
     refill(model.graph.node, [node for node in out if not idle.issuperset(node.output)])

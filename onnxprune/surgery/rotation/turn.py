@@ -68,7 +68,9 @@ def rotated(graph: Graph, sites: Sequence[RotationSite], rotation: Rotation) -> 
     for name, matrix in rotation.bases.items():
         site = own.get(name)
         if site is None or matrix.shape != (*site.shape, site.shape[1]):
-            raise UsageError(f"the plan rotates {name!r}, which is no such width here; is it for another network?")
+            raise UsageError(
+                f"the plan rotates {name!r}, which is no such width here; is it for another network, or one in float32?"
+            )
         try:
             inverse = np.linalg.inv(matrix)
         except np.linalg.LinAlgError:
