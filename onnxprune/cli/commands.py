@@ -147,6 +147,7 @@ def explain_command(context: click.Context, source: str, node: str, other: str |
     _must_be_there(source)
     from onnxprune.channels.explain import explain
     from onnxprune.pipeline.inspect import analysed
+    from onnxprune.pipeline.rotate import in_other_bases
     from onnxprune.report import lists
 
     with screen.progress() as progress:
@@ -154,6 +155,8 @@ def explain_command(context: click.Context, source: str, node: str, other: str |
     found = explain(run.original.deps, node, other)
     screen.give(asdict(found))
     screen.show(lists.explanation(found))
+    for line in in_other_bases(run):
+        screen.show(f"note: {line}")
 
 
 @cli.command("sensitivity", cls=Sectioned, context_settings=HELP)

@@ -181,8 +181,7 @@ def reshape(
         avoid = {d for old, new in pairs for d in _torn(value, old, shape[new])}
         if avoid or not all(keeps(value, old, shape[new]) or _returns(value, old, new, shape) for old, new in pairs):
             value = Value(choose_factor(coupling, value, avoid, heads))
-    axes: list[Labels] = []
-    folded_shuffle, splits = None, [_moved(value, shape)]
+    axes, folded_shuffle, splits = list[Labels](), None, [_moved(value, shape)]
     for old, new in blocks(value.shape, shape):
         if keeps(value, old, shape[new]):
             kept = iter(x for x in value.axes[old] if x.size != 1)

@@ -16,6 +16,7 @@ from onnxprune.pipeline.layer_costs import homes_of, layer_costs, layer_rows
 from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.report import frozen_rows, untouched
 from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.rotate import in_other_bases
 from onnxprune.pipeline.run import Run, start
 from onnxprune.pipeline.signature import takes, worded
 from onnxprune.report.inspection import GroupShare, Inspection, UnknownRow
@@ -60,7 +61,7 @@ def inspect(source: Any, *, progress: Progress = silent, **options: Any) -> Insp
         unknown=unknown_rows(deps),
         input_shapes=taken,
         warnings=tuple(map(worded, run.log.warnings)),
-        notes=tuple(map(worded, (*run.log.notes, *untouched(deps)))),
+        notes=tuple(map(worded, (*run.log.notes, *(in_other_bases(run) or untouched(deps))))),
         layers=layer_rows(deps, deps.nothing),
     )
 

@@ -19,6 +19,7 @@ from onnxprune.pipeline.group_filters import Weights
 from onnxprune.pipeline.repair import needs_samples, one_thread
 from onnxprune.pipeline.run import Run
 from onnxprune.pipeline.study import Study
+from onnxprune.report.words import listed
 from onnxprune.runtime.proof import Proof
 from onnxprune.runtime.prove import prove
 from onnxprune.surgery.plan import Plan
@@ -80,6 +81,16 @@ def rotatable(run: Run) -> Rotatable:
     if not heads or (whole and not _covered(own.deps, deps, {s.group for s in heads})):
         return found
     return replace(found, graph=graph, sites=(*heads, *stream_sites(graph)), heads="dims")
+
+
+def in_other_bases(run: Run) -> tuple[str, ...]:
+    """What a look at a network should say of widths that are cut in another basis, where a repair measures one."""
+    found = rotatable(run)
+    if not found.sites:
+        return ()
+    names = listed([name_of(s) for s in found.means or found.sites], 3)
+    norms = "; norms do not keep them whole then, and --thaw is for a cut without a repair" if found.means else ""
+    return (f"where the repair runs, widths that only linear maps touch, {names}, are cut in another basis{norms}",)
 
 
 def _level(own: Study) -> tuple[Graph, tuple[RotationSite, ...], Study]:
