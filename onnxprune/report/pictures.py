@@ -120,7 +120,7 @@ def sensitivity(found: Sensitivity, costs: Mapping[str, Total]) -> str:
 
 def _described(found: Sensitivity, rest: int, most: str, least: str) -> str:
     """The picture in words; the most and the least sensitive group with their losses."""
-    others = f" The other {rest} are grey." if rest else ""
+    others = f" The other {words.plural(rest, 'curve')} {'is' if rest == 1 else 'are'} grey." if rest else ""
     where = f" on {words.plural(found.samples, 'sample')}" if found.samples else ""
     return (
         f"{found.what}{where}, by the share of a group's channels that is gone. The most sensitive group is {most}, "

@@ -193,11 +193,6 @@ def as_proto(source: Path | str | bytes | onnx.ModelProto) -> onnx.ModelProto:
         raise ModelError(f"{name} is no ONNX model: {str(error).splitlines()[0]}") from error
 
 
-def inline_bytes(model: onnx.ModelProto) -> int:
-    """Bytes of weights inside the proto (external ones are not), from their shapes, without touching them."""
-    return sum(nbytes_of(t) for t in model.graph.initializer if t.data_location != TensorProto.EXTERNAL)
-
-
 def _serialise(model: onnx.ModelProto) -> bytes:
     try:
         return model.SerializeToString()
