@@ -131,12 +131,10 @@ def _strange(run: Run) -> list[str]:
     """Samples of the user's that are not numbers, a line for each source of them."""
     lines = []
     for name, data in {"data": run.parts.data, "test data": run.parts.figures, "training data": run.train}.items():
-        many, first = data.strange() if data is not None else (0, 0)
-        if many:
-            which = f"sample {first}" if many == 1 else f"{many:,} samples, the first of them number {first},"
-            lines.append(
-                f"{which} of the {name} hold{'s' * (many == 1)} NaN or infinity: what is made of them is noise"
-            )
+        if data is not None and len(places := data.strange()):
+            one, first = len(places) == 1, places[0]
+            which = f"sample {first}" if one else f"{len(places):,} samples, the first of them number {first},"
+            lines.append(f"{which} of the {name} hold{'s' * one} NaN or infinity: what is made of them is noise")
     return lines
 
 

@@ -60,11 +60,13 @@ class Dataset:
         rows = rows[: len(rows) // self.unit * self.unit]
         return replace(self, samples=len(rows), _rows=rows if self._rows is None else self._rows[rows])
 
-    def strange(self) -> tuple[int, int]:
-        """How many samples hold NaN or infinity, and the position of the first of them; all are gone through."""
+    def strange(self) -> np.ndarray:
+        """Positions of the samples that hold NaN or infinity; all are gone through.  Raises UsageError if all do."""
         found = [] if self.finite else [_strange(batch) for batch in self]
-        places = np.flatnonzero(np.concatenate([np.zeros(0, bool), *found]))
-        return places.size, int(places[0]) if places.size else 0
+        whole = np.concatenate([np.zeros(0, bool), *found])
+        if whole.size and whole.all():
+            raise UsageError("every sample of the data holds NaN or infinity")
+        return np.flatnonzero(whole)
 
     def spread(self, most: int) -> "Dataset":
         """At most so many samples, evenly over all of them."""

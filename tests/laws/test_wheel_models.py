@@ -88,8 +88,8 @@ def test_files_hold_the_law() -> None:
         feeds = random_feeds(model, symbolic=3)
         if not runs(model, feeds):
             continue
-        for silent in (True, False):
-            removed += check_law(model, feeds, {}, silent=silent, seed=0, tolerance=1e-3).removed > 0
+        for zeroed in (True, False):
+            removed += check_law(model, feeds, {}, zeroed=zeroed, seed=0, tolerance=1e-3).removed > 0
     assert removed > 150
 
 
@@ -114,10 +114,10 @@ def check_node_test(test: NodeTest, seeds: int) -> int:
     modes = {frozenset(), frozenset(integers), frozenset(names[1:]), frozenset(names[:1] + names[2:])}
     for weights in sorted(modes, key=sorted):
         data = {name: x for name, x in test.data.items() if name not in weights}
-        for silent in (True, False):
+        for zeroed in (True, False):
             for seed in range(seeds):
                 told = {name: test.data[name] for name in weights}
-                removed += check_law(test.model, data, told, silent=silent, seed=seed).removed > 0
+                removed += check_law(test.model, data, told, zeroed=zeroed, seed=seed).removed > 0
     return removed
 
 

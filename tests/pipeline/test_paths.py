@@ -246,6 +246,7 @@ def test_a_full_standard_output_after_the_model(there: Path, words: tuple[str, .
     with open("/dev/full", "w") as full:
         outcome = finished(process(DIGITS, "out.onnx", *CUT, *words, stdout=full))
     assert outcome.code == 5
-    assert outcome.err.count("\n") == 1
-    assert "out.onnx' was written" in outcome.err
+    *progress, error = outcome.err.splitlines()
+    assert all(line.split("/")[0].isdigit() for line in progress)  # a busy machine takes its time
+    assert "out.onnx' was written" in error
     load(there / "out.onnx")
