@@ -131,17 +131,18 @@ class Barred:
 
 def groups_table(groups: Sequence[GroupRow]) -> RenderableType:
     """A line for each group: what it was and what it became, and below it why it was left whole."""
+    asked = any(g.asked is not None for g in groups)  # a target asks nothing of a single group
     rows = [
         (
             Text.assemble(words.clean(g.name), (f"\n  {words.clean(g.note)}" if g.note else "", "dim")),
             f"{g.channels:,}",
             f"{g.kept:,}",
             f"{g.removed:.0%}" if g.removed else "",
-            "" if g.asked is None else f"{g.asked:.0%}",
+            *(("" if g.asked is None else f"{g.asked:.0%}",) if asked else ()),
         )
         for g in groups
     ]
-    columns = [("group", False), ("channels", True), ("kept", True), ("removed", True), ("asked", True)]
+    columns = [("group", False), *((name, True) for name in ("channels", "kept", "removed", *["asked"] * asked))]
     return Barred("groups", columns, rows, [(g.channels, g.kept) for g in groups])
 
 

@@ -175,9 +175,8 @@ def _normalised(spec: Spec, axis: int, options: Options, *, scale: bool) -> Step
     channels = (spec.shape or ())[axis]
     for option, numbers in (("--mean", options.mean), ("--std", options.std)):
         if len(numbers) > 1 and (rank != 4 or (isinstance(channels, int) and len(numbers) != channels)):
-            raise UsageError(
-                f"{option} has {len(numbers)} numbers, but input {spec} has {channels if rank == 4 else 'no'} channels"
-            )
+            has = f"{channels} channels (--layout says where they are)" if rank == 4 else "no channels"
+            raise UsageError(f"{option} has {len(numbers)} numbers, but input {spec} has {has}")
     mean, std = along(options.mean, 0.0), along(options.std, 1.0)
 
     def normalise(array: np.ndarray) -> np.ndarray:
