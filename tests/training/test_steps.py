@@ -57,7 +57,7 @@ def test_the_original_is_the_teacher_in_every_cut(monkeypatch: pytest.MonkeyPatc
     taught = []
 
     def noted(run: Any, teacher: tune.Teacher, pruned: onnx.ModelProto, *_: Any) -> onnx.ModelProto:
-        taught.append(teacher.study.proto)
+        taught.append(teacher.study.network.proto())
         return pruned
 
     monkeypatch.setattr(tune, "tune", noted)
@@ -108,5 +108,5 @@ def test_a_rotated_plan_is_learnt_in_its_own_basis(monkeypatch: pytest.MonkeyPat
     assert {name: list(kept) for name, kept in teacher.kept.items()} == {
         g.name: list(g.keep) for g in result.plan.groups if len(g.keep) < g.channels
     }
-    assert teacher.study.proto.graph.initializer != model.graph.initializer, "it has the bases of the plan"
+    assert teacher.study.network.proto().graph.initializer != model.graph.initializer, "it has the bases of the plan"
     assert teacher.study.request.heads == "dims"
