@@ -52,13 +52,13 @@ def apply(
     with limited(request, source):
         run, _ = repeat(start(source, request, progress, plan.alignment), plan.rotation)
         check_plan(run.original.deps, plan)
+        if plan.source.get("sha256") != run.file.sha256:  # before `prepare`: that holds whatever is cut
+            run.log.warnings.append("the plan was made for another file; its channels are those of this one by name")
         return finish(_decided(prepare(run, chooses=False), plan), output)
 
 
 def _decided(run: Run, plan: Plan) -> Decision:
     """What a plan removes, from this network, and what it gives those that stay."""
-    if plan.source.get("sha256") != run.file.sha256:
-        run.log.warnings.append("the plan was made for another file; its channels are cut from this one by name")
     if run.request.lossless:
         return repeat_lossless(run, plan)
     kept = {g.name: plan.kept[g.name] for g in plan.groups if len(g.keep) < g.channels}

@@ -90,9 +90,9 @@ def originals(
         yield reference, original
 
 
-def required(proof: Proof, lossless: bool) -> Proof:
-    """The proof, or CheckFailed where the models differ."""
-    return proof.require("the pruned model does not give what the original gives" if lossless else NOT_MASKED)
+def required(proof: Proof, lossless: bool, cause: str = "") -> Proof:
+    """The proof, or CheckFailed where the models differ, with the cause behind it."""
+    return proof.require("the pruned model does not give what the original gives" if lossless else NOT_MASKED, cause)
 
 
 def _give_back() -> None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 from onnxprune.pipeline.progress import Progress, begin, silent
 
+Told = tuple[tuple[str, ...], tuple[str, ...]]  # notes, warnings
+
 
 @dataclass
 class Log:
@@ -41,13 +43,13 @@ class Log:
                 self.inner[-1] += spent
 
     @property
-    def told(self) -> tuple[int, int]:
-        """How many notes and warnings there are."""
-        return len(self.notes), len(self.warnings)
+    def told(self) -> Told:
+        """The notes and warnings that there are."""
+        return tuple(self.notes), tuple(self.warnings)
 
-    def forget(self, told: tuple[int, int]) -> None:
-        """Take back what was said after there were so many."""
-        del self.notes[told[0] :], self.warnings[told[1] :]
+    def forget(self, told: Told) -> None:
+        """Take back what was said since there were these, at whatever place among them."""
+        self.notes[:], self.warnings[:] = told
 
     def add(self, other: Log) -> None:
         """What another log tells that is new."""

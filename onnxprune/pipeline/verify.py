@@ -112,8 +112,10 @@ def verify(
         weights = compared(_bound(whole, plan, own), own, model.proto)
         masked = _masked(whole, plan, model.proto, weights)
         box = partial(whole.deps.box, dead=whole.dead(plan.kept))
-        surgery = required(prove(masked, model.proto, run.stimuli(), box=box, loose=lossless), lossless)
-        _require(weights, plan, run.file.sha256, lossless)
+        other = "" if plan.source.get("sha256") == run.file.sha256 else "; the plan was made for another file"
+        proof = prove(masked, model.proto, run.stimuli(), box=box, loose=lossless)
+        surgery = required(proof, lossless, other)
+        _require(weights, other, lossless)
         same = None if plan.content is None else content(model.proto) == plan.content
         far = drift(sessions_of(own, model.proto, request), run.made())
         added = strange(model.proto, whole.pruned(plan.kept)) if same is False else ()
@@ -132,10 +134,9 @@ def _bound(whole: Study, plan: Plan, own: onnx.ModelProto) -> Plan:
     return replace(bound(plan, own, whole.pruned(plan.kept)), content=None)
 
 
-def _require(weights: BoundWeights, plan: Plan, sha256: str, lossless: bool) -> None:
+def _require(weights: BoundWeights, other: str, lossless: bool) -> None:
     """Raise CheckFailed where the surgery is right, but the weights are not, or may be any."""
     if weights.wrong:
-        other = "" if plan.source.get("sha256") == sha256 else "; the plan was made for another file"
         raise CheckFailed(f"the surgery is right, but the weights are {weights}{other}")
     if weights.unbound and not lossless:
         raise CheckFailed(

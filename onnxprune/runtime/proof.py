@@ -47,14 +47,14 @@ class Proof:
         said = [f"'{name}' is {what} whatever goes in" for name, what in self.silent.items()]
         return (f"the outputs say nothing: {', '.join(said)}, so that nothing is proven of them",) if said else ()
 
-    def require(self, problem: str = NOT_MASKED) -> "Proof":
+    def require(self, problem: str = NOT_MASKED, cause: str = "") -> "Proof":
         """Itself, or `CheckFailed` with these words where the models differ."""
         if self.passed:
             return self
         failed = max((c for c in self.checks if not c.passed), key=lambda c: bool(c.note), default=None)
         where = f" at {failed.where}" if failed and failed.where else ""
         note = failed.note if failed and failed.note else str(self)
-        raise CheckFailed(f"{problem}{where}: {note}")
+        raise CheckFailed(f"{problem}{where}: {note}{cause}")
 
 
 def concluded(checks: Sequence[Check], trials: TrialRuns, ways: Sequence[str], taps: Taps) -> Proof:

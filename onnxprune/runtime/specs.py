@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,6 +121,20 @@ def model_outputs(model: onnx.ModelProto) -> tuple[Spec, ...]:
 def anonymous(dim: Dim) -> bool:
     """Whether a free size has no name of its own, so that it stands for no other size of the model."""
     return dim is None or (isinstance(dim, str) and dim.strip().lower() in ANONYMOUS)
+
+
+def shortened(feed: Mapping[str, np.ndarray], inputs: Iterable[Spec], most: int) -> Mapping[str, np.ndarray]:
+    """A feed of at most `most` samples: the first ones along the first axes that the model leaves open.
+
+    Itself where there are no more, or where it is not plain which axis the samples are on: open ones of different
+    lengths, or a fixed one that is as long as the open ones, and may go with them.
+    """
+    lengths = {s.name: len(feed[s.name]) for s in inputs if s.batch is None and feed[s.name].ndim}
+    fixed = {len(array) for name, array in feed.items() if array.ndim and name not in lengths}
+    samples = set(lengths.values())
+    if len(samples) != 1 or samples <= fixed or max(samples) <= most:
+        return feed
+    return {name: array[:most] if name in lengths else array for name, array in feed.items()}
 
 
 def nbytes(shape: Iterable[int], dtype: np.dtype) -> int:

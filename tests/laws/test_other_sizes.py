@@ -20,7 +20,9 @@ from other_sizes import assert_same, data_inputs, masked, opened, others, refere
 from patterns.builder import PATTERNS, Pattern
 from random_networks import networks
 
-from onnxprune import prune
+from onnxprune import apply, prune
+from onnxprune.channels import analyse
+from onnxprune.surgery.plan import make_plan
 from onnxprune.surgery.recovery.layer_graph import taken
 
 HALF = {"ratio": 0.5, "round_to": 1, "compensate": "none"}
@@ -122,6 +124,17 @@ def test_what_a_cut_adds_is_less_than_what_it_takes(name: str, tmp_path: Path) -
     assert not [line for line in (*repaired.notes, *repaired.warnings) if "tensors" in line or "samples" in line]
     prune(before, after, **HALF, measure=False, force=True)
     assert after.stat().st_size < before.stat().st_size
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_a_plan_of_another_file_is_named_where_nothing_is_removed_too(name: str) -> None:
+    model, at = CASES[name].model(), CASES[name].at
+    deps = analyse(model, input_shapes={k: tuple(v) for k, v in shapes(model, at).items()})
+    plan = make_plan(deps, {g.name: np.arange(1, len(g)) for g in deps.groups[:1]}, source={"sha256": "0" * 64})
+    report = apply(model, plan, measure=False).report
+    assert not report.changed
+    assert [line for line in report.warnings if "made for another file" in line]
+    assert not [line for line in report.warnings if "cut without repair" in line]  # of a cut that was not made
 
 
 def test_all_that_is_assigned_to_may_go() -> None:

@@ -12,7 +12,7 @@ from onnxprune.runtime import effort, resolve
 from onnxprune.runtime.inputs import parse_input_shapes, random_inputs
 from onnxprune.runtime.resolve import resolve_shapes
 from onnxprune.runtime.session import make_session
-from onnxprune.runtime.specs import Spec, describe, fits, from_value_info, model_inputs
+from onnxprune.runtime.specs import Spec, describe, fits, from_value_info, model_inputs, shortened
 
 ONE = [Spec("serving_default:0", 1, ("N", None, None, 3))]
 TWO = [Spec("a", 1, ("N", 3, "H", "W")), Spec("a:b", 1, ("N", 7)), Spec("sr", 7, ())]
@@ -229,6 +229,27 @@ def test_shapes_are_described_and_compared():
     assert not fits((9, 4, 4), Spec("x", 1, ("N", 3, None)))
     assert fits((9, 3), Spec("x", 1, (1, 3)), skip_first=True)
     assert not fits((9, 3, 1), Spec("x", 1, (1, 3)), skip_first=True)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "shapes", "left"),
+    [
+        ({"x": 9}, {"x": ("N", 2)}, {"x": 4}),
+        ({"x": 3}, {"x": ("N", 2)}, {"x": 3}),
+        ({"x": 9}, {"x": (9, 2)}, {"x": 9}),
+        ({"x": 9}, {"x": None}, {"x": 4}),
+        ({"x": 9, "table": 6}, {"x": (None, 2), "table": (6, 2)}, {"x": 4, "table": 6}),
+        ({"x": 9, "pair": 9}, {"x": ("N", 2), "pair": (9, 2)}, {"x": 9, "pair": 9}),
+        ({"x": 9, "text": 7}, {"x": ("N", 2), "text": ("T", 2)}, {"x": 9, "text": 7}),
+    ],
+    ids=["open", "few", "fixed", "of unknown rank", "beside a table", "open beside fixed", "of two lengths"],
+)
+def test_feeds_are_shortened_along_open_axes(lengths, shapes, left):
+    specs = [Spec(name, 1, shape) for name, shape in shapes.items()] + [Spec("rate", 1, ())]
+    feed = {name: np.arange(2 * n).reshape(n, 2) for name, n in lengths.items()} | {"rate": np.array(1)}
+    found = shortened(feed, specs, 4)
+    assert {name: len(array) for name, array in found.items() if array.ndim} == left
+    assert all(np.array_equal(array, feed[name][: len(array)] if array.ndim else 1) for name, array in found.items())
 
 
 # What ../shared/models/README.md says that these need; all others run without a hint, and so do these.

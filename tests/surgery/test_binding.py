@@ -181,6 +181,25 @@ def test_another_checkpoint_has_a_plan_of_its_own(tmp_path: Path) -> None:
         verify(other, tmp_path / "repaired.onnx", repaired)
 
 
+@pytest.mark.parametrize("options", [{"ratio": 0.5, "compensate": "none"}, {"lossless": True}], ids=["cut", "lossless"])
+def test_a_plan_of_another_file_is_named_as_the_cause(tmp_path: Path, options: dict[str, Any]) -> None:
+    """Of a network that computes something else with tensors of the same names."""
+    model = build("a = Conv(x, w1[8,3,1,1], b[8])  c = Relu(a)  y = Conv(c, w2[4,8,1,1])")
+    weight = numpy_helper.to_array(model.graph.initializer[0]).copy()
+    weight[:6] = 0
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, model.graph.initializer[0].name))
+    plan = prune(model, tmp_path / "out.onnx", round_to=1, measure=False, **options).plan
+    assert plan.kept["w1"].size < 8
+    assert verify(model, tmp_path / "out.onnx", plan).passed
+    other = ModelProto.FromString(model.SerializeToString())
+    next(node for node in other.graph.node if node.op_type == "Relu").op_type = "Sigmoid"
+    with pytest.raises(CheckFailed, match=r"NOT equal.*; the plan was made for another file"):
+        verify(other, tmp_path / "out.onnx", plan)
+    with pytest.raises(CheckFailed) as caught:  # of its own file the pruned model is to blame
+        verify(model, behind(tmp_path / "out.onnx", helper.make_node("Neg", ["raw"], ["last"])), plan)
+    assert "another file" not in str(caught.value)
+
+
 def test_the_content_is_the_same_wherever_weights_are_stored(tmp_path: Path) -> None:
     plan = prune(DIGITS, tmp_path / "in.onnx", ratio=0.5, measure=False).plan
     other = prune(DIGITS, tmp_path / "out.onnx", ratio=0.5, measure=False, save_as_external_data=True).plan

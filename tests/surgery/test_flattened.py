@@ -7,9 +7,10 @@ from onnx import GraphProto, ModelProto, helper, numpy_helper
 from runtime_models import build
 
 from onnxprune.channels.analysis import analyse
+from onnxprune.model.network import Network
 from onnxprune.runtime.session import make_session
 from onnxprune.surgery.recovery.flattened import flattened
-from onnxprune.surgery.recovery.unfused import alike
+from onnxprune.surgery.recovery.unfused import alike, written_out
 
 FLOAT, NODE = onnx.TensorProto.FLOAT, helper.make_node
 SHAPE = (2, 3, 8, 8)
@@ -28,7 +29,7 @@ def branch(last: onnx.NodeProto, seed: int, shape: tuple[int, ...] = (), stem: s
     return helper.make_graph([*nodes, last], "branch", [], outputs, tensors[: 1 + bool(shape)])
 
 
-def network(nested: bool = False, unfit: bool = False) -> ModelProto:
+def network(nested: bool = False, unfit: bool = False, batch: int | str = "N") -> ModelProto:
     """An If that goes by the mean of its input; `unfit`, its second branch takes another number of samples."""
     then = branch(NODE("Sigmoid", ["d"], ["out"]), 1)
     if nested:
@@ -50,7 +51,7 @@ def network(nested: bool = False, unfit: bool = False) -> ModelProto:
     rng = np.random.default_rng(0)
     weights = {"w0": rng.standard_normal((8, 3, 3, 3)), "w1": rng.standard_normal((4, 6, 1, 1))}
     arrays = {name: array.astype(np.float32) for name, array in weights.items()} | {"zero": np.float32(0)}
-    return build(nodes, [("x", FLOAT, ["N", 3, 8, 8])], [("y", FLOAT, None)], arrays)
+    return build(nodes, [("x", FLOAT, [batch, 3, 8, 8])], [("y", FLOAT, None)], arrays)
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -69,6 +70,12 @@ def test_it_computes_the_same_and_its_groups_are_the_same(nested: bool) -> None:
     assert sum(node.op_type == "Conv" for node in flat.graph.node) == 4 + 2 * nested
 
 
+def test_a_fixed_number_of_samples_is_kept() -> None:
+    feed = {"x": np.random.default_rng(0).standard_normal((6, *SHAPE[1:])).astype(np.float32)}
+    flat = flattened(network(batch=6), feed)
+    assert sum(node.op_type == "Conv" for node in flat.graph.node) == 4
+
+
 def test_a_branch_that_does_not_run_on_the_samples_stays() -> None:
     model = network(unfit=True)
     x = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
@@ -82,9 +89,13 @@ def test_a_branch_that_does_not_run_on_the_samples_stays() -> None:
     assert flattened(flat, {"x": x}) is flat
 
 
-def test_without_layers_in_branches_nothing_changes() -> None:
+def test_without_layers_in_branches_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     model = network()
     for a in model.graph.node[4].attribute:
         a.g.CopyFrom(helper.make_graph([NODE("Relu", ["r"], [f"o{a.name}"])], a.name, [],
                                        [helper.make_tensor_value_info(f"o{a.name}", FLOAT, None)]))  # fmt: skip
-    assert flattened(model, {"x": np.zeros(SHAPE, np.float32)}) is model
+    feed = {"x": np.zeros(SHAPE, np.float32)}
+    assert flattened(model, feed) is model
+    own, deps = Network.of(model), analyse(model, input_shapes={"x": SHAPE})
+    monkeypatch.delattr(Network, "proto")  # nor is all of it put into one message to find that out
+    assert written_out(own, deps, analyse, feed) == (own, deps)

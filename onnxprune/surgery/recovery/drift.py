@@ -1,5 +1,7 @@
 """How far the outputs of a network move when something is tried on it."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from onnxprune.model.network import Network
@@ -7,6 +9,7 @@ from onnxprune.operators.registry import Trait, has
 from onnxprune.runtime.classes import numbers
 from onnxprune.runtime.scales import Scales
 from onnxprune.runtime.session import make_session
+from onnxprune.runtime.specs import Spec, model_inputs, shortened
 from onnxprune.surgery.recovery.layer_graph import LayerGraph
 from onnxprune.surgery.recovery.runner import THREADS, Feeds
 
@@ -25,10 +28,11 @@ class Drift:
         self.network = network
         names = [v.name for v in network.model.graph.output]
         self.names = [self._before(n) for n in names]
-        self.feeds = _some(feeds, MULTIPLICATIONS / max(multiplications, 1))
+        inputs = model_inputs(network.model)
+        self.feeds = _some(feeds, inputs, MULTIPLICATIONS / max(multiplications, 1))
         self.scales = Scales({})
         self.wanted = self._run(network.source)
-        if (some := _some(self.feeds, self._telling())) is not self.feeds:
+        if (some := _some(self.feeds, inputs, self._telling())) is not self.feeds:
             self.feeds = some
             self.wanted = self._run(network.source)
         self.scales = Scales.of(self.wanted)
@@ -67,10 +71,14 @@ class Drift:
         return total
 
 
-def _some(feeds: Feeds, samples: float) -> Feeds:
-    """The first feeds, or a part of the first one, that hold about so many samples (at least 4, at most 128)."""
+def _some(feeds: Feeds, inputs: Sequence[Spec], samples: float) -> Feeds:
+    """The first feeds, or a part of the first one, that hold about so many samples (at least 4, at most 128).
+
+    Of a feed that the model does not take in parts all samples.
+    """
     wanted = int(min(128, max(FEWEST, samples)))
     size = max((len(a) for a in feeds[0].values() if a.ndim), default=1)
     if size <= wanted:
         return feeds if (count := max(1, wanted // max(size, 1))) >= len(feeds) else feeds[:count]
-    return [{n: a[:wanted] if a.ndim and len(a) == size else a for n, a in feeds[0].items()}]
+    some = shortened(feeds[0], inputs, wanted)
+    return feeds if len(feeds) == 1 and some is feeds[0] else [some]

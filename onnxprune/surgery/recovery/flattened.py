@@ -14,6 +14,7 @@ from onnx import helper
 from onnxprune.errors import ModelError
 from onnxprune.model.graphs import subgraphs
 from onnxprune.runtime.session import make_session
+from onnxprune.runtime.specs import model_inputs, shortened
 from onnxprune.surgery.recovery.solvable import has_weights
 
 FEW = 4  # samples that branches are tried on
@@ -21,7 +22,7 @@ FEW = 4  # samples that branches are tried on
 
 def flattened(model: onnx.ModelProto, feed: Mapping[str, np.ndarray]) -> onnx.ModelProto:
     """The model with all branches in the main graph that hold layers and run on a feed; itself where there are none."""
-    paths = list(_with_layers(model.graph))
+    paths = list(branches_with_layers(model.graph))
     if not paths:
         return model
     if (flat := _tried(model, paths, feed)) is not None:
@@ -30,7 +31,7 @@ def flattened(model: onnx.ModelProto, feed: Mapping[str, np.ndarray]) -> onnx.Mo
     return _tried(model, running, feed) or model if running else model
 
 
-def _with_layers(graph: onnx.GraphProto) -> Iterator[str]:
+def branches_with_layers(graph: onnx.GraphProto) -> Iterator[str]:
     """Paths of the branches of the main graph's Ifs in which there is a layer, at whatever depth."""
     for node in graph.node:
         if node.op_type == "If":
@@ -45,7 +46,7 @@ def _tried(model: onnx.ModelProto, paths: Collection[str], feed: Mapping[str, np
     """The model with these branches in the main graph; None where one cannot run, or gives what is no number."""
     flat = _flat(model, paths)
     layers = [n for node in flat.graph.node if has_weights(node) for n in node.output if n.startswith(tuple(paths))]
-    some = {name: array[:FEW] if array.ndim else array for name, array in feed.items()}
+    some = shortened(feed, model_inputs(model), FEW)
     try:
         found = make_session(flat, providers="cpu", threads=1, taps=layers).run(some, layers)
     except ModelError:

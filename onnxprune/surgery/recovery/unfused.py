@@ -10,12 +10,12 @@ import numpy as np
 import onnx
 
 from onnxprune.channels.dependencies import Dependencies
-from onnxprune.model.graphs import refill, subgraphs
+from onnxprune.model.graphs import refill
 from onnxprune.model.network import Network
 from onnxprune.model.static import attributes_of, opset_of
 from onnxprune.operators.registry import Trait, has, operator_of
 from onnxprune.operators.written import Written
-from onnxprune.surgery.recovery.flattened import flattened
+from onnxprune.surgery.recovery.flattened import branches_with_layers, flattened
 from onnxprune.surgery.recovery.layer_graph import taken
 
 FLOAT = onnx.TensorProto.FLOAT
@@ -86,7 +86,7 @@ def written_out(
 
 def _unbranched(network: Network, feed: Mapping[str, np.ndarray]) -> Network:
     """The network with its branches written out; itself where it has none that can be."""
-    if not any(True for node in network.graph.graph.node for _ in subgraphs(node)):
+    if not any(branches_with_layers(network.graph.graph)):
         return network
     whole = network.proto()
     flat = flattened(whole, feed)

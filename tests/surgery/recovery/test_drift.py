@@ -40,6 +40,19 @@ def test_outputs_of_single_samples_are_compared_with_their_own(
     assert drift(Network.of(scaled(0.5, width))) == pytest.approx(0.25, rel=0.5)
 
 
+@pytest.mark.parametrize("batch", ["n", 160], ids=["open", "fixed"])
+def test_a_fixed_number_of_samples_is_kept(batch: int | str) -> None:
+    value = helper.make_tensor_value_info
+    ends = value("x", TensorProto.FLOAT, (batch, 4)), value("y", TensorProto.FLOAT, (batch, 4))
+    half = numpy_helper.from_array(np.float32(0.5), "half")
+    graph = helper.make_graph([helper.make_node("Mul", ["x", "half"], ["y"])], "g", [ends[0]], [ends[1]], [half])
+    model = Network.of(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    feeds = [{"x": np.random.default_rng(0).standard_normal((160, 4)).astype(np.float32)}]
+    drift = Drift(LayerGraph(model, unpacked=True), feeds, 1.0)
+    assert drift(model) == 0
+    assert len(drift.feeds[0]["x"]) == (128 if batch == "n" else 160)
+
+
 def beside(scores: float) -> Network:
     """Numbers in pixels, and much smaller ones in the same output."""
     value = helper.make_tensor_value_info
