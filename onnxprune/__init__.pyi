@@ -78,7 +78,7 @@ def apply(
         metric: top1, top5, agreement (with the original), cosine, snr, or a function (script.py:name);
             else what fits the outputs.
         min_accuracy: Write nothing, and fail, where top1 (or agreement) on the data is below this.
-        min_snr: Write nothing, and fail, where the outputs' signal to noise is below this: on the data,
+        min_snr: Write nothing, and fail, where an output's signal to noise is below this: on the data,
             else on drawn samples.
         mean: Of pixels, per channel: 0.485,0.456,0.406.
         std: Of pixels, per channel: 0.229,0.224,0.225.
@@ -317,7 +317,7 @@ def prune(
         metric: top1, top5, agreement (with the original), cosine, snr, or a function (script.py:name);
             else what fits the outputs.
         min_accuracy: Write nothing, and fail, where top1 (or agreement) on the data is below this.
-        min_snr: Write nothing, and fail, where the outputs' signal to noise is below this: on the data,
+        min_snr: Write nothing, and fail, where an output's signal to noise is below this: on the data,
             else on drawn samples.
         retrain: From a pruned model to the same with trained weights; method 'msvfp' calls it whenever
             enough has gone.

@@ -16,10 +16,11 @@ from onnxprune.pipeline.request import Request
 from onnxprune.report.summary import DriftRow, MetricRow, Span
 from onnxprune.report.words import MINUS, merit_change
 from onnxprune.runtime.accuracy import Metric, evaluate
-from onnxprune.runtime.compare import Agreement, agreement, compare
+from onnxprune.runtime.compare import Agreement
 from onnxprune.runtime.data import Dataset
 from onnxprune.runtime.latency import Latency, gain, measure
 from onnxprune.runtime.proof import Proof
+from onnxprune.runtime.scales import compared_by_scale
 from onnxprune.runtime.session import Session, make_session
 from onnxprune.runtime.source import SPILL_MODEL, Source, Variant
 from onnxprune.runtime.specs import Feed, model_inputs
@@ -96,7 +97,7 @@ def _apart(
     expected = [first.run(f) for f in drawn]
     del first
     second = load(pruned)
-    rows = _rows(agreement(zip(expected, map(second.run, drawn), strict=True)))
+    rows = _rows(compared_by_scale(expected, map(second.run, drawn)))
     if before is None or timed is None:
         return Measurements(drift=rows)
     after = measure({"after": second}, timed, seconds=1.0)["after"]
@@ -140,8 +141,9 @@ def sessions_of(before: Source | Variant, after: Source | Variant, request: Requ
 
 
 def drift(sessions: dict[str, Session], feeds: Sequence[Feed]) -> tuple[DriftRow, ...]:
-    """How far each output moves on these inputs."""
-    return _rows(compare(sessions["before"], sessions["after"], feeds))
+    """How far each output moves on these inputs, numbers of two scales in one of them apart."""
+    given = [sessions["before"].run(feed) for feed in feeds]
+    return _rows(compared_by_scale(given, map(sessions["after"].run, feeds)))
 
 
 def _rows(found: Agreement) -> tuple[DriftRow, ...]:

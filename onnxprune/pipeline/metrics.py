@@ -21,6 +21,7 @@ from onnxprune.pipeline.run import Run
 from onnxprune.runtime.accuracy import Metric, find_metric
 from onnxprune.runtime.batches import Batch, Dataset
 from onnxprune.runtime.classes import Scores, as_scores, class_scores, label_problem, numbers
+from onnxprune.runtime.scales import Scales
 from onnxprune.runtime.session import Session, make_session
 from onnxprune.runtime.specs import Feed
 
@@ -167,8 +168,9 @@ def judge(session: Session, request: Request, data: Dataset, model: Network) -> 
     look = Look.at(session, data)
     usable = None if data.folders and not _ranks_are_classes(look, data) else look.labels
     found = class_scores(look.outputs, usable)
-    chosen, why = (asked, "") if asked else _default(look, usable, found)
-    bound = [m.of(found.output) if m.ranks and found else m for m in chosen]
+    scales = Scales.of([{**look.given, **look.outputs}])
+    chosen, why = (asked, "") if asked else _default(look, usable, found, several=len(scales.parts(look.given)) > 1)
+    bound = [m.of(found.output) if m.ranks and found else m.by_scale(scales) if m.compares else m for m in chosen]
     for metric in bound:
         metric.terms(look.given, look.given, look.batches[0].labels)  # or it says what does not fit
     lines = doubts(look, data, found)
@@ -178,11 +180,13 @@ def judge(session: Session, request: Request, data: Dataset, model: Network) -> 
     return Judgement(tuple(bound), why, tuple(lines))
 
 
-def _default(look: Look, labels: np.ndarray | None, found: Scores | None) -> tuple[list[Metric], str]:
+def _default(look: Look, labels: np.ndarray | None, found: Scores | None, *, several: bool) -> tuple[list[Metric], str]:
     """The figures that fit, and what shows that they do.  Raises UsageError for labels that are no classes."""
     if found is None:
         names = ", ".join(f"'{n}'" for n in look.given)
-        return [find_metric("cosine"), find_metric("snr")], f"cosine and snr: nothing shows class scores in {names}"
+        worst = " of what is furthest off" * several
+        why = f"cosine and snr{worst}: nothing shows class scores in {names}"
+        return [find_metric("cosine"), find_metric("snr")], why
     scores = as_scores(look.outputs[found.output])
     problem = None if labels is None or scores is None else label_problem(labels, scores)
     if problem:

@@ -22,8 +22,8 @@ from onnxprune.pipeline.run import Run
 from onnxprune.pipeline.study import Kept
 from onnxprune.pipeline.trials import Calibration, Lab
 from onnxprune.runtime.accuracy import Metric, evaluate
-from onnxprune.runtime.compare import Agreement, agreement
-from onnxprune.runtime.scales import Scales
+from onnxprune.runtime.compare import Agreement
+from onnxprune.runtime.scales import compared_by_scale
 from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import Feed, model_inputs
 from onnxprune.surgery.compensate import COMPENSATIONS, Compensated, compensate
@@ -153,15 +153,7 @@ def harm(lab: Lab, kept: Kept, done: Compensated) -> str:
     original, plain, solved = map(load, (lab.model, *cuts))
     samples = calibration(lab)
     given = [original.run(feed) for feed in samples.judges]
-    scales = Scales.of(given)
-    before, after = (
-        _nearness(
-            agreement(
-                (scales.parts(g), scales.parts(session.run(f))) for g, f in zip(given, samples.judges, strict=True)
-            )
-        )
-        for session in (plain, solved)
-    )
+    before, after = (_nearness(compared_by_scale(given, map(s.run, samples.judges))) for s in (plain, solved))
     if after >= before:
         return ""
     kind = "drawn samples" if samples.kind == "drawn" else "data"

@@ -168,8 +168,7 @@ class JudgingOptions:
     )  # fmt: skip
     min_snr: float | None = option(
         None,
-        "Write nothing, and fail, where the outputs' signal to noise is below this: on the data, else on drawn "
-        "samples.",
+        "Write nothing, and fail, where an output's signal to noise is below this: on the data, else on drawn samples.",
         Number(), DATA, ONCE, metavar="DB",
     )  # fmt: skip
     retrain: Callable[[Any], Any] | None = option(

@@ -6,7 +6,7 @@ from onnxprune.report import pictures, words
 from onnxprune.report.inspection import Inspection
 from onnxprune.report.layers import totals
 from onnxprune.report.page import definitions, page, section, table, warnings
-from onnxprune.report.summary import FrozenRow, Report
+from onnxprune.report.summary import FrozenRow, GroupRow, Report
 from onnxprune.report.svg import bar, safe
 
 
@@ -14,7 +14,7 @@ def html(report: Report) -> str:
     """A page that stands alone, what is known of the accuracy first.  Whatever comes from a model file is escaped."""
     title = f"{words.shown(report.source)} → {words.shown(report.output) if report.output else 'nothing written'}"
     costs = totals(report.layers)
-    groups = [(g.name, g.channels, g.kept, _remark(g.asked, g.note), g.members) for g in report.groups]
+    groups = [(g.name, g.channels, g.kept, _remark(g), g.members) for g in report.groups]
     sections = (
         warnings(report.warnings),
         _figures(report),
@@ -30,8 +30,11 @@ def html(report: Report) -> str:
     return page(title, _verdict(report) + f"<p>{_headline(report)}</p>", sections)
 
 
-def _remark(asked: float | None, note: str) -> str:
-    return "; ".join(filter(None, ("" if asked is None else f"{asked:.0%} asked to go", note)))
+def _remark(group: GroupRow) -> str:
+    """What was asked of a group where something else became of it, and its note."""
+    asked = "" if group.asked is None else f"{group.asked:.0%}"
+    other = f"{asked} asked to go" * bool(asked and asked != f"{group.removed:.0%}")
+    return "; ".join(filter(None, (other, group.note)))
 
 
 def _headline(report: Report) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from onnxprune.errors import UsageError
 from onnxprune.runtime.batches import Dataset
 from onnxprune.runtime.classes import as_scores, label_problem, numbers
+from onnxprune.runtime.scales import Scales
 from onnxprune.runtime.script import blaming, load_function
 from onnxprune.runtime.session import Session
 from onnxprune.runtime.specs import Feed, describe
@@ -33,6 +34,7 @@ class Metric:
     needs_reference: bool = False
     unit: str = "share"
     ranks: bool = False  # looks at class scores only
+    compares: bool = False  # weighs all numbers of an output: the figure is that of the output furthest off
 
     def of(self, output: str) -> "Metric":
         """The same figure of one output alone."""
@@ -40,6 +42,14 @@ class Metric:
         def terms(outputs: Feed, reference: Feed | None, labels: Labels) -> np.ndarray:
             old = None if reference is None else {output: reference[output]}
             return self.terms({output: outputs[output]}, old, labels)
+
+        return replace(self, terms=terms)
+
+    def by_scale(self, scales: Scales) -> "Metric":
+        """The same figure with numbers of two scales in one output as two outputs."""
+
+        def terms(outputs: Feed, reference: Feed | None, labels: Labels) -> np.ndarray:
+            return self.terms(scales.parts(outputs), scales.parts(reference or {}), labels)
 
         return replace(self, terms=terms)
 
@@ -82,33 +92,47 @@ def _agreement(outputs: Feed, reference: Feed | None, labels: Labels) -> np.ndar
     return _hits(outputs, scores(reference or {}).argmax(axis=1), 1)
 
 
-def _flat(outputs: Mapping[str, np.ndarray], samples: int) -> np.ndarray:
-    """All outputs as rows (samples, ...); outputs without the samples' axis count as one row."""
+def _pairs(outputs: Feed, reference: Feed | None) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+    """Original and new numbers of each output, (samples, numbers) of float64; one row without the samples' axis.
+
+    NaN for both where shapes differ, as those of what a threshold lets through.  Raises UsageError without any output.
+    """
     if not outputs:
         raise UsageError("no output is a tensor of numbers, so that nothing can be compared")
-    rows = samples if all(a.ndim and len(a) == samples for a in outputs.values()) else 1
-    return np.concatenate([a.reshape(rows, -1).astype(np.float64) for a in outputs.values()], axis=1)
+    samples = _samples(outputs)
+    for name, new in outputs.items():
+        old = (reference or {})[name]
+        if old.shape != new.shape:
+            yield np.full((1, 1), np.nan), np.full((1, 1), np.nan)
+            continue
+        rows = samples if new.ndim and len(new) == samples else 1
+        yield old.reshape(rows, -1).astype(np.float64), new.reshape(rows, -1).astype(np.float64)
 
 
 def _cosine(outputs: Feed, reference: Feed | None, labels: Labels) -> np.ndarray:
-    samples = _samples(outputs)
-    a, b = _flat(reference or {}, samples), _flat(outputs, samples)
+    return np.array([_cosines(a, b) for a, b in _pairs(outputs, reference)])
+
+
+def _cosines(a: np.ndarray, b: np.ndarray) -> tuple[float, int]:
+    """Sum and number of the cosines between rows; two rows of zeros agree."""
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     dots = np.einsum("ij,ij->i", a, b)
-    same = (a == b).all(axis=1)  # two zero vectors agree
-    cosines = np.minimum(np.where(lengths > 0, dots / np.where(lengths > 0, lengths, 1), same), 1.0)
-    return np.array([cosines.mean() * samples, samples])
+    same = (a == b).all(axis=1)
+    return np.minimum(np.where(lengths != 0, dots / np.where(lengths != 0, lengths, 1), same), 1.0).sum(), len(a)
 
 
 def _snr(outputs: Feed, reference: Feed | None, labels: Labels) -> np.ndarray:
-    samples = _samples(outputs)
-    a, b = _flat(reference or {}, samples), _flat(outputs, samples)
-    return np.array([np.vdot(a, a), np.vdot(a - b, a - b)])
+    return np.array([(np.vdot(a, a), np.vdot(a - b, a - b)) for a, b in _pairs(outputs, reference)])
 
 
 def _decibels(sums: np.ndarray) -> float:
     signal, noise = sums
     return math.inf if not noise else 10 * math.log10(signal / noise) if signal else -math.inf
+
+
+def _least(figure: Callable[[np.ndarray], float]) -> Callable[[np.ndarray], float]:
+    """The figure of the output that is furthest off; NaN where one of them is."""
+    return lambda sums: float(np.min([figure(row) for row in sums]))
 
 
 def _mean(sums: np.ndarray) -> float:
@@ -126,8 +150,8 @@ METRICS = {
         Metric("top1", _top(1), _mean, needs_labels=True, ranks=True),
         Metric("top5", _top(5), _mean, needs_labels=True, ranks=True),
         Metric("agreement", _agreement, _mean, needs_reference=True, ranks=True),
-        Metric("cosine", _cosine, _mean, needs_reference=True, unit=""),
-        Metric("snr", _snr, _decibels, needs_reference=True, unit="dB"),
+        Metric("cosine", _cosine, _least(_mean), needs_reference=True, unit="", compares=True),
+        Metric("snr", _snr, _least(_decibels), needs_reference=True, unit="dB", compares=True),
     )
 }
 

@@ -3,11 +3,12 @@
 What compares networks by squares would see the larger numbers alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from onnxprune.runtime.compare import Agreement, agreement
 from onnxprune.runtime.specs import Feed
 
 APART = 50.0  # ratio of the typical deviations beyond which numbers are of two kinds: pixels and probabilities, say
@@ -29,16 +30,22 @@ class Scales:
         return cls({name: cut for name, cut in found.items() if cut is not None})
 
     def parts(self, outputs: Feed) -> dict[str, np.ndarray]:
-        """The outputs of a run with those in two parts as two; those of another rank as they are."""
+        """The outputs of a run, those in two parts as two, `y[:, :4]` and `y[:, 4:]`; as they are in another rank."""
         out: dict[str, np.ndarray] = {}
         for name, array in outputs.items():
             axis, at = self.cuts.get(name, (0, 0))
             if not at or array.ndim <= axis or array.shape[axis] <= at:
                 out[name] = array
                 continue
-            for part, piece in zip(("first", "second"), np.split(array, [at], axis), strict=True):
-                out[f"{name}.{part}"] = piece
+            for part, piece in zip((f":{at}", f"{at}:"), np.split(array, [at], axis), strict=True):
+                out[f"{name}[{':, ' * axis}{part}]"] = piece
         return out
+
+
+def compared_by_scale(given: Sequence[Feed], others: Iterable[Feed]) -> Agreement:
+    """Compare runs with others, run by run, numbers of each scale in an output by themselves."""
+    scales = Scales.of(given)
+    return agreement((scales.parts(g), scales.parts(o)) for g, o in zip(given, others, strict=True))
 
 
 def _cut(arrays: Sequence[np.ndarray]) -> tuple[int, int] | None:

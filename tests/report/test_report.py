@@ -214,6 +214,12 @@ def test_html_says_it_all() -> None:
     assert '<rect class="is" width="25.00%"' in html(REPORT)
 
 
+@pytest.mark.parametrize(("asked", "said"), [(0.5, False), (0.6, True), (None, False)])
+def test_html_says_what_was_asked_where_something_else_became_of_it(asked: float | None, said: bool) -> None:
+    group = replace(REPORT.groups[0], asked=asked)
+    assert ("asked to go" in html(replace(REPORT, groups=(group,)))) == said
+
+
 def test_hostile_names_in_a_model_end_to_end(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,6 +91,19 @@ def test_likeness_to_the_original_by_hand():
     assert same["after"] == {"agreement": 1, "cosine": pytest.approx(1), "snr": math.inf}
 
 
+@pytest.mark.parametrize(("metric", "sound", "turned"), [("snr", math.inf, -20 * math.log10(2)), ("cosine", 1, -1)])
+def test_likeness_is_that_of_the_output_furthest_off(metric, sound, turned):
+    large, small = np.full((4, 9), 1e3, np.float32), np.ones((4, 1), np.float32)
+    find = find_metric(metric)
+
+    def figure(outputs):
+        return find.total(sum(find.terms(outputs, {"large": large, "small": small}, None) for _ in range(3)))
+
+    assert figure({"large": large, "small": small}) == pytest.approx(sound)
+    assert figure({"large": large, "small": -small}) == pytest.approx(turned)
+    assert math.isnan(figure({"large": large, "small": small[:3]}))  # as many rows as a threshold lets through
+
+
 def test_a_pruned_network_agrees_with_its_masked_original():
     masked, pruned = masked_and_pruned(conv_net(), [1])
     sessions = {n: make_session(m) for n, m in (("masked", masked), ("pruned", pruned), ("original", conv_net()))}

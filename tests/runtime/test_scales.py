@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from onnxprune.runtime.scales import Scales
+from onnxprune.runtime.accuracy import METRICS
+from onnxprune.runtime.scales import Scales, compared_by_scale
 
 
 def boxes_and_scores(
@@ -45,6 +46,21 @@ def test_what_is_of_one_kind_stays_whole(outputs: dict[str, np.ndarray]) -> None
     scales = Scales.of([outputs])
     assert not scales.cuts
     assert scales.parts(outputs) == outputs
+
+
+@pytest.mark.parametrize(("last", "names"), [(False, ["y[:, :4]", "y[:, 4:]"]), (True, ["y[:, :, :4]", "y[:, :, 4:]"])])
+def test_ruined_scores_show_beside_sound_boxes(last: bool, names: list[str]) -> None:
+    """Over all numbers alike the signal of the boxes covers what became of the scores."""
+    given = boxes_and_scores(last=last)
+    scales = Scales.of([given])
+    found = {"y": given["y"].copy()}
+    scales.parts(found)[names[1]][:] *= 0.5  # a view
+    whole = METRICS["snr"].total(METRICS["snr"].terms(found, given, None))
+    apart = METRICS["snr"].by_scale(scales)
+    assert whole > 30 > 10 > apart.total(apart.terms(found, given, None)) == pytest.approx(20 * np.log10(2), rel=1e-6)
+    rows = compared_by_scale([given], [found]).outputs
+    assert [row.name for row in rows] == names
+    assert [row.snr_db for row in rows] == [np.inf, pytest.approx(20 * np.log10(2), rel=1e-6)]
 
 
 def test_outputs_of_another_shape_stay_whole() -> None:
