@@ -104,6 +104,8 @@ def verify(
     request = Request.of(options, "verify", ratio=0.0, compensate="none", **coupling(plan))
     with limited(request, source):
         run = start(source, request, progress, plan.alignment)
+        if plan.alignment and not run.alignment:  # or weights in another order would pass for the original's
+            raise CheckFailed("the original with its channels in the order of the plan is not the original")
         run, rotation = repeat(run, plan.rotation)
         whole = run.original
         check_plan(whole.deps, plan)

@@ -143,7 +143,7 @@ def test_two_networks_that_share_a_name_in_their_branches() -> None:
     nodes = [node("If", ["flag"], ["c"], then_branch=then, else_branch=other), node("Conv", ["c", "w2"], ["y"])]
     model = network(nodes, tensors={**WEIGHTS, "w3": floats(8, 3, 3, 3)})
     model.graph.input.append(value("flag", [], TensorProto.BOOL))
-    groups_of(model)
+    assert groups_of(model) == {"w3": 8}
     deps = analyse(model)
     dead = random_dead(deps, 0.5, seed=0)
     for flag in (True, False):

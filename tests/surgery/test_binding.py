@@ -200,6 +200,20 @@ def test_a_plan_of_another_file_is_named_as_the_cause(tmp_path: Path, options: d
     assert "another file" not in str(caught.value)
 
 
+def test_an_order_that_changes_the_network_is_no_excuse_for_weights(tmp_path: Path) -> None:
+    """A layer whose filters are swapped in the file and by the plan, and not for those that read it."""
+    result = prune(DIGITS, ratio=0.5, data=SAMPLE, measure=False)
+    data = result.plan.to_json()
+    weight, kept = result.model.graph.initializer[0], data["groups"][0]["keep"]
+    order = list(range(data["groups"][0]["channels"]))
+    order[kept[0]], order[kept[1]] = kept[1], kept[0]
+    array = numpy_helper.to_array(weight)
+    weight.CopyFrom(numpy_helper.from_array(array[[1, 0, *range(2, len(array))]], weight.name))
+    plan = Plan.from_json(data | {"alignment": {"orders": {weight.name: {"0": order}}, "grouped": {}}})
+    with pytest.raises(CheckFailed, match="order of the plan is not the original"):
+        verify(DIGITS, result.model, plan)
+
+
 def test_the_content_is_the_same_wherever_weights_are_stored(tmp_path: Path) -> None:
     plan = prune(DIGITS, tmp_path / "in.onnx", ratio=0.5, measure=False).plan
     other = prune(DIGITS, tmp_path / "out.onnx", ratio=0.5, measure=False, save_as_external_data=True).plan

@@ -1,6 +1,5 @@
 """Data, plans and scripts that are broken or hostile: one line, the right exit code, and nothing left behind."""
 
-import contextlib
 import copy
 import functools
 import json
@@ -15,10 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from cli_runs import CUT, DIGITS, SAMPLE, Runner, nothing_written
+from onnx import numpy_helper
 
 import onnxprune
+from onnxprune.model.graphs import tensors_of
+from onnxprune.surgery.binding import digest
 
 posix = pytest.mark.skipif(os.name != "posix", reason="pipes and devices of POSIX")
 IMAGES = np.load(SAMPLE)["image"][:4]
@@ -243,16 +246,37 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from places(item, (*path, key))
 
 
-def test_plans_with_anything_in_any_place(there: Path, plan: dict[str, Any]) -> None:
-    whole = json.loads(json.dumps(plan)) | {"alignment": {"orders": {"a": {"0": [1, 0]}}, "grouped": {"b": [[1, 0]]}}}
-    whole |= {"copies": {"c": "d"}, "readers": {"c": ["e"]}, "computed": {"f": ["g"]}, "digests": {"h": "i"}}
-    draws = random.Random(0).sample([(p, v) for p in places(whole) if p for v in OTHER_VALUES], 150)
-    for path, value in draws:
+ALL_FIELDS = {  # in forms that fit the network
+    "alignment": {"orders": {"conv1.weight": {"0": list(range(48))}}, "grouped": {}},
+    "copies": {"copy": "conv1.weight"},
+    "readers": {"copy": ["conv1"]},
+    "computed": {"scaled": {"from": ["conv1.weight"], "axes": {}}},
+    "digests": {"fc2.bias": digest(numpy_helper.to_array(tensors_of(onnx.load(DIGITS))["fc2.bias"]))},
+}
+DAMAGED = 50  # plans
+
+
+@pytest.mark.parametrize("fields", [{}, ALL_FIELDS], ids=["as written", "with all fields"])
+@pytest.mark.parametrize("command", ["apply", "verify"])
+def test_plans_with_anything_in_any_place(plan: dict[str, Any], command: str, fields: dict[str, Any]) -> None:
+    """A plan that fits is taken; one that was damaged is refused in words, or taken where that says nothing else."""
+    whole, refusals = json.loads(json.dumps(plan | fields)), 0
+    quick = {"dry_run": True, "verify": False, "measure": False}
+    pruned = onnxprune.apply(DIGITS, onnxprune.Plan.from_json(whole), **quick).model
+
+    def carry_out(data: Any) -> None:
+        read = onnxprune.Plan.from_json(json.loads(json.dumps(data)))
+        onnxprune.apply(DIGITS, read, **quick) if command == "apply" else onnxprune.verify(DIGITS, pruned, read)
+
+    carry_out(whole)
+    for path, value in random.Random(0).sample([(p, v) for p in places(whole) if p for v in OTHER_VALUES], DAMAGED):
         broken = copy.deepcopy(whole)
         functools.reduce(operator.getitem, path[:-1], broken)[path[-1]] = value
-        (there / "p.json").write_text(json.dumps(broken))
-        with contextlib.suppress(onnxprune.OnnxPruneError):  # and no other error
-            onnxprune.apply(DIGITS, there / "p.json", dry_run=True, verify=False, measure=False)
+        try:
+            carry_out(broken)
+        except onnxprune.OnnxPruneError:  # and no other error
+            refusals += 1
+    assert 0 < refusals < DAMAGED
 
 
 NO_PLANS = {
