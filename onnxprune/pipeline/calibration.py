@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,9 +19,6 @@ from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import Feed, model_inputs
 from onnxprune.runtime.synthetic import Layout, Scale, is_grey, synthetic_feeds
 from onnxprune.surgery.recovery.runner import MEMORY, affordable, elements
-
-if TYPE_CHECKING:
-    pass
 
 SAMPLES = 512  # to solve on
 FEWEST = 16

@@ -101,8 +101,8 @@ def _level(own: Study) -> tuple[Graph, tuple[RotationSite, ...], Study]:
     upright = Graph(own.network, own.deps)
     if not any(has(node.proto, Trait.CENTRES) for node in own.deps.nodes) and not any(centred(own.graph.graph)):
         return upright, (), own
-    thawed = own.again(own.network, own.request.changed(thaw=True)).deps
-    sites = tuple(s for s in stream_sites(Graph(own.network, thawed)) if s.level)
+    thawed = own if own.request.thaw else own.again(own.network, own.request.changed(thaw=True))
+    sites = tuple(s for s in stream_sites(Graph(own.network, thawed.deps)) if s.level)
     while sites:
         other = own.again(levelled(upright, sites))
         names = {name_of(s) for s in stream_sites(Graph(other.network, other.deps))}

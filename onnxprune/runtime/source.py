@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
@@ -67,9 +68,9 @@ class Variant:
             return Path(self.source).absolute().parent
         return self.folder and Path(self.folder).absolute()
 
-    @property
+    @cached_property
     def network(self) -> Network:
-        """The model itself; the tensors of a large file are left there."""
+        """The model itself, read once; the tensors of a large file are left there."""
         return network_of(self.source, self.base)
 
     @property

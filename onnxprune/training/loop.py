@@ -129,7 +129,10 @@ class Training:
 
     def _start(self) -> None:
         self.before = self.best = self._held_loss(self.averages)
-        self.rate = self.recipe.lr or optimizer.largest_step(self._held_loss(self.averages, labelled=False))
+        if (rate := self.recipe.lr) is None:
+            plain = all(labels is None for _, _, labels, _ in self.targets())  # nothing to be left out of the loss
+            rate = optimizer.largest_step(self.before if plain else self._held_loss(self.averages, labelled=False))
+        self.rate = rate
         state = checkpoint.read(self.recipe.resume, self.key, self.recipe.device) if self.recipe.resume else None
         if state is not None:
             self._restore(state)

@@ -16,7 +16,9 @@ import onnxprune
 from onnxprune.channels.analysis import analyse
 from onnxprune.errors import CheckFailed, UsageError
 from onnxprune.model.network import Network
+from onnxprune.pipeline import rotate
 from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.study import Study
 from onnxprune.runtime.session import make_session
 from onnxprune.surgery.plan import Plan
 from onnxprune.surgery.recovery.eliminate import Reader, elimination
@@ -112,6 +114,16 @@ def test_a_stream_behind_norms_gives_the_same_in_any_orthonormal_basis(how: str,
     assert [(s.shape, s.level) for s in sites] == [((1, 16), ())]
     basis = np.linalg.qr(np.random.default_rng(0).standard_normal((1, 16, 16)))[0]
     _assert_same(model, rotated(graph, sites, Rotation({name_of(sites[0]): basis})).proto(), inputs)
+
+
+@pytest.mark.parametrize("thaw", [False, True])
+def test_a_network_whose_statistics_are_thawed_is_analysed_once(thaw: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = Study.of(transformer(), {"x": sequences(1).shape}, Request.of({"thaw": thaw}, ratio=0.5))
+    asked, again = [], Study.again
+    monkeypatch.setattr(Study, "again", lambda own, *given: asked.append(given[1:]) or again(own, *given))
+    _, sites, _ = rotate._level(study)
+    assert [s.shape for s in sites] == [(1, 16)]
+    assert sum(map(len, asked)) == (not thaw)
 
 
 @pytest.mark.parametrize("how", ["node", "written out", "rms"])

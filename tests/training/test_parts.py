@@ -2,21 +2,23 @@
 
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from cli_runs import DIGITS
 from onnx import TensorProto, helper
 from runtime_models import build
+from test_finetune import samples
 
+import onnxprune
 from onnxprune.pipeline.inspect import analysed
 from onnxprune.surgery.rewrite import cut
 
 torch = pytest.importorskip("torch", reason="training needs torch: pip install 'onnxprune[train]'")
 
-from onnxprune.training import augment, loop, optimizer, teacher  # noqa: E402 - they need torch
+from onnxprune.training import augment, loop, memory, optimizer, teacher  # noqa: E402 - they need torch
 from onnxprune.training.loop import changed_batches  # noqa: E402
-from onnxprune.training.memory import kept_memory  # noqa: E402
 from onnxprune.training.module import TorchModule  # noqa: E402
 from onnxprune.training.objective import Mixed, ScoredOutput, Valued, objective  # noqa: E402
 from onnxprune.training.places import places, spread  # noqa: E402
@@ -266,7 +268,44 @@ def test_products_are_rounded_where_the_processor_can_and_the_values_stay(
         assert 0 < (quick({"x": x})["y"] - exact).abs().max() < 0.05 * exact.abs().max()
 
 
-def test_memory_is_kept_inside_and_handed_back_behind() -> None:
-    for _ in range(2):
-        with kept_memory():
-            assert torch.zeros(1 << 22).add_(1).sum() == 1 << 22
+def test_memory_is_kept_inside_and_handed_back_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, kept, usual = [], [(-1, 1 << 30), (-3, 1 << 30)], [(-1, 128 << 10), (-3, 128 << 10)]  # of mallopt(3)
+    glibc = SimpleNamespace(mallopt=lambda *given: calls.append(given))
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: glibc)
+
+    def interrupted() -> None:
+        with memory.kept_memory():
+            assert calls == kept
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert calls == kept + usual
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: SimpleNamespace())
+    with memory.kept_memory():  # of a library that has no such call
+        assert calls == kept + usual
+
+
+@pytest.mark.parametrize(("labels", "lr", "passes"), [(False, None, 1), (True, None, 2), (True, 0.1, 1)])
+def test_held_out_samples_are_gone_through_again_for_the_rate_alone(
+    monkeypatch: pytest.MonkeyPatch, labels: bool, lr: float | None, passes: int
+) -> None:
+    """Where labels are in the loss, and no rate is given."""
+    started, begun, judge = [], loop.Training._start, loop.Training._held_loss
+
+    def start(training: loop.Training) -> None:
+        done: list[float] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(loop.Training, "_held_loss", lambda *a, **k: done.append(judge(*a, **k)) or done[-1])
+            begun(training)
+        gap = judge(training, training.averages, labelled=False)
+        started.append((len(done), training.rate, optimizer.largest_step(gap)))
+
+    monkeypatch.setattr(loop.Training, "_start", start)
+    onnxprune.prune(
+        DIGITS, ratio=0.5, compensate="none", finetune=1, data=samples(labels=labels), lr=lr, measure=False,
+        verify=False, threads=1,
+    )  # fmt: skip
+    ((found, rate, step),) = started
+    assert found == passes
+    assert rate == pytest.approx(lr or step)

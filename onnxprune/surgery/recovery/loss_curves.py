@@ -97,8 +97,8 @@ def repair_curves(
         ports = [p for s in group.readers if s.source in seen for p in ports_of(finder, group, s, seen[s.source])]
         plain = not ports or group.name in ranked
         found = by_worth(worth(group)) if plain else elimination([p.reader for p in ports], ridge=ridge)
-        scaled = drift and len(group) > 1
-        loss = _scaled(deps, group, ports, found, drift, ridge) if drift and scaled else np.zeros(len(group) + 1)
+        several = len(group) > 1
+        loss = _scaled(deps, group, ports, found, drift, ridge) if drift and several else np.zeros(len(group) + 1)
         curves[group.name] = LossCurve(found.order, loss, bool(ports))
     return _typical_where_unseen(curves)
 
