@@ -159,15 +159,15 @@ def check_law(
     small = {name: x[np.ix_(*live[name])] if name in live else x for name, x in data.items()}
     outputs = [v.name for v in model.graph.output]
     masked, pruned = run(mask(model, deps, dead), whole), run(cut(model, deps, dead), small)
-    zeroed = run(mask(model, zeros_everywhere(deps), dead), whole) if known_zero.keys() & set(outputs) else masked
-    for name, a, b, z in zip(outputs, masked, pruned, zeroed, strict=True):
+    relied = run(mask(model, zeros_everywhere(deps), dead), whole) if known_zero.keys() & set(outputs) else masked
+    for name, a, b, z in zip(outputs, masked, pruned, relied, strict=True):
         if a.dtype.kind in "OSU" or name in deps.statics.sampled:
             continue  # text has no channels; a network whose output is a size is frozen
         box = deps.box(name, dead) or tuple(np.ones(n, bool) for n in a.shape)
         agree(name, a[np.ix_(*box)], b, tolerance)
         if name in known_zero and b.dtype.kind != "b":
             agree(name, z[np.ix_(*box)], b, tolerance)
-            zero = zeroed[outputs.index(known_zero[name])] if known_zero[name] in outputs else known_zero[name] or 0
+            zero = relied[outputs.index(known_zero[name])] if known_zero[name] in outputs else known_zero[name] or 0
             assert np.all(z[dead_positions(box)] == zero), f"{name} is promised to be zero where it is dead"
     return Trial(deps, dead, masked, pruned)
 

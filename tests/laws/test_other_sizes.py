@@ -14,6 +14,7 @@ import pytest
 from cases import CASES, Case
 from cli_runs import EXPORTS
 from hypothesis import given, settings
+from law import waste
 from networks import before_softmax, with_random_weights
 from onnx import ModelProto
 from other_sizes import assert_same, data_inputs, masked, opened, others, reference, runs, shapes
@@ -23,7 +24,6 @@ from random_networks import networks
 from onnxprune import apply, prune
 from onnxprune.channels import analyse
 from onnxprune.surgery.plan import make_plan
-from onnxprune.surgery.recovery.layer_graph import taken
 
 HALF = {"ratio": 0.5, "round_to": 1, "compensate": "none"}
 LIGHT = sorted((Path(onnx.__file__).parent / "backend/test/data/light").glob("*.onnx"))
@@ -33,23 +33,9 @@ SMALL = {"light_squeezenet", "light_shufflenet"}
 def cut(model: ModelProto, at: dict[str, int], **options: object) -> tuple[ModelProto, ModelProto]:
     """What the pruned model is to be the same as, and the pruned model."""
     result = prune(model, input_shapes=shapes(model, at), verify=False, measure=False, **(options or HALF))
-    assert result.model.ByteSize() <= model.ByteSize()
-    assert idle(result.model) <= idle(model)
+    assert not waste(model, result.model)
     lossless = bool(options.get("lossless"))
     return (model if lossless else masked(model, result.plan.to_json(), result.model)), result.model
-
-
-def idle(model: ModelProto) -> set[str]:
-    """What nodes of the outermost graph give and nobody takes, nor is an output."""
-    graph = model.graph
-    makers = {name: node for node in graph.node for name in node.output if name}
-    todo, seen = [v.name for v in graph.output], set[int]()
-    while todo:
-        node = makers.get(todo.pop())
-        if node is not None and id(node) not in seen:
-            seen.add(id(node))
-            todo += taken(node)
-    return {name for name, node in makers.items() if id(node) not in seen}
 
 
 def check_opened(
