@@ -35,7 +35,7 @@ class Tensor:
 
 
 def is_packed(dtype: np.dtype) -> bool:
-    """Whether elements take less than a byte in a file."""
+    """Whether elements take less than a byte in a file; arrays of ml_dtypes keep each in a byte of its own."""
     return BITS.get(helper.np_dtype_to_tensor_dtype(dtype), 8) < 8
 
 

@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 import onnx
 from onnx import helper
 
+from onnxprune.model.graphs import graphs_of, subgraphs
 from onnxprune.model.inference import Inference
 from onnxprune.model.skeleton import weightless
 from onnxprune.model.sound import without_unsound
-from onnxprune.model.static import subgraphs
-from onnxprune.operators.registry import Trait, has
 from onnxprune.runtime.edited import own
 
 LOOPS = ("Loop", "Scan")
@@ -40,17 +39,11 @@ class Inside:
 def types_inside(model: onnx.ModelProto) -> dict[str, Inside]:
     """What inference tells of the values inside bodies, by key."""
     inferred = Inference().of_model(without_unsound(weightless(model)))
-    return {} if inferred is None else dict(_types(inferred.graph, ""))
-
-
-def _types(graph: onnx.GraphProto, path: str) -> Iterator[tuple[str, Inside]]:
-    if path:
-        for value in (*graph.value_info, *graph.output):
-            if element := value.type.tensor_type.elem_type:
-                yield path + value.name, Inside(element)
-    for node in graph.node:
-        for body, below in subgraphs(node, path):
-            yield from _types(body, below)
+    found: dict[str, Inside] = {}
+    for graph, path in graphs_of(inferred.graph) if inferred is not None else ():
+        values = ((v.name, v.type.tensor_type.elem_type) for v in (*graph.value_info, *graph.output) if path)
+        found |= {path + name: Inside(element) for name, element in values if element}
+    return found
 
 
 def rounds_of(graph: onnx.GraphProto, path: str = "", loops: int = 0) -> Iterator[tuple[str, int]]:
@@ -136,13 +129,6 @@ def _leave(
 
 def complete(graph: onnx.GraphProto) -> bool:
     """Whether every loop names all that it gives, so that more can be added behind it."""
-    for node in graph.node:
-        for body, _ in subgraphs(node):
-            if len(node.output) != len(body.output) - (node.op_type == "Loop") or not complete(body):
-                return False
-    return True
-
-
-def has_bodies(graph: onnx.GraphProto) -> bool:
-    """Whether any node of a graph runs bodies."""
-    return any(has(node, Trait.BODIES) for node in graph.node)
+    nodes = (node for part, _ in graphs_of(graph) for node in part.node)
+    bodies = ((node, body) for node in nodes for body, _ in subgraphs(node))
+    return all(len(node.output) == len(body.output) - (node.op_type == "Loop") for node, body in bodies)

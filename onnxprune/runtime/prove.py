@@ -14,13 +14,14 @@ from itertools import zip_longest
 from pathlib import Path
 
 from onnxprune.errors import ModelError
+from onnxprune.model.graphs import graphs_of
 from onnxprune.model.tensors import nbytes_of
 from onnxprune.operators.registry import Trait, has
 from onnxprune.runtime import branches
 from onnxprune.runtime.edited import draws
 from onnxprune.runtime.engine import engine
 from onnxprune.runtime.handed import Box, Load, part_by_part
-from onnxprune.runtime.lifted import complete, has_bodies, types_inside
+from onnxprune.runtime.lifted import complete, types_inside
 from onnxprune.runtime.proof import Proof, concluded
 from onnxprune.runtime.session import Session, make_session
 from onnxprune.runtime.slices import Noises, Slices, compared, widen
@@ -215,7 +216,7 @@ def _parts(view: _View, runs: Sequence[Trial], points: Mapping[str, tuple[str, .
     proto = view.one.network.graph
     top = {name for node in proto.graph.node for name in node.output}
     judge = partial(Judge, replace(view.taps, decided=frozenset()))
-    if has_bodies(proto.graph) and not top.issuperset(points) and complete(proto.graph):
+    if any(path for _, path in graphs_of(proto.graph)) and not top.issuperset(points) and complete(proto.graph):
         lifted = types_inside(proto)
         known = {n: tuple(t for t in took if t in top or t in lifted) for n, took in points.items()}
         known = {n: took for n, took in known.items() if n in top or n in lifted}

@@ -12,11 +12,12 @@ import numpy as np
 from onnx import helper
 
 from onnxprune.errors import ModelError, OnnxPruneError, UsageError
+from onnxprune.model.elements import is_packed
 from onnxprune.runtime.engine import engine, quiet, reason, usable_cpus
 from onnxprune.runtime.isolate import Child, Limits, current
 from onnxprune.runtime.providers import CPU, choose, configured, short
 from onnxprune.runtime.source import Prepared, Source, Variant, prepare
-from onnxprune.runtime.specs import Feed, Spec, bits, from_argument, nbytes
+from onnxprune.runtime.specs import Feed, Spec, from_argument, nbytes
 from onnxprune.runtime.stoppable import stoppable
 
 # Element types that numpy lacks go through OrtValues instead of `run`.
@@ -229,7 +230,7 @@ def _ortvalue(array: np.ndarray) -> Any:
     if array.dtype.char in _NATIVE:
         return make.ortvalue_from_numpy(array)
     element = helper.np_dtype_to_tensor_dtype(array.dtype)
-    if bits(array.dtype) < 8:
+    if is_packed(array.dtype):
         raise ModelError(f"arrays of {array.dtype} cannot be handed to onnxruntime")
     carrier = array.view(np.uint16 if array.dtype.itemsize == 2 else np.uint8)
     return make.ortvalue_from_numpy_with_onnx_type(carrier, element)
@@ -253,7 +254,7 @@ def _array(value: Any, dtype: np.dtype) -> np.ndarray:
     """A copy of an OrtValue in CPU memory as numpy, for the element types that its own `numpy()` refuses."""
     if dtype.char in _NATIVE:
         return value.numpy()
-    if bits(dtype) < 8:
+    if is_packed(dtype):
         raise ModelError(f"outputs of {dtype} cannot be read from onnxruntime")
     shape = tuple(value.shape())
     data = ctypes.string_at(value.data_ptr(), nbytes(shape, dtype))

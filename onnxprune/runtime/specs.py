@@ -1,7 +1,6 @@
 """What a model takes and gives: the name, element type and shape of its inputs and outputs."""
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -140,9 +139,3 @@ def shortened(feed: Mapping[str, np.ndarray], inputs: Iterable[Spec], most: int)
 def nbytes(shape: Iterable[int], dtype: np.dtype) -> int:
     """Bytes of an array of this shape and type."""
     return math.prod(shape) * dtype.itemsize
-
-
-def bits(dtype: np.dtype) -> int:
-    """Bits of one element as ONNX stores it; ml_dtypes keep 2- and 4-bit elements in bytes of their own."""
-    narrow = re.fullmatch(r"u?int([24])|float([24])_\w+", dtype.name)
-    return int(narrow[1] or narrow[2]) if narrow else dtype.itemsize * 8

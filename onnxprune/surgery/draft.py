@@ -9,6 +9,7 @@ from onnx import numpy_helper
 
 from onnxprune.channels.dependencies import Dependencies, Node
 from onnxprune.model.evaluate import evaluate
+from onnxprune.model.fresh_names import fresh_name
 from onnxprune.model.shapes import attributes_of, axes_asked
 from onnxprune.operators.labels import is_fixed
 from onnxprune.operators.registry import Trait, has
@@ -56,12 +57,7 @@ class Draft:
 
     def fresh_name(self, stem: str) -> str:
         """A name that no value of the model has."""
-        name, k = stem, 0
-        while name in self.names:
-            k += 1
-            name = f"{stem}.{k}"
-        self.names.add(name)
-        return name
+        return fresh_name(stem, self.names)
 
     def add_initializer(self, path: str, stem: str, array: np.ndarray) -> str:
         """The name of a new tensor of a graph; what another new one holds already is not put in twice."""

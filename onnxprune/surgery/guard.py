@@ -9,11 +9,12 @@ import onnx
 from onnx import helper
 
 from onnxprune.channels.dependencies import Dependencies, Node
+from onnxprune.model.fresh_names import all_names
 from onnxprune.model.graphs import graphs_of
 from onnxprune.model.static import opset_of
 from onnxprune.operators.registry import operator_of
 from onnxprune.surgery.draft import Draft
-from onnxprune.surgery.tidy import all_names, place
+from onnxprune.surgery.tidy import place
 
 FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE}
 

@@ -14,6 +14,7 @@ from onnx import helper, numpy_helper
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import ModelError
 from onnxprune.model.elements import Tensor
+from onnxprune.model.fresh_names import all_names
 from onnxprune.model.graphs import graphs_of
 from onnxprune.model.network import Network
 from onnxprune.model.static import opset_of
@@ -24,7 +25,7 @@ from onnxprune.surgery.edit import Edit
 from onnxprune.surgery.guard import divides, guard
 from onnxprune.surgery.retrace import retraced
 from onnxprune.surgery.thaw import around
-from onnxprune.surgery.tidy import all_names, drop_unused, list_tensors, place, refresh_shapes
+from onnxprune.surgery.tidy import drop_unused, list_tensors, place, refresh_shapes
 from onnxprune.surgery.versions import CutTensor, MaskedTensor, Version, cut_array, masked_array, versions
 
 QUANTISED = frozenset({onnx.TensorProto.UINT8, onnx.TensorProto.INT8, onnx.TensorProto.UINT16, onnx.TensorProto.INT16})

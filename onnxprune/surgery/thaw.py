@@ -10,12 +10,13 @@ import onnx
 from onnx import helper
 
 from onnxprune.channels.dependencies import Dependencies
+from onnxprune.model.fresh_names import all_names
 from onnxprune.model.graphs import graphs_of
 from onnxprune.model.network import Network
 from onnxprune.model.static import opset_of
 from onnxprune.surgery.draft import Draft
 from onnxprune.surgery.guard import divides, guard
-from onnxprune.surgery.tidy import all_names, place
+from onnxprune.surgery.tidy import place
 
 
 def around(

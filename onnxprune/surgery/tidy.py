@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import onnx
 from onnx import helper
 
+from onnxprune.model.fresh_names import all_names
 from onnxprune.model.graphs import graphs_of, refill
 from onnxprune.surgery.draft import Draft
 
@@ -34,14 +35,6 @@ def list_tensors(out: onnx.ModelProto, model: onnx.ModelProto) -> None:
     for graph, path in graphs_of(out.graph):
         new = [t for t in graph.initializer if path + t.name not in known]
         graph.input.extend(helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in new)
-
-
-def all_names(model: onnx.ModelProto) -> set[str]:
-    names: set[str] = set()
-    for graph, _ in graphs_of(model.graph):
-        names |= {t.name for t in graph.initializer} | {v.name for v in (*graph.input, *graph.output)}
-        names |= {name for node in graph.node for name in (*node.input, *node.output)}
-    return names
 
 
 def references(graph: onnx.GraphProto) -> Counter[str]:

@@ -10,12 +10,13 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 from runtime_models import SHARED, build, conv_net, masked_and_pruned, needs_models, weight
 
 from onnxprune.errors import FileError, ModelError, OnnxPruneError, UsageError
 from onnxprune.model import network, outline
-from onnxprune.model.tensors import nbytes_of
+from onnxprune.model.elements import is_packed
+from onnxprune.model.tensors import BITS, nbytes_of
 from onnxprune.runtime import engine as engine_module
 from onnxprune.runtime import providers, source
 from onnxprune.runtime.engine import engine, quiet, reason, usable_cpus
@@ -100,6 +101,37 @@ def spilling(monkeypatch):
     monkeypatch.setattr(source, "SPILL_MODEL", 0)
     for module in (source, network, outline):
         monkeypatch.setattr(module, "LIFTED", 64)
+
+
+@pytest.mark.parametrize("form", [Path, ModelProto.SerializeToString], ids=["path", "bytes"])
+def test_a_model_is_read_once_whatever_is_asked_of_it(form, tmp_path, monkeypatch):
+    onnx.save(conv_net(), tmp_path / "m.onnx")
+    variant = Variant(tmp_path / "m.onnx" if form is Path else form(conv_net()))
+    reads, read = [], source.as_proto
+    monkeypatch.setattr(source, "as_proto", lambda given: reads.append(given) or read(given))
+    before = variant.graph.SerializeToString()
+    assert np.array_equal(run(variant, taps=["c1"])["logits"], run(variant, taps=["r1"])["logits"])
+    assert len(reads) == 1
+    assert variant.graph.SerializeToString() == before
+
+
+@pytest.mark.parametrize("kind", sorted(k for k, bits in BITS.items() if bits in (2, 4) and k != 23))
+def test_elements_of_less_than_a_byte_are_neither_handed_over_nor_read(kind):
+    """Of float4 onnxruntime has no kernel here."""
+    value, dtype = helper.make_tensor_value_info, helper.tensor_dtype_to_np_dtype(kind)
+    assert is_packed(dtype)
+    ends, tensors = (value("f", 1, [4]), value("q", kind, [4])), {"s": np.float32(0.1), "z": np.zeros((), dtype)}
+    opset = {"opset": 25, "ir": 13}
+    read = build([helper.make_node("DequantizeLinear", ["q", "s", "z"], ["f"])], [], [], tensors, **opset)
+    read.graph.input.append(ends[1])
+    read.graph.output.append(ends[0])
+    with pytest.raises(ModelError, match=f"arrays of {dtype} cannot be handed"):
+        make_session(read, providers="cpu").run({"q": np.ones(4, dtype)})
+    made = build([helper.make_node("QuantizeLinear", ["f", "s", "z"], ["q"])], [], [], tensors, **opset)
+    made.graph.input.append(ends[0])
+    made.graph.output.append(ends[1])
+    with pytest.raises(ModelError, match=f"outputs of {dtype} cannot be read"):
+        make_session(made, providers="cpu").run({"f": np.ones(4, np.float32)})
 
 
 def test_large_models_go_through_a_file_that_is_gone_afterwards(spilling, tmp_path, monkeypatch):

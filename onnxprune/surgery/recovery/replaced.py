@@ -8,12 +8,14 @@ from onnx import helper
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.channels.nodes import CUTTABLE
+from onnxprune.model.fresh_names import all_names, fresh_name
 from onnxprune.model.graphs import refill, tensors_of
 from onnxprune.model.network import Network
 from onnxprune.model.tensors import read_tensor
 from onnxprune.operators.registry import operator_of
 from onnxprune.surgery.recovery.layer_graph import LayerGraph, changed_nodes
 from onnxprune.surgery.recovery.solvable import Finder, Solvable, is_solvable
+from onnxprune.surgery.tidy import list_tensors
 from onnxprune.surgery.versions import versions
 
 
@@ -75,20 +77,16 @@ def _bias_for(network: LayerGraph, layer: Solvable) -> np.ndarray | None:
 
 def with_biases_at(original: Network, biases: Mapping[int, np.ndarray]) -> Network:
     """The network in which these layers have these biases; behind a MatMul an Add does it."""
-    network, added = LayerGraph(original), dict[str, np.ndarray]()
-    names = set(network.maker) | set(network.tensors) | {v.name for v in network.model.graph.input}
+    names, added = all_names(original.graph), dict[str, np.ndarray]()
     out, behind = original.own(), dict[int, onnx.NodeProto]()
     graph = out.graph.graph
     for k, array in biases.items():
         node = graph.node[k]
         label = node.name or node.output[0]
-        name = _fresh(f"{label}.bias", names)
+        name = fresh_name(f"{label}.bias", names)
         added[name] = array
-        if out.graph.ir_version < 4:  # such files list every tensor as an input too
-            kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-            graph.input.append(helper.make_tensor_value_info(name, kind, array.shape))
         if node.op_type == "MatMul":
-            inner, given = _fresh(f"{label}.product", names), node.output[0]
+            inner, given = fresh_name(f"{label}.product", names), node.output[0]
             node.output[0] = inner
             behind[k] = helper.make_node("Add", [inner, name], [given], name=f"{label}.add")
         else:
@@ -97,10 +95,6 @@ def with_biases_at(original: Network, biases: Mapping[int, np.ndarray]) -> Netwo
             node.input.extend(inputs)
     if behind:
         refill(graph.node, [n for k, node in enumerate(graph.node) for n in (node, behind.get(k)) if n is not None])
-    return out.with_more(added)
-
-
-def _fresh(wanted: str, names: set[str]) -> str:
-    name = next(n for n in (f"{wanted}{i or ''}" for i in range(len(names) + 1)) if n not in names)
-    names.add(name)
-    return name
+    made = out.with_more(added)
+    list_tensors(made.graph, original.graph)
+    return made

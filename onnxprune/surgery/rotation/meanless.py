@@ -7,10 +7,10 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from onnxprune.model.fresh_names import all_names, fresh_name
 from onnxprune.model.graphs import refill
 from onnxprune.model.static import attributes_of, opset_of
 from onnxprune.operators.registry import Trait, has
-from onnxprune.surgery.tidy import all_names
 
 BY_NODE = 23  # opset from which there is an operator for it
 AXES_GIVEN = 18  # opset from which ReduceMean takes its axes as an input
@@ -50,7 +50,7 @@ class _Edit:
         """x / √(mean of x² + ε) · scale + shift, of (x, scale, shift)."""
         x, scale, *shift = [name for name in node.input if name]
         epsilon, y = attributes_of(node).get("epsilon", 1e-5), node.output[0]
-        last = self._value(y, "scaled") if shift else y
+        last = fresh_name(f"{y}.scaled", self.names) if shift else y
         if self.opset >= BY_NODE:
             made = [helper.make_node("RMSNormalization", [x, scale], [last], axis=-1, epsilon=epsilon)]
         else:
@@ -64,7 +64,8 @@ class _Edit:
     def _written_out(self, x: str, scale: str, epsilon: float, last: str, y: str) -> list[onnx.NodeProto]:
         """As runtimes look for it when they make one kernel of it."""
         kind = helper.tensor_dtype_to_np_dtype(self.types.get(scale, onnx.TensorProto.FLOAT))
-        square, mean, sum_, root, unit = (self._value(y, n) for n in ("square", "mean", "sum", "root", "unit"))
+        parts = (fresh_name(f"{y}.{part}", self.names) for part in ("square", "mean", "sum", "root", "unit"))
+        square, mean, sum_, root, unit = parts
         told: dict[str, Any] = {} if self.opset >= AXES_GIVEN else {"axes": [-1]}
         axes = [] if told else [self._constant(np.array([-1]))]
         return [
@@ -76,16 +77,9 @@ class _Edit:
             helper.make_node("Mul", [unit, scale], [last]),
         ]
 
-    def _value(self, of: str, what: str) -> str:
-        name = f"{of}.{what}"
-        while name in self.names:
-            name += "."
-        self.names.add(name)
-        return name
-
     def _constant(self, array: np.ndarray) -> str:
         key = array.tobytes(), str(array.dtype)
         if key not in self.constants:
-            self.constants[key] = self._value("onnxprune", f"norm.{array.dtype}.{len(self.constants)}")
+            self.constants[key] = fresh_name(f"onnxprune.norm.{array.dtype}.{len(self.constants)}", self.names)
             self.model.graph.initializer.append(numpy_helper.from_array(array, self.constants[key]))
         return self.constants[key]
