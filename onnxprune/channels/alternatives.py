@@ -49,7 +49,7 @@ def finest(analysed: Callable[[Choices], Found]) -> Dependencies:
 def _half(deps: Dependencies, weights: Collection[str]) -> float:
     """Elements of these tensors that are left when half of every group is gone.
 
-    Odd groups count as rounded up and as rounded down.
+    Odd groups count as rounded up and as rounded down, tensors that several nodes use once.
     """
     halves = ({g.name: np.arange(max(1, (len(g) + k) // 2)) for g in deps.groups} for k in (0, 1))
     uses = {use.source: use for use in reversed(deps.uses) if use.source in weights}.values()
@@ -66,9 +66,9 @@ def _others(walk: Walk, deps: Dependencies) -> Iterator[Choices]:
     for root in sorted(wanted | _behind(walk, deps)):
         factors, labels = splits[root]
         kinds.setdefault(str((factors, labels.shape)), []).append(root)
-    if (
-        len(kinds) > 1 and wanted
-    ):  # what one splits, such as groups of a norm over both sides of a Concat, the others split too
+    if len(kinds) > 1 and wanted:
+        # What one splits, such as groups of a norm over both sides of a Concat, the others split too.  The last factor,
+        # a share of every group, carries in all: whole groups of one side need not begin where those of the other do.
         shared = np.unique(np.concatenate([deps.component[splits[root][1]].ravel() for root in wanted]))
         joint = [root for root, (_, labels) in splits.items() if np.isin(deps.component[labels], shared).any()]
         yield replace(chosen, factors={**chosen.factors, **{root: splits[root][0][-1] for root in joint}})

@@ -99,7 +99,7 @@ def nbytes(tensor: TensorProto) -> int:
 
 
 def nbytes_of(tensor: TensorProto) -> int:
-    """The same; 0 for a type without a fixed size."""
+    """Bytes that the elements take as `raw_data`, from dims that `nbytes` has checked; 0 for types of no fixed size."""
     return (math.prod(tensor.dims) * BITS.get(tensor.data_type, 0) + 7) // 8
 
 

@@ -55,7 +55,7 @@ def choose_factor(coupling: Coupling, value: Value, avoid: Collection[int] = (),
 
     `avoid` names axes that should not carry.  Of the rest the last but one carries where `heads` is set (whole
     attention heads), else the last one (a share of every head); a factor that carries elsewhere does so here too, and
-    one that was chosen does so in any case.
+    one that was chosen does so in any case.  Gives the labels of each axis, (size,) each.
     """
     split = value.split_axis
     if split is None:
@@ -117,7 +117,7 @@ def transpose(value: Value, perm: Sequence[int]) -> Value:
 
 
 def pick(value: Value, axis: int, positions: np.ndarray) -> Value:
-    """Positions of a split axis; a single position (an array without axes) drops the axis."""
+    """Positions, (n,), of an axis that is a factor of the split one; a single position, (), drops the axis."""
     split = value.split_axis
     assert split is not None
     k, dropped = split.axis(axis), positions.ndim == 0
@@ -149,7 +149,7 @@ def arrived(value: Value) -> tuple[Value, FoldedShuffle | None]:
 
 
 def spread(coupling: Coupling, labels: np.ndarray, heads: bool) -> Axes:
-    """The axes of an array of labels as a box."""
+    """The axes of an array of labels, of any shape, as a box: the labels of each axis, (size,) each."""
     parts, split = _split(coupling, labels.ravel(), labels.shape, 0, None)
     return choose_factor(coupling, Value(tuple(parts), split), (), heads)
 
@@ -170,6 +170,8 @@ def reshape(
 
     Gives the value itself (made a box where it had to be), the reshaped one, and the folded shuffle that stands
     for the chain of moves where a split axis has come back to the axis that it was split from.
+
+    Raises LabelError where the shapes do not hold equally many elements, or none.
     """
     shape = tuple(shape)
     if math.prod(shape) != math.prod(value.shape) or 0 in shape:

@@ -18,7 +18,11 @@ LARGEST_SPLIT = 1 << 22  # labels; beyond that the channels are frozen instead
 
 @dataclass(frozen=True)
 class Origin:
-    """The plain axis that a split axis was split from, while the elements have kept their order elsewhere."""
+    """The plain axis that a split axis was split from, while the elements have kept their order elsewhere.
+
+    value: its key.
+    shape: of all of its axes.
+    """
 
     value: str
     axis: int
@@ -42,7 +46,10 @@ class SplitAxis:
 
 @dataclass(frozen=True)
 class FoldedShuffle:
-    """A moved and merged split axis in one step: the output is `Gather(origin.value, order, origin.axis)`."""
+    """A moved and merged split axis in one step: the output is `Gather(origin.value, order, origin.axis)`.
+
+    order: (positions,), of each position of the output the one on the axis of the origin.
+    """
 
     origin: Origin
     order: Labels
@@ -71,7 +78,7 @@ class Value:
 
 
 def blocks(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[slice, slice]]:
-    """Pair the shortest runs of two shapes that hold equally many elements.
+    """Pair the shortest runs of two shapes that hold equally many elements, as slices of their axes, in order.
 
     Raises ValueError where the shapes do not.
     """
@@ -87,7 +94,12 @@ def blocks(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[slice, slic
 
 
 def keeps(value: Value, old: slice, new: tuple[int, ...]) -> bool:
-    """Whether a block keeps its axes, but for axes of length 1 that come and go."""
+    """Whether a block keeps its axes, but for axes of length 1 that come and go.
+
+    Args:
+        old: the axes of the value that are in it.
+        new: the sizes of those that a reshape makes of them.
+    """
     return [s for s in value.shape[old] if s != 1] == [s for s in new if s != 1]
 
 
@@ -95,6 +107,13 @@ def regrouped(value: Value, shape: tuple[int, ...]) -> Value | None:
     """The value with new factors of each split axis that is alone in its block, or among axes that cannot shrink.
 
     None where there is no such axis, or the labels would be too many.
+
+    Args:
+        value: with a split axis.
+        shape: what it is reshaped to.
+
+    Raises:
+        ValueError: the shapes do not hold equally many elements, or none.
     """
     split = value.split_axis
     assert split is not None

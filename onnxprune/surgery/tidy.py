@@ -12,7 +12,13 @@ from onnxprune.surgery.draft import Draft
 
 
 def place(out: onnx.ModelProto, draft: Draft, nodes: Mapping[tuple[str, tuple[str, ...]], onnx.NodeProto]) -> None:
-    """Put the new tensors and nodes where they belong."""
+    """Put the new tensors and nodes where they belong.
+
+    Args:
+        out: the model that the nodes are of; changed.
+        draft: its new tensors, by path of the graph, and new nodes, by position in the analysis.
+        nodes: the nodes of `out` before, by path and outputs.
+    """
     deps = draft.deps
     index = {id(nodes[deps.nodes[k].path, tuple(deps.nodes[k].proto.output)]): k for k in (*draft.before, *draft.after)}
     for graph, path in reversed(list(graphs_of(out.graph))):  # bodies first: the graph around them is copied
@@ -28,7 +34,12 @@ def place(out: onnx.ModelProto, draft: Draft, nodes: Mapping[tuple[str, tuple[st
 
 
 def list_tensors(out: onnx.ModelProto, model: onnx.ModelProto) -> None:
-    """Before IR version 4 every tensor is listed as an input too; so are the new ones."""
+    """Before IR version 4 every tensor is listed as an input too; so are the new ones.
+
+    Args:
+        out: the model with new tensors, at the end of the tensors of their graphs; changed.
+        model: as it was without them.
+    """
     if model.ir_version >= 4:
         return
     known = {path + t.name for graph, path in graphs_of(model.graph) for t in graph.initializer}
@@ -47,7 +58,12 @@ def references(graph: onnx.GraphProto) -> Counter[str]:
 
 
 def drop_unused(out: onnx.ModelProto, model: onnx.ModelProto) -> None:
-    """Remove nodes and tensors that only the removed parts used, or nobody after all; what nobody used before stays."""
+    """Remove nodes and tensors that only the removed parts used, or nobody after all; what nobody used before stays.
+
+    Args:
+        out: the model without these parts; changed.
+        model: the model with them.
+    """
     used = references(out.graph)
     kept = all_names(model) - references(model.graph).keys()
     for graph, _ in reversed(list(graphs_of(out.graph))):  # bodies first: they use what is outside
@@ -77,7 +93,12 @@ def _drop_nodes(graph: onnx.GraphProto, kept: set[str], used: Counter[str]) -> N
 
 
 def refresh_shapes(out: onnx.ModelProto, draft: Draft) -> None:
-    """Recorded shapes of values that lost channels; those of values that are gone."""
+    """Correct recorded sizes, in positions, of values that lost channels; forget those of values that are gone.
+
+    Args:
+        out: the pruned model; changed.
+        draft: the live positions of its values.
+    """
     for graph, path in graphs_of(out.graph):
         made = {name for node in graph.node for name in node.output} | {v.name for v in graph.input}
         tensors = {t.name: t for t in graph.initializer}
