@@ -166,12 +166,10 @@ def _stands(split: SplitAxis, shape: tuple[int, ...]) -> bool:
 def reshape(
     coupling: Coupling, name: str, value: Value, shape: Sequence[int], heads: bool
 ) -> tuple[Value, Value, FoldedShuffle | None]:
-    """Row-major reshape of value `name` to `shape`.
+    """Row-major reshape of value `name` to `shape`.  Raises LabelError where these hold other numbers of elements.
 
     Gives the value itself (made a box where it had to be), the reshaped one, and the folded shuffle that stands
     for the chain of moves where a split axis has come back to the axis that it was split from.
-
-    Raises LabelError where the shapes do not hold equally many elements, or none.
     """
     shape = tuple(shape)
     if math.prod(shape) != math.prod(value.shape) or 0 in shape:
