@@ -42,7 +42,7 @@ def of_timm(name: str) -> Architecture:
 # Those that are built for one size of image; and those of them that are not told which.
 FIXED = (
     "vit_ deit swin xcit cait pit mixer gmlp resmlp levit coat_ crossvit mvit gcvit maxvit maxxvit coatnet coatnext "
-    "nest tnt convit tiny_vit efficientformer efficientvit_m volo visformer hiera davit twins beit eva0 focalnet "
+    "nest tnt convit tiny_vit efficientformer efficientvit_m volo visformer hiera davit twins beit eva0 "
     "sequencer botnet26t halonet halo lamhalo lambda eca_botnext samvit vitamin test_vit test_maxvit test_coatnet "
     "mobilenetv4_hybrid mobilenetv5 nextvit"
 ).split()
@@ -80,6 +80,7 @@ TIMM_OPTIONS: dict[str, dict[str, Any]] = {
     "convnextv2_atto": FEW,
     "rdnet_tiny": {"num_blocks_list": (1, 1, 1, 1, 1, 1, 1)} | {"growth_rates": (32, 52, 64, 64, 64, 64, 112)},
     "sequencer2d_s": {"layers": (1, 1, 1, 1)},
+    "focalnet_tiny_srf": {"embed_dim": 48},
     "hiera_tiny_224": {"stages": (1, 1, 2, 1)},
     "tnt_s_legacy_patch16_224": {"depth": 2},
     "convit_tiny": {"depth": 3, "local_up_to_layer": 2},

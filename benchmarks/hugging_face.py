@@ -203,7 +203,7 @@ IMAGES = {  # networks of images -> class of the model, the output that is taken
         "CvtForImageClassification",
         "logits",
         64,
-        {"embed_dim": [16, 32, 64], "depth": [1, 1, 2], "num_heads": [1, 2, 4]},
+        {"embed_dim": [16, 32, 64], "depth": [1, 2, 3], "num_heads": [1, 2, 4]},
     ),
     "levit": (
         "LevitForImageClassification",
@@ -227,7 +227,7 @@ IMAGES = {  # networks of images -> class of the model, the output that is taken
         "PvtForImageClassification",
         "logits",
         64,
-        {"hidden_sizes": [16, 32, 64, 64], "depths": [1, 1, 1, 1], "image_size": 64},
+        {"hidden_sizes": [16, 32, 64, 64], "depths": [1] * 4, "num_attention_heads": [1, 2, 4, 4], "image_size": 64},
     ),
     "yolos": (
         "YolosForObjectDetection",
@@ -254,7 +254,12 @@ IMAGES = {  # networks of images -> class of the model, the output that is taken
         "GLPNForDepthEstimation",
         "predicted_depth",
         64,
-        {"hidden_sizes": [16, 32, 48, 64], "depths": [1, 1, 1, 1], "decoder_hidden_size": 32},
+        {
+            "hidden_sizes": [16, 32, 48, 64],
+            "depths": [1, 1, 1, 1],
+            "num_attention_heads": [1, 2, 3, 4],
+            "decoder_hidden_size": 32,
+        },
     ),
 }
 
@@ -287,7 +292,7 @@ def _sound(name: str) -> Architecture:
 
 def _sam() -> Architecture:
     vision = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 128, "mlp_dim": 128}
-    vision |= {"output_channels": 32, "global_attn_indexes": [1], "window_size": 3}
+    vision |= {"output_channels": 32, "global_attn_indexes": [1], "window_size": 3, "num_pos_feats": 16}
     config = transformers.SamConfig(
         vision_config=vision,
         prompt_encoder_config={"hidden_size": 32, "image_size": 128, "mask_input_channels": 8},

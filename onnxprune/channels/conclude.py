@@ -7,7 +7,7 @@ import numpy as np
 from onnxprune.channels.combined import solved
 from onnxprune.channels.dependencies import Dependencies, Use, passed
 from onnxprune.channels.grouping import groups_of
-from onnxprune.channels.parameters import INTEGERS
+from onnxprune.channels.parameters import INTEGERS, computed_once
 from onnxprune.channels.ties import Ties
 from onnxprune.channels.walk import Walk
 from onnxprune.operators.boxes import Value, choose_factor
@@ -28,11 +28,13 @@ def conclude(walk: Walk) -> Dependencies:
     component, combined = solved(walk.coupling)
     zeroed = _zeroed(walk, roles, component, combined)
     groups = groups_of(walk.uses, walk.parts, component, roles, combined)
+    once = computed_once(walk.nodes, walk.sources.keys() - walk.pinned)
+    layers = tuple(x for x in walk.layers if not once.issuperset(walk.nodes[x.node].outputs))
     thawed = {k: labels for k, labels in walk.thawed.items() if (component[labels] != component[0]).any()}
     ties = Ties(*walk.coupling.edges(), tuple(walk.coupling.causes), walk.coupling.size)
     return Dependencies(
         nodes=tuple(walk.nodes), values=walk.values, sources=walk.sources, uses=tuple(walk.uses),
-        component=component, groups=groups, layers=tuple(walk.layers), scalings=walk.scalings,
+        component=component, groups=groups, layers=layers, scalings=walk.scalings,
         folded_shuffles=walk.folded_shuffles, told=frozenset(walk.told), asked=walk.asked, thawed=thawed,
         roles=roles, zeroed=zeroed, ties=ties, numbers=walk.numbers, kept=frozenset(walk.kept),
         combined=combined, products=tuple(walk.coupling.products.values()),

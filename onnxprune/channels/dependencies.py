@@ -187,7 +187,10 @@ class Dependencies:
         return sum(c.times * math.prod(int(self.live(x, dead).sum()) for x in c.labels) for c in layer.costs)
 
     def macs(self, dead: np.ndarray | None = None) -> int:
-        """Multiply-accumulates of Conv, ConvTranspose, Gemm, MatMul and their kin at the sampled input shapes."""
+        """Multiply-accumulates of Conv, ConvTranspose, Gemm, MatMul and their kin at the sampled input shapes.
+
+        Products of tensors of the file alone do not count: runtimes compute them once.
+        """
         gone = self.nothing if dead is None else dead
         return sum(self.layer_macs(layer, gone) for layer in self.layers)
 

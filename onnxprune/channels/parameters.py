@@ -1,6 +1,6 @@
 """Which tensors of a file are parameters of the network, and which are numbers that it merely computes with."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from onnx import TensorProto
 
@@ -24,7 +24,7 @@ def parameters(nodes: Sequence[Node], sources: Mapping[str, Source], layers: Col
         sources: tensors of the file by key.
         layers: nodes that multiply by weights, by position.
     """
-    constant, behind, ahead = _constant(nodes, sources), _behind(nodes, layers), _ahead(nodes, layers)
+    constant, behind, ahead = computed_once(nodes, sources), _behind(nodes, layers), _ahead(nodes, layers)
     found: set[str] = set()  # keys of constants that are parameters, or that parameters are made into
     for k, node in reversed(list(enumerate(nodes))):
         fixed = [key for key in node.inputs if key in constant]
@@ -51,11 +51,12 @@ def _wide(source: Source) -> int:
     return sum(size > 1 for size in source.shape)
 
 
-def _constant(nodes: Sequence[Node], sources: Mapping[str, Source]) -> set[str]:
-    """Keys of the values that are computed from tensors of the file alone."""
-    found = set(sources)
+def computed_once(nodes: Sequence[Node], tensors: Iterable[str]) -> set[str]:
+    """Keys of these tensors, and of the values that are computed from them alone, which runtimes do when they load."""
+    found = set(tensors)
     for node in nodes:
-        if node.inputs and all(key in found for key in node.inputs if key):
+        drawn = has(node.proto, Trait.RANDOM | Trait.BODIES)
+        if node.inputs and not drawn and all(key in found for key in node.inputs if key):
             found.update(filter(None, node.outputs))
     return found
 

@@ -6,7 +6,7 @@ differs there is open too, and what is computed from it decides nothing and is n
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from functools import partial
@@ -25,6 +25,8 @@ from onnxprune.model.sound import without_unsound
 from onnxprune.model.statics import Statics
 from onnxprune.model.thresholds import beyond, shortened, thresholds
 from onnxprune.operators.registry import LARGEST_VALUE, MALFORMED, Trait, has
+
+BROADCASTS = 7  # opset from which operands broadcast by themselves
 
 
 def infer(
@@ -157,6 +159,14 @@ def _walk(graph: onnx.GraphProto, path: str, statics: Statics, opset: int, outer
         if node.op_type == "Reshape" and keys and node.output:
             before, after = statics.shapes.get(keys[0]), statics.shapes.get(path + node.output[0])
             statics.torn |= before is not None and after is not None and math.prod(before) != math.prod(after)
+        if not path and opset >= BROADCASTS and has(node, Trait.ADDS | Trait.MULTIPLIES):
+            statics.torn |= not node.domain and not _broadcast([statics.shapes.get(key, ()) for key in keys])
+
+
+def _broadcast(shapes: Sequence[Shape]) -> bool:
+    """Whether operands of these shapes go together."""
+    rank = max(map(len, shapes), default=0)
+    return all(len(set(sizes) - {1}) < 2 for sizes in zip(*((1,) * (rank - len(s)) + s for s in shapes), strict=True))
 
 
 def _walk_bodies(

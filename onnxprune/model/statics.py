@@ -20,7 +20,7 @@ class Statics:
     sampled: set[str] = field(default_factory=set)  # constants that follow from the shape of a value
     tensors: set[str] = field(default_factory=set)  # tensors of the file, whose shapes hold for every input
     huge: int = 0  # elements of the largest value whose shape is left out for having too long an axis
-    torn: bool = False  # a Reshape would have to change the number of elements, which inference does not mind
+    torn: bool = False  # a Reshape would change the number of elements, or operands do not broadcast, which files claim
     inferred: frozenset[str] = frozenset()  # values whose shapes no run has to show
     others: list["Statics"] = field(default_factory=list, repr=False, compare=False)  # at other sizes of what is open
     accepted: list["Statics"] = field(default_factory=list, repr=False, compare=False)  # that the whole network takes

@@ -53,3 +53,14 @@ def test_weights_behind_nodes_that_compute_from_constants_are_some() -> None:
     y = net.relu(net.conv("x", 3, 8, dead=NONE))
     flat = net.op("Mul", positive(net, 4, 72), net.tensor(np.float32(0.1)))
     assert count(net, net.op("Conv", y, net.reshape(flat, 4, 8, 3, 3))) == 3 * 8 * 9 + 8 + 4 * 72
+
+
+def test_products_of_tensors_of_the_file_alone_cost_no_run_anything() -> None:
+    """Relative positions, say: a table times a matrix, which a runtime computes when it loads the file."""
+    net = Net()
+    turned = net.op("MatMul", positive(net, 1, 3, 50, 8), positive(net, 8, 8))
+    deps = onnxprune.analyse(
+        net.model(SIDE, [net.op("MatMul", turned, net.relu("x"))], onnx.TensorProto.FLOAT, SIDE)
+    )
+    assert deps.macs() == 3 * 50 * 8 * 8  # of the second product
+    assert deps.params() == 3 * 50 * 8 + 8 * 8

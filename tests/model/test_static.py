@@ -56,6 +56,22 @@ def test_recorded_shapes_may_be_stale() -> None:
     assert infer(model).shapes["y"] == (1, 8)
 
 
+def test_sizes_beyond_a_table_are_none_that_a_network_takes_whatever_the_file_records() -> None:
+    """Learned positions for eight tokens at most; a dynamo export records the shape of the sum for any number."""
+    model = parsed("""
+        g (float[n,t,4] x) => (float y) <int64[1] zero = {0}, int64[1] one = {1}, float[n,t,4] z> {
+            t = Shape<start=1, end=2>(x)
+            p = Slice(table, zero, t, one)
+            z = Add(x, p)
+            y = Relu(z)
+        }
+    """)
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros((1, 8, 4), np.float32), "table"))
+    statics = infer(model, {"x": (1, 6, 4)})
+    assert statics.accepted
+    assert all(other.shapes["x"][1] <= 8 for other in statics.accepted)
+
+
 def test_the_model_is_left_alone() -> None:
     model = parsed("g (float[n,3,h,w] x) => (float y) { y = Relu(x) }")
     before = model.SerializeToString()
