@@ -36,12 +36,14 @@ class Net:
         """The outputs of the last node."""
         return list(self.nodes[-1].output)
 
-    def model(self, y: str, x: tuple[int | str, ...], out: tuple[int | str, ...]) -> onnx.ModelProto:
+    def model(
+        self, y: str, x: tuple[int | str, ...], out: tuple[int | str, ...], kind: int = TensorProto.FLOAT
+    ) -> onnx.ModelProto:
         self("Identity", y)
         self.nodes[-1].output[0] = "y"
         value = helper.make_tensor_value_info
         graph = helper.make_graph(
-            self.nodes, "net", [value("x", TensorProto.FLOAT, x)], [value("y", TensorProto.FLOAT, out)], self.tensors
+            self.nodes, "net", [value("x", kind, x)], [value("y", TensorProto.FLOAT, out)], self.tensors
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
         onnx.checker.check_model(model, full_check=True)
@@ -201,6 +203,32 @@ def transformer(how: str = "node", *, hindrance: str = "", width: int = 16, bloc
     if hindrance == "skip":
         y = net("Add", y, dense(net, net("ReduceMean", x, axes=[1], keepdims=0), 5, width))
     return net.model(y, (1, TOKENS, FEATURES), (1, 5))
+
+
+def language_model(*, even: bool = False, width: int = 16, words: int = 11) -> onnx.ModelProto:
+    """A table of tokens that is transposed to give the scores; norms whose scales and shifts are one tensor each.
+
+    Positions are looked up by GatherND; the stream is tiled, enlarged and padded with zeros on its way.
+
+    Args:
+        even: whether the scales are all one, as an exporter finds them in a network that was not trained.
+    """
+    net = Net(2)
+    scales = np.ones(width) if even else net.rng.uniform(0.5, 1.5, width)
+    scale, shift = net.constant(scales.astype(np.float32), "scale"), net.constant(np.zeros(width, np.float32))
+    table = net.weight(words, width, name="table")
+    places = net.constant(np.arange(TOKENS)[None, :, None])
+    x = net("Add", net("Gather", table, "x"), net("GatherND", net.weight(TOKENS, width), places))
+    x = net("Tile", x, net.constant(np.array([1, 2, 1])))
+    x = net("Resize", x, "", net.constant(np.array([1, 0.5, 1], np.float32)), mode="nearest")
+    for _ in range(2):
+        y = net("LayerNormalization", x, scale, shift, axis=-1)
+        y = net("Pad", y, net.constant(np.array([0, 1, 0, 0, 0, 0])), net.constant(np.float32(0)))
+        y = net("Slice", y, *(net.constant(np.array([n])) for n in (0, TOKENS, 1)))  # each sees the one before
+        x = net("Add", x, dense(net, net("Tanh", dense(net, y, 2 * width, width)), width, 2 * width))
+    y = net("LayerNormalization", x, scale, shift, axis=-1)
+    y = net("MatMul", y, net("Transpose", table, perm=[1, 0]))
+    return net.model(y, ("n", TOKENS), ("n", TOKENS, words), TensorProto.INT64)
 
 
 def sequences(samples: int, seed: int = 0) -> np.ndarray:

@@ -73,7 +73,7 @@ def index_of(x: Tensor, indices: Tensor, batch: int = 0) -> tuple[Tensor, ...]:
 
 define(
     "GatherND", couple=gather_nd, zero=first, repair=repair_gather_nd, bound=bound_gather_nd, apart=True,
-    value=by_reference, traits=Trait.MOVES,
+    value=by_reference, traits=Trait.MOVES | Trait.PASSES,
     forward=Forward(lambda node, x, indices: x[index_of(x, indices, node.get("batch_dims", 0))], into=(0,)),
 )  # fmt: skip
 

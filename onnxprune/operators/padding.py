@@ -141,5 +141,6 @@ def forward_pad(
 define(
     "Pad", couple=pad, zero=lambda op: op.zero_where_dead(0) if op.zero_padded() else NOT_ZERO, repair=repair_pad,
     follows=frozenset({1}), bound=bound_pad, apart=True, value=by_reference, small=_small_when_padded,
-    traits=Trait.RANGE | Trait.MAPS | Trait.NUMBERS, forward=Forward(forward_pad, into=(0,), host=(1, 2, 3)),
+    traits=Trait.RANGE | Trait.MAPS | Trait.NUMBERS | Trait.PADS,
+    forward=Forward(forward_pad, into=(0,), host=(1, 2, 3)),
 )  # fmt: skip

@@ -69,6 +69,7 @@ class Trait(Flag):
     SIZES = auto()  # gives sizes of what it takes
     BODIES = auto()  # runs bodies
     PASSES = auto()  # a linear map, the same one for every channel
+    PADS = auto()  # sets values, or numbers of its own, around input 0; linear, the same for every channel, with zeros
     ADDS = auto()  # sums what it takes, or subtracts it
     MULTIPLIES = auto()  # multiplies what it takes, or divides it
     AFFINE = auto()  # at inference one factor and one summand for each channel

@@ -78,7 +78,7 @@ def forward_tile(node: TorchCall, x: Tensor, repeats: Tensor, axis: Tensor | Non
 
 define(
     "Tile", couple=tile, zero=first, repair=repair_tile, follows=frozenset({1}), bound=bound_repeat, apart=True,
-    value=by_reference, small=_small_when_repeated, traits=_COPIES,
+    value=by_reference, small=_small_when_repeated, traits=_COPIES | Trait.PASSES,
     forward=Forward(forward_tile, into=(0,), host=(1, 2)),
 )  # fmt: skip
 

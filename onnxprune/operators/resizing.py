@@ -5,13 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 
 from onnxprune.operators.facts import Facts, facts, reduced
 from onnxprune.operators.forward import Forward, TorchCall, numbers, take
 from onnxprune.operators.labels import Axes, fixed, is_fixed
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
-from onnxprune.operators.registry import Trait, define
+from onnxprune.operators.registry import NONE, Trait, define
 from onnxprune.operators.site import Site
 from onnxprune.operators.value_numbers import mix
 from onnxprune.operators.zeros import provided
@@ -188,9 +189,15 @@ def forward_resize(
     return x
 
 
+def _resize_traits(node: onnx.NodeProto) -> Trait:
+    """Linear, unless it fills in a number outside of the map."""
+    fills = any(a.name == "coordinate_transformation_mode" and a.s == b"tf_crop_and_resize" for a in node.attribute)
+    return Trait.RANGE | Trait.MAPS | Trait.NUMBERS | (NONE if fills else Trait.PASSES)
+
+
 define(
     "Resize", couple=resize, channel=1, zero=provided(_stays_inside), repair=repair_resize, follows=frozenset({2, 3}),
-    bound=bound_resize, apart=True, traits=Trait.RANGE | Trait.MAPS | Trait.NUMBERS,
+    bound=bound_resize, apart=True, traits=_resize_traits,
     forward=Forward(forward_resize, into=(0,), host=(1, 2, 3)),
 )  # fmt: skip
 define(

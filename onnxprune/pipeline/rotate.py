@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from onnxprune.runtime.prove import prove
 from onnxprune.surgery.plan import Plan
 from onnxprune.surgery.rotation.heads import attention_sites
 from onnxprune.surgery.rotation.moments import bases
+from onnxprune.surgery.rotation.shared import apart, shared, together
 from onnxprune.surgery.rotation.sites import Graph, RotationSite
 from onnxprune.surgery.rotation.streams import stream_sites
 from onnxprune.surgery.rotation.turn import Rotation, levelled, name_of, rotated, rotation_of
@@ -43,6 +44,7 @@ class Rotatable:
     means: those of the widths there that norms take the mean from.
     graph: the same network in which these are made without a mean, and norms take none away.
     heads: how attention is cut.
+    copies: tensors that several nodes share are apart in all of these; what each copy is of.
     """
 
     upright: Graph
@@ -50,6 +52,7 @@ class Rotatable:
     graph: Graph
     sites: tuple[RotationSite, ...] = ()
     heads: str = "auto"
+    copies: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def frozen(self) -> frozenset[str]:
@@ -59,9 +62,9 @@ class Rotatable:
     def rotated(self, rotation: Rotation) -> Network:
         """The network with some widths in other bases; of the others, norms are as they were."""
         means = [s for s in self.means if name_of(s) in rotation.bases]
-        if len(means) == len(self.means):
-            return rotated(self.graph, self.sites, rotation)
-        return rotated(replace(self.upright, network=levelled(self.upright, means)), self.sites, rotation)
+        whole = len(means) == len(self.means)
+        graph = self.graph if whole else replace(self.upright, network=levelled(self.upright, means))
+        return together(rotated(graph, self.sites, rotation), self.copies)
 
 
 def rotatable(run: Run) -> Rotatable:
@@ -70,9 +73,10 @@ def rotatable(run: Run) -> Rotatable:
     Those of heads can where every head loses the same share.  That is chosen where the user leaves it open, unless
     layers can lose whole heads that cannot lose such a share, or not in a basis of their own.
     """
-    whole, (upright, means, own) = run.request.heads != "dims", _level(run.original)
+    own, copies = _apart(run.original)
+    whole, (upright, means, own) = run.request.heads != "dims", _level(own)
     graph = Graph(own.network, own.deps)
-    found = Rotatable(upright, means, graph, tuple(stream_sites(graph)), run.request.heads)
+    found = Rotatable(upright, means, graph, tuple(stream_sites(graph)), run.request.heads, copies)
     if whole and (run.request.heads != "auto" or not _multiplies_values(own.deps)):
         return found
     deps = own.again(own.network, run.request.changed(heads="dims")).deps if whole else own.deps
@@ -91,6 +95,22 @@ def in_other_bases(run: Run) -> tuple[str, ...]:
     names = listed([name_of(s) for s in found.means or found.sites], 3)
     norms = "; norms do not keep them whole then, and --thaw is for a cut without a repair" if found.means else ""
     return (f"where the repair runs, widths that only linear maps touch, {names}, are cut in another basis{norms}",)
+
+
+def _apart(own: Study) -> tuple[Study, Mapping[str, str]]:
+    """A network whose nodes have tensors of their own where they may need them, as far as the same channels couple."""
+    graph = Graph(own.network, own.deps)
+    for keys in dict.fromkeys(tuple(shared(graph, vectors)) for vectors in (False, True)):
+        if keys:
+            network, copies = apart(graph, keys)
+            other = own.again(network)
+            if _names(other.deps) == _names(own.deps):
+                return other, copies
+    return own, {}
+
+
+def _names(deps: Dependencies) -> set[tuple[str, int]]:
+    return {(g.name, len(g)) for g in deps.groups}
 
 
 def _level(own: Study) -> tuple[Graph, tuple[RotationSite, ...], Study]:
@@ -163,7 +183,7 @@ def rotate(run: Run, lab: Lab) -> tuple[Run, Lab, Rotatable | None]:
 def turn(run: Run, found: Rotatable, rotation: Rotation) -> Run | None:
     """The run with the rotated network; None where that does not give what the original gives."""
     model = found.rotated(rotation)
-    if run.request.verify and not prove(found.upright.network, model, run.stimuli()).passed:
+    if run.request.verify and not prove(run.original.network, model, run.stimuli()).passed:
         run.log.warnings.append(f"nothing was rotated: {NOT_EQUAL} up to rounding")
         return None
     request = run.request.changed(heads=found.heads)
@@ -174,7 +194,7 @@ def settle(run: Run, found: Rotatable, kept: Collection[str]) -> Run:
     """The run with what has lost nothing turned back."""
     stay = {name_of(s) for s in found.sites if s.group in kept}
     rotation = Rotation({name: a for name, a in run.rotation.bases.items() if name in stay})
-    model, same = found.rotated(rotation), found.frozen <= stay
+    model, same = found.rotated(rotation), found.frozen <= stay and not found.copies
     if stay:
         run.log.notes.append(f"{len(stay)} widths that only linear maps touch were rotated before they were cut")
     original = run.original.having(model) if same else run.original.again(model)
@@ -198,5 +218,5 @@ def repeat(run: Run, rotation: Rotation) -> tuple[Run, Proof | None]:
         return run, None
     found = rotatable(run)
     model = found.rotated(rotation)
-    proof = prove(found.upright.network, model, run.stimuli()).require(NOT_EQUAL) if run.request.verify else None
+    proof = prove(run.original.network, model, run.stimuli()).require(NOT_EQUAL) if run.request.verify else None
     return replace(run, original=run.original.again(model), rotation=rotation), proof

@@ -59,8 +59,6 @@ def test_products_of_tensors_of_the_file_alone_cost_no_run_anything() -> None:
     """Relative positions, say: a table times a matrix, which a runtime computes when it loads the file."""
     net = Net()
     turned = net.op("MatMul", positive(net, 1, 3, 50, 8), positive(net, 8, 8))
-    deps = onnxprune.analyse(
-        net.model(SIDE, [net.op("MatMul", turned, net.relu("x"))], onnx.TensorProto.FLOAT, SIDE)
-    )
+    deps = onnxprune.analyse(net.model(SIDE, [net.op("MatMul", turned, net.relu("x"))], onnx.TensorProto.FLOAT, SIDE))
     assert deps.macs() == 3 * 50 * 8 * 8  # of the second product
     assert deps.params() == 3 * 50 * 8 + 8 * 8

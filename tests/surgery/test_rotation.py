@@ -10,7 +10,7 @@ import onnx
 import onnx.version_converter
 import pytest
 from onnx import numpy_helper
-from rotatable import HEADS, WIDTH, attention, bottlenecks, sequences, transformer
+from rotatable import HEADS, TOKENS, WIDTH, attention, bottlenecks, language_model, sequences, transformer
 
 import onnxprune
 from onnxprune.channels.analysis import analyse
@@ -253,6 +253,40 @@ def test_a_stream_behind_norms_is_cut_exactly(how: str, tmp_path: Path) -> None:
     again = onnxprune.apply(model, tmp_path / "plan.json", data=options["data"], measure=False)
     assert again.model.graph == result.model.graph
     assert onnxprune.verify(model, result.model, tmp_path / "plan.json").passed
+
+
+@pytest.mark.parametrize("even", [False, True])
+def test_tensors_that_nodes_share_are_copied_where_they_need_other_elements(even: bool, tmp_path: Path) -> None:
+    model = language_model(even=even)
+    data = {"x": np.random.default_rng(0).integers(0, 11, (160, TOKENS))}
+    result = onnxprune.prune(model, **CUT | {"data": data})
+    assert list(result.plan.rotation.bases) == ["table[0]"]
+    assert result.report.after.macs < 0.3 * result.report.before.macs
+    assert [list(t.dims) for t in result.model.graph.initializer].count([11, 8]) == 2
+    scales = {name for n in result.model.graph.node if n.op_type == "Mul" for name in n.input if "scale" in name}
+    assert len(scales) == 1
+    result.plan.save(tmp_path / "plan.json")
+    again = onnxprune.apply(model, tmp_path / "plan.json", data=data, measure=False)
+    assert again.model.graph == result.model.graph
+    assert onnxprune.verify(model, result.model, tmp_path / "plan.json").passed
+
+
+def test_a_pad_of_another_number_keeps_the_basis() -> None:
+    model = language_model(even=True)
+    fill = next(n.input[2] for n in model.graph.node if n.op_type == "Pad")
+    next(t for t in model.graph.initializer if t.name == fill).CopyFrom(numpy_helper.from_array(np.float32(1), fill))
+    data = {"x": np.random.default_rng(0).integers(0, 11, (160, TOKENS))}
+    assert not onnxprune.prune(model, **CUT | {"data": data}).plan.rotation
+
+
+def test_layers_that_share_their_weights_are_not_taken_apart() -> None:
+    model = transformer()
+    one, two = ([t for t in model.graph.initializer if list(t.dims) == [16, 32]][k].name for k in (0, 1))
+    for node in model.graph.node:
+        node.input[:] = [one if name == two else name for name in node.input]
+    result = onnxprune.prune(model, **CUT)
+    assert "c0[0]" not in result.plan.rotation.bases
+    assert [t.name for t in result.model.graph.initializer].count(f"{one}.own1") == 0
 
 
 def test_norms_of_a_stream_that_stays_are_left_as_they_are() -> None:

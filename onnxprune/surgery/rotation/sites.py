@@ -159,9 +159,12 @@ class Graph:
         found = next((u for u in self.deps.uses_at.get(k, ()) if u.input == place), None)
         if found is None or self._served[found.source] != 1:
             return None
-        source = self.deps.sources[found.source]
-        fits = source.dtype in FLOATS and source.kind != "fill" and not source.path and found.source in self.network
-        return found if fits else None
+        return found if self.may_change(found.source) else None
+
+    def may_change(self, key: str) -> bool:
+        """Whether a tensor of the file is one of the main graph that can hold a product of weights."""
+        source = self.deps.sources[key]
+        return source.dtype in FLOATS and source.kind != "fill" and not source.path and key in self.network
 
     def holds_bias(self, k: int) -> bool:
         """Whether a layer has, or may get, a bias that takes over what is lost in the mean."""

@@ -5,7 +5,7 @@ way in or out, becomes part of the weights on its far side, and what is left of 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -47,6 +47,7 @@ class _Stream(Normalised):
     """A group under examination: all nodes that touch it, and what they say."""
 
     biased: bool = True  # all layers that take the channels in
+    turned: dict[str, tuple[str, int]] = field(default_factory=dict)  # transposed matrix -> tensor, axis of channels
 
     # --- what the nodes do ---------------------------------------------------
 
@@ -54,8 +55,11 @@ class _Stream(Normalised):
         """The stream as a width that may take any basis; None where nothing takes it in.  Raises Bent."""
         for k in self.graph.touched[self.group.name]:
             node = self.graph.deps.nodes[k]
-            keys = [key for key in (*node.inputs, *node.outputs) if key and key not in self.graph.network]
-            carrying = [key for key in dict.fromkeys(keys) if self.axis(key) is not None]
+            if self.transposing(k):
+                continue
+            keys = [x for x in (*node.inputs, *node.outputs) if x and x not in self.turned]
+            values = dict.fromkeys(key for key in keys if key not in self.graph.network)
+            carrying = [key for key in values if self.axis(key) is not None]
             if any(key in self.graph.outputs for key in carrying) or node.proto.domain not in ("", "ai.onnx"):
                 raise Bent
             if (visit := _visit(node)) is None:
@@ -63,6 +67,23 @@ class _Stream(Normalised):
             if not any(key in self.squares for key in node.inputs):  # which has been seen to
                 visit(self, k)
         return self._made() if self.making and self.taking else None
+
+    def transposing(self, k: int) -> bool:
+        """Whether a node transposes a matrix of weights for products with it, such as the table of tokens."""
+        node = self.graph.deps.nodes[k]
+        if not has(node.proto, Trait.VIEW) or len(node.inputs) != 1 or (use := self.graph.use(k, 0)) is None:
+            return False
+        out = node.outputs[0]
+        takers = [(self.graph.deps.nodes[j].proto.op_type, place) for j, place in self.graph.takers.get(out, ())]
+        found = self.own(k, 0)
+        shapes = tuple(x.size for x in use.axes), self.graph.shape(out)
+        if found is None or set(takers) != {("MatMul", 1)} or len(use.axes) != 2 or shapes[0][::-1] != shapes[1]:
+            return False
+        perm = attributes_of(node.proto).get("perm", [1, 0])
+        if node.proto.op_type != "Transpose" or list(perm) != [1, 0] or out in self.graph.outputs:
+            return False
+        self.turned[out] = found
+        return True
 
     def passing(self, k: int) -> None:
         """A node that does the same to all channels."""
@@ -75,6 +96,15 @@ class _Stream(Normalised):
         for place in range(len(self.graph.deps.nodes[k].inputs)):
             if (found := self.own(k, place)) is not None:
                 self.making.append((*found, self.graph.deps.nodes[k].outputs[0]))
+
+    def padding(self, k: int) -> None:
+        """A node that sets something around the stream: zeros, or values of the stream."""
+        node = self.graph.deps.nodes[k]
+        fill = node.inputs[2] if len(node.inputs) > 2 else ""
+        told = attributes_of(node.proto)
+        if told.get("mode", b"constant") == b"constant" and (told.get("value") or (fill and not self.nothing(fill))):
+            raise Bent
+        self.passing(k)
 
     def adding(self, k: int) -> None:
         """A sum of values of the stream and of constants along it, or the stream without its mean."""
@@ -137,6 +167,13 @@ class _Stream(Normalised):
         if attributes.get("group", 1) != 1 or attributes.get("transA", 0):
             raise Bent
         weight = next((u for u in self.graph.deps.uses_at.get(k, ()) if u.input == 1), None)
+        if weight is None and node.inputs[1] in self.turned:
+            source, axis = self.turned[node.inputs[1]]
+            (self.taking if axis else self.making).append((source, axis, x if axis else y))
+            self.biased &= not axis or self.graph.holds_bias(k)
+            if (y in self.axes) == bool(axis):
+                raise Bent
+            return
         if weight is None:
             if node.proto.op_type == "MatMul" and len(self.data(k)[0]) == 1:
                 self.passing(k)
@@ -183,6 +220,7 @@ class _Stream(Normalised):
 
 VISITS: dict[Trait, Callable[[_Stream, int], None]] = {
     Trait.PASSES: _Stream.passing,
+    Trait.PADS: _Stream.padding,
     Trait.ADDS: _Stream.adding,
     Trait.MULTIPLIES: _Stream.scaling,
     Trait.FILLS: _Stream.filling,
