@@ -4,18 +4,17 @@ Exporters keep one tensor of those that are equal, such as the scales of norms t
 models take the table of their tokens to give scores, too.
 """
 
-import itertools
 from collections.abc import Collection, Mapping
 
 import numpy as np
 
 from onnxprune.channels.dependencies import Use
 from onnxprune.model.elements import Tensor
+from onnxprune.model.fresh_names import all_names, fresh_name
 from onnxprune.model.graphs import refill
 from onnxprune.model.network import Network
 from onnxprune.operators.labels import is_fixed
 from onnxprune.surgery.rotation.sites import Graph
-from onnxprune.surgery.tidy import all_names
 
 
 def shared(graph: Graph, vectors: bool) -> list[str]:
@@ -41,8 +40,7 @@ def apart(graph: Graph, keys: Collection[str]) -> tuple[Network, dict[str, str]]
     names, copies, taken, firsts = all_names(graph.network.graph), dict[str, str](), dict[tuple[int, int], str](), set()
     for use in graph.deps.uses:
         if use.source in keys and use.source in firsts:
-            name = next(n for k in itertools.count(1) if (n := f"{use.source}.own{k}") not in names)
-            names.add(name)
+            name = fresh_name(use.source, names)
             copies[name], taken[use.node, use.input] = use.source, name
         firsts.add(use.source)
     more: dict[str, list[tuple[str, Tensor | None]]] = {}
