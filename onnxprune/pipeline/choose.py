@@ -253,7 +253,8 @@ def names_of(deps: Dependencies, group: Group) -> set[str]:
 def _matching(deps: Dependencies, pattern: str, option: str) -> list[str]:
     found = [g.name for g in deps.groups if any(fnmatchcase(name, pattern) for name in names_of(deps, g))]
     if not found:
-        raise UsageError(f"{option} {pattern!r} matches no layer that can be cut; `onnxprune inspect` lists them")
+        wanted = f"{spelled(option)} {pattern!r}"
+        raise UsageError(f"{wanted} matches no layer that can be cut; `onnxprune inspect` lists them")
     return found
 
 

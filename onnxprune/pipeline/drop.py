@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from onnxprune.errors import CheckFailed
+from onnxprune.errors import CheckFailed, spelled
 from onnxprune.pipeline.choose import Chooser
 from onnxprune.pipeline.decision import Choice
 from onnxprune.pipeline.study import Kept
@@ -73,8 +73,8 @@ def largest_choice(chooser: Chooser, figure: Callable[[Kept, Metric], float] | N
     if not holding:
         smallest = max(probes, key=lambda p: p.share)
         raise CheckFailed(
-            f"even {1 - smallest.share:.1%} fewer {KIND} cost more than max_drop allows: {metric.name} falls from "
-            f"{_text(metric, before)} to {_text(metric, *smallest.figures)}; nothing was written"
+            f"even {1 - smallest.share:.1%} fewer {KIND} cost more than {spelled('max_drop')} allows: {metric.name} "
+            f"falls from {_text(metric, before)} to {_text(metric, *smallest.figures)}; nothing was written"
         )
     choice = found[min(holding)]
     limits = (f"{metric.name} >= {before - drop:.6g}",)
