@@ -1,50 +1,14 @@
-"""Groups of like filters: agglomerative trees cut anywhere, seeded k-means and spectral clustering on Gram matrices.
+"""Groups of like filters: seeded k-means and spectral clustering on Gram matrices, and shares of clusters.
 
 A clustering is one label per channel, `(channels,)`, with every label from 0 up in use.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
-from scipy.cluster.hierarchy import linkage
 from scipy.linalg import eigh, eigh_tridiagonal, lapack
 from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from onnxprune.criteria.filters import Floats, Indices, rounded
-
-
-@dataclass(frozen=True)
-class Tree:
-    """Merges of clusters, nearest first: `pairs[m]` names the two that become cluster `leaves + m`."""
-
-    leaves: int
-    pairs: Indices  # (leaves - 1, 2)
-    heights: Floats  # (leaves - 1,) distance of the two, never falling
-
-    def cut(self, clusters: int) -> Indices:
-        """Labels of exactly this many clusters; ties in height are cut in the order of the tree."""
-        merges = self.leaves - clusters
-        label = np.arange(self.leaves + merges)
-        for merge in reversed(range(merges)):
-            label[self.pairs[merge]] = label[self.leaves + merge]
-        return np.unique(label[: self.leaves], return_inverse=True)[1]
-
-    def cut_at(self, height: float) -> Indices:
-        """Labels of the clusters whose members were merged at this distance or less."""
-        return self.cut(self.leaves - int(np.searchsorted(self.heights, height, side="right")))
-
-
-def agglomerate(distance: Floats, link: str) -> Tree:
-    """Agglomerative clustering by distances `(pairs,)`; link is "complete", "average" or "single".
-
-    Pairs are ordered (0, 1), (0, 2) ... (1, 2) ... Under complete linkage, the height of a merge is the largest
-    distance between any two of its members.
-    """
-    if not len(distance):
-        return Tree(1, np.empty((0, 2), np.int64), np.empty(0))
-    merges = linkage(distance, link)
-    return Tree(len(merges) + 1, merges[:, :2].astype(np.int64), merges[:, 2])
 
 
 def best_of(labels: Indices, score: Floats) -> Indices:

@@ -14,7 +14,7 @@ one channel of a wide layer leads further below it than one of another layer, th
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Literal
 
@@ -23,7 +23,7 @@ import numpy as np
 from onnxprune.criteria.filters import Filters, Floats, Indices, rounded
 from onnxprune.criteria.hyperparameters import option
 from onnxprune.criteria.ranking import Ranking, ranking
-from onnxprune.criteria.similarity import similarity, square, squared_distances
+from onnxprune.criteria.similarity import similarities, square, squared_distances
 
 Kept = dict[str, Indices]
 Criterion = Literal["magnitude", "similarity"]
@@ -67,7 +67,7 @@ class Msvfp:
                 kept = np.setdiff1d(kept, layer.first_to_go(kept, number, redundant))
             return kept
 
-        return Ranking(by_norm.order, by_norm.losses, pick)
+        return replace(by_norm, pick=pick)
 
     def share(self, current: int) -> int:
         """How many of so many filters a step removes: their share rounded half up, at least one."""
@@ -89,7 +89,7 @@ class ThinnedLayer:
         def distance() -> Floats:
             if measure == "euclidean":
                 return square(np.sqrt(squared_distances(filters)), 0.0)
-            return square(1 - similarity(filters, measure), 0.0)
+            return square(1 - similarities(filters, measure).pairs(), 0.0)
 
         return ThinnedLayer(np.sqrt(filters.energies), distance)
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
-from onnxprune.criteria.cluster import Tree
 from onnxprune.criteria.filters import Filters, Floats, Indices, rounded
+from onnxprune.criteria.linkage import Tree
 from onnxprune.errors import UsageError
 
 
@@ -14,25 +15,40 @@ from onnxprune.errors import UsageError
 class Ranking:
     """A group's channels as one method sees them.
 
-    order: all channels, the first to leave first: `(channels,)`.
-    losses: the modelled loss of each removal in that order, as a share of the group's total: `(channels,)`. Scores
-        lose their squares, similar filters what the filter that stands for them cannot express. They sum to at most 1
-        and compare across groups; what they leave out is how much the readers of a channel make of it.
+    channels: how many there are.
+    removals: gives `order` and `losses`, when they are asked for.
     pick: from a count to the channels that stay. Methods that cluster anew for every count need not follow `order`.
     duplicates: from a least similarity to the channels that stay; None where the method has no such measure.
     """
 
-    order: Indices
-    losses: Floats
+    channels: int
+    removals: Callable[[], tuple[Indices, Floats]]
     pick: Callable[[int], Indices]
     duplicates: Callable[[float], Indices] | None = None
 
+    @cached_property
+    def _removals(self) -> tuple[Indices, Floats]:
+        return self.removals()
+
+    @property
+    def order(self) -> Indices:
+        """All channels, the first to leave first: `(channels,)`."""
+        return self._removals[0]
+
+    @property
+    def losses(self) -> Floats:
+        """The modelled loss of each removal in that order, as a share of the group's total: `(channels,)`.
+
+        Scores lose their squares, similar filters what the filter that stands for them cannot express. They sum to at
+        most 1 and compare across groups; what they leave out is how much the readers of a channel make of it.
+        """
+        return self._removals[1]
+
     def keep(self, count: int) -> Indices:
         """The `count` channels to keep, sorted. Raises `UsageError` unless 1 ≤ count ≤ channels."""
-        channels = len(self.order)
-        if not 1 <= count <= channels:
-            raise UsageError(f"cannot keep {count} of {channels} channels: 1 to {channels} can stay")
-        return np.arange(channels) if count == channels else np.sort(self.pick(count))
+        if not 1 <= count <= self.channels:
+            raise UsageError(f"cannot keep {count} of {self.channels} channels: 1 to {self.channels} can stay")
+        return np.arange(count) if count == self.channels else np.sort(self.pick(count))
 
     @property
     def curve(self) -> Floats:
@@ -50,7 +66,7 @@ def ranking(score: Floats, loss: Floats | None = None) -> Ranking:
     order = np.lexsort((-np.arange(len(score)), rounded(score)))
     total = float(loss.sum())
     losses = loss[order] / total if total > 0 else np.zeros(len(score))
-    return Ranking(order, losses, pick=lambda count: order[len(order) - count :])
+    return Ranking(len(order), lambda: (order, losses), pick=lambda count: order[len(order) - count :])
 
 
 def tree_order(tree: Tree, energies: Floats, residual: Callable[[Floats, Floats], Floats]) -> tuple[Indices, Floats]:
@@ -95,12 +111,11 @@ def dead_first(filters: Filters, inner: Callable[[Filters, Indices], Ranking], f
             return alive[rest.keep(count)]
         return np.concatenate([alive, weak[len(weak) - (count - len(alive)) :]])
 
-    return Ranking(
-        np.concatenate([weak, alive[rest.order]]),
-        np.concatenate([energies[weak], rest.losses * energies[alive].sum()]) / energies.sum(),
-        pick,
-        _duplicates(filters, inner, floor, alive, rest),
-    )
+    def removals() -> tuple[Indices, Floats]:
+        losses = np.concatenate([energies[weak], rest.losses * energies[alive].sum()]) / energies.sum()
+        return np.concatenate([weak, alive[rest.order]]), losses
+
+    return Ranking(filters.channels, removals, pick, _duplicates(filters, inner, floor, alive, rest))
 
 
 def _duplicates(

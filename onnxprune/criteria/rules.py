@@ -4,16 +4,17 @@ An option marked `published` has the paper's value; the others are readings of o
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
-from onnxprune.criteria import cluster, score, structure
+from onnxprune.criteria import cluster, linkage, score, structure
 from onnxprune.criteria.eigen import EigenEnergy
 from onnxprune.criteria.filters import Filters, Floats, Indices
 from onnxprune.criteria.hyperparameters import option
 from onnxprune.criteria.ranking import Ranking, ranking, tree_order
-from onnxprune.criteria.similarity import Lag, Measure, pair_similarity, similarity, square, squared_distances
+from onnxprune.criteria.similarity import Lag, Measure, pair_similarity, similarities, square, squared_distances
 from onnxprune.errors import UsageError
 
 LINKAGES = ("complete", "average", "single")
@@ -44,18 +45,18 @@ class Ncc:
     )
 
     def __call__(self, filters: Filters, evidence: Floats | None = None) -> Ranking:
-        distance = similarity(filters, self.measure, self.lag, self.absolute)
-        np.subtract(1.0, distance, out=distance)
-        np.maximum(distance, 0.0, out=distance)
-        tree = cluster.agglomerate(distance, self.linkage)
-        matrix = square(distance, 0.0) if self.representative == "medoid" else distance
+        alike = similarities(filters, self.measure, self.lag, self.absolute)
+        matrix = square(linkage.distances(alike), 0.0) if self.representative == "medoid" else np.empty(0)
         choose = score.representative(self.representative, filters.energies, matrix)
-        order, losses = tree_order(tree, filters.energies, lambda height, _: 1 - np.maximum(0.0, 1 - height) ** 2)
+        clusters = linkage.Clusters(alike, self.linkage)
+
+        def removals() -> tuple[Indices, Floats]:
+            return tree_order(clusters.tree, filters.energies, lambda height, _: 1 - np.maximum(0.0, 1 - height) ** 2)
 
         def duplicates(least: float) -> Indices:
-            return self._confirmed(filters, tree.cut_at(1 - least + SLACK), choose, least)
+            return self._confirmed(filters, clusters.tree.cut_at(1 - least + SLACK), choose, least)
 
-        return Ranking(order, losses, lambda count: choose(tree.cut(count)), duplicates)
+        return Ranking(filters.channels, removals, lambda count: choose(clusters.labels(count)), duplicates)
 
     def _confirmed(
         self, filters: Filters, labels: Indices, choose: Callable[[Indices], Indices], least: float
@@ -94,7 +95,7 @@ class Cshe:
             raise UsageError("'cshe' needs the importance of each channel's feature maps: give calibration images")
         importance = np.asarray(evidence, np.float64)
         norms = np.sqrt(filters.energies)
-        gram = square(similarity(filters, "cosine"), 1.0) * (norms[:, None] * norms)
+        gram = square(similarities(filters, "cosine").pairs(), 1.0) * (norms[:, None] * norms)
         shuffled = np.ascontiguousarray(gram[np.ix_(filters.canonical, filters.canonical)])
         by_importance = ranking(importance, loss=np.maximum(importance, 0))
 
@@ -104,7 +105,7 @@ class Cshe:
             labels[filters.canonical] = cluster.kmeans(shuffled, wanted, seed=self.seed, restarts=self.restarts)
             return most_of_each(labels, by_importance.order, count)
 
-        return Ranking(by_importance.order, by_importance.losses, pick)
+        return replace(by_importance, pick=pick)
 
 
 def most_of_each(labels: Indices, order: Indices, count: int) -> Indices:
@@ -141,10 +142,10 @@ class Apssf:
 
     def __call__(self, filters: Filters, evidence: Floats | None = None) -> Ranking:
         distance = structure.structural_distances(filters, self.alpha, self.beta)
-        tree, distance = cluster.agglomerate(distance, self.linkage), square(distance, 0.0)
+        tree, distance = linkage.agglomerate(distance, self.linkage), square(distance, 0.0)
         energies = filters.energies
         unrelated = 2 * (self.alpha**2 + self.beta**2)  # squared distance of filters that have nothing in common
-        order, losses = tree_order(tree, energies, lambda height, _: np.minimum(1.0, height**2 / unrelated))
+        removals = partial(tree_order, tree, energies, lambda height, _: np.minimum(1.0, height**2 / unrelated))
 
         def pick(count: int) -> Indices:
             rate = 1 - count / filters.channels
@@ -153,7 +154,7 @@ class Apssf:
             left = [structure.thin(m, distance, energies, int(q)) for m, q in zip(members, quota, strict=True)]
             return np.concatenate(left)
 
-        return Ranking(order, losses, pick)
+        return Ranking(filters.channels, removals, pick)
 
 
 @dataclass(frozen=True)
@@ -176,11 +177,15 @@ class Spectral:
 
     def __call__(self, filters: Filters, evidence: Floats | None = None) -> Ranking:
         distances = squared_distances(filters)
-        tree, squares = cluster.agglomerate(np.sqrt(distances), "complete"), square(distances, 0.0)
+        tree, squares = linkage.agglomerate(np.sqrt(distances), "complete"), square(distances, 0.0)
         order, losses = tree_order(tree, filters.energies, lambda height, energy: np.minimum(1.0, height**2 / energy))
         first = np.unique(np.argmax(squares == 0, axis=1))  # of equal filters
         canonical = filters.canonical[np.isin(filters.canonical, first)]
-        return Ranking(order, losses, lambda count: self._pick(filters, squares, canonical, order, count))
+        return Ranking(
+            filters.channels,
+            lambda: (order, losses),
+            lambda count: self._pick(filters, squares, canonical, order, count),
+        )
 
     def _pick(self, filters: Filters, squares: Floats, vertices: Indices, order: Indices, count: int) -> Indices:
         if count >= len(vertices):

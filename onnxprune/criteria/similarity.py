@@ -1,170 +1,88 @@
-"""How alike the filters of a group are: normalised cross-correlation, cosine and distance, from Gram matrices.
+"""How alike the filters of a group are: normalised cross-correlation, cosine and distance, from Gram matrices."""
 
-The filters are scaled and rounded to integers that are small enough for every sum of products to be exact in the
-floating-point type of the matrix product. So the order of summation does not matter, and the result has the same
-bytes with any number of threads and any BLAS. Rounding moves a cosine by about 1e-8 where the product runs in float64
-and by about 1e-4/√blocks where it runs in float32 (wide layers of thousands of filters); equal filters keep a cosine
-of exactly 1. Where a layer asks for more than 2³⁸ products (VGG's 4,096 filters of 25,088 weights), pairs of columns
-are added up with fixed random signs first, which halves the time and moves a cosine by about 1/√columns, 1 % there.
-"""
-
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import product
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import blas
 from scipy.spatial.distance import squareform
-from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from onnxprune.criteria.filters import Filters, Floats, Indices, tiles
+from onnxprune.criteria.gram import FLAT, Shift, gram, integers, overlap, shifted_gram, shifts
 
 Measure = Literal["ncc", "cosine"]
 Lag = Literal["zero", "spatial"]
-Shift = tuple[int, ...]
 
-DOUBLE_WORK = 1 << 28  # products (channels² · weights) up to which float64 costs too little to save
-FOLDED_WORK = 1 << 38  # products from which on columns are added up in pairs
-
-PANEL = 1024  # rows of products that are computed at once, which bounds what that takes beside the sum
-
-FLAT = 1e-12  # a filter with less than this share of its energy around its mean is constant
+SAMPLED = 64  # filters whose similarities with the others tell how those of all are spread
 
 
-@dataclass(frozen=True)
-class Integers:
-    """Filters minus their means, scaled row by row so that products of their rounded values are summed exactly.
+@dataclass(frozen=True, eq=False)
+class Similarities:
+    """The similarity of each pair of filters, divided out of their products when it is asked for.
 
-    float64 holds integers to 2⁵³ and float32 to 2²⁴. A sum of products of two rows is at most the product of their
-    norms (Cauchy-Schwarz), and so is every partial sum: norms up to 2²⁶ and 2¹² are safe. In float32 the bound holds
-    for one block of columns, and blocks are added up in float64.
+    products: of all filters with all, of which the upper triangle is read: `(channels, channels)`.
+    energies: of each filter with itself: `(channels,)`; `√(e·e)` is exactly e, which makes equal filters exactly 1.
+    zero: filters that are all zero, and get 1 with every other: `(channels,)`.
+    flat: signs of constant filters, 0 for the others: `(channels,)`; their products are 0.
     """
 
-    filters: Filters
-    mean: Floats  # (channels,)
-    scale: Floats  # (channels,), 0 for a row that has nothing left
-    dtype: type  # np.float32 or np.float64
+    products: Floats
+    energies: Floats
+    zero: NDArray[np.bool_]
+    flat: Floats
 
-    def blocks(self) -> Iterator[NDArray]:
-        """The integers as floats, `(channels, some inputs, *kernel)` at a time, in the same memory every time."""
-        memory: NDArray = np.empty(max(block.size for block in self.filters.blocks()), self.dtype)
-        for block in self.filters.blocks():
-            result = memory[: block.size].reshape(block.shape)
-            column = (-1, *[1] * (block.ndim - 1))
-            for rows in tiles(block):
-                tile = block[rows] - self.mean[rows].reshape(column)
-                tile *= self.scale[rows].reshape(column)
-                np.rint(tile, out=result[rows], casting="same_kind")
-            yield result
+    def of(self, products: Floats, rows: Indices | slice, columns: Indices | slice) -> Floats:
+        """Similarities of these products, which are those of rows with columns, broadcast against each other."""
+        outer = self.energies[rows] * self.energies[columns]
+        np.sqrt(outer, out=outer)
+        result = np.divide(products, outer, out=np.zeros_like(outer), where=outer > 0)
+        if self.flat.any():
+            result += self.flat[rows] * self.flat[columns]
+        if self.zero.any():
+            result[self.zero[rows] | self.zero[columns]] = 1.0
+        return result
 
+    def pairs(self) -> Floats:
+        """Of all pairs: `(pairs,)`, in the order of `square`."""
+        return condense(self.products, self.of)
 
-def integers(filters: Filters, centred: bool) -> Integers:
-    """Scale the filters for exact Gram matrices; `centred` takes each filter's own mean away first."""
-    width = filters.width
-    sums, energies = filters.moments
-    mean = filters.totals / width if centred else np.zeros(filters.channels)
-    widths = np.array([block[0].size for block in filters.blocks()])
-    energies = energies - (2 * sums - mean[:, None] * widths) * mean[:, None]  # around the mean, of each block
-    gone = energies.sum(axis=1) <= FLAT * filters.energies  # of a constant filter only rounding errors are left
-    single = filters.channels**2 * width > DOUBLE_WORK
-    bound = energies.max(axis=1) if single else energies.sum(axis=1)
-    widest = int(widths.max()) if single else width
-    norm = 2.0 ** (12 if single else 26) - np.sqrt(widest) / 2 - 1  # rounding adds up to a half in each column
-    scale = np.divide(norm, np.sqrt(np.where(gone, 1, bound)), out=np.zeros(filters.channels), where=~gone)
-    return Integers(filters, mean, scale, np.float32 if single else np.float64)
+    def above(self, least: float) -> tuple[Indices, Indices, Floats]:
+        """Pairs that are at least so similar, in the order of `square`: one filter, the other, and their similarity.
 
+        Only those that come near are divided by their norms.
+        """
+        norms, near = np.sqrt(self.energies), []
+        for rows in tiles(self.products):
+            lowest = np.outer(norms[rows] * (least - 1e-12), norms[rows.start :])
+            found = np.flatnonzero(self.products[rows, rows.start :] >= lowest)
+            row, column = np.divmod(found, lowest.shape[1])
+            near.append(np.stack([row, column])[:, row < column] + rows.start)
+        first, second = np.concatenate(near, axis=1)
+        similar = self.of(self.products[first, second], first, second)
+        chosen = similar >= least
+        return first[chosen], second[chosen], similar[chosen]
 
-def gram(rows: Integers, fold: bool = False) -> Floats:
-    """Products of all filters with all: the upper triangle of `(channels, channels)`, zeros below; exact.
-
-    With `fold`, those of the filters after pairs of their columns were added up, where there are very many.
-    """
-    channels = rows.filters.channels
-    work = channels**2 * rows.filters.width
-    total = np.zeros((channels, channels))
-    multiply = blas.ssyrk if rows.dtype is np.float32 else blas.dsyrk
-    panel = min(channels, PANEL)
-    memory: NDArray = np.zeros((panel, panel), rows.dtype, order="F")
-    with _libraries().limit(limits=1, user_api="blas"):
-        for block in rows.blocks():
-            columns = block.reshape(channels, -1)
-            if fold and work > FOLDED_WORK:
-                columns = folded(columns)
-            for start in range(0, channels, panel):
-                stop = min(start + panel, channels)
-                own = columns[start:stop]
-                into = memory if len(own) == panel else np.zeros((len(own), len(own)), rows.dtype, order="F")
-                total[start:stop, start:stop] += multiply(1.0, own.T, trans=1, lower=1, c=into, overwrite_c=1).T
-                total[start:stop, stop:] += own @ columns[stop:].T
-    return total
+    def quantile(self, share: float) -> float:
+        """The similarity that about this share of all pairs exceeds, by those of `SAMPLED` filters with later ones."""
+        channels = len(self.products)
+        rows = np.arange(0, channels - 1, max(1, channels // SAMPLED))
+        parts = [self.of(self.products[row, row + 1 :], np.array([row]), slice(row + 1, None)) for row in rows]
+        return float(np.quantile(np.concatenate(parts), 1 - share))
 
 
-def folded(columns: NDArray) -> NDArray:
-    """The first half of the columns plus or minus the second one: `(channels, columns / 2)`, scaled to stay exact.
-
-    The signs are fixed. Products of rows keep their value on average (Achlioptas, J. Computer and System Sciences
-    66(4), 2003, doi 10.1016/S0022-0000(03)00025-4), and equal rows stay equal.
-    """
-    half = (columns.shape[1] + 1) // 2
-    signs = np.random.default_rng(0).choice(np.array([-1, 1], columns.dtype), columns.shape[1] - half)
-    result = columns[:, :half].copy()
-    for rows in tiles(columns):
-        result[rows, : signs.size] += columns[rows, half:] * signs
-    result *= columns.dtype.type(0.7)  # norms grow by up to √2, and rounding adds a little
-    return np.rint(result, out=result)
-
-
-@lru_cache(maxsize=1)
-def _libraries() -> ThreadpoolController:
-    """The BLAS libraries of this process; finding them takes longer than a small product."""
-    return ThreadpoolController()
-
-
-def shifted_gram(rows: Integers, shift: Shift) -> Floats:
-    """Products of all filters with all filters moved by `shift` positions of the kernel: `(channels, channels)`."""
-    channels = rows.filters.channels
-    total = np.zeros((channels, channels))
-    for block in rows.blocks():
-        left, right = _overlap(block, shift)
-        if left.size:
-            total += left.reshape(channels, -1) @ right.reshape(channels, -1).T
-    return total
-
-
-def _overlap(block: NDArray, shift: Shift) -> tuple[NDArray, NDArray]:
-    """The part of each kernel that lies on the same kernel moved by `shift`, and the part that it lies on.
-
-    Nothing where the kernel is too small. Kernels of fewer axes than the shift are taken as 1 along the first ones.
-    """
-    kernel = (1,) * (len(shift) - block.ndim + 2) + block.shape[2:]
-    block = block.reshape(*block.shape[:2], *kernel)
-    here = [slice(max(0, -step), max(0, size - max(0, step))) for step, size in zip(shift, kernel, strict=True)]
-    there = [slice(max(0, step), max(0, size - max(0, -step))) for step, size in zip(shift, kernel, strict=True)]
-    return block[:, :, *here], block[:, :, *there]
-
-
-def shifts(filters: Filters) -> list[Shift]:
-    """Half of the shifts at which some writer's kernel overlaps itself; the other half are their negatives."""
-    rank = max(weight.ndim for weight in filters.weights) - 2
-    kernels = [(1,) * (rank - weight.ndim + 2) + weight.shape[2:] for weight in filters.weights]
-    reach = [max(kernel[axis] for kernel in kernels) - 1 for axis in range(rank)]
-    return [shift for shift in product(*(range(-r, r + 1) for r in reach)) if shift > (0,) * rank]
-
-
-def cosines(filters: Filters) -> Floats:
-    """Cosine of each pair of filters: `(pairs,)`, in the order of `square`.
+def cosines(filters: Filters, absolute: bool = False, fold: bool = True) -> Similarities:
+    """Cosine of each pair of filters; `absolute` takes the magnitude, `fold` is that of `gram`.
 
     An all-zero filter is 0 times any other, a scaled copy: its cosine with all is 1.
     """
-    products = gram(integers(filters, centred=False), fold=True)
-    return condense(products, _Ratio(products.diagonal().copy(), filters.energies == 0))
+    products = gram(integers(filters, centred=False), fold)
+    np.abs(products, out=products, where=absolute)
+    return Similarities(products, products.diagonal().copy(), filters.energies == 0, np.zeros(filters.channels))
 
 
-def correlations(filters: Filters, lag: Lag = "zero", absolute: bool = False) -> Floats:
-    """Normalised cross-correlation of each pair of filters over inputs and kernel: `(pairs,)`, ordered as in `square`.
+def correlations(filters: Filters, lag: Lag = "zero", absolute: bool = False) -> Similarities:
+    """Normalised cross-correlation of each pair of filters over inputs and kernel.
 
     `NCC(i, j) = Σ (Fᵢ−mᵢ)(Fⱼ−mⱼ) / (‖Fᵢ−mᵢ‖ ‖Fⱼ−mⱼ‖)`, m a filter's mean over all its weights. With lag "spatial",
     the largest over all shifts of one filter's kernel against the other's, zeros beyond the edge; all writers of a
@@ -184,42 +102,23 @@ def correlations(filters: Filters, lag: Lag = "zero", absolute: bool = False) ->
         np.maximum(best, moved, out=best)
         np.maximum(best, moved.T, out=best)
     signs = np.where(rows.scale == 0, np.sign(filters.totals), 0.0)
-    return condense(best, _Ratio(energies, filters.energies == 0, np.abs(signs) if absolute else signs))
+    return Similarities(best, energies, filters.energies == 0, np.abs(signs) if absolute else signs)
 
 
-@dataclass(frozen=True)
-class _Ratio:
-    """Products divided by both norms; `√(e·e)` is exactly e, which makes equal filters exactly 1."""
-
-    energies: Floats
-    zero: NDArray[np.bool_]
-    flat: Floats | None = None  # signs of constant filters, 0 for the others
-
-    def __call__(self, products: Floats, rows: slice, columns: slice) -> Floats:
-        outer = self.energies[rows, None] * self.energies[columns]
-        np.sqrt(outer, out=outer)
-        result = np.divide(products, outer, out=np.zeros_like(outer), where=outer > 0)
-        if self.flat is not None and self.flat.any():
-            result += np.outer(self.flat[rows], self.flat[columns])  # where the products are 0
-        if self.zero.any():
-            result[self.zero[rows, None] | self.zero[columns]] = 1.0
-        return result
-
-
-def condense(matrix: Floats, function: Callable[[Floats, slice, slice], Floats]) -> Floats:
+def condense(matrix: Floats, function: Callable[[Floats, Indices, slice], Floats]) -> Floats:
     """`function` of the upper triangle of `(channels, channels)`: `(pairs,)`, row by row without the diagonal.
 
-    It is given tiles of the matrix with the rows and the columns that they are.
+    It is given tiles of the matrix with the rows, as a column, and the columns that they are.
     """
     channels = len(matrix)
     result = np.empty(channels * (channels - 1) // 2)
     filled = 0
     for rows in tiles(matrix):
         columns = slice(rows.start, channels)
-        tile = function(matrix[rows, columns], rows, columns)
-        values = tile[np.arange(columns.stop - columns.start) > np.arange(len(tile))[:, None]]
-        result[filled : filled + len(values)] = values
-        filled += len(values)
+        tile = function(matrix[rows, columns], np.arange(channels)[rows, None], columns)
+        for k, row in enumerate(tile, 1):
+            result[filled : filled + len(row) - k] = row[k:]
+            filled += len(row) - k
     return result
 
 
@@ -232,26 +131,22 @@ def square(pairs: Floats, diagonal: float) -> Floats:
     return matrix
 
 
-def similarity(filters: Filters, measure: Measure = "ncc", lag: Lag = "zero", absolute: bool = False) -> Floats:
-    """Cosine or normalised cross-correlation of each pair of filters: `(pairs,)`, in the order of `square`."""
-    if measure == "ncc":
-        return correlations(filters, lag, absolute)
-    result = cosines(filters)
-    return np.abs(result, out=result) if absolute else result
+def similarities(filters: Filters, measure: Measure = "ncc", lag: Lag = "zero", absolute: bool = False) -> Similarities:
+    """Cosine or normalised cross-correlation of each pair of filters."""
+    return correlations(filters, lag, absolute) if measure == "ncc" else cosines(filters, absolute)
 
 
 def squared_distances(filters: Filters) -> Floats:
     """Squared Euclidean distance of each pair of filters: `(pairs,)`, 0 between equal filters."""
-    products = gram(integers(filters, centred=False))
-    ratio, energies = _Ratio(products.diagonal().copy(), filters.energies == 0), filters.energies
+    alike, energies = cosines(filters, fold=False), filters.energies
 
-    def distance(tile: Floats, rows: slice, columns: slice) -> Floats:
-        result = ratio(tile, rows, columns)
-        result *= -2 * np.sqrt(energies[rows, None] * energies[columns])
-        result += energies[rows, None] + energies[columns]
+    def distance(tile: Floats, rows: Indices, columns: slice) -> Floats:
+        result = alike.of(tile, rows, columns)
+        result *= -2 * np.sqrt(energies[rows] * energies[columns])
+        result += energies[rows] + energies[columns]
         return np.maximum(result, 0, out=result)
 
-    return condense(products, distance)
+    return condense(alike.products, distance)
 
 
 def pair_similarity(
@@ -277,7 +172,7 @@ def _pairs(a: Filters, b: Filters, centred: bool, lags: list[Shift], absolute: b
     for shift in [(0,) * (max(w.ndim for w in x) - 2), *lags]:
         products = np.zeros(a.channels)
         for v, w in zip(x, y, strict=True):
-            here, there = _overlap(v, shift)[0], _overlap(w, shift)[1]
+            here, there = overlap(v, shift)[0], overlap(w, shift)[1]
             products += (here * there).reshape(a.channels, -1).sum(axis=1)
         best = np.maximum(best, np.abs(products) if absolute else products)
     norm = np.sqrt(energy_x * energy_y)
@@ -294,7 +189,7 @@ def _minus_mean(weight: NDArray, filters: Filters, centred: bool) -> Floats:
 
 def nearest(filters: Filters, kept: Indices, measure: Measure = "cosine") -> tuple[Indices, Floats]:
     """For each channel the kept one that it is most like (itself where it is kept) and how much: `(channels,)` each."""
-    like = square(similarity(filters, measure), 1.0)[:, kept]
+    like = square(similarities(filters, measure).pairs(), 1.0)[:, kept]
     owner = np.argmax(like, axis=1)
     owner[kept] = np.arange(len(kept))
     return kept[owner], like[np.arange(len(like)), owner]

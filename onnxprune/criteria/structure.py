@@ -7,8 +7,8 @@ Computational Intelligence Systems 17, 2024, doi 10.1007/s44196-024-00518-4.
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxprune.criteria.cluster import Tree
 from onnxprune.criteria.filters import Filters, Floats, Indices, rounded
+from onnxprune.criteria.linkage import Tree
 from onnxprune.criteria.similarity import squared_distances
 
 

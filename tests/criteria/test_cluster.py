@@ -1,35 +1,13 @@
-"""Trees, k-means and spectral clustering by themselves."""
+"""k-means and spectral clustering by themselves."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.spatial.distance import pdist
 
 from onnxprune.criteria.cluster import _eigenvectors as eigenvectors
 from onnxprune.criteria.cluster import _embedding as embedding
-from onnxprune.criteria.cluster import agglomerate, apportion, eigengap, kmeans, repair, spectral, within
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(1, 25), st.integers(0, 1000), st.sampled_from(["complete", "average", "single"]), st.booleans())
-def test_a_tree_is_cut_into_exactly_as_many_clusters_as_asked(size: int, seed: int, link: str, ties: bool) -> None:
-    points = np.random.default_rng(seed).integers(0, 3 if ties else 10**6, (size, 2))
-    tree = agglomerate(pdist(points), link)
-    for clusters in range(1, size + 1):
-        labels = tree.cut(clusters)
-        assert sorted(set(labels)) == list(range(clusters))
-        coarser = tree.cut(max(1, clusters - 1))
-        assert all(len(set(coarser[labels == label])) == 1 for label in range(clusters))
-
-
-def test_a_cut_at_a_height_keeps_all_pairs_of_a_cluster_within_it() -> None:
-    points = np.random.default_rng(0).random((40, 3))
-    tree, apart = agglomerate(pdist(points), "complete"), np.linalg.norm(points[:, None] - points, axis=2)
-    for height in (0.0, 0.2, 0.4, 2.0):
-        labels = tree.cut_at(height)
-        assert apart[labels[:, None] == labels].max() <= height
-        assert len(set(labels)) == {0.0: 40, 2.0: 1}.get(height, len(set(labels)))
+from onnxprune.criteria.cluster import apportion, eigengap, kmeans, repair, spectral, within
 
 
 def test_within_averages_over_the_own_cluster() -> None:

@@ -240,7 +240,7 @@ generator = np.random.default_rng(5)
 weights = generator.standard_normal((512, 240, 3, 3)).astype(np.float32)  # wide enough for products in float32
 weights[1::4] = weights[::4] * np.float32(0.7)
 wide, small = Filters((weights,), (np.ones(512),)), Filters((weights[:96, :5],), (weights[:96, 0, 0, 0],))
-digest = hashlib.sha256(correlations(wide).tobytes())
+digest = hashlib.sha256(correlations(wide).pairs().tobytes())
 for filters in (wide, small):
     for way in METHODS.values():
         evidence = np.arange(filters.channels) * 0.37 % 1 if "images" in way.needs else None

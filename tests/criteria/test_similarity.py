@@ -8,16 +8,13 @@ from numpy.typing import NDArray
 
 from onnxprune.criteria import Filters, method
 from onnxprune.criteria.filters import BLOCKS, COLUMNS
+from onnxprune.criteria.gram import DOUBLE_WORK, gram, integers, shifts
 from onnxprune.criteria.similarity import (
-    DOUBLE_WORK,
     correlations,
     cosines,
-    gram,
-    integers,
     nearest,
     pair_similarity,
-    shifts,
-    similarity,
+    similarities,
     square,
     squared_distances,
 )
@@ -41,8 +38,8 @@ def test_measures_equal_the_formulas_over_the_concatenated_filter() -> None:
     filters = coupled()
     rows = concatenated(filters)
     unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    np.testing.assert_allclose(correlations(filters), upper(np.corrcoef(rows)), atol=1e-7)
-    np.testing.assert_allclose(cosines(filters), upper(unit @ unit.T), atol=1e-7)
+    np.testing.assert_allclose(correlations(filters).pairs(), upper(np.corrcoef(rows)), atol=1e-7)
+    np.testing.assert_allclose(cosines(filters).pairs(), upper(unit @ unit.T), atol=1e-7)
     apart = ((rows[:, None] - rows) ** 2).sum(axis=2)
     np.testing.assert_allclose(squared_distances(filters), upper(apart), rtol=1e-6)
 
@@ -65,7 +62,7 @@ def test_products_in_float32_are_exact_and_close() -> None:
     assert all(np.array_equal(block, np.rint(block)) for block in rows.blocks())
     assert max((block**2).sum(axis=1).max() for block in blocks) <= 1 << 24
     np.testing.assert_array_equal(np.tril(gram(rows).T), np.tril(sum(block @ block.T for block in blocks)))
-    error = correlations(filters) - upper(np.corrcoef(concatenated(filters)))
+    error = correlations(filters).pairs() - upper(np.corrcoef(concatenated(filters)))
     assert np.abs(error).max() < 4e-4
     assert error.std() < 1e-4
 
@@ -81,9 +78,9 @@ def test_rounding_up_everywhere_stays_exact() -> None:
 
 def test_copies_are_exactly_alike_in_float32_too() -> None:
     filters = single()
-    assert (square(correlations(filters), 1)[np.arange(10), np.arange(200, 210)] == 1).all()
+    assert (square(correlations(filters).pairs(), 1)[np.arange(10), np.arange(200, 210)] == 1).all()
     assert (square(squared_distances(filters), 0)[np.arange(10), np.arange(200, 210)] == 0).all()
-    assert square(correlations(filters), 1)[np.arange(100), np.arange(100, 200)].min() > 1 - 1e-6
+    assert square(correlations(filters).pairs(), 1)[np.arange(100), np.arange(100, 200)].min() > 1 - 1e-6
 
 
 def test_products_in_float64_are_exact() -> None:
@@ -116,7 +113,7 @@ def test_spatial_lag_equals_the_best_of_all_shifts() -> None:
     weights = np.random.default_rng(2).standard_normal((7, 3, 3, 2))
     expected = [lagged(weights[i], weights[j]) for i in range(7) for j in range(i + 1, 7)]
     filters = Filters((weights,))
-    np.testing.assert_allclose(correlations(filters, "spatial"), expected, atol=1e-7)
+    np.testing.assert_allclose(correlations(filters, "spatial").pairs(), expected, atol=1e-7)
     left, right = np.triu_indices(7, 1)
     np.testing.assert_allclose(pair_similarity(filters, left, right, "ncc", "spatial"), expected, atol=1e-12)
 
@@ -135,23 +132,23 @@ def test_a_writer_without_a_kernel_adds_nothing_to_a_shift() -> None:
     dense = np.array([[5.0, -5.0], [5.0, -5.0]])
     both = Filters((kernels, dense))
     alone = Filters((kernels,))
-    assert correlations(alone, "spatial")[0] > 0.9 > 0 > correlations(alone)[0]
-    np.testing.assert_allclose(correlations(both, "spatial"), correlations(both))
+    assert correlations(alone, "spatial").pairs()[0] > 0.9 > 0 > correlations(alone).pairs()[0]
+    np.testing.assert_allclose(correlations(both, "spatial").pairs(), correlations(both).pairs())
 
 
 def test_constant_and_zero_filters() -> None:
     rows = np.array([[1.0, 2, 4], [2, 2, 2], [5, 5, 5], [-1, -1, -1], [0, 0, 0]])
-    like = square(correlations(Filters((rows,))), 1.0)
+    like = square(correlations(Filters((rows,))).pairs(), 1.0)
     assert like[1].tolist() == [0, 1, 1, -1, 1]
     assert like[4].tolist() == [1, 1, 1, 1, 1]
-    assert square(correlations(Filters((rows,)), absolute=True), 1.0)[1].tolist() == [0, 1, 1, 1, 1]
-    assert square(cosines(Filters((rows,))), 1.0)[4].tolist() == [1, 1, 1, 1, 1]
+    assert square(correlations(Filters((rows,)), absolute=True).pairs(), 1.0)[1].tolist() == [0, 1, 1, 1, 1]
+    assert square(cosines(Filters((rows,))).pairs(), 1.0)[4].tolist() == [1, 1, 1, 1, 1]
     third = np.full((2, 70000), 0.1, np.float32)  # whose mean is not exactly its value
-    assert correlations(Filters((third,))).tolist() == [1.0]
+    assert correlations(Filters((third,))).pairs().tolist() == [1.0]
     left, right = np.triu_indices(5, 1)
     for absolute in (False, True):
         pairs = pair_similarity(Filters((rows,)), left, right, "ncc", absolute=absolute)
-        np.testing.assert_allclose(pairs, correlations(Filters((rows,)), absolute=absolute), atol=1e-7)
+        np.testing.assert_allclose(pairs, correlations(Filters((rows,)), absolute=absolute).pairs(), atol=1e-7)
 
 
 def test_nearest_gives_an_owner_to_each() -> None:
@@ -172,7 +169,7 @@ def test_blocks_are_views_and_no_wider_than_they_must_be() -> None:
 def test_transposed_weights_give_the_same_answer() -> None:
     weights = np.random.default_rng(0).standard_normal((30, 50)).astype(np.float32)
     turned = np.asfortranarray(weights)
-    assert np.array_equal(correlations(Filters((weights,))), correlations(Filters((turned,))))
+    assert np.array_equal(correlations(Filters((weights,))).pairs(), correlations(Filters((turned,))).pairs())
 
 
 rows_of_numbers = st.lists(
@@ -195,7 +192,7 @@ def test_a_threshold_removes_only_what_is_that_similar_to_something_that_stays(
     way = method("ncc", linkage=linkage, measure=measure, lag=lag)
     kept = way.select_by_threshold(filters, threshold)
     assert len(kept) >= 1
-    like = square(similarity(filters, measure, lag), 1.0)  # type: ignore[arg-type]
+    like = square(similarities(filters, measure, lag).pairs(), 1.0)  # type: ignore[arg-type]
     gone = np.setdiff1d(np.arange(filters.channels), kept)
     assert (like[np.ix_(gone, kept)].max(axis=1, initial=-2) >= threshold - 1e-6).all()
 
@@ -204,7 +201,7 @@ def test_a_threshold_removes_only_what_is_that_similar_to_something_that_stays(
 @given(st.lists(st.lists(st.integers(-3, 3), min_size=5, max_size=5), min_size=2, max_size=2), st.floats(-1, 1))
 def test_of_two_filters_one_goes_if_they_are_similar_enough(rows: list[list[int]], threshold: float) -> None:
     filters = Filters((np.array(rows, np.float64),))
-    like = float(correlations(filters)[0])
+    like = float(correlations(filters).pairs()[0])
     kept = method("ncc").select_by_threshold(filters, threshold)
     if abs(like - threshold) > 1e-6:
         assert len(kept) == (1 if like > threshold else 2)
@@ -220,5 +217,5 @@ def test_scaled_copies_are_removed_at_a_threshold_of_one() -> None:
 def test_kernels_of_every_rank(kernel: tuple[int, ...]) -> None:
     filters = Filters((np.random.default_rng(0).standard_normal((6, 5, *kernel)),))
     rows = concatenated(filters)
-    np.testing.assert_allclose(correlations(filters), upper(np.corrcoef(rows)), atol=1e-7)
-    assert (correlations(filters, "spatial") >= correlations(filters)).all()
+    np.testing.assert_allclose(correlations(filters).pairs(), upper(np.corrcoef(rows)), atol=1e-7)
+    assert (correlations(filters, "spatial").pairs() >= correlations(filters).pairs()).all()

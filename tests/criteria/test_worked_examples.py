@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial.distance import pdist
 
 from onnxprune.criteria import Filters, method
-from onnxprune.criteria.cluster import agglomerate
+from onnxprune.criteria.linkage import agglomerate
 from onnxprune.criteria.similarity import correlations
 from onnxprune.criteria.structure import quotas, structural_distances, thin
 from onnxprune.errors import UsageError
@@ -21,7 +21,7 @@ RISING = kernels([1, 2, 3, 4], [7, 9, 11, 13], [4, 3, 2, 1], [1, -1, -1, 1])
 
 
 def test_ncc_keeps_the_larger_of_two_like_filters() -> None:
-    np.testing.assert_allclose(correlations(RISING), [1, -1, 0, -1, 0, 0], atol=1e-7)  # AB AC AD BC BD CD
+    np.testing.assert_allclose(correlations(RISING).pairs(), [1, -1, 0, -1, 0, 0], atol=1e-7)  # AB AC AD BC BD CD
     assert method("ncc").select(RISING, 3).tolist() == [1, 2, 3]
     assert method("ncc", representative="first").select(RISING, 3).tolist() == [0, 2, 3]
 
@@ -59,8 +59,8 @@ def test_spatial_lag_finds_a_moved_kernel() -> None:
     filters = Filters((weights,))
     # Less the mean 1/9, energy is 8/9. As they lie the products sum to −1/9. One step to the right the ones meet and
     # five other positions overlap: (8/9)² + 5/81 = 69/81.
-    np.testing.assert_allclose(correlations(filters), [-1 / 8], atol=1e-7)
-    np.testing.assert_allclose(correlations(filters, "spatial"), [69 / 72], atol=1e-7)
+    np.testing.assert_allclose(correlations(filters).pairs(), [-1 / 8], atol=1e-7)
+    np.testing.assert_allclose(correlations(filters, "spatial").pairs(), [69 / 72], atol=1e-7)
     assert method("ncc", lag="spatial").select_by_threshold(filters, 0.95).tolist() == [0]
     assert method("ncc", lag="zero").select_by_threshold(filters, 0.95).tolist() == [0, 1]
 

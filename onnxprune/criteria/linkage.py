@@ -1,0 +1,130 @@
+"""Agglomerative clustering: trees of merges that can be cut anywhere, and the first merges without the others.
+
+A clustering is one label per channel, `(channels,)`, with every label from 0 up in use.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.cluster.hierarchy import linkage
+
+from onnxprune.criteria.filters import Floats, Indices
+from onnxprune.criteria.similarity import Similarities
+
+FEW = 1000  # filters up to which a whole tree is the cheapest way to any part of it
+HALF = 0.55  # share of filters that merge, up to which the nearest pairs tell
+NEAREST = 24  # times as many pairs as there are filters
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Merges of clusters, nearest first: `pairs[m]` names the two that become cluster `leaves + m`."""
+
+    leaves: int
+    pairs: Indices  # (leaves - 1, 2)
+    heights: Floats  # (leaves - 1,) distance of the two, never falling
+
+    def cut(self, clusters: int) -> Indices:
+        """Labels of exactly this many clusters; ties in height are cut in the order of the tree."""
+        merges = self.leaves - clusters
+        label = np.arange(self.leaves + merges)
+        for merge in reversed(range(merges)):
+            label[self.pairs[merge]] = label[self.leaves + merge]
+        return np.unique(label[: self.leaves], return_inverse=True)[1]
+
+    def cut_at(self, height: float) -> Indices:
+        """Labels of the clusters whose members were merged at this distance or less."""
+        return self.cut(self.leaves - int(np.searchsorted(self.heights, height, side="right")))
+
+
+def agglomerate(distance: Floats, link: str) -> Tree:
+    """Agglomerative clustering by distances `(pairs,)`; link is "complete", "average" or "single".
+
+    Pairs are ordered (0, 1), (0, 2) ... (1, 2) ... Under complete linkage, the height of a merge is the largest
+    distance between any two of its members.
+    """
+    if not len(distance):
+        return Tree(1, np.empty((0, 2), np.int64), np.empty(0))
+    merges = linkage(distance, link)
+    return Tree(len(merges) + 1, merges[:, :2].astype(np.int64), merges[:, 2])
+
+
+class Clusters:
+    """Clusters of filters by their similarities, at any number.
+
+    link: how the distance of clusters follows from that of filters, which is 1 less their similarity.
+    """
+
+    def __init__(self, alike: Similarities, link: str) -> None:
+        self._alike: Similarities | None = alike
+        self._link = link
+        if link != "complete" or len(alike.products) <= FEW:
+            _ = self.tree
+
+    @cached_property
+    def tree(self) -> Tree:
+        """All merges; the similarities are let go of then."""
+        assert self._alike is not None
+        pairs, self._alike = distances(self._alike), None
+        return agglomerate(pairs, self._link)
+
+    def labels(self, clusters: int) -> Indices:
+        """Labels of exactly this many clusters."""
+        labels = None if self._alike is None else first_merges(self._alike, clusters)
+        return self.tree.cut(clusters) if labels is None else labels
+
+
+def distances(alike: Similarities) -> Floats:
+    """1 − similarity of all pairs, at least 0: `(pairs,)`."""
+    pairs = alike.pairs()
+    np.subtract(1.0, pairs, out=pairs)
+    return np.maximum(pairs, 0.0, out=pairs)
+
+
+def first_merges(alike: Similarities, clusters: int) -> Indices | None:
+    """Labels of so many clusters under complete linkage, from the nearest pairs alone; None where these do not do.
+
+    Two clusters merge when the last of the pairs between them has come, in the order of distance. Half of thousands of
+    filters merge within some twenty pairs for each, of which the whole tree looks at all. Where two of these are
+    equally far, the whole tree has to say which one comes first.
+    """
+    leaves = len(alike.products)
+    if leaves - clusters > HALF * leaves:
+        return None
+    least = alike.quantile(2 * NEAREST / leaves)
+    first, second, similar = alike.above(least)
+    distance = np.maximum(1 - similar, 0)
+    order = np.argsort(distance)
+    order = order[: np.searchsorted(distance[order], 1 - least)]  # nothing that is farther could come between
+    labels, used = _merged(first[order].tolist(), second[order].tolist(), leaves, clusters)
+    tied = not np.diff(distance[order[: used + 1]]).all()
+    return None if labels is None or tied else labels
+
+
+def _merged(first: list[int], second: list[int], leaves: int, clusters: int) -> tuple[Indices | None, int]:
+    """Labels when so many clusters are left, None where that takes more pairs, and how many were looked at."""
+    owner, members, sizes = list(range(leaves)), [[leaf] for leaf in range(leaves)], [1] * leaves
+    seen: list[dict[int, int]] = [{} for _ in range(leaves)]  # pairs with another cluster so far
+    left = leaves
+    for used, pair in enumerate(zip(first, second, strict=True), 1):
+        a, b = owner[pair[0]], owner[pair[1]]
+        count = seen[a].get(b, 0) + 1
+        if count < sizes[a] * sizes[b]:
+            seen[a][b] = seen[b][a] = count
+            continue
+        seen[a].pop(b, None)
+        seen[b].pop(a, None)
+        if len(seen[a]) > len(seen[b]):
+            a, b = b, a
+        for other, number in seen[a].items():
+            del seen[other][a]
+            seen[b][other] = seen[other][b] = seen[b].get(other, 0) + number
+        for leaf in members[a]:
+            owner[leaf] = b
+        members[b] += members[a]
+        sizes[b] += sizes[a]
+        left -= 1
+        if left == clusters:
+            return np.unique(owner, return_inverse=True)[1], used
+    return None, len(first)
