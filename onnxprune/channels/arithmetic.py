@@ -20,7 +20,7 @@ from onnxprune.channels.index_grids import lines_everywhere
 from onnxprune.channels.nodes import Node
 from onnxprune.channels.polynomials import Polynomial
 from onnxprune.model.evaluate import evaluate
-from onnxprune.model.shapes import attributes_of, axes_asked
+from onnxprune.model.shapes import attributes_of, sizes_given
 from onnxprune.model.statics import Statics
 from onnxprune.operators.registry import Trait, by_reference, has, operator_of, traits_of
 from onnxprune.operators.roles import Line
@@ -98,7 +98,7 @@ class Arithmetic:
         if traits & Trait.SIZES:
             axes = range(len(self.statics.shapes[node.inputs[0]]))
             closed = np.array([not self.is_open(node.inputs[0], axis) for axis in axes])
-            return axes_asked(node.proto, closed) if node.proto.op_type == "Shape" else np.asarray(closed.all())
+            return np.asarray(sizes_given(node.proto, closed, np.all))
         inputs = [self.static(k) for k in node.inputs if k]
         lengths = all(not self.is_open(k, j) for k in node.inputs if k for j in range(self.statics.constants[k].ndim))
         k = _carried(node, traits)
@@ -133,16 +133,17 @@ class Arithmetic:
             return None
         if key not in self.statics.sampled:
             return _array([Polynomial.of(v) for v in value.flat], value.shape)
-        traits = Trait(0) if node is None else traits_of(node.proto)
-        if node is None or (traits & Trait.SIZES and node.proto.op_type != "Shape"):
+        if node is None:
             return None
+        traits = traits_of(node.proto)
         if traits & Trait.SIZES:
             source = node.inputs[0]
             axes = [
                 Polynomial.open((source, j)) if self.is_open(source, j) else Polynomial.of(n)
                 for j, n in enumerate(self.statics.shapes[source])
             ]
-            return axes_asked(node.proto, _array(axes, (len(axes),)))
+            given = sizes_given(node.proto, axes, lambda sizes: [math.prod(sizes, start=Polynomial.of(1))])
+            return _array(given, value.shape)
         return self._symbols_of(node, key, traits)
 
     def _symbols_of(self, node: Node, key: str, traits: Trait) -> np.ndarray | None:
@@ -248,10 +249,8 @@ def _alike(places: frozenset[Place], shape: tuple[int, ...]) -> Origins:
 
 def _of_shape(node: Node, rank: int) -> Origins:
     """Elements of Shape are the axes themselves; Size depends on all of them."""
-    axes = [frozenset({(node.inputs[0], axis)}) for axis in range(rank)]
-    if node.proto.op_type == "Size":
-        return _alike(NOWHERE.union(*axes), ())
-    return axes_asked(node.proto, _array(axes, (rank,)))
+    axes = _array([frozenset({(node.inputs[0], axis)}) for axis in range(rank)], (rank,))
+    return sizes_given(node.proto, axes, lambda axes: _alike(NOWHERE.union(*axes), ()))
 
 
 def _merged(inputs: list[Origins], shape: tuple[int, ...], elementwise: bool) -> Origins:

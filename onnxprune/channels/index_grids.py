@@ -10,8 +10,6 @@ from onnxprune.model.static import Statics, attributes_of
 from onnxprune.operators.registry import Trait, has
 from onnxprune.operators.roles import Line
 
-GROWS = frozenset({"Expand", "Unsqueeze"})
-
 
 def grid_lines(indices: np.ndarray) -> list[np.ndarray] | None:
     """Positions on each axis of a grid of indices (n1, n2, ..., k) with k axes; None where it is no grid."""
@@ -81,10 +79,10 @@ def _column(at: Statics, makers: Mapping[str, Node], key: str) -> tuple[Shape, n
         array = _unexpanded(at.constants[key])
         return array.shape, array
     maker, shape = makers.get(key), at.shapes.get(key)
-    if maker is None or maker.proto.op_type not in GROWS or shape is None:
+    if maker is None or not has(maker.proto, Trait.EXPANDS | Trait.INSERTS) or shape is None:
         return None if shape is None else (shape, key)
     inner = _column(at, makers, maker.inputs[0])
-    if inner is None or maker.proto.op_type == "Expand":
+    if inner is None or has(maker.proto, Trait.EXPANDS):
         return inner and ((*[1] * (len(shape) - len(inner[0])), *inner[0]), inner[1])
     axes = attributes_of(maker.proto).get("axes")
     axes = at.constants.get(maker.inputs[1]) if axes is None else axes

@@ -13,7 +13,7 @@ from onnxprune.channels.nodes import Node
 from onnxprune.model.static import Statics, attributes_of
 from onnxprune.operators.boxes import Value
 from onnxprune.operators.labels import Labels
-from onnxprune.operators.registry import Shape, Trait, has
+from onnxprune.operators.registry import Shape, Trait, has, operator_of
 from onnxprune.operators.split_axes import blocks
 
 Pairs = list[tuple[slice, slice]]
@@ -33,7 +33,7 @@ def paired_otherwise(statics: Statics, node: Node, value: Value) -> Iterator[Lab
         return
     seen = [pairs, *filter(None, (pairs_of(node, at) for at in statics.accepted))]  # axes of length 1 hide some
     blurred = [_moved(statics, node, seen[-1])]
-    for edge in statics.edges if node.proto.op_type == "Reshape" else ():
+    for edge in statics.edges if 1 in operator_of(node.proto).follows else ():
         told = _told(node, edge)
         if told is not None and len(told[0]) == len(value.axes):
             blurred.append(min((_unsure(*told, found) for found in seen), key=len))

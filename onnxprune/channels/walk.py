@@ -129,9 +129,7 @@ class Walk:
         proto = node.proto
         if operator(proto.domain, proto.op_type) == "Constant":
             self.constant(node)
-        elif (
-            proto.op_type == "Identity" and len(node.inputs) == len(node.outputs) == 1 and node.inputs[0] in self.alias
-        ):
+        elif has(proto, Trait.SAME) and len(node.inputs) == len(node.outputs) == 1 and node.inputs[0] in self.alias:
             self.alias[node.outputs[0]] = self.alias[node.inputs[0]]
             self.weights.add(node.outputs[0])
         elif any(True for _ in subgraphs(proto)):

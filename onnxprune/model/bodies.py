@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 
 from onnxprune.model.statics import Statics
+from onnxprune.operators.registry import Trait, has
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,9 @@ def branch_taken(node: onnx.NodeProto, condition: np.ndarray | None) -> int | No
 
 def carried(node: onnx.NodeProto, body: onnx.GraphProto) -> list[Carried]:
     """Values that a Loop or a Scan carries."""
-    if node.op_type == "Loop":  # rounds, condition, carried values; the body takes the number of the round besides
+    if has(node, Trait.LOOPS):  # rounds, condition, carried values; the body takes the number of the round besides
         count, skip, ahead = len(node.input) - 2, 2, 1
-    elif node.op_type == "Scan":
+    elif has(node, Trait.SCANS):
         through = next((a.i for a in node.attribute if a.name == "num_scan_inputs"), len(node.input))
         count, skip, ahead = len(node.input) - through, 0, 0
     else:

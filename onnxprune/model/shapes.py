@@ -1,7 +1,7 @@
 """Shapes node by node, where the inference of whole graphs has left them open."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import onnx
@@ -24,8 +24,10 @@ def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
     }
 
 
-def axes_asked(node: onnx.NodeProto, axes: Any) -> Any:
-    """Of a sequence or an array with one element for each axis of a value those that a Shape node asks for."""
+def sizes_given(node: onnx.NodeProto, axes: Any, whole: Callable[[Any], Any]) -> Any:
+    """What a Shape node gives of something that is known of each axis; a Size node, what `whole` makes of all axes."""
+    if has(node, Trait.COUNTS):
+        return whole(axes)
     told = attributes_of(node)
     return axes[told.get("start", 0) : told.get("end", len(axes))]
 

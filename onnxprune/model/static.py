@@ -19,7 +19,7 @@ from onnxprune.model.bodies import give_branch, walk_body
 from onnxprune.model.evaluate import evaluate
 from onnxprune.model.graphs import graphs_of, subgraphs
 from onnxprune.model.pins import pins
-from onnxprune.model.shapes import attributes_of, axes_asked, infer_node, note_type
+from onnxprune.model.shapes import attributes_of, infer_node, note_type, sizes_given
 from onnxprune.model.skeleton import Shape, other_sizes, sizes_of, skeleton_of
 from onnxprune.model.sound import without_unsound
 from onnxprune.model.statics import Statics
@@ -83,9 +83,8 @@ def _shortened(share: Fraction, size: int) -> int:
 
 
 def _drops_ones(graph: onnx.GraphProto) -> bool:
-    """Whether a Squeeze is not told which axes it drops."""
-    squeezes = (node for node in graph.node if node.op_type == "Squeeze")
-    return any(len(node.input) < 2 and not node.attribute for node in squeezes)
+    """Whether a node is not told which axes it drops."""
+    return any(has(node, Trait.DROPS_ONES) for node in graph.node)
 
 
 def infer_once(
@@ -156,7 +155,7 @@ def _walk(graph: onnx.GraphProto, path: str, statics: Statics, opset: int, outer
         if not any(True for _ in subgraphs(node)):
             with suppress(*MALFORMED):
                 infer_node(node, keys, path, statics, opset)
-        if node.op_type == "Reshape" and keys and node.output:
+        if has(node, Trait.RESHAPES) and keys and node.output:
             before, after = statics.shapes.get(keys[0]), statics.shapes.get(path + node.output[0])
             statics.torn |= before is not None and after is not None and math.prod(before) != math.prod(after)
         if not path and opset >= BROADCASTS and has(node, Trait.ADDS | Trait.MULTIPLIES):
@@ -177,7 +176,7 @@ def _walk_bodies(
         inside = partial(_walk, body, below, statics, opset, scope)
         walk_body(node, keys, body, (path, below), statics, inside)
         given.append([find([*scope, names_of(body, below)], value.name) for value in body.output])
-    if node.op_type == "If" and len(given) == 2:
+    if has(node, Trait.BRANCHES) and len(given) == 2:
         give_branch(node, keys[0], path, given, statics)
 
 
@@ -211,13 +210,12 @@ def _evaluate_node(
         return
     if has(node, Trait.SIZES):
         if keys and (shape := shape_of(keys[0])) is not None:
-            told = axes_asked(node, shape) if node.op_type == "Shape" else np.prod(shape, dtype=np.int64)
-            value = np.array(told, np.int64)
+            value = np.array(sizes_given(node, shape, partial(np.prod, dtype=np.int64)), np.int64)
             constants[path + node.output[0]] = value
             if keys[0] not in statics.tensors:
                 statics.sampled.add(path + node.output[0])
         return
-    if node.op_type == "Identity" and keys and keys[0] in statics.tensors:
+    if has(node, Trait.SAME) and keys and keys[0] in statics.tensors:
         statics.tensors.add(path + node.output[0])
     if not keys or not all(key in constants or not key for key in keys):
         return

@@ -28,7 +28,7 @@ def thresholds(graph: onnx.GraphProto, constants: Mapping[str, Any], sampled: fr
 
 def _bounds(graph: onnx.GraphProto, sampled: frozenset[str]) -> Iterator[str]:
     for node in graph.node:
-        if node.op_type == "Slice":
+        if has(node, Trait.SLICES):
             yield from (name for name in node.input[1:3] if name not in sampled)
         elif has(node, Trait.COMPARES) and any(name in sampled for name in node.input):
             yield from (name for name in node.input if name and name not in sampled)
@@ -54,7 +54,7 @@ def shortened(
     """
     found = set()
     for node in graph.node:
-        shape = shapes.get(node.input[0]) if node.op_type == "Slice" and node.input else None
+        shape = shapes.get(node.input[0]) if has(node, Trait.SLICES) and node.input else None
         if shape is None:
             continue
         for axis, start, end in _slices(node, constants):

@@ -30,7 +30,7 @@ def bound_same(site: Site) -> list[Facts | None] | None:
 
 define(
     "Identity", **PLAIN, zero=first, bound=bound_same, value=lambda x, _: x[0],
-    traits=EACH | Trait.VIEW | Trait.MOVES | Trait.RANGE | Trait.MAPS | Trait.SHIFTS | Trait.PASSES,
+    traits=EACH | Trait.SAME | Trait.VIEW | Trait.MOVES | Trait.RANGE | Trait.MAPS | Trait.SHIFTS | Trait.PASSES,
     forward=Forward(lambda node, x: x),
 )  # fmt: skip
 

@@ -34,6 +34,11 @@ class Trait(Flag):
     PLACES = auto()  # every element of the output is one of the last input, at places that the others say
     JOINS = auto()  # it moves the elements of all its inputs, not of the first alone
     CASTS = auto()  # the elements of input 0 in another type
+    SAME = auto()  # the output is input 0
+    SLICES = auto()  # takes a part of input 0, between bounds
+    INSERTS = auto()  # puts axes of one position in
+    DROPS_ONES = auto()  # drops all axes of one position, whichever these are
+    EXPANDS = auto()  # repeats axes of one position
     RESHAPES = auto()  # splits and merges axes
     REPEATS = auto()  # repeats single positions, which then are channels of its own
     FILLS = auto()  # makes a tensor of one number
@@ -67,7 +72,11 @@ class Trait(Flag):
     CHANNELS_LAST = auto()  # takes maps as (samples, *space, channels)
     RANDOM = auto()  # draws numbers
     SIZES = auto()  # gives sizes of what it takes
+    COUNTS = auto()  # gives how many elements there are
     BODIES = auto()  # runs bodies
+    BRANCHES = auto()  # one of two bodies, by a condition
+    LOOPS = auto()  # one body, round after round, while a condition holds
+    SCANS = auto()  # one body for each part of what it is given
     PASSES = auto()  # a linear map, the same one for every channel
     PADS = auto()  # sets values, or numbers of its own, around input 0; linear, the same for every channel, with zeros
     ADDS = auto()  # sums what it takes, or subtracts it

@@ -110,6 +110,6 @@ def forward_expand(node: TorchCall, x: Tensor, target: Tensor) -> Tensor:
 
 define(
     "Expand", couple=expand, zero=first, repair=repair_expand, follows=frozenset({1}), bound=bound_repeat, apart=True,
-    value=by_reference, small=_small_when_repeated, traits=_COPIES | Trait.MAPS | Trait.PASSES,
+    value=by_reference, small=_small_when_repeated, traits=_COPIES | Trait.MAPS | Trait.PASSES | Trait.EXPANDS,
     forward=Forward(forward_expand, into=(0,), host=(1,)),
 )  # fmt: skip

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import numpy as np
+import onnx
 
 from onnxprune.operators.boxes import Value
 from onnxprune.operators.facts import Facts, axis_blocks, reduced, reshaped, stacked
@@ -149,7 +150,7 @@ def forward_unsqueeze(node: TorchCall, x: Tensor, axes: Tensor | None = None) ->
 
 
 define(
-    "Unsqueeze", couple=reshape, **_RESHAPE, value=_unsqueezed_value, traits=_SAME,
+    "Unsqueeze", couple=reshape, **_RESHAPE, value=_unsqueezed_value, traits=_SAME | Trait.INSERTS,
     forward=Forward(forward_unsqueeze, into=(0,), host=(1,)),
 )  # fmt: skip
 
@@ -186,6 +187,11 @@ def repair_squeeze(edit: Any, axes: Any = None, **_: Any) -> None:
         edit.add_ints(1, "axes", [k for k in range(edit.rank_in(0)) if edit.size_in(0, k) == 1])
 
 
+def _squeeze_traits(node: onnx.NodeProto) -> Trait:
+    told = len(node.input) > 1 or any(a.name == "axes" for a in node.attribute)
+    return _SAME if told else _SAME | Trait.DROPS_ONES
+
+
 def forward_squeeze(node: TorchCall, x: Tensor, axes: Tensor | None = None) -> Tensor:
     found = axes_told(node, axes)
     return x.squeeze() if found is None else x.squeeze(tuple(found))
@@ -193,7 +199,7 @@ def forward_squeeze(node: TorchCall, x: Tensor, axes: Tensor | None = None) -> T
 
 define(
     "Squeeze", couple=squeeze, **_RESHAPE | {"bound": bound_squeeze}, repair=repair_squeeze,
-    value=lambda x, a: np.squeeze(x[0], axes_of(x, a)), traits=_SAME,
+    value=lambda x, a: np.squeeze(x[0], axes_of(x, a)), traits=_squeeze_traits,
     forward=Forward(forward_squeeze, into=(0,), host=(1,)),
 )  # fmt: skip
 

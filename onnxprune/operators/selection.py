@@ -203,7 +203,7 @@ def forward_slices(
 
 define(
     "Slice", couple=slice_, takes_split=True, zero=first, repair=repair_slice, follows=frozenset({1, 2, 3, 4}),
-    bound=bound_slice, apart=True, value=_sliced_value, traits=_PART | Trait.NUMBERS,
+    bound=bound_slice, apart=True, value=_sliced_value, traits=_PART | Trait.NUMBERS | Trait.SLICES,
     forward=Forward(forward_slices, into=(0,), host=(1, 2, 3, 4)),
 )  # fmt: skip
 define(

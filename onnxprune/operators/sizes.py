@@ -45,7 +45,7 @@ def forward_shape(node: TorchCall, x: Tensor) -> Tensor:
 
 define("Shape", couple=shape, takes_split=True, apart=True, traits=Trait.SIZES, forward=Forward(forward_shape, into=()))
 define(
-    "Size", couple=shape, takes_split=True, apart=True, traits=Trait.SIZES,
+    "Size", couple=shape, takes_split=True, apart=True, traits=Trait.SIZES | Trait.COUNTS,
     forward=Forward(lambda node, x: torch.tensor(x.numel()), into=()),
 )  # fmt: skip
 
@@ -152,4 +152,5 @@ def forward_bodies(node: TorchCall, *inputs: Any) -> Any:
     raise ModelError(f"{node.op} is run by the network that it stands in")
 
 
-define("If Loop Scan", couple=opaque, traits=Trait.BODIES, forward=Forward(forward_bodies))
+for name, trait in (("If", Trait.BRANCHES), ("Loop", Trait.LOOPS), ("Scan", Trait.SCANS)):
+    define(name, couple=opaque, traits=Trait.BODIES | trait, forward=Forward(forward_bodies))

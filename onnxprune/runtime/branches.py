@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from onnxprune.operators.registry import Trait, has
 from onnxprune.runtime.taps import depends_on_shapes_alone
 
 DEEPEST = 2  # levels of Ifs inside one another whose branches are all run
@@ -56,7 +57,7 @@ def _ifs(
     """Every If whose condition is computed from data, in bodies too, the number of such Ifs around it, its graph."""
     fixed = frozenset(depends_on_shapes_alone(graph, known))
     for node in graph.node:
-        decided = node.op_type == "If" and node.input[0] not in fixed
+        decided = has(node, Trait.BRANCHES) and node.input[0] not in fixed
         if decided:
             yield node, level, graph
         for attribute in node.attribute:

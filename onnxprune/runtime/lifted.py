@@ -15,9 +15,10 @@ from onnxprune.model.graphs import graphs_of, subgraphs
 from onnxprune.model.inference import Inference
 from onnxprune.model.skeleton import weightless
 from onnxprune.model.sound import without_unsound
+from onnxprune.operators.registry import Trait, has
 from onnxprune.runtime.edited import own
 
-LOOPS = ("Loop", "Scan")
+LOOPS = Trait.LOOPS | Trait.SCANS
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def rounds_of(graph: onnx.GraphProto, path: str = "", loops: int = 0) -> Iterato
         if path:
             yield from ((path + name, loops) for name in node.output if name)
         for body, below in subgraphs(node, path):
-            yield from rounds_of(body, below, loops + (node.op_type in LOOPS))
+            yield from rounds_of(body, below, loops + has(node, LOOPS))
 
 
 def lift(graph: onnx.GraphProto, values: Mapping[str, Inside], given: Container[str]) -> None:
@@ -87,9 +88,9 @@ def _lifted(
         inside = []
         for body, below in subgraphs(node, path):
             names = {key: name for key, name in given.items() if key.startswith(below)}
-            parts = {key: f"{key} in {below}" for key in names} if node.op_type in LOOPS else names
+            parts = {key: f"{key} in {below}" for key in names} if has(node, LOOPS) else names
             inside.append((body, _lifted(body, below, values, parts)))
-            for key in names if node.op_type in LOOPS else ():
+            for key in names if has(node, LOOPS) else ():
                 _enter(node, body, names[key], parts[key], values[key])
         for key, _ in (pair for _, pairs in inside for pair in pairs):
             _leave(node, key, values[key], [(body, dict(pairs)) for body, pairs in inside])
@@ -99,7 +100,7 @@ def _lifted(
 
 def _enter(node: onnx.NodeProto, body: onnx.GraphProto, whole: str, part: str, value: Inside) -> None:
     """Give each round of a loop its part of what is stacked."""
-    if node.op_type == "Loop":
+    if has(node, Trait.LOOPS):
         body.node.insert(0, helper.make_node("Gather", [whole, body.input[0].name], [part], axis=0))
         return
     node.input.append(whole)
@@ -120,7 +121,7 @@ def _leave(
         if key not in names:
             empty = helper.make_tensor("", value.element, [0], [])
             body.node.append(helper.make_node("Constant", [], [name], value=empty))
-        body.output.append((value if node.op_type == "Scan" else Inside(value.element)).called(name))
+        body.output.append((value if has(node, Trait.SCANS) else Inside(value.element)).called(name))
     node.output.append(f"{key} of {node.output[0]}")
     for a in node.attribute:
         if a.name in ("scan_output_axes", "scan_output_directions"):
@@ -131,4 +132,4 @@ def complete(graph: onnx.GraphProto) -> bool:
     """Whether every loop names all that it gives, so that more can be added behind it."""
     nodes = (node for part, _ in graphs_of(graph) for node in part.node)
     bodies = ((node, body) for node in nodes for body, _ in subgraphs(node))
-    return all(len(node.output) == len(body.output) - (node.op_type == "Loop") for node, body in bodies)
+    return all(len(node.output) == len(body.output) - has(node, Trait.LOOPS) for node, body in bodies)

@@ -133,7 +133,7 @@ def _trail(
         seen.add((value, direct, id(at)))
         position = list(node.output).index(value)
         body = bodies.get((node.domain, node.op_type))
-        if node.op_type == "If":
+        if has(node, Trait.BRANCHES):
             branches = [a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
             whole = [g for g in branches if position < len(g.output)]
             todo += [(g.output[position].name, direct, at.inside(g)) for g in whole]

@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from onnxprune.channels.dependencies import Dependencies, Node
 from onnxprune.model.evaluate import evaluate
 from onnxprune.model.fresh_names import fresh_name
-from onnxprune.model.shapes import attributes_of, axes_asked
+from onnxprune.model.shapes import attributes_of, sizes_given
 from onnxprune.operators.labels import is_fixed
 from onnxprune.operators.registry import Trait, has
 
@@ -95,8 +95,7 @@ class Draft:
         if box is None and array is None:
             return None
         sizes = [int(m.sum()) for m in box or ()] if array is None else list(array.shape)
-        told = math.prod(sizes) if node.proto.op_type == "Size" else axes_asked(node.proto, sizes)
-        return [np.asarray(told, np.int64)]
+        return [np.asarray(sizes_given(node.proto, sizes, math.prod), np.int64)]
 
     def known(self, key: str) -> np.ndarray | None:
         """A small constant as the pruned model computes it."""

@@ -16,7 +16,7 @@ from onnxprune.model.static import find, names_of
 from onnxprune.operators.arrays import Value, attribute, constant, from_array
 from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.native import native
-from onnxprune.operators.registry import operator_of
+from onnxprune.operators.registry import Trait, has, operator_of
 
 LARGEST = 4096  # elements of a value that is followed to the condition of an If
 NATIVE = Forward(native, into=())
@@ -171,7 +171,7 @@ class Program:
     def _steps(self, proto: onnx.NodeProto, path: str, scope: list[dict[str, str]]) -> list[ProgramStep]:
         reads = tuple(find(scope, name) if name else "" for name in proto.input)
         writes = tuple(path + name if name else "" for name in proto.output)
-        taken = self._small.get(reads[0]) if proto.op_type == "If" else None
+        taken = self._small.get(reads[0]) if has(proto, Trait.BRANCHES) else None
         bodies = list[Body]()
         for (graph, below), held in zip(subgraphs(proto, path), _bodies(proto), strict=True):
             if taken is not None and held.name != ("then_branch" if bool(taken.all()) else "else_branch"):

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from onnxprune.errors import ModelError
 from onnxprune.operators.arrays import Value
+from onnxprune.operators.registry import Trait, has
 from onnxprune.training.program import Body, ProgramStep
 
 Run = Callable[[list[ProgramStep], dict[str, Value]], None]  # computes steps; values by key grow
@@ -15,14 +16,13 @@ Run = Callable[[list[ProgramStep], dict[str, Value]], None]  # computes steps; v
 
 def control(step: ProgramStep, values: dict[str, Value], run: Run) -> tuple[Value, ...]:
     """Outputs of a node that holds graphs."""
-    match step.node.op:
-        case "If":
-            wanted = "then_branch" if bool(values[step.reads[0]].all()) else "else_branch"
-            return _body(next(b for b in step.bodies if b.name == wanted), (), values, run)
-        case "Loop":
-            return _loop(step, values, run)
-        case "Scan":
-            return _scan(step, values, run)
+    if has(step.proto, Trait.BRANCHES):
+        wanted = "then_branch" if bool(values[step.reads[0]].all()) else "else_branch"
+        return _body(next(b for b in step.bodies if b.name == wanted), (), values, run)
+    if has(step.proto, Trait.LOOPS):
+        return _loop(step, values, run)
+    if has(step.proto, Trait.SCANS):
+        return _scan(step, values, run)
     raise ModelError(f"the bodies of {step} cannot be run by torch")
 
 
