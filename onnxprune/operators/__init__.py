@@ -5,6 +5,7 @@ from onnxprune.operators import (  # noqa: F401  (these fill the table)
     attention,
     broadcast,
     casts,
+    center_crop_pad,
     conv_transpose,
     convolution,
     deform_conv,

@@ -120,7 +120,8 @@ def test_views_and_moves_give_the_elements_that_they_take() -> None:
         if traits & Trait.VIEW:
             assert np.array_equal(np.sort(y, None), np.sort(inputs[0], None)), case
         seen.add(case.op)
-    assert seen == {name for name, row in OPERATORS.items() if not callable(row.traits) and row.traits & Trait.MOVES}
+    fixed = {name for name, row in OPERATORS.items() if not callable(row.traits) and row.traits & Trait.MOVES}
+    assert fixed == {name for name in seen if not callable(OPERATORS[name].traits)}
 
 
 def test_unary_operators_keep_the_shape() -> None:
