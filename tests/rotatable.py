@@ -37,16 +37,18 @@ class Net:
         return list(self.nodes[-1].output)
 
     def model(
-        self, y: str, x: tuple[int | str, ...], out: tuple[int | str, ...], kind: int = TensorProto.FLOAT
-    ) -> onnx.ModelProto:
+        self, y: str, x: tuple[int | str, ...], out: tuple[int | str, ...], kind: int = TensorProto.FLOAT,
+        *, opset: int = 17,
+    ) -> onnx.ModelProto:  # fmt: skip
         self("Identity", y)
         self.nodes[-1].output[0] = "y"
         value = helper.make_tensor_value_info
         graph = helper.make_graph(
             self.nodes, "net", [value("x", kind, x)], [value("y", TensorProto.FLOAT, out)], self.tensors
         )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-        onnx.checker.check_model(model, full_check=True)
+        imports = [helper.make_opsetid("", opset), *[helper.make_opsetid("com.microsoft", 1)] * (opset != 17)]
+        model = helper.make_model(graph, opset_imports=imports, ir_version=8 if opset == 17 else 10)
+        onnx.checker.check_model(model, full_check=opset == 17)
         return model
 
 
@@ -130,6 +132,39 @@ def attention(
     y = net("Tanh", dense(net, flat, FEATURES, HEADS * WIDTH, bias=bias))
     out = net("MatMul", y, net.weight(FEATURES, 5))
     return net.model(out, ("n", TOKENS, FEATURES), ("n", TOKENS, 5))
+
+
+def fused_attention(how: str = "packed", *, bias: bool = True, rank: int | None = None) -> onnx.ModelProto:
+    """Attention in one node, behind a layer and an activation, and before a layer.
+
+    Args:
+        how: "packed" with its weights in the node, "multi head" of onnxruntime, "standard" or with heads "apart" of
+            ONNX; "bias inside" for one that the node of onnxruntime adds, "rotary" for positions in the packed node,
+            "shared" for keys and values that query heads share, "present" for keys and values that are outputs too.
+        rank: of the projections.
+    """
+    net, inner = Net(), HEADS * WIDTH
+    x = net("Relu", dense(net, "x", FEATURES))
+    runtime = {"domain": "com.microsoft", "num_heads": HEADS}
+    if how in ("packed", "rotary"):
+        taken = [net.weight(FEATURES, 3 * inner, rank=rank), net.weight(3 * inner)]
+        mixed = net("Attention", x, *taken[: 1 + bias], do_rotary=int(how == "rotary"), **runtime)
+    else:
+        few = inner // HEADS if how == "shared" else inner
+        sizes = {"q": inner, "k": few, "v": few}
+        parts = [dense(net, x, size, bias=bias, rank=rank, name=n) for n, size in sizes.items()]
+        if how in ("multi head", "bias inside", "present"):
+            inside = [net.weight(3 * inner)] * (how == "bias inside")
+            mixed = net("MultiHeadAttention", *parts, *inside, outputs=3 if how == "present" else 1, **runtime)
+        elif how == "apart":
+            mixed = net("Attention", *(split_heads(net, part) for part in parts))
+            mixed = net("Transpose", mixed, perm=(0, 2, 1, 3))
+            mixed = net("Reshape", mixed, net.constant(np.array([0, -1, inner])))
+        else:
+            mixed = net("Attention", *parts, q_num_heads=HEADS, kv_num_heads=HEADS // (1 + (how == "shared")))
+    y = net("Tanh", dense(net, mixed, FEATURES, inner, bias=bias))
+    out = net("MatMul", y, net.weight(FEATURES, 5))
+    return net.model(out, ("n", TOKENS, FEATURES), ("n", TOKENS, 5), opset=23)
 
 
 def conv(net: Net, x: str, inputs: int, outputs: int, kernel: int = 1, group: int = 1, norm: bool = True) -> str:

@@ -133,7 +133,9 @@ def _level(own: Study) -> tuple[Graph, tuple[RotationSite, ...], Study]:
 
 
 def _multiplies_values(deps: Dependencies) -> bool:
-    """Whether there is a product without weights, as every attention that is written out has."""
+    """Whether there is an attention: in one node, or a product without weights, as all that are written out have."""
+    if any(has(node.proto, Trait.ATTENDS) for node in deps.nodes):
+        return True
     products = (node for node in deps.nodes if has(node.proto, Trait.LINEAR))
     return any(not any(key in deps.sources for key in node.inputs) for node in products)
 

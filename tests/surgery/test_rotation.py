@@ -10,7 +10,17 @@ import onnx
 import onnx.version_converter
 import pytest
 from onnx import numpy_helper
-from rotatable import HEADS, TOKENS, WIDTH, attention, bottlenecks, language_model, sequences, transformer
+from rotatable import (
+    HEADS,
+    TOKENS,
+    WIDTH,
+    attention,
+    bottlenecks,
+    fused_attention,
+    language_model,
+    sequences,
+    transformer,
+)
 
 import onnxprune
 from onnxprune.channels.analysis import analyse
@@ -75,6 +85,26 @@ def test_attention_gives_the_same_in_any_basis(options: dict[str, Any]) -> None:
     assert kinds(sites) == [QUERIES, VALUES]
     assert [s.shape for s in sites] == [(HEADS, WIDTH)] * 2
     _assert_same(model, turned(graph, sites), [sequences(n) for n in (1, 3)])
+
+
+IN_ONE_NODE = ["packed", "multi head", "bias inside", "standard", "apart"]
+
+
+@pytest.mark.parametrize(
+    ("how", "bias"), [*((how, True) for how in IN_ONE_NODE), *((h, False) for h in IN_ONE_NODE[1:])]
+)
+def test_attention_in_one_node_gives_the_same_in_any_basis(how: str, bias: bool) -> None:
+    model = fused_attention(how, bias=bias)
+    graph = graph_of(model)
+    sites = attention_sites(graph)
+    assert kinds(sites) == [QUERIES, VALUES]
+    assert [s.shape for s in sites] == [(HEADS, WIDTH)] * 2
+    _assert_same(model, turned(graph, sites), [sequences(n) for n in (1, 3)])
+
+
+@pytest.mark.parametrize(("how", "left"), [("rotary", []), ("shared", []), ("present", [])])
+def test_attention_in_one_node_that_shows_or_shares_its_keys_keeps_their_basis(how: str, left: list[str]) -> None:
+    assert kinds(attention_sites(graph_of(fused_attention(how)))) == left
 
 
 @pytest.mark.parametrize("options", IMAGES.values(), ids=IMAGES)
@@ -204,6 +234,30 @@ def test_a_low_rank_is_cut_without_loss() -> None:
     assert np.abs(given - wanted).max() < 1e-2 * np.abs(wanted).max()
     plain = onnxprune.prune(model, include=["q", "v"], compensate="none", heads="dims", **CUT)
     assert np.abs(make_session(plain.model).run({"x": x})["y"] - wanted).max() > 0.1 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("how", IN_ONE_NODE)
+def test_attention_in_one_node_is_cut_in_another_basis(how: str, tmp_path: Path) -> None:
+    model = fused_attention(how)
+    result = onnxprune.prune(model, **CUT)
+    assert result.report.proof is not None
+    assert len(result.plan.rotation.bases) == 2
+    assert [len(g.keep) for g in result.plan.groups if g.channels == WIDTH] == [WIDTH // 2] * 2
+    result.plan.save(tmp_path / "plan.json")
+    again = onnxprune.apply(model, tmp_path / "plan.json", data=CUT["data"], measure=False)
+    assert again.model.graph == result.model.graph
+    assert onnxprune.verify(model, result.model, tmp_path / "plan.json").passed
+
+
+@pytest.mark.parametrize("how", IN_ONE_NODE)
+def test_a_low_rank_of_attention_in_one_node_is_cut_without_loss(how: str) -> None:
+    """With the bias, which counts as one more direction."""
+    model = fused_attention(how, rank=WIDTH // 4)
+    widths = [g.name for g in graph_of(model).deps.groups if len(g) == WIDTH]
+    result = onnxprune.prune(model, include=widths, **CUT)
+    x = sequences(32, seed=1)
+    wanted, given = (make_session(m).run({"x": x})["y"] for m in (model, result.model))
+    assert np.abs(given - wanted).max() < 1e-2 * np.abs(wanted).max()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 
 from onnxprune.model.static import attributes_of
+from onnxprune.operators.own_heads import OwnHeads, own_heads
 from onnxprune.operators.registry import MALFORMED, Trait, has, operator_of, traits_of
 from onnxprune.surgery.rotation.sites import Array, Graph, Sensor
 
@@ -51,6 +52,7 @@ class End:
     ids: the position that each element of the value is, in the shape of the value.
     heads: (blocks, width) as they were mixed over the tokens on the way.
     mixed: where the outcome of that is seen.
+    added: tensors with numbers for these positions that the node adds to them: (key, (blocks, width) there).
     """
 
     node: int
@@ -59,6 +61,7 @@ class End:
     ids: Array
     heads: Array | None = None
     mixed: Sensor | None = None
+    added: tuple[tuple[str, Array], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,10 +91,14 @@ def maker_of(graph: Graph, k: int) -> Maker | None:
         if bias is None or bias.axes[-1].size != width:
             return None
         places.append((bias.source, len(bias.axes) - 1))
-    ids = np.broadcast_to(np.arange(width), shape)
-    walk = _Walk(graph, [], places)
-    walk.on(End(k, 0, node.outputs[0], ids))
-    return Maker(k, node.outputs[0], tuple(walk.places), tuple(walk.ends))
+    return walked(graph, End(k, 0, node.outputs[0], np.broadcast_to(np.arange(width), shape)), places)
+
+
+def walked(graph: Graph, start: End, places: Sequence[tuple[str, int]]) -> Maker:
+    """Where the positions go that a node makes with these tensors."""
+    walk = _Walk(graph, [], list(places))
+    walk.on(start)
+    return Maker(start.node, start.value, tuple(walk.places), tuple(walk.ends))
 
 
 @dataclass
@@ -117,7 +124,8 @@ class _Walk:
         node = self.graph.deps.nodes[at.node]
         if has(node.proto, Trait.SIZES) and not node.path:
             return []
-        outs = None if node.path or node.proto.domain not in ("", "ai.onnx") else self._step(at)
+        known = node.proto.domain in ("", "ai.onnx") or has(node.proto, Trait.ATTENDS)
+        outs = self._step(at) if known and not node.path else None
         if outs is None:
             self.ends.append(at)
             return []
@@ -146,6 +154,8 @@ class _Walk:
             return [at.ids] if scaled else None
         if has(node.proto, Trait.ADDS):
             return [at.ids] if len(node.inputs) == 2 and at.heads is None and self._biased(at) else None
+        if has(node.proto, Trait.ATTENDS):
+            return self._attended(at)
         return self._mixed(at) if node.proto.op_type == "MatMul" else None
 
     def _scalar(self, key: str) -> bool:
@@ -177,6 +187,46 @@ class _Walk:
             return None
         ids = np.broadcast_to(np.take(at.ids, [0], other), shape)
         return [replace(at, ids=ids, heads=heads, mixed=sensor_of(node.outputs[0], ids, axis))]
+
+    def _attended(self, at: End) -> list[Any] | None:
+        """The context of values that one node mixes; None for queries, keys and all else that arrives there."""
+        node = self.graph.deps.nodes[at.node]
+        own, shape = own_heads(node.proto), self.graph.shape(node.outputs[0])
+        if own is None or own.packed or at.place != 2 or at.heads is not None or shape is None:
+            return None
+        heads, added = heads_of(at.ids, own), added_by(self.graph, at, own)
+        shared = at.ids.ndim == 4 and shape[1] != at.ids.shape[1]
+        if heads is None or added is None or shared or ((first := np.take(at.ids, [0], -2)) != at.ids).any():
+            return None
+        ids = np.broadcast_to(first, shape)
+        return [replace(at, ids=ids, heads=heads, mixed=seen_at(node.outputs[0], ids, own), added=added)]
+
+
+def heads_of(ids: Array, own: OwnHeads) -> Array | None:
+    """(blocks, width) of positions in an input of an attention, whose heads may stand behind each other."""
+    apart = ids.ndim == 3 and own.count > 0 and ids.shape[-1] % own.count == 0
+    grid = ids.reshape(*ids.shape[:-1], own.count, -1) if apart else ids
+    return heads_along(grid, -1) if grid.ndim == 4 else None
+
+
+def seen_at(value: str, ids: Array, own: OwnHeads, shift: Array | None = None) -> Sensor:
+    """Where the positions of all heads are seen in an input or the output of an attention."""
+    if ids.ndim == 3:
+        return Sensor(value, 2, None, own.count, shift=shift)
+    return replace(sensor_of(value, ids, -1), shift=shift)
+
+
+def added_by(graph: Graph, at: End, own: OwnHeads) -> tuple[tuple[str, Array], ...] | None:
+    """The bias that an attention adds to what arrives there, (key, positions); None where it cannot change."""
+    if own.bias is None:
+        return ()
+    node, use = graph.deps.nodes[at.node], graph.use(at.node, own.bias)
+    shapes = [graph.shape(key) for key in node.inputs[:3]]
+    if use is None or len(use.axes) != 1 or any(s is None or len(s) != 3 for s in shapes):
+        return None
+    ends = np.cumsum([s[-1] for s in shapes if s is not None])
+    whole = np.split(np.arange(use.axes[0].size), ends[:-1])
+    return ((use.source, whole[at.place].reshape(own.count, -1)),) if ends[-1] == use.axes[0].size else None
 
 
 def heads_along(ids: Array, axis: int) -> Array | None:

@@ -1,19 +1,35 @@
-"""Attention that is written out: widths of each head that queries and keys, or values and the output, share."""
+"""Attention, written out or in one node: widths of each head that queries and keys, or values and the output, share."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from onnxprune.model.static import attributes_of
+from onnxprune.operators.own_heads import OwnHeads, own_heads
 from onnxprune.operators.registry import Trait, has
-from onnxprune.surgery.rotation.follow import End, Maker, heads_along, maker_of, makes_widths, sensor_of
+from onnxprune.surgery.rotation.follow import (
+    End,
+    Maker,
+    added_by,
+    heads_along,
+    heads_of,
+    maker_of,
+    makes_widths,
+    seen_at,
+    sensor_of,
+)
+from onnxprune.surgery.rotation.grouped import grouped
+from onnxprune.surgery.rotation.packed import packed_scores, packed_values
 from onnxprune.surgery.rotation.sites import Array, Graph, RotationSite, Sensor, WidthPlace
 
 
 def attention_sites(graph: Graph) -> list[RotationSite]:
     """All pairs of queries and keys, and of values and the output, whose every position goes nowhere else."""
-    makers = [m for k in range(len(graph.deps.nodes)) if (m := maker_of(graph, k)) is not None]
-    found = [*_scores(graph, makers), *_contexts(graph, makers)]
+    nodes = range(len(graph.deps.nodes))
+    makers = [m for k in nodes for m in (maker_of(graph, k), packed_values(graph, k)) if m is not None]
+    packed = (site for k in nodes if (site := packed_scores(graph, k)) is not None)
+    found = [*packed, *_scores(graph, makers), *_contexts(graph, makers)]
     taken: set[tuple[str, int, int]] = set()
     out = []
     for site in found:
@@ -24,22 +40,58 @@ def attention_sites(graph: Graph) -> list[RotationSite]:
     return out
 
 
+@dataclass(frozen=True)
+class Arrival:
+    """Positions of a layer that a product of queries and keys sums over.
+
+    heads: (blocks, width); tokens: axis of the value along which a constant makes no difference to keys, if there is.
+    """
+
+    maker: Maker
+    end: End
+    heads: Array
+    sensor: Sensor
+    tokens: int | None
+
+    def places(self, along: bool) -> list[WidthPlace]:
+        return _placed(self.maker, self.end, self.heads, along)
+
+
 def _alone(maker: Maker, end: End, heads: Array) -> bool:
     """Whether the positions arrive here and nowhere else."""
     others = [e for e in maker.ends if e is not end]
     return not any(np.isin(heads, e.ids).any() for e in others)
 
 
-def _arrivals(graph: Graph, makers: Sequence[Maker]) -> Iterator[tuple[Maker, End, Array]]:
+def _arrivals(graph: Graph, makers: Sequence[Maker]) -> Iterator[Arrival]:
     """Positions that a product of two values sums over."""
     for maker in makers:
         for end in maker.ends:
             node = graph.deps.nodes[end.node] if end.node >= 0 else None
-            if node is None or node.path or node.proto.op_type != "MatMul" or end.heads is not None or end.ids.ndim < 2:
+            if node is None or node.path or end.heads is not None or end.ids.ndim < 2:
                 continue
-            heads = heads_along(end.ids, _summed(end))
-            if heads is not None and _alone(maker, end, heads):
-                yield maker, end, heads
+            found = None
+            if node.proto.op_type == "MatMul":
+                found = _at_product(graph, maker, end)
+            elif (own := own_heads(node.proto)) is not None and not own.packed and end.place < 2:
+                found = _at_attention(graph, maker, end, own)
+            if found is not None and _alone(maker, end, found.heads):
+                yield found
+
+
+def _at_product(graph: Graph, maker: Maker, end: End) -> Arrival | None:
+    heads = heads_along(end.ids, _summed(end))
+    tokens = end.ids.ndim - 1 if _softmaxed(graph, end.node) else None
+    return heads if heads is None else Arrival(maker, end, heads, sensor_of(end.value, end.ids, _summed(end)), tokens)
+
+
+def _at_attention(graph: Graph, maker: Maker, end: End, own: OwnHeads) -> Arrival | None:
+    heads, added = heads_of(end.ids, own), added_by(graph, end, own)
+    if heads is None or added is None:
+        return None
+    shift = graph.read(added[0][0]).astype(np.float64)[added[0][1]] if added else None
+    sensor = seen_at(end.value, end.ids, own, shift)
+    return Arrival(maker, replace(end, added=added), heads, sensor, end.ids.ndim - 2)
 
 
 def _summed(end: End) -> int:
@@ -49,16 +101,14 @@ def _summed(end: End) -> int:
 
 def _scores(graph: Graph, makers: Sequence[Maker]) -> Iterator[RotationSite]:
     """Queries and keys: logits are sums over the width, in any basis."""
-    sides: dict[int, dict[int, tuple[Maker, End, Array]]] = {}
-    for maker, end, heads in _arrivals(graph, makers):
-        sides.setdefault(end.node, {})[end.place] = maker, end, heads
-    for k, pair in sides.items():
-        if len(pair) != 2 or pair[0][2].shape != pair[1][2].shape:
+    sides: dict[int, dict[int, Arrival]] = {}
+    for found in _arrivals(graph, makers):
+        sides.setdefault(found.end.node, {})[found.end.place] = found
+    for pair in sides.values():
+        if len(pair) != 2 or pair[0].heads.shape != pair[1].heads.shape:
             continue
-        places = [*_placed(pair[0][0], pair[0][2], True), *_placed(pair[1][0], pair[1][2], False)]
-        queries, keys = (sensor_of(end.value, end.ids, _summed(end)) for _, end, _ in (pair[0], pair[1]))
-        tokens = pair[1][1].ids.ndim - 1 if _softmaxed(graph, k) else None
-        site = _grouped(graph, places, (queries,), keys, tokens, False)
+        places = [*pair[0].places(True), *pair[1].places(False)]
+        site = grouped(graph, places, (pair[0].sensor,), pair[1].sensor, pair[1].tokens, False)
         if site is not None:
             yield site
 
@@ -95,42 +145,12 @@ def _contexts(graph: Graph, makers: Sequence[Maker]) -> Iterator[RotationSite]:
                 continue
             rows = np.vectorize(where.__getitem__, otypes=[np.int64])(end.heads)
             axis = 1 if attributes.get("transB", 0) else 0
-            places = [*_placed(maker, end.heads, True), WidthPlace(use.source, axis, rows, False)]
-            site = _grouped(graph, places, (end.mixed,), None, None, graph.holds_bias(end.node))
+            places = [*_placed(maker, end, end.heads, True), WidthPlace(use.source, axis, rows, False)]
+            site = grouped(graph, places, (end.mixed,), None, None, graph.holds_bias(end.node))
             if site is not None:
                 yield site
 
 
-def _placed(maker: Maker, heads: Array, along: bool) -> list[WidthPlace]:
-    return [WidthPlace(key, axis, heads, along) for key, axis in maker.places]
-
-
-def _grouped(
-    graph: Graph,
-    places: Sequence[WidthPlace],
-    made: tuple[Sensor, ...],
-    read: Sensor | None,
-    still: int | None,
-    centred: bool,
-) -> RotationSite | None:
-    """A site, where each position of the width is one channel of a group in all blocks and places; else None."""
-    for group in graph.deps.groups:
-        channel = {(s.source, s.axis): s.positions for s in group.slots}
-        if (places[0].key, places[0].axis) not in channel:
-            continue
-        named = [_channels(channel.get((p.key, p.axis)), p.positions) for p in places]
-        names = [n for n in named if n is not None]
-        if len(names) == len(places) and all(np.array_equal(n, names[0]) for n in names):
-            return RotationSite(group.name, names[0], tuple(places), made, read, still, centred)
-    return None
-
-
-def _channels(slot: Array | None, positions: Array) -> Array | None:
-    """(width,): the channel of each position, the same one in all blocks; None where it is not."""
-    if slot is None:
-        return None
-    owner = np.full(max(int(slot.max()), int(positions.max())) + 1, -1)
-    owner[slot] = np.arange(len(slot))[:, None]
-    found = owner[positions]
-    one_each = (found == found[0]).all() and (found >= 0).all() and np.unique(found[0]).size == len(slot)
-    return found[0] if one_each else None
+def _placed(maker: Maker, end: End, heads: Array, along: bool) -> list[WidthPlace]:
+    own = [WidthPlace(key, axis, heads, along) for key, axis in maker.places]
+    return own + [WidthPlace(key, 0, positions, along) for key, positions in end.added]

@@ -53,9 +53,11 @@ class WidthPlace:
 class Sensor:
     """A value in which a width can be seen.
 
-    axis: that of the width; block: that of its blocks, which stand behind each other, or None where there is one.
+    axis: that of the width; block: that of its blocks, or None where these stand behind each other on the same axis.
     order: (width,), positions on the axis.
     factor: (width,), what the value has to be divided by.
+    through: (features, blocks · width), what makes the width of the value inside a node.
+    shift: (blocks, width), what is added there.
     """
 
     value: str
@@ -64,16 +66,21 @@ class Sensor:
     blocks: int = 1
     order: Array | None = None
     factor: Array | None = None
+    through: Array | None = None
+    shift: Array | None = None
 
     def rows(self, array: Array) -> Array:
         """(blocks, rows, width), in double precision."""
         found = array.astype(np.float64)
         if self.block is None:
             found = np.moveaxis(found, self.axis, -1)
+            found = found if self.through is None else found @ self.through
+            found = found.reshape(*found.shape[:-1], self.blocks, -1)
         else:  # other samples may lie on the same axis, ahead of the blocks of each
             found = np.moveaxis(found, (self.block, self.axis), (-2, -1))
         found = found.reshape(-1, self.blocks, found.shape[-1]).transpose(1, 0, 2)
         found = found if self.order is None else found[..., self.order]
+        found = found if self.shift is None else found + self.shift[:, None]
         return found if self.factor is None else found / self.factor
 
 
