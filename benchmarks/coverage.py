@@ -121,7 +121,7 @@ def judge(name: str, folder: Path, form: str) -> dict[str, Any]:
                     raise ValueError(f"{b.shape} in place of {a.shape} at {size}")
                 if a.dtype.kind == "f" and np.isfinite(a).all():
                     far, large = (float(np.abs(x).max(initial=0)) for x in (a - c, a))
-                    worst = max(worst, float(np.abs(a - b).max(initial=0)) / max(1e-9, far))
+                    worst = max(worst, float(np.abs(a - b).max(initial=0)) / max(1e-9, far, SEEN * large))
                     moved = max(moved, far / max(1e-9, large))
         seen.append("×".join(str(n) for shape in shapes(original, size).values() for n in shape))
     if moved < SEEN:

@@ -211,17 +211,20 @@ def layer_norm(net: Net, x: str, width: int, how: str) -> str:
     return net("Add", net("Mul", net("Div", rest, root), scale), shift)
 
 
-def transformer(how: str = "node", *, hindrance: str = "", width: int = 16, blocks: int = 2) -> onnx.ModelProto:
+def transformer(
+    how: str = "node", *, hindrance: str = "", width: int = 16, blocks: int = 2, rows: int = 1
+) -> onnx.ModelProto:
     """Blocks of attention and two layers behind norms, on a stream from one layer with positions and a first token.
 
     Args:
         how: the norms, as `layer_norm` takes it.
         hindrance: "skip", a layer that takes the stream without a norm, or "post", norms on the stream itself.
+        rows: learned tokens before those of the input.
     """
     net = Net(1)
-    first = net("Expand", net.weight(1, 1, width), net.constant(np.array([1, 1, width])))
+    first = net("Expand", net.weight(1, rows, width), net.constant(np.array([1, rows, width])))
     x = net("Concat", first, dense(net, "x", width), axis=1)
-    x = net("Add", x, net.weight(1, TOKENS + 1, width))
+    x = net("Add", x, net.weight(1, TOKENS + rows, width))
     for _ in range(blocks):
         y = layer_norm(net, x, width, how)
         q, k, v = (dense(net, y, HEADS * WIDTH, width) for _ in range(3))

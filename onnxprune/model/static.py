@@ -53,7 +53,7 @@ def infer(
         if _drops_ones(statics.skeleton.graph):  # ranks differ there
             statics.accepted = [*statics.accepted, *filter(statics.accepts, statics.edges)]
         statics.pinned = pins(statics)
-    for other in statics.others:
+    for other in {id(s): s for s in (*statics.others, *statics.accepted)}.values():
         other.others = other.accepted = [statics]
         other.edges, other.pinned = statics.edges, statics.pinned
     return statics

@@ -113,6 +113,7 @@ class Coupling:
         self.left: list[Labels] = []
         self.right: list[Labels] = []
         self.causes: list[Cause] = []
+        self.written: list[Labels] = []  # of the filters of layers
         self.factors: dict[int, Factor] = dict(chosen.factors)  # node that splits an axis -> factor with its labels
         self.products: dict[int, Product] = {}  # node that splits an axis -> what its factors are
         self.splits: dict[int, tuple[tuple[Factor, ...], Labels]] = {}  # such a node -> factors, and labels along them
@@ -157,6 +158,10 @@ class Coupling:
         """Tie axes of equal length; the outcome carries no labels where any of them cannot shrink."""
         first = next((x for x in column if is_fixed(x)), column[0])
         return self.tie(first, *(x for x in column if x is not first), kind=Kind.COMBINES)
+
+    def is_written(self, labels: Labels) -> bool:
+        """Whether a layer is known to make one of these channels."""
+        return any(np.isin(labels, x).any() for x in self.written)
 
     def edges(self) -> tuple[Labels, Labels, np.ndarray]:
         """All equations as (left, right, index of the cause)."""

@@ -2,8 +2,7 @@
 
 A rule takes the axes of the inputs (positional, in the order of the operator's schema) and the attributes (keyword),
 ties labels through `op`, and returns the axes of the output: a tuple, in which `...` as the last item stands for
-axes that never shrink, or a list of such tuples for several outputs.  Beside a rule stands its repair, where a number
-in the node must follow the cut.
+axes that never shrink, or a list of such tuples for several outputs.  Numbers in the node are repaired beside a rule.
 """
 
 import functools
@@ -149,6 +148,7 @@ class Op(Told):
 
     def writes(self, labels: Labels) -> None:
         """These labels of a weight are filters: each position makes one channel."""
+        self.coupling.written.append(labels)
         self.roles.append((Role.WRITE, labels))
 
     def reads(self, labels: Labels) -> None:

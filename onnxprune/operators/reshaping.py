@@ -9,9 +9,9 @@ import onnx
 from onnxprune.operators.boxes import Value
 from onnxprune.operators.facts import Facts, axis_blocks, reduced, reshaped, stacked
 from onnxprune.operators.forward import Forward, TorchCall, axes_told, numbers
-from onnxprune.operators.labels import Axes, is_fixed
+from onnxprune.operators.labels import Axes, fixed, is_fixed
 from onnxprune.operators.lazy_torch import Tensor, torch
-from onnxprune.operators.op import Op
+from onnxprune.operators.op import Op, on
 from onnxprune.operators.registry import Arrays, Attributes, Shape, Trait, axes_of, define
 from onnxprune.operators.site import Site
 from onnxprune.operators.zeros import first, joined
@@ -225,7 +225,15 @@ define(
 
 
 def concat(op: Op, *xs: Axes, axis: int = 1, **_: Any) -> Axes:
+    """Along the axis positions stay what they are; rows of a table that no layer makes stay beside such as cannot go.
+
+    So do learned tokens beside those of an image: what is zero where channels die need not ask whether they may go.
+    """
     axis %= len(xs[0])
+    if any(x[axis].size > 1 and is_fixed(x[axis]) for x in xs):
+        rows = [op.weights[k] and not op.coupling.is_written(x[axis]) for k, x in enumerate(xs)]
+        op.freeze(*(x[axis] for x, own in zip(xs, rows, strict=True) if own), why="joins it with what cannot shrink")
+        xs = tuple(on(x, axis, fixed(x[axis].size)) if own else x for x, own in zip(xs, rows, strict=True))
     columns = zip(*xs, strict=True)
     return tuple(np.concatenate(x) if k == axis else op.coupling.join(x) for k, x in enumerate(columns))
 

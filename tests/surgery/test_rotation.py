@@ -325,6 +325,12 @@ def test_tensors_that_nodes_share_are_copied_where_they_need_other_elements(even
     assert onnxprune.verify(model, result.model, tmp_path / "plan.json").passed
 
 
+def test_several_learned_tokens_keep_no_stream_upright() -> None:
+    result = onnxprune.prune(transformer(rows=3), **CUT)
+    assert "c0[0]" in result.plan.rotation.bases
+    assert result.report.after.macs < 0.3 * result.report.before.macs
+
+
 def test_a_pad_of_another_number_keeps_the_basis() -> None:
     model = language_model(even=True)
     fill = next(n.input[2] for n in model.graph.node if n.op_type == "Pad")
