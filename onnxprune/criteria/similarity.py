@@ -185,11 +185,3 @@ def _pairs(a: Filters, b: Filters, centred: bool, lags: list[Shift], absolute: b
 def _minus_mean(weight: NDArray, filters: Filters, centred: bool) -> Floats:
     mean = filters.totals / filters.width if centred else np.zeros(filters.channels)
     return weight.astype(np.float64) - mean.reshape(-1, *[1] * (weight.ndim - 1))
-
-
-def nearest(filters: Filters, kept: Indices, measure: Measure = "cosine") -> tuple[Indices, Floats]:
-    """For each channel the kept one that it is most like (itself where it is kept) and how much: `(channels,)` each."""
-    like = square(similarities(filters, measure).pairs(), 1.0)[:, kept]
-    owner = np.argmax(like, axis=1)
-    owner[kept] = np.arange(len(kept))
-    return kept[owner], like[np.arange(len(like)), owner]

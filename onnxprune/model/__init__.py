@@ -2,7 +2,6 @@
 
 from onnxprune.model.external import ExternalStyle
 from onnxprune.model.read import Model, load
-from onnxprune.model.tensors import nonfinite
 from onnxprune.model.write import SavedFile, save
 
-__all__ = ["ExternalStyle", "Model", "SavedFile", "load", "nonfinite", "save"]
+__all__ = ["ExternalStyle", "Model", "SavedFile", "load", "save"]

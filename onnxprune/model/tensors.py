@@ -42,14 +42,6 @@ TYPED: dict[int, tuple[str, int]] = {
 }
 TYPED_FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 
-_FLOATING = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16, 17, 18, 19, 20}
-_LIKE_NUMPY: dict[int, type[np.floating]] = {
-    TensorProto.FLOAT: np.float32,
-    TensorProto.DOUBLE: np.float64,
-    TensorProto.FLOAT16: np.float16,
-}
-_BLOCK = 1 << 20  # elements looked at in one go
-
 
 def quoted(text: object, limit: int = 80) -> str:
     """A name from an untrusted file as it may be printed: control characters escaped, and not longer than `limit`.
@@ -193,19 +185,3 @@ def read_tensor(tensor: TensorProto) -> np.ndarray:
         return numpy_helper.to_array(tensor)
     except (ValueError, TypeError, KeyError) as error:
         raise ModelError(f"the elements of {tensor.name!r} cannot be read ({error}): the file is damaged") from None
-
-
-def nonfinite(model: ModelProto) -> tuple[str, ...]:
-    """Names of the initializers that hold NaN or an infinity; such layers can be kept, and not compared."""
-    return tuple(t.name for t in model.graph.initializer if t.data_type in _FLOATING and not _finite(t))
-
-
-def _finite(tensor: TensorProto) -> bool:
-    """Whether all elements are finite, looked at in blocks, so that no second copy of a large weight is made."""
-    dtype = _LIKE_NUMPY.get(tensor.data_type)
-    if dtype is not None and tensor.HasField("raw_data"):
-        values = np.frombuffer(tensor.raw_data, np.dtype(dtype).newbyteorder("<"))
-    else:
-        values = numpy_helper.to_array(tensor).reshape(-1)
-    blocks = (values[start : start + _BLOCK] for start in range(0, values.size, _BLOCK))
-    return all(bool(np.isfinite(block.astype(np.float64)).all()) for block in blocks)

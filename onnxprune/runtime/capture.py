@@ -1,9 +1,9 @@
 """Activations over a data set: named inner values, batch by batch, never all at once."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 from onnxprune.errors import UsageError
-from onnxprune.runtime.batches import Batch, Dataset
+from onnxprune.runtime.batches import Dataset
 from onnxprune.runtime.session import Session, make_session
 from onnxprune.runtime.source import Source, Variant
 from onnxprune.runtime.specs import Feed
@@ -15,47 +15,6 @@ BUDGET = 96 << 20
 # onnxruntime splits sums among its threads, which shows in the last bits. What is computed from activations goes
 # into the output file, so their number does not follow the machine.
 THREADS = 4
-
-
-def capture(
-    model: Source | Variant,
-    names: Sequence[str],
-    dataset: Dataset,
-    visit: Callable[[Feed], None],
-    *,
-    providers: str | Sequence[str] = "auto",
-    threads: int = THREADS,
-    budget: int = BUDGET,
-) -> int:
-    """Run `model` over `dataset` and call `visit({name: array})` for each batch; returns how many samples it saw.
-
-    See `activations`, which does the same as a generator.
-    """
-    seen = 0
-    for batch, found in activations(model, names, dataset, providers=providers, threads=threads, budget=budget):
-        visit(found)
-        seen += batch.size
-    return seen
-
-
-def activations(
-    model: Source | Variant,
-    names: Sequence[str],
-    dataset: Dataset,
-    *,
-    providers: str | Sequence[str] = "auto",
-    threads: int = THREADS,
-    budget: int = BUDGET,
-) -> Iterator[tuple[Batch, Feed]]:
-    """Each batch of `dataset` with the values called `names` (inner values, outputs or inputs) that it gives.
-
-    The batch is as large as `budget` bytes of captured values allow, found by a run of the first sample, or
-    what the model fixes. With the same `threads` and a CPU of the same kind the values are the same to the last
-    bit. Raises `UsageError` for names that the model does not have and for empty data.
-    """
-    session = tapped(model, names, providers=providers, threads=threads)
-    for batch in dataset.batched(fitting(session, names, dataset, budget)):
-        yield batch, values(session, names, batch.feeds)
 
 
 def tapped(

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxprune.runtime.session import Session
-from onnxprune.runtime.specs import Feed, describe
+from onnxprune.runtime.specs import describe
 
 
 @dataclass(frozen=True)
@@ -137,8 +136,3 @@ def agreement(pairs: Iterable[tuple[Mapping[str, np.ndarray], Mapping[str, np.nd
                 new = Difference(name, problem="missing from the second")
             found[name] = merged(found[name], new) if name in found else new
     return Agreement(tuple(found.values()), runs)
-
-
-def compare(first: Session, second: Session, feeds: Iterable[Feed]) -> Agreement:
-    """Run two sessions on the same feeds and compare all outputs of the first by name."""
-    return agreement((first.run(feed), second.run(feed)) for feed in feeds)

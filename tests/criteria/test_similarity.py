@@ -12,7 +12,6 @@ from onnxprune.criteria.gram import DOUBLE_WORK, gram, integers, shifts
 from onnxprune.criteria.similarity import (
     correlations,
     cosines,
-    nearest,
     pair_similarity,
     similarities,
     square,
@@ -149,13 +148,6 @@ def test_constant_and_zero_filters() -> None:
     for absolute in (False, True):
         pairs = pair_similarity(Filters((rows,)), left, right, "ncc", absolute=absolute)
         np.testing.assert_allclose(pairs, correlations(Filters((rows,)), absolute=absolute).pairs(), atol=1e-7)
-
-
-def test_nearest_gives_an_owner_to_each() -> None:
-    rows = np.array([[1.0, 0], [2, 0.1], [0, 1], [0.1, 3]])
-    owner, like = nearest(Filters((rows,)), np.array([1, 2]))
-    assert owner.tolist() == [1, 1, 2, 2]
-    np.testing.assert_allclose(like, [2 / np.hypot(2, 0.1), 1, 1, 3 / np.hypot(3, 0.1)], atol=1e-7)
 
 
 def test_blocks_are_views_and_no_wider_than_they_must_be() -> None:

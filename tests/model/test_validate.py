@@ -5,10 +5,10 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_files import add, model, node, refusal, value, weight, wide, with_weight
-from onnx import TensorProto, helper, numpy_helper
+from model_files import add, model, node, refusal, value, weight, with_weight
+from onnx import helper, numpy_helper
 
-from onnxprune.model import load, nonfinite
+from onnxprune.model import load
 
 
 def data_type(kind: int) -> object:
@@ -193,14 +193,3 @@ def test_operators_of_other_domains_are_left_to_the_runtime() -> None:
     proto.opset_import.add(domain="my.own", version=1)
     assert [w for w in load(proto).warnings if "my.own:Mine" in w]
     assert not [w for w in load(proto).warnings if "microsoft" in w]
-
-
-def test_nonfinite_weights_are_named() -> None:
-    proto = wide()
-    values = np.ones((2, 2), np.float32)
-    values[1, 1] = np.inf
-    proto.graph.initializer[1].CopyFrom(numpy_helper.from_array(values, "w1"))
-    proto.graph.initializer.append(numpy_helper.from_array(np.array([np.nan], np.float16), "half"))
-    typed = helper.make_tensor("typed", TensorProto.BFLOAT16, [2], [1.0, float("nan")])
-    proto.graph.initializer.append(typed)
-    assert nonfinite(load(proto).proto) == ("w1", "half", "typed")

@@ -13,7 +13,7 @@ from onnxprune.errors import FileError, OnnxPruneError, UsageError
 from onnxprune.model.network import Network
 from onnxprune.runtime import doctor, engine, providers
 from onnxprune.runtime.accuracy import METRICS, evaluate, find_metric, record, scores
-from onnxprune.runtime.capture import THREADS, activations, capture, fitting, tapped
+from onnxprune.runtime.capture import BUDGET, THREADS, fitting, tapped, values
 from onnxprune.runtime.cuda import Cuda, cuda
 from onnxprune.runtime.data import open_data
 from onnxprune.runtime.latency import Latency, gain, measure
@@ -196,16 +196,18 @@ def test_accuracy_of_real_networks_is_what_is_known(name, data, options, expecte
 # Activations
 
 
+def activations(model, names, dataset, budget=BUDGET):
+    """Each batch with the values of these names."""
+    session = tapped(model, names, providers="cpu")
+    for batch in dataset.batched(fitting(session, names, dataset, budget)):
+        yield batch, values(session, names, batch.feeds)
+
+
 def test_captured_values_are_those_of_the_network():
     model = conv_net()
-    found = {"r1": [], "x": [], "logits": []}
-    dataset = open_data({"x": X}, SPECS, batch=8)
-
-    def visit(values):
-        for name, array in values.items():
-            found[name].append(array)
-
-    assert capture(model, ["r1", "x", "logits"], dataset, visit, providers="cpu") == 30
+    names = ["r1", "x", "logits"]
+    batches = [given for _, given in activations(model, names, open_data({"x": X}, SPECS, batch=8))]
+    found = {name: [given[name] for given in batches] for name in names}
     session = make_session(model, providers="cpu", taps=["r1"])
     whole = session.run({"x": X})
     np.testing.assert_array_equal(np.concatenate(found["x"]), X)
@@ -242,13 +244,12 @@ def test_capture_keeps_no_activations():
     specs = [Spec("x", 1, ("N", 3, 64, 64))]
     images = np.zeros((1, 3, 64, 64), np.float32)
     dataset = open_data(lambda: ({"x": images} for _ in range(800)), specs)
-    moments = np.zeros(16)
-
-    def visit(values):
-        moments[:] += values["r1"].sum(axis=(0, 2, 3))
-
+    moments, seen = np.zeros(16), 0
     tracemalloc.start()
-    assert capture(model, ["r1"], dataset, visit, providers="cpu", budget=4 << 20) == 800
+    for batch, given in activations(model, ["r1"], dataset, budget=4 << 20):
+        moments += given["r1"].sum(axis=(0, 2, 3))
+        seen += batch.size
+    assert seen == 800
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     expected = 800 * 64 * 64 * np.maximum(weight(model, "b1"), 0)
@@ -270,7 +271,7 @@ def test_the_machine_does_not_show_in_what_is_captured(monkeypatch):
 def test_capturing_what_is_not_there():
     dataset = open_data({"x": X}, SPECS)
     with pytest.raises(UsageError, match="'nowhere'"):
-        capture(conv_net(), ["nowhere"], dataset, lambda values: None)
+        list(activations(conv_net(), ["nowhere"], dataset))
 
 
 # Latency
