@@ -35,7 +35,7 @@ def conclude(walk: Walk) -> Dependencies:
     return Dependencies(
         nodes=tuple(walk.nodes), values=walk.values, sources=walk.sources, uses=tuple(walk.uses),
         component=component, groups=groups, layers=layers, scalings=walk.scalings,
-        folded_shuffles=walk.folded_shuffles, told=frozenset(walk.told), asked=walk.asked, thawed=thawed,
+        folded_shuffles=walk.folded_shuffles, fixed_sizes=frozenset(walk.fixed_sizes), asked=walk.asked, thawed=thawed,
         roles=roles, zeroed=zeroed, ties=ties, numbers=walk.numbers, kept=frozenset(walk.kept),
         combined=combined, products=tuple(walk.coupling.products.values()),
         balances=tuple(walk.balances), arithmetic=walk.arithmetic, unknown=walk.unknown,

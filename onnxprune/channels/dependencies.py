@@ -71,7 +71,7 @@ class Dependencies:
     layers: tuple[Layer, ...]
     scalings: Mapping[tuple[int, int], Scaling]  # of quantised weights, by node and input
     folded_shuffles: Mapping[int, FoldedShuffle]
-    told: frozenset[tuple[int, int]]  # (node, input) whose computed sizes must stay what they are
+    fixed_sizes: frozenset[tuple[int, int]]  # (node, input) whose computed sizes must stay what they are
     numbers: Mapping[int, Mapping[int, Axes]]  # known arrays that are cut with channels, by node and input
     combined: Labels  # (factors, components) labels of the channels that a component combines, 0 where none
     products: tuple[Product, ...]  # axes of such components

@@ -53,7 +53,9 @@ class Walk:
     thawed: dict[int, Labels] = field(default_factory=dict)  # nodes with statistics over channels that may go
     kept: set[int] = field(default_factory=set)  # nodes with statistics over channels that stay for that
     elsewhere: dict[int, int] = field(default_factory=dict)  # other sizes to look at as well -> a node that wants it
-    told: set[tuple[int, int]] = field(default_factory=set)  # inputs whose computed sizes must stay what they are
+    fixed_sizes: set[tuple[int, int]] = field(
+        default_factory=set
+    )  # inputs whose computed sizes must stay what they are
     numbers: dict[int, dict[int, Axes]] = field(default_factory=dict)  # labels of known arrays, by node and input
     asked: dict[int, str] = field(default_factory=dict)  # sources of which a node takes the sizes alone
     scope: list[dict[str, str]] = field(default_factory=list)
@@ -176,7 +178,7 @@ class Walk:
             values[k] = Value(axes)
         for k, where in self.arithmetic.escapes(node, labelled):
             if k not in self.numbers.get(index, ()):
-                self.keep_told(index, k, where)
+                self.fix_sizes(index, k, where)
         shapes = [self.statics.shapes.get(key) for key in node.outputs if key]
         if self.skips(proto, values):
             out: list[Value | None] = [Value(tuple(fixed(n) for n in s)) if s is not None else None for s in shapes]
@@ -198,14 +200,14 @@ class Walk:
         known = self.statics.constants.get(self.key(proto.output[0])) if proto.output else None
         return known is not None and known.dtype.kind in "iub" and known.dtype.itemsize != 1
 
-    def keep_told(self, node: int, k: int, where: Origins) -> None:
+    def fix_sizes(self, node: int, k: int, where: Origins) -> None:
         """Sizes of channels that end in the data stay what they were, or where they cannot, the channels do."""
         can_shrink = {place: not is_fixed(x) for places in where.flat for place in places for x in self.axes_at(place)}
         if not any(can_shrink.values()):
             return
         alone = all(can_shrink.get(p) and not self.statics.is_open(*p) for places in where.flat for p in places)
         if node >= 0 and (alone or self.arithmetic.stays_in(self.nodes[node].inputs[k], self.nodes[node].path)):
-            self.told.add((node, k))
+            self.fixed_sizes.add((node, k))
             return
         for place in filter(can_shrink.get, can_shrink):
             self.coupling.freeze(*self.axes_at(place), why="computes with its size")
@@ -288,7 +290,7 @@ class Walk:
     def freeze_value(self, key: str, why: str) -> None:
         value = self.values.get(key)
         if key in self.statics.sampled and not (value is not None and value.has_labels):
-            self.keep_told(-1, -1, self.arithmetic.origins(key))
+            self.fix_sizes(-1, -1, self.arithmetic.origins(key))
         if key in self.alias:
             source = self.sources[self.alias[key]]
             self.uses.append(Use(source.key, -1, -1, tuple(fixed(n) for n in source.shape)))

@@ -98,7 +98,7 @@ define(
 
 def columns_to_image(op: Op, x: Axes, *_: Axes | None, **__: Any) -> Axes:
     """Columns (samples, channels · places in a block, blocks) become maps again."""
-    grid = x[1].reshape(-1, math.prod(op.told(2)))
+    grid = x[1].reshape(-1, math.prod(op.required_ints(2)))
     op.freeze(x[2], why="puts blocks of it into their places")
     op.tie(grid[:, :1], grid)
     return (x[0], grid[:, 0], ...)  # type: ignore[return-value]

@@ -16,9 +16,9 @@ import numpy as np
 from onnxprune.operators import boxes
 from onnxprune.operators.boxes import FoldedShuffle, Value, choose_factor, factor
 from onnxprune.operators.labels import Axes, Coupling, Kind, LabelError, Labels, fixed, is_fixed
+from onnxprune.operators.node_info import NodeInfo
 from onnxprune.operators.registry import MALFORMED, Operator, Trait
 from onnxprune.operators.roles import NOT_ZERO, Balance, Multiplies, Role, Scaling, ZeroWhereDead
-from onnxprune.operators.told import Told
 
 
 def on(x: Axes, axis: int, labels: Labels) -> Axes:
@@ -28,7 +28,7 @@ def on(x: Axes, axis: int, labels: Labels) -> Axes:
 
 
 @dataclass
-class Op(Told):
+class Op(NodeInfo):
     """One node under analysis: what a rule may ask and state."""
 
     coupling: Coupling

@@ -212,7 +212,7 @@ def _sums_along_fixed(op: Op) -> ZeroWhereDead:
 
 
 def cumulative_sum(op: Op, x: Axes, axis_input: Axes, **_: Any) -> Axes:
-    op.total(x[op.told(1)[0]])
+    op.total(x[op.required_ints(1)[0]])
     return x
 
 

@@ -25,7 +25,7 @@ def tile(op: Op, x: Axes, *_: Axes | None, **attributes: Any) -> Axes:
     if repeats is None:
         return op.unknown("repeats it as often as is left out")
     if op.opset < 6:  # one axis, then
-        axis = op.told(2)[0] % len(x)
+        axis = op.required_ints(2)[0] % len(x)
         repeats = [repeats[0] if k == axis else 1 for k in range(len(x))]
     return tuple(_repeated(op, k, labels, times) for k, (labels, times) in enumerate(zip(x, repeats, strict=True)))
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from onnxprune.operators.facts import Facts, Shape, aligned, expanded, known, unknown
-from onnxprune.operators.told import Numbers
+from onnxprune.operators.node_info import Numbers
 from onnxprune.operators.value_numbers import Ids, bits, mix, name_of
 
 

@@ -114,7 +114,7 @@ def thinned(meter: Meter, limit: Limit) -> Thin | None:
     thin, taken = found[high]
     probes = tuple(dict.fromkeys(probe for _, probe in found.values()))  # steps of channels make some equal
     search = Search(KIND, (limit.cost,), (str(limit),), probes, (limit.most(before),), taken.share)
-    choice = replace(thin.choice, remarks=(*thin.choice.remarks, told(search)), search=search)
+    choice = replace(thin.choice, remarks=(*thin.choice.remarks, described(search)), search=search)
     return replace(thin, choice=choice)
 
 
@@ -146,7 +146,7 @@ def searched(meter: Meter, *limits: Limit) -> Choice:
     choice = found[chosen := least if stopped else low]
     costs, bounds = zip(*((limit.cost, limit.most(b)) for limit, b in zip(limits, befores, strict=True)), strict=True)
     search = Search(KIND, costs, tuple(map(str, limits)), tuple(probes), bounds, chosen)
-    return replace(choice, stopped_by=stopped, remarks=(*choice.remarks, told(search)), search=search)
+    return replace(choice, stopped_by=stopped, remarks=(*choice.remarks, described(search)), search=search)
 
 
 def _short(limits: Sequence[Limit], smallest: Probe, befores: Sequence[float]) -> str:
@@ -158,7 +158,7 @@ def _short(limits: Sequence[Limit], smallest: Probe, befores: Sequence[float]) -
     raise AssertionError("a network that meets all limits is no failure")
 
 
-def told(search: Search) -> str:
+def described(search: Search) -> str:
     """A search in one line."""
     steps = ", ".join(f"{p.share:.1%} → {_shown(search, p)} {'✓' if p.holds else '✗'}" for p in search.probes)
     return f"search for the most {search.cost} with {' and '.join(search.limits)}: {steps}"

@@ -79,7 +79,7 @@ def largest_choice(chooser: Chooser, figure: Callable[[Kept, Metric], float] | N
     choice = found[min(holding)]
     limits = (f"{metric.name} >= {before - drop:.6g}",)
     search = Search(KIND, (metric.name,), limits, tuple(probes), (before - drop,), min(holding))
-    return replace(choice, remarks=(*choice.remarks, told(probes, metric, before, drop)), search=search)
+    return replace(choice, remarks=(*choice.remarks, described(probes, metric, before, drop)), search=search)
 
 
 def least_share(chooser: Chooser) -> float:
@@ -88,7 +88,7 @@ def least_share(chooser: Chooser) -> float:
     return costs.share(KIND, np.array([budget.counts(g, n)[-1] for g, n in costs.groups.items()]))
 
 
-def told(probes: Sequence[Probe], metric: Metric, before: float, drop: float) -> str:
+def described(probes: Sequence[Probe], metric: Metric, before: float, drop: float) -> str:
     """The search in one line."""
     steps = ", ".join(f"{p.share:.1%} → {_text(metric, *p.figures)} {'✓' if p.holds else '✗'}" for p in probes)
     limit = _text(metric, before - drop)

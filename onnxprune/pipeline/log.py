@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from onnxprune.pipeline.progress import Progress, begin, silent
 
-Told = tuple[tuple[str, ...], tuple[str, ...]]  # notes, warnings
+Messages = tuple[tuple[str, ...], tuple[str, ...]]  # notes, warnings
 
 
 @dataclass
@@ -43,13 +43,13 @@ class Log:
                 self.inner[-1] += spent
 
     @property
-    def told(self) -> Told:
+    def messages(self) -> Messages:
         """The notes and warnings that there are."""
         return tuple(self.notes), tuple(self.warnings)
 
-    def forget(self, told: Told) -> None:
+    def forget(self, messages: Messages) -> None:
         """Take back what was said since there were these, at whatever place among them."""
-        self.notes[:], self.warnings[:] = told
+        self.notes[:], self.warnings[:] = messages
 
     def add(self, other: Log) -> None:
         """What another log tells that is new."""

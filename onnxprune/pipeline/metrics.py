@@ -105,7 +105,7 @@ def prepare(run: Run, *, chooses: bool = True) -> Run:
     if parts.problem:
         log.warnings.append(parts.problem)
     if (data := parts.search or parts.figures or parts.data) is None:
-        return replace(run, parts=parts, told=log.told)
+        return replace(run, parts=parts, messages=log.messages)
     with log.stage("look at the data"):
         network = run.original.network
         session = make_session(network, providers=request.providers, threads=request.threads, optimize=True)
@@ -118,7 +118,7 @@ def prepare(run: Run, *, chooses: bool = True) -> Run:
     _tell(run, judged.doubts)
     if parts.figures and judged.why:
         log.notes.append(judged.why)
-    return replace(run, parts=parts, metrics=metrics, told=log.told)
+    return replace(run, parts=parts, metrics=metrics, messages=log.messages)
 
 
 def _tell(run: Run, lines: Sequence[str]) -> None:

@@ -206,7 +206,7 @@ def finish(decision: Decision, output: str | os.PathLike[str] | None) -> Result:
 def _left_whole(decision: Decision) -> Decision:
     """No cut at all: the sizes that the graph would have to compute again take more bytes than the channels."""
     run, why = decision.run, "what the cut would add to the file is larger than what it takes away"
-    run.log.forget(run.told)
+    run.log.forget(run.messages)
     choice = Choice({}, decision.choice.asked, {g.name: why for g in run.original.deps.groups})
     _require(run, choice)
     return replace(decision, choice=choice, filled=run.original)
@@ -224,7 +224,7 @@ def _plan(decision: Decision) -> Plan:
     run, kept = decision.run, decision.kept
     origin = {"sha256": run.file.sha256, "name": run.file.path.name if run.file.path else None}
     moved = run.alignment if kept else None
-    plan = make_plan(run.original.deps, kept, source=origin, options=run.request.told(), alignment=moved)
+    plan = make_plan(run.original.deps, kept, source=origin, options=run.request.recorded(), alignment=moved)
     return replace(plan, rotation=run.rotation if kept else Rotation())
 
 

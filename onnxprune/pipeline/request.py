@@ -71,7 +71,7 @@ class Request(
         """The options of one of the parts, as keywords."""
         return {name: getattr(self, name) for name in options_of(kind)}
 
-    def told(self) -> dict[str, Any]:
+    def recorded(self) -> dict[str, Any]:
         """Options that decide which channels stay, as JSON values, for the plan."""
         rows = [o for o in options_of(Request).values() if o.plan and not (self.lossless and o.name in SETTLED)]
         given = [(o, v) for o in rows if (v := getattr(self, o.name)) is not None and v is not False]

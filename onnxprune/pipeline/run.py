@@ -13,7 +13,7 @@ from onnxprune.model.static import runs_out
 from onnxprune.model.unsequenced import without_sequences
 from onnxprune.pipeline.fold import folded
 from onnxprune.pipeline.limits import require_analysed
-from onnxprune.pipeline.log import Log, Told
+from onnxprune.pipeline.log import Log, Messages
 from onnxprune.pipeline.parts import Parts
 from onnxprune.pipeline.progress import Progress, begin
 from onnxprune.pipeline.request import Request
@@ -53,7 +53,7 @@ class Run:
     alignment, rotation: how the channels of `original` differ from those of `file`.
     assumed: inputs whose open sizes the user did not give.
     timed: whether latency is measured where that is asked for: not beside other work.
-    told: notes and warnings that hold whatever is cut.
+    messages: notes and warnings that hold whatever is cut.
     """
 
     request: Request
@@ -68,7 +68,7 @@ class Run:
     rotation: Rotation = field(default_factory=Rotation)
     assumed: tuple[str, ...] = ()
     timed: bool = True
-    told: Told = ((), ())
+    messages: Messages = ((), ())
 
     @property
     def training_data(self) -> Dataset | None:

@@ -57,7 +57,7 @@ def cut(model: onnx.ModelProto | Network, deps: Dependencies, dead: np.ndarray) 
     for index, node in enumerate(deps.nodes):
         proto = nodes[node.path, tuple(node.proto.output)]
         _rewire(proto, index, versioned)
-        _keep_told(draft, index, proto)
+        _keep_fixed_sizes(draft, index, proto)
         _keep_sizes(draft, index, proto, changed)
         _fill(draft, index, proto, fills.get(node.outputs[0] if node.outputs else "", []))
         _follow(draft, index, proto, versioned, nodes)
@@ -125,7 +125,7 @@ def _rewire(
             proto.input[k] = renamed.get(version.name, version.name)
 
 
-def _keep_told(draft: Draft, index: int, proto: onnx.NodeProto) -> None:
+def _keep_fixed_sizes(draft: Draft, index: int, proto: onnx.NodeProto) -> None:
     """Sizes that a node computes with stay those of the original, and so do known arrays where their channels stay."""
     node = draft.deps.nodes[index]
     numbers = draft.numbers(index)
@@ -134,7 +134,7 @@ def _keep_told(draft: Draft, index: int, proto: onnx.NodeProto) -> None:
             if key in draft.restated or not all(m.all() for m in live):
                 array = cut_array(draft.deps.statics.constants[key], live)
                 proto.input[k] = draft.add_initializer(node.path, f"{node.label}.{k}", array)
-        elif (index, k) in draft.deps.told and key in draft.restated:
+        elif (index, k) in draft.deps.fixed_sizes and key in draft.restated:
             original = draft.deps.statics.constants[key]
             name = retraced(draft, index, node, k)
             proto.input[k] = name or draft.add_initializer(node.path, f"{node.label}.{k}", original)

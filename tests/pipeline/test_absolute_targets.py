@@ -65,8 +65,8 @@ def test_what_is_no_target_is_refused(text: str) -> None:
 
 
 def test_a_plan_tells_targets_as_they_were_given() -> None:
-    assert Request(target="macs=50%").told()["target"] == "macs=0.5"
-    assert Request(target=["macs=0.5", "size=250KB"]).told()["target"] == ["macs=0.5", "size=250KB"]
+    assert Request(target="macs=50%").recorded()["target"] == "macs=0.5"
+    assert Request(target=["macs=0.5", "size=250KB"]).recorded()["target"] == ["macs=0.5", "size=250KB"]
 
 
 def cut(model: Path, target: Any, **options: Any) -> onnxprune.Report:

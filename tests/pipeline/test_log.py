@@ -30,7 +30,7 @@ def test_a_stage_that_fails_is_closed() -> None:
 
 def test_what_was_said_of_a_cut_can_be_taken_back() -> None:
     log = Log(notes=["kept"])
-    told = log.told
+    told = log.messages
     log.notes.append("of the cut")
     log.warnings.append("of the cut")
     log.forget(told)

@@ -181,7 +181,7 @@ def test_percentages_and_amounts_are_numbers() -> None:
 
 
 def test_a_plan_tells_what_decides_which_channels_stay() -> None:
-    assert Request(ratio=0.5, exclude="a", threads=2).told() == {
+    assert Request(ratio=0.5, exclude="a", threads=2).recorded() == {
         "ratio": 0.5,
         "method": "obs",
         "compensate": "lstsq",
@@ -191,7 +191,7 @@ def test_a_plan_tells_what_decides_which_channels_stay() -> None:
         "heads": "whole",
         "seed": 0,
     }
-    assert Request(lossless=True).told() == {"lossless": True, "max_ratio": 1.0, "heads": "whole", "seed": 0}
+    assert Request(lossless=True).recorded() == {"lossless": True, "max_ratio": 1.0, "heads": "whole", "seed": 0}
 
 
 def test_what_auto_stands_for_follows_from_the_budget_and_the_repair() -> None:

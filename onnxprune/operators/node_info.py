@@ -39,7 +39,7 @@ class Numbers(Protocol):
 
 
 @dataclass
-class Told:
+class NodeInfo:
     """A node with the shapes around it and the numbers that it takes."""
 
     names: Sequence[str]  # of the inputs, "" where one is left out
@@ -100,7 +100,7 @@ class Told:
         """Positions on each axis of input `data` that the grid in input `indices` names; None where it is no grid."""
         return self.arithmetic.grid(self.names[data], self.names[indices])
 
-    def told(self, k: int, attribute: Any = None) -> list[int]:
+    def required_ints(self, k: int, attribute: Any = None) -> list[int]:
         """Like `ints`, but they must not be left out.  Raises LabelError."""
         if (found := self.ints(k, attribute)) is None:
             raise LabelError(f"its input {k} is left out")
