@@ -1,6 +1,6 @@
 """Layer after layer, the weights that stay are solved for what the original network gave."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,63 +9,30 @@ import onnx
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.model.graphs import subgraphs
 from onnxprune.model.network import Network
+from onnxprune.surgery.recovery.couples import Couples, couples
 from onnxprune.surgery.recovery.layer_graph import LayerGraph, changed_nodes
-from onnxprune.surgery.recovery.runner import MEMORY, Feeds, Runner, within
+from onnxprune.surgery.recovery.runner import Feeds, Runner, within
 from onnxprune.surgery.recovery.solvable import Finder, Solvable, has_weights
 from onnxprune.surgery.recovery.solve import Goal, fit, rows_for
 from onnxprune.surgery.recovery.stored import encoded
-from onnxprune.surgery.recovery.wanted import Affine, Path, Walker
+from onnxprune.surgery.recovery.under_way import Lstsq, UnderWay
+from onnxprune.surgery.recovery.wanted import Path
 from onnxprune.surgery.rewrite import masked
 from onnxprune.surgery.thaw import beside
 
 IN_BODY = "layers in a body are not solved for"
 
 
-@dataclass(frozen=True)
-class Lstsq:
-    """Options of the layer-wise least squares.
-
-    ridge: pull toward the weights that stand, as a share of the mean variance of a layer's input.
-    rounds: how often the aim of a layer is renewed where an activation behind it is flat on one side.
-    budget: bytes for the input patches of one layer; rows are sampled to fit.
-    memory: bytes of activations that both networks may hold; it limits the number of samples.
-    seed: of that sampling.
-    """
-
-    ridge: float = 1e-3
-    rounds: int = 8
-    budget: int = 256 << 20
-    memory: int = MEMORY
-    seed: int = 0
-
-
 @dataclass
-class Work:
-    """The two networks under way: the original one, and the one that loses channels."""
+class Work(UnderWay):
+    """Solving one layer after the other."""
 
-    finder: Finder
-    original: Runner
-    pruned: Runner
-    options: Lstsq
-    values: dict[str, np.ndarray]  # solved tensors by key
-    unsolved: set[int]
-    errors: dict[str, float] = field(default_factory=dict)  # what remains at each layer, as a share of its variance
-    alone: dict[str, str] = field(default_factory=dict)  # layers that turn out not to be solvable, and why
-
-    def ready(self, name: str) -> bool:
-        """Whether a value of the pruned network depends on nothing that is still to be solved."""
-        return not (self.pruned.network.needs([name], self.pruned.done) & self.unsolved)
+    couples: Couples = field(init=False)
 
     def step(self, layer: Solvable) -> None:
         """Solve for one layer."""
-        shapes = self.finder.deps.statics.shapes
-        walker = Walker(self.finder.network, self.ready, layer.linear.axis, shapes)
-        path = Path(layer.x) if layer.recurrent else walker.path(layer.y)
-        added = [s for s in path.steps if not isinstance(s, Affine) and not self.finder.network.is_constant(s.value)]
-        pins = [(self.original, path.end), (self.pruned, layer.x), *((self.pruned, s.value) for s in added)]
-        for runner, name in pins:
-            runner.pin(name)
-            runner.get(name)
+        path = Path(layer.x) if layer.recurrent else self.walker(layer).path(layer.y)
+        self.hold(layer, path, (self.pruned, layer.x))
         given, wanted = self.pruned.value(layer.x), self.original.value(path.end)
         rows = slice(-1) if layer.linear.axis == -1 or layer.recurrent else slice(1)
         if all(x.shape[rows] == end.shape[rows] for x, end in zip(given, wanted, strict=True)):
@@ -73,18 +40,17 @@ class Work:
         else:
             self.alone[layer.label] = "what the cut network picks before it are others, and more or fewer"
         self.unsolved.discard(layer.node)
-        for runner, name in pins:
-            runner.unpin(name)
+        self.release(layer)
 
     def _solve(self, layer: Solvable, path: Path) -> None:
         lm = layer.linear.to_matrix(layer.live.astype(np.float32)) != 0  # (groups, outputs, features)
         outs = lm.any(axis=2).ravel()
-        gauge = self._gauge(layer, path)
+        gauge = self.gauge(layer, path)
         outs &= np.abs(gauge) > 1e-9
         columns, goal = self._samples(layer, path, lm, outs)
-        weight = self._array(layer.weight)
-        filters = layer.linear.to_matrix(weight.astype(np.float64)).copy()
-        bias, base = self._bias(layer, outs.size)
+        weight = self.array(layer.weight)
+        filters = self.filters(layer)
+        bias, base = self.bias(layer, outs.size)
         groups, per = filters.shape[:2]
         picked = np.cumsum(outs) - 1
         live = [g for g in range(groups) if lm[g].any()]
@@ -107,19 +73,12 @@ class Work:
             )  # fmt: skip
             filters[g][np.ix_(rows, feats)] = solved
             bias[g * per + rows] = shift
+        filters, bias = self.couples.refined(layer, path, filters, bias)
         self._store(layer, filters, weight, bias, base)
-
-    def _gauge(self, layer: Solvable, path: Path) -> np.ndarray:
-        outputs = layer.linear.to_matrix(layer.live.astype(np.float32)).shape
-        factor = np.ones(outputs[0] * outputs[1])
-        for s in path.steps:
-            if isinstance(s, Affine):
-                factor = factor * s.factor
-        return factor
 
     def _samples(self, layer: Solvable, path: Path, lm: np.ndarray, outs: np.ndarray) -> tuple[list[np.ndarray], Goal]:
         """Columns of each living group, and the goal, over sampled rows of all batches."""
-        x, end = self.pruned.value(layer.x), self._wanted(layer, path)
+        x, end = self.pruned.value(layer.x), self.wanted(layer, path)
         linear, rng = layer.linear, np.random.default_rng(self.options.seed)
         live = [g for g in range(lm.shape[0]) if lm[g].any()]
         feats = [np.flatnonzero(lm[g].any(axis=0)) for g in live]
@@ -137,49 +96,11 @@ class Work:
             for c, g, f in zip(columns, live, feats, strict=True):
                 c.append(found[g] if f.size == found.shape[1] else found[g][f])
             wanted.append(linear.outputs(value, rows)[outs])
-            offsets.append(self._offset(layer, path, b, value.shape, rows, outs))
+            offsets.append(self.offset(layer, path, b, value.shape, rows, outs))
         goal = np.concatenate(wanted, axis=1)
         offset = None if offsets[0] is None else np.concatenate([o for o in offsets if o is not None], axis=1)
-        factor = self._gauge(layer, path)[outs].astype(np.float32)
+        factor = self.gauge(layer, path)[outs].astype(np.float32)
         return [np.concatenate(c, axis=1) for c in columns], Goal(goal, factor, offset, path.low, path.high)
-
-    def _wanted(self, layer: Solvable, path: Path) -> list[np.ndarray]:
-        """What the original network gives at the end of the path, batch by batch."""
-        end = self.original.value(path.end)
-        if not layer.recurrent:
-            return end
-        weight = self._array(layer.weight)
-        return [array @ weight.reshape(-1, weight.shape[2]).T for array in end]
-
-    def _offset(
-        self, layer: Solvable, path: Path, b: int, shape: Sequence[int], rows: np.ndarray, outs: np.ndarray
-    ) -> np.ndarray | None:
-        """What the steps behind the layer add to its output, (outputs, rows)."""
-        total: np.ndarray | None = None
-        for s in path.steps:
-            if isinstance(s, Affine):
-                total = s.summand[outs][:, None] + (0 if total is None else total * s.factor[outs][:, None])
-                continue
-            fixed = self.finder.network.tensor(s.value) if self.finder.network.is_constant(s.value) else None
-            other = self.pruned.value(s.value)[b] if fixed is None else fixed
-            term = s.sign * layer.linear.outputs(np.broadcast_to(other, shape), rows)[outs]
-            total = term if total is None else total + term
-        return None if total is None else np.broadcast_to(total, (int(outs.sum()), rows.size)).astype(np.float32)
-
-    def _array(self, key: str) -> np.ndarray:
-        if key not in self.values:
-            source = self.finder.deps.sources[key]
-            found = self.finder.network.tensor(source.key)
-            assert found is not None
-            return found
-        return self.values[key]
-
-    def _bias(self, layer: Solvable, outputs: int) -> tuple[np.ndarray, np.ndarray]:
-        """What the layer adds in units of its own output, as (to be solved, now)."""
-        base = np.zeros(outputs)
-        if layer.bias is not None and layer.bias.inside:
-            base = layer.bias.gain * self._array(layer.bias.key).astype(np.float64).ravel()[layer.bias.at]
-        return base.copy(), base
 
     def _store(
         self, layer: Solvable, filters: np.ndarray, weight: np.ndarray, bias: np.ndarray, base: np.ndarray
@@ -187,7 +108,7 @@ class Work:
         new = np.ascontiguousarray(layer.linear.from_matrix(filters, weight.shape)) * layer.live
         self._put(layer.weight, layer.node, 1, new.astype(weight.dtype))
         if layer.bias is not None:
-            old, gain = self._array(layer.bias.key), layer.bias.gain
+            old, gain = self.array(layer.bias.key), layer.bias.gain
             change = np.zeros(old.size)
             change[layer.bias.at] = np.divide(bias - base, gain, out=np.zeros_like(base), where=gain != 0)
             new_bias = (old + change.reshape(old.shape)).astype(old.dtype)
@@ -239,6 +160,7 @@ def lstsq(
     original = Runner(network, feeds)
     pruned = Runner(small, feeds, original, changed)
     work = Work(finder, original, pruned, options, {}, {layer.node for layer in layers})
+    work.couples = Couples(work, couples(finder, layers))
     for k, layer in enumerate(layers):
         progress(f"solving for {layer.weight}", k, len(layers))
         work.step(layer)
