@@ -13,7 +13,7 @@ from onnxprune.surgery.recovery.under_way import UnderWay
 from onnxprune.surgery.recovery.wanted import Affine, Path, Walker
 
 STEPS, FEWEST = 40, 8  # at most, and below which it is not begun
-MULTIPLICATIONS = 1e12  # of all couples of a network together
+MULTIPLICATIONS = 1.5e12  # of all couples of a network together
 ROWS = 3 << 14  # of the second layer, or `rows_for` where that is more
 HOLD = 8  # one batch of so many is held out
 WIDTH = 4  # arrays of the size of what the second layer reads that are held beside it
