@@ -147,15 +147,16 @@ def explain_command(context: click.Context, source: str, node: str, other: str |
     _must_be_there(source)
     from onnxprune.channels.explain import explain
     from onnxprune.pipeline.inspect import analysed
-    from onnxprune.pipeline.rotate import in_other_bases
+    from onnxprune.pipeline.rotate import outlook
     from onnxprune.report import lists
 
     with screen.progress() as progress:
         run = analysed(source, "explain", request_options(given), progress)
-    found = explain(run.original.deps, node, other)
+    cut = outlook(run)
+    found = explain(cut.knowing(node, *([other] if other else []), otherwise=run.original.deps), node, other)
     screen.give(asdict(found))
     screen.show(lists.explanation(found))
-    for line in in_other_bases(run):
+    for line in cut.notes:
         screen.show(f"note: {line}")
 
 

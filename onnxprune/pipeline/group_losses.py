@@ -3,7 +3,7 @@
 Measured by masking one group at a time where there is data, modelled from the weights where there is none.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 
 import numpy as np
 
@@ -35,7 +35,7 @@ def curves(
 ) -> Sensitivity:
     """Measured where there is data, else modelled."""
     if lab is None or lab.data is None:
-        return modelled_curves(weights, groups, rank, progress)
+        return modelled_curves(weights, groups, rank, progress, lab.energy if lab else {})
     found = measured_curves(lab, groups, select, progress)
     lab.remarks.append(f"sensitivity: {found.what}, {found.samples} samples")
     return found
@@ -64,20 +64,26 @@ def measured_curves(
 
 
 def modelled_curves(
-    weights: Weights, groups: Sequence[Group], rank: Callable[[Group], Ranking], progress: Progress
+    weights: Weights,
+    groups: Sequence[Group],
+    rank: Callable[[Group], Ranking],
+    progress: Progress,
+    rotated: Container[str] = (),
 ) -> Sensitivity:
     """What a removal takes from the outputs of the layers that read the group, as a share of them, from weights alone.
 
     A channel that goes loses the energy that the one which stands for it cannot express (its distance in the cluster;
     all of its energy where a method knows no likeness), times the energy of the weights that read it; summed over the
-    readers, each relative to all that it reads from the group.
+    readers, each relative to all that it reads from the group.  The channels of a group that was rotated are ranked by
+    just that, as a share of all of them.
     """
     curves = []
     for k, group in enumerate(groups):
         progress(f"sensitivity of {group.name}", k, len(groups))
         ranking = rank(group)
-        read = _read_shares(weights, group) * len(group)
-        lost = np.concatenate([[0.0], np.cumsum(ranking.losses * read[ranking.order])])
+        known = group.name in rotated
+        read = max(len(group.readers), 1) if known else (_read_shares(weights, group) * len(group))[ranking.order]
+        lost = np.concatenate([[0.0], np.cumsum(ranking.losses * read)])
         counts = counts_of(len(group))
         removed = [len(group) - c for c in counts]
         curves.append(Curve(group.name, len(group), tuple(removed), tuple(float(lost[r]) for r in removed)))

@@ -1,7 +1,7 @@
 """A look at a network: its groups and what they cost, what is frozen and why, which operators are not known."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from onnxprune.pipeline.layer_costs import homes_of, layer_costs, layer_rows
 from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.report import frozen_rows, untouched
 from onnxprune.pipeline.request import Request
-from onnxprune.pipeline.rotate import in_other_bases
+from onnxprune.pipeline.rotate import outlook
 from onnxprune.pipeline.run import Run, start
 from onnxprune.pipeline.signature import takes, worded
 from onnxprune.report.inspection import GroupShare, Inspection, UnknownRow
@@ -40,7 +40,7 @@ def inspect(source: Any, *, progress: Progress = silent, **options: Any) -> Insp
         FileError: the file cannot be read.
     """
     run = analysed(source, "inspect", options, progress)
-    deps, proto = run.original.deps, run.file.proto
+    deps, proto, cut = run.original.deps, run.file.proto, outlook(run)
     if deps.thawed:
         labels = [deps.nodes[k].label for k in deps.thawed]
         run.log.notes.append(
@@ -56,12 +56,12 @@ def inspect(source: Any, *, progress: Progress = silent, **options: Any) -> Insp
         inputs=tuple(map(str, model_inputs(proto))),
         outputs=tuple(map(str, model_outputs(proto))),
         figures=Figures(deps.params(), deps.macs(), run.file.size, activations=peak_activations(deps, deps.nothing)),
-        groups=group_shares(deps),
-        frozen=frozen_rows(deps),
+        groups=group_shares(cut.deps, cut.rotated),
+        frozen=frozen_rows(cut.deps),
         unknown=unknown_rows(deps),
         input_shapes=taken,
         warnings=tuple(map(worded, run.log.warnings)),
-        notes=tuple(map(worded, (*run.log.notes, *(in_other_bases(run) or untouched(deps))))),
+        notes=tuple(map(worded, (*run.log.notes, *(cut.notes or untouched(deps))))),
         layers=layer_rows(deps, deps.nothing),
     )
 
@@ -81,8 +81,12 @@ def analysed(source: Any, command: str, options: Mapping[str, Any], progress: Pr
             return run
 
 
-def group_shares(deps: Dependencies) -> tuple[GroupShare, ...]:
-    """A row for each group, in the order of the network; what a layer costs goes to the groups that it writes."""
+def group_shares(deps: Dependencies, rotated: Container[str] = ()) -> tuple[GroupShare, ...]:
+    """A row for each group, in the order of the network; what a layer costs goes to the groups that it writes.
+
+    Args:
+        rotated: groups that are cut in another basis.
+    """
     homes, written = (
         homes_of(deps),
         dict[int, np.ndarray](),
@@ -104,7 +108,8 @@ def group_shares(deps: Dependencies) -> tuple[GroupShare, ...]:
         shares = {n: counts[g] / counts.sum() for n, counts in written.items() if counts[g]}
         work, held = (sum(cost.get(n, 0) * share for n, share in shares.items()) for cost in (macs, params))
         members = tuple(dict.fromkeys(deps.nodes[n].label for n in shares))
-        rows.append(GroupShare(group.name, len(group), members, work / total if total else 0.0, round(held)))
+        share, turned = work / total if total else 0.0, group.name in rotated
+        rows.append(GroupShare(group.name, len(group), members, share, round(held), turned))
     return tuple(row for row in rows if row.channels > 1)  # one channel has to stay
 
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from onnxprune.channels.arithmetic import centred
 from onnxprune.channels.dependencies import Dependencies
-from onnxprune.errors import ModelError
+from onnxprune.channels.explain import find_node
+from onnxprune.errors import ModelError, UsageError
 from onnxprune.model.network import Network
 from onnxprune.operators.registry import Trait, has
 from onnxprune.pipeline.calibration import calibration
@@ -87,14 +88,38 @@ def rotatable(run: Run) -> Rotatable:
     return replace(found, graph=graph, sites=(*heads, *stream_sites(graph)), heads="dims")
 
 
-def in_other_bases(run: Run) -> tuple[str, ...]:
-    """What a look at a network should say of widths that are cut in another basis, where a repair measures one."""
+@dataclass(frozen=True)
+class Outlook:
+    """What a look at a network should take it for: as it is cut where the repair runs.
+
+    deps: the analysis in which widths that are cut in another basis are groups like others.
+    rotated: names of these groups.
+    notes: what is to be said of them.
+    """
+
+    deps: Dependencies
+    rotated: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
+
+    def knowing(self, *names: str, otherwise: Dependencies) -> Dependencies:
+        """The analysis, where it has nodes of these names; norms that take no mean away are written otherwise."""
+        try:
+            for name in names:
+                find_node(self.deps, name)
+        except UsageError:
+            return otherwise
+        return self.deps
+
+
+def outlook(run: Run) -> Outlook:
+    """The groups that `prune` cuts by default, in the basis that the repair measures for some."""
     found = rotatable(run)
     if not found.sites:
-        return ()
+        return Outlook(run.original.deps)
     names = listed([name_of(s) for s in found.means or found.sites], 3)
     norms = "; norms do not keep them whole then, and --thaw is for a cut without a repair" if found.means else ""
-    return (f"where the repair runs, widths that only linear maps touch, {names}, are cut in another basis{norms}",)
+    note = f"where the repair runs, widths that only linear maps touch, {names}, are cut in another basis{norms}"
+    return Outlook(found.graph.deps, frozenset(s.group for s in found.sites), (note,))
 
 
 def _apart(own: Study) -> tuple[Study, Mapping[str, str]]:
@@ -155,8 +180,13 @@ def rotate(run: Run, lab: Lab) -> tuple[Run, Lab, Rotatable | None]:
     request = run.request
     if request.method != "obs" or not needs_samples(request.compensate) or request.steps:
         return run, lab, None
+    return in_best_bases(run, lab)
+
+
+def in_best_bases(run: Run, lab: Lab) -> tuple[Run, Lab, Rotatable | None]:
+    """The same, whatever is to follow."""
     found = rotatable(run)
-    left = whole_groups(found.graph.deps, request) if found.sites else {}
+    left = whole_groups(found.graph.deps, run.request) if found.sites else {}
     sites = tuple(s for s in found.sites if s.group not in left or name_of(s) in found.frozen)
     if not sites:
         return run, lab, None
@@ -173,13 +203,13 @@ def rotate(run: Run, lab: Lab) -> tuple[Run, Lab, Rotatable | None]:
     if turned is None:
         return run, lab, None
     deps = turned.original.deps
-    worth = {s.group: np.zeros(len(deps.group(s.group))) for s in sites if s.read is not None or s.norms}
+    energy = {s.group: np.zeros(len(deps.group(s.group))) for s in sites}
     for site, basis in zip(sites, made, strict=True):
-        if site.group in worth:
-            worth[site.group][site.channels] += basis.energy.sum(axis=0)
+        energy[site.group][site.channels] += basis.energy.sum(axis=0)
+    worth = {s.group: energy[s.group] for s in sites if s.read is not None or s.norms}
     network = turned.original.network
-    lab = replace(lab, model=network, deps=deps, weights=Weights(network, deps), request=turned.request, worth=worth)
-    return turned, lab, found
+    lab = replace(lab, model=network, deps=deps, weights=Weights(network, deps), worth=worth, energy=energy)
+    return turned, replace(lab, request=turned.request), found
 
 
 def turn(run: Run, found: Rotatable, rotation: Rotation) -> Run | None:

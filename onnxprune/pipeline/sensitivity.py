@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from onnxprune.channels.dependencies import Group
+from onnxprune.criteria.ranking import Ranking, ranking
 from onnxprune.pipeline.choose import Chooser
 from onnxprune.pipeline.group_filters import Weights
 from onnxprune.pipeline.group_losses import Sensitivity, curves
@@ -9,6 +11,7 @@ from onnxprune.pipeline.inspect import analysed
 from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.pipeline.prune import lab_of
+from onnxprune.pipeline.rotate import in_best_bases
 from onnxprune.pipeline.signature import takes
 
 
@@ -18,6 +21,8 @@ def sensitivity(source: Any, *, progress: Progress = silent, **options: Any) -> 
 
     With data, one group at a time is masked and the outputs are compared with the original's; without, the loss is
     modelled from the weights: what the removed channels hold that no other expresses, as their readers weigh it.
+    Widths that `prune` cuts in another basis are looked at in that basis, which is measured on the data or on drawn
+    samples.
 
     Args:
         source: path, bytes, `ModelProto` or `onnx_graphsurgeon.Graph`; never changed.
@@ -30,6 +35,11 @@ def sensitivity(source: Any, *, progress: Progress = silent, **options: Any) -> 
     """
     run = analysed(source, "sensitivity", options, progress)
     with limited(run.request, source):
-        deps, lab = run.original.deps, lab_of(run, weights := Weights(run.original.network, run.original.deps))
-        chooser = Chooser(deps, weights, run.request, run.file.size, progress, lab)
-        return curves(lab, weights, chooser.free, chooser.select, chooser.ranking, progress)
+        run, lab, _ = in_best_bases(run, lab_of(run, Weights(run.original.network, run.original.deps)))
+        chooser = Chooser(run.original.deps, lab.weights, lab.request, run.file.size, progress, lab)
+
+        def ranked(group: Group) -> Ranking:
+            energy = lab.energy.get(group.name)
+            return chooser.ranking(group) if energy is None else ranking(energy, energy)
+
+        return curves(lab, lab.weights, chooser.free, lambda g, count: ranked(g).keep(count), ranked, progress)

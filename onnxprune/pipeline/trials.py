@@ -60,7 +60,8 @@ class Lab:
     remarks: what the user should be told.
     search, metric: samples that a largest drop is judged on, and by which figure.
     calibration: what layers are solved on, once it is there.
-    worth: of the channels of groups that were rotated and that not only layers with weights read.
+    energy: of the channels of groups that were rotated, (channels,); worth: of those that not only layers with weights
+        read.
     """
 
     model: Network
@@ -73,6 +74,7 @@ class Lab:
     metric: Metric | None = None
     calibration: Calibration | None = None
     worth: Mapping[str, np.ndarray] = field(default_factory=dict)
+    energy: Mapping[str, np.ndarray] = field(default_factory=dict)
     progress: Progress = silent
 
     def samples(self, most: int) -> Dataset:

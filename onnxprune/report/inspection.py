@@ -18,6 +18,7 @@ class GroupShare:
     members: tuple[str, ...]  # nodes whose weights write the channels
     macs: float  # share of the network's multiply-accumulates that these nodes do for these channels
     params: int = 0  # that these nodes hold for these channels
+    rotated: bool = False  # whether they are cut in another basis, where the repair runs
 
 
 @dataclass(frozen=True)

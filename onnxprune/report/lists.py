@@ -46,7 +46,8 @@ def _groups(found: Inspection, details: bool) -> RenderableType:
         f"{words.plural(len(found.groups), 'group')} of channels can be cut, in layers that do {share:.1%} of the MACs"
     )
     rows: list[tuple[str | Text, ...]] = [
-        (words.clean(g.name), f"{g.channels:,}", f"{g.macs:.1%}", f"{len(g.members)}") for g in found.groups
+        (words.clean(g.name) + " (rotated)" * g.rotated, f"{g.channels:,}", f"{g.macs:.1%}", f"{len(g.members)}")
+        for g in found.groups
     ]
     columns = [("group", False), ("channels", True), ("MACs", True)]
     if details:  # the names of the layers, which may be long, stand below that of the group

@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import onnx
 import onnx.version_converter
 import pytest
+from cli_runs import Runner
 from onnx import numpy_helper
 from rotatable import (
     HEADS,
@@ -405,3 +407,45 @@ def test_heads_are_left_open_by_default() -> None:
 def test_uneven_parts_are_those_of_onnx() -> None:
     found = follow.parts_of([np.arange(7)], {"axis": 0, "num_outputs": 3, follow.OUTPUTS: 3})
     assert [part.tolist() for part in found] == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+# --- a look at the network ---------------------------------------------------
+
+
+LOOKED_AT = {"stream": transformer, "heads": attention, "one node": lambda: fused_attention("packed")}
+
+
+@pytest.mark.parametrize("network", LOOKED_AT.values(), ids=LOOKED_AT)
+def test_inspect_shows_the_groups_of_the_plan(network: Callable[[], onnx.ModelProto]) -> None:
+    model = network()
+    found, plan = onnxprune.inspect(model), onnxprune.prune(model, **CUT).plan
+    assert [(g.name, g.channels) for g in found.groups] == [(g.name, g.channels) for g in plan.groups]
+    bases = {name.split("[")[0] for name in plan.rotation.bases}
+    turned = [g for g in found.groups if g.rotated]
+    assert len(turned) == len(plan.rotation.bases)
+    assert bases <= {g.name.split("#")[0] for g in turned} | {"c0"}  # the stream's first tensor is no weight
+    assert not any(g.rotated for g in onnxprune.inspect(bottlenecks(hindrance="activation")).groups)
+
+
+def test_explain_follows_a_stream_that_norms_would_keep_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onnx.save(transformer(), tmp_path / "in.onnx")
+    said = " ".join(Runner(capsys)("explain", tmp_path / "in.onnx", "c2").out.split())
+    assert "the 16 channels of" in said
+    assert "can be removed" in said
+    assert "cut in another basis" in said
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_sensitivity_looks_at_widths_in_their_best_basis(given: bool) -> None:
+    """Of a low rank nothing is lost but what the last directions hold."""
+    options = {"data": {"x": sequences(32)}} if given else {}
+    low, high = (
+        {c.group: c for c in onnxprune.sensitivity(attention(rank=rank, bias=False), **options).curves}
+        for rank in (WIDTH // 4, None)
+    )
+    for name in "qv":
+        assert low[name].at_ratio(0.5) < 1e-3 * max(low[name].losses)
+        assert high[name].at_ratio(0.5) > 1e-2 * max(high[name].losses)
+    assert "c2" in {c.group for c in onnxprune.sensitivity(transformer(), **options).curves}
