@@ -96,6 +96,8 @@ def _body(
         shape = walk.statics.shapes.get(path + value.name)
         if axes is not None and shape == tuple(x.size for x in axes):
             walk.values[path + value.name] = Value(axes)
+        elif axes is not None:
+            walk.coupling.freeze(*axes, why="hands it to its body, which may take it in another shape")
     names = walk.graph(body, path, walk.scope)
     keys = [find([*walk.scope, names], value.name) for value in body.output]
     walk.coupling.node = index

@@ -104,7 +104,7 @@ def _erase(conditions: Conditions, gone: np.ndarray, values: dict[str, np.ndarra
     for key, uses in _uses(deps).items():
         source = deps.sources[key]
         masks = [[_dead(deps, labels, gone) for labels in use.axes] for use in uses]
-        if source.path or source.kind == "fill" or not any(m.any() for m in masks[0]):
+        if source.kind == "fill" or not any(m.any() for m in masks[0]):
             continue
         if any(not np.array_equal(a, b) for other in masks[1:] for a, b in zip(masks[0], other, strict=True)):
             continue  # another place takes what goes here
@@ -127,10 +127,13 @@ def _dead(deps: Dependencies, labels: np.ndarray, gone: np.ndarray) -> np.ndarra
     return gone[deps.component[labels]] & ((deps.roles[labels] & int(Role.READ | Role.WRITE)) != 0)
 
 
-def missing_biases(conditions: Conditions, nodes: Iterable[int]) -> dict[int, np.ndarray]:
-    """A bias for each of these layers that has none of its own: zeros, or a copy of the one that it shares."""
+def missing_biases(conditions: Conditions, nodes: Iterable[int]) -> dict[str, np.ndarray]:
+    """A bias for each of these layers that has none of its own: zeros, or a copy of the one that it shares.
+
+    By the key of the layer's output.
+    """
     knowledge, finder = conditions.knowledge, _finder(conditions)
-    found = {}
+    found = dict[str, np.ndarray]()
     for k in nodes:
         if _bias(conditions, finder, k) is not None:
             continue
@@ -139,5 +142,5 @@ def missing_biases(conditions: Conditions, nodes: Iterable[int]) -> dict[int, np
         assert weights is not None
         shared = knowledge.network.tensor(node.input[2]) if len(node.input) > 2 and node.input[2] else None
         outputs = next(r.weights.shape[0] * r.weights.shape[1] for r in conditions.readings if r.node == k)
-        found[k] = np.zeros(outputs, weights.dtype) if shared is None else shared
+        found[node.output[0]] = np.zeros(outputs, weights.dtype) if shared is None else shared
     return found

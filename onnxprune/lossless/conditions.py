@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.channels.dependencies import Dependencies, Node, Use
+from onnxprune.lossless.inside import is_followed
 from onnxprune.lossless.propagate import Knowledge
 from onnxprune.lossless.readings import ReaderWeights, gates_of, reading_of
 from onnxprune.model.graphs import subgraphs
@@ -114,7 +115,7 @@ class Conditions:
         factors = operator_of(node.proto).factors
         again = node.outputs if has(node.proto, Trait.RECURRENT) else ()
         for k, key in enumerate((*node.inputs, *again)):
-            if not key or (not node.path and self.knowledge.network.is_constant(key)):
+            if not key or self.knowledge.network.is_constant(key):
                 continue  # what weights read is known by their labels
             here, nonzero = self._channels(node, key, k)
             on |= here
@@ -145,7 +146,7 @@ class Conditions:
         if value is None:
             return here, nonzero
         axes = contraction_axes(self.deps, node, k, len(value.axes))
-        found = None if node.path or key not in self.knowledge.facts else self.knowledge.get(key)
+        found = self.knowledge.get(key) if key in self.knowledge.facts else None
         for axis in axes:
             labels = value.axes[axis]
             if not is_fixed(labels):
@@ -189,7 +190,7 @@ def keeps_apart(deps: Dependencies, node: Node) -> bool:
     """Whether no channel of the node's inputs has a part in another channel of its outputs."""
     apart = operator_of(node.proto).apart
     if any(True for _ in subgraphs(node.proto)):
-        return False
+        return is_followed(node.proto, deps.arithmetic.opset)  # what is inside is asked for itself
     return apart if isinstance(apart, bool) else apart(taken_by(deps.statics, node))
 
 
@@ -210,7 +211,7 @@ def taken_by(statics: Statics, node: Node) -> Taken:
 
 
 def _weights_only(knowledge: Knowledge, node: Node) -> bool:
-    return not node.path and all(knowledge.network.is_constant(n) for n in node.inputs if n) and bool(node.inputs)
+    return all(knowledge.network.is_constant(n) for n in node.inputs if n) and bool(node.inputs)
 
 
 def _feeds(knowledge: Knowledge) -> dict[str, list[tuple[Labels, np.ndarray]]]:
@@ -225,7 +226,7 @@ def _feeds(knowledge: Knowledge) -> dict[str, list[tuple[Labels, np.ndarray]]]:
         if node.outputs and node.outputs[0] and _weights_only(knowledge, node)
     }  # fmt: skip
     for axis, labels, use in _read_axes(deps):
-        array = None if deps.sources[use.source].path else knowledge.array(use.source)
+        array = knowledge.array(use.source)
         zero = np.zeros(labels.size, bool)
         if array is not None:
             point = zero_point(knowledge, use)

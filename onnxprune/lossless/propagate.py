@@ -1,37 +1,40 @@
 """Facts of every value of a network, an operator at a time."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import onnx
 from onnx import helper
 
 from onnxprune.channels.analysis import overridable
+from onnxprune.channels.arithmetic import Arithmetic
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import OnnxPruneError
+from onnxprune.lossless.inside import enter
+from onnxprune.lossless.nested import NestedGraph
 from onnxprune.model.network import Network
 from onnxprune.model.static import attributes_of, opset_of
-from onnxprune.operators.facts import Facts, Shape, reduced, unknown
+from onnxprune.operators.facts import Facts, Shape, known, reduced, unknown
 from onnxprune.operators.labels import is_fixed
 from onnxprune.operators.registry import MALFORMED, Trait, has, operator_of
 from onnxprune.operators.site import Site
 from onnxprune.operators.value_numbers import name_of
 from onnxprune.runtime.session import make_session
-from onnxprune.surgery.recovery.layer_graph import LayerGraph
 
 WIDE = 1 << 15  # elements of facts from which on only axes of channels have positions of their own
 
 
 @dataclass
 class Knowledge:
-    """What is known of the values of the main graph; bodies inside it are not looked into."""
+    """What is known of the values of a network, by key: of those in a body, in each of its rounds."""
 
-    network: LayerGraph
+    network: NestedGraph
     deps: Dependencies
-    pinned: frozenset[str] = frozenset()  # tensors of the file that a caller may replace
+    pinned: frozenset[str] = frozenset()  # tensors of the file that a caller or a node with bodies may replace
     facts: dict[str, Facts | None] = field(default_factory=dict)
     _arrays: dict[str, np.ndarray | None] = field(default_factory=dict)
 
@@ -43,13 +46,50 @@ class Knowledge:
             model: never changed; the model of `deps`.
             deps: its analysis, for shapes and axes of channels.
         """
-        network = LayerGraph.of(model)
-        self = cls(network, deps, overridable(network.model))
-        opset = opset_of(network.model)
-        for k, node in enumerate(self.network.nodes):
-            if k not in self.network.constant:
-                self._visit(node, opset)
+        network = NestedGraph.of(model)
+        self = cls(network, deps, overridable(network.model) | network.given_later)
+        self.walk(network.main)
         return self
+
+    @cached_property
+    def opset(self) -> int:
+        return opset_of(self.network.model)
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        return self.deps.arithmetic
+
+    def walk(self, nodes: Iterable[int]) -> None:
+        """Go through nodes of one graph, in their order."""
+        for k in nodes:
+            if k in self.network.bodies and k not in self.network.constant:
+                enter(self, self.network.nodes[k], self.network.bodies[k])
+            elif k not in self.network.constant:
+                self._visit(self.network.nodes[k])
+
+    def note(self, name: str, found: Facts | None) -> None:
+        """From now on this is known of a value; nothing where that is None, or does not suit its shape."""
+        self.facts.pop(name, None)
+        if found is not None and _fits(found, self.shape(name)):
+            self.facts[name] = self._narrow(name, found)
+        self.get(name)
+
+    def fact(self, name: str) -> tuple[Facts, Shape] | None:
+        """Facts and shape of a value, also where it is a tensor of the file."""
+        if name and self.network.is_constant(name):
+            array = self.array(name)
+            return None if array is None or array.dtype.kind not in "fiub" else (known(array), array.shape)
+        shape, found = self.shape(name), self.get(name) if name else None
+        return None if shape is None or found is None else (found, shape)
+
+    def is_open(self, name: str, axis: int) -> bool:
+        """Whether an axis may have another length in another run; so may one of which only a run has shown it."""
+        return name not in self.deps.statics.inferred or self.arithmetic.is_open(name, axis)
+
+    def forget(self, path: str) -> None:
+        """Nothing is known any more of values in the body of this path."""
+        for name in [name for name in self.facts if name.startswith(path)]:
+            del self.facts[name]
 
     def get(self, name: str) -> Facts | None:
         """Facts of a value that depends on data; None where its shape is unknown."""
@@ -100,12 +140,12 @@ class Knowledge:
             return _run(node, {n: a for n, a in given.items() if a is not None}, self.network.model, name)
         return None
 
-    def _visit(self, node: onnx.NodeProto, opset: int) -> None:
+    def _visit(self, node: onnx.NodeProto) -> None:
         inputs = [self.get(n) if n and not self.network.is_constant(n) else None for n in node.input]
         outputs = [n for n in node.output if n]
         shapes = [self.shape(n) if n else None for n in node.input]
         site = Site(
-            node, attributes_of(node), opset, inputs, shapes, [self.shape(n) for n in outputs],
+            node, attributes_of(node), self.opset, inputs, shapes, [self.shape(n) for n in outputs],
             lambda k: self.array(node.input[k]), self.deps.arithmetic,
         )  # fmt: skip
         found = self._known(site)
@@ -126,10 +166,13 @@ class Knowledge:
         return [f if _fits(f, s) else None for f, s in zip(given, site.outputs, strict=False)]
 
     def _narrow(self, name: str, found: Facts) -> Facts:
-        """Facts without positions of their own on axes of open length, and large ones on axes that cannot shrink."""
+        """Facts without positions of their own on axes of open length, and large ones on axes that cannot shrink.
+
+        Of a shape that a run has shown, any axis that cannot shrink may have another length in the next run.
+        """
         found = reduced(found, [k for k in range(len(found.shape)) if self.deps.arithmetic.is_open(name, k)])
         value = self.deps.values.get(name)
-        if found.low.size <= WIDE or value is None:
+        if value is None or (found.low.size <= WIDE and name in self.deps.statics.inferred):
             return found
         inside = value.split_axis.dims if value.split_axis is not None else ()
         return reduced(found, [k for k, x in enumerate(value.axes) if is_fixed(x) and k not in inside])

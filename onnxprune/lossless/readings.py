@@ -19,7 +19,7 @@ from onnxprune.surgery.recovery.solvable import FLOATS, Bias, Finder, linear_of
 class ReaderWeights:
     """How a layer with weights of its own, or computed from some, reads the channels of its input.
 
-    node: among those of the main graph.
+    node: among those of the network, in bodies too.
     labels: (inputs,), of the channels that it reads.
     weights: (parts, outputs, inputs / parts, taps).
     facts: (inputs,), of the input.
@@ -49,7 +49,7 @@ class ReaderWeights:
 
 
 def reading_of(knowledge: Knowledge, finder: Finder, k: int) -> ReaderWeights | None:
-    """How node k of the main graph reads, where it is a layer whose weights and input are known well enough."""
+    """How node k reads, where it is a layer whose weights and input are known well enough."""
     node, network = knowledge.network.nodes[k], knowledge.network
     if not has(node, Trait.LINEAR) or len(node.input) < 2:
         return None

@@ -1,11 +1,12 @@
 """Shapes in and behind the bodies of If, Loop and Scan: what is carried keeps its shape if one round keeps it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 
+from onnxprune.model.shapes import attributes_of
 from onnxprune.model.statics import Statics
 from onnxprune.operators.registry import Trait, has
 
@@ -47,6 +48,7 @@ def walk_body(
             if key in statics.shapes and key in statics.types:
                 statics.shapes.setdefault(path + value.name, statics.shapes[key])
                 statics.types.setdefault(path + value.name, statics.types[key])
+        _give_slices(node, keys, body, path, statics)
         walk()
         lasting = [v for v in values if statics.shapes.get(path + v.name) == statics.shapes.get(path + v.after)]
         if len(lasting) == len(values):
@@ -57,6 +59,30 @@ def walk_body(
         if value.output and path + value.name in statics.shapes:
             statics.shapes.setdefault(outer + value.output, statics.shapes[path + value.name])
             statics.types.setdefault(outer + value.output, statics.types[path + value.name])
+    _give_stacks(node, keys, body, paths, statics)
+
+
+def _give_slices(node: onnx.NodeProto, keys: Sequence[str], body: onnx.GraphProto, path: str, statics: Statics) -> None:
+    """Shapes of the slices that the body of a Scan takes."""
+    for key, name, axis in _sliced(node, keys, body):
+        if (whole := statics.shapes.get(key)) is not None and key in statics.types:
+            axis %= len(whole)
+            statics.shapes.setdefault(path + name, (*whole[:axis], *whole[axis + 1 :]))
+            statics.types.setdefault(path + name, statics.types[key])
+
+
+def _give_stacks(
+    node: onnx.NodeProto, keys: Sequence[str], body: onnx.GraphProto, paths: tuple[str, str], statics: Statics
+) -> None:
+    """Shapes of what a Scan gives of all its rounds."""
+    (outer, path), shapes = paths, statics.shapes
+    rounds = next((shapes[key][axis] for key, _, axis in _sliced(node, keys, body) if key in shapes), None)
+    for name, made, axis in _stacked(node, body):
+        part = shapes.get(path + made)
+        if rounds is not None and part is not None and path + made in statics.types:
+            axis %= len(part) + 1
+            shapes.setdefault(outer + name, (*part[:axis], rounds, *part[axis:]))
+            statics.types.setdefault(outer + name, statics.types[path + made])
 
 
 def give_branch(
@@ -103,6 +129,31 @@ def carried(node: onnx.NodeProto, body: onnx.GraphProto) -> list[Carried]:
     return [
         Carried(skip + j, body.input[skip + j].name, body.output[ahead + j].name, node.output[j]) for j in range(count)
     ]
+
+
+def _scans(node: onnx.NodeProto, body: onnx.GraphProto) -> bool:
+    """Whether a node is a Scan of opset 9 or later; before, it took the lengths of sequences besides."""
+    return has(node, Trait.SCANS) and len(node.input) == len(body.input)
+
+
+def _sliced(node: onnx.NodeProto, keys: Sequence[str], body: onnx.GraphProto) -> Iterator[tuple[str, str, int]]:
+    """What a Scan goes through: its key, the name of a slice in the body, and the axis."""
+    told = attributes_of(node)
+    if _scans(node, body):
+        through = told["num_scan_inputs"]
+        axes = told.get("scan_input_axes") or [0] * through
+        names = [value.name for value in body.input[len(body.input) - through :]]
+        yield from zip(keys[len(keys) - through :], names, axes, strict=True)
+
+
+def _stacked(node: onnx.NodeProto, body: onnx.GraphProto) -> Iterator[tuple[str, str, int]]:
+    """What a Scan gives of all its rounds: its name, that in the body of what each gives, and the axis."""
+    told = attributes_of(node)
+    if _scans(node, body):
+        size = len(node.input) - told["num_scan_inputs"]
+        axes = told.get("scan_output_axes") or [0] * (len(body.output) - size)
+        pairs = zip(node.output[size:], body.output[size:], axes, strict=True)
+        yield from ((name, value.name, axis) for name, value, axis in pairs if name)
 
 
 def _forget(statics: Statics, path: str, shapes: set[str], types: set[str]) -> None:

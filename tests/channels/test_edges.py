@@ -312,3 +312,32 @@ def test_opset_that_nobody_knows() -> None:
     del model.opset_import[:]
     assert groups_of(model) == {}
     assert groups_of(network(two_layers(), opset=999)) == {"w1": 8}
+
+
+# --- a Scan inside another body ------------------------------------------------------
+
+
+@pytest.mark.parametrize(("declared", "goes"), [("rows,8", 4), ("2,2,4", 0)])
+def test_a_scan_inside_a_branch_hands_on_what_it_goes_through(declared: str, goes: int) -> None:
+    """Unless its body says that it takes another shape."""
+    graph = onnx.parser.parse_graph(f"""
+        g (float[N,6] x, bool flag) => (float[N,4] y) {{
+            h = MatMul(x, w)
+            z = If(flag) <then_branch = t () => (float[N,8] a) {{
+                    u = Unsqueeze(h, zero)  c = Concat<axis=0>(u, u)
+                    o = Scan(c) <num_scan_inputs = 1, body = b (float[{declared}] s) => (float[rows,8] r) {{
+                        f = Flatten<axis=1>(s)  r = MatMul(f, k) }}>
+                    a = ReduceSum<keepdims=0>(o, zero) }},
+                else_branch = e () => (float[N,8] b2) {{ b2 = Relu(h) }}>
+            y = MatMul(z, v) }}
+    """)
+    tensors = {"w": floats(6, 8), "k": floats(8, 8), "v": floats(8, 4), "zero": np.array([0])}
+    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in tensors.items())
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    deps = analyse(model, input_shapes={"x": (2, 6)})
+    assert sum(len(g) for g in deps.groups) == 2 * goes
+    if goes:
+        dead = deps.dead({g.name: np.arange(0, len(g), 2) for g in deps.groups})
+        for taken in (True, False):
+            feed = {"x": floats(2, 6), "flag": np.array(taken)}
+            agree("y", run(mask(model, deps, dead), feed)[0], run(cut(model, deps, dead), feed)[0], 1e-5)

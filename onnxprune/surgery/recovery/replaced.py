@@ -9,7 +9,7 @@ from onnx import helper
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.channels.nodes import CUTTABLE
 from onnxprune.model.fresh_names import all_names, fresh_name
-from onnxprune.model.graphs import refill, tensors_of
+from onnxprune.model.graphs import graphs_of, refill, tensors_of
 from onnxprune.model.network import Network
 from onnxprune.model.tensors import read_tensor
 from onnxprune.operators.registry import operator_of
@@ -58,7 +58,7 @@ def with_biases(original: Network, deps: Dependencies, dead: np.ndarray) -> Netw
         quantised = layer.weight in network.scaled  # runtimes want integers for the bias too, and then fuse
         made = _bias_for(network, layer) if layer.bias is None and not quantised else None
         if made is not None:
-            biases[k] = made
+            biases[node.output[0]] = made
     return with_biases_at(original, biases)
 
 
@@ -75,26 +75,29 @@ def _bias_for(network: LayerGraph, layer: Solvable) -> np.ndarray | None:
     return bias if fits else None
 
 
-def with_biases_at(original: Network, biases: Mapping[int, np.ndarray]) -> Network:
-    """The network in which these layers have these biases; behind a MatMul an Add does it."""
+def with_biases_at(original: Network, biases: Mapping[str, np.ndarray]) -> Network:
+    """The network in which layers have these biases, by the key of their output; behind a MatMul an Add does it."""
     names, added = all_names(original.graph), dict[str, np.ndarray]()
-    out, behind = original.own(), dict[int, onnx.NodeProto]()
-    graph = out.graph.graph
-    for k, array in biases.items():
-        node = graph.node[k]
-        label = node.name or node.output[0]
-        name = fresh_name(f"{label}.bias", names)
-        added[name] = array
-        if node.op_type == "MatMul":
-            inner, given = fresh_name(f"{label}.product", names), node.output[0]
-            node.output[0] = inner
-            behind[k] = helper.make_node("Add", [inner, name], [given], name=f"{label}.add")
-        else:
-            inputs = [*node.input[:2], name]
-            del node.input[:]
-            node.input.extend(inputs)
-    if behind:
-        refill(graph.node, [n for k, node in enumerate(graph.node) for n in (node, behind.get(k)) if n is not None])
+    out = original.own()
+    for graph, path in reversed(list(graphs_of(out.graph.graph))):  # nodes are replaced together with bodies in them
+        behind = dict[int, onnx.NodeProto]()
+        for k, node in enumerate(graph.node):
+            if not node.output or (array := biases.get(path + node.output[0])) is None:
+                continue
+            label = node.name or node.output[0]
+            name = fresh_name(f"{label}.bias", names)
+            added[name] = array
+            if node.op_type == "MatMul":
+                inner, given = fresh_name(f"{label}.product", names), node.output[0]
+                node.output[0] = inner
+                behind[k] = helper.make_node("Add", [inner, name], [given], name=f"{label}.add")
+            else:
+                inputs = [*node.input[:2], name]
+                del node.input[:]
+                node.input.extend(inputs)
+        if behind:
+            row = [n for k, node in enumerate(graph.node) for n in (node, behind.get(k)) if n is not None]
+            refill(graph.node, row)
     made = out.with_more(added)
     list_tensors(made.graph, original.graph)
     return made

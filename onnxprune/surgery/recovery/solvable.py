@@ -65,7 +65,8 @@ class Finder:
     @cached_property
     def index(self) -> list[int]:
         """The number that the analysis gives each node of the network."""
-        found = {node.outputs: k for k, node in enumerate(self.deps.nodes) if not node.path}
+        nested = self.network.nested
+        found = {node.outputs: k for k, node in enumerate(self.deps.nodes) if nested or not node.path}
         return [found.get(tuple(node.output), -2) for node in self.network.nodes]
 
     @cached_property
@@ -87,7 +88,8 @@ class Finder:
             return False
         source = self.deps.sources[use.source]
         real = source.dtype in FLOATS or use.source in self.network.scaled
-        return real and source.kind != "fill" and not source.path and not self.is_bank(use)
+        there = self.network.nested or not source.path
+        return real and source.kind != "fill" and there and not self.is_bank(use)
 
     def is_bank(self, use: Use) -> bool:
         """Whether the elements of a tensor are those of filters that are mixed or generated from it, not a view."""
