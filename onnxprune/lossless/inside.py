@@ -20,8 +20,8 @@ import onnx
 from onnxprune.lossless.nested import Body
 from onnxprune.model.static import attributes_of
 from onnxprune.operators.facts import Facts, Shape, aligned, facts, reduced
+from onnxprune.operators.node_info import Numbers
 from onnxprune.operators.registry import MALFORMED, Trait, has
-from onnxprune.operators.told import Numbers
 from onnxprune.operators.value_numbers import Ids, bits, mix, name_of
 
 HULLS = 2  # rounds after which bounds that still grow are let go, to 0 or without end
