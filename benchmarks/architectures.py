@@ -80,7 +80,6 @@ TIMM_OPTIONS: dict[str, dict[str, Any]] = {
     "convnextv2_atto": FEW,
     "rdnet_tiny": {"num_blocks_list": (1, 1, 1, 1, 1, 1, 1)} | {"growth_rates": (32, 52, 64, 64, 64, 64, 112)},
     "sequencer2d_s": {"layers": (1, 1, 1, 1)},
-    "focalnet_tiny_srf": {"embed_dim": 48},
     "hiera_tiny_224": {"stages": (1, 1, 2, 1)},
     "tnt_s_legacy_patch16_224": {"depth": 2},
     "convit_tiny": {"depth": 3, "local_up_to_layer": 2},

@@ -243,6 +243,20 @@ def transformer(
     return net.model(y, (1, TOKENS, FEATURES), (1, 5))
 
 
+def unfolded(width: int = 32) -> onnx.ModelProto:
+    """A map of 8 x 8 in patches of 2 x 2, tokens of which attend across patches in MobileViT: channels and rows lie on
+    one axis on the way."""
+    net = Net(3)
+    x = conv(net, "x", 3, width, norm=False)
+    x = net("Reshape", x, net.constant(np.array([4 * width, 2, 4, 2])))
+    x = net("Reshape", net("Transpose", x, perm=[0, 2, 1, 3]), net.constant(np.array([1, width, 16, 4])))
+    x = net("Transpose", x, perm=[0, 3, 2, 1])
+    y = net("Tanh", dense(net, layer_norm(net, x, width, "node"), 2 * width, width))
+    x = net("Add", x, dense(net, y, width, 2 * width))
+    y = dense(net, layer_norm(net, x, width, "node"), 5, width)
+    return net.model(y, (1, 3, 8, 8), (1, 4, 16, 5))
+
+
 def language_model(*, even: bool = False, width: int = 16, words: int = 11) -> onnx.ModelProto:
     """A table of tokens that is transposed to give the scores; norms whose scales and shifts are one tensor each.
 

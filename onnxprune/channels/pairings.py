@@ -33,10 +33,11 @@ def paired_otherwise(statics: Statics, node: Node, value: Value) -> Iterator[Lab
         return
     seen = [pairs, *filter(None, (pairs_of(node, at) for at in statics.accepted))]  # axes of length 1 hide some
     blurred = [_moved(statics, node, seen[-1])]
-    taken = {math.prod(at.shapes.get(node.inputs[0], ())) for at in (statics, *statics.accepted)}
+    fits = [t for at in (statics, *statics.others) if (t := _told(node, at)) is not None and not _misfits(*t)]
+    follows = len({math.prod(shape) for shape, _ in fits}) > 1
     for edge in statics.edges if 1 in operator_of(node.proto).follows else ():
         told = _told(node, edge)
-        if told is not None and len(told[0]) == len(value.axes) and not (len(taken) > 1 and _misfits(*told)):
+        if told is not None and len(told[0]) == len(value.axes) and not (follows and _misfits(*told)):
             blurred.append(min((_unsure(*told, found) for found in seen), key=len))
     for old in (old for part in blurred for old in part):
         yield from (value.along(axis) for axis in range(old.start, old.stop))
@@ -45,7 +46,7 @@ def paired_otherwise(statics: Statics, node: Node, value: Value) -> Iterator[Lab
 def _misfits(shape: Shape, target: Shape) -> bool:
     """Whether a Reshape is told another number of elements than it gets there: no size like that is ever taken.
 
-    That holds where the target is known to follow the size of the input, as two sizes that are taken show.
+    That holds where the target is known to follow the size of the input, as two sizes that fit show.
     """
     return -1 not in target and math.prod(shape) != math.prod(target)
 

@@ -22,6 +22,7 @@ from rotatable import (
     language_model,
     sequences,
     transformer,
+    unfolded,
 )
 
 import onnxprune
@@ -329,6 +330,13 @@ def test_tensors_that_nodes_share_are_copied_where_they_need_other_elements(even
 
 def test_several_learned_tokens_keep_no_stream_upright() -> None:
     result = onnxprune.prune(transformer(rows=3), **CUT)
+    assert "c0[0]" in result.plan.rotation.bases
+    assert result.report.after.macs < 0.3 * result.report.before.macs
+
+
+def test_a_stream_that_is_unfolded_into_patches_is_cut_exactly() -> None:
+    data = {"x": np.random.default_rng(0).standard_normal((160, 3, 8, 8)).astype(np.float32)}
+    result = onnxprune.prune(unfolded(), **CUT | {"data": data})
     assert "c0[0]" in result.plan.rotation.bases
     assert result.report.after.macs < 0.3 * result.report.before.macs
 

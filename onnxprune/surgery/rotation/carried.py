@@ -42,6 +42,7 @@ class Carried:
     values: dict[str, Array] = field(default_factory=dict)  # tensors that take other elements
     shifts: list[tuple[str, Array, str]] = field(default_factory=list)  # (tensor, constant as it is, value)
     squares: set[str] = field(default_factory=set)  # values that are the squares of others, and get summed up
+    merged: set[str] = field(default_factory=set)  # values with the channels on one axis with other positions
 
     def __post_init__(self) -> None:
         deps = self.graph.deps
@@ -58,13 +59,28 @@ class Carried:
         if not lies:
             return None
         order = self.channel[self.graph.deps.component[value.axes[lies[0]]]]
-        if len(lies) > 1 or value.split_axis is not None or not self._whole(order):
+        if len(lies) > 1 or value.split_axis is not None:
             raise Bent
+        if not self._whole(order):
+            if not self._repeated(order):
+                raise Bent
+            self.merged.add(key)
         self.axes[key] = lies[0], order
         return lies[0]
 
     def _whole(self, order: Array) -> bool:
         return order.size == len(self.group) and np.array_equal(np.sort(order), np.arange(len(self.group)))
+
+    def _repeated(self, order: Array) -> bool:
+        """Whether an axis is one of the channels between others: all that moves it moves them alike."""
+        inner = int((order == order[0]).argmin()) or order.size
+        one = order[::inner]
+        outer = one.size // len(self.group)
+        return (
+            outer > 0
+            and self._whole(one[: len(self.group)])
+            and np.array_equal(order, np.tile(np.repeat(one[: len(self.group)], inner), outer))
+        )
 
     def own(self, k: int, place: int) -> tuple[str, int] | None:
         """The tensor that node k takes there and its axis of the channels; None where it has none.  Raises Bent."""
