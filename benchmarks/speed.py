@@ -68,6 +68,7 @@ def own(name: str, path: Path) -> dict[str, float]:
     """This project: stages of `onnxprune.prune`."""
     from onnxprune.channels import analyse
     from onnxprune.model import load
+    from onnxprune.model.network import Network
     from onnxprune.pipeline.choose import choose
     from onnxprune.pipeline.group_filters import Weights
     from onnxprune.pipeline.request import Request
@@ -77,12 +78,13 @@ def own(name: str, path: Path) -> dict[str, float]:
     model, laps = load(path), []
     for _ in range(RUNS):
         clock = [time.process_time()]
-        deps = analyse(model.proto)
+        network = Network.of(model.proto)
+        deps = analyse(network)
         clock.append(time.process_time())
-        choice = choose(deps, Weights(model.proto, deps), Request(ratio=0.5, method="ncc"), model.size)
+        choice = choose(deps, Weights(network, deps), Request(ratio=0.5, method="ncc"), model.size)
         clock.append(time.process_time())
         make_plan(deps, choice.kept, source={})
-        cut(model.proto, deps, deps.dead(choice.kept))
+        cut(network, deps, deps.dead(choice.kept))
         clock.append(time.process_time())
         laps.append([b - a for a, b in pairwise(clock)])
     least = min(laps, key=sum)

@@ -107,8 +107,8 @@ def _merged(first: list[int], second: list[int], leaves: int, clusters: int) -> 
     owner, members, sizes = list(range(leaves)), [[leaf] for leaf in range(leaves)], [1] * leaves
     seen: list[dict[int, int]] = [{} for _ in range(leaves)]  # pairs with another cluster so far
     left = leaves
-    for used, pair in enumerate(zip(first, second, strict=True), 1):
-        a, b = owner[pair[0]], owner[pair[1]]
+    for used, a, b in zip(range(1, len(first) + 1), first, second, strict=True):
+        a, b = owner[a], owner[b]
         count = seen[a].get(b, 0) + 1
         if count < sizes[a] * sizes[b]:
             seen[a][b] = seen[b][a] = count
