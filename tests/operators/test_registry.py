@@ -97,6 +97,13 @@ def test_every_column_is_filled_or_it_is_said_why_not(column: str) -> None:
     assert {name for name in OPERATORS if lacks(column, name)} == set(told)
 
 
+def test_every_file_with_rows_fills_the_table() -> None:
+    folder = ROOT / "onnxprune" / "operators"
+    rows = {file.stem for file in folder.glob("*.py") if re.search(r"^ *define\(", file.read_text(), re.MULTILINE)}
+    filled = set(re.findall(r"^    (\w+),$", (folder / "__init__.py").read_text(), re.MULTILINE))
+    assert rows == filled
+
+
 def test_what_onnx_does_not_infer_has_a_shape() -> None:
     for name, row in OPERATORS.items():
         schema = onnx.defs.get_schema(name) if onnx.defs.has(name) else None
