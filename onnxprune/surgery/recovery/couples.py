@@ -85,7 +85,7 @@ class Couples:
         way, (outs, feats), (outs2, feats2) = self.under_way, views.first_places, views.second_places
         first = Half(filters[0][np.ix_(outs, feats)], bias[outs])
         prior = way.filters(views.second)
-        start = Half(prior[0][np.ix_(outs2, feats2)], way.bias(views.second, prior.shape[1])[0][outs2])
+        start = Half(prior[0][np.ix_(outs2, feats2)], way.bias(views.second, prior.shape[1])[outs2])
         each = work(pairs[0], first, len(pairs[0].goal.wanted))
         steps = min(STEPS, int(share / each))
         if steps < FEWEST:

@@ -1,6 +1,6 @@
 """Layer after layer, the weights that stay are solved for what the original network gave."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,6 +27,7 @@ IN_BODY = "layers in a body are not solved for"
 class Work(UnderWay):
     """Solving one layer after the other."""
 
+    intact: Collection[int] = ()  # nodes whose inputs are what they were
     couples: Couples = field(init=False)
 
     def step(self, layer: Solvable) -> None:
@@ -43,14 +44,24 @@ class Work(UnderWay):
         self.release(layer)
 
     def _solve(self, layer: Solvable, path: Path) -> None:
+        weight, filters = self.array(layer.weight), self.filters(layer)
+        base = self.bias(layer, filters.shape[0] * filters.shape[1])
+        intact = layer.node in self.intact
+        alone = (filters, base) if intact else self._fitted(layer, path, filters, base)
+        filters, bias = self.couples.refined(layer, path, *alone)
+        if not intact or filters is not alone[0]:
+            self._store(layer, filters, weight, bias, base)
+
+    def _fitted(
+        self, layer: Solvable, path: Path, filters: np.ndarray, base: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Filters and biases that come nearest to what the original gives at the end of the path."""
         lm = layer.linear.to_matrix(layer.live.astype(np.float32)) != 0  # (groups, outputs, features)
         outs = lm.any(axis=2).ravel()
         gauge = self.gauge(layer, path)
         outs &= np.abs(gauge) > 1e-9
         columns, goal = self._samples(layer, path, lm, outs)
-        weight = self.array(layer.weight)
-        filters = self.filters(layer)
-        bias, base = self.bias(layer, outs.size)
+        filters, bias = filters.copy(), base.copy()
         groups, per = filters.shape[:2]
         picked = np.cumsum(outs) - 1
         live = [g for g in range(groups) if lm[g].any()]
@@ -73,8 +84,7 @@ class Work(UnderWay):
             )  # fmt: skip
             filters[g][np.ix_(rows, feats)] = solved
             bias[g * per + rows] = shift
-        filters, bias = self.couples.refined(layer, path, filters, bias)
-        self._store(layer, filters, weight, bias, base)
+        return filters, bias
 
     def _samples(self, layer: Solvable, path: Path, lm: np.ndarray, outs: np.ndarray) -> tuple[list[np.ndarray], Goal]:
         """Columns of each living group, and the goal, over sampled rows of all batches."""
@@ -146,21 +156,24 @@ def lstsq(
     finder = Finder(network, deps, dead)
     layers, alone = [], {}
     values = {n for k in changed for n in network.nodes[k].output}
+    intact = {k for k in changed if not values & set(network.inputs[k])}  # they lose outputs alone
     for k in sorted(changed):
         node = network.nodes[k]
         if inner := [n for body, _ in subgraphs(node) for n in layers_in(body)]:
             alone[node.name or next(filter(None, node.output))] = f"{IN_BODY} ({inner[0]})"
-        if not has_weights(node) or not values & set(network.inputs[k]):
+        if not has_weights(node):
             continue
-        if reason := finder.obstacle(k):
-            alone[node.name or next(filter(None, node.output))] = reason
-        else:
+        if (reason := finder.obstacle(k)) is None:
             layers.append(finder.layer(k))
+        elif k not in intact:
+            alone[node.name or next(filter(None, node.output))] = reason
+    seconds = couples(finder, layers)
+    layers = [layer for layer in layers if layer.node in seconds or layer.node not in intact]
     feeds = within(feeds, deps.statics.shapes, options.memory)
     original = Runner(network, feeds)
     pruned = Runner(small, feeds, original, changed)
-    work = Work(finder, original, pruned, options, {}, {layer.node for layer in layers})
-    work.couples = Couples(work, couples(finder, layers))
+    work = Work(finder, original, pruned, options, {}, {layer.node for layer in layers}, intact=intact)
+    work.couples = Couples(work, seconds)
     for k, layer in enumerate(layers):
         progress(f"solving for {layer.weight}", k, len(layers))
         work.step(layer)

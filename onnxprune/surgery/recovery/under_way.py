@@ -115,9 +115,8 @@ class UnderWay:
             return found
         return self.values[key]
 
-    def bias(self, layer: Solvable, outputs: int) -> tuple[np.ndarray, np.ndarray]:
-        """What the layer adds in units of its own output, as (to be solved, now)."""
-        base = np.zeros(outputs)
-        if layer.bias is not None and layer.bias.inside:
-            base = layer.bias.gain * self.array(layer.bias.key).astype(np.float64).ravel()[layer.bias.at]
-        return base.copy(), base
+    def bias(self, layer: Solvable, outputs: int) -> np.ndarray:
+        """What the layer adds now in units of its own output, (outputs,)."""
+        if layer.bias is None or not layer.bias.inside:
+            return np.zeros(outputs)
+        return layer.bias.gain * self.array(layer.bias.key).astype(np.float64).ravel()[layer.bias.at]

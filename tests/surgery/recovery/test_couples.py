@@ -107,3 +107,13 @@ def test_nothing_is_solved_together_where_no_sample_could_judge_it(monkeypatch: 
     one = left(model, CONV, batches=1)[1].SerializeToString(deterministic=True)
     monkeypatch.setattr(module, "STEPS", 0)
     assert left(model, CONV, batches=1)[1].SerializeToString(deterministic=True) == one
+
+
+def test_a_layer_whose_input_is_whole_still_serves_its_reader() -> None:
+    model = network(CONV, "Relu")
+    deps = analyse(model)
+    kept = {deps.groups[0].name: np.arange(0, 8, 2)}
+    found = compensate("lstsq", model, deps, kept, analyse=analyse, feeds=feeds(8))
+    assert set(found.changed) == {"w0", "b0", "w1", "b1", "w2", "b2"}
+    again = compensate("lstsq", model, deps, kept, analyse=analyse, feeds=feeds(1))
+    assert set(again.changed) == {"w1", "b1", "w2", "b2"}
