@@ -12,7 +12,7 @@ from onnxprune.surgery.recovery.replaced import with_biases_at
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((2, 3, 4, 4)).astype(np.float32)
 W, V = RNG.standard_normal((6, 3, 1, 1)).astype(np.float32), RNG.standard_normal((4, 5)).astype(np.float32)
-BIASES = {0: np.arange(6, dtype=np.float32), 1: np.arange(5, dtype=np.float32)}
+BIASES = {"c": np.arange(6, dtype=np.float32), "m": np.arange(5, dtype=np.float32)}
 
 
 def network(ir: int) -> ModelProto:
@@ -45,7 +45,7 @@ def test_biases_stand_beside_names_in_branches_and_are_listed_where_all_tensors_
     new = {t.name for t in made.graph.initializer} - {"w", "v"}
     assert new == {"conv.bias.1", "product.bias"}
     assert {v.name for v in made.graph.input} == {"x", "flag"} | ({"w", "v", *new} if ir < 4 else set())
-    plain = np.einsum("nchw,oc->nohw", X, W[..., 0, 0]) + BIASES[0].reshape(-1, 1, 1)
+    plain = np.einsum("nchw,oc->nohw", X, W[..., 0, 0]) + BIASES["c"].reshape(-1, 1, 1)
     for flag in (False, True):
         found = make_session(made).run({"x": X, "flag": np.array(flag)})["y"]
-        np.testing.assert_allclose(found, plain @ V + BIASES[1] + flag, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(found, plain @ V + BIASES["m"] + flag, rtol=1e-4, atol=1e-4)
