@@ -1,7 +1,7 @@
 """Activations, and those that onnxruntime fuses."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,10 @@ from onnxprune.operators.forward import Forward, TorchCall, in_torch
 from onnxprune.operators.intervals import applied
 from onnxprune.operators.lazy_torch import Tensor, functional, torch
 from onnxprune.operators.op import Op
-from onnxprune.operators.registry import OPERATORS, Alike, Trait, by_reference, define
+from onnxprune.operators.registry import OPERATORS, Alike, Attributes, Trait, by_reference, define
 from onnxprune.operators.roles import NOT_ZERO, ZeroWhereDead
 from onnxprune.operators.site import Site
-from onnxprune.operators.unary import EACH, HOMOGENEOUS, PLAIN, erf, unary, unchanged
+from onnxprune.operators.unary import EACH, HOMOGENEOUS, PLAIN, bound_unary, erf, unary, unchanged
 from onnxprune.operators.value_numbers import bits, mix, name_of
 from onnxprune.operators.zeros import every, first, provided
 
@@ -110,27 +110,52 @@ unary(
 )  # fmt: skip
 
 
+def _shrink(x: np.ndarray, a: Attributes) -> np.ndarray:
+    edge, bias = a.get("lambd", 0.5), a.get("bias", 0.0)
+    return np.where(x < -edge, x + bias, np.where(x > edge, x - bias, 0))
+
+
 def forward_shrink(node: TorchCall, x: Tensor) -> Tensor:
     edge, bias, zero = node.get("lambd", 0.5), node.get("bias", 0.0), torch.zeros_like(x)
     return torch.where(x < -edge, x + bias, torch.where(x > edge, x - bias, zero))
 
 
 define(
-    "Shrink", **PLAIN, zero=provided(lambda a: a.get("lambd", 0.5) >= 0 or not a.get("bias", 0.0)), traits=EACH,
+    "Shrink", **PLAIN, bound=bound_unary, function=_shrink, traits=EACH,
+    zero=provided(lambda a: a.get("lambd", 0.5) >= 0 or not a.get("bias", 0.0)),
     forward=Forward(forward_shrink),
 )  # fmt: skip
 define(
-    "Affine", **PLAIN, shape=Alike(), traits=EACH,
+    "Affine", **PLAIN, shape=Alike(), traits=EACH | Trait.MONOTONE, bound=bound_unary,
+    function=lambda x, a: a.get("alpha", 1.0) * x + a.get("beta", 0.0),
     forward=Forward(lambda node, x: node.get("alpha", 1.0) * x + node.get("beta", 0.0)),
 )  # fmt: skip
 define(
-    "ParametricSoftplus", **PLAIN, shape=Alike(), traits=EACH,
+    "ParametricSoftplus", **PLAIN, shape=Alike(), traits=EACH, bound=bound_unary,
+    function=lambda x, a: a.get("alpha", 1.0) * np.logaddexp(0, a.get("beta", 1.0) * x),
     forward=Forward(lambda node, x: node.get("alpha", 1.0) * functional.softplus(x * node.get("beta", 1.0))),
 )  # fmt: skip
 define(
-    "ScaledTanh", **PLAIN, shape=Alike(), traits=EACH,
+    "ScaledTanh", **PLAIN, shape=Alike(), traits=EACH, bound=bound_unary,
+    function=lambda x, a: a.get("alpha", 1.0) * np.tanh(a.get("beta", 1.0) * x),
     forward=Forward(lambda node, x: node.get("alpha", 1.0) * torch.tanh(x * node.get("beta", 1.0))),
 )  # fmt: skip
+
+
+def bound_sum(site: Site) -> Facts | None:
+    """What is made of the same summands is the same."""
+    if (found := site.operands(*(k for k, name in enumerate(site.node.input) if name))) is None:
+        return None
+    low, high = (reduce(np.add, [getattr(f, end) for f in found]) for end in ("low", "high"))
+    return facts(low, high, mix(site.kind, *(part for f in found for part in (f.identity, bits(f.scale)))))
+
+
+def bound_gelu_of_sum(site: Site, approximate: str) -> Facts | None:
+    """It neither rises nor falls: of sums, constants alone are followed."""
+    if (total := bound_sum(site)) is None:
+        return None
+    low, high = applied(total, lambda x: _gelu(x, {"approximate": approximate}), False)
+    return facts(low, high, mix(total.identity, bits(total.scale), site.kind))
 
 
 def forward_fast_gelu(node: TorchCall, x: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -142,17 +167,17 @@ def forward_bias_gelu(node: TorchCall, x: Tensor, bias: Tensor) -> Tensor:
 
 
 define(  # functions of a sum
-    "com.microsoft:FastGelu", **PLAIN, zero=every, shape=Alike(),
+    "com.microsoft:FastGelu", **PLAIN, zero=every, shape=Alike(), bound=partial(bound_gelu_of_sum, approximate="tanh"),
     traits=Trait.ELEMENTWISE,
     forward=Forward(forward_fast_gelu),
 )  # fmt: skip
 define(  # functions of a sum
-    "com.microsoft:BiasGelu", **PLAIN, zero=every, shape=Alike(),
+    "com.microsoft:BiasGelu", **PLAIN, zero=every, shape=Alike(), bound=partial(bound_gelu_of_sum, approximate="none"),
     traits=Trait.ELEMENTWISE,
     forward=Forward(forward_bias_gelu),
 )  # fmt: skip
 define(  # functions of a sum
-    "com.microsoft:BiasAdd", **PLAIN, zero=every, shape=Alike(),
+    "com.microsoft:BiasAdd", **PLAIN, zero=every, shape=Alike(), bound=bound_sum,
     traits=Trait.ELEMENTWISE,
 )  # fmt: skip
 

@@ -1,10 +1,10 @@
 """Interval arithmetic on facts: what functions of one value, sums and products make of bounds and value numbers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from onnxprune.operators.facts import Facts, facts
+from onnxprune.operators.facts import Facts, facts, reduced
 from onnxprune.operators.site import Site
 from onnxprune.operators.value_numbers import Ids, bits, mix, name_of, snapped
 
@@ -39,6 +39,24 @@ def times(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Products in which zero times infinity is zero: elements are finite."""
     with np.errstate(invalid="ignore"):
         return np.where((a == 0) | (b == 0), 0.0, a * b)
+
+
+def rows(site: Site, axes: Sequence[int], low: float = -np.inf, high: float = np.inf) -> Facts | None:
+    """Facts of what a node makes of each row of input 0 along some axes, in one way of all of them."""
+    if (found := site.inputs[0]) is None:
+        return None
+    flat = reduced(found, [k % len(found.shape) for k in axes])
+    names = mix(flat.identity, bits(flat.scale), site.token)
+    return facts(np.full(names.shape, low), np.full(names.shape, high), names)
+
+
+def homogeneous_rows(site: Site, axes: Sequence[int], *, with_zero: bool = False) -> Facts | None:
+    """The same where the outputs are among the elements of a row, or zeros, and grow with them by the same factor."""
+    if (found := site.inputs[0]) is None:
+        return None
+    flat = reduced(found, [k % len(found.shape) for k in axes])
+    low, high = (np.minimum(flat.low, 0), np.maximum(flat.high, 0)) if with_zero else (flat.low, flat.high)
+    return facts(low, high, mix(flat.identity, site.token), flat.scale)
 
 
 def zero_where(site: Site, vanishing: np.ndarray, summand: np.ndarray | float = 0.0, names: Ids | None = None) -> Facts:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from onnxprune.operators.facts import Facts
+from onnxprune.operators.facts import Facts, reduced
 from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, fixed
@@ -36,11 +36,14 @@ def repair_rms_norm(edit: Any, axis: int = -1, epsilon: float | None = None, **_
 
 
 def bound_rms_norm(site: Site) -> list[Facts | None] | None:
-    """Zeros stay zeros."""
-    x = site.inputs[0]
-    if x is None or site.attributes.get("epsilon", 1e-5) <= 0:
+    """Zeros stay zeros; what is alike in one row and scaled alike stays so."""
+    both = site.operands(0, 1)
+    if both is None or site.inputs[0] is None or site.attributes.get("epsilon", 1e-5) <= 0:
         return None
-    names = mix(x.identity, bits(x.scale), site.token)
+    x, scale = both
+    row = reduced(site.inputs[0], range(len(site.inputs[0].shape))[site.attributes.get("axis", -1) :])
+    parts = [part for found in (x, row, scale) for part in (found.identity, bits(found.scale))]
+    names = mix(*parts, site.token)
     return [zero_where(site, x.constant & (x.low == 0), names=names), *map(site.nothing, range(1, len(site.outputs)))]
 
 

@@ -25,7 +25,7 @@ define(
 define("And", **_COMPARED, value=by_reference, traits=Trait.ELEMENTWISE, forward=pairwise("logical_and", into=()))
 define("Or", **_COMPARED, value=by_reference, traits=Trait.ELEMENTWISE, forward=pairwise("logical_or", into=()))
 define("Xor", **_COMPARED, value=by_reference, traits=Trait.ELEMENTWISE, forward=pairwise("logical_xor", into=()))
-_BITS: dict[str, Any] = {"couple": pointwise, "takes_split": True, "traits": Trait.ELEMENTWISE}
+_BITS: dict[str, Any] = {"couple": pointwise, "takes_split": True, "bound": bound_others, "traits": Trait.ELEMENTWISE}
 
 define("BitwiseAnd", **_BITS, forward=pairwise("bitwise_and", into=()))
 define("BitwiseOr", **_BITS, forward=pairwise("bitwise_or", into=()))
@@ -38,6 +38,6 @@ def forward_bit_shift(node: TorchCall, a: Tensor, b: Tensor) -> Tensor:
 
 
 define(
-    "BitShift", couple=pointwise, takes_split=True, traits=Trait.ELEMENTWISE | Trait.DECIDES,
+    "BitShift", couple=pointwise, takes_split=True, bound=bound_others, traits=Trait.ELEMENTWISE | Trait.DECIDES,
     forward=Forward(forward_bit_shift, into=()),
 )  # fmt: skip

@@ -7,7 +7,7 @@ import numpy as np
 
 from onnxprune.operators.facts import Facts, expanded, facts, reduced
 from onnxprune.operators.forward import Forward, TorchCall
-from onnxprune.operators.intervals import NEAR_SUM, affine, zero_where
+from onnxprune.operators.intervals import NEAR_SUM, affine, rows, zero_where
 from onnxprune.operators.labels import Axes, line
 from onnxprune.operators.lazy_torch import Tensor, functional, torch
 from onnxprune.operators.op import Op
@@ -184,7 +184,9 @@ def forward_mean_variance_normalization(node: TorchCall, x: Tensor) -> Tensor:
 
 
 define(
-    "MeanVarianceNormalization", couple=mean_variance, apart=True, forward=Forward(forward_mean_variance_normalization),
+    "MeanVarianceNormalization", couple=mean_variance, apart=True,
+    bound=lambda site: rows(site, site.attributes.get("axes", (0, 2, 3))),
+    forward=Forward(forward_mean_variance_normalization),
 )  # fmt: skip
 
 
@@ -215,6 +217,15 @@ def _unit_length(taken: Taken, _: int, rank: int) -> list[int]:
     return [taken.attributes.get("axis", -1) % rank]
 
 
+def bound_lp_normalization(site: Site) -> Facts | None:
+    """Zeros stay zeros, and the others are no longer than one; what is alike in one row stays so."""
+    if (found := site.inputs[0]) is None:
+        return None
+    row = reduced(found, [site.attributes.get("axis", -1) % len(found.shape)])
+    low, high = np.where(found.low >= 0, 0.0, -1.0), np.where(found.high <= 0, 0.0, 1.0)
+    return facts(low, high, mix(found.identity, row.identity, bits(row.scale), site.kind), found.scale)
+
+
 def forward_lp_normalization(node: TorchCall, x: Tensor) -> Tensor:
     norm = torch.linalg.vector_norm(x, node.get("p", 2), node.get("axis", -1), keepdim=True)
     return torch.where(norm == 0, torch.zeros_like(x), x / torch.where(norm == 0, torch.ones_like(norm), norm))
@@ -222,5 +233,6 @@ def forward_lp_normalization(node: TorchCall, x: Tensor) -> Tensor:
 
 define(
     "LpNormalization", couple=lp_normalization, statistics=lambda op: [op.attributes.get("axis", -1)],
-    contracts=_unit_length, traits=Trait.STATISTICS, forward=Forward(forward_lp_normalization),
+    contracts=_unit_length, bound=bound_lp_normalization, traits=Trait.STATISTICS,
+    forward=Forward(forward_lp_normalization),
 )  # fmt: skip

@@ -9,6 +9,7 @@ import numpy as np
 from onnxprune.operators.convolution import padded, padding
 from onnxprune.operators.facts import Facts, facts, reduced
 from onnxprune.operators.forward import Forward, TorchCall
+from onnxprune.operators.intervals import homogeneous_rows
 from onnxprune.operators.labels import Axes, fixed
 from onnxprune.operators.lazy_torch import Tensor, functional, torch
 from onnxprune.operators.op import Op
@@ -35,6 +36,15 @@ def bound_pool(site: Site) -> list[Facts | None] | None:
         low, high = np.minimum(low, 0), np.maximum(high, 0)
     out = facts(low, high, mix(found.identity, site.kind), found.scale)
     return [out, *[site.nothing(k) for k in range(1, len(site.outputs))]]
+
+
+def bound_lp_pool(site: Site) -> Facts | None:
+    """Lengths, which grow with what they are of."""
+    if site.inputs[0] is None or len(site.inputs[0].shape) < 3:
+        return None
+    found = reduced(site.inputs[0], range(2, len(site.inputs[0].shape)))
+    nothing = (found.low == 0) & (found.high == 0)
+    return facts(np.zeros(nothing.shape), np.where(nothing, 0, np.inf), mix(found.identity, site.kind), found.scale)
 
 
 _POOL: dict[str, Any] = {"couple": pool, "channel": 1, "zero": first, "apart": True}
@@ -139,15 +149,18 @@ def forward_lp_pool(node: TorchCall, x: Tensor) -> Tensor:
     return sums_of_windows(padded(x.abs() ** p, before, after), kernel, strides, dilations) ** (1 / p)
 
 
-define("LpPool", **_POOL, traits=Trait.MAPS, forward=Forward(forward_lp_pool))
+define("LpPool", **_POOL, bound=bound_lp_pool, traits=Trait.MAPS, forward=Forward(forward_lp_pool))
 
 
 def forward_global_lp_pool(node: TorchCall, x: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x, node.get("p", 2), tuple(range(2, x.dim())), keepdim=True)
 
 
-define("GlobalLpPool", **_POOL, forward=Forward(forward_global_lp_pool))
-define("com.microsoft:NhwcMaxPool", couple=pool, apart=True, shape=Alike("MaxPool"), traits=Trait.CHANNELS_LAST)
+define("GlobalLpPool", **_POOL, bound=bound_lp_pool, forward=Forward(forward_global_lp_pool))
+define(
+    "com.microsoft:NhwcMaxPool", couple=pool, apart=True, shape=Alike("MaxPool"), traits=Trait.CHANNELS_LAST,
+    bound=lambda site: homogeneous_rows(site, range(1, len(site.shapes[0]) - 1)),
+)  # fmt: skip
 
 
 def roi_pool(op: Op, x: Axes, rois: Axes, **_: Any) -> Axes:
@@ -160,8 +173,13 @@ def roi_align(op: Op, x: Axes, rois: Axes, batch: Axes, **_: Any) -> Axes:
     return (fixed(rois[0].size), x[1], ...)  # type: ignore[return-value]
 
 
-define("MaxRoiPool", couple=roi_pool, channel=1, zero=first, apart=True)
-define("RoiAlign", couple=roi_align, channel=1, zero=first, apart=True)
+def bound_regions(site: Site) -> Facts | None:
+    """The largest of elements, or means of neighbours, and zeros outside of the map."""
+    return homogeneous_rows(site, (0, 2, 3), with_zero=True)
+
+
+define("MaxRoiPool", couple=roi_pool, channel=1, zero=first, apart=True, bound=bound_regions)
+define("RoiAlign", couple=roi_align, channel=1, zero=first, apart=True, bound=bound_regions)
 
 
 def forward_max_unpool(node: TorchCall, x: Tensor, places: Tensor, sizes: Tensor | None = None) -> Tensor:

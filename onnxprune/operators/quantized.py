@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxprune.operators.broadcast import bound_others
 from onnxprune.operators.facts import Facts, facts, reduced, stacked
 from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.labels import Axes, fixed
@@ -78,11 +79,11 @@ def between_steps(function: Callable[[TorchCall, Tensor], Tensor]) -> Forward:
 
 
 define(
-    "com.microsoft:QLinearLeakyRelu", couple=unchanged, apart=True, shape=Alike(), traits=Trait.STEPS,
-    forward=between_steps(lambda node, x: functional.leaky_relu(x, node.get("alpha", 0.01))),
+    "com.microsoft:QLinearLeakyRelu", couple=unchanged, bound=bound_others, apart=True, shape=Alike(),
+    traits=Trait.STEPS, forward=between_steps(lambda node, x: functional.leaky_relu(x, node.get("alpha", 0.01))),
 )  # fmt: skip
 define(
-    "com.microsoft:QLinearSigmoid", couple=unchanged, apart=True, shape=Alike(), traits=Trait.STEPS,
+    "com.microsoft:QLinearSigmoid", couple=unchanged, bound=bound_others, apart=True, shape=Alike(), traits=Trait.STEPS,
     forward=between_steps(lambda node, x: torch.sigmoid(x)),
 )  # fmt: skip
 
@@ -117,8 +118,8 @@ def forward_qlinear_where(
 
 
 define(
-    "com.microsoft:QLinearWhere", couple=qlinear_where, shape=Alike("Where", (0, 1, 4)), traits=Trait.STEPS,
-    forward=Forward(forward_qlinear_where, into=(1, 4)),
+    "com.microsoft:QLinearWhere", couple=qlinear_where, bound=bound_others, apart=True,
+    shape=Alike("Where", (0, 1, 4)), traits=Trait.STEPS, forward=Forward(forward_qlinear_where, into=(1, 4)),
 )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from onnxprune.operators.facts import Facts, facts, reduced
 from onnxprune.operators.forward import Forward, TorchCall, axes_told
+from onnxprune.operators.intervals import homogeneous_rows, rows
 from onnxprune.operators.labels import Axes, Labels, fixed, is_fixed
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
@@ -23,7 +24,7 @@ from onnxprune.operators.registry import (
 )
 from onnxprune.operators.roles import NOT_ZERO, ZeroWhereDead
 from onnxprune.operators.site import Site
-from onnxprune.operators.value_numbers import mix
+from onnxprune.operators.value_numbers import bits, mix
 from onnxprune.operators.zeros import first
 
 COUNTS = "reduces over its channels, and removed ones would count"
@@ -85,12 +86,17 @@ def bound_reduction(site: Site) -> Facts | None:
         return None
     gone = sorted(set(given))
     flat = reduced(found, gone)
-    low, high = flat.low, flat.high
+    low, high, names, scale = flat.low, flat.high, mix(flat.identity, site.kind, *gone), flat.scale
+    if site.node.op_type in ("ReduceSumSquare", "ReduceProd", "ReduceLogSum", "ReduceLogSumExp"):
+        squares = site.node.op_type == "ReduceSumSquare"
+        nothing = (low == 0) & (high == 0) & squares  # the product of no elements is one
+        low, high = np.full(low.shape, 0 if squares else -np.inf), np.where(nothing, 0, np.inf)
+        names, scale = mix(names, bits(scale)), np.ones(scale.shape)
     if site.node.op_type == "ReduceSum":
         low, high = np.where(low >= 0, low * 0, -np.inf), np.where(high <= 0, high * 0, np.inf)
     elif site.node.op_type in ("ReduceL1", "ReduceL2"):
         low, high = np.zeros(low.shape), np.where((low == 0) & (high == 0), 0, np.inf)
-    out = facts(low, high, mix(flat.identity, site.kind, *gone), flat.scale)
+    out = facts(low, high, names, scale)
     return out if site.attributes.get("keepdims", 1) else out.map(lambda a: np.squeeze(a, tuple(gone)))
 
 
@@ -141,10 +147,13 @@ _reduction(
     forward=over_axes(lambda x, axes, keep: torch.linalg.vector_norm(x, 2, axes, keep)),
 )  # fmt: skip
 _reduction(
-    "ReduceSumSquare", reduce_sum, Trait.STATISTICS, zero=first,
+    "ReduceSumSquare", reduce_sum, Trait.STATISTICS, zero=first, bound=bound_reduction,
     forward=over_axes(lambda x, axes, keep: x.square().sum(axes, keep)),
 )  # fmt: skip
-_reduction("ReduceLogSum", reduce_sum, forward=over_axes(lambda x, axes, keep: x.sum(axes, keep).log()))
+_reduction(
+    "ReduceLogSum", reduce_sum, bound=bound_reduction,
+    forward=over_axes(lambda x, axes, keep: x.sum(axes, keep).log()),
+)  # fmt: skip
 
 
 def mean_of(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
@@ -174,9 +183,11 @@ def product_of(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
     return x
 
 
-_reduction("ReduceProd", reduce, zero=first, value=_value_of(np.prod), forward=over_axes(product_of))
-define(
-    "ReduceLogSumExp", couple=reduce, statistics=_reduced,
+_reduction(
+    "ReduceProd", reduce, zero=first, bound=bound_reduction, value=_value_of(np.prod), forward=over_axes(product_of)
+)
+_reduction(
+    "ReduceLogSumExp", reduce, bound=bound_reduction,
     forward=over_axes(lambda x, axes, keep: x.logsumexp(axes, keep)),
 )  # fmt: skip
 
@@ -187,6 +198,12 @@ def arg_reduce(op: Op, x: Axes, *, axis: int = 0, keepdims: int = 1, **_: Any) -
     return tuple(fixed(1) if k == axis else labels for k, labels in enumerate(x) if keepdims or k != axis)
 
 
+def bound_arg_reduce(site: Site) -> Facts | None:
+    axis, found = site.attributes.get("axis", 0), rows(site, [site.attributes.get("axis", 0)], 0)
+    keeps = found is None or site.attributes.get("keepdims", 1)
+    return found if keeps or found is None else found.map(lambda a: np.squeeze(a, axis))
+
+
 def _extreme(node: TorchCall, x: Tensor, find: Callable[..., Tensor]) -> Tensor:
     axis, keep = node.get("axis", 0), bool(node.get("keepdims", 1))
     if node.get("select_last_index"):
@@ -195,12 +212,12 @@ def _extreme(node: TorchCall, x: Tensor, find: Callable[..., Tensor]) -> Tensor:
 
 
 define(
-    "ArgMax", couple=arg_reduce, statistics=lambda op: [op.attributes.get("axis", 0)], apart=True, traits=Trait.DECIDES,
-    forward=Forward(lambda node, x: _extreme(node, x, torch.argmax), into=()),
+    "ArgMax", couple=arg_reduce, bound=bound_arg_reduce, statistics=lambda op: [op.attributes.get("axis", 0)],
+    apart=True, traits=Trait.DECIDES, forward=Forward(lambda node, x: _extreme(node, x, torch.argmax), into=()),
 )  # fmt: skip
 define(
-    "ArgMin", couple=arg_reduce, statistics=lambda op: [op.attributes.get("axis", 0)], apart=True, traits=Trait.DECIDES,
-    forward=Forward(lambda node, x: _extreme(node, x, torch.argmin), into=()),
+    "ArgMin", couple=arg_reduce, bound=bound_arg_reduce, statistics=lambda op: [op.attributes.get("axis", 0)],
+    apart=True, traits=Trait.DECIDES, forward=Forward(lambda node, x: _extreme(node, x, torch.argmin), into=()),
 )  # fmt: skip
 
 
@@ -216,6 +233,19 @@ def cumulative_sum(op: Op, x: Axes, axis_input: Axes, **_: Any) -> Axes:
     return x
 
 
+def bound_cumulative_sum(site: Site) -> Facts | None:
+    """Sums of any number of elements, none perhaps."""
+    if (axis := site.numbers(1)) is None or (whole := homogeneous_rows(site, axis)) is None:
+        return None
+    low, high = np.where(whole.low >= 0, 0, -np.inf), np.where(whole.high <= 0, 0, np.inf)
+    return facts(low, high, whole.identity, whole.scale)
+
+
+def _summed_axis(taken: Taken, k: int, rank: int) -> list[int]:
+    axis = taken.constant(1)
+    return list(range(rank)) if axis is None or k else [int(axis.ravel()[0]) % rank]
+
+
 def forward_cum_sum(node: TorchCall, x: Tensor, axis: Tensor) -> Tensor:
     along = int(axis)
     y = x.flip(along) if node.get("reverse") else x
@@ -224,7 +254,8 @@ def forward_cum_sum(node: TorchCall, x: Tensor, axis: Tensor) -> Tensor:
 
 
 define(
-    "CumSum", couple=cumulative_sum, zero=_sums_along_fixed, value=by_reference,
+    "CumSum", couple=cumulative_sum, zero=_sums_along_fixed, value=by_reference, bound=bound_cumulative_sum,
+    contracts=_summed_axis,
     forward=Forward(forward_cum_sum, into=(0,), host=(1,)),
 )  # fmt: skip
 
@@ -239,6 +270,11 @@ def top_k(op: Op, x: Axes, *_: Axes | None, axis: int = -1, **__: Any) -> list[A
     return [y, y]
 
 
+def bound_top_k(site: Site) -> list[Facts | None]:
+    axis = [site.attributes.get("axis", -1)]
+    return [homogeneous_rows(site, axis), rows(site, axis, 0)]
+
+
 def forward_top_k(node: TorchCall, x: Tensor, k: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The largest or smallest elements and their places; of equal ones the first."""
     count = node.get("k") if k is None else int(k)
@@ -249,5 +285,6 @@ def forward_top_k(node: TorchCall, x: Tensor, k: Tensor | None = None) -> tuple[
 
 define(
     "TopK", couple=top_k, statistics=lambda op: [op.attributes.get("axis", -1)], apart=True,
-    traits=Trait.DECIDES | Trait.NUMBERS | Trait.VALUES_FIRST, forward=Forward(forward_top_k, into=(0,), host=(1,)),
+    bound=bound_top_k, traits=Trait.DECIDES | Trait.NUMBERS | Trait.VALUES_FIRST,
+    forward=Forward(forward_top_k, into=(0,), host=(1,)),
 )  # fmt: skip

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.operators.boxes import Value
+from onnxprune.operators.broadcast import bound_others
 from onnxprune.operators.facts import Facts, facts
 from onnxprune.operators.forward import Forward, TorchCall, in_torch
 from onnxprune.operators.intervals import applied
@@ -86,6 +87,7 @@ unary("Sin", lambda x, a: np.sin(x), zero=first, forward=in_torch("sin"))
 unary("Tan", lambda x, a: np.tan(x), zero=first, forward=in_torch("tan"))
 
 PLAIN: dict[str, Any] = {"couple": pointwise, "takes_split": True, "apart": True}  # without a function here
+_DECIDED: dict[str, Any] = {**PLAIN, "bound": bound_others}  # what is alike is decided alike
 
 
 def forward_is_inf(node: TorchCall, x: Tensor) -> Tensor:
@@ -93,10 +95,17 @@ def forward_is_inf(node: TorchCall, x: Tensor) -> Tensor:
     return torch.isinf(x) & ((x > 0) & bool(high) | (x < 0) & bool(low))
 
 
-define("IsInf", **PLAIN, traits=EACH, forward=Forward(forward_is_inf, into=()))
-define("IsNaN", **PLAIN, traits=EACH, forward=in_torch("isnan", into=()))
-define("Not", **PLAIN, value=in_numpy(np.logical_not), traits=EACH, forward=in_torch("logical_not", into=()))
-define("BitwiseNot", couple=pointwise, takes_split=True, traits=EACH, forward=in_torch("bitwise_not", into=()))
+define("IsInf", **_DECIDED, traits=EACH, forward=Forward(forward_is_inf, into=()))
+define("IsNaN", **_DECIDED, traits=EACH, forward=in_torch("isnan", into=()))
+define("Not", **_DECIDED, value=in_numpy(np.logical_not), traits=EACH, forward=in_torch("logical_not", into=()))
+define(
+    "BitwiseNot",
+    couple=pointwise,
+    takes_split=True,
+    bound=bound_others,
+    traits=EACH,
+    forward=in_torch("bitwise_not", into=()),
+)
 
 
 def unchanged(op: Op, x: Axes, *_: Axes | None, **__: object) -> Axes:

@@ -5,8 +5,10 @@ import contextlib
 import numpy as np
 import onnx
 import pytest
+from all_rows import ROWS
 from hypothesis import given
 from hypothesis import strategies as st
+from law import opened
 from law import run as outputs_of
 from onnx import helper, numpy_helper
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, NotImplemented
@@ -203,6 +205,21 @@ def led_by_facts(model: onnx.ModelProto, data: dict[str, np.ndarray], axis: int,
     out.graph.node.extend(graph.node)
     out.ir_version = max(out.ir_version, 4)
     return out
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_through_every_row_of_the_rules(axis: int) -> None:
+    ran = set()
+    for case in ROWS:
+        model, data, weights = case.build(0)
+        if operator_of(model.graph.node[0]).bound is None or opset_of(model) < 7:
+            continue
+        led = led_by_facts(opened(model, weights), dict(data), axis, seed=len(str(case)))
+        if led is not None:
+            with contextlib.suppress(Fail, NotImplemented, InvalidGraph):
+                check(led, dict(data))
+                ran.add(case.op)
+    assert len(ran) > 100
 
 
 @pytest.mark.slow

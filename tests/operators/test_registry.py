@@ -53,24 +53,23 @@ ABSENT: dict[str, dict[str, str]] = {
     },
     "bound": UNKNOWN | {
         "gives what the data says": f"{BY_DATA} {OPTIONALS}",
-        "gives sizes, indices, booleans or bits": f"{SIZES} {BITS} IsInf IsNaN Not ArgMax ArgMin TopK",
-        "normalises what it takes": "LayerNormalization MeanVarianceNormalization LRN LpNormalization Hardmax "
+        "gives sizes, which are no channels": SIZES,
+        "normalises over channels: of one alone nothing is known": "LayerNormalization LRN Hardmax "
         f"{MS}SkipLayerNormalization {MS}SkipSimplifiedLayerNormalization {MS}EmbedLayerNormalization "
-        f"{MS}QLinearSoftmax DynamicQuantizeLinear",
-        "gives any number": "ReduceSumSquare ReduceLogSum ReduceProd ReduceLogSumExp CumSum",
-        "is rare": f"Shrink Affine ParametricSoftplus ScaledTanh {MS}FastGelu {MS}BiasGelu {MS}BiasAdd ImageScaler "
-        f"{MS}FusedGemm {MS}QLinearLeakyRelu {MS}QLinearSigmoid {MS}QLinearWhere QLinearMatMul ReverseSequence Reverse "
-        f"Trilu Col2Im LpPool GlobalLpPool {MS}NhwcMaxPool MaxRoiPool RoiAlign {MS}DynamicQuantizeLSTM DynamicSlice",
+        f"{MS}QLinearSoftmax",
+        "takes its scale from all that it takes": f"DynamicQuantizeLinear {MS}DynamicQuantizeLSTM",
+        "freezes the channels that it takes": "ImageScaler Col2Im Reverse DynamicSlice",
+        "no file with it was seen": f"{MS}FusedGemm QLinearMatMul",
     },
     "apart or contracts": UNKNOWN | {
         "gives what the data says": f"{BY_DATA} {OPTIONALS}",
         "gives sizes or bits": f"Range {BITS}",
         "all axes of channels come together": f"LSTM GRU RNN {MS}DynamicQuantizeLSTM Attention {MS}Attention "
-        f"{MS}MultiHeadAttention {MS}GroupQueryAttention RotaryEmbedding {MS}RotaryEmbedding ReduceLogSumExp CumSum "
+        f"{MS}MultiHeadAttention {MS}GroupQueryAttention RotaryEmbedding {MS}RotaryEmbedding "
         f"DynamicQuantizeLinear {MS}QLinearSoftmax {MS}SkipLayerNormalization {MS}SkipSimplifiedLayerNormalization "
         f"{MS}EmbedLayerNormalization Col2Im DeformConv {MS}FusedConv",
         "is rare": f"{MS}FusedGemm MatMulInteger QLinearMatMul {MS}MatMulIntegerToFloat {MS}DynamicQuantizeMatMul "
-        f"{MS}QGemm {MS}QLinearWhere Reverse DynamicSlice",
+        f"{MS}QGemm Reverse DynamicSlice",
     },
     "forward": {
         "is rare": f"MaxRoiPool RoiAlign Optional OptionalGetElement Reverse {MS}QLinearReduceMean {MS}BiasAdd "
