@@ -93,7 +93,7 @@ def test_anyone_can_check_a_cut_by_numpy_take(case: str) -> None:
 
 
 def test_repaired_tensors_have_digests() -> None:
-    result = prune(DIGITS, ratio=0.5, data=SAMPLE, measure=False)
+    result = prune(DIGITS, ratio=0.5, exclude=["*1*"], data=SAMPLE, measure=False)
     plan = result.plan.to_json()
     how = checked(onnx.load(DIGITS), result.model, plan)
     assert set(how.values()) == {"take", "digest"}
