@@ -11,7 +11,7 @@ from onnxprune.operators.forward import Forward, TorchCall, in_torch
 from onnxprune.operators.intervals import applied
 from onnxprune.operators.lazy_torch import Tensor, functional, torch
 from onnxprune.operators.op import Op
-from onnxprune.operators.registry import OPERATORS, Alike, Attributes, Trait, by_reference, define
+from onnxprune.operators.registry import OPERATORS, UNKNOWN, Alike, Attributes, Trait, by_reference, define
 from onnxprune.operators.roles import NOT_ZERO, ZeroWhereDead
 from onnxprune.operators.site import Site
 from onnxprune.operators.unary import EACH, HOMOGENEOUS, PLAIN, bound_unary, erf, unary, unchanged
@@ -221,6 +221,19 @@ def activation(name: str, told: dict[str, Any]) -> Callable[[Tensor], Tensor]:
     if (forward := OPERATORS[name].forward) is None:
         raise KeyError(name)
     return partial(forward.function, TorchCall(name, 1, told))
+
+
+def bound_fused(site: Site, found: Facts) -> Facts | None:
+    """What the activation that is fused into a node makes of facts, if any is."""
+    name = site.attributes.get("activation", b"")
+    row = OPERATORS.get(name.decode() if isinstance(name, bytes) else name, UNKNOWN)
+    fn = row.function if isinstance(row.traits, Trait) and row.traits & Trait.MONOTONE else None
+    if not name:
+        return found
+    if fn is None or any(key.startswith("activation_") for key in site.attributes):
+        return None
+    low, high = fn(found.low, {}), fn(found.high, {})
+    return facts(np.minimum(low, high), np.maximum(low, high), mix(found.identity, bits(found.scale), site.kind))
 
 
 def fused(node: TorchCall, x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.operators.activations import fused
+from onnxprune.operators.activations import bound_fused, fused
 from onnxprune.operators.broadcast import combined
 from onnxprune.operators.facts import Facts, aligned, expanded, facts, known, reduced
 from onnxprune.operators.forward import Forward, TorchCall
@@ -15,10 +15,10 @@ from onnxprune.operators.labels import Axes, Kind, LabelError, Labels, fixed, is
 from onnxprune.operators.lazy_torch import Tensor, functional
 from onnxprune.operators.op import Op
 from onnxprune.operators.patches import linear_conv
-from onnxprune.operators.registry import OPERATORS, UNKNOWN, Alike, Attributes, Shape, Taken, Trait, define, has
+from onnxprune.operators.registry import Alike, Attributes, Shape, Taken, Trait, define, has
 from onnxprune.operators.site import Site
 from onnxprune.operators.sums import bias_of, layer, touches_padding
-from onnxprune.operators.value_numbers import bits, mix, tolerance
+from onnxprune.operators.value_numbers import mix, tolerance
 from onnxprune.operators.written import with_activation
 from onnxprune.operators.zeros import made
 
@@ -202,11 +202,8 @@ def fused_conv(
 
 def bound_fused_conv(site: Site) -> Facts | None:
     """A convolution, an addition and an activation in one."""
-    name = site.attributes.get("activation", b"")
-    row = OPERATORS.get(name.decode() if isinstance(name, bytes) else name, UNKNOWN)
-    fn = row.function if isinstance(row.traits, Trait) and row.traits & Trait.MONOTONE else None
     found = bound_conv(site)
-    if not isinstance(found, Facts) or (name and fn is None) or site.attributes.get("activation_params"):
+    if not isinstance(found, Facts):
         return None
     if site.has(3):
         pair, shape = site.fact(3), site.outputs[0]
@@ -214,10 +211,7 @@ def bound_fused_conv(site: Site) -> Facts | None:
         if both is None:
             return None
         found = combined(site, "Add", *both)
-    if fn is None:
-        return found
-    low, high = fn(found.low, {}), fn(found.high, {})
-    return facts(np.minimum(low, high), np.maximum(low, high), mix(found.identity, bits(found.scale), site.kind))
+    return bound_fused(site, found)
 
 
 def forward_fused_conv(

@@ -15,7 +15,7 @@ from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.normalization import per_channel
 from onnxprune.operators.op import Op
 from onnxprune.operators.products import matrix_product
-from onnxprune.operators.quantization import Inputs, along, real, requantised
+from onnxprune.operators.quantization import Inputs, along, real, requantised, rounded_bounds, steps_at
 from onnxprune.operators.registry import Trait, ZeroPoints, define
 from onnxprune.operators.roles import Scaling
 from onnxprune.operators.site import Site
@@ -221,6 +221,16 @@ def qlinear_matmul(
     return product_of_integers(op, a, b, (0, 3), 4, 5, b_scale, b_zero)
 
 
+def bound_qlinear_matmul(site: Site) -> Facts | None:
+    """Columns of weights that hold their zero point alone give nothing."""
+    w, zero, after, shape = site.array(3), site.array(5), steps_at(site, 6), site.outputs[0]
+    if w is None or zero is None or after is None or shape is None or w.ndim != 2 or zero.size not in (1, w.shape[1]):
+        return None
+    vanishing = ~(w != zero.reshape(-1)).any(axis=0).reshape((1,) * (len(shape) - 1) + (-1,))
+    low, high = rounded_bounds((np.zeros(vanishing.shape), np.zeros(vanishing.shape)), after)
+    return zero_where(site, vanishing & (low == high), low)
+
+
 def matrix_units(places: tuple[int, int, int]) -> Callable[[TorchCall, int, Inputs], Units | None]:
     weight, scale, zero = places
 
@@ -247,7 +257,7 @@ def written_matmul(node: onnx.NodeProto, tensors: Tensors) -> Nodes:
 
 
 define(
-    "QLinearMatMul", couple=qlinear_matmul, zero_points=ZeroPoints({0: 2, 3: 5}), traits=_INTEGERS | Trait.STEPS,
-    written=Written(written_matmul),
+    "QLinearMatMul", couple=qlinear_matmul, bound=bound_qlinear_matmul, zero_points=ZeroPoints({0: 2, 3: 5}),
+    traits=_INTEGERS | Trait.STEPS, written=Written(written_matmul),
     forward=Forward(forward_qlinear_matmul, into=(0, 3), units=matrix_units((3, 4, 5))),
 )  # fmt: skip

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.operators.activations import fused
+from onnxprune.operators.activations import bound_fused, fused
 from onnxprune.operators.einsum import summed
 from onnxprune.operators.facts import Facts, expanded, reduced
 from onnxprune.operators.forward import Forward, TorchCall
@@ -14,7 +14,7 @@ from onnxprune.operators.labels import Axes, fixed
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
 from onnxprune.operators.patches import linear_product
-from onnxprune.operators.registry import Alike, Arrays, Attributes, Shape, Taken, Trait, define
+from onnxprune.operators.registry import Alike, Arrays, Attributes, Shape, Taken, Trait, define, operator_of
 from onnxprune.operators.site import Site
 from onnxprune.operators.sums import bias_of, layer
 from onnxprune.operators.value_numbers import tolerance
@@ -51,7 +51,7 @@ def bound_product(site: Site) -> Facts | None:
     if x is None or shape is None or w is None or w.ndim != 2 or a.get("transA", 0):
         return bound_matrices(site) if site.node.op_type == "MatMul" else bound_turned(site)
     w = w if a.get("transB", 0) else w.T
-    bias = bias_of(site, 2, len(w), a.get("beta", 1.0)) if site.node.op_type == "Gemm" else np.zeros(len(w))
+    bias = bias_of(site, 2, len(w), a.get("beta", 1.0)) if operator_of(site.node).bias == 2 else np.zeros(len(w))
     last = len(shape) - 1
     whole = expanded(reduced(x, range(last)), shape, [last])
     if whole is None or bias is None or whole.shape[-1] != w.shape[1]:
@@ -137,12 +137,18 @@ define(
 )  # fmt: skip
 
 
+def bound_fused_gemm(site: Site) -> Facts | None:
+    found = bound_product(site)
+    return None if found is None else bound_fused(site, found)
+
+
 def forward_fused_gemm(node: TorchCall, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
     return fused(node, forward_gemm(node, a, b, c))
 
 
 define(
-    "com.microsoft:FusedGemm", couple=gemm, shape=Alike("Gemm", (0, 1)), traits=Trait.LAYER,
+    "com.microsoft:FusedGemm", couple=gemm, bound=bound_fused_gemm, contracts=_gemm_contracts, bias=2,
+    shape=Alike("Gemm", (0, 1)), traits=Trait.LAYER,
     forward=Forward(forward_fused_gemm), written=with_activation("Gemm"),
 )  # fmt: skip
 

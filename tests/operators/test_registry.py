@@ -58,8 +58,8 @@ ABSENT: dict[str, dict[str, str]] = {
         f"{MS}SkipLayerNormalization {MS}SkipSimplifiedLayerNormalization {MS}EmbedLayerNormalization "
         f"{MS}QLinearSoftmax",
         "takes its scale from all that it takes": f"DynamicQuantizeLinear {MS}DynamicQuantizeLSTM",
-        "freezes the channels that it takes": "ImageScaler Col2Im Reverse DynamicSlice",
-        "no file with it was seen": f"{MS}FusedGemm QLinearMatMul",
+        "freezes the channels that it takes": "ImageScaler",
+        "was experimental, or is rare": "Col2Im Reverse DynamicSlice",
     },
     "apart or contracts": UNKNOWN | {
         "gives what the data says": f"{BY_DATA} {OPTIONALS}",
@@ -68,7 +68,7 @@ ABSENT: dict[str, dict[str, str]] = {
         f"{MS}MultiHeadAttention {MS}GroupQueryAttention RotaryEmbedding {MS}RotaryEmbedding "
         f"DynamicQuantizeLinear {MS}QLinearSoftmax {MS}SkipLayerNormalization {MS}SkipSimplifiedLayerNormalization "
         f"{MS}EmbedLayerNormalization Col2Im DeformConv {MS}FusedConv",
-        "is rare": f"{MS}FusedGemm MatMulInteger QLinearMatMul {MS}MatMulIntegerToFloat {MS}DynamicQuantizeMatMul "
+        "is rare": f"MatMulInteger QLinearMatMul {MS}MatMulIntegerToFloat {MS}DynamicQuantizeMatMul "
         f"{MS}QGemm Reverse DynamicSlice",
     },
     "forward": {
