@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import helper, numpy_helper
+from onnx import helper, numpy_helper, parser
 from planted import CLOSE, Net, gone, lossless
 
 import onnxprune
@@ -403,3 +403,41 @@ def test_a_reshape_that_loses_elements_is_refused_at_once() -> None:
     y = net.op("Reshape", net.conv("x", 3, 8, zero=(0, 5)), net.ints(0, 8), allowzero=1)
     with pytest.raises(onnxprune.ModelError, match="cannot"):
         onnxprune.prune(net.model(y, 3, 12, 12), lossless=True, input_shapes={"x": (1, 3, 12, 12)}, measure=False)
+
+
+def test_columns_of_integers_that_hold_their_zero_point_go() -> None:
+    rng = np.random.default_rng(0)
+    w, v = (rng.integers(100, 156, shape).astype(np.uint8) for shape in ((6, 8), (8, 4)))
+    w[:, [1, 4]] = 128
+    graph = parser.parse_graph("""
+        g (float[N,6] x) => (float[N,4] y) {
+            q = QuantizeLinear(x, s, z)  h = QLinearMatMul(q, s, z, w, s, wz, s2, z)
+            o = QLinearMatMul(h, s2, z, v, s, wz, s2, z)  y = DequantizeLinear(o, s2, z) }
+    """)
+    steps = {"z": np.uint8(120), "wz": np.uint8(128), "s": np.float32(0.03), "s2": np.float32(0.05)}
+    tensors = {"w": w, "v": v} | steps
+    graph.initializer.extend(numpy_helper.from_array(np.asarray(a), name) for name, a in tensors.items())
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    assert onnxprune.prune(model, lossless=True, measure=False).report.removed == {"dead": 2}
+
+
+def test_fused_activations_of_sums_are_followed() -> None:
+    """Two units are dead, and two alike, in front of each of onnxruntime's fused layers."""
+    rng = np.random.default_rng(1)
+    w, u, v = (rng.normal(size=shape).astype(np.float32) for shape in ((6, 8), (8, 8), (8, 4)))
+    b = np.abs(rng.normal(size=8)).astype(np.float32)
+    w[:, [1, 4]], u[:, [0, 2]] = 0, 0
+    w[:, 6], u[:, 6] = w[:, 5], u[:, 5]
+    b[6] = b[5]
+    nodes = [
+        helper.make_node("FusedGemm", ["x", "w", "b"], ["h"], domain="com.microsoft", activation="Relu"),
+        helper.make_node("MatMul", ["h", "u"], ["m"]),
+        helper.make_node("BiasGelu", ["m", "b"], ["g"], domain="com.microsoft"),
+        helper.make_node("MatMul", ["g", "v"], ["y"]),
+    ]
+    infos = [helper.make_tensor_value_info(n, 1, ["N", k]) for n, k in (("x", 6), ("y", 4))]
+    tensors = [numpy_helper.from_array(a, n) for n, a in (("w", w), ("u", u), ("v", v), ("b", b))]
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    graph = helper.make_graph(nodes, "g", infos[:1], infos[1:], tensors)
+    model = helper.make_model(graph, opset_imports=imports, ir_version=8)
+    assert onnxprune.prune(model, lossless=True, measure=False).report.removed == {"dead": 4, "duplicate": 2}
