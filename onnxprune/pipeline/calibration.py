@@ -111,7 +111,8 @@ def wanted_samples(lab: Lab) -> tuple[int, str]:
 
 def bounds(lab: Lab) -> tuple[int, int]:
     """How many samples memory allows, at least one, and how many time does."""
-    held = affordable(lab.deps.statics.shapes, _unit(lab), memory_for_samples(lab.request))
+    inputs = [s.name for s in model_inputs(lab.model.graph)]
+    held = affordable(lab.deps.statics.shapes, _unit(lab), inputs, memory_for_samples(lab.request))
     return max(1, held), int(WORK / cost_of(lab))
 
 

@@ -4,10 +4,9 @@ A session wants the weights for itself.  Those of a large original are therefore
 model that was read is given up: from here on only its nodes, inputs and outputs are needed.
 """
 
-import ctypes
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from onnxprune.pipeline.measure import Measurements, measurements, missed
 from onnxprune.runtime.proof import NOT_MASKED, Proof
 from onnxprune.runtime.prove import prove
 from onnxprune.runtime.source import SPILL_MODEL, Source, Variant, held
+from onnxprune.runtime.trim import give_back
 from onnxprune.surgery.rewrite import masked
 
 
@@ -86,19 +86,13 @@ def originals(
         decision.run.file.leave_weights()
         for network in (own, filled.network):
             network.leave_tensors()
-        _give_back()
+        give_back()
         yield reference, original
 
 
 def required(proof: Proof, lossless: bool, cause: str = "") -> Proof:
     """The proof, or CheckFailed where the models differ, with the cause behind it."""
     return proof.require("the pruned model does not give what the original gives" if lossless else NOT_MASKED, cause)
-
-
-def _give_back() -> None:
-    """Have the C library return what it holds of freed memory to the system, where it can (glibc)."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def masked_original(network: Network, deps: Dependencies, dead: np.ndarray) -> Network:

@@ -41,7 +41,7 @@ ADVICE = (
 )
 DEFAULT_ADVICE = "is it valid? python -m onnx.checker shows more"
 
-Ways = tuple[bool, bool]  # whether the graph is optimized, and whether threads wait busily
+Ways = tuple[bool, bool, bool]  # whether the graph is optimized, threads wait busily, and memory is kept
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,7 @@ def make_session(
     threads: int | None = None,
     optimize: bool = False,
     spin: bool = False,
+    arena: bool = True,
     taps: Iterable[str] = (),
 ) -> Session:
     """Load a model into onnxruntime, quietly.
@@ -123,7 +124,9 @@ def make_session(
     repacking of weights, for speed; without them arithmetic follows the graph as written, which is what a
     comparison needs, and weights in external data are mapped instead of copied. `spin`: threads wait busily between
     operators, as in sessions with default settings; what is timed needs it, all else would only take processor time
-    from others. `taps`: names of inner values that become outputs as well.
+    from others. `arena`: onnxruntime keeps memory that grows by doubling between the runs of an optimized session, in
+    which the outputs lie, too; without it each output is freed by itself. `taps`: names of inner values that become
+    outputs as well.
 
     Inside `isolated`, the session is in a process of its own.
 
@@ -134,8 +137,8 @@ def make_session(
     threads = threads or usable_cpus()
     prepared = prepare(variant, taps)
     limits = current()
-    started = _load_apart(prepared, chosen, threads, (optimize, spin), taps, limits) if limits else None
-    session = started or load(prepared, chosen, threads, (optimize, spin), taps)
+    started = _load_apart(prepared, chosen, threads, (optimize, spin, arena), taps, limits) if limits else None
+    session = started or load(prepared, chosen, threads, (optimize, spin, arena), taps)
     holds = prepared.holds
     if holds and os.name == "posix":
         holds.cleanup()  # mapped files live on without a name, and a killed process leaves none behind
@@ -196,7 +199,7 @@ def _first_that_loads(prepared: Prepared, chosen: Sequence[str], threads: int, w
     raise UsageError("no execution provider to try")
 
 
-def _settings(prepared: Prepared, threads: int, optimize: bool, spin: bool) -> Any:
+def _settings(prepared: Prepared, threads: int, optimize: bool, spin: bool, arena: bool) -> Any:
     ort = engine()
     settings = ort.SessionOptions()
     settings.log_severity_level = 4  # what matters arrives as an exception
@@ -210,10 +213,10 @@ def _settings(prepared: Prepared, threads: int, optimize: bool, spin: bool) -> A
     # Threads that wait busily after a run would slow down the session that is measured next.
     settings.add_session_config_entry("session.force_spinning_stop", "1")
     settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
+    settings.enable_cpu_mem_arena = optimize and arena  # its growth by doubling is what limits trip over
     if not optimize:
         settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         settings.use_deterministic_compute = True
-        settings.enable_cpu_mem_arena = False  # its growth by doubling is what memory limits trip over
         settings.add_session_config_entry("session.disable_prepacking", "1")  # a second copy of every weight
     return settings
 

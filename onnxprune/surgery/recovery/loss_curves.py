@@ -189,8 +189,8 @@ def _seen(finder: Finder, weights: set[str], feeds: Feeds, seed: int, progress: 
         if layer.weight in weights:
             runner.pin(layer.x)
             runner.pin(layer.y)
-            outputs, x = runner.get(layer.y), runner.get(layer.x)
-            found[layer.weight] = _moments(layer, x, [y.shape for y in outputs], np.random.default_rng(seed))
+            shapes = [y.shape for y in runner.get(layer.y)]  # no values are held by name beyond their turn
+            found[layer.weight] = _moments(layer, runner.get(layer.x), shapes, np.random.default_rng(seed))
             runner.unpin(layer.x)
             runner.unpin(layer.y)
     return found

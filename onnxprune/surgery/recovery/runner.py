@@ -10,13 +10,15 @@ from onnx import helper
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.model.network import Network
 from onnxprune.runtime.session import make_session
+from onnxprune.runtime.trim import give_back
 from onnxprune.surgery.recovery.layer_graph import LayerGraph
 
 Batches = list[np.ndarray]
 Feeds = Sequence[Mapping[str, np.ndarray]]
 
 THREADS = 2  # of onnxruntime, on every machine: its sums depend on them, and the output file on its sums
-MEMORY = 2 << 30  # bytes of activations that the two networks may hold together
+MEMORY = 15 << 27  # bytes of activations that the two networks may hold together
+LARGE = 1 << 28  # bytes of values from which on the C library is not to keep what is freed of them
 AT_ONCE = 6  # values of the largest size that are held at the same time: three in either network
 
 
@@ -27,19 +29,23 @@ def within(feeds: Feeds, shapes: Mapping[str, tuple[int, ...]], memory: int = ME
         shapes: of all values of the network, for whatever number of samples it was analysed with.
     """
     inputs = {n: a for n, a in feeds[0].items() if n in shapes and a.ndim and len(shapes[n])}
-    most = affordable(shapes, max([int(shapes[n][0]) for n in inputs] or [1]), memory)
+    most = affordable(shapes, max([int(shapes[n][0]) for n in inputs] or [1]), inputs, memory)
     samples = [max([len(f[n]) for n in inputs] or [1]) for f in feeds]
     return list(feeds[: max(1, int((np.cumsum(samples) <= most).sum()))])
 
 
-def affordable(shapes: Mapping[str, tuple[int, ...]], unit: int, memory: int = MEMORY) -> int:
-    """For how many samples the activations that are held at once stay below `memory` bytes.
+def affordable(
+    shapes: Mapping[str, tuple[int, ...]], unit: int, inputs: Iterable[str] = (), memory: int = MEMORY
+) -> int:
+    """For how many samples the activations that are held at once, and the samples, stay below `memory` bytes.
 
     Args:
         shapes: of all values, for `unit` samples.
+        inputs: those of them that are the samples.
     """
-    largest = max([math.prod(s) for s in shapes.values()] or [1]) / max(unit, 1)
-    return int(memory / (largest * 4 * AT_ONCE))
+    largest = max([math.prod(s) for s in shapes.values()] or [1])
+    given = sum(math.prod(shapes[name]) for name in inputs if name in shapes)
+    return int(memory * max(unit, 1) / ((largest * AT_ONCE + given) * 4))
 
 
 def elements(deps: Dependencies) -> int:
@@ -93,20 +99,26 @@ class Runner:
     def value(self, name: str) -> Batches:
         return self.lender.value(name) if self.lender and self.borrows(name) else self.held[name]
 
+    def _owner(self, name: str) -> "Runner":
+        return self.lender if self.lender and self.borrows(name) else self
+
     def pin(self, name: str) -> None:
         """Hold a value until it is unpinned as often."""
-        owner = self.lender if self.lender and self.borrows(name) else self
+        owner = self._owner(name)
         owner.pinned[name] = owner.pinned.get(name, 0) + 1
 
     def unpin(self, name: str) -> None:
-        owner = self.lender if self.lender and self.borrows(name) else self
+        owner = self._owner(name)
         owner.pinned[name] -= 1
         owner.sweep()
 
     def sweep(self, asked: str = "") -> None:
         """Let go of values that nobody needs any more."""
-        for name in [n for n in self.held if n != asked and not self._wanted(n)]:
+        idle = [n for n in self.held if n != asked and not self._wanted(n)]
+        for name in idle:
             del self.held[name]
+        if idle and self.peak > LARGE:
+            give_back()
 
     def _wanted(self, name: str) -> bool:
         if self.pinned.get(name):
@@ -123,11 +135,14 @@ class Runner:
         entering = {n for k in nodes for n in network.inputs[k] if n not in made and n not in self.replaced}
         values = {n: self.value(n) for n in sorted(entering) if not network.is_constant(n)}
         piece = self._piece(nodes, values, keep)
-        session = make_session(piece, providers="cpu", threads=THREADS, optimize=True)
+        session = make_session(piece, providers="cpu", threads=THREADS, optimize=True, arena=False)
         out: dict[str, Batches] = {n: [] for n in keep}
+        spent = [v for n, v in values.items() if n != asked and not self._owner(n)._wanted(n)]
         for b in range(self.batches):
             for name, array in session.run({n: v[b] for n, v in values.items()}).items():
                 out[name].append(array)
+            for batches in spent:  # for the last time, so that what goes in does not stand beside what comes out
+                batches[b] = np.empty(0)
         self.held.update(out)
         self.peak = max(self.peak, sum(a.nbytes for batches in self.held.values() for a in batches))
         self.sweep(asked)
