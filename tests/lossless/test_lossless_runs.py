@@ -21,6 +21,8 @@ import onnxprune
 from onnxprune.channels import analyse
 from onnxprune.errors import CheckFailed, UsageError
 from onnxprune.lossless import fixpoint, redundancy
+from onnxprune.model.network import Network
+from onnxprune.operators.roles import Role
 from onnxprune.surgery.rewrite import cut
 
 SIDE = 8
@@ -40,6 +42,22 @@ def test_all_that_is_planted_in_a_trained_network_goes_and_nothing_else(name: st
     assert result.report.proof_error is not None
     assert result.report.proof_error < SLICE
     assert result.report.after.macs < result.report.before.macs
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no folder ../shared/models here")
+def test_what_is_planted_in_the_branches_of_a_trained_network_goes() -> None:
+    network = Network.of(onnx.load(SHARED / "silero_vad.onnx"))
+    deps, arrays, planted = analyse(network), dict[str, np.ndarray](), 0
+    for group in deps.groups:
+        assert any("_branch/" in slot.source for slot in group.slots)
+        dead = np.random.default_rng(0).permutation(len(group))[: len(group) // 4]
+        planted += dead.size
+        for slot in (s for s in group.slots if s.role & (Role.WRITE | Role.ADD)):
+            array = arrays.setdefault(slot.source, network.array(slot.source).copy())
+            array[(*(slice(None),) * slot.axis, slot.positions[dead])] = 0
+    assert not onnxprune.prune(network.proto(), lossless=True, measure=False).report.changed
+    result = onnxprune.prune(network.with_tensors(arrays).proto(), lossless=True, measure=False)
+    assert sum(result.report.removed.values()) == planted == 240
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no folder ../shared/models here")
