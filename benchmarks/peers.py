@@ -44,11 +44,11 @@ def torch_pruning(network: Architecture) -> nn.Module:
         for m in module.modules()
         if type(m).__name__ in HEADS or ends & {getattr(m, "out_features", 0), getattr(m, "out_channels", 0)}
     ]
-    heads: dict[nn.Module, int] = {}
+    heads: dict[nn.Module, int] = {}  # of more than one: half of a single head is all of it, rounded up
     for m in module.modules():
-        if hasattr(m, "num_heads") and hasattr(m, "qkv") and isinstance(m.num_heads, int):
+        if hasattr(m, "num_heads") and hasattr(m, "qkv") and isinstance(m.num_heads, int) and m.num_heads > 1:
             heads[m.qkv] = m.num_heads
-        if hasattr(m, "num_attention_heads") and hasattr(m, "query"):
+        if hasattr(m, "num_attention_heads") and hasattr(m, "query") and m.num_attention_heads > 1:
             heads |= {m.query: m.num_attention_heads, m.key: m.num_attention_heads, m.value: m.num_attention_heads}
     pruner = tp.pruner.BasePruner(
         module,
@@ -66,8 +66,8 @@ def torch_pruning(network: Architecture) -> nn.Module:
         if getattr(m, "qkv", None) in pruner.num_heads:
             m.num_heads = pruner.num_heads[m.qkv]
             m.attn_dim = m.qkv.out_features // 3
-        if getattr(m, "query", None) in pruner.num_heads:
-            m.num_attention_heads = pruner.num_heads[m.query]
+        if hasattr(m, "num_attention_heads") and hasattr(m, "query"):
+            m.num_attention_heads = pruner.num_heads.get(m.query, m.num_attention_heads)
             m.all_head_size = m.query.out_features
             m.attention_head_size = m.all_head_size // m.num_attention_heads
     if (after := _shapes(module(*inputs))) != before:
