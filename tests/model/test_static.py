@@ -123,6 +123,7 @@ SAMPLES: dict[str, tuple[list[np.ndarray], dict]] = {
     "And": ([I([True, False]), I([True, True])], {}),
     "Cast": ([I([1.5, -2.5])], {"to": TensorProto.INT64}),
     "Ceil": ([I([1.2, -1.2])], {}),
+    "CenterCropPad": ([I([1, 2, 3, 4]), I([2])], {}),
     "Clip": ([I([-2, 1, 9]), I(0), I(5)], {}),
     "Concat": ([I([1, 2]), I([3])], {"axis": 0}),
     "ConstantOfShape": ([I([2, 3])], {"value": helper.make_tensor("v", TensorProto.INT64, [1], [7])}),
@@ -153,7 +154,7 @@ SAMPLES: dict[str, tuple[list[np.ndarray], dict]] = {
     "Range": ([I(0), I(6), I(2)], {}),
     "ReduceMax": ([I([3, 9, 2])], {"keepdims": 0}),
     "ReduceMin": ([I([3, 9, 2])], {"keepdims": 1}),
-    "ReduceProd": ([I([3, 9, 2])], {"axes": [0], "keepdims": 0}),
+    "ReduceProd": ([I([3, 9, 2]), I([0])], {"keepdims": 0}),
     "ReduceSum": ([I([3, 9, 2]), I([0])], {"keepdims": 0}),
     "Reshape": ([I([1, 2, 3, 4]), I([2, -1])], {}),
     "Round": ([I([0.5, 1.5, -2.5])], {}),
@@ -186,9 +187,9 @@ def test_values_are_those_of_the_reference(op: str) -> None:
     kinds = [helper.np_dtype_to_tensor_dtype(x.dtype) for x in inputs]
     infos = [helper.make_tensor_value_info(n, k, x.shape) for n, k, x in zip(names, kinds, inputs, strict=True)]
     graph = helper.make_graph([proto], "g", infos, [helper.make_empty_tensor_value_info(n) for n in outputs])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
     wanted = ReferenceEvaluator(model).run(None, dict(zip(names, inputs, strict=True)))
-    found = evaluate(proto, inputs, attributes_of(proto), 17)
+    found = evaluate(proto, inputs, attributes_of(proto), 18)
     assert found is not None
     for a, b in zip(found, wanted, strict=True):
         np.testing.assert_array_equal(a, b)
