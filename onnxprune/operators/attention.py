@@ -28,12 +28,14 @@ from onnxprune.operators.site import Site
 def couple_heads(op: Op, q: Labels, k: Labels, v: Labels, *, scores: bool) -> Labels:
     """Tie the features of queries, keys and values, and return labels of the heads (all fixed if none can go).
 
+    A single head can lose shares alone, and heads of one feature can go as a whole alone.
+
     Args:
         op: the node.
         q, k, v: (key heads, queries per key · width), (key heads, width), (key heads, value width).
         scores: the dead features of q and k are zero, so that some of them may go.
     """
-    if op.heads:
+    if (op.heads and len(k) > 1) or k.shape[1] == v.shape[1] == 1:
         head = k[:, 0]
         for grid in (k, v, q):
             op.tie(np.broadcast_to(head[:, None], grid.shape), grid)

@@ -169,7 +169,8 @@ def _covered(whole: Dependencies, dims: Dependencies, turned: Collection[str]) -
     """Whether all that whole heads can be cut of can lose a share of every head, in a basis of its own."""
     before = {(g.name, len(g)) for g in whole.groups}
     one, two = ({(s.source, s.axis) for g in deps.groups for s in g.slots} for deps in (whole, dims))
-    return one <= two and all(g.name in turned for g in dims.groups if (g.name, len(g)) not in before)
+    new = [g for g in dims.groups if (g.name, len(g)) not in before]
+    return one <= two and all(g.name in turned and len(g) > 1 for g in new)
 
 
 def rotate(run: Run, lab: Lab) -> tuple[Run, Lab, Rotatable | None]:

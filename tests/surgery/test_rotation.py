@@ -13,9 +13,11 @@ import pytest
 from cli_runs import Runner
 from onnx import numpy_helper
 from rotatable import (
+    FEATURES,
     HEADS,
     TOKENS,
     WIDTH,
+    Net,
     attention,
     bottlenecks,
     fused_attention,
@@ -277,6 +279,28 @@ def test_heads_that_cannot_lose_a_share_are_cut_whole_by_default() -> None:
     result = onnxprune.prune(attention("rotary"), **CUT)
     assert result.plan.options["heads"] == "whole"
     assert not result.plan.rotation
+
+
+@pytest.mark.parametrize(
+    ("heads", "width", "values", "options", "kept"),
+    [
+        (1, 8, 8, {"compensate": "none"}, [4, 4]),
+        (1, 8, 8, {"heads": "whole"}, [4, 4]),
+        (8, 1, 1, {}, [4]),
+        (8, 1, 1, {"heads": "dims"}, [4]),
+        (4, 1, 4, {}, [2]),  # queries and keys could lose no share
+    ],
+)
+def test_heads_in_one_node_that_one_way_would_leave_whole_are_cut_in_the_other(
+    heads: int, width: int, values: int, options: dict[str, Any], kept: list[int]
+) -> None:
+    net, sizes = Net(), [heads * width, heads * width, heads * values]
+    weights = net.weight(FEATURES, sum(sizes), name="w"), net.weight(sum(sizes))
+    mixed = net("Attention", "x", *weights, domain="com.microsoft", num_heads=heads, qkv_hidden_sizes=sizes)
+    y = net("MatMul", mixed, net.weight(sizes[2], 5))
+    model = net.model(y, ("n", TOKENS, FEATURES), ("n", TOKENS, 5), opset=23)
+    groups = onnxprune.prune(model, **CUT, **options).plan.groups
+    assert [len(g.keep) for g in groups if g.name.startswith("w")] == kept
 
 
 def test_a_width_that_loses_nothing_keeps_its_basis() -> None:
