@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,13 +19,14 @@ from onnxprune.lossless.inside import enter
 from onnxprune.lossless.nested import NestedGraph
 from onnxprune.model.network import Network
 from onnxprune.model.static import attributes_of, opset_of
-from onnxprune.operators.facts import Facts, Shape, known, reduced, unknown
+from onnxprune.operators.facts import Facts, Shape, known, of_integers, reduced, unknown
 from onnxprune.operators.labels import is_fixed
-from onnxprune.operators.registry import MALFORMED, Trait, has, operator_of
+from onnxprune.operators.registry import MALFORMED, Trait, has, operator_of, traits_of
 from onnxprune.operators.site import Site
 from onnxprune.operators.value_numbers import name_of
 from onnxprune.runtime.session import make_session
 
+COMPUTES = Trait.ADDS | Trait.SHIFTS | Trait.MULTIPLIES | Trait.POWERS | Trait.PASSES | Trait.STATISTICS | Trait.LINEAR
 WIDE = 1 << 15  # elements of facts from which on only axes of channels have positions of their own
 
 
@@ -163,7 +165,17 @@ class Knowledge:
         except MALFORMED:
             return []
         given = found if isinstance(found, list) else [found]
-        return [f if _fits(f, s) else None for f, s in zip(given, site.outputs, strict=False)]
+        ends = self._ends(site.node)
+        fits = [f if _fits(f, s) else None for f, s in zip(given, site.outputs, strict=False)]
+        return [f if f is None or ends is None else of_integers(f, *ends, site.kind, site.token) for f in fits]
+
+    def _ends(self, node: onnx.NodeProto) -> tuple[int, int] | None:
+        """The ends of the type in which a node computes with integers; None where it does not, or only moves them."""
+        taken, given = (self.deps.statics.types.get(names[0], 0) for names in (node.input, node.output))
+        dtype: Any = helper.tensor_dtype_to_np_dtype(given) if given and taken == given else np.dtype(float)
+        if dtype.kind not in "iu" or not (operator_of(node).function or traits_of(node) & COMPUTES):
+            return None
+        return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
 
     def _narrow(self, name: str, found: Facts) -> Facts:
         """Facts without positions of their own on axes of open length, and large ones on axes that cannot shrink.

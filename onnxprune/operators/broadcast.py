@@ -36,14 +36,16 @@ def bound_arithmetic(site: Site) -> Facts | None:
     if both is None:
         return None
     x, y = both
-    data = [site.array(k) is None for k in (0, 1)]
+    arrays = [site.array(k) for k in (0, 1)]
+    data = [a is None for a in arrays]
     if data == [True, False] or (data == [False, True] and op in ("Add", "Mul")):
         value, number = (x, y.low) if data[0] else (y, x.low)
         if not np.isfinite(number).all() or (op == "Div" and not number.all()):
             return None
         if op in ("Mul", "Div"):
             return affine(value, number if op == "Mul" else 1 / number, np.zeros(1), EXACT)
-        return affine(value, np.ones(1), number if op == "Add" else -number, NEAR_SUM)
+        near = 0.0 if any(a is not None and a.dtype.kind in "iu" for a in arrays) else NEAR_SUM
+        return affine(value, np.ones(1), number if op == "Add" else -number, near)
     return combined(site, op, x, y)
 
 

@@ -17,6 +17,7 @@ from onnxprune.operators.split_axes import blocks
 from onnxprune.operators.value_numbers import Ids, bits, mix, name_of
 
 LARGEST = 1 << 22  # elements of facts; of larger values nothing is known
+WHOLE = 1 << 53  # integers up to here are numbers in float64; of larger ones, some are rounded to it
 
 _CONSTANT, _NEGATIVE, _ZERO, _PLACE, _SUM = map(name_of, ("constant", "negative", "zero", "place", "sum"))
 
@@ -69,8 +70,29 @@ def unknown(rank: int, name: Ids) -> Facts:
 
 
 def known(array: np.ndarray) -> Facts:
-    """A tensor of the file."""
-    return facts(array, array, np.zeros(array.shape, np.uint64))
+    """A tensor of the file; integers that float64 does not tell apart have names of their own, and no bounds."""
+    if array.dtype.kind not in "iu" or array.dtype.itemsize < 8:
+        return facts(array, array, np.zeros(array.shape, np.uint64))
+    large = (array > WHOLE) | (array < -WHOLE if array.dtype.kind == "i" else False)
+    low, high = (np.where(large, end, array) for end in (-np.inf, np.inf))
+    return facts(low, high, mix(array.view(np.uint64), name_of(array.dtype.str)))
+
+
+def of_integers(found: Facts, lowest: int, largest: int, kind: Ids, token: Ids) -> Facts:
+    """Facts of integers from those of real numbers: a division rounds, and what lies beyond the ends wraps around.
+
+    Args:
+        found: what holds where the same is computed in real numbers.
+        lowest, largest: the ends of the type.
+        kind: a name of the operator; what it makes of the same is the same, and no more a multiple.
+        token: a name of the node.
+    """
+    low, high = np.floor(found.low), np.ceil(found.high)
+    inside = (low >= max(lowest, 1 - WHOLE)) & (high <= min(largest, WHOLE - 1))
+    place = np.arange(low.size, dtype=np.uint64).reshape(low.shape)
+    names = np.where(found.scale == 1, found.identity, mix(found.identity, bits(found.scale), kind))
+    names = np.where(found.constant, mix(token, place), names)  # a constant's own name says what it is in real numbers
+    return facts(np.where(inside, low, -np.inf), np.where(inside, high, np.inf), names)
 
 
 def padded(found: Facts, rank: int) -> Facts:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from law import opened
 from law import run as outputs_of
 from onnx import helper, numpy_helper
-from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidGraph, NotImplemented
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidGraph, NotImplemented
 from patterns.builder import PATTERNS
 from planted import plant, spoiled
 from random_networks import networks
@@ -20,7 +20,7 @@ from wheel_models import LAWLESS, node_tests
 from onnxprune.channels import analyse
 from onnxprune.lossless.propagate import Knowledge
 from onnxprune.model.static import opset_of
-from onnxprune.operators.facts import Facts, aligned, expanded, known, reduced, reshaped, unknown
+from onnxprune.operators.facts import Facts, aligned, expanded, facts, known, of_integers, reduced, reshaped, unknown
 from onnxprune.operators.facts import axis_blocks as blocks_of
 from onnxprune.operators.registry import operator, operator_of
 from onnxprune.operators.value_numbers import SINGLE, mix, multiples, name_of, snapped
@@ -30,7 +30,9 @@ SIDE = 8
 
 
 def held_by(found: Facts, value: np.ndarray, near: float = 1e-4) -> int:
-    """Check facts against a value; the number of elements of which something is known."""
+    """Check facts against a value, of integers exactly; the number of elements of which something is known."""
+    if value.dtype.kind in "iub":
+        value, near = value.astype(np.longdouble), 0
     size = np.abs(value).max(initial=1e-30)
     assert (value >= found.low - near * size).all()
     assert (value <= found.high + near * size).all()
@@ -43,7 +45,7 @@ def held_by(found: Facts, value: np.ndarray, near: float = 1e-4) -> int:
     same = names[order][1:] == names[order][:-1]
     a, b = order[1:][same], order[:-1][same]
     with np.errstate(all="ignore"):
-        gap = np.abs(rows[a] / scales[a, None] - rows[b] / scales[b, None]) * np.minimum(scales[a], scales[b])[:, None]
+        gap = np.abs(rows[a] * scales[b, None] - rows[b] * scales[a, None]) / np.maximum(scales[a], scales[b])[:, None]
     assert (gap <= near * size).all()
     return int(same.sum()) + int((np.isfinite(found.low) | np.isfinite(found.high)).sum())
 
@@ -66,7 +68,8 @@ def check(model: onnx.ModelProto, feed: dict[str, np.ndarray], *, sized: bool = 
     tapped.graph.output.extend(onnx.ValueInfoProto(name=n) for n in wanted)
     lift(tapped.graph, inside, ())
     values = dict(zip([o.name for o in tapped.graph.output], outputs_of(tapped, feed), strict=True))
-    numbers = {n: v.astype(np.float64) for n, v in values.items() if v.dtype.kind in "fiub" and np.isfinite(v).all()}
+    numbers = {n: v for n, v in values.items() if v.dtype.kind in "fiub" and np.isfinite(v).all()}
+    numbers = {n: v.astype(np.float64) if v.dtype.kind == "f" else v for n, v in numbers.items()}
     return sum(held_in_all_rounds(known[n], v, loops.get(n, 0)) for n, v in numbers.items())
 
 
@@ -137,6 +140,22 @@ def test_a_reshape_keeps_what_is_known() -> None:
     assert flat.low.tolist() == [np.repeat(np.arange(6.0), 5).tolist()]
 
 
+def test_integers_round_and_wrap() -> None:
+    """2 ** 53 and one more are one number in float64."""
+    large, rest = [2.0**53, 2.0**53, -200], [2.5, -3, 0]
+    found = of_integers(known(np.float64(large + rest)), -128, 127, name_of("Div"), name_of("y"))
+    assert found.low.tolist() == [-np.inf, -np.inf, -np.inf, 2, -3, 0]
+    assert found.high.tolist() == [np.inf, np.inf, np.inf, 3, -3, 0]
+    assert len(np.unique(found.identity[:4])) == 4
+    wide = of_integers(known(np.float64(large)), -(2**63), 2**63 - 1, name_of("Add"), name_of("y"))
+    assert wide.constant.tolist() == [False, False, True]
+    assert wide.identity[0] != wide.identity[1]
+    halves = facts(np.full(2, -np.inf), np.full(2, np.inf), np.full(2, name_of("x")), np.float64([0.5, 1]))
+    named = of_integers(halves, -128, 127, name_of("Div"), name_of("y"))
+    assert named.identity[0] != named.identity[1]
+    assert named.scale.tolist() == [1, 1]
+
+
 def test_names() -> None:
     assert mix(1, 2) != mix(2, 1)
     assert name_of("Relu") != name_of("Gelu")
@@ -198,13 +217,58 @@ def led_by_facts(model: onnx.ModelProto, data: dict[str, np.ndarray], axis: int,
             helper.make_node("Mul", [f"{name}.picked", f"{name}.1"], [f"{name}.scaled"]),
             helper.make_node("Add", [f"{name}.scaled", f"{name}.2"], [f"{name}.led"]),
         ]
+    return behind(nodes, out)
+
+
+def behind(nodes: list[onnx.NodeProto], model: onnx.ModelProto) -> onnx.ModelProto | None:
+    """The model with these nodes in front."""
     if not nodes:
         return None
-    graph = onnx.GraphProto(node=[*nodes, *out.graph.node])
-    del out.graph.node[:]
-    out.graph.node.extend(graph.node)
-    out.ir_version = max(out.ir_version, 4)
-    return out
+    graph = onnx.GraphProto(node=[*nodes, *model.graph.node])
+    del model.graph.node[:]
+    model.graph.node.extend(graph.node)
+    model.ir_version = max(model.ir_version, 4)
+    return model
+
+
+def ends_of(dtype: np.dtype) -> np.ndarray:
+    """Zero, one, and the ends of a type, of which float64 does not tell all apart."""
+    if dtype.kind == "b":
+        return np.array([False, True])
+    low, high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+    return np.array([high, high - 1, low, low + 1, 1], dtype)
+
+
+def led_by_ends(model: onnx.ModelProto, data: dict[str, np.ndarray], axis: int, seed: int) -> onnx.ModelProto | None:
+    """The model behind nodes that make some positions of its integers copies, and others the ends of their types."""
+    rng, out, nodes = np.random.default_rng(seed), onnx.ModelProto(), []
+    out.CopyFrom(model)
+    for value in model.graph.input:
+        array, name = data[value.name], value.name
+        if array.dtype.kind not in "iub" or not -array.ndim <= axis < array.ndim or array.shape[axis] < 2:
+            continue
+        size, ends = array.shape[axis], ends_of(array.dtype)
+        picks = np.arange(size)
+        picks[1::2] = picks[: 2 * (size // 2) : 2]
+        picks[rng.permutation(size)[: size // 3]] = size + rng.integers(0, len(ends), size // 3)
+        shape = [-1 if k == axis % array.ndim else 1 for k in range(array.ndim)]
+        lengths = [len(ends) if k == axis % array.ndim else n for k, n in enumerate(array.shape)]
+        tensors = [np.broadcast_to(ends.reshape(shape), lengths), picks]
+        out.graph.initializer.extend(numpy_helper.from_array(a.copy(), f"{name}.{k}") for k, a in enumerate(tensors))
+        for node in out.graph.node:
+            for k, taken in enumerate(node.input):
+                node.input[k] = f"{name}.led" if taken == name else taken
+        nodes += [
+            helper.make_node("Concat", [name, f"{name}.0"], [f"{name}.more"], axis=axis % array.ndim),
+            helper.make_node("Gather", [f"{name}.more", f"{name}.1"], [f"{name}.led"], axis=axis % array.ndim),
+        ]
+    return behind(nodes, out)
+
+
+def with_ends(array: np.ndarray, seed: int) -> np.ndarray:
+    """Integers some of which are the ends of their type."""
+    rng = np.random.default_rng(seed)
+    return np.where(rng.random(array.shape) < 0.3, rng.choice(ends_of(array.dtype), array.shape), array)
 
 
 @pytest.mark.parametrize("axis", [0, 1, -1])
@@ -220,6 +284,56 @@ def test_through_every_row_of_the_rules(axis: int) -> None:
                 check(led, dict(data))
                 ran.add(case.op)
     assert len(ran) > 100
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_integers_through_every_row_of_the_rules(axis: int) -> None:
+    ran = set()
+    for case in ROWS:
+        model, data, weights = case.build(0)
+        if operator_of(model.graph.node[0]).bound is None or opset_of(model) < 7:
+            continue
+        led = led_by_ends(opened(model, weights), dict(data), axis, seed=len(str(case)))
+        if led is not None:
+            with contextlib.suppress(Fail, InvalidArgument, NotImplemented, InvalidGraph):  # indices beyond the ends
+                check(led, dict(data))
+                ran.add(case.op)
+    assert len(ran) > 25
+
+
+SIGNED, UNSIGNED = ("int8", "int16", "int32", "int64"), ("uint8", "uint16", "uint32", "uint64")
+BITS = ("BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitwiseNot")
+ON_INTEGERS = [
+    *((op, {}, SIGNED + UNSIGNED) for op in (*BITS, "Add", "Sub", "Mul", "Equal")),
+    *((op, {}, SIGNED) for op in ("Abs", "Neg")),
+    *(("BitShift", {"direction": way}, ("uint8", "uint32", "uint64")) for way in ("LEFT", "RIGHT")),  # 255 bits, too
+    *((op, {}, ("int8", "int32", "int64", "uint8")) for op in ("Where", "Max", "Min")),
+    *((op, {"keepdims": 1}, ("int32", "int64")) for op in ("ReduceSum", "ReduceMax")),
+]
+
+
+@pytest.mark.parametrize(("op", "attributes", "types"), ON_INTEGERS)
+@pytest.mark.parametrize("number", [False, True])
+def test_integers_that_overflow_and_those_that_float64_does_not_tell_apart(
+    op: str, attributes: dict[str, object], types: tuple[str, ...], number: bool
+) -> None:
+    """Bounds hold, and copies are copies, to the last bit; number: the last operand stands in the file."""
+    count = {"BitwiseNot": 1, "Abs": 1, "Neg": 1, "ReduceSum": 1, "ReduceMax": 1, "Where": 3}.get(op, 2)
+    for seed, (dtype, axis) in enumerate((t, axis) for t in types for axis in (1, 1, -1)):
+        draw = np.random.default_rng(seed).integers
+        data = {f"x{k}": with_ends(draw(0, 100, (2, 6, 4)).astype(dtype), k) for k in range(count)}
+        if op == "Where":
+            data["x0"] = data["x0"] > 50
+        infos = [
+            helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for n, a in data.items()
+        ]
+        out = helper.make_empty_tensor_value_info("y")
+        graph = helper.make_graph([helper.make_node(op, list(data), ["y"], **attributes)], "g", infos, [out])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+        last = {f"x{count - 1}": np.resize(ends_of(np.dtype(dtype)), (6, 1))} if number and count > 1 else {}
+        led = led_by_ends(opened(model, last), {n: a for n, a in data.items() if n not in last}, axis, seed)
+        assert led is not None
+        assert check(led, {n: a for n, a in data.items() if n not in last})
 
 
 @pytest.mark.slow
