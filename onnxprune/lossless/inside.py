@@ -228,4 +228,4 @@ def _stacked(knowing: Knowing, key: str, axis: int, token: Ids) -> Facts | None:
         return None
     axis %= len(found[1]) + 1
     wide = found[0].map(lambda a: a.reshape(*a.shape[:axis], 1, *a.shape[axis:]))
-    return facts(wide.low, wide.high, mix(wide.identity, token, name_of("all rounds"), axis), wide.scale)
+    return facts(wide.low, wide.high, mix(wide.identity, token, axis), wide.scale)

@@ -121,6 +121,9 @@ def _leave(
         if key not in names:
             empty = helper.make_tensor("", value.element, [0], [])
             body.node.append(helper.make_node("Constant", [], [name], value=empty))
+        elif any(o.name == name for o in body.output):  # onnxruntime mixes up what a body names twice
+            body.node.append(helper.make_node("Identity", [name], [f"{key} again"]))
+            name = f"{key} again"
         body.output.append((value if has(node, Trait.SCANS) else Inside(value.element)).called(name))
     node.output.append(f"{key} of {node.output[0]}")
     for a in node.attribute:

@@ -259,6 +259,22 @@ def test_slices_are_alike_where_they_come_in_the_same_order(turned: tuple[int, i
     assert np.array_equal(o.identity, k.identity) == (turned[0] == turned[1])
 
 
+def test_slices_and_stacks_along_other_axes_are_no_copies() -> None:
+    """A square one, and its transpose."""
+    nodes = """
+        h = MatMul(x, w)  g = Transpose(h)  s = MatMul(g, h)
+        o, k = Scan(s, s) <num_scan_inputs = 2, scan_input_axes = [0, 1], scan_output_axes = [0, 1],
+            body = b (float[8] p, float[8] q) => (float[8] r, float[8] t) { r = Tanh(p)  t = Tanh(p) }>
+        z = Add(o, k)  a = Slice(z, zero, two, zero)  y = MatMul(a, v)
+    """
+    found = facts_in(model(nodes, zero=np.array([0]), two=np.array([2])))
+    for one, other in (("o.body/p", "o.body/q"), ("o", "k")):
+        a, b = found[one], found[other]
+        assert a is not None
+        assert b is not None
+        assert not np.isin(a.identity, b.identity).any()
+
+
 def test_scans() -> None:
     """A recurrent cell: dead units, copies, and steps of which some features are dead."""
     nodes = """
