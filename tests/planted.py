@@ -57,7 +57,10 @@ class Net:
             self.nodes, "net", [helper.make_tensor_value_info("x", 1, ["n", *shape])],
             [helper.make_tensor_value_info(y, 1, None)], self.tensors,
         )  # fmt: skip
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+        domains = {"": opset} | {n.domain: 1 for n in self.nodes if n.domain}
+        model = helper.make_model(
+            graph, opset_imports=[helper.make_opsetid(*d) for d in domains.items()], ir_version=10
+        )
         model = onnx.shape_inference.infer_shapes(model, data_prop=True)
         del model.graph.value_info[:]
         return model

@@ -17,7 +17,7 @@ from onnxprune.model.graphs import subgraphs
 from onnxprune.model.static import Statics, attributes_of
 from onnxprune.operators.facts import Facts, reduced
 from onnxprune.operators.labels import Labels, is_fixed, line
-from onnxprune.operators.registry import Taken, Trait, has, operator_of
+from onnxprune.operators.registry import MALFORMED, Taken, Trait, has, operator_of
 from onnxprune.operators.roles import Role
 from onnxprune.operators.value_numbers import Ids, mix, name_of
 from onnxprune.surgery.recovery.solvable import Finder
@@ -105,9 +105,11 @@ class Conditions:
         needed = np.where(on, alive & ~(read & ~weighed), read & weighed)
         if has(node.proto, Trait.ATTENDS):
             needed |= self._kept_inside(index)
+        alone = self._alone(index, node)
+        needed &= ~alone
         self.needed |= needed
         self.needed_apart |= needed
-        self.lively |= on & alive
+        self.lively |= on & alive & ~alone
 
     def _taken(self, node: Node) -> tuple[np.ndarray, np.ndarray]:
         """Components on what a node takes, and those that it gets as something else than zero."""
@@ -125,6 +127,33 @@ class Conditions:
             else:
                 alive |= nonzero
         return on, alive | product
+
+    def _alone(self, index: int, node: Node) -> np.ndarray:
+        """Components with a part in nothing else that a node gives, such as whole heads, (components,) bool."""
+        reach, given = operator_of(node.proto).reach, self.deps.values.get(node.outputs[0])
+        inside, outside = self.deps.nothing, self.deps.nothing
+        if reach is None or given is None:
+            return inside
+        try:
+            rows = reach(taken_by(self.deps.statics, node))
+        except MALFORMED:
+            return inside
+        uses = {use.input: use.axes for use in self.deps.uses_at.get(index, ())}
+        for k, key in enumerate(node.inputs):
+            value = self.deps.values.get(key)
+            for axis, labels in enumerate(uses.get(k, () if value is None else value.axes)):
+                if is_fixed(labels):
+                    continue
+                parts = self.deps.component[labels]
+                own = np.zeros(labels.size, bool)
+                for row in rows:
+                    if (row.place, row.axis) == (k, axis):
+                        own |= _only(parts, row.own, self.deps.component[given.axes[row.onto]], row.reached)
+                inside[parts[own]] = True
+                outside[parts[~own]] = True
+            if value is not None and value.split_axis is not None:
+                outside[self.deps.component[value.split_axis.labels.ravel()]] = True
+        return inside & ~outside
 
     def _kept_inside(self, index: int) -> np.ndarray:
         """Components that a fused attention makes by weights other than zero, (components,) bool: they also meet."""
@@ -173,6 +202,17 @@ class Conditions:
         flat = reduced(found, [k for k in range(len(found.shape)) if k != axis])
         still = flat.constant & (flat.low == zero)
         return np.broadcast_to(still.ravel(), (size,))
+
+
+def _only(parts: np.ndarray, own: np.ndarray, others: np.ndarray, reached: np.ndarray) -> np.ndarray:
+    """Which positions are of the one component that all others with their number are of, (positions,) bool."""
+    if own.size != parts.size or reached.size != others.size:
+        return np.zeros(parts.size, bool)
+    count = int(max(own.max(), reached.max())) + 1
+    low, high = np.full(count, np.iinfo(np.int64).max), np.full(count, -1)
+    np.minimum.at(low, reached, others)
+    np.maximum.at(high, reached, others)
+    return (own >= 0) & (low[own] == parts) & (high[own] == parts)
 
 
 def _occurrence(parts: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, Labels, fixed, line
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
+from onnxprune.operators.reach import within_heads
 from onnxprune.operators.registry import Trait, define
 from onnxprune.operators.site import Site
 
@@ -227,5 +228,6 @@ def forward_attention(
 
 define(
     "Attention", couple=attention, repair=repair_attention, bound=bound_attention, factors=(0, 1),
-    traits=Trait.LAYER | Trait.ATTENDS, forward=Forward(forward_attention, into=(0, 1, 2, 3, 4, 5)),
+    reach=within_heads(mask=3), traits=Trait.LAYER | Trait.ATTENDS,
+    forward=Forward(forward_attention, into=(0, 1, 2, 3, 4, 5)),
 )  # fmt: skip

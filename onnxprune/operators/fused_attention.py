@@ -23,6 +23,7 @@ from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, fixed, line
 from onnxprune.operators.lazy_torch import Tensor, functional, torch
 from onnxprune.operators.op import Op
+from onnxprune.operators.reach import within_heads
 from onnxprune.operators.registry import FLOAT, Alike, Arrays, Attributes, Shape, Trait, define
 from onnxprune.operators.site import Site
 
@@ -105,7 +106,8 @@ def forward_packed_attention(
 
 define(
     "com.microsoft:Attention", couple=fused_attention, repair=repair_fused_attention, bound=bound_fused_attention,
-    factors=(0, 1), shape=_attention_shape, traits=Trait.LAYER | Trait.ATTENDS,
+    factors=(0, 1), reach=within_heads(bias=2, mask=5, packed=True), shape=_attention_shape,
+    traits=Trait.LAYER | Trait.ATTENDS,
     forward=Forward(forward_packed_attention, into=(0, 1, 2, 5)),
 )  # fmt: skip
 define("com.microsoft:QAttention", shape=_attention_shape, typed_by=FLOAT, traits=Trait.ATTENDS)

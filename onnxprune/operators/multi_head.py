@@ -23,6 +23,7 @@ from onnxprune.operators.fused_attention import rotate
 from onnxprune.operators.labels import Axes, fixed
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
+from onnxprune.operators.reach import within_heads
 from onnxprune.operators.registry import Arrays, Attributes, Shape, Trait, define
 
 
@@ -88,7 +89,7 @@ def forward_multi_head_attention(
 
 define(
     "com.microsoft:MultiHeadAttention", couple=multi_head, repair=repair_multi_head, bound=bound_attention,
-    factors=(0, 1), shape=_multi_head_shape, traits=Trait.ATTENDS,
+    factors=(0, 1), reach=within_heads(bias=3, mask=5), shape=_multi_head_shape, traits=Trait.ATTENDS,
     forward=Forward(forward_multi_head_attention, into=(0, 1, 2, 3, 5, 6, 7)),
 )  # fmt: skip
 
@@ -149,6 +150,6 @@ def forward_group_query_attention(
 
 define(
     "com.microsoft:GroupQueryAttention", couple=group_query, repair=repair_group_query, bound=bound_attention,
-    factors=(0, 1), shape=_grouped_query, traits=Trait.ATTENDS,
+    factors=(0, 1), reach=within_heads(), shape=_grouped_query, traits=Trait.ATTENDS,
     forward=Forward(forward_group_query_attention, into=(0, 1, 2)),
 )  # fmt: skip

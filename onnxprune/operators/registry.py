@@ -155,6 +155,7 @@ class Operator:
     bound: of a site (`onnxprune.operators.site`): interval and value number of each element of the outputs.
     apart: whether no channel of its inputs has a part in another one of its outputs; of what it takes, or always.
     contracts: `(taken, input, rank)` → axes along which the elements of an input come together; by default all.
+    reach: of what it takes: where channels have a part in few channels of output 0 (`onnxprune.operators.reach`).
     factors: inputs that are multiplied with each other, so that it is enough if one of them is zero.
     function: `(x, attributes)` → y in numpy, of an element-wise function of one input.
     zero_points: what stands for zero in integers that it takes and gives.
@@ -190,6 +191,7 @@ class Operator:
     bound: Callable[[Any], Any] | None = None
     apart: bool | Callable[[Taken], bool] = False
     contracts: Callable[[Taken, int, int], list[int]] | None = None
+    reach: Callable[[Taken], list[Any]] | None = None
     factors: Sequence[int] = ()
     function: Callable[[np.ndarray, Attributes], np.ndarray] | None = None
     zero_points: ZeroPoints = ZeroPoints()
