@@ -12,7 +12,7 @@ RUNTIME = {"domain": "com.microsoft", "num_heads": 2}
 SHARED = {"q_num_heads": 4, "kv_num_heads": 2}
 NODES = {  # operator, shapes of the inputs (None where one is left out), attributes, rows
     "packed": ("Attention", [(2, 3, 5), (5, 24), (24,), None, None, (2, 2, 3, 3)], RUNTIME, 7),
-    "of several sizes": ("Attention", [(2, 3, 5), (5, 20)], RUNTIME | {"qkv_hidden_sizes": [4, 4, 12]}, 6),
+    "of several sizes": ("Attention", [(2, 3, 5), (5, 20), (20,)], RUNTIME | {"qkv_hidden_sizes": [4, 4, 12]}, 6),
     "multi head": (
         "MultiHeadAttention", [(2, 3, 8), (2, 4, 8), (2, 4, 8), (24,), None, (2, 2, 3, 4)], RUNTIME, 7,
     ),
