@@ -14,6 +14,7 @@ from onnxprune.runtime.specs import Feed
 APART = 50.0  # ratio of the typical deviations beyond which numbers are of two kinds: pixels and probabilities, say
 LONGEST = 512  # positions on an axis that may tell kinds apart; longer ones are places
 STILL = 1e-6  # of the largest deviation: what less moves is taken to move so much
+CONSTANT = 1e-6  # of its largest magnitude: what varies by no more is one number, up to the rounding of float32
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,10 @@ def compared_by_scale(given: Sequence[Feed], others: Iterable[Feed]) -> Agreemen
 
 
 def _cut(arrays: Sequence[np.ndarray]) -> tuple[int, int] | None:
-    """The axis and the position where the scales of an output differ most; None where they differ by little."""
+    """The axis and the position where the scales of an output differ most; None where they differ by little.
+
+    Positions at which an output is one number, as in a border of zeros, have no scale and are passed over.
+    """
     shapes = {a.shape[1:] for a in arrays}
     if len(shapes) != 1 or any(a.dtype.kind != "f" or a.ndim < 2 for a in arrays):
         return None
@@ -58,13 +62,18 @@ def _cut(arrays: Sequence[np.ndarray]) -> tuple[int, int] | None:
     for axis in range(1, whole.ndim):
         if not 2 <= whole.shape[axis] <= LONGEST:
             continue
-        deviations = np.moveaxis(whole, axis, 0).reshape(whole.shape[axis], -1).std(axis=1)
-        if not np.isfinite(deviations).all() or not deviations.any():
+        slices = np.moveaxis(whole, axis, 0).reshape(whole.shape[axis], -1)
+        deviations = slices.std(axis=1)
+        if not np.isfinite(deviations).all():
             continue
-        sizes = np.log(np.maximum(deviations, STILL * deviations.max()))
-        at, apart, weight = _step(sizes)
+        moving = np.flatnonzero(np.ptp(slices, axis=1) > CONSTANT * np.abs(slices).max(axis=1))
+        if len(moving) < 2:
+            continue
+        sizes = np.log(np.maximum(deviations[moving], STILL * deviations.max()))
+        k, apart, weight = _step(sizes)
         if apart >= np.log(APART) and weight > best:
-            best, found = weight, (axis, at)
+            falls = sizes[:k].mean() > sizes[k:].mean()  # constant positions at the step go with the smaller numbers
+            best, found = weight, (axis, int(moving[k - 1] + 1 if falls else moving[k]))
     return found
 
 

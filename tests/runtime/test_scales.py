@@ -29,9 +29,35 @@ def test_boxes_and_scores_are_told_apart(classes: int, last: bool) -> None:
     np.testing.assert_array_equal(np.concatenate(list(parts.values()), axis), runs[0]["y"])
 
 
+@pytest.mark.parametrize(("first", "still"), [(True, 4), (True, 13), (False, 9), (False, 0)])
+def test_a_class_that_never_comes_goes_with_the_scores(first: bool, still: int) -> None:
+    """Wherever it stands, beside the boxes too."""
+    whole = boxes_and_scores()["y"]
+    whole = whole if first else np.roll(whole, 10, axis=1)
+    whole[:, still] = 0.1
+    assert Scales.of([{"y": whole}]).cuts == {"y": (1, 4 if first else 10)}
+
+
+def test_tiny_scores_have_a_scale_of_their_own() -> None:
+    outputs = boxes_and_scores()
+    outputs["y"][:, :4] *= 30
+    outputs["y"][:, 4:] *= 1e-7
+    assert Scales.of([outputs]).cuts == {"y": (1, 4)}
+
+
+def bordered(value: float) -> np.ndarray:
+    """Maps (4, 3, 6, 6) that are one number along their border."""
+    inside = np.random.default_rng(0).standard_normal((4, 3, 4, 4))
+    return np.pad(inside, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=value).astype(np.float32)
+
+
 @pytest.mark.parametrize(
     "outputs",
     [
+        {"y": bordered(0)},
+        {"y": bordered(0.1)},
+        {"y": np.pad(bordered(0), ((0, 0), (0, 2), (0, 0), (0, 0)))},
+        {"y": np.eye(1, 5).repeat(4, 0) * np.arange(4)[:, None]},
         boxes_and_scores(near=True),
         {"y": np.random.default_rng(0).standard_normal((8, 10))},
         {"y": np.random.default_rng(0).standard_normal((8, 1000)) * np.geomspace(1, 1e4, 1000)},
@@ -40,7 +66,19 @@ def test_boxes_and_scores_are_told_apart(classes: int, last: bool) -> None:
         {"y": np.full((2, 6, 5), np.nan)},
         {"y": np.arange(60).reshape(2, 6, 5)},
     ],
-    ids=["near", "scores", "places", "nothing", "a number", "no numbers", "integers"],
+    ids=[
+        "zero border",
+        "constant border",
+        "channels that are off",
+        "one that moves",
+        "near",
+        "scores",
+        "places",
+        "nothing",
+        "a number",
+        "no numbers",
+        "integers",
+    ],
 )
 def test_what_is_of_one_kind_stays_whole(outputs: dict[str, np.ndarray]) -> None:
     scales = Scales.of([outputs])
