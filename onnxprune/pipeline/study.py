@@ -13,7 +13,7 @@ from onnxprune.channels.dependencies import Dependencies
 from onnxprune.model.network import Network
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.unrunnable import recorded
-from onnxprune.runtime.inputs import random_inputs
+from onnxprune.runtime.inputs import decided, random_inputs
 from onnxprune.runtime.observe import missing_shapes, observe
 from onnxprune.runtime.specs import model_inputs
 from onnxprune.surgery.rewrite import cut
@@ -78,7 +78,9 @@ def analysis_of(network: Network, shapes: Shapes, request: Request) -> Dependenc
         return deps
     if request.verify or request.measure:
         feed = random_inputs(model_inputs(proto), shapes, seed=request.seed)[0]
-        deps = analyse(proto, input_shapes=shapes, observed=observe(network, missing, feed), heads=heads, thaw=thaw)
+        going = decided(feed, True)  # what a loop of no rounds stacks has no shape that the others have
+        seen = observe(network, missing, going) or observe(network, missing, feed)
+        deps = analyse(proto, input_shapes=shapes, observed=seen, heads=heads, thaw=thaw)
     return deps if request.verify else _without_runs(proto, deps, shapes, heads, thaw)
 
 

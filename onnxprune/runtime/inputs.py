@@ -201,6 +201,7 @@ KINDS: Mapping[str, Floats] = {
     SMALL: lambda generator, shape: generator.integers(0, SMALLEST, shape),
 }
 SMALLEST = 10  # whole numbers below this are small
+ROUNDS = 3  # of a loop: the third is the first whose state has gone through the body twice
 COUNTING = (PIXELS, SMALL)  # kinds in which integers, too, are more than 0 or 1
 
 
@@ -238,3 +239,25 @@ def _random(spec: Spec, shape: Shape, generator: np.random.Generator, sort: str)
         low, high = (np.iinfo(dtype).min, np.iinfo(dtype).max + 1) if wide else (0, high)
         return np.asarray(generator.integers(low, high, shape)).astype(dtype)
     raise ModelError(f"input '{spec.name}' holds {dtype.name}; only numbers can be made up (--no-verify does without)")
+
+
+def decided(feed: Feed, on: bool) -> Feed:
+    """A feed whose flags are all on or all off; `on`, its counts are `ROUNDS` and up, so that a loop goes round.
+
+    Flags and counts are booleans and integers of one element and rank 0 or 1. Masks and sample rates are no counts, nor
+    are 8-bit integers; counts differ, so that those that bound a slice leave something between them.
+    """
+    found, counts = dict(feed), itertools.count(ROUNDS)
+    for name, array in feed.items():
+        if array.size != 1 or array.ndim > 1:
+            continue
+        if array.dtype.kind == "b":
+            found[name] = np.full_like(array, on)
+        elif on and array.dtype.kind in "iu" and array.dtype.itemsize > 1 and _counts(name):
+            found[name] = np.full_like(array, next(counts))
+    return found
+
+
+def _counts(name: str) -> bool:
+    """Whether an integer of this name may be a number of rounds."""
+    return name.lower() not in RATES and "mask" not in name.lower()

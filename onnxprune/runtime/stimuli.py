@@ -1,8 +1,8 @@
 """What the proof runs on: made input of several kinds and sizes, and the user's own.
 
 A model whose sizes are open is run at others than the analysed ones: another batch, odd heights and widths, another
-length. A size that the original cannot run at is left out, and told. So is input that gives nothing but NaN where
-another kind gives numbers.
+length. Single flags and counts are all on in one run and all off in another, so that loops go round. A size that the
+original cannot run at is left out, and told. So is input that gives nothing but NaN where another kind gives numbers.
 """
 
 import math
@@ -20,6 +20,7 @@ from onnxprune.runtime.inputs import (
     POSITIVE,
     Key,
     computed_sizes,
+    decided,
     filled,
     known_sizes,
     open_sizes,
@@ -34,6 +35,7 @@ USUAL = (NORMAL, POSITIVE, PIXELS)  # tried always; the others where these do no
 # Other sizes, small ones first; the free sizes of a model, in order, take different values of a row. The first are
 # smaller than most layers are wide, the next ones odd, and the last multiples of 32, as deep encoders want them.
 SMALL_SIZES, ODD_SIZES, EVEN_SIZES = (5, 7, 9, 11), (37, 45, 53, 61), (64, 96, 128, 160)
+FLAGS = {POSITIVE: True, PIXELS: False}  # kinds with all flags on, or all off: chance may keep decisions from meeting
 ENOUGH = 2  # other sizes that were run
 UNMOVED = 0.1  # what an output counts that is one and the same number, where one that varies counts 1
 TRIES = 12  # sizes that are tried until then
@@ -107,11 +109,15 @@ def _kinds(session: Session, stimuli: Stimuli, found: TrialRuns) -> None:
         if kind not in USUAL and any(_reach(t.outputs) == 1 for t in found.runs):
             return
         feed = random_inputs(stimuli.specs, stimuli.shapes, seed=stimuli.seed + number, kind=kind)[0]
-        try:
-            found.runs.append(Trial(feed, told(feed), kind, session.run(feed)))
-        except ModelError:
-            if not number:
-                raise
+        # as it was drawn where that does not run, as where an index of few rows is taken for a count
+        for chosen in [decided(feed, FLAGS[kind]), feed] if kind in FLAGS else [feed]:
+            try:
+                found.runs.append(Trial(chosen, told(chosen), kind, session.run(chosen)))
+                break
+            except ModelError:
+                if not number:
+                    raise
+        else:
             found.skipped.append(f"{told(feed)} ({kind}): the original does not run")
 
 

@@ -374,6 +374,21 @@ def test_the_whole_run_at_other_sizes() -> None:
     assert_same(network, result.model, SIZES)
 
 
+def test_what_a_number_of_rounds_that_is_an_input_stacks() -> None:
+    """No inference knows how many slices there are, and a run of no rounds would show a stack without any."""
+    nodes = """
+        h = MatMul(x, w)  z0 = Mul(h, none)
+        s, all = Loop(m, flag, z0) <body = l (int64 i, bool go, float[N,8] s1) => (bool on, float[N,8] s2, float[N,8] o)
+            { on = Identity(go)  o = Identity(s1)  s2 = Add(s1, h) }>
+        y = MatMul(all, v)
+    """
+    network = model(nodes, w=dense(6, 8, zero=(0, 1)))
+    network.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("y", 1, ["K", "N", 4]))
+    for seed in range(4):
+        result = onnxprune.prune(network, lossless=True, measure=False, seed=seed)
+        assert result.report.removed == {"dead": 2}
+
+
 # --- facts of one of two values -------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from runtime_models import SHARED, build, conv_net, needs_models
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.model.dims import expressions
 from onnxprune.runtime import effort, resolve
-from onnxprune.runtime.inputs import parse_input_shapes, random_inputs
+from onnxprune.runtime.inputs import decided, parse_input_shapes, random_inputs
 from onnxprune.runtime.resolve import resolve_shapes
 from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import Spec, describe, fits, from_value_info, model_inputs, shortened
@@ -211,6 +211,18 @@ def test_random_inputs_are_seeded_and_of_their_type():
     assert one["u8"].max() > 200
     assert one["sr"].shape == ()
     assert one["sr"] == 16000
+
+
+def test_flags_and_counts_are_decided_together():
+    feed = {"x": np.ones((2, 3)), "m": np.array(0), "n": np.array([1], np.int32), "flag": np.array(False)}
+    others = {"mask": np.array([1]), "sr": np.array(16000), "ids": np.array([[0]]), "u8": np.array(7, np.uint8)}
+    others |= {"flags": np.array([True, False]), "x": feed["x"]}
+    on, off = (decided(feed | others, way) for way in (True, False))
+    assert all(on[name] is off[name] is array for name, array in others.items())
+    assert {name: on[name].tolist() for name in ("m", "n", "flag")} == {"m": 3, "n": [4], "flag": True}
+    assert {name: off[name].tolist() for name in ("m", "n", "flag")} == {"m": 0, "n": [1], "flag": False}
+    assert [on[name].dtype for name in ("m", "n", "flag")] == [np.int64, np.int32, bool]
+    assert decided(feed | {"flag": np.array(True)}, False)["flag"].tolist() is False
 
 
 def test_strings_and_sequences_are_refused():

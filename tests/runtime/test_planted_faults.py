@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from runtime_models import build, conv_net, masked_and_pruned, weight, with_weights
@@ -527,3 +528,49 @@ def test_rounding_beside_chaos_is_judged_part_by_part(wrong):
         Check(name, 7.0, 0.05, False, False, where=str(trials[1]), noisy=True),
     ]
     assert all(c.passed for c in _second_opinion(view, _Way((), trials), failed)) is not wrong
+
+
+def looped(body: str, head: str) -> onnx.ModelProto:
+    """A state x (2, 3) that goes through a body in a number of rounds and under flags that are inputs."""
+    nodes = f"""
+        y = Loop(m, flag, x) <body = l (int64 i, bool go, float[2,3] s1) => (bool on, float[2,3] s2) {{
+            on = Identity(go)  {body} }}>"""
+    graph = onnx.parser.parse_graph(f"g (float[2,3] x, {head}) => (float[2,3] y) {{ {nodes} }}")
+    graph.initializer.append(numpy_helper.from_array(np.array(1), "one"))
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.mark.parametrize("head", ["int64 m, bool flag", "bool flag, int64 m", "bool flag, bool other, int64 m"])
+def test_a_fault_that_only_a_third_round_shows_is_found(head):
+    """Flags and counts that are drawn apart would seldom let a loop go round so often."""
+    right = looped("s2 = Tanh(s1)", head)
+    late = "k = Greater(i, one)  f = Cast<to=1>(k)  t = Tanh(s1)  s2 = Add(t, f)"
+    shapes = {s.name: s.shape for s in model_inputs(right)}
+    for seed in range(4):
+        given = Stimuli(model_inputs(right), shapes, seed)
+        assert prove(right, right, given).passed
+        assert not prove(right, looped(late, head), given).passed
+
+
+def test_a_fault_that_only_flags_that_are_all_off_show_is_found():
+    head = "float[2,3] x, bool a, bool b, bool c, bool d, bool e"
+    nodes = "p = Or(a, b)  q = Or(c, d)  r = Or(p, q)  s = Or(r, e)  {}  f = Cast<to=1>(n)  y = Add(x, f)"
+    one, two = (
+        helper.make_model(
+            onnx.parser.parse_graph(f"g ({head}) => (float[2,3] y) {{ {nodes.format(last)} }}"),
+            opset_imports=[helper.make_opsetid("", 17)],
+            ir_version=8,
+        )
+        for last in ("n = Not(s)", "n = Xor(s, s)")
+    )
+    given = Stimuli(model_inputs(one), {s.name: s.shape for s in model_inputs(one)})
+    assert prove(one, one, given).passed
+    assert not prove(one, two, given).passed
+
+
+def test_an_index_of_two_rows_is_no_count():
+    """What does not run with a larger one runs as it was drawn."""
+    graph = onnx.parser.parse_graph("g (float[2,3] x, int64 k) => (float[3] y) { y = Gather(x, k) }")
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    seen = explored(make_session(model), Stimuli(model_inputs(model), {"x": (2, 3), "k": ()}))
+    assert POSITIVE in {t.kind for t in seen.runs}
