@@ -10,6 +10,7 @@ An example: four query heads of width 3 over two key heads, features q0 ... q11 
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from onnxprune.operators.op import Op
 from onnxprune.operators.reach import within_heads
 from onnxprune.operators.registry import Trait, define
 from onnxprune.operators.site import Site
+from onnxprune.operators.value_numbers import Ids, bits, mix
 
 
 def couple_heads(op: Op, q: Labels, k: Labels, v: Labels, *, scores: bool) -> Labels:
@@ -149,7 +151,53 @@ def bound_attention(site: Site) -> list[Facts | None] | None:
     heads = site.attributes.get("kv_num_heads", 0) or (len(vanishing) if axis == 1 else 1)
     times = out[axis] // len(vanishing)  # query heads that share one of these
     vanishing = np.repeat(vanishing.reshape(heads, -1), times, 0).ravel()
-    return [zero_where(site, vanishing.reshape(line(len(out), axis)))]
+    names, along = _names(site, axis, bias), line(len(out), axis)
+    return [zero_where(site, vanishing.reshape(along), names=None if names is None else names.reshape(along))]
+
+
+def _names(site: Site, axis: int, bias: np.ndarray) -> Ids | None:
+    """Names of the outputs along an axis: equal for copies of a head; None where heads have masks of their own."""
+    places = {"MultiHeadAttention": 5, "Attention": 3}
+    parts = [_named_along(site, k, axis) for k in range(3)]
+    if site.node.op_type not in places or any(x is None for x in parts):
+        return None
+    own = [x for x in parts if x is not None]
+    if bias.size > 1:
+        ends = np.cumsum([x.size for x in own])[:-1]
+        own = [mix(x, bits(b)) for x, b in zip(own, np.split(bias, ends), strict=True)]
+    a = site.attributes
+    queries = own[0].size if axis == 1 else a.get("q_num_heads") or a["num_heads"]
+    heads = own[1].size if axis == 1 else a.get("kv_num_heads") or queries
+    return names_of_heads(site, own, heads, queries, places[site.node.op_type])
+
+
+def _named_along(site: Site, k: int, axis: int) -> Ids | None:
+    """Names of what input k is along an axis."""
+    found, shape = site.inputs[k], site.shapes[k]
+    if found is None or shape is None:
+        return None
+    axis %= len(shape)
+    whole = expanded(reduced(found, [d for d in range(len(shape)) if d != axis]), shape, [axis])
+    return None if whole is None else mix(whole.identity, bits(whole.scale)).ravel()
+
+
+def names_of_heads(site: Site, parts: Sequence[Ids], heads: int, queries: int, mask: int) -> Ids | None:
+    """Names of the outputs, from those of queries, keys and values, whose heads stand behind each other.
+
+    Args:
+        site: the attention.
+        parts: names of queries, keys and values, one for each position.
+        heads: of keys and values.
+        queries: heads of queries.
+        mask: the input that is added to the scores; None is returned where heads have one each.
+    """
+    shape = site.shapes[mask] if site.has(mask) else (1, 1)
+    if shape is None or (len(shape) > 2 and shape[-3] != 1):
+        return None
+    q, k = (x.reshape(n, -1) for x, n in zip(parts, (queries, heads), strict=False))
+    q, k = (np.bitwise_xor.reduce(mix(x, np.arange(x.shape[1])), axis=1, keepdims=True) for x in (q, k))
+    k, v = (np.repeat(x, queries // heads, 0) for x in (k, parts[2].reshape(heads, -1)))
+    return mix(site.token, q, k, v).ravel()
 
 
 def heads_apart(x: Tensor, heads: int) -> Tensor:

@@ -12,6 +12,7 @@ from onnxprune.operators.attention import (
     heads_apart,
     heads_together,
     keep_scale,
+    names_of_heads,
     pair_costs,
     score_bias,
     tokens_behind,
@@ -26,6 +27,9 @@ from onnxprune.operators.op import Op
 from onnxprune.operators.reach import within_heads
 from onnxprune.operators.registry import FLOAT, Alike, Arrays, Attributes, Shape, Trait, define
 from onnxprune.operators.site import Site
+from onnxprune.operators.value_numbers import Ids, bits, mix
+
+ROWS = 1 << 20  # elements of weights that are named at once
 
 
 def _sizes(total: int, qkv_hidden_sizes: Any) -> tuple[int, int, int]:
@@ -76,8 +80,21 @@ def bound_fused_attention(site: Site) -> list[Facts | None] | None:
     if w is None or bias is None or out is None or site.has(4):
         return None
     busy = w.any(axis=0) | (bias != 0)
-    values = busy[sum(_sizes(busy.size, site.attributes.get("qkv_hidden_sizes"))[:2]) :]
-    return [zero_where(site, ~values.reshape(line(len(out), -1)))]
+    ends = np.cumsum(_sizes(busy.size, site.attributes.get("qkv_hidden_sizes")))[:-1]
+    columns = mix(_columns(w), bits(np.broadcast_to(bias, busy.shape)))
+    heads = site.attributes["num_heads"]
+    names, along = names_of_heads(site, np.split(columns, ends), heads, heads, 5), line(len(out), -1)
+    values = busy[ends[1] :].reshape(along)
+    return [zero_where(site, ~values, names=None if names is None else names.reshape(along))]
+
+
+def _columns(w: np.ndarray) -> Ids:
+    """A name for what stands in each column of a matrix, a few rows at a time."""
+    names, step = np.zeros(w.shape[1], np.uint64), max(1, ROWS // max(1, w.shape[1]))
+    for start in range(0, len(w), step):
+        block = w[start : start + step]
+        names ^= np.bitwise_xor.reduce(mix(bits(block), start + np.arange(len(block))[:, None]), axis=0)
+    return names
 
 
 def _attention_shape(x: Arrays, a: Attributes) -> list[Shape | None]:

@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 from planted import CLOSE, Net, gone, lossless
 
 from onnxprune.channels import analyse
@@ -96,6 +96,33 @@ def test_heads_of_which_a_part_is_weighed_stay(kind: str) -> None:
     planted.read[head(2)][3] = 1
     found, _, _ = lossless(planted.model(kind))
     assert not gone(found)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("spoiled", [None, 0, 1, 2])
+def test_copies_of_heads_become_one_where_queries_keys_and_values_are_alike(kind: str, spoiled: int | None) -> None:
+    planted = Attention()
+    planted.copied(0, 3)
+    if spoiled is not None:
+        planted.made[spoiled][0, head(3)] *= 2
+    found, _, error = lossless(planted.model(kind))
+    assert gone(found, "duplicate") == gone(found) == (spoiled is None)
+    assert error < CLOSE
+
+
+@pytest.mark.parametrize(("same", "goes"), [(True, 1), (False, 0)])
+@pytest.mark.parametrize("kind", ["packed", "multi head"])
+def test_copies_of_heads_with_masks_of_their_own_stay(kind: str, same: bool, goes: int) -> None:
+    planted = Attention()
+    planted.copied(0, 3)
+    model = planted.model(kind)
+    node = next(n for n in model.graph.node if "Attention" in n.op_type)
+    mask = planted.net.filters(1, 1 if same else HEADS, TOKENS, TOKENS).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(mask, "mask"))
+    node.input.extend([*[""] * (5 - len(node.input)), "mask"])
+    found, _, error = lossless(model)
+    assert gone(found) == goes
+    assert error < CLOSE
 
 
 @pytest.mark.parametrize("unread", [(2,), (2, 3)])
