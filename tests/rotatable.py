@@ -182,7 +182,8 @@ def bottlenecks(*, norm: bool = True, hindrance: str = "", width: int = 8, block
     """Inverted residuals as in MobileNetV2, with BatchNormalization or biases, and a hindrance to the rotation.
 
     Args:
-        hindrance: "activation" on the stream, or a "depthwise" convolution that reads it; "" for none.
+        hindrance: "activation" on the stream, a "depthwise" convolution that reads it, or "integers", a factor for each
+            channel from a table that is no weight; "" for none.
     """
     net = Net()
     x = conv(net, net("Relu", conv(net, "x", 3, 12, 3, norm=norm)), 12, width, norm=norm)
@@ -191,6 +192,9 @@ def bottlenecks(*, norm: bool = True, hindrance: str = "", width: int = 8, block
         wide = net("Relu", conv(net, wide, 3 * width, 3 * width, 3, 3 * width, norm=norm))
         x = net("Add", x, conv(net, wide, 3 * width, width, norm=norm))
         x = net("Relu", x) if hindrance == "activation" else x
+    if hindrance == "integers":
+        factors = net.constant(np.arange(1, width + 1).reshape(width, 1, 1))
+        x = net("Mul", x, net("Cast", factors, to=onnx.TensorProto.FLOAT))
     if hindrance == "depthwise":
         x = conv(net, x, width, width, 3, width, norm=norm)
     last = net("Relu", conv(net, x, width, 16, 3, norm=norm))

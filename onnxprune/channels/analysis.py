@@ -9,9 +9,9 @@ from onnxprune.channels.alternatives import finest
 from onnxprune.channels.conclude import box_dead_ends, conclude
 from onnxprune.channels.control import enter
 from onnxprune.channels.dependencies import Dependencies
-from onnxprune.channels.nodes import CUTTABLE
 from onnxprune.channels.unite import unite
 from onnxprune.channels.walk import Walk
+from onnxprune.model.defaults import overridable
 from onnxprune.model.network import Network
 from onnxprune.model.static import Statics, infer, opset_of
 from onnxprune.operators.labels import Choices, Coupling
@@ -59,19 +59,9 @@ def analyse(
     return finest(analysed)
 
 
-def _go(walk: Walk, overridable: frozenset[str]) -> None:
+def _go(walk: Walk, pinned: frozenset[str]) -> None:
     """Walk over a whole model."""
     graph = walk.statics.skeleton.graph  # nothing refers to the weights, so that they can be given up
-    walk.graph(graph, "", [], overridable=overridable)
+    walk.graph(graph, "", [], overridable=pinned)
     for value in graph.output:
         walk.freeze_value(walk.key(value.name), "is an output of the network")
-
-
-def overridable(model: onnx.ModelProto) -> frozenset[str]:
-    """Initializers that a caller may replace at run time: those listed as inputs since IR version 4.
-
-    A file that lists all its weights so has it from its exporter's habit and means nothing by it.
-    """
-    weights = {t.name for t in model.graph.initializer if t.data_type in CUTTABLE}
-    listed = weights & {v.name for v in model.graph.input}
-    return frozenset(listed) if model.ir_version >= 4 and listed != weights else frozenset()

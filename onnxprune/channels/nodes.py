@@ -6,12 +6,6 @@ import onnx
 
 from onnxprune.operators.labels import Axes
 
-# Element types of tensors that may have channels.
-CUTTABLE = frozenset(
-    {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE}
-    | {onnx.TensorProto.INT8, onnx.TensorProto.UINT8}
-)
-
 
 @dataclass(frozen=True)
 class Node:

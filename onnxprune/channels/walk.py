@@ -10,13 +10,14 @@ import onnx
 
 from onnxprune.channels.arithmetic import Arithmetic, Origins, Place, centred
 from onnxprune.channels.dependencies import Layer
-from onnxprune.channels.nodes import CUTTABLE, Node, Source, Use
+from onnxprune.channels.nodes import Node, Source, Use
 from onnxprune.channels.pairings import paired_otherwise
 from onnxprune.channels.unite import look_elsewhere
 from onnxprune.channels.zero_points import Zeros
 from onnxprune.model.graphs import subgraphs
 from onnxprune.model.sort import captured
 from onnxprune.model.static import Statics, attributes_of, find
+from onnxprune.model.tensors import CUTTABLE
 from onnxprune.operators.boxes import FoldedShuffle, Value
 from onnxprune.operators.labels import LARGEST_AXIS, Axes, Coupling, LabelError, Labels, fixed, is_fixed
 from onnxprune.operators.op import Op

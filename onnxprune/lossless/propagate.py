@@ -11,12 +11,12 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from onnxprune.channels.analysis import overridable
 from onnxprune.channels.arithmetic import Arithmetic
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import OnnxPruneError
 from onnxprune.lossless.inside import enter
 from onnxprune.lossless.nested import NestedGraph
+from onnxprune.model.defaults import overridable
 from onnxprune.model.network import Network
 from onnxprune.model.static import attributes_of, opset_of
 from onnxprune.operators.facts import Facts, Shape, known, of_integers, reduced, unknown

@@ -6,7 +6,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 import onnx
 
 from onnxprune.errors import ModelError
+from onnxprune.model.defaults import overridable
 from onnxprune.model.graphs import copy_graph, graphs_of
+from onnxprune.model.tensors import CUTTABLE
 from onnxprune.operators.registry import LARGEST_VALUE, Trait, traits_of
 
 Shape = tuple[int, ...]
@@ -20,10 +22,22 @@ LONGEST = 1 << 26  # positions of an axis; the shape of a value with a longer on
 def skeleton_of(model: onnx.ModelProto, input_shapes: Mapping[str, Shape]) -> onnx.ModelProto:
     """A copy without large tensors, in which the shapes of the inputs are the given ones or a sample."""
     skeleton = weightless(model)
+    _forget_defaults(skeleton)
     channels = _channels_wanted(skeleton.graph)
     for value in skeleton.graph.input:
         _make_concrete(value, input_shapes.get(value.name), channels.get(value.name))
     return skeleton
+
+
+def _forget_defaults(skeleton: onnx.ModelProto) -> None:
+    """Numbers that a caller may replace, such as flags and indices, are inputs like others: they decide nothing."""
+    given = {t.name: t for t in skeleton.graph.initializer if t.data_type not in CUTTABLE}
+    given = {name: given[name] for name in overridable(skeleton) & given.keys()}
+    for value in skeleton.graph.input:
+        if (tensor := given.get(value.name)) is not None:
+            value.type.CopyFrom(onnx.helper.make_tensor_type_proto(tensor.data_type, tensor.dims))
+    for k in [k for k, t in enumerate(skeleton.graph.initializer) if t.name in given][::-1]:
+        del skeleton.graph.initializer[k]
 
 
 def open_axes(value: onnx.ValueInfoProto, rank: int) -> Iterator[tuple[int, str]]:

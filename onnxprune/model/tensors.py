@@ -13,6 +13,12 @@ MAX_RANK = 64  # numpy's limit
 LONGEST = 1 << 48  # positions of an axis, more than any address space has bytes
 EMPTY = 1 << 26  # positions of an axis of a tensor without elements, which no file has to pay for
 
+# Element types of tensors that may have channels.
+CUTTABLE = frozenset(
+    {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
+    | {TensorProto.INT8, TensorProto.UINT8}
+)
+
 # Bits of one element by data type.  Written out by number, so that types that are newer than the oldest supported
 # onnx are known too.
 BITS: dict[int, int] = dict(

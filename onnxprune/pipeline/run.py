@@ -31,6 +31,7 @@ from onnxprune.runtime.specs import Feed, Spec, model_inputs
 from onnxprune.runtime.stimuli import Stimuli
 from onnxprune.surgery.align import Alignment, aligned, alignment_of
 from onnxprune.surgery.rotation.turn import Rotation
+from onnxprune.surgery.tidy import drop_unused
 
 DATA_FEEDS = 2  # batches of the user's data that the proof runs on
 FLAT = "local functions were written out: each call is cut on its own"
@@ -97,6 +98,8 @@ def start(source: Any, request: Request, progress: Progress, alignment: Alignmen
     file = replace(load(source))  # of its own, since its weights may be left behind
     flat = inlined(file.proto)
     plain = without_sequences(flat)
+    if plain is not flat:
+        drop_unused(plain, flat)  # such as places in a sequence
     proto = folded(plain) or plain
     model = file if proto is file.proto else replace(file, proto=proto)
     loaded = time.perf_counter()

@@ -7,10 +7,9 @@ from typing import Any
 
 import onnx
 
-from onnxprune.channels.walk import CUTTABLE
 from onnxprune.errors import CheckFailed
 from onnxprune.model import load
-from onnxprune.model.tensors import quoted
+from onnxprune.model.tensors import CUTTABLE, quoted
 from onnxprune.pipeline.choose import Progress, silent
 from onnxprune.pipeline.examine import masked_original, required
 from onnxprune.pipeline.limits import limited

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import onnx
 from onnx import helper
 
+from onnxprune.model.defaults import overridable
 from onnxprune.model.fresh_names import all_names
 from onnxprune.model.graphs import graphs_of, refill
 from onnxprune.surgery.draft import Draft
@@ -58,14 +59,16 @@ def references(graph: onnx.GraphProto) -> Counter[str]:
 
 
 def drop_unused(out: onnx.ModelProto, model: onnx.ModelProto) -> None:
-    """Remove nodes and tensors that only the removed parts used, or nobody after all; what nobody used before stays.
+    """Remove nodes and tensors that only the removed parts used, or nobody after all.
+
+    What nobody used before stays, and so do inputs with defaults.
 
     Args:
         out: the model without these parts; changed.
         model: the model with them.
     """
     used = references(out.graph)
-    kept = all_names(model) - references(model.graph).keys()
+    kept = all_names(model) - references(model.graph).keys() | overridable(model)
     for graph, _ in reversed(list(graphs_of(out.graph))):  # bodies first: they use what is outside
         _drop_nodes(graph, kept, used)
     for graph, _ in graphs_of(out.graph):

@@ -10,7 +10,7 @@ import onnx
 import torch
 from onnx import numpy_helper
 
-from onnxprune.channels.analysis import overridable
+from onnxprune.model.defaults import overridable
 from onnxprune.model.graphs import subgraphs
 from onnxprune.model.static import find, names_of
 from onnxprune.operators.arrays import Value, attribute, constant, from_array

@@ -91,6 +91,29 @@ def test_what_is_dead_in_both_branches_goes_and_nothing_else() -> None:
     assert list(removed(network).values()) == [{"dead": 2}]
 
 
+@pytest.mark.parametrize(
+    ("nodes", "defaults"),
+    [
+        (BRANCHES, {"flag": True}),
+        (BRANCHES.replace("If(flag)", "If(other)").replace("z =", "other = Not(flag) z ="), {"flag": False}),
+        ("h = MatMul(x, w) f = Cast<to=1>(m) z = Mul(h, f) y = MatMul(z, v)", {"m": np.int64(0)}),
+        (
+            """h = MatMul(x, w)
+            z = Loop(m, , h) <body = b (int64 i, bool c, float[N,8] s1) => (bool d, float[N,8] s2) {
+                d = Identity(c) s = MatMul(s1, w1) s2 = Relu(s) }>
+            y = MatMul(z, v)""",
+            {"m": np.int64(3)},
+        ),
+    ],
+    ids=["a flag", "not a flag", "a factor", "a number of rounds"],
+)
+def test_defaults_that_a_caller_may_replace_are_not_relied_on(nodes: str, defaults: dict[str, Any]) -> None:
+    network = model(nodes, w1=dense(8, 8, zero=(0, 1)), w2=dense(8, 8, zero=(1,)), **defaults)
+    assert sum_of(removed(network)) == int("w2" in nodes)  # which is dead either way
+    small = onnxprune.prune(network, lossless=True).model
+    assert [i.name for i in small.graph.input] == ["x", "m", "flag"]
+
+
 def test_what_is_alike_in_both_branches_by_one_factor_is_one_channel() -> None:
     twice = dense(8, 8)
     twice[:, 4] = 3 * twice[:, 0]

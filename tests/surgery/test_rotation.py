@@ -174,7 +174,7 @@ def test_what_looks_at_single_features_of_queries_keeps_their_basis(how: str) ->
     assert kinds(attention_sites(graph_of(attention(how)))) == [VALUES]
 
 
-@pytest.mark.parametrize("hindrance", ["activation", "depthwise"])
+@pytest.mark.parametrize("hindrance", ["activation", "depthwise", "integers"])
 def test_what_looks_at_single_channels_keeps_their_basis(hindrance: str) -> None:
     assert stream_sites(graph_of(bottlenecks(hindrance=hindrance))) == []
 

@@ -7,11 +7,10 @@ import onnx
 from onnx import helper
 
 from onnxprune.channels.dependencies import Dependencies
-from onnxprune.channels.nodes import CUTTABLE
 from onnxprune.model.fresh_names import all_names, fresh_name
 from onnxprune.model.graphs import graphs_of, refill, tensors_of
 from onnxprune.model.network import Network
-from onnxprune.model.tensors import read_tensor
+from onnxprune.model.tensors import CUTTABLE, read_tensor
 from onnxprune.operators.registry import operator_of
 from onnxprune.surgery.recovery.layer_graph import LayerGraph, changed_nodes
 from onnxprune.surgery.recovery.solvable import Finder, Solvable, is_solvable

@@ -132,6 +132,8 @@ class _Stream(Normalised):
         if len(taken) != 1 or (divides and node.inputs[0] != taken[0]):
             raise Bent
         if not factors:
+            if not all(key == taken[0] or self.alike(key, out) for key in node.inputs):
+                raise Bent
             self.links.append(StreamPart(out, taken[0]))
             return
         key, axis = factors[0]
@@ -142,6 +144,14 @@ class _Stream(Normalised):
         self.values[key] = np.ones_like(array)
         whole = np.where(factor == 0, np.nan, factor)
         self.linked(out, taken[0], 1 / whole if divides else whole)
+
+    def alike(self, key: str, out: str) -> bool:
+        """Whether a value has one number for all channels of the product that it goes into."""
+        shape, whole = self.graph.shape(key), self.graph.shape(out)
+        if shape is None or whole is None:
+            return False
+        place = self.axes[out][0] - len(whole) + len(shape)
+        return place < 0 or shape[place] == 1
 
     def normalising(self, k: int) -> None:
         """A BatchNormalization: a factor, which goes into the weights around it, and a constant, which it keeps."""
