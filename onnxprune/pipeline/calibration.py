@@ -18,7 +18,7 @@ from onnxprune.runtime.fit import read_options
 from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import Feed, model_inputs
 from onnxprune.runtime.synthetic import Layout, Scale, is_grey, synthetic_feeds
-from onnxprune.surgery.recovery.runner import MEMORY, affordable, elements
+from onnxprune.surgery.recovery.runner import MEMORY, activations, affordable, elements
 
 SAMPLES = 512  # to solve on
 FEWEST = 16
@@ -112,7 +112,7 @@ def wanted_samples(lab: Lab) -> tuple[int, str]:
 def bounds(lab: Lab) -> tuple[int, int]:
     """How many samples memory allows, at least one, and how many time does."""
     inputs = [s.name for s in model_inputs(lab.model.graph)]
-    held = affordable(lab.deps.statics.shapes, _unit(lab), inputs, memory_for_samples(lab.request))
+    held = affordable(activations(lab.deps), _unit(lab), inputs, memory_for_samples(lab.request))
     return max(1, held), int(WORK / cost_of(lab))
 
 

@@ -15,7 +15,7 @@ from onnxprune.model.network import Network
 from onnxprune.surgery.recovery.drift import Drift
 from onnxprune.surgery.recovery.eliminate import Order, Reader, elimination, solved
 from onnxprune.surgery.recovery.layer_graph import LayerGraph
-from onnxprune.surgery.recovery.runner import Feeds, Runner, elements, within
+from onnxprune.surgery.recovery.runner import Feeds, Runner, activations, elements, within
 from onnxprune.surgery.recovery.solvable import Finder, Solvable, is_solvable
 from onnxprune.surgery.recovery.solve import product, rows_for
 from onnxprune.surgery.recovery.stored import encoded
@@ -85,7 +85,7 @@ def repair_curves(
         ranked: groups whose channels leave by their worth, although layers that read them can be solved again.
         losses: whether they are wanted; without, there is no trial run, and all are zero.
     """
-    feeds = within(feeds, deps.statics.shapes)
+    feeds = within(feeds, activations(deps))
     finder = Finder(network := LayerGraph(original, unpacked=True), deps, deps.nothing)
     groups = [g for g in deps.groups if g.name in set(names)]
     seen = _seen(finder, {s.source for g in groups for s in g.readers}, feeds, seed, progress)

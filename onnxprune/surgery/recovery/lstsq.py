@@ -11,7 +11,7 @@ from onnxprune.model.graphs import subgraphs
 from onnxprune.model.network import Network
 from onnxprune.surgery.recovery.couples import Couples, couples
 from onnxprune.surgery.recovery.layer_graph import LayerGraph, changed_nodes
-from onnxprune.surgery.recovery.runner import Feeds, Runner, within
+from onnxprune.surgery.recovery.runner import Feeds, Runner, activations, within
 from onnxprune.surgery.recovery.solvable import Finder, Solvable, has_weights
 from onnxprune.surgery.recovery.solve import Goal, fit, rows_for
 from onnxprune.surgery.recovery.stored import encoded
@@ -169,7 +169,7 @@ def lstsq(
             alone[node.name or next(filter(None, node.output))] = reason
     seconds = couples(finder, layers)
     layers = [layer for layer in layers if layer.node in seconds or layer.node not in intact]
-    feeds = within(feeds, deps.statics.shapes, options.memory)
+    feeds = within(feeds, activations(deps), options.memory)
     original = Runner(network, feeds)
     pruned = Runner(small, feeds, original, changed)
     work = Work(finder, original, pruned, options, {}, {layer.node for layer in layers}, intact=intact)

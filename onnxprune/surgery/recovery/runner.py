@@ -22,11 +22,16 @@ LARGE = 1 << 28  # bytes of values from which on the C library is not to keep wh
 AT_ONCE = 6  # values of the largest size that are held at the same time: three in either network
 
 
+def activations(deps: Dependencies) -> dict[str, tuple[int, ...]]:
+    """Shapes of the values that pass through a network, for the samples that it was analysed with; weights do not."""
+    return {name: shape for name, shape in deps.statics.shapes.items() if name not in deps.sources}
+
+
 def within(feeds: Feeds, shapes: Mapping[str, tuple[int, ...]], memory: int = MEMORY) -> Feeds:
     """As many of the first feeds as keep the held activations below `memory` bytes, at least one.
 
     Args:
-        shapes: of all values of the network, for whatever number of samples it was analysed with.
+        shapes: `activations` of the network, for whatever number of samples it was analysed with.
     """
     inputs = {n: a for n, a in feeds[0].items() if n in shapes and a.ndim and len(shapes[n])}
     most = affordable(shapes, max([int(shapes[n][0]) for n in inputs] or [1]), inputs, memory)
@@ -40,7 +45,7 @@ def affordable(
     """For how many samples the activations that are held at once, and the samples, stay below `memory` bytes.
 
     Args:
-        shapes: of all values, for `unit` samples.
+        shapes: `activations`, for `unit` samples.
         inputs: those of them that are the samples.
     """
     largest = max([math.prod(s) for s in shapes.values()] or [1])
@@ -50,7 +55,7 @@ def affordable(
 
 def elements(deps: Dependencies) -> int:
     """Of all values together that pass through a network, for the samples that it was analysed with."""
-    return sum(math.prod(shape) for name, shape in deps.statics.shapes.items() if name not in deps.sources)
+    return sum(map(math.prod, activations(deps).values()))
 
 
 class Runner:

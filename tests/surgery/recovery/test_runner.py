@@ -4,12 +4,14 @@ import itertools
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
+from onnxprune.channels import analyse
 from onnxprune.surgery.recovery import runner as module
 from onnxprune.surgery.recovery.layer_graph import LayerGraph
-from onnxprune.surgery.recovery.runner import AT_ONCE, Runner, affordable, within
+from onnxprune.surgery.recovery.runner import AT_ONCE, Runner, activations, affordable, within
 
 BATCHES = 4
 
@@ -47,6 +49,16 @@ def test_what_is_taken_for_the_last_time_goes_batch_by_batch(pinned: bool, monke
     assert sizes == [6 * (BATCHES if pinned else BATCHES - k) for k in range(BATCHES)]
     assert ("a" in runner.held) == pinned
     assert [f["x"].size for f in feeds] == [6] * BATCHES
+
+
+def test_weights_do_not_count_among_what_each_sample_holds() -> None:
+    graph = onnx.parser.parse_graph(
+        "g (float[2,64] x) => (float[2,8] y) { h = MatMul(x, w) r = Relu(h) y = MatMul(r, v) }"
+    )
+    for name, shape in {"w": (64, 100), "v": (100, 8)}.items():
+        graph.initializer.append(numpy_helper.from_array(np.ones(shape, np.float32), name))
+    deps = analyse(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    assert activations(deps) == {"x": (2, 64), "h": (2, 100), "r": (2, 100), "y": (2, 8)}
 
 
 def test_samples_count_among_what_is_held() -> None:
