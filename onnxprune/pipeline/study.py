@@ -79,7 +79,9 @@ def analysis_of(network: Network, shapes: Shapes, request: Request) -> Dependenc
     if request.verify or request.measure:
         feed = random_inputs(model_inputs(proto), shapes, seed=request.seed)[0]
         going = decided(feed, True)  # what a loop of no rounds stacks has no shape that the others have
-        seen = observe(network, missing, going) or observe(network, missing, feed)
+        seen = observe(network, missing, going)
+        if going is not feed:
+            seen |= observe(network, [name for name in missing if name not in seen], feed)
         deps = analyse(proto, input_shapes=shapes, observed=seen, heads=heads, thaw=thaw)
     return deps if request.verify else _without_runs(proto, deps, shapes, heads, thaw)
 

@@ -1,4 +1,4 @@
-"""Activations over a data set: named inner values, batch by batch, never all at once."""
+"""Sessions that give inner values by name, and of how many samples they give them at once."""
 
 from collections.abc import Sequence
 
@@ -17,17 +17,11 @@ BUDGET = 96 << 20
 THREADS = 4
 
 
-def tapped(
-    model: Source | Variant,
-    names: Sequence[str],
-    *,
-    providers: str | Sequence[str] = "auto",
-    threads: int = THREADS,
-) -> Session:
+def tapped(model: Source | Variant, names: Sequence[str], *, providers: str | Sequence[str] = "auto") -> Session:
     """A session that gives `names` besides the model's own outputs; inputs among them need no tap."""
     variant = Variant.of(model)
     inputs = {i.name for i in variant.graph.input}
-    return make_session(variant, providers=providers, threads=threads, taps=[n for n in names if n not in inputs])
+    return make_session(variant, providers=providers, threads=THREADS, taps=[n for n in names if n not in inputs])
 
 
 def values(session: Session, names: Sequence[str], feed: Feed) -> Feed:

@@ -247,7 +247,7 @@ def decided(feed: Feed, on: bool) -> Feed:
     Flags and counts are booleans and integers of one element and rank 0 or 1. Masks and sample rates are no counts, nor
     are 8-bit integers; counts differ, so that those that bound a slice leave something between them.
     """
-    found, counts = dict(feed), itertools.count(ROUNDS)
+    found, counts = {}, itertools.count(ROUNDS)
     for name, array in feed.items():
         if array.size != 1 or array.ndim > 1:
             continue
@@ -255,7 +255,7 @@ def decided(feed: Feed, on: bool) -> Feed:
             found[name] = np.full_like(array, on)
         elif on and array.dtype.kind in "iu" and array.dtype.itemsize > 1 and _counts(name):
             found[name] = np.full_like(array, next(counts))
-    return found
+    return {**feed, **found} if found else feed
 
 
 def _counts(name: str) -> bool:

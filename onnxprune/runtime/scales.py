@@ -35,7 +35,7 @@ class Scales:
         out: dict[str, np.ndarray] = {}
         for name, array in outputs.items():
             axis, at = self.cuts.get(name, (0, 0))
-            if not at or array.ndim <= axis or array.shape[axis] <= at:
+            if not at or array.ndim <= axis:
                 out[name] = array
                 continue
             for part, piece in zip((f":{at}", f"{at}:"), np.split(array, [at], axis), strict=True):

@@ -334,7 +334,7 @@ def test_the_warning_comes_before_the_work(tmp_path: Path, capsys: pytest.Captur
     outcome = Runner(capsys)(DIGITS, tmp_path / "out.onnx", *options)
     assert outcome.code == 0
     assert outcome.err.startswith("warning: the original gets")
-    assert outcome.err.count("\n") == 1
+    assert outcome.err.count("warning") == 1  # lines of progress follow where it takes long
 
 
 def test_data_that_is_right_is_not_doubted() -> None:

@@ -101,9 +101,18 @@ def test_ruined_scores_show_beside_sound_boxes(last: bool, names: list[str]) -> 
     assert [row.snr_db for row in rows] == [np.inf, pytest.approx(20 * np.log10(2), rel=1e-6)]
 
 
-def test_outputs_of_another_shape_stay_whole() -> None:
+def test_a_part_may_hold_nothing() -> None:
+    """Boxes and scores of those that a threshold lets through, of which there are fewer in the new network."""
+    few, many = {"y": np.ones((1, 4, 3), np.float32)}, {"y": np.ones((1, 6, 3), np.float32)}
     scales = Scales.of([boxes_and_scores()])
-    for shape in ((3,), (3, 4, 64)):
-        assert scales.parts({"y": np.zeros(shape)})["y"].shape == shape
+    assert [part.shape for part in scales.parts(few).values()] == [(1, 4, 3), (1, 0, 3)]
+    for metric in (METRICS["snr"].by_scale(scales), METRICS["cosine"].by_scale(scales)):
+        assert np.isnan(metric.total(metric.terms(few, many, None) + metric.terms(many, many, None)))
+        assert metric.total(metric.terms(few, few, None)) in (1, np.inf)
+
+
+def test_outputs_of_another_rank_stay_whole() -> None:
+    scales = Scales.of([boxes_and_scores()])
+    assert scales.parts({"y": np.zeros(3)})["y"].shape == (3,)
     assert not Scales.of([]).cuts
     assert not Scales.of([{"y": np.ones((1, n, 3))} for n in (2, 5)]).cuts  # as many rows as a threshold lets through

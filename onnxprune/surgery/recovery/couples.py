@@ -2,15 +2,16 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from onnxprune.operators.registry import Trait, has
 from onnxprune.surgery.recovery.joint import Between, Half, Pair, together, work
 from onnxprune.surgery.recovery.solvable import Finder, Solvable
-from onnxprune.surgery.recovery.solve import Goal, rows_for
+from onnxprune.surgery.recovery.solve import rows_for
 from onnxprune.surgery.recovery.under_way import UnderWay
-from onnxprune.surgery.recovery.wanted import Affine, Path, Walker
+from onnxprune.surgery.recovery.wanted import Path, Walker
 
 STEPS, FEWEST = 40, 8  # at most, and below which it is not begun
 MULTIPLICATIONS = 1.5e12  # of all couples of a network together
@@ -40,6 +41,8 @@ def _reader(finder: Finder, layer: Solvable) -> int:
     clips = network.follow(path.end) if np.isfinite(path.low) or np.isfinite(path.high) else None
     if clips is None or has(network.nodes[clips], Trait.QUANTIZES):
         return -1
+    if any(name and network.tensor(name) is None for name in network.nodes[clips].input[1:]):
+        return -1  # it clips at what is computed, too
     reader = network.follow(network.nodes[clips].output[0])
     return -1 if reader is None else reader
 
@@ -70,8 +73,6 @@ class Couples:
         share = self.left / (len(self.seconds) - self.done)
         self.done += 1
         way = self.under_way
-        if any(not isinstance(s, Affine) and not way.is_fixed(s) for s in path.steps):
-            return filters, bias
         after = way.walker(second).path(second.y)
         way.hold(second, after)
         return self._solved(_Views(way, layer, path, second, after), filters, bias, share)
@@ -112,13 +113,13 @@ class _Views:
     second: Solvable
     after: Path  # of the second
 
-    @property
+    @cached_property
     def first_places(self) -> tuple[np.ndarray, np.ndarray]:
         """Outputs, as a mask, and features of the first layer that stay."""
         live = self.first.linear.to_matrix(self.first.live.astype(np.float32))[0] != 0
         return live.any(axis=1), np.flatnonzero(live.any(axis=0))
 
-    @property
+    @cached_property
     def second_places(self) -> tuple[np.ndarray, np.ndarray]:
         """Those of the second one."""
         live = self.second.linear.to_matrix(self.second.live.astype(np.float32))[0] != 0
@@ -171,7 +172,5 @@ class _Views:
             wanted.append(two.outputs(end[b], rows)[outs])
             offsets.append(self.way.offset(self.second, self.after, b, end[b].shape, rows, outs))
             count += one.positions(inner)
-        offset = None if offsets[0] is None else np.concatenate([o for o in offsets if o is not None], axis=1)
-        factor = self.way.gauge(self.second, self.after)[outs].astype(np.float32)
-        goal = Goal(np.concatenate(wanted, axis=1), factor, offset, self.after.low, self.after.high)
+        goal = self.way.goal(self.second, self.after, outs, wanted, offsets)
         return Pair(np.concatenate(columns, axis=1), np.concatenate(places, axis=1), between, goal)

@@ -15,7 +15,7 @@ from scipy.optimize import minimize
 
 from onnxprune.surgery.recovery.solve import Goal, fit, product
 
-MEMORY = 20  # steps that the inverse Hessian is estimated from
+HISTORY = 20  # steps that the inverse Hessian is estimated from
 EVERY = 4  # steps from one look at the samples that are held out to the next
 SHRINK = 1e-3  # of the mean variance: what is added to covariances before their roots are taken
 
@@ -89,7 +89,7 @@ def together(
             elif loss > begun:
                 raise StopIteration
 
-    options = {"maxiter": steps, "maxcor": MEMORY, "ftol": 0, "gtol": 0}
+    options = {"maxiter": steps, "maxcor": HISTORY, "ftol": 0, "gtol": 0}
     minimize(whitened, np.zeros(whitened.size), jac=True, method="L-BFGS-B", callback=look, options=options)
     return found
 
@@ -165,7 +165,6 @@ class _Whitened:
 
     @classmethod
     def of(cls, problem: _Problem, *start: Half) -> "_Whitened":
-        problem.run(start[0])
         means, roots = zip(*(_moments(c) for c in (problem.pair.columns, problem.features)), strict=True)
         return cls(problem, (start[0], start[1]), means, roots)
 

@@ -107,10 +107,7 @@ class Work(UnderWay):
                 c.append(found[g] if f.size == found.shape[1] else found[g][f])
             wanted.append(linear.outputs(value, rows)[outs])
             offsets.append(self.offset(layer, path, b, value.shape, rows, outs))
-        goal = np.concatenate(wanted, axis=1)
-        offset = None if offsets[0] is None else np.concatenate([o for o in offsets if o is not None], axis=1)
-        factor = self.gauge(layer, path)[outs].astype(np.float32)
-        return [np.concatenate(c, axis=1) for c in columns], Goal(goal, factor, offset, path.low, path.high)
+        return [np.concatenate(c, axis=1) for c in columns], self.goal(layer, path, outs, wanted, offsets)
 
     def _store(
         self, layer: Solvable, filters: np.ndarray, weight: np.ndarray, bias: np.ndarray, base: np.ndarray

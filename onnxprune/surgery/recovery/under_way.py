@@ -7,6 +7,7 @@ import numpy as np
 
 from onnxprune.surgery.recovery.runner import MEMORY, Runner
 from onnxprune.surgery.recovery.solvable import Finder, Solvable
+from onnxprune.surgery.recovery.solve import Goal
 from onnxprune.surgery.recovery.wanted import Affine, Path, Plus, Walker
 
 
@@ -72,7 +73,7 @@ class UnderWay:
         """What the filters of a layer are drawn to, (groups, outputs, features), a copy."""
         if layer.weight in self.priors:
             return self.priors[layer.weight].copy()
-        return layer.linear.to_matrix(self.array(layer.weight).astype(np.float64)).copy()
+        return layer.linear.to_matrix(self.array(layer.weight).astype(np.float64))
 
     def gauge(self, layer: Solvable, path: Path) -> np.ndarray:
         """The factor of each output of a layer at the end of its path, (outputs,)."""
@@ -100,11 +101,25 @@ class UnderWay:
             if isinstance(s, Affine):
                 total = s.summand[outs][:, None] + (0 if total is None else total * s.factor[outs][:, None])
                 continue
-            fixed = self.finder.network.tensor(s.value) if self.finder.network.is_constant(s.value) else None
+            fixed = self.finder.network.tensor(s.value) if self.is_fixed(s) else None
             other = self.pruned.value(s.value)[b] if fixed is None else fixed
             term = s.sign * layer.linear.outputs(np.broadcast_to(other, shape), rows)[outs]
             total = term if total is None else total + term
         return None if total is None else np.broadcast_to(total, (int(outs.sum()), rows.size)).astype(np.float32)
+
+    def goal(
+        self,
+        layer: Solvable,
+        path: Path,
+        outs: np.ndarray,
+        wanted: Sequence[np.ndarray],
+        offsets: Sequence[np.ndarray | None],
+    ) -> Goal:
+        """What the outputs of a layer that a mask names should give, from parts of (outputs, rows)."""
+        there = [o for o in offsets if o is not None]
+        offset = np.concatenate(there, axis=1) if there else None
+        factor = self.gauge(layer, path)[outs].astype(np.float32)
+        return Goal(np.concatenate(wanted, axis=1), factor, offset, path.low, path.high)
 
     def array(self, key: str) -> np.ndarray:
         """A tensor of the file, solved again where it has been."""

@@ -69,14 +69,29 @@ def feeds(batches: int, layer: Layer = CONV) -> list[Mapping[str, np.ndarray]]:
     ids=["Conv", "Gemm", "MatMul and bias", "no clipping", "nothing between", "pooled", "grouped"],
 )
 def test_layers_behind_one_that_clips_are_solved_with_it(model: onnx.ModelProto, expected: Mapping[str, str]) -> None:
-    if "Clip" in {n.op_type for n in model.graph.node}:
-        for node in model.graph.node:
-            node.input.extend(["low"] * (node.op_type == "Clip"))
-        model.graph.initializer.append(numpy_helper.from_array(np.float32(0), "low"))
+    assert coupled(clipping(model, "low")) == expected
+
+
+def test_layers_behind_one_that_clips_at_what_is_computed_are_solved_alone() -> None:
+    model = clipping(network(MATMUL, "Clip"), "low", "high")
+    model.graph.node.insert(0, helper.make_node("ReduceMax", ["x"], ["high"], keepdims=0))
+    assert coupled(model) == {}
+
+
+def clipping(model: onnx.ModelProto, *bounds: str) -> onnx.ModelProto:
+    """The model with these bounds of its Clips, the first of them 0."""
+    for node in model.graph.node:
+        node.input.extend(bounds if node.op_type == "Clip" else ())
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(0), "low"))
+    return model
+
+
+def coupled(model: onnx.ModelProto) -> dict[str, str]:
+    """The layers that are solved together with another one, by name."""
     deps = analyse(model)
     finder = Finder(LayerGraph.of(model, unpacked=True), deps, deps.nothing)
     layers = [finder.layer(k) for k, node in enumerate(model.graph.node) if is_solvable(node)]
-    assert {finder.network.nodes[k].name: x.label for k, x in couples(finder, layers).items()} == expected
+    return {finder.network.nodes[k].name: x.label for k, x in couples(finder, layers).items()}
 
 
 def left(model: onnx.ModelProto, layer: Layer, batches: int = 8) -> tuple[float, onnx.ModelProto]:
@@ -91,11 +106,9 @@ def left(model: onnx.ModelProto, layer: Layer, batches: int = 8) -> tuple[float,
     return float(np.mean((before - after) ** 2) / before.var()), found.model.proto()
 
 
-@pytest.mark.parametrize(
-    ("layer", "between"), [(CONV, "Relu"), (GEMM, "Relu"), (MATMUL, "Relu")], ids=["Conv", "Gemm", "MatMul and bias"]
-)
-def test_layers_that_are_solved_together_lose_less(layer: Layer, between: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = network(layer, between)
+@pytest.mark.parametrize("layer", [CONV, GEMM, MATMUL], ids=["Conv", "Gemm", "MatMul and bias"])
+def test_layers_that_are_solved_together_lose_less(layer: Layer, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network(layer, "Relu")
     together = left(model, layer)[0]
     monkeypatch.setattr(module, "STEPS", 0)
     alone = left(model, layer)[0]
