@@ -287,6 +287,38 @@ def language_model(*, even: bool = False, width: int = 16, words: int = 11) -> o
     return net.model(y, ("n", TOKENS), ("n", TOKENS, words), TensorProto.INT64)
 
 
+def tied(*, scaled: bool, double: bool, words: int = 500, width: int = 16) -> onnx.ModelProto:
+    """A table of tokens that is transposed to give the scores, and a branch between; perhaps a scale per channel."""
+    net = Net(2)
+    x = net("Gather", net.weight(words, width, name="table"), "x")
+    x = net("Add", x, dense(net, net("Relu", dense(net, x, 24, width)), width, 24))
+    x = net("Mul", x, net.constant(net.rng.uniform(0.5, 2, width).astype(np.float32))) if scaled else x
+    y = net("MatMul", x, net("Transpose", "table", perm=[1, 0]))
+    model = net.model(y, ("n", TOKENS), ("n", TOKENS, words), TensorProto.INT64)
+    if double:
+        model.graph.output[0].type.tensor_type.elem_type = TensorProto.DOUBLE
+        for t in model.graph.initializer:
+            t.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(t).astype(np.float64), t.name))
+    return model
+
+
+def shared_vector(*, ir_version: int = 8, width: int = 16) -> onnx.ModelProto:
+    """A stream that two branches add to, with a bias that is one tensor, behind and before a scale per channel."""
+    net = Net(3)
+    x = net("Relu", dense(net, "x", FEATURES))
+    stream, bias = net("MatMul", x, net.weight(FEATURES, width)), net.weight(width, name="bias")
+    scale = net.constant(net.rng.uniform(0.5, 2, width).astype(np.float32))
+    stream = net("Add", net("Mul", net("Add", stream, bias), scale), bias)
+    out = net("MatMul", net("Relu", dense(net, stream, 32, width)), net.weight(32, 5))
+    model = net.model(out, ("n", TOKENS, FEATURES), ("n", TOKENS, 5))
+    model.ir_version = ir_version
+    if ir_version < 4:
+        value = helper.make_tensor_value_info
+        model.graph.input.extend(value(t.name, t.data_type, t.dims) for t in model.graph.initializer)
+        model.opset_import[0].version = 8
+    return model
+
+
 def sequences(samples: int, seed: int = 0) -> np.ndarray:
     """Tokens whose features depend on each other."""
     rng = np.random.default_rng(seed)

@@ -169,8 +169,8 @@ def _shown(search: Search, probe: Probe) -> str:
 
 
 def _planned(meter: Meter, limit: Limit) -> Choice:
-    total = meter.chooser.costs.total(limit.cost)
-    share = limit.most(total) / total if total else 1.0  # a network without layers has nothing to spend
+    total, (before, _) = meter.chooser.costs.total(limit.cost), meter.left(limit, Choice({}, {}, {}))
+    share = limit.most(before) / total if total else 1.0  # a network without layers has nothing to spend
     return meter.chooser.choose((limit.cost, min(1.0, share)))
 
 
@@ -181,17 +181,17 @@ def _sized(meter: Meter, limit: Limit) -> Choice:
 
 def _macs(meter: Meter, limit: Limit, choice: Choice) -> Pair:
     deps = meter.run.original.deps
-    return deps.macs(), deps.macs(deps.dead(choice.kept))
+    return meter.run.before.macs(), deps.macs(deps.dead(choice.kept))
 
 
 def _params(meter: Meter, limit: Limit, choice: Choice) -> Pair:
     deps = meter.run.original.deps
-    return deps.params(), deps.params(deps.dead(choice.kept))
+    return meter.run.before.params(), deps.params(deps.dead(choice.kept))
 
 
 def _activations(meter: Meter, limit: Limit, choice: Choice) -> Pair:
-    deps = meter.run.original.deps
-    return peak_activations(deps, deps.nothing), peak_activations(deps, deps.dead(choice.kept))
+    deps, whole = meter.run.original.deps, meter.run.before
+    return peak_activations(whole, whole.nothing), peak_activations(deps, deps.dead(choice.kept))
 
 
 def _bytes(meter: Meter, limit: Limit, choice: Choice) -> Pair:

@@ -43,7 +43,7 @@ def make_report(decision: Decision, found: Findings, plan: Plan, size: int, save
     deps, request, log = run.original.deps, run.request, run.log
     dead, shapes = deps.dead(choice.kept), run.original.shapes
     approximated = filled.deps.approximated(filled.dead(choice.kept))
-    before, after = _figures(deps, dead, (run.file.size, size), found.measured)
+    before, after = _figures(run, dead, (run.file.size, size), found.measured)
     over = () if choice.stopped_by else missed(request, before, after)
     return Report(
         source=str(run.file.path or "a model from memory"),
@@ -73,12 +73,14 @@ def make_report(decision: Decision, found: Findings, plan: Plan, size: int, save
     )
 
 
-def _figures(deps: Dependencies, dead: np.ndarray, sizes: tuple[int, int], found: Measurements) -> list[Figures]:
+def _figures(run: Run, dead: np.ndarray, sizes: tuple[int, int], found: Measurements) -> list[Figures]:
     """What the network costs, before and after."""
-    rows = zip((deps.nothing, dead), sizes, found.latency, found.spans, strict=True)
+    whole = run.before, run.before.nothing
+    cut = (run.original.deps, dead) if dead.any() else whole  # where nothing goes, nothing is rotated
+    rows = zip((whole, cut), sizes, found.latency, found.spans, strict=True)
     return [
         Figures(deps.params(gone), deps.macs(gone), size, latency, peak_activations(deps, gone), span)
-        for gone, size, latency, span in rows
+        for (deps, gone), size, latency, span in rows
     ]
 
 

@@ -26,7 +26,7 @@ from onnxprune.runtime.prove import prove
 from onnxprune.surgery.plan import Plan
 from onnxprune.surgery.rotation.heads import attention_sites
 from onnxprune.surgery.rotation.moments import bases
-from onnxprune.surgery.rotation.shared import apart, shared, together
+from onnxprune.surgery.rotation.shared import apart, join, shared, together
 from onnxprune.surgery.rotation.sites import Graph, RotationSite
 from onnxprune.surgery.rotation.streams import stream_sites
 from onnxprune.surgery.rotation.turn import Rotation, levelled, name_of, rotated, rotation_of
@@ -73,8 +73,17 @@ def rotatable(run: Run) -> Rotatable:
 
     Those of heads can where every head loses the same share.  That is chosen where the user leaves it open, unless
     layers can lose whole heads that cannot lose such a share, or not in a basis of their own.
+
+    No matrix is to stand in the file twice: where nodes that share one would need other elements, they go on sharing.
     """
-    own, copies = _apart(run.original)
+    found = _rotatable(run, vectors=False)
+    one = join(found.upright, found.means, found.copies) and join(found.graph, found.sites, found.copies)
+    return found if one else _rotatable(run, vectors=True)
+
+
+def _rotatable(run: Run, vectors: bool) -> Rotatable:
+    """The same, with copies of what nodes share, or of vectors alone."""
+    own, copies = _apart(run.original, vectors)
     whole, (upright, means, own) = run.request.heads != "dims", _level(own)
     graph = Graph(own.network, own.deps)
     found = Rotatable(upright, means, graph, tuple(stream_sites(graph)), run.request.heads, copies)
@@ -122,10 +131,10 @@ def outlook(run: Run) -> Outlook:
     return Outlook(found.graph.deps, frozenset(s.group for s in found.sites), (note,))
 
 
-def _apart(own: Study) -> tuple[Study, Mapping[str, str]]:
+def _apart(own: Study, vectors: bool) -> tuple[Study, Mapping[str, str]]:
     """A network whose nodes have tensors of their own where they may need them, as far as the same channels couple."""
     graph = Graph(own.network, own.deps)
-    for keys in dict.fromkeys(tuple(shared(graph, vectors)) for vectors in (False, True)):
+    for keys in dict.fromkeys(tuple(shared(graph, only)) for only in (vectors, True)):
         if keys:
             network, copies = apart(graph, keys)
             other = own.again(network)
@@ -220,7 +229,8 @@ def turn(run: Run, found: Rotatable, rotation: Rotation) -> Run | None:
         run.log.warnings.append(f"nothing was rotated: {NOT_EQUAL} up to rounding")
         return None
     request = run.request.changed(heads=found.heads)
-    return replace(run, request=request, original=run.original.again(model, request), rotation=rotation)
+    original = run.original.again(model, request)
+    return replace(run, request=request, original=original, rotation=rotation, upright=run.original)
 
 
 def settle(run: Run, found: Rotatable, kept: Collection[str]) -> Run:
@@ -252,4 +262,4 @@ def repeat(run: Run, rotation: Rotation) -> tuple[Run, Proof | None]:
     found = rotatable(run)
     model = found.rotated(rotation)
     proof = prove(run.original.network, model, run.stimuli()).require(NOT_EQUAL) if run.request.verify else None
-    return replace(run, original=run.original.again(model), rotation=rotation), proof
+    return replace(run, original=run.original.again(model), rotation=rotation, upright=run.original), proof

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import ModelError
 from onnxprune.model import Model, load
 from onnxprune.model.functions import inlined
@@ -52,6 +53,7 @@ class Run:
     teacher: what training learns from, where that is not `original`: in all cuts of several but the first.
     metrics: the figures of merit, the first of which a search goes by.
     alignment, rotation: how the channels of `original` differ from those of `file`.
+    upright: `original` before it was rotated, where it was.
     assumed: inputs whose open sizes the user did not give.
     timed: whether latency is measured where that is asked for: not beside other work.
     messages: notes and warnings that hold whatever is cut.
@@ -67,9 +69,15 @@ class Run:
     metrics: tuple[Metric, ...] = ()
     alignment: Alignment = field(default_factory=Alignment)
     rotation: Rotation = field(default_factory=Rotation)
+    upright: Study | None = None
     assumed: tuple[str, ...] = ()
     timed: bool = True
     messages: Messages = ((), ())
+
+    @property
+    def before(self) -> Dependencies:
+        """The analysis that tells what the network costs as it came; a rotation may need more tensors."""
+        return (self.upright or self.original).deps
 
     @property
     def training_data(self) -> Dataset | None:

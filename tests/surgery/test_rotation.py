@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from rotatable import (
     fused_attention,
     language_model,
     sequences,
+    shared_vector,
+    tied,
     transformer,
     unfolded,
 )
@@ -40,6 +43,7 @@ from onnxprune.surgery.recovery.eliminate import Reader, elimination
 from onnxprune.surgery.rotation import follow
 from onnxprune.surgery.rotation.basis import basis_of, orthogonal
 from onnxprune.surgery.rotation.heads import attention_sites
+from onnxprune.surgery.rotation.shared import apart, shared, together
 from onnxprune.surgery.rotation.sites import Graph, RotationSite
 from onnxprune.surgery.rotation.streams import stream_sites
 from onnxprune.surgery.rotation.turn import Rotation, levelled, name_of, rotated
@@ -336,20 +340,64 @@ def test_a_stream_behind_norms_is_cut_exactly(how: str, tmp_path: Path) -> None:
     assert onnxprune.verify(model, result.model, tmp_path / "plan.json").passed
 
 
-@pytest.mark.parametrize("even", [False, True])
-def test_tensors_that_nodes_share_are_copied_where_they_need_other_elements(even: bool, tmp_path: Path) -> None:
-    model = language_model(even=even)
+def test_tensors_that_nodes_share_are_copied_where_they_need_other_elements(tmp_path: Path) -> None:
+    """The scales of norms do not; the table does neither, since nothing but norms lies between its uses."""
+    model = language_model(even=True)
     data = {"x": np.random.default_rng(0).integers(0, 11, (160, TOKENS))}
     result = onnxprune.prune(model, **CUT | {"data": data})
     assert list(result.plan.rotation.bases) == ["table[0]"]
     assert result.report.after.macs < 0.3 * result.report.before.macs
-    assert [list(t.dims) for t in result.model.graph.initializer].count([11, 8]) == 2
+    assert [list(t.dims) for t in result.model.graph.initializer].count([11, 8]) == 1
     scales = {name for n in result.model.graph.node if n.op_type == "Mul" for name in n.input if "scale" in name}
     assert len(scales) == 1
     result.plan.save(tmp_path / "plan.json")
     again = onnxprune.apply(model, tmp_path / "plan.json", data=data, measure=False)
     assert again.model.graph == result.model.graph
     assert onnxprune.verify(model, result.model, tmp_path / "plan.json").passed
+
+
+def test_scales_of_norms_that_were_learned_leave_a_shared_table_one() -> None:
+    data = {"x": np.random.default_rng(0).integers(0, 11, (160, TOKENS))}
+    result = onnxprune.prune(language_model(), **CUT | {"data": data})
+    assert not result.plan.rotation
+    assert [list(t.dims) for t in result.model.graph.initializer].count([11, 16]) == 1
+
+
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_shared_table_stays_one(scaled: bool, double: bool, tmp_path: Path) -> None:
+    model, data = tied(scaled=scaled, double=double), {"x": np.random.default_rng(0).integers(0, 500, (160, TOKENS))}
+    result = onnxprune.prune(model, **CUT | {"data": data})
+    assert list(result.plan.rotation.bases) == ([] if scaled else ["table[0]"])
+    assert [list(t.dims) for t in result.model.graph.initializer].count([500, 8]) == 1
+    assert result.report.before.params == sum(math.prod(t.dims) for t in model.graph.initializer)
+    assert result.report.after.params < 0.55 * result.report.before.params
+    result.plan.save(tmp_path / "plan.json")
+    assert onnxprune.verify(model, result.model, tmp_path / "plan.json").passed
+
+
+def test_what_shared_vectors_are_copied_for_counts_after_the_cut_alone() -> None:
+    model = shared_vector()
+    result = onnxprune.prune(model, **CUT | {"target": "params=60%", "ratio": None})
+    floats = [t for m in (model, result.model) for t in [m.graph.initializer]]
+    one, two = (sum(math.prod(t.dims) for t in tensors) for tensors in floats)
+    assert result.plan.rotation
+    assert (result.report.before.params, result.report.after.params) == (one, two)
+    assert result.report.after.params <= 0.6 * one
+    assert not result.report.warnings
+
+
+def test_copies_are_inputs_too_before_ir_version_4() -> None:
+    model = shared_vector(ir_version=3)
+    onnx.checker.check_model(model)
+    graph = graph_of(model)
+    network, copies = apart(graph, shared(graph, False))
+    assert copies
+    onnx.checker.check_model(network.proto())
+    assert together(network, copies).proto() == model
+    result = onnxprune.prune(model, **CUT)
+    assert result.plan.rotation
+    onnx.checker.check_model(result.model)
 
 
 def test_several_learned_tokens_keep_no_stream_upright() -> None:

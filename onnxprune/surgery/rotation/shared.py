@@ -4,7 +4,7 @@ Exporters keep one tensor of those that are equal, such as the scales of norms t
 models take the table of their tokens to give scores, too.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -14,7 +14,10 @@ from onnxprune.model.fresh_names import all_names, fresh_name
 from onnxprune.model.graphs import refill
 from onnxprune.model.network import Network
 from onnxprune.operators.labels import is_fixed
-from onnxprune.surgery.rotation.sites import Graph
+from onnxprune.surgery.rotation.sites import Graph, RotationSite, WidthPlace
+from onnxprune.surgery.tidy import list_tensors
+
+PRECISE = 1e-12  # relative difference of what double precision computes in two ways
 
 
 def shared(graph: Graph, vectors: bool) -> list[str]:
@@ -30,9 +33,9 @@ def shared(graph: Graph, vectors: bool) -> list[str]:
 
 
 def _may(graph: Graph, use: Use, vectors: bool) -> bool:
-    wide = [x for x in use.axes if x.size > 1 and not is_fixed(x)]
+    wide = [x for x in use.axes if x.size > 1]
     inside = use.node >= 0 and not graph.deps.nodes[use.node].path and graph.may_change(use.source)
-    return inside and bool(wide) and (len(wide) == 1 or not vectors)
+    return inside and not all(map(is_fixed, wide)) and (len(wide) == 1 or not vectors)
 
 
 def apart(graph: Graph, keys: Collection[str]) -> tuple[Network, dict[str, str]]:
@@ -51,11 +54,36 @@ def apart(graph: Graph, keys: Collection[str]) -> tuple[Network, dict[str, str]]
     for k, node in zip(main, out.graph.graph.node, strict=True):
         for place in range(len(node.input)):
             node.input[place] = taken.get((k, place), node.input[place])
+    list_tensors(out.graph, graph.network.graph)
     return out, copies
 
 
+def join(graph: Graph, sites: Sequence[RotationSite], copies: Mapping[str, str]) -> bool:
+    """Whether copies of all tensors but vectors will equal the original, whichever of the widths are rotated.
+
+    Args:
+        graph: the network in which the nodes take copies, of which these are the widths.
+        copies: what each copy is of.
+    """
+    several = {name: key for name, key in copies.items() if sum(n > 1 for n in graph.network.tensor(key).shape) > 1}
+    return all(_together(site, name, key) for site in sites for name, key in several.items())
+
+
+def _together(site: RotationSite, name: str, key: str) -> bool:
+    one, two = ([p for p in site.places if p.key == k] for k in (name, key))
+    return len(one) == len(two) and all(_same(p, q, site.orthogonal) for p, q in zip(one, two, strict=True))
+
+
+def _same(one: WidthPlace, other: WidthPlace, orthogonal: bool) -> bool:
+    """Whether two places of a width take the same change: making and taking in are one in an orthogonal basis."""
+    if (one.axis, one.level) != (other.axis, other.level) or not (orthogonal or one.along == other.along):
+        return False
+    first, second = (np.ones(one.positions.shape[1]) if p.factor is None else p.factor for p in (one, other))
+    return np.array_equal(one.positions, other.positions) and np.allclose(first, second, rtol=PRECISE, atol=0)
+
+
 def together(network: Network, copies: Mapping[str, str]) -> Network:
-    """The network without those copies that equal the original or one of the others."""
+    """The network without those copies that equal the original or one of the others, up to rounding."""
     stand_in: dict[str, str] = {}
     several: dict[str, list[str]] = {}
     for name, key in copies.items():
@@ -73,9 +101,13 @@ def together(network: Network, copies: Mapping[str, str]) -> Network:
         for place, name in enumerate(node.input):
             node.input[place] = stand_in.get(name, name)
     refill(graph.initializer, [t for t in graph.initializer if t.name not in stand_in])
+    refill(graph.input, [v for v in graph.input if v.name not in stand_in])
     return Network(out.graph, {key: t for key, t in out.tensors.items() if key not in stand_in})
 
 
 def _equal(network: Network, one: str, other: str) -> bool:
     first, second = network.tensor(one), network.tensor(other)
-    return first is second or np.array_equal(first.array(), second.array())
+    if first is second:
+        return True
+    a, b = first.array(), second.array()
+    return bool(np.abs(a - b).max() <= (np.finfo(a.dtype).eps + PRECISE) * np.abs(a).max())

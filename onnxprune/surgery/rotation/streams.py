@@ -71,16 +71,14 @@ class _Stream(Normalised):
     def transposing(self, k: int) -> bool:
         """Whether a node transposes a matrix of weights for products with it, such as the table of tokens."""
         node = self.graph.deps.nodes[k]
-        if not has(node.proto, Trait.VIEW) or len(node.inputs) != 1 or (use := self.graph.use(k, 0)) is None:
+        out, perm = node.outputs[0], attributes_of(node.proto).get("perm", [1, 0])
+        if not has(node.proto, Trait.VIEW) or node.proto.op_type != "Transpose" or list(perm) != [1, 0]:
             return False
-        out = node.outputs[0]
-        takers = [(self.graph.deps.nodes[j].proto.op_type, place) for j, place in self.graph.takers.get(out, ())]
-        found = self.own(k, 0)
-        shapes = tuple(x.size for x in use.axes), self.graph.shape(out)
-        if found is None or set(takers) != {("MatMul", 1)} or len(use.axes) != 2 or shapes[0][::-1] != shapes[1]:
+        takers = {(self.graph.deps.nodes[j].proto.op_type, place) for j, place in self.graph.takers.get(out, ())}
+        if takers != {("MatMul", 1)} or out in self.graph.outputs:
             return False
-        perm = attributes_of(node.proto).get("perm", [1, 0])
-        if node.proto.op_type != "Transpose" or list(perm) != [1, 0] or out in self.graph.outputs:
+        use = self.graph.use(k, 0)
+        if use is None or len(use.axes) != 2 or (found := self.own(k, 0)) is None:
             return False
         self.turned[out] = found
         return True
@@ -177,31 +175,30 @@ class _Stream(Normalised):
         if attributes.get("group", 1) != 1 or attributes.get("transA", 0):
             raise Bent
         weight = next((u for u in self.graph.deps.uses_at.get(k, ()) if u.input == 1), None)
-        if weight is None and node.inputs[1] in self.turned:
-            source, axis = self.turned[node.inputs[1]]
-            (self.taking if axis else self.making).append((source, axis, x if axis else y))
-            self.biased &= not axis or self.graph.holds_bias(k)
-            if (y in self.axes) == bool(axis):
-                raise Bent
-            return
-        if weight is None:
+        table = self.turned.get(node.inputs[1]) if weight is None else None
+        if weight is None and table is None:
             if node.proto.op_type == "MatMul" and len(self.data(k)[0]) == 1:
                 self.passing(k)
                 return
             raise Bent
-        if self.graph.use(k, 1) is None or (node.proto.op_type == "MatMul" and len(weight.axes) != 2):
-            raise Bent
         filters = Trait.CONVOLVES in traits and Trait.SPREADS not in traits
-        output = 0 if filters or attributes.get("transB", 0) else 1
-        for axis, labels in enumerate(weight.axes):
-            if (self.channel[self.graph.deps.component[labels]] >= 0).any():
-                makes = axis == output
-                (self.making if makes else self.taking).append((weight.source, axis, y if makes else x))
-                self.biased &= makes or self.graph.holds_bias(k)
-        if (y in self.axes) != any(v == y and s == weight.source for s, _, v in self.making):
+        output = 0 if filters or table or attributes.get("transB", 0) else 1
+        if weight is not None:
+            if self.graph.use(k, 1) is None or (node.proto.op_type == "MatMul" and len(weight.axes) != 2):
+                raise Bent
+            parts = [(weight.source, axis) for axis, labels in enumerate(weight.axes) if self._carry(labels)]
+        else:
+            parts = [table] if table else []
+        for key, axis in parts:
+            (self.making if axis == output else self.taking).append((key, axis, y if axis == output else x))
+            self.biased &= axis == output or self.graph.holds_bias(k)
+        if (y in self.axes) != any(axis == output for _, axis in parts):
             raise Bent
         if len(node.inputs) > 2 and node.inputs[2] and (bias := self.own(k, 2)) is not None:
             self.making.append((*bias, y))
+
+    def _carry(self, labels: Array) -> bool:
+        return bool((self.channel[self.graph.deps.component[labels]] >= 0).any())
 
     # --- the whole -----------------------------------------------------------
 
@@ -210,7 +207,12 @@ class _Stream(Normalised):
         if any(value in level for _, _, value in self.taking):
             raise Bent  # a layer that takes the mean in
         places = [self._place(key, axis, factors[value], True, value in level) for key, axis, value in self.making]
-        places += [self._place(key, axis, factors[value], False) for key, axis, value in self.taking]
+        tables = {key for key, _ in self.turned.values()}
+        flat = self.level.keys() - {value for _, constant, value in self.shifts if constant.any()}
+        places += [  # what has no mean needs none of a table either, which then is the same where it makes the stream
+            self._place(key, axis, factors[value], False, key in tables and value in flat)
+            for key, axis, value in self.taking
+        ]
         for key, constant, value in self.shifts:
             beta = np.zeros(len(self.group))
             beta[self.positions(key, 0)[0]] = constant
