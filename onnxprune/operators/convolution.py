@@ -1,7 +1,7 @@
 """Convolutions: they write one set of channels and read another, by filters that slide over maps."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,20 +16,25 @@ from onnxprune.operators.lazy_torch import Tensor, functional
 from onnxprune.operators.op import Op
 from onnxprune.operators.patches import linear_conv
 from onnxprune.operators.registry import Alike, Attributes, Shape, Taken, Trait, define, has
+from onnxprune.operators.roles import NOT_ZERO, ZeroWhereDead
 from onnxprune.operators.site import Site
 from onnxprune.operators.sums import bias_of, layer, touches_padding
 from onnxprune.operators.value_numbers import mix, tolerance
 from onnxprune.operators.written import with_activation
-from onnxprune.operators.zeros import made
+from onnxprune.operators.zeros import in_place, made
 
 MOST_SAMPLES = 64  # that are told apart where the batch is of a known size
 SLIDES = "slides its kernel over it"
+Over = Callable[..., None]  # (op, labels, why): what is stated of channels that a kernel slides over
 
 
-def convolve(op: Op, x: Axes, w: Axes, follow: tuple[Axes | None, ...], group: int) -> Axes:
-    """Couplings of a convolution with weights (out, in / group, ...): by index inside every group, or whole groups."""
+def convolve(op: Op, x: Axes, w: Axes, follow: tuple[Axes | None, ...], group: int, over: Over = Op.statistics) -> Axes:
+    """Couplings of a convolution with weights (out, in / group, ...): by index inside every group, or whole groups.
+
+    over: by default these are a statistic; what states otherwise has a repair.
+    """
     op.freeze(*w[2:], why=SLIDES)
-    maps = slid(op, x, w)
+    maps = slid(op, x, w, over)
     reads, writes = x[1].reshape(group, -1), w[0].reshape(group, -1)
     op.writes(w[0])
     if reads.shape[1] == 1 < group:  # depthwise: a group is one channel
@@ -51,15 +56,16 @@ def convolve(op: Op, x: Axes, w: Axes, follow: tuple[Axes | None, ...], group: i
         if b is not None:
             op.tie(w[0], *b)
             op.adds(*b)
-    op.macs(math.prod(k.size for k in w[2:]), x[0], w[0], w[1], *maps)
+    counted = (fixed(m.size) if k.size > 1 and not op.thawed else m for k, m in zip(w[2:], maps, strict=True))
+    op.macs(math.prod(k.size for k in w[2:]), x[0], w[0], w[1], *counted)
     return (x[0], w[0], *maps)
 
 
-def slid(op: Op, x: Axes, w: Axes) -> Axes:
+def slid(op: Op, x: Axes, w: Axes, over: Over) -> Axes:
     """The axes behind the channels after a kernel has slid over them: those that it leaves as they are pass.
 
-    A kernel that slides over channels and keeps their number (ECA, arXiv:1910.03151) mixes neighbours: where some go,
-    the others have new ones, as in a statistic.
+    A kernel that slides over channels and keeps their number (ECA, arXiv:1910.03151) mixes neighbours, of which `over`
+    is told: where some go, the others have new ones, unless these are kept apart.
     """
     if not op.shapes or (shape := op.shapes[0]) is None:
         raise LabelError("its output has a size that is not known")
@@ -71,13 +77,21 @@ def slid(op: Op, x: Axes, w: Axes) -> Axes:
             op.freeze(labels, why=SLIDES)
             labels = fixed(size)
         elif taps.size > 1:
-            op.statistics(labels, why=SLIDES)
+            over(op, labels, why=SLIDES)
         axes.append(labels)
     return tuple(axes)
 
 
 def conv(op: Op, x: Axes, w: Axes, b: Axes | None = None, *, group: int = 1, **_: Any) -> Axes:
-    return convolve(op, x, w, (b,), group)
+    return convolve(op, x, w, (b,), group, in_place)
+
+
+def zero_conv(op: Op) -> ZeroWhereDead:
+    """Channels that a kernel slides over have something of their neighbours."""
+    value, w = op.results[0], op.values[1]
+    kernel = w.shape if w is not None else ()
+    slides = any(n > 1 and not is_fixed(x) for n, x in zip(kernel[2:], value.axes[2:], strict=False))
+    return NOT_ZERO if slides else made(2)(op)
 
 
 def depthwise(taken: Taken, weight: int = 1) -> bool:
@@ -88,6 +102,13 @@ def depthwise(taken: Taken, weight: int = 1) -> bool:
 
 def repair_conv(edit: Any, group: int = 1, **_: Any) -> None:
     repair_groups(edit, group, 1)
+
+
+def repair_in_place(edit: Any, group: int = 1, **_: Any) -> None:
+    repair_conv(edit, group)
+    for axis in range(2, edit.rank_in(0)):
+        if edit.size_in(1, axis) > 1:
+            edit.in_place(axis)
 
 
 def repair_groups(edit: Any, group: int, weight: int) -> None:
@@ -183,7 +204,7 @@ def forward_conv(node: TorchCall, x: Tensor, w: Tensor, b: Tensor | None = None)
 
 
 define(
-    "Conv", couple=conv, channel=1, zero=made(2), repair=repair_conv, bound=bound_conv, apart=depthwise,
+    "Conv", couple=conv, channel=1, zero=zero_conv, repair=repair_in_place, bound=bound_conv, apart=depthwise,
     contracts=_filtered, factors=(0, 1), filters=filters_of, linear=linear_conv, bias=2,
     work=lambda y, x, w: math.prod(y) * math.prod(w[1:]), traits=Trait.LINEAR | Trait.LAYER | Trait.CONVOLVES,
     forward=Forward(forward_conv),

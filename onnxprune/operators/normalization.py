@@ -14,7 +14,7 @@ from onnxprune.operators.op import Op
 from onnxprune.operators.registry import Alike, Taken, Trait, define
 from onnxprune.operators.site import Site
 from onnxprune.operators.value_numbers import bits, mix
-from onnxprune.operators.zeros import provided, scaled
+from onnxprune.operators.zeros import in_place, provided, scaled
 
 
 def batch_norm(op: Op, x: Axes, *params: Axes, training_mode: int = 0, **_: Any) -> list[Axes]:
@@ -173,8 +173,12 @@ def mean_variance(op: Op, x: Axes, *, axes: Any = (0, 2, 3), **_: Any) -> Axes:
 
 
 def lrn(op: Op, x: Axes, **_: Any) -> Axes:
-    op.statistics(x[1], why="sums over neighbouring channels")
+    in_place(op, x[1], why="sums over neighbouring channels")
     return x
+
+
+def repair_lrn(edit: Any, **_: Any) -> None:
+    edit.in_place(1)
 
 
 def forward_mean_variance_normalization(node: TorchCall, x: Tensor) -> Tensor:
@@ -199,8 +203,8 @@ def forward_lrn(node: TorchCall, x: Tensor) -> Tensor:
 
 
 define(
-    "LRN", couple=lrn, channel=1, zero=provided(lambda a: a.get("bias", 1.0) > 0), apart=True,
-    forward=Forward(forward_lrn),
+    "LRN", couple=lrn, channel=1, zero=provided(lambda a: a.get("bias", 1.0) > 0), repair=repair_lrn,
+    contracts=lambda *_: [1], forward=Forward(forward_lrn),
 )  # fmt: skip  # it divides by that
 
 

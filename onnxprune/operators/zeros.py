@@ -87,6 +87,18 @@ def scaled(*parameters: int, axis: int = 1) -> Condition:
     return condition
 
 
+def in_place(op: Op, labels: Labels, why: str) -> None:
+    """State that neighbours among these channels of input 0 meet: exact where those that go are zero, as padding is.
+
+    The others have to stay where they are then (`surgery.edit.Edit.in_place`); else it is a statistic.
+    """
+    floats = op.arithmetic.is_float(op.names[0]) and op.opset >= 2  # before, Pad has other attributes
+    if floats and op.relies(op.zero_where_dead(0)):
+        op.must_be_zero.append(labels)
+    else:
+        op.statistics(labels, why=why)
+
+
 def _lively(op: Op) -> list[tuple[int, Labels]]:
     """Axes of the outputs that can shrink."""
     return [(j, x) for value in op.results for j, x in enumerate(value.axes) if not is_fixed(x)]

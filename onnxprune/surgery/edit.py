@@ -216,6 +216,19 @@ class Edit:
         """Pick positions of an axis of input k, in a node of their own before this one."""
         self._first(k, "Gather", "picks", np.asarray(indices, np.int64), axis=axis)
 
+    def in_place(self, axis: int) -> None:
+        """Let the node see what stays of an axis of input 0 where it was, zeros between, and give what stays."""
+        live, room = self.live_in(0, axis), np.zeros(2 * self.rank_in(0), np.int64)
+        if live.all() or self.index in self.draft.deps.thawed:
+            return
+        room[self.rank_in(0) + axis] = 1
+        if self.draft.opset >= 11:
+            self._first(0, "Pad", "room", room)
+        else:
+            self._first(0, "Pad", "room", None, pads=room.tolist())
+        self.gather_input(0, axis, np.where(live, self.renumber(0, axis), live.sum()))
+        self.then_gather(axis, np.flatnonzero(live))
+
     def follow_grid(self, data: int, indices: int, picked: Callable[[int], np.ndarray]) -> None:
         """Let a grid of indices (n1, n2, ..., k) name what is left of the first k axes of the data.
 
@@ -240,9 +253,10 @@ class Edit:
         self.draft.before.setdefault(self.index, []).extend(nodes)
         self.node.input[indices] = nodes[-1].output[0]
 
-    def _first(self, k: int, op_type: str, what: str, operand: np.ndarray, **attributes: Any) -> None:
+    def _first(self, k: int, op_type: str, what: str, operand: np.ndarray | None, **attributes: Any) -> None:
         draft, stem = self.draft, f"{self.source.label}.{k}.{what}"
-        given = [self.node.input[k], draft.add_initializer(self.source.path, stem, operand)]
+        operands = [] if operand is None else [draft.add_initializer(self.source.path, stem, operand)]
+        given = [self.node.input[k], *operands]
         self.node.input[k] = draft.fresh_name(f"{stem}.out")
         made = helper.make_node(op_type, given, [self.node.input[k]], **attributes)
         draft.before.setdefault(self.index, []).append(made)

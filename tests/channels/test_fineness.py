@@ -113,8 +113,9 @@ GRAPHS = {
         "a = Conv(x, w[8,3,1,1])  q = Relu(x)  b = Conv(q, w)  c = Concat<axis=1>(a, b)  y = Conv(c, w3[4,16,1,1])",
         "w 8: w[0] w3[1]×2",
     ),
-    "local response normalisation keeps its channels": (
+    "local response normalisation": (
         "a = Conv(x, w1[8,3,1,1])  n = LRN<size=3>(a)  b = Conv(n, w2[6,8,1,1])  y = Conv(b, w3[4,6,1,1])",
+        "w1 8: w1[0] w2[1]",
         "w2 6: w2[0] w3[1]",
     ),
     "an unknown operator keeps what it touches": (
