@@ -19,7 +19,7 @@ import onnx
 
 from onnxprune.lossless.nested import Body
 from onnxprune.model.static import attributes_of
-from onnxprune.operators.facts import Facts, Shape, aligned, facts, reduced
+from onnxprune.operators.facts import Facts, NothingKnown, Shape, aligned, facts, reduced
 from onnxprune.operators.node_info import Numbers
 from onnxprune.operators.registry import MALFORMED, Trait, has
 from onnxprune.operators.value_numbers import Ids, bits, mix, name_of
@@ -87,13 +87,12 @@ def either(first: Facts, second: Facts, shape: Shape, token: Ids) -> Facts | Non
 
     Elements are multiples of each other if they are in both, by the same factor.
     """
-    both = aligned([(first, shape), (second, shape)])
-    if both is None:
+    try:
+        a, b = (Facts(*np.broadcast_arrays(*f.columns)) for f in aligned([(first, shape), (second, shape)]))
+    except NothingKnown:
         return None
-    a, b = (Facts(*np.broadcast_arrays(f.low, f.high, f.identity, f.scale)) for f in both)
-    zero = [(f.low == 0) & (f.high == 0) for f in (a, b)]
-    scale = np.where(zero[0], b.scale, a.scale)
-    ratio = np.where(zero[0] | zero[1], 1.0, b.scale / a.scale)
+    scale = np.where(a.zero, b.scale, a.scale)
+    ratio = np.where(a.zero | b.zero, 1.0, b.scale / a.scale)
     same = (a.identity == b.identity) & (a.scale == b.scale)
     names = np.where(same, a.identity, mix(a.identity, b.identity, bits(ratio), token))
     return facts(np.minimum(a.low, b.low), np.maximum(a.high, b.high), names, scale)

@@ -156,7 +156,7 @@ class Knowledge:
             self.facts[name] = site.nothing(k) if fact is None else self._narrow(name, fact)
 
     def _known(self, site: Site) -> list[Facts | None]:
-        """What is known of the outputs; nothing where a node makes no sense."""
+        """What is known of the outputs; nothing where the inputs are not known, or a node makes no sense."""
         if (bound := operator_of(site.node).bound) is None or len(site.inputs) == 0:
             return []
         try:

@@ -8,7 +8,7 @@ import onnx
 
 from onnxprune.lossless.propagate import Knowledge
 from onnxprune.model.static import attributes_of
-from onnxprune.operators.facts import Facts, expanded, reduced
+from onnxprune.operators.facts import Facts, NothingKnown, Shape, along, reduced
 from onnxprune.operators.labels import Labels
 from onnxprune.operators.registry import Trait, has, operator_of
 from onnxprune.operators.sums import touches_padding
@@ -63,8 +63,7 @@ def reading_of(knowledge: Knowledge, finder: Finder, k: int) -> ReaderWeights | 
         return None
     maps = has(node, Trait.CONVOLVES)
     axis = 1 if maps else len(value.axes) - 1
-    alone = reduced(found, [d for d in range(len(found.shape)) if d != axis])
-    whole = expanded(alone, value.shape, [axis])
+    whole = _along(found, value.shape, axis)
     if whole is None or whole.low.size != grid.shape[0] * grid.shape[2]:
         return None
     spreads = has(node, Trait.SPREADS)
@@ -72,9 +71,15 @@ def reading_of(knowledge: Knowledge, finder: Finder, k: int) -> ReaderWeights | 
     takes = not padding and holds_bias(knowledge, finder, k, weights)
     scale = attributes.get("alpha", 1.0)
     scaled = grid if scale == 1 else scale * grid
-    return ReaderWeights(
-        k, value.axes[axis], scaled, whole.map(np.ravel), takes, changeable(knowledge, finder, k) is not None
-    )
+    return ReaderWeights(k, value.axes[axis], scaled, whole, takes, changeable(knowledge, finder, k) is not None)
+
+
+def _along(found: Facts, shape: Shape, axis: int) -> Facts | None:
+    """Facts of every position of an axis, (positions,); None where they would be too many."""
+    try:
+        return along(found, shape, axis).map(np.ravel)
+    except NothingKnown:
+        return None
 
 
 def gates_of(knowledge: Knowledge, finder: Finder, k: int) -> list[ReaderWeights]:
@@ -88,11 +93,11 @@ def gates_of(knowledge: Knowledge, finder: Finder, k: int) -> list[ReaderWeights
     found = knowledge.get(node.input[0])
     if w is None or r is None or w.ndim != 3 or r.ndim != 3 or value is None or found is None or own is None:
         return []
-    whole = None if value.split_axis is not None else expanded(reduced(found, [0, 1]), value.shape, [2])
+    whole = None if value.split_axis is not None else _along(found, value.shape, 2)
     hidden = None if units is None else reduced(own, range(len(own.shape) - 1)).map(np.ravel)
     if whole is None or units is None or hidden is None or hidden.low.size != r.shape[2]:
         return []
-    read = ((1, w, value.axes[2], whole.map(np.ravel)), (2, r, units.axes[2], hidden))
+    read = ((1, w, value.axes[2], whole), (2, r, units.axes[2], hidden))
     return [
         ReaderWeights(k, labels, grid, facts, False, changeable(knowledge, finder, k, place) is not None, place)
         for place, array, labels, facts in read

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.operators.facts import Facts, facts
+from onnxprune.operators.facts import Facts, NothingKnown, facts
 from onnxprune.operators.forward import Forward, TorchCall, in_torch
 from onnxprune.operators.intervals import applied
 from onnxprune.operators.lazy_torch import Tensor, functional, torch
@@ -142,20 +142,18 @@ define(
 )  # fmt: skip
 
 
-def bound_sum(site: Site) -> Facts | None:
+def bound_sum(site: Site) -> Facts:
     """What is made of the same summands is the same."""
-    if (found := site.operands(*(k for k, name in enumerate(site.node.input) if name))) is None:
-        return None
+    found = site.operands(*(k for k, name in enumerate(site.node.input) if name))
     low, high = (reduce(np.add, [getattr(f, end) for f in found]) for end in ("low", "high"))
-    return facts(low, high, mix(site.kind, *(part for f in found for part in (f.identity, bits(f.scale)))))
+    return facts(low, high, mix(site.kind, *(part for f in found for part in f.exact)))
 
 
-def bound_gelu_of_sum(site: Site, approximate: str) -> Facts | None:
+def bound_gelu_of_sum(site: Site, approximate: str) -> Facts:
     """It neither rises nor falls: of sums, constants alone are followed."""
-    if (total := bound_sum(site)) is None:
-        return None
+    total = bound_sum(site)
     low, high = applied(total, lambda x: _gelu(x, {"approximate": approximate}), False)
-    return facts(low, high, mix(total.identity, bits(total.scale), site.kind))
+    return facts(low, high, mix(*total.exact, site.kind))
 
 
 def forward_fast_gelu(node: TorchCall, x: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -189,11 +187,9 @@ def _zero_inside(op: Op) -> ZeroWhereDead:
     return first(op) if known and inside else NOT_ZERO
 
 
-def bound_clip(site: Site) -> Facts | None:
-    found = site.inputs[0]
-    ends = [site.attributes.get(name, site.array(k)) for k, name in ((1, "min"), (2, "max"))]
-    if found is None or any(site.has(k) and ends[k - 1] is None for k in (1, 2)):
-        return None
+def bound_clip(site: Site) -> Facts:
+    found = site.data()
+    ends = [site.attributes.get(name, site.optional(k)) for k, name in ((1, "min"), (2, "max"))]
     low, high = (side if e is None else float(np.ravel(e)[0]) for e, side in zip(ends, (-np.inf, np.inf), strict=True))
     bounds = applied(found, lambda x: np.minimum(np.maximum(x, low), high), True)
     name = mix(found.identity, name_of("Clip"), bits(low), bits(high))
@@ -223,7 +219,7 @@ def activation(name: str, told: dict[str, Any]) -> Callable[[Tensor], Tensor]:
     return partial(forward.function, TorchCall(name, 1, told))
 
 
-def bound_fused(site: Site, found: Facts) -> Facts | None:
+def bound_fused(site: Site, found: Facts) -> Facts:
     """What the activation that is fused into a node makes of facts, if any is."""
     name = site.attributes.get("activation", b"")
     row = OPERATORS.get(name.decode() if isinstance(name, bytes) else name, UNKNOWN)
@@ -231,9 +227,9 @@ def bound_fused(site: Site, found: Facts) -> Facts | None:
     if not name:
         return found
     if fn is None or any(key.startswith("activation_") for key in site.attributes):
-        return None
+        raise NothingKnown
     low, high = fn(found.low, {}), fn(found.high, {})
-    return facts(np.minimum(low, high), np.maximum(low, high), mix(found.identity, bits(found.scale), site.kind))
+    return facts(np.minimum(low, high), np.maximum(low, high), mix(*found.exact, site.kind))
 
 
 def fused(node: TorchCall, x: Tensor) -> Tensor:

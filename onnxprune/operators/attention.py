@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.errors import ModelError
-from onnxprune.operators.facts import Facts, expanded, reduced
+from onnxprune.operators.facts import Facts, NothingKnown, along
 from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, Labels, fixed, line
@@ -126,42 +126,34 @@ def repair_attention(edit: Any, q_num_heads: int = 0, kv_num_heads: int = 0, **_
     keep_scale(edit, live.shape[1], int(live.any(axis=0).sum()))
 
 
-def zeros_along(site: Site, k: int, axis: int) -> np.ndarray | None:
+def zeros_along(site: Site, k: int, axis: int) -> np.ndarray:
     """Positions on one axis of input k at which it is zero always, bool."""
-    found, shape = site.inputs[k], site.shapes[k]
-    if found is None or shape is None:
-        return None
-    axis %= len(shape)
-    whole = expanded(reduced(found, [d for d in range(len(shape)) if d != axis]), shape, [axis])
-    return None if whole is None else (whole.constant & (whole.low == 0)).ravel()
+    return along(site.data(k), site.shape(k), axis).zero.ravel()
 
 
-def bound_attention(site: Site) -> list[Facts | None] | None:
+def bound_attention(site: Site) -> Facts:
     """Means of values: a feature that is zero in all of them is zero in their means."""
-    out, shape = site.outputs[0], site.shapes[2] if len(site.shapes) > 2 else None
+    out = site.shape_out()
     early = {"MultiHeadAttention": (6, 7), "GroupQueryAttention": (3, 4), "Attention": (4, 5)}[site.node.op_type]
-    bias = site.array(3) if site.node.op_type == "MultiHeadAttention" and site.has(3) else np.zeros(1)
-    if bias is None or out is None or shape is None or any(site.has(k) for k in early):
-        return None
+    bias = site.weight(3, np.zeros(1)) if site.node.op_type == "MultiHeadAttention" else np.zeros(1)
+    if any(site.has(k) for k in early):
+        raise NothingKnown
     axis = 1 if len(out) == 4 else -1
     vanishing = zeros_along(site, 2, axis)
-    if vanishing is None:
-        return None
     vanishing = vanishing & (bias[-vanishing.size :] == 0)
     heads = site.attributes.get("kv_num_heads", 0) or (len(vanishing) if axis == 1 else 1)
     times = out[axis] // len(vanishing)  # query heads that share one of these
     vanishing = np.repeat(vanishing.reshape(heads, -1), times, 0).ravel()
-    names, along = _names(site, axis, bias), line(len(out), axis)
-    return [zero_where(site, vanishing.reshape(along), names=None if names is None else names.reshape(along))]
+    names, at = _names(site, axis, bias), line(len(out), axis)
+    return zero_where(site, vanishing.reshape(at), names=None if names is None else names.reshape(at))
 
 
 def _names(site: Site, axis: int, bias: np.ndarray) -> Ids | None:
     """Names of the outputs along an axis: equal for copies of a head; None where heads have masks of their own."""
     places = {"MultiHeadAttention": 5, "Attention": 3}
-    parts = [_named_along(site, k, axis) for k in range(3)]
-    if site.node.op_type not in places or any(x is None for x in parts):
+    if site.node.op_type not in places or any(found is None for found in site.inputs[:3]):
         return None
-    own = [x for x in parts if x is not None]
+    own = [mix(*along(site.data(k), site.shape(k), axis).exact).ravel() for k in range(3)]
     if bias.size > 1:
         ends = np.cumsum([x.size for x in own])[:-1]
         own = [mix(x, bits(b)) for x, b in zip(own, np.split(bias, ends), strict=True)]
@@ -169,16 +161,6 @@ def _names(site: Site, axis: int, bias: np.ndarray) -> Ids | None:
     queries = own[0].size if axis == 1 else a.get("q_num_heads") or a["num_heads"]
     heads = own[1].size if axis == 1 else a.get("kv_num_heads") or queries
     return names_of_heads(site, own, heads, queries, places[site.node.op_type])
-
-
-def _named_along(site: Site, k: int, axis: int) -> Ids | None:
-    """Names of what input k is along an axis."""
-    found, shape = site.inputs[k], site.shapes[k]
-    if found is None or shape is None:
-        return None
-    axis %= len(shape)
-    whole = expanded(reduced(found, [d for d in range(len(shape)) if d != axis]), shape, [axis])
-    return None if whole is None else mix(whole.identity, bits(whole.scale)).ravel()
 
 
 def names_of_heads(site: Site, parts: Sequence[Ids], heads: int, queries: int, mask: int) -> Ids | None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.operators.facts import Facts, facts
+from onnxprune.operators.facts import Facts, NothingKnown, facts
 from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.intervals import NEAR_SUM, affine, times
 from onnxprune.operators.labels import Axes, fixed
@@ -29,19 +29,16 @@ def _aligned(x: Axes, y: Axes, axis: int | None) -> Axes:
     return (*y, *(fixed(1) for _ in range(len(x) - start - len(y))))
 
 
-def bound_arithmetic(site: Site) -> Facts | None:
+def bound_arithmetic(site: Site) -> Facts:
     if site.opset < 7 and site.attributes.get("broadcast"):
-        return None
-    op, both = site.node.op_type, site.operands(0, 1)
-    if both is None:
-        return None
-    x, y = both
+        raise NothingKnown
+    op, (x, y) = site.node.op_type, site.operands(0, 1)
     arrays = [site.array(k) for k in (0, 1)]
     data = [a is None for a in arrays]
     if data == [True, False] or (data == [False, True] and op in ("Add", "Mul")):
         value, number = (x, y.low) if data[0] else (y, x.low)
         if not np.isfinite(number).all() or (op == "Div" and not number.all()):
-            return None
+            raise NothingKnown
         if op in ("Mul", "Div"):
             return affine(value, number if op == "Mul" else 1 / number, np.zeros(1), EXACT)
         near = 0.0 if any(a is not None and a.dtype.kind in "iu" for a in arrays) else NEAR_SUM
@@ -59,7 +56,7 @@ def combined(site: Site, op: str, x: Facts, y: Facts) -> Facts:
         corners = [times(a, b) for a in (x.low, x.high) for b in (y.low, y.high)]
         low, high = np.minimum.reduce(corners), np.maximum.reduce(corners)
     else:
-        none = (x.low == 0) & (x.high == 0) & all(b == 1 for a, b in zip(x.shape, y.shape, strict=True) if a > 1)
+        none = x.zero & all(b == 1 for a, b in zip(x.shape, y.shape, strict=True) if a > 1)
         fixed = (x.constant & y.constant & (y.low != 0)) | none  # else zero by zero would be zero no more
         ratio = np.divide(x.low, y.low, out=np.zeros(np.broadcast_shapes(x.shape, y.shape)), where=fixed & ~none)
         low, high = np.where(fixed, ratio, -np.inf), np.where(fixed, ratio, np.inf)
@@ -70,9 +67,8 @@ def combined(site: Site, op: str, x: Facts, y: Facts) -> Facts:
     return facts(low, high, mix(x.identity, y.identity, bits(y.scale / x.scale), site.kind), x.scale)
 
 
-def bound_several(site: Site) -> Facts | None:
-    if (found := site.operands()) is None:
-        return None
+def bound_several(site: Site) -> Facts:
+    found = site.operands()
     fold = {"Sum": np.add, "Mean": np.add, "Max": np.maximum, "Min": np.minimum}[site.node.op_type]
     share = 1 / len(found) if site.node.op_type == "Mean" else 1.0
     low, high, names = found[0].low, found[0].high, found[0].identity
@@ -197,11 +193,9 @@ def power(op: Op, *xs: Axes | None, **attributes: int) -> Axes:
     return divide(op, *xs, **attributes)
 
 
-def bound_others(site: Site) -> Facts | None:
+def bound_others(site: Site) -> Facts:
     """Operands as they are give an outcome as it is; constants are followed through PRelu and Pow."""
-    if (found := site.operands()) is None:
-        return None
-    op, low, high = site.node.op_type, np.array(-np.inf), np.array(np.inf)
+    found, op, low, high = site.operands(), site.node.op_type, np.array(-np.inf), np.array(np.inf)
     if op == "PRelu" and site.array(1) is not None and site.opset >= 7:
         return _bound_prelu(site, *found)
     if op == "Where":
@@ -211,8 +205,7 @@ def bound_others(site: Site) -> Facts | None:
         with np.errstate(all="ignore"):
             value = np.power(np.where(fixed, found[0].low, 1), np.where(fixed, found[1].low, 1))
         low, high = np.where(fixed, value, -np.inf), np.where(fixed, value, np.inf)
-    names = mix(site.kind, *(part for f in found for part in (f.identity, bits(f.scale))))
-    return facts(low, high, names)
+    return facts(low, high, mix(site.kind, *(part for f in found for part in f.exact)))
 
 
 def _bound_prelu(site: Site, x: Facts, slope: Facts) -> Facts:
@@ -220,7 +213,7 @@ def _bound_prelu(site: Site, x: Facts, slope: Facts) -> Facts:
     with np.errstate(invalid="ignore"):
         a, b = (np.where(end >= 0, end, times(end, s)) for end in (x.low, x.high))
     keeps = (s >= 0) | x.constant
-    name = mix(x.identity, slope.identity, bits(slope.scale), site.kind)
+    name = mix(x.identity, *slope.exact, site.kind)
     return facts(np.where(keeps, np.minimum(a, b), -np.inf), np.where(keeps, np.maximum(a, b), np.inf), name, x.scale)
 
 

@@ -8,7 +8,7 @@ import onnx
 from onnx import TensorProto
 
 from onnxprune.operators.arrays import FLOATS, carrier
-from onnxprune.operators.facts import Facts, facts
+from onnxprune.operators.facts import Facts, NothingKnown, facts
 from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.registry import Arrays, Trait, define
@@ -20,12 +20,11 @@ from onnxprune.operators.zeros import first
 PLAIN_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 
 
-def bound_same(site: Site) -> list[Facts | None] | None:
+def bound_same(site: Site) -> Facts:
     """Of what hands its input on: but not where it may be in training mode."""
-    found = site.inputs[0]
-    if found is None or site.has(2):
-        return None
-    return [facts(found.low, found.high, found.identity, found.scale), *map(site.nothing, range(1, len(site.outputs)))]
+    if site.has(2):
+        raise NothingKnown
+    return facts(*site.data().columns)
 
 
 define(
@@ -46,11 +45,9 @@ define(
 )  # fmt: skip
 
 
-def bound_cast(site: Site) -> Facts | None:
+def bound_cast(site: Site) -> Facts:
     """Between types of floats a cast only rounds; of other types constants are followed."""
-    found = site.inputs[0]
-    if found is None:
-        return None
+    found = site.data()
     name = mix(found.identity, site.kind)
     if site.attributes.get("to") in PLAIN_FLOATS:
         return facts(found.low, found.high, name, found.scale)

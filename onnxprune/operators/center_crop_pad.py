@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.operators.facts import Facts, facts
+from onnxprune.operators.facts import Facts, NothingKnown, facts
 from onnxprune.operators.forward import Forward, TorchCall, numbers
 from onnxprune.operators.labels import Axes, fixed
 from onnxprune.operators.lazy_torch import Tensor, functional
@@ -32,13 +32,12 @@ def repair_center_crop_pad(edit: Any, axes: Any = None, **_: Any) -> None:
         edit.set_ints(1, None, {j: n for j, n in enumerate(wanted) if n != target[j]})
 
 
-def bound_center_crop_pad(site: Site) -> Facts | None:
+def bound_center_crop_pad(site: Site) -> Facts:
     """Zeros may come around what is the same all along an axis."""
-    found, before, after, target = site.inputs[0], site.shapes[0], site.outputs[0], site.some_numbers(1)
-    if found is None or before is None or after is None or target is None:
-        return None
-    if any(found.shape[k] > 1 and (n != after[k] or site.open_in(k)) for k, n in enumerate(before)):
-        return None
+    found, after, target = site.data(), site.shape_out(), site.some_numbers(1)
+    moved = any(found.shape[k] > 1 and (n != after[k] or site.open_in(k)) for k, n in enumerate(site.shape()))
+    if moved or target is None:
+        raise NothingKnown
     identity = mix(found.identity, numbers_name(site, 1, target), site.kind)
     return facts(np.minimum(found.low, 0), np.maximum(found.high, 0), identity, found.scale)
 

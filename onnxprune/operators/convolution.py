@@ -8,14 +8,14 @@ import numpy as np
 
 from onnxprune.operators.activations import bound_fused, fused
 from onnxprune.operators.broadcast import combined
-from onnxprune.operators.facts import Facts, aligned, expanded, facts, known, reduced
+from onnxprune.operators.facts import Facts, NothingKnown, aligned, expanded, facts, known, reduced
 from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, Kind, LabelError, Labels, fixed, is_fixed, line
 from onnxprune.operators.lazy_torch import Tensor, functional
 from onnxprune.operators.op import Op
 from onnxprune.operators.patches import linear_conv
-from onnxprune.operators.registry import Alike, Attributes, Shape, Taken, Trait, define, has
+from onnxprune.operators.registry import Alike, Attributes, Taken, Trait, define, has
 from onnxprune.operators.roles import NOT_ZERO, ZeroWhereDead
 from onnxprune.operators.site import Site
 from onnxprune.operators.sums import bias_of, layer, touches_padding
@@ -126,37 +126,31 @@ def transposed_filters_of(w: np.ndarray, attributes: Attributes) -> np.ndarray:
     return filters_of(w, attributes).swapaxes(1, 2)
 
 
-def bound_conv(site: Site) -> Facts | None:
-    x, shape, w = site.inputs[0], site.shapes[0], site.array(1)
-    if w is None and shape is not None and not has(site.node, Trait.SPREADS):
-        return bound_made_filters(site, shape)
-    if x is None or shape is None or w is None or w.ndim != len(shape):
-        return None
-    x = reduced(x, range(2, len(shape)))
+def bound_conv(site: Site) -> Facts:
+    shape, spreads = site.shape(), has(site.node, Trait.SPREADS)
+    if site.array(1) is None and not spreads:
+        return bound_made_filters(site)
+    x, w = reduced(site.data(), range(2, len(shape))), site.weight(1)
     x = expanded(reduced(x, [0]) if len(x.low) > MOST_SAMPLES else x, shape, [1])
-    spreads = has(site.node, Trait.SPREADS)
     grid = (transposed_filters_of if spreads else filters_of)(w, site.attributes)
     bias = bias_of(site, 2, grid.shape[0] * grid.shape[1])
-    if x is None or bias is None or x.shape[1] != grid.shape[0] * grid.shape[2]:
-        return None
+    if w.ndim != len(shape) or x.shape[1] != grid.shape[0] * grid.shape[2]:
+        raise NothingKnown
     hull = touches_padding(site.attributes, w.shape[2:], spreads)
-    samples = [Facts(*rows) for rows in zip(x.low, x.high, x.identity, x.scale, strict=True)]
+    samples = [Facts(*rows) for rows in zip(*x.columns, strict=True)]
     found = [layer(site, row.map(np.ravel), grid, bias, tolerance(w.dtype), hull) for row in samples]
     if len(found) > 1:  # heads among the samples, say: what each gives is its own
         found = [facts(f.low, f.high, mix(f.identity, np.uint64(n)), f.scale) for n, f in enumerate(found)]
-    rows = [np.stack(column) for column in zip(*((f.low, f.high, f.identity, f.scale) for f in found), strict=True)]
+    rows = map(np.stack, zip(*(f.columns for f in found), strict=True))
     return Facts(*rows).map(lambda a: a.reshape(*a.shape, *[1] * (len(shape) - 2)))
 
 
-def bound_made_filters(site: Site, shape: Shape) -> Facts | None:
+def bound_made_filters(site: Site) -> Facts:
     """Filters that the data makes: those of zeros give the bias."""
-    w, bias = site.fact(1), site.fact(2) if site.has(2) else (known(np.zeros(1)), (1,))
-    if w is None or bias is None:
-        return None
-    rows = reduced(w[0], range(1, len(shape)))
-    vanishing = ((rows.low == 0) & (rows.high == 0)).ravel()
-    vanishing, summand = np.broadcast_arrays(vanishing & bias[0].constant, np.where(bias[0].constant, bias[0].low, 0))
-    at = line(len(shape), 1)
+    rank, bias = len(site.shape()), site.fact(2)[0] if site.has(2) else known(np.zeros(1))
+    vanishing = reduced(site.fact(1)[0], range(1, rank)).zero.ravel()
+    vanishing, summand = np.broadcast_arrays(vanishing & bias.constant, np.where(bias.constant, bias.low, 0))
+    at = line(rank, 1)
     return zero_where(site, vanishing.reshape(at), summand.reshape(at))
 
 
@@ -221,17 +215,10 @@ def fused_conv(
     return y
 
 
-def bound_fused_conv(site: Site) -> Facts | None:
-    """A convolution, an addition and an activation in one."""
+def bound_fused_conv(site: Site) -> Facts:
     found = bound_conv(site)
-    if not isinstance(found, Facts):
-        return None
     if site.has(3):
-        pair, shape = site.fact(3), site.outputs[0]
-        both = aligned([(found, shape), pair]) if pair is not None and shape is not None else None
-        if both is None:
-            return None
-        found = combined(site, "Add", *both)
+        found = combined(site, "Add", *aligned([(found, site.shape_out()), site.fact(3)]))
     return bound_fused(site, found)
 
 

@@ -32,14 +32,11 @@ def deform_conv(
     return convolve(op, x, w, (b,), group)
 
 
-def bound_deform_conv(site: Site) -> Facts | None:
+def bound_deform_conv(site: Site) -> Facts:
     """Filters of zeros give the bias, wherever they look."""
-    shape, w = site.shapes[0], site.array(1)
-    bias = None if w is None else bias_of(site, 3, len(w))
-    if shape is None or w is None or bias is None:
-        return None
-    at = line(len(shape), 1)
-    return zero_where(site, np.asarray(~w.reshape(len(w), -1).any(1)).reshape(at), bias.reshape(at))
+    w, at = site.weight(1), line(len(site.shape()), 1)
+    vanishing = ~w.any(axis=tuple(range(1, w.ndim)), keepdims=True)
+    return zero_where(site, vanishing.reshape(at), bias_of(site, 3, len(w)).reshape(at))
 
 
 def forward_deform_conv(

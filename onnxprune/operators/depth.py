@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from onnxprune.operators.facts import Facts, expanded, reduced
+from onnxprune.operators.facts import Facts, NothingKnown, expanded, reduced
 from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.labels import Axes, line, repeated
 from onnxprune.operators.lazy_torch import Tensor
@@ -20,19 +20,21 @@ def depth_to_space(op: Op, x: Axes, *, blocksize: int, mode: bytes | str = b"DCR
     return (x[0], grid[0], ...)  # type: ignore[return-value]
 
 
-def bound_depth_to_space(site: Site) -> Facts | None:
+def _channels(site: Site) -> Facts:
+    """Facts of every channel, where they hold for all places of a map."""
+    found, shape = site.data(), site.shape()
+    if any(n > 1 for n in found.shape[2:]):
+        raise NothingKnown
+    return expanded(found, shape, [1])
+
+
+def bound_depth_to_space(site: Site) -> Facts:
     """A channel of the outcome holds one of each block of channels."""
-    found, shape = site.inputs[0], site.shapes[0]
-    if found is None or shape is None or any(n > 1 for n in found.shape[2:]):
-        return None
-    square = site.attributes["blocksize"] ** 2
-    whole = expanded(found, shape, [1])
-    if whole is None:
-        return None
+    whole, square = _channels(site), site.attributes["blocksize"] ** 2
     rows = [1, square, -1] if site.attributes.get("mode", b"DCR") in (b"DCR", "DCR") else [1, -1, square]
     flat = reduced(whole, [0]).map(lambda a: a.reshape(rows))
     inner = reduced(flat, [1 if rows[1] == square else 2])
-    return inner.map(lambda a: a.reshape(line(len(shape), 1))).named(site.kind)
+    return inner.map(lambda a: a.reshape(line(len(whole.shape), 1))).named(site.kind)
 
 
 def forward_depth_to_space(node: TorchCall, x: Tensor) -> Tensor:
@@ -56,14 +58,9 @@ def space_to_depth(op: Op, x: Axes, *, blocksize: int) -> Axes:
     return (x[0], repeated(x[1], blocksize * blocksize), ...)  # type: ignore[return-value]
 
 
-def bound_space_to_depth(site: Site) -> Facts | None:
-    found, shape = site.inputs[0], site.shapes[0]
-    if found is None or shape is None or any(n > 1 for n in found.shape[2:]):
-        return None
-    whole = expanded(found, shape, [1])
-    if whole is None:
-        return None
-    tiled = whole.map(lambda a: np.concatenate([a] * site.attributes["blocksize"] ** 2, 1))
+def bound_space_to_depth(site: Site) -> Facts:
+    shape = site.shape()
+    tiled = _channels(site).map(lambda a: np.concatenate([a] * site.attributes["blocksize"] ** 2, 1))
     place = np.arange(tiled.shape[1], dtype=np.uint64).reshape(line(len(shape), 1)) // np.uint64(shape[1])
     return tiled.named(place, site.kind)
 

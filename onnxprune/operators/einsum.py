@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnxprune.operators.facts import LARGEST, Facts, expanded
+from onnxprune.operators.facts import LARGEST, Facts, NothingKnown, expanded
 from onnxprune.operators.forward import Forward
 from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, Labels, line
@@ -13,28 +13,24 @@ from onnxprune.operators.lazy_torch import torch
 from onnxprune.operators.op import Op
 from onnxprune.operators.registry import Taken, Trait, define
 from onnxprune.operators.site import Site
-from onnxprune.operators.value_numbers import Ids, bits, mix
+from onnxprune.operators.value_numbers import Ids, mix
 from onnxprune.operators.zeros import made
 
 
-def summed(site: Site, terms: list[str], result: str, inputs: tuple[int, ...] = (0, 1)) -> Facts | None:
+def summed(site: Site, terms: list[str], result: str) -> Facts:
     """Facts of an Einsum: zero where all its terms are, and alike where they are in the same order."""
-    pairs = [site.fact(k) for k in inputs]
-    if any(p is None or len(t) != len(p[1]) or p[0].low.size > LARGEST for t, p in zip(terms, pairs, strict=True)):
-        return None
-    given = [p for p in pairs if p is not None]
+    pairs = [site.fact(k) for k in range(len(terms))]
+    if any(len(t) != len(shape) or f.low.size > LARGEST for t, (f, shape) in zip(terms, pairs, strict=True)):
+        raise NothingKnown
     sizes = {
-        letter: max(f.shape[t.index(letter)] for t, (f, _) in zip(terms, given, strict=True) if letter in t)
+        letter: max(f.shape[t.index(letter)] for t, (f, _) in zip(terms, pairs, strict=True) if letter in t)
         for letter in sorted(set("".join(terms)))
     }
-    written = [
+    parts = [
         expanded(f, shape, [k for k, letter in enumerate(t) if sizes[letter] > 1])
-        for t, (f, shape) in zip(terms, given, strict=True)
+        for t, (f, shape) in zip(terms, pairs, strict=True)
     ]
-    parts = [f for f in written if f is not None]
-    if len(parts) < len(given):
-        return None
-    nonzero = [(~(f.constant & (f.low == 0))).astype(np.float32) for f in parts]
+    nonzero = [(~f.zero).astype(np.float32) for f in parts]
     full = [np.broadcast_to(a, [sizes[letter] for letter in t]) for t, a in zip(terms, nonzero, strict=True)]
     vanishing = np.einsum(f"{','.join(terms)}->{result}", *full, optimize=True) == 0
     return zero_where(site, vanishing, names=_names(site, terms, result, parts, sizes))
@@ -49,7 +45,7 @@ def _names(site: Site, terms: list[str], result: str, parts: list[Facts], sizes:
     for term, part in zip(terms, parts, strict=True):
         order = sorted(range(len(term)), key=lambda k: letters.index(term[k]))
         shape = [part.shape[term.index(c)] if c in term else 1 for c in letters]
-        own = mix(part.identity, bits(part.scale)).transpose(order).reshape(shape)
+        own = mix(*part.exact).transpose(order).reshape(shape)
         names = mix(names, own)
     for k in range(len(result), len(letters)):
         place = np.arange(names.shape[k], dtype=np.uint64).reshape(line(names.ndim, k))
@@ -95,13 +91,12 @@ def einsum(op: Op, *xs: Axes, equation: bytes | str) -> Axes:
     return tuple(where[letter][0][1] for letter in result)
 
 
-def bound_einsum(site: Site) -> Facts | None:
-    if any(shape is None for shape in site.shapes):
-        return None
-    parts, result = einsum_terms(site.attributes["equation"], [len(shape or ()) for shape in site.shapes])
-    if any(len(set(t)) < len(t) for t in parts):
-        return None
-    return summed(site, parts, result, tuple(range(len(parts))))
+def bound_einsum(site: Site) -> Facts:
+    ranks = [len(site.shape(k)) for k in range(len(site.shapes))]
+    terms, result = einsum_terms(site.attributes["equation"], ranks)
+    if any(len(set(t)) < len(t) for t in terms):
+        raise NothingKnown
+    return summed(site, terms, result)
 
 
 def _letters_gone(taken: Taken, k: int, rank: int) -> list[int]:

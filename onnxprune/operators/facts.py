@@ -7,7 +7,7 @@ position, up to their scales.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,11 @@ from onnxprune.operators.value_numbers import Ids, bits, mix, name_of
 
 LARGEST = 1 << 22  # elements of facts; of larger values nothing is known
 WHOLE = 1 << 53  # integers up to here are numbers in float64; of larger ones, some are rounded to it
+
+
+class NothingKnown(ValueError):
+    """What a bound is made of is not known, or would be too large: nothing is known of the outputs then."""
+
 
 _CONSTANT, _NEGATIVE, _ZERO, _PLACE, _SUM = map(name_of, ("constant", "negative", "zero", "place", "sum"))
 
@@ -36,17 +41,31 @@ class Facts:
         return self.low.shape
 
     @property
+    def columns(self) -> tuple[np.ndarray, np.ndarray, Ids, np.ndarray]:
+        return self.low, self.high, self.identity, self.scale
+
+    @property
     def constant(self) -> np.ndarray:
         """Which elements are the same number always, bool."""
         return (self.low == self.high) & np.isfinite(self.low)
 
+    @property
+    def zero(self) -> np.ndarray:
+        """Which elements are zero always, bool."""
+        return (self.low == 0) & (self.high == 0)
+
+    @property
+    def exact(self) -> tuple[Ids, Ids]:
+        """What names the elements as they are, for `mix`: of two multiples it differs."""
+        return self.identity, bits(self.scale)
+
     def map(self, fn) -> "Facts":  # type: ignore[no-untyped-def]
         """The same facts with the elements moved."""
-        return Facts(*(fn(a) for a in (self.low, self.high, self.identity, self.scale)))
+        return Facts(*map(fn, self.columns))
 
     def named(self, *names: object) -> "Facts":
         """Facts of what an operator makes of each element in the same way, and linearly in its scale."""
-        return Facts(self.low, self.high, mix(self.identity, *names), self.scale)
+        return replace(self, identity=mix(self.identity, *names))
 
 
 def facts(low: np.ndarray | float, high: np.ndarray | float, identity: Ids, scale: np.ndarray | float = 1.0) -> Facts:
@@ -90,7 +109,7 @@ def of_integers(found: Facts, lowest: int, largest: int, kind: Ids, token: Ids) 
     low, high = np.floor(found.low), np.ceil(found.high)
     inside = (low >= max(lowest, 1 - WHOLE)) & (high <= min(largest, WHOLE - 1))
     place = np.arange(low.size, dtype=np.uint64).reshape(low.shape)
-    names = np.where(found.scale == 1, found.identity, mix(found.identity, bits(found.scale), kind))
+    names = np.where(found.scale == 1, found.identity, mix(*found.exact, kind))
     names = np.where(found.constant, mix(token, place), names)  # a constant's own name says what it is in real numbers
     return facts(np.where(inside, low, -np.inf), np.where(inside, high, np.inf), names)
 
@@ -100,21 +119,21 @@ def padded(found: Facts, rank: int) -> Facts:
     return found.map(lambda a: a.reshape((1,) * (rank - a.ndim) + a.shape))
 
 
-def expanded(found: Facts, shape: Shape, axes: Sequence[int]) -> Facts | None:
-    """Facts of every position of these axes of a value of this shape; None where they would be too large."""
+def expanded(found: Facts, shape: Shape, axes: Sequence[int]) -> Facts:
+    """Facts of every position of these axes of a value of this shape.  Raises NothingKnown."""
     stretched = [k for k in axes if found.shape[k] == 1 < shape[k]]
     target = tuple(shape[k] if k in stretched else n for k, n in enumerate(found.shape))
     if not stretched:
         return found
     if math.prod(target) > LARGEST:
-        return None
+        raise NothingKnown
     place = np.zeros((1,) * len(target), np.uint64)
     for k in stretched:
         index = np.arange(shape[k], dtype=np.uint64)
         place = mix(place, index.reshape(line(len(target), k)))
     fixed = found.constant
     identity = np.where(fixed, found.identity, mix(found.identity, _PLACE, place))
-    return Facts(*(np.broadcast_to(a, target) for a in (found.low, found.high, identity, found.scale)))
+    return replace(found, identity=identity).map(lambda a: np.broadcast_to(a, target))
 
 
 def reduced(found: Facts, axes: Sequence[int]) -> Facts:
@@ -127,41 +146,46 @@ def reduced(found: Facts, axes: Sequence[int]) -> Facts:
     for k in gone:
         index = np.arange(found.shape[k], dtype=np.uint64)
         place = mix(place, index.reshape(line(len(found.shape), k)))
-    each = mix(found.identity, bits(found.scale), place)
+    each = mix(*found.exact, place)
     return facts(low, high, mix(_SUM, np.bitwise_xor.reduce(each, axis=gone, keepdims=True)))
 
 
-def aligned(operands: Sequence[tuple[Facts, Shape]]) -> list[Facts] | None:
-    """Operands of a numpy-style broadcast, with positions of their own wherever another one has them."""
+def along(found: Facts, shape: Shape, axis: int) -> Facts:
+    """Facts of every position of one axis, that hold all along the others.  Raises NothingKnown."""
+    axis %= len(shape)
+    return expanded(reduced(found, [k for k in range(len(shape)) if k != axis]), shape, [axis])
+
+
+def aligned(operands: Sequence[tuple[Facts, Shape]]) -> list[Facts]:
+    """Operands of a numpy-style broadcast, with positions of their own wherever another one has them.
+
+    Raises NothingKnown.
+    """
     rank = max(len(shape) for _, shape in operands)
     found = [(padded(f, rank), (1,) * (rank - len(shape)) + shape) for f, shape in operands]
     varied = [k for k in range(rank) if any(f.shape[k] > 1 for f, _ in found)]
-    out = [expanded(f, shape, varied) for f, shape in found]
-    return None if None in out else [f for f in out if f is not None]
+    return [expanded(f, shape, varied) for f, shape in found]
 
 
-def stacked(parts: Sequence[tuple[Facts, Shape]], axis: int) -> Facts | None:
-    """Facts of a Concat."""
+def stacked(parts: Sequence[tuple[Facts, Shape]], axis: int) -> Facts:
+    """Facts of a Concat.  Raises NothingKnown."""
     rank = len(parts[0][1])
     varied = [k for k in range(rank) if k == axis or any(f.shape[k] > 1 for f, _ in parts)]
     each = [expanded(f, shape, varied) for f, shape in parts]
-    if any(f is None for f in each):
-        return None
-    whole = [f for f in each if f is not None]
-    return Facts(
-        *(np.concatenate([getattr(f, name) for f in whole], axis) for name in ("low", "high", "identity", "scale"))
-    )
+    return Facts(*(np.concatenate(columns, axis) for columns in zip(*(f.columns for f in each), strict=True)))
 
 
-def reshaped(found: Facts, before: Shape, after: Shape) -> Facts | None:
-    """Facts of a Reshape; axes that are neither split nor merged with one that has positions keep their length 1."""
+def reshaped(found: Facts, before: Shape, after: Shape) -> Facts:
+    """Facts of a Reshape; axes that are neither split nor merged with one that has positions keep their length 1.
+
+    Raises NothingKnown.
+    """
     source, target = [], []
     for old, new in axis_blocks(before, after):
         varied = [k for k in old if found.shape[k] > 1]
         source += old if varied else []
         target += [after[k] if varied else 1 for k in new]
-    whole = expanded(found, before, source)
-    return None if whole is None else whole.map(lambda a: a.reshape(target))
+    return expanded(found, before, source).map(lambda a: a.reshape(target))
 
 
 def axis_blocks(before: Shape, after: Shape) -> list[tuple[list[int], list[int]]]:

@@ -18,7 +18,7 @@ from onnxprune.operators.attention import (
     tokens_behind,
     zeros_along,
 )
-from onnxprune.operators.facts import Facts
+from onnxprune.operators.facts import Facts, NothingKnown
 from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, fixed, line
@@ -73,19 +73,18 @@ def repair_fused_attention(edit: Any, num_heads: int, qkv_hidden_sizes: Any = No
     keep_scale(edit, parts[1].size // num_heads, counts[1] // heads)
 
 
-def bound_fused_attention(site: Site) -> list[Facts | None] | None:
+def bound_fused_attention(site: Site) -> Facts:
     """Features of values whose weights and bias are zero."""
-    w, out = site.array(1), site.outputs[0]
-    bias = site.array(2) if site.has(2) else np.zeros(1)
-    if w is None or bias is None or out is None or site.has(4):
-        return None
+    w, bias, out = site.weight(1), site.weight(2, np.zeros(1)), site.shape_out()
+    if site.has(4):
+        raise NothingKnown
     busy = w.any(axis=0) | (bias != 0)
     ends = np.cumsum(_sizes(busy.size, site.attributes.get("qkv_hidden_sizes")))[:-1]
     columns = mix(_columns(w), bits(np.broadcast_to(bias, busy.shape)))
     heads = site.attributes["num_heads"]
     names, along = names_of_heads(site, np.split(columns, ends), heads, heads, 5), line(len(out), -1)
     values = busy[ends[1] :].reshape(along)
-    return [zero_where(site, ~values, names=None if names is None else names.reshape(along))]
+    return zero_where(site, ~values, names=None if names is None else names.reshape(along))
 
 
 def _columns(w: np.ndarray) -> Ids:
@@ -196,17 +195,13 @@ def repair_rotary(edit: Any, num_heads: int = 0, **_: Any) -> None:
         edit.set_attribute("num_heads", edit.count_in(0, 2) * num_heads // edit.size_in(0, 2))
 
 
-def bound_rotary(site: Site) -> Facts | None:
+def bound_rotary(site: Site) -> Facts:
     """A turn within each head, which leaves a head of zeros as it is."""
-    shape, tables = site.outputs[0], [site.shapes[k] for k in (1, 2) if k < len(site.shapes)]
-    if shape is None or len(shape) not in (3, 4) or any(t is None for t in tables):
-        return None
-    axis = 1 if len(shape) == 4 else 2
+    shape, table = site.shape_out(), site.shape(2)
+    axis = {3: 2, 4: 1}[len(shape)]
     vanishing = zeros_along(site, 0, axis)
-    if vanishing is None:
-        return None
     if axis == 2:
-        width = shape[2] // heads if (heads := site.attributes.get("num_heads", 0)) else 2 * (tables[-1] or (0,))[-1]
+        width = shape[2] // heads if (heads := site.attributes.get("num_heads", 0)) else 2 * table[-1]
         vanishing = np.repeat(vanishing.reshape(-1, width).all(1), width)
     return zero_where(site, vanishing.reshape(line(len(shape), axis)))
 

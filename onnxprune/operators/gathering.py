@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.operators.boxes import Value
-from onnxprune.operators.facts import Facts, aligned, facts, padded, reduced
+from onnxprune.operators.facts import Facts, NothingKnown, aligned, facts, padded, reduced
 from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, Labels, fixed, is_fixed
@@ -13,7 +13,7 @@ from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
 from onnxprune.operators.registry import LARGEST_VALUE, Arrays, Trait, by_reference, define
 from onnxprune.operators.site import Site, spread
-from onnxprune.operators.value_numbers import bits, mix
+from onnxprune.operators.value_numbers import mix
 from onnxprune.operators.zeros import first
 
 
@@ -43,13 +43,12 @@ def repair_gather_nd(edit: Any, **_: Any) -> None:
     edit.follow_grid(0, 1, lambda axis: edit.live_out(0, axis))
 
 
-def bound_gather_nd(site: Site) -> Facts | None:
+def bound_gather_nd(site: Site) -> Facts:
     """What is zero in all that may be picked is so in what is picked."""
-    given, indices = site.fact(0), site.shapes[1]
-    if given is None or not indices or site.attributes.get("batch_dims", 0):
-        return None
-    whole = reduced(given[0], range(indices[-1]))
-    vanishing = (whole.low == 0) & (whole.high == 0)
+    indices = site.shape(1)
+    if site.attributes.get("batch_dims", 0):
+        raise NothingKnown
+    vanishing = reduced(site.fact(0)[0], range(indices[-1])).zero
     return zero_where(site, vanishing.reshape(*[1] * (len(indices) - 1), *vanishing.shape[indices[-1] :]))
 
 
@@ -101,18 +100,12 @@ def repair_elements(edit: Any, axis: int = 0, **_: Any) -> None:
             edit.gather_input(1, k, np.flatnonzero(edit.live_in(0, k)))
 
 
-def bound_gather_elements(site: Site) -> Facts | None:
+def bound_gather_elements(site: Site) -> Facts:
     """Elements along one axis that the indices name; positions of the others stay apart."""
-    found, shape, picks = site.inputs[0], site.shapes[0], site.fact(1)
-    if found is None or shape is None or picks is None:
-        return None
+    shape = site.shape()
     axis = site.attributes.get("axis", 0) % len(shape)
-    both = aligned([(reduced(found, [axis]), (*shape[:axis], 1, *shape[axis + 1 :])), picks])
-    if both is None:
-        return None
-    x, where = both
-    names = mix(x.identity, where.identity, bits(where.scale), site.kind)
-    return facts(x.low, x.high, names, x.scale)
+    x, where = aligned([(reduced(site.data(), [axis]), (*shape[:axis], 1, *shape[axis + 1 :])), site.fact(1)])
+    return facts(x.low, x.high, mix(x.identity, *where.exact, site.kind), x.scale)
 
 
 def forward_gather_elements(node: TorchCall, x: Tensor, indices: Tensor) -> Tensor:
@@ -156,23 +149,21 @@ def repair_gather(edit: Any, axis: int = 0, **_: Any) -> None:
     edit.set_tensor(1, edit.renumber(0, axis)[picks[np.ix_(*kept)] if kept else picks])
 
 
-def bound_gather(site: Site) -> Facts | None:
-    found, shape, picks = site.inputs[0], site.shapes[0], site.array(1)
-    picks = site.sizes(1) if picks is None and site.has(1) else picks
-    if picks is None:
+def bound_gather(site: Site) -> Facts:
+    array = site.array(1)
+    if (picks := site.sizes(1) if array is None else array) is None:
         return _looked_up(site)
-    if found is None or shape is None or picks.size > 1 << 16:
-        return None
-    axis = site.attributes.get("axis", 0) % len(shape)
-    whole = spread(site, axis)
-    return None if whole is None else whole.map(lambda a: a.take(picks.astype(np.int64), axis))
+    if picks.size > 1 << 16:
+        raise NothingKnown
+    axis = site.attributes.get("axis", 0) % len(site.shape())
+    return spread(site, axis).map(lambda a: a.take(picks.astype(np.int64), axis))
 
 
-def _looked_up(site: Site) -> Facts | None:
+def _looked_up(site: Site) -> Facts:
     """Rows of a table that the data picks: a column of one number is a constant."""
-    table, picks, axis = site.array(0), site.shapes[1], site.attributes.get("axis", 0)
-    if table is None or picks is None or axis % table.ndim or table.dtype.kind != "f":
-        return None
+    table, picks = site.weight(0), site.shape(1)
+    if site.attributes.get("axis", 0) % table.ndim or table.dtype.kind != "f":
+        raise NothingKnown
     low, high = (fn(axis=0).astype(np.float64) for fn in (table.min, table.max))
     place = mix(site.token, np.arange(low.size, dtype=np.uint64)).reshape(low.shape)
     return padded(facts(low, high, place), len(picks) + low.ndim)

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 
 from onnxprune.operators.convolution import convolve, depthwise, forward_conv, repair_conv, repair_groups
-from onnxprune.operators.facts import Facts, facts
+from onnxprune.operators.facts import Facts, NothingKnown, facts
 from onnxprune.operators.forward import Forward, TorchCall, Units
 from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, Labels, line
@@ -57,12 +57,11 @@ def matmul_integer(op: Op, a: Axes, b: Axes, a_zero: Axes | None = None, b_zero:
     return product_of_integers(op, a, b, (0, 1), 0, 3, b_zero)
 
 
-def bound_integer_layer(site: Site) -> Facts | None:
+def bound_integer_layer(site: Site) -> Facts:
     """Filters that hold their zero point alone."""
-    w, shape = site.array(1), site.outputs[0]
-    point = site.array(3) if site.has(3) else np.zeros((), np.int8)
-    if w is None or point is None or shape is None or w.ndim < 2:
-        return None
+    w, point, shape = site.weight(1), site.weight(3, np.zeros((), np.int8)), site.shape_out()
+    if w.ndim < 2:
+        raise NothingKnown
     axis = 0 if site.node.op_type == "ConvInteger" else w.ndim - 1
     at = line(w.ndim, axis)
     differs = w != (point.reshape(at) if point.size > 1 else point.reshape(()))
@@ -153,22 +152,18 @@ def qlinear_conv(
     return convolve(op, x, w, tuple(p for p in (ws, wz, b) if p and p[0].size > 1), group)
 
 
-def bound_qlinear_conv(site: Site) -> Facts | None:
+def bound_qlinear_conv(site: Site) -> Facts:
     """Filters of zeros give the bias in units of the output."""
-    shape = site.shapes[0]
-    w, bias = site.array(3), site.array(8)
-    numbers = [site.array(k) for k in (1, 4, 5, 6, 7)]
-    if shape is None or w is None or any(n is None for n in numbers):
-        return None
-    xs, ws, wz, ys, yz = (n.astype(np.float64).ravel() for n in numbers if n is not None)
+    w, bias, rank = site.weight(3), site.optional(8), len(site.shape())
+    xs, ws, wz, ys, yz = (site.weight(k).astype(np.float64).ravel() for k in (1, 4, 5, 6, 7))
     grid = np.abs(w.astype(np.float64).reshape(len(w), -1) - wz[:, None]).max(1)
     unit = xs * np.broadcast_to(ws, (len(w),)) / ys
     summand = np.zeros(len(w)) if bias is None else bias.astype(np.float64)
-    numbers_of = np.iinfo(site.array(7).dtype)  # type: ignore[union-attr]
-    value = np.clip(np.round(summand * unit) + yz, numbers_of.min, numbers_of.max)
+    ends = np.iinfo(site.weight(7).dtype)
+    value = np.clip(np.round(summand * unit) + yz, ends.min, ends.max)
     low, high = (np.where(grid == 0, value, end) for end in (-np.inf, np.inf))
     names = mix(site.token, np.arange(len(w), dtype=np.uint64))
-    return facts(low, high, names).map(lambda a: a.reshape(line(len(shape), 1)))
+    return facts(low, high, names).map(lambda a: a.reshape(line(rank, 1)))
 
 
 def repair_qlinear_conv(edit: Any, group: int = 1, **_: Any) -> None:
@@ -221,11 +216,11 @@ def qlinear_matmul(
     return product_of_integers(op, a, b, (0, 3), 4, 5, b_scale, b_zero)
 
 
-def bound_qlinear_matmul(site: Site) -> Facts | None:
+def bound_qlinear_matmul(site: Site) -> Facts:
     """Columns of weights that hold their zero point alone give nothing."""
-    w, zero, after, shape = site.array(3), site.array(5), steps_at(site, 6), site.outputs[0]
-    if w is None or zero is None or after is None or shape is None or w.ndim != 2 or zero.size not in (1, w.shape[1]):
-        return None
+    w, zero, after, shape = site.weight(3), site.weight(5), steps_at(site, 6), site.shape_out()
+    if w.ndim != 2 or zero.size not in (1, w.shape[1]):
+        raise NothingKnown
     vanishing = ~(w != zero.reshape(-1)).any(axis=0).reshape((1,) * (len(shape) - 1) + (-1,))
     low, high = rounded_bounds((np.zeros(vanishing.shape), np.zeros(vanishing.shape)), after)
     return zero_where(site, vanishing & (low == high), low)

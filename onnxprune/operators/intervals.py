@@ -41,19 +41,17 @@ def times(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.where((a == 0) | (b == 0), 0.0, a * b)
 
 
-def rows(site: Site, axes: Sequence[int], low: float = -np.inf, high: float = np.inf) -> Facts | None:
+def rows(site: Site, axes: Sequence[int], low: float = -np.inf, high: float = np.inf) -> Facts:
     """Facts of what a node makes of each row of input 0 along some axes, in one way of all of them."""
-    if (found := site.inputs[0]) is None:
-        return None
+    found = site.data()
     flat = reduced(found, [k % len(found.shape) for k in axes])
-    names = mix(flat.identity, bits(flat.scale), site.token)
+    names = mix(*flat.exact, site.token)
     return facts(np.full(names.shape, low), np.full(names.shape, high), names)
 
 
-def homogeneous_rows(site: Site, axes: Sequence[int], *, with_zero: bool = False) -> Facts | None:
+def homogeneous_rows(site: Site, axes: Sequence[int], *, with_zero: bool = False) -> Facts:
     """The same where the outputs are among the elements of a row, or zeros, and grow with them by the same factor."""
-    if (found := site.inputs[0]) is None:
-        return None
+    found = site.data()
     flat = reduced(found, [k % len(found.shape) for k in axes])
     low, high = (np.minimum(flat.low, 0), np.maximum(flat.high, 0)) if with_zero else (flat.low, flat.high)
     return facts(low, high, mix(flat.identity, site.token), flat.scale)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from onnxprune.operators.facts import Facts, reduced
+from onnxprune.operators.facts import Facts, NothingKnown, reduced
 from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, fixed
@@ -10,7 +10,7 @@ from onnxprune.operators.lazy_torch import Tensor, functional, torch
 from onnxprune.operators.op import Op
 from onnxprune.operators.registry import Arrays, Attributes, Shape, Taken, Trait, define
 from onnxprune.operators.site import Site
-from onnxprune.operators.value_numbers import bits, mix
+from onnxprune.operators.value_numbers import mix
 from onnxprune.operators.zeros import every, provided
 
 _no_division_by_zero = provided(lambda a: a.get("epsilon", 1e-5) > 0, every)
@@ -35,16 +35,13 @@ def repair_rms_norm(edit: Any, axis: int = -1, epsilon: float | None = None, **_
         edit.scale_input(2 if skips else 1, share**-0.5)
 
 
-def bound_rms_norm(site: Site) -> list[Facts | None] | None:
+def bound_rms_norm(site: Site) -> Facts:
     """Zeros stay zeros; what is alike in one row and scaled alike stays so."""
-    both = site.operands(0, 1)
-    if both is None or site.inputs[0] is None or site.attributes.get("epsilon", 1e-5) <= 0:
-        return None
-    x, scale = both
-    row = reduced(site.inputs[0], range(len(site.inputs[0].shape))[site.attributes.get("axis", -1) :])
-    parts = [part for found in (x, row, scale) for part in (found.identity, bits(found.scale))]
-    names = mix(*parts, site.token)
-    return [zero_where(site, x.constant & (x.low == 0), names=names), *map(site.nothing, range(1, len(site.outputs)))]
+    (x, scale), found = site.operands(0, 1), site.data()
+    if site.attributes.get("epsilon", 1e-5) <= 0:
+        raise NothingKnown
+    row = reduced(found, range(len(found.shape))[site.attributes.get("axis", -1) :])
+    return zero_where(site, x.zero, names=mix(*x.exact, *row.exact, *scale.exact, site.token))
 
 
 def _normalised_axes(taken: Taken, k: int, rank: int) -> list[int]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.operators.convolution import padded, padding
-from onnxprune.operators.facts import Facts, expanded, facts, reduced
+from onnxprune.operators.facts import Facts, NothingKnown, expanded, facts, reduced
 from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.intervals import homogeneous_rows
 from onnxprune.operators.labels import Axes, fixed
@@ -14,7 +14,7 @@ from onnxprune.operators.lazy_torch import Tensor, functional, torch
 from onnxprune.operators.op import Op, on
 from onnxprune.operators.registry import Alike, Arrays, Attributes, Shape, define
 from onnxprune.operators.site import Site
-from onnxprune.operators.value_numbers import bits, mix
+from onnxprune.operators.value_numbers import mix
 from onnxprune.operators.zeros import first
 
 
@@ -23,7 +23,7 @@ def reverse(op: Op, x: Axes, *_: Axes | None, time_axis: int = 0, batch_axis: in
     return x
 
 
-def bound_reverse(site: Site) -> Facts | None:
+def bound_reverse(site: Site) -> Facts:
     return homogeneous_rows(site, [site.attributes.get("time_axis", 0), site.attributes.get("batch_axis", 1)])
 
 
@@ -50,7 +50,7 @@ def trilu(op: Op, x: Axes, *_: Axes | None, **__: Any) -> Axes:
     return x
 
 
-def bound_trilu(site: Site) -> Facts | None:
+def bound_trilu(site: Site) -> Facts:
     return homogeneous_rows(site, (-2, -1), with_zero=True)
 
 
@@ -71,21 +71,14 @@ def grid_sample(op: Op, x: Axes, grid: Axes, **_: Any) -> Axes:
     return (op.tie(x[0], grid[0]), x[1], ...)  # type: ignore[return-value]
 
 
-def bound_grid_sample(site: Site) -> Facts | None:
+def bound_grid_sample(site: Site) -> Facts:
     """Means of neighbours, and of zeros outside of a map."""
-    found, grid, shape = site.inputs[0], site.fact(1), site.shapes[0]
-    if (
-        found is None
-        or grid is None
-        or shape is None
-        or site.attributes.get("mode", b"linear") in (b"cubic", b"bicubic")
-    ):
-        return None
-    flat = reduced(found, range(2, len(shape)))
-    where = expanded(reduced(grid[0], range(1, len(shape))), grid[1], [0] if flat.shape[0] > 1 else [])
-    if where is None:
-        return None
-    names = mix(flat.identity, where.identity, bits(where.scale), site.kind)
+    (grid, sizes), space = site.fact(1), range(2, len(site.shape()))
+    if site.attributes.get("mode", b"linear") in (b"cubic", b"bicubic"):
+        raise NothingKnown
+    flat = reduced(site.data(), space)
+    where = expanded(reduced(grid, [1, *space]), sizes, [0] if flat.shape[0] > 1 else [])
+    names = mix(flat.identity, *where.exact, site.kind)
     return facts(np.minimum(flat.low, 0), np.maximum(flat.high, 0), names, flat.scale)
 
 
@@ -149,10 +142,10 @@ def _cropped(op: Op, axis: int) -> Any:
     return fixed(shape[axis])
 
 
-def bound_crop(site: Site) -> Facts | None:
+def bound_crop(site: Site) -> Facts:
     """Of early Windows exports: a part of every map."""
-    found = site.inputs[0]
-    return None if found is None else reduced(found, range(2, len(found.shape))).named(site.kind)
+    found = site.data()
+    return reduced(found, range(2, len(found.shape))).named(site.kind)
 
 
 def _crop_shape(x: Arrays, a: Attributes) -> list[Shape | None]:

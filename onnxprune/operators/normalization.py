@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.operators.facts import Facts, expanded, facts, reduced
+from onnxprune.operators.facts import Facts, NothingKnown, along, expanded, facts, reduced
 from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.intervals import NEAR_SUM, affine, rows, zero_where
 from onnxprune.operators.labels import Axes, line
@@ -25,21 +25,16 @@ def batch_norm(op: Op, x: Axes, *params: Axes, training_mode: int = 0, **_: Any)
     return [x] + [params[2]] * (len(op.shapes) - 1)
 
 
-def bound_batch_norm(site: Site) -> list[Facts | None] | None:
-    x, shape = site.inputs[0], site.shapes[0]
-    arrays = [site.array(k) for k in range(1, 5)]
-    if x is None or shape is None or site.attributes.get("training_mode", 0) or not site.attributes.get("spatial", 1):
-        return None
-    if any(a is None for a in arrays) or len(shape) < 2 or (site.opset < 7 and not site.attributes.get("is_test", 0)):
-        return None
-    gamma, beta, mean, variance = (a.astype(np.float64) for a in arrays if a is not None)
-    factor = gamma / np.sqrt(variance + site.attributes.get("epsilon", 1e-5))
-    whole = expanded(x, shape, [1])
-    if whole is None or not np.isfinite(factor).all():
-        return None
+def bound_batch_norm(site: Site) -> Facts:
+    shape, a = site.shape(), site.attributes
+    gamma, beta, mean, variance = (site.weight(k).astype(np.float64) for k in range(1, 5))
+    factor = gamma / np.sqrt(variance + a.get("epsilon", 1e-5))
+    trains = a.get("training_mode", 0) or (site.opset < 7 and not a.get("is_test", 0))
+    if trains or not a.get("spatial", 1) or len(shape) < 2 or not np.isfinite(factor).all():
+        raise NothingKnown
     at = line(len(shape), 1)
-    out = affine(whole, factor.reshape(at), (beta - mean * factor).reshape(at), NEAR_SUM)
-    return [out, *[site.nothing(k) for k in range(1, len(site.outputs))]]
+    whole = expanded(site.data(), shape, [1])
+    return affine(whole, factor.reshape(at), (beta - mean * factor).reshape(at), NEAR_SUM)
 
 
 def forward_batch_normalization(
@@ -84,18 +79,13 @@ def centred(site: Site, constant: np.ndarray, scale: np.ndarray | float, positio
     return np.abs(constant * scale) * count * ROUNDING <= LEFT * np.sqrt(site.attributes.get("epsilon", 1e-5))
 
 
-def bound_instance_norm(site: Site) -> Facts | None:
+def bound_instance_norm(site: Site) -> Facts:
     """A channel that is constant comes out as its shift, as far as rounding lets it."""
-    x, shape, gamma, beta = site.inputs[0], site.shapes[0], site.array(1), site.array(2)
-    if x is None or shape is None or gamma is None or beta is None:
-        return None
-    whole = expanded(reduced(x, [0, *range(2, len(shape))]), shape, [1])
-    if whole is None:
-        return None
-    at = line(len(shape), 1)
-    g, b = (v.astype(np.float64).reshape(at) for v in (gamma, beta))
+    shape = site.shape()
+    whole, at = along(site.data(), shape, 1), line(len(shape), 1)
+    g, b = (site.weight(k).astype(np.float64).reshape(at) for k in (1, 2))
     fixed = (whole.constant & centred(site, whole.low, g, math.prod(shape[2:]))) | (g == 0)
-    name = mix(whole.identity, bits(whole.scale), bits(g), bits(b), site.kind)
+    name = mix(*whole.exact, bits(g), bits(b), site.kind)
     return facts(np.where(fixed, b, -np.inf), np.where(fixed, b, np.inf), name)
 
 
@@ -135,13 +125,10 @@ def repair_group_norm(edit: Any, num_groups: int, **_: Any) -> None:
         edit.set_attribute("num_groups", edit.count_in(0, 1) * num_groups // edit.size_in(0, 1))
 
 
-def bound_group_norm(site: Site) -> Facts | None:
+def bound_group_norm(site: Site) -> Facts:
     """A group of channels that are one constant comes out as their shifts, as far as rounding lets it."""
-    x, shape, gamma, bias = site.inputs[0], site.shapes[0], site.array(1), site.array(2)
-    groups = int(site.attributes["num_groups"])
-    whole = None if x is None or shape is None else expanded(reduced(x, [0, *range(2, len(shape))]), shape, [1])
-    if whole is None or shape is None or gamma is None or bias is None:
-        return None
+    shape, gamma, bias = site.shape(), site.weight(1), site.weight(2)
+    whole, groups = along(site.data(), shape, 1), int(site.attributes["num_groups"])
     low, high = (a.reshape(groups, -1) for a in (whole.low, whole.high))
     near = centred(site, low[:, 0], np.abs(gamma).max(), math.prod(shape[1:]) // groups)
     still = np.repeat(np.isfinite(low[:, 0]) & (low.min(1) == high.max(1)) & near, low.shape[1])
@@ -221,13 +208,12 @@ def _unit_length(taken: Taken, _: int, rank: int) -> list[int]:
     return [taken.attributes.get("axis", -1) % rank]
 
 
-def bound_lp_normalization(site: Site) -> Facts | None:
+def bound_lp_normalization(site: Site) -> Facts:
     """Zeros stay zeros, and the others are no longer than one; what is alike in one row stays so."""
-    if (found := site.inputs[0]) is None:
-        return None
+    found = site.data()
     row = reduced(found, [site.attributes.get("axis", -1) % len(found.shape)])
     low, high = np.where(found.low >= 0, 0.0, -1.0), np.where(found.high <= 0, 0.0, 1.0)
-    return facts(low, high, mix(found.identity, row.identity, bits(row.scale), site.kind), found.scale)
+    return facts(low, high, mix(found.identity, *row.exact, site.kind), found.scale)
 
 
 def forward_lp_normalization(node: TorchCall, x: Tensor) -> Tensor:

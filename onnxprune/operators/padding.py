@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.operators.facts import Facts, facts
+from onnxprune.operators.facts import Facts, NothingKnown, facts
 from onnxprune.operators.forward import Forward, TorchCall, numbers, take
 from onnxprune.operators.labels import Axes, Labels, fixed
 from onnxprune.operators.lazy_torch import Tensor, functional
@@ -67,26 +67,23 @@ def repair_pad(edit: Any, pads: Any = None, paddings: Any = None, **_: Any) -> N
     edit.set_ints(1, name, {k: v for k, v in changed.items() if v != given[k]})
 
 
-def bound_pad(site: Site) -> Facts | None:
+def bound_pad(site: Site) -> Facts:
     """Constants that other numbers are put around are no constants; an edge or a mirror of them is."""
-    found, shape = site.inputs[0], site.shapes[0]
+    found, rank = site.data(), len(site.shape())
     amounts = site.some_numbers(1, "pads") or site.attributes.get("paddings")
-    if found is None or shape is None or amounts is None or site.has(3) or len(amounts) != 2 * len(shape):
-        return None
-    rank = len(shape)
+    if amounts is None or site.has(3) or len(amounts) != 2 * rank:
+        raise NothingKnown
     name = numbers_name(site, 1, amounts)
     if any(None in amounts[k::rank] and found.shape[k] > 1 for k in range(rank)):
-        return None
+        raise NothingKnown
     widths = [tuple(1 if n is None else int(n) for n in amounts[k::rank]) for k in range(rank)]  # by any amount
     varied = [k for k, w in enumerate(widths) if max(w) and found.shape[k] > 1]
     flat = site.attributes.get("mode", b"constant") in (b"constant", "constant")
     if any(min(w) < 0 for w in widths) or (varied and not flat):
-        return None
+        raise NothingKnown
     low, high = found.low, found.high
     if flat:
-        given = site.array(2) if site.has(2) else site.attributes.get("value", 0.0)
-        if given is None:
-            return None
+        given = site.weight(2, np.asarray(site.attributes.get("value", 0.0)))
         fill = float(np.ravel(given)[0]) if np.size(given) else 0.0
         if any(max(w) for k, w in enumerate(widths) if k not in varied):
             low, high = np.minimum(low, fill), np.maximum(high, fill)
@@ -95,7 +92,7 @@ def bound_pad(site: Site) -> Facts | None:
             low, high = (np.pad(a, around, constant_values=fill) for a in (low, high))
             found = found.map(lambda a: np.pad(a, around, constant_values=1))
         if fill:
-            return facts(low, high, mix(found.identity, bits(found.scale), bits(fill), name, site.kind))
+            return facts(low, high, mix(*found.exact, bits(fill), name, site.kind))
     return facts(low, high, mix(found.identity, name, site.kind), found.scale)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.operators.convolution import padded, padding
-from onnxprune.operators.facts import Facts, facts, reduced
+from onnxprune.operators.facts import Facts, NothingKnown, facts, reduced
 from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.intervals import homogeneous_rows
 from onnxprune.operators.labels import Axes, fixed
@@ -26,25 +26,26 @@ def pool(op: Op, x: Axes, *_: Axes | None, **__: Any) -> list[Axes]:
     return [(x[0], x[1], ...)] * len(op.shapes)  # type: ignore[list-item]
 
 
-def bound_pool(site: Site) -> list[Facts | None] | None:
-    if site.inputs[0] is None or len(site.inputs[0].shape) < 3:
-        return None
-    found = reduced(site.inputs[0], range(2, len(site.inputs[0].shape)))
+def pooled(site: Site) -> Facts:
+    """Facts that hold all over a map."""
+    if len(site.data().shape) < 3:
+        raise NothingKnown
+    return reduced(site.data(), range(2, len(site.data().shape)))
+
+
+def bound_pool(site: Site) -> Facts:
+    found = pooled(site)
     low, high = found.low, found.high
     counts = site.attributes.get("count_include_pad", 0) and site.node.op_type == "AveragePool"
     if counts and (any(site.attributes.get("pads", ())) or site.attributes.get("auto_pad", b"NOTSET") != b"NOTSET"):
         low, high = np.minimum(low, 0), np.maximum(high, 0)
-    out = facts(low, high, mix(found.identity, site.kind), found.scale)
-    return [out, *[site.nothing(k) for k in range(1, len(site.outputs))]]
+    return facts(low, high, mix(found.identity, site.kind), found.scale)
 
 
-def bound_lp_pool(site: Site) -> Facts | None:
+def bound_lp_pool(site: Site) -> Facts:
     """Lengths, which grow with what they are of."""
-    if site.inputs[0] is None or len(site.inputs[0].shape) < 3:
-        return None
-    found = reduced(site.inputs[0], range(2, len(site.inputs[0].shape)))
-    nothing = (found.low == 0) & (found.high == 0)
-    return facts(np.zeros(nothing.shape), np.where(nothing, 0, np.inf), mix(found.identity, site.kind), found.scale)
+    found = pooled(site)
+    return facts(0.0, np.where(found.zero, 0, np.inf), mix(found.identity, site.kind), found.scale)
 
 
 _POOL: dict[str, Any] = {"couple": pool, "channel": 1, "zero": first, "apart": True}
@@ -159,7 +160,7 @@ def forward_global_lp_pool(node: TorchCall, x: Tensor) -> Tensor:
 define("GlobalLpPool", **_POOL, bound=bound_lp_pool, forward=Forward(forward_global_lp_pool))
 define(
     "com.microsoft:NhwcMaxPool", couple=pool, apart=True, shape=Alike("MaxPool"), traits=Trait.CHANNELS_LAST,
-    bound=lambda site: homogeneous_rows(site, range(1, len(site.shapes[0]) - 1)),
+    bound=lambda site: homogeneous_rows(site, range(1, len(site.shape()) - 1)),
 )  # fmt: skip
 
 
@@ -173,7 +174,7 @@ def roi_align(op: Op, x: Axes, rois: Axes, batch: Axes, **_: Any) -> Axes:
     return (fixed(rois[0].size), x[1], ...)  # type: ignore[return-value]
 
 
-def bound_regions(site: Site) -> Facts | None:
+def bound_regions(site: Site) -> Facts:
     """The largest of elements, or means of neighbours, and zeros outside of the map."""
     return homogeneous_rows(site, (0, 2, 3), with_zero=True)
 

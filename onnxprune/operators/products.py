@@ -7,10 +7,10 @@ import numpy as np
 
 from onnxprune.operators.activations import bound_fused, fused
 from onnxprune.operators.einsum import summed
-from onnxprune.operators.facts import Facts, expanded, reduced
+from onnxprune.operators.facts import Facts, NothingKnown, along
 from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.intervals import zero_where
-from onnxprune.operators.labels import Axes, fixed
+from onnxprune.operators.labels import Axes, fixed, line
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
 from onnxprune.operators.patches import linear_product
@@ -44,50 +44,43 @@ def columns_of(w: np.ndarray, attributes: Attributes) -> np.ndarray | None:
     return (w if attributes.get("transB", 0) else w.T)[None, :, :, None] if w.ndim == 2 else None
 
 
-def bound_product(site: Site) -> Facts | None:
+def bound_product(site: Site) -> Facts:
     """With weights on the right; of other products zeros are followed."""
-    x, shape, w = site.inputs[0], site.shapes[0], site.array(1)
-    a = site.attributes
-    if x is None or shape is None or w is None or w.ndim != 2 or a.get("transA", 0):
+    w, a = site.array(1), site.attributes
+    if site.inputs[0] is None or w is None or w.ndim != 2 or a.get("transA", 0):
         return bound_matrices(site) if site.node.op_type == "MatMul" else bound_turned(site)
-    w = w if a.get("transB", 0) else w.T
+    w, shape = w if a.get("transB", 0) else w.T, site.shape()
     bias = bias_of(site, 2, len(w), a.get("beta", 1.0)) if operator_of(site.node).bias == 2 else np.zeros(len(w))
-    last = len(shape) - 1
-    whole = expanded(reduced(x, range(last)), shape, [last])
-    if whole is None or bias is None or whole.shape[-1] != w.shape[1]:
-        return None
+    whole = along(site.data(), shape, -1)
+    if whole.shape[-1] != w.shape[1]:
+        raise NothingKnown
     near, scale = tolerance(w.dtype), a.get("alpha", 1.0)
     w = w if scale == 1 else scale * w
     out = layer(site, whole.map(np.ravel), w[None, :, :, None], bias, near, False)
-    return out.map(lambda v: v.reshape(*[1] * last, -1))
+    return out.map(lambda v: v.reshape(line(len(shape), -1)))
 
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
-def _matrix_terms(a: int, b: int) -> tuple[list[str], str] | None:
+def _matrix_terms(a: int, b: int) -> tuple[list[str], str]:
     """MatMul of values of these ranks as an Einsum."""
     if min(a, b) < 2:
-        return None
+        raise NothingKnown
     batch = LETTERS[: max(a, b) - 2]
     return [batch[len(batch) - (a - 2) :] + "xy", batch[len(batch) - (b - 2) :] + "yz"], batch + "xz"
 
 
-def bound_matrices(site: Site) -> Facts | None:
+def bound_matrices(site: Site) -> Facts:
     """MatMul of two values that depend on data, or with more than one matrix of weights."""
-    a, b = (site.shapes[k] for k in (0, 1))
-    terms = None if a is None or b is None else _matrix_terms(len(a), len(b))
-    return None if terms is None else summed(site, *terms)
+    return summed(site, *_matrix_terms(len(site.shape(0)), len(site.shape(1))))
 
 
-def bound_turned(site: Site) -> Facts | None:
+def bound_turned(site: Site) -> Facts:
     """A Gemm that takes its first operand in columns, or its weights first."""
     terms = ["yx" if site.attributes.get("transA", 0) else "xy", "zy" if site.attributes.get("transB", 0) else "yz"]
     found = summed(site, terms, "xz")
-    bias = site.array(2) if site.has(2) else np.zeros(1)
-    if found is None or bias is None:
-        return None
-    summand = site.attributes.get("beta", 1.0) * bias.astype(np.float64)
+    summand = site.attributes.get("beta", 1.0) * site.weight(2, np.zeros(1)).astype(np.float64)
     vanishing, summand = np.broadcast_arrays(found.constant, summand.reshape((1,) * (2 - summand.ndim) + summand.shape))
     return zero_where(site, vanishing, summand)
 
@@ -137,9 +130,8 @@ define(
 )  # fmt: skip
 
 
-def bound_fused_gemm(site: Site) -> Facts | None:
-    found = bound_product(site)
-    return None if found is None else bound_fused(site, found)
+def bound_fused_gemm(site: Site) -> Facts:
+    return bound_fused(site, bound_product(site))
 
 
 def forward_fused_gemm(node: TorchCall, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
@@ -178,14 +170,12 @@ def fused_matmul(
     return matrix_product(op, left, tuple(b[k] for k in matrix_axes(len(b), transB, transBatchB)))
 
 
-def bound_fused_matmul(site: Site) -> Facts | None:
-    a, b = (site.shapes[k] for k in (0, 1))
-    terms = None if a is None or b is None else _matrix_terms(len(a), len(b))
-    if a is None or b is None or terms is None:
-        return None
-    told = site.attributes
+def bound_fused_matmul(site: Site) -> Facts:
+    ranks, told = [len(site.shape(k)) for k in (0, 1)], site.attributes
+    terms = _matrix_terms(*ranks)
     orders = [
-        matrix_axes(len(s), told.get(f"trans{n}", 0), told.get(f"transBatch{n}", 0)) for s, n in ((a, "A"), (b, "B"))
+        matrix_axes(rank, told.get(f"trans{n}", 0), told.get(f"transBatch{n}", 0))
+        for rank, n in zip(ranks, "AB", strict=True)
     ]
     written = []
     for term, order in zip(terms[0], orders, strict=True):

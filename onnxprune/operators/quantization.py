@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from onnxprune.operators.arrays import RANGES
 from onnxprune.operators.boxes import Value
-from onnxprune.operators.facts import Facts, facts
+from onnxprune.operators.facts import Facts, NothingKnown, facts
 from onnxprune.operators.forward import Forward, TorchCall, Units
 from onnxprune.operators.intervals import applied
 from onnxprune.operators.labels import Axes, line
@@ -17,7 +17,7 @@ from onnxprune.operators.op import Op
 from onnxprune.operators.registry import FLOAT, Alike, Trait, ZeroPoints, define
 from onnxprune.operators.roles import Scaling
 from onnxprune.operators.site import Site
-from onnxprune.operators.value_numbers import bits, mix
+from onnxprune.operators.value_numbers import Ids, bits, mix
 from onnxprune.operators.zeros import first
 
 Pair = tuple[np.ndarray, np.ndarray]
@@ -49,24 +49,20 @@ def _quantized(
     return x
 
 
-def bound_quantize(site: Site) -> Facts | None:
-    found, shape = site.inputs[0], site.shapes[0]
-    scale, zero = site.array(1), site.array(2)
-    if found is None or shape is None or scale is None or (site.has(2) and zero is None):
-        return None
+def bound_quantize(site: Site) -> Facts:
+    found, rank, scale, zero = site.data(), len(site.shape()), site.weight(1), site.weight(2, np.zeros((), np.uint8))
     if site.attributes.get("block_size", 0) or (scale.size > 1 and scale.ndim != 1):
-        return None
-    zero = np.zeros((), np.uint8) if zero is None else zero
-    at = line(len(shape), site.attributes.get("axis", 1))
-    s, z = (a.astype(np.float64).reshape(at if a.size > 1 else [1] * len(shape)) for a in (scale, zero))
+        raise NothingKnown
+    at = line(rank, site.attributes.get("axis", 1))
+    s, z = (a.astype(np.float64).reshape(at if a.size > 1 else [1] * rank) for a in (scale, zero))
     if site.node.op_type == "DequantizeLinear":
         bounds = applied(found, lambda x: (x - z) * s, True)
     elif zero.dtype.kind not in "iu":
-        return None
+        raise NothingKnown
     else:
         ends = np.iinfo(zero.dtype)
         bounds = applied(found, lambda x: np.clip(np.round(x / s) + z, ends.min, ends.max), True)
-    return facts(*bounds, mix(found.identity, bits(found.scale), bits(s), bits(z), site.kind))
+    return facts(*bounds, mix(*found.exact, bits(s), bits(z), site.kind))
 
 
 _STEPS = Trait.SHIFTS | Trait.NUMBERS | Trait.MAPS | Trait.QUANTIZES
@@ -193,23 +189,32 @@ define(
 )  # fmt: skip
 
 
-def steps_at(site: Site, k: int) -> tuple[float, float, np.dtype] | None:
-    """One scale and zero point that stand in inputs k and k + 1, and the type of the latter."""
-    scale, zero = site.array(k), site.array(k + 1)
-    if scale is None or zero is None or scale.size > 1 or zero.size > 1:
-        return None
-    return float(scale.ravel()[0]), float(zero.ravel()[0]), zero.dtype
+class Steps(NamedTuple):
+    """One scale and zero point, and the type of the latter."""
+
+    scale: float
+    zero: float
+    dtype: np.dtype
+
+    @property
+    def exact(self) -> tuple[Ids, Ids]:
+        return bits(self.scale), bits(self.zero)
 
 
-def real_bounds(bounds: Pair, steps: tuple[float, float, np.dtype]) -> Pair:
-    low, high = ((end - steps[1]) * steps[0] for end in bounds)
-    return low, high
+def steps_at(site: Site, k: int) -> Steps:
+    """Those that stand in inputs k and k + 1."""
+    scale, zero = site.weight(k), site.weight(k + 1)
+    return Steps(float(scale.item()), float(zero.item()), zero.dtype)
 
 
-def rounded_bounds(bounds: Pair, steps: tuple[float, float, np.dtype]) -> Pair:
+def real_bounds(found: Facts, steps: Steps) -> Pair:
+    return (found.low - steps.zero) * steps.scale, (found.high - steps.zero) * steps.scale
+
+
+def rounded_bounds(bounds: Pair, steps: Steps) -> Pair:
     """Bounds of what is quantised; a number that may round either way is between both."""
-    ends = np.iinfo(steps[2])
-    exact = [end / steps[0] + steps[1] for end in bounds]
+    ends = np.iinfo(steps.dtype)
+    exact = [end / steps.scale + steps.zero for end in bounds]
     low, high = np.round(exact[0] - 1e-4), np.round(exact[1] + 1e-4)
     return np.clip(low, ends.min, ends.max), np.clip(high, ends.min, ends.max)
 

@@ -6,34 +6,31 @@ from typing import Any
 import numpy as np
 
 from onnxprune.operators.broadcast import bound_others
-from onnxprune.operators.facts import Facts, facts, reduced, stacked
+from onnxprune.operators.facts import Facts, NothingKnown, facts, stacked
 from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.labels import Axes, fixed
 from onnxprune.operators.lazy_torch import Tensor, functional, torch
 from onnxprune.operators.op import Op
-from onnxprune.operators.pooling import forward_average_pool
-from onnxprune.operators.quantization import real, real_bounds, requantised, rounded_bounds, steps_at
+from onnxprune.operators.pooling import forward_average_pool, pooled
+from onnxprune.operators.quantization import Steps, real, real_bounds, requantised, rounded_bounds, steps_at
 from onnxprune.operators.registry import Alike, Arrays, Attributes, Shape, Trait, define
 from onnxprune.operators.reshaping import concat
 from onnxprune.operators.site import Site
 from onnxprune.operators.unary import unchanged
-from onnxprune.operators.value_numbers import bits, mix
+from onnxprune.operators.value_numbers import mix
 
 
 def qlinear_pointwise(op: Op, a: Axes, a_scale: Axes, a_zero: Axes, b: Axes, *rest: Axes | None, **_: Any) -> Axes:
     return op.broadcast(a, b)
 
 
-def bound_qlinear_pointwise(site: Site) -> Facts | None:
+def bound_qlinear_pointwise(site: Site) -> Facts:
     both, steps = site.operands(0, 3), [steps_at(site, k) for k in (1, 4, 6)]
-    if both is None or None in steps:
-        return None
-    given = [s for s in steps if s is not None]
-    (al, ah), (bl, bh) = (real_bounds((f.low, f.high), s) for f, s in zip(both, given[:2], strict=True))
+    (al, ah), (bl, bh) = map(real_bounds, both, steps[:2])
     corners = [al + bl, ah + bh] if site.node.op_type == "QLinearAdd" else [al * bl, al * bh, ah * bl, ah * bh]
-    bounds = rounded_bounds((np.minimum.reduce(corners), np.maximum.reduce(corners)), given[2])
-    numbers = [bits(v) for s in given for v in s[:2]]
-    return facts(*bounds, mix(*(part for f in both for part in (f.identity, bits(f.scale))), *numbers, site.kind))
+    bounds = rounded_bounds((np.minimum.reduce(corners), np.maximum.reduce(corners)), steps[2])
+    known: list[Facts | Steps] = [*both, *steps]
+    return facts(*bounds, mix(*(part for x in known for part in x.exact), site.kind))
 
 
 def _typed(zero: Tensor | None, like: Tensor | None) -> Tensor | None:
@@ -132,15 +129,12 @@ def qlinear_pool(op: Op, x: Axes, *_: Axes | None, channels_last: int = 0, **__:
     return tuple(labels if k in (0, channel) else fixed(shape[k]) for k, labels in enumerate(x))
 
 
-def bound_qlinear_pool(site: Site) -> Facts | None:
-    found, before, after = site.inputs[0], steps_at(site, 1), steps_at(site, 3)
-    if found is None or before is None or after is None or site.attributes.get("channels_last", 0):
-        return None
-    if any(site.attributes.get("pads", ())) or len(found.shape) < 3:
-        return None
-    flat = reduced(found, range(2, len(found.shape)))
-    bounds = rounded_bounds(real_bounds((flat.low, flat.high), before), after)
-    return facts(*bounds, mix(flat.identity, bits(flat.scale), *map(bits, (*before[:2], *after[:2])), site.kind))
+def bound_qlinear_pool(site: Site) -> Facts:
+    if site.attributes.get("channels_last", 0) or any(site.attributes.get("pads", ())):
+        raise NothingKnown
+    flat, before, after = pooled(site), steps_at(site, 1), steps_at(site, 3)
+    bounds = rounded_bounds(real_bounds(flat, before), after)
+    return facts(*bounds, mix(*flat.exact, *before.exact, *after.exact, site.kind))
 
 
 def _mean_of_space(node: TorchCall, x: Tensor) -> Tensor:
@@ -168,17 +162,13 @@ def qlinear_concat(op: Op, scale: Axes, zero: Axes, *parts: Axes, axis: int = 0)
     return concat(op, *parts[::3], axis=axis)
 
 
-def bound_qlinear_concat(site: Site) -> Facts | None:
+def bound_qlinear_concat(site: Site) -> Facts:
     after, parts = steps_at(site, 0), []
     for k in range(2, len(site.node.input), 3):
-        pair, before = site.fact(k), steps_at(site, k + 1)
-        if pair is None or before is None or after is None:
-            return None
-        found, shape = pair
-        bounds = rounded_bounds(real_bounds((found.low, found.high), before), after)
-        name = mix(found.identity, bits(found.scale), *map(bits, (*before[:2], *after[:2])))
-        parts.append((facts(*bounds, name), shape))
-    return stacked(parts, site.attributes.get("axis", 0) % len(parts[0][1])) if parts else None
+        (found, shape), before = site.fact(k), steps_at(site, k + 1)
+        bounds = rounded_bounds(real_bounds(found, before), after)
+        parts.append((facts(*bounds, mix(*found.exact, *before.exact, *after.exact)), shape))
+    return stacked(parts, site.attributes.get("axis", 0) % len(parts[0][1]))
 
 
 def _qlinear_concat_shape(x: Arrays, a: Attributes) -> list[Shape | None]:

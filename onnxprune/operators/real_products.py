@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxprune.operators.facts import Facts
+from onnxprune.operators.facts import Facts, NothingKnown
 from onnxprune.operators.forward import Forward, TorchCall, Units
 from onnxprune.operators.integer_products import matrix_units, per_column, product_of_integers, zeros_of_rows
 from onnxprune.operators.intervals import zero_where
@@ -30,12 +30,12 @@ from onnxprune.operators.written import Nodes, Tensors, Written, attributes_of, 
 from onnxprune.operators.zeros import made
 
 
-def bound_real_product(site: Site) -> Facts | None:
+def bound_real_product(site: Site) -> Facts:
     """Columns of weights that hold their zero point alone give the bias."""
     point, last = (3, 4) if site.node.op_type == "DynamicQuantizeMatMul" else (5, 6)
-    w, zero, bias, shape = site.array(1), site.array(point), site.array(last), site.outputs[0]
-    if w is None or w.ndim != 2 or shape is None or any(site.has(k) and site.array(k) is None for k in (point, last)):
-        return None
+    w, zero, bias, shape = site.weight(1), site.optional(point), site.optional(last), site.shape_out()
+    if w.ndim != 2:
+        raise NothingKnown
     vanishing = ~(w != (0 if zero is None else zero)).any(axis=0)
     summand = np.zeros(w.shape[1]) if bias is None else bias.astype(np.float64)
     at = line(len(shape), -1)
@@ -98,20 +98,16 @@ def qgemm(
     return y
 
 
-def bound_qgemm(site: Site) -> Facts | None:
+def bound_qgemm(site: Site) -> Facts:
     """Columns of weights that hold their zero point alone give the bias, in steps of the output or as it is."""
-    xs, w, ws, wz, bias = (site.array(k) for k in (1, 3, 4, 5, 6))
-    if w is None or ws is None or wz is None or xs is None or (site.has(6) and bias is None):
-        return None
+    xs, w, ws, wz = (site.weight(k) for k in (1, 3, 4, 5))
+    bias = site.optional(6)
     columns = w if site.attributes.get("transB", 0) else w.T
     vanishing = ~(columns != wz.reshape(-1, 1)).any(axis=1)
     unit = xs.astype(np.float64).ravel() * site.attributes.get("alpha", 1.0) * ws.astype(np.float64).ravel()
     real = unit * (np.zeros(len(columns)) if bias is None else bias.astype(np.float64).ravel())
     if site.has(7):
-        after = steps_at(site, 7)
-        if after is None:
-            return None
-        low, high = rounded_bounds((real, real), after)
+        low, high = rounded_bounds((real, real), steps_at(site, 7))
         vanishing, real = vanishing & (low == high), low
     return zero_where(site, vanishing.reshape(1, -1), real.reshape(1, -1))
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from onnxprune.errors import ModelError
 from onnxprune.operators.activations import activation
-from onnxprune.operators.facts import Facts, facts, padded
+from onnxprune.operators.facts import Facts, NothingKnown, facts, padded
 from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.labels import Axes, Labels, fixed
 from onnxprune.operators.lazy_torch import Tensor, torch
@@ -25,16 +25,15 @@ ZERO_AT_ZERO = {  # activations that keep a unit without weights at zero, by pos
 }
 
 
+def stays_at_rest(kind: str, attributes: Attributes) -> bool:
+    """Whether the activations keep a unit without weights at zero."""
+    names = [name.decode() if isinstance(name, bytes) else name for name in attributes.get("activations", ())]
+    return all(name in ZERO_AT_ZERO[kind][k % len(ZERO_AT_ZERO[kind])] for k, name in enumerate(names))
+
+
 def stays_zero(kind: str, *parameters: int) -> Any:
     """Weights, biases and first states of zero keep a unit at zero, unless its activation lifts it."""
-
-    def condition(op: Op) -> ZeroWhereDead:
-        given = op.attributes.get("activations", ())
-        names = [name.decode() if isinstance(name, bytes) else name for name in given]
-        at_rest = all(name in ZERO_AT_ZERO[kind][k % len(ZERO_AT_ZERO[kind])] for k, name in enumerate(names))
-        return ZeroWhereDead(at_rest) & op.all_zero_where_dead(parameters)
-
-    return condition
+    return lambda op: ZeroWhereDead(stays_at_rest(kind, op.attributes)) & op.all_zero_where_dead(parameters)
 
 
 def couple_gates(
@@ -122,21 +121,15 @@ def gates_of(w: np.ndarray, _: Attributes) -> np.ndarray:
     return w.reshape(-1, w.shape[2])[None, :, :, None]
 
 
-def bound_recurrent(site: Site) -> list[Facts | None] | None:
+def bound_recurrent(site: Site) -> list[Facts | None]:
     """Hidden units with the same weights stay the same from states of zero on, and without weights at zero."""
-    w, r, b = (site.array(k) for k in (1, 2, 3))
-    states = [site.fact(k) for k in (5, 6) if site.has(k)]
-    told = [n.decode() if isinstance(n, bytes) else n for n in site.attributes.get("activations", ())]
-    at_rest = ZERO_AT_ZERO[site.node.op_type]
-    if w is None or r is None or any(site.has(k) and site.array(k) is None for k in (3, 7)):
-        return None
-    if any(s is None or s[0].low.any() or s[0].high.any() for s in states):
-        return None
-    if not all(name in at_rest[k % len(at_rest)] for k, name in enumerate(told)):
-        return None
+    w, r = site.weight(1), site.weight(2)
+    states = [site.fact(k)[0] for k in (5, 6) if site.has(k)]
+    if not stays_at_rest(site.node.op_type, site.attributes) or not all(s.zero.all() for s in states):
+        raise NothingKnown
     units = r.shape[2]
     rows = [a.reshape(len(a), -1, units, a.shape[2]).transpose(2, 0, 1, 3).reshape(units, -1) for a in (w, r)]
-    rows += [a.reshape(-1, units).T for a in (b, site.array(7)) if a is not None]
+    rows += [a.reshape(-1, units).T for a in (site.optional(3), site.optional(7)) if a is not None]
     own = np.concatenate(rows, 1)
     first, factor = multiples(own, np.zeros(units), np.zeros(units, np.uint64), EXACT)
     first = np.where(factor == 1, first, np.arange(units))

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.operators.facts import Facts, facts, reduced
+from onnxprune.operators.facts import Facts, NothingKnown, facts, reduced
 from onnxprune.operators.forward import Forward, TorchCall, axes_told
 from onnxprune.operators.intervals import homogeneous_rows, rows
 from onnxprune.operators.labels import Axes, Labels, fixed, is_fixed
@@ -75,27 +75,24 @@ def reduce(op: Op, x: Axes, *_: Axes | None, **attributes: Any) -> Axes:
     return _reduce(op, x, lambda labels: op.statistics(labels, why=COUNTS), **attributes)
 
 
-def bound_reduction(site: Site) -> Facts | None:
+def bound_reduction(site: Site) -> Facts:
     """Over other axes than those of channels; how many elements a sum has may depend on the input."""
-    found, axes = site.inputs[0], site.numbers(1, "axes")
-    if found is None or (axes is None and site.has(1)):
-        return None
+    found, told = site.data(), site.has(1) or "axes" in site.attributes
     rank = len(found.shape)
-    given = range(rank) if axes is None else [k % rank for k in axes]
-    if axes is None and site.attributes.get("noop_with_empty_axes", 0):
-        return None
-    gone = sorted(set(given))
+    if not told and site.attributes.get("noop_with_empty_axes", 0):
+        raise NothingKnown
+    gone = sorted({k % rank for k in (site.numbers(1, "axes") if told else range(rank))})
     flat = reduced(found, gone)
     low, high, names, scale = flat.low, flat.high, mix(flat.identity, site.kind, *gone), flat.scale
     if site.node.op_type in ("ReduceSumSquare", "ReduceProd", "ReduceLogSum", "ReduceLogSumExp"):
         squares = site.node.op_type == "ReduceSumSquare"
-        nothing = (low == 0) & (high == 0) & squares  # the product of no elements is one
+        nothing = flat.zero & squares  # the product of no elements is one
         low, high = np.full(low.shape, 0 if squares else -np.inf), np.where(nothing, 0, np.inf)
         names, scale = mix(names, bits(scale)), np.ones(scale.shape)
     if site.node.op_type == "ReduceSum":
         low, high = np.where(low >= 0, low * 0, -np.inf), np.where(high <= 0, high * 0, np.inf)
     elif site.node.op_type in ("ReduceL1", "ReduceL2"):
-        low, high = np.zeros(low.shape), np.where((low == 0) & (high == 0), 0, np.inf)
+        low, high = np.zeros(low.shape), np.where(flat.zero, 0, np.inf)
     out = facts(low, high, names, scale)
     return out if site.attributes.get("keepdims", 1) else out.map(lambda a: np.squeeze(a, tuple(gone)))
 
@@ -198,10 +195,10 @@ def arg_reduce(op: Op, x: Axes, *, axis: int = 0, keepdims: int = 1, **_: Any) -
     return tuple(fixed(1) if k == axis else labels for k, labels in enumerate(x) if keepdims or k != axis)
 
 
-def bound_arg_reduce(site: Site) -> Facts | None:
-    axis, found = site.attributes.get("axis", 0), rows(site, [site.attributes.get("axis", 0)], 0)
-    keeps = found is None or site.attributes.get("keepdims", 1)
-    return found if keeps or found is None else found.map(lambda a: np.squeeze(a, axis))
+def bound_arg_reduce(site: Site) -> Facts:
+    axis = site.attributes.get("axis", 0)
+    found = rows(site, [axis], 0)
+    return found if site.attributes.get("keepdims", 1) else found.map(lambda a: np.squeeze(a, axis))
 
 
 def _extreme(node: TorchCall, x: Tensor, find: Callable[..., Tensor]) -> Tensor:
@@ -233,10 +230,9 @@ def cumulative_sum(op: Op, x: Axes, axis_input: Axes, **_: Any) -> Axes:
     return x
 
 
-def bound_cumulative_sum(site: Site) -> Facts | None:
+def bound_cumulative_sum(site: Site) -> Facts:
     """Sums of any number of elements, none perhaps."""
-    if (axis := site.numbers(1)) is None or (whole := homogeneous_rows(site, axis)) is None:
-        return None
+    whole = homogeneous_rows(site, site.numbers(1))
     low, high = np.where(whole.low >= 0, 0, -np.inf), np.where(whole.high <= 0, 0, np.inf)
     return facts(low, high, whole.identity, whole.scale)
 
@@ -270,7 +266,7 @@ def top_k(op: Op, x: Axes, *_: Axes | None, axis: int = -1, **__: Any) -> list[A
     return [y, y]
 
 
-def bound_top_k(site: Site) -> list[Facts | None]:
+def bound_top_k(site: Site) -> list[Facts]:
     axis = [site.attributes.get("axis", -1)]
     return [homogeneous_rows(site, axis), rows(site, axis, 0)]
 

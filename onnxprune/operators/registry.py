@@ -152,7 +152,8 @@ class Operator:
     follows: inputs whose numbers are sizes that follow a cut, at run time or by the repair.
     labels_int32: whether an int32 tensor of the file that it takes has channels.
 
-    bound: of a site (`onnxprune.operators.site`): interval and value number of each element of the outputs.
+    bound: of a site (`onnxprune.operators.site`): interval and value number of each element of the outputs, of the
+        first ones at least.  Raises NothingKnown where what it is made of is not known.
     apart: whether no channel of its inputs has a part in another one of its outputs; of what it takes, or always.
     contracts: `(taken, input, rank)` → axes along which the elements of an input come together; by default all.
     reach: of what it takes: where channels have a part in few channels of output 0 (`onnxprune.operators.reach`).

@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.operators.facts import Facts, padded
+from onnxprune.operators.facts import Facts, NothingKnown, padded
 from onnxprune.operators.forward import Forward, TorchCall, numbers
 from onnxprune.operators.labels import Axes, Labels, fixed, repeated
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
 from onnxprune.operators.registry import LARGEST_VALUE, Arrays, Trait, by_reference, define
 from onnxprune.operators.site import Site
-from onnxprune.operators.value_numbers import mix, name_of
+from onnxprune.operators.value_numbers import name_of
 from onnxprune.operators.zeros import first
 
 
@@ -48,20 +48,16 @@ def repair_tile(edit: Any, repeats: Any = None, **_: Any) -> None:
     edit.set_ints(1, None, {k: n for k, n in enumerate(wanted) if n != told[k]})
 
 
-def bound_repeat(site: Site) -> Facts | None:
+def bound_repeat(site: Site) -> Facts:
     """Positions that are repeated are copies of each other."""
-    pair, after = site.fact(0), site.outputs[0]
-    if pair is None or after is None:
-        return None
-    found, before = pair
+    (found, before), after = site.fact(0), site.shape_out()
     aligned = (1,) * (len(after) - len(before)) + before
     wider = padded(found, len(after))
     times = [b // a if wider.shape[k] > 1 else 1 for k, (a, b) in enumerate(zip(aligned, after, strict=True))]
     if any(wider.shape[k] > 1 and site.open_out(k) for k in range(len(after))):
-        return None
-    wider = wider.map(lambda a: np.tile(a, times))
+        raise NothingKnown
     sizes = [name_of(site.node.output[0] if site.open_out(k) else str(n)) for k, n in enumerate(after)]
-    return Facts(wider.low, wider.high, mix(wider.identity, site.kind, *sizes), wider.scale)
+    return wider.map(lambda a: np.tile(a, times)).named(site.kind, *sizes)
 
 
 _COPIES = Trait.MOVES | Trait.RANGE | Trait.NUMBERS | Trait.REPEATS

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 
 from onnxprune.operators.boxes import Value
-from onnxprune.operators.facts import Facts, axis_blocks, reduced, reshaped, stacked
+from onnxprune.operators.facts import Facts, NothingKnown, axis_blocks, reduced, reshaped, stacked
 from onnxprune.operators.forward import Forward, TorchCall, axes_told, numbers
 from onnxprune.operators.labels import Axes, fixed, is_fixed
 from onnxprune.operators.lazy_torch import Tensor, torch
@@ -38,17 +38,16 @@ def repair_reshape(edit: Any, allowzero: int = 0, **_: Any) -> None:
         edit.set_ints(1, "shape", {k: shape[k] for k in wrong})
 
 
-def bound_reshape(site: Site) -> Facts | None:
-    found, before, after = site.inputs[0], site.shapes[0], site.outputs[0]
-    if found is None or before is None or after is None or 0 in before:
-        return None
+def bound_reshape(site: Site) -> Facts:
+    found, before, after = site.data(), site.shape(), site.shape_out()
+    if 0 in before:
+        raise NothingKnown
     pairs = axis_blocks(before, after)
     certain = sum(not _sure(site, *pair) for pair in pairs) <= 1  # no element is lost
     for old, new in pairs:
         if not (certain and _keeps_places(site, found, old, new)):
             found = reduced(found, old)
-    out = reshaped(found, before, after)
-    return None if out is None else out.named(len(after))
+    return reshaped(found, before, after).named(len(after))
 
 
 def _sure(site: Site, old: list[int], new: list[int]) -> bool:
@@ -174,11 +173,12 @@ def _opened(op: Op, value: Value) -> list[int]:
     return [k for k in range(len(value.axes)) if op.open_in(0, k)]
 
 
-def bound_squeeze(site: Site) -> Facts | None:
+def bound_squeeze(site: Site) -> Facts:
     """Nothing where another size has another rank."""
-    shape = site.shapes[0]
     told = site.has(1) or "axes" in site.attributes
-    return bound_reshape(site) if shape is None or told or not any(map(site.open_in, range(len(shape)))) else None
+    if not told and any(map(site.open_in, range(len(site.shape())))):
+        raise NothingKnown
+    return bound_reshape(site)
 
 
 def repair_squeeze(edit: Any, axes: Any = None, **_: Any) -> None:
@@ -211,10 +211,8 @@ def transpose(op: Op, *, perm: Any = None) -> Value:
     return op.transpose(list(perm) if perm is not None else range(len(value.axes))[::-1])
 
 
-def bound_transpose(site: Site) -> Facts | None:
-    found = site.inputs[0]
-    perm = None if found is None else list(site.attributes.get("perm", range(len(found.shape))[::-1]))
-    return None if found is None else found.map(lambda a: a.transpose(perm)).named(site.kind)
+def bound_transpose(site: Site) -> Facts:
+    return site.data().map(lambda a: a.transpose(site.attributes.get("perm"))).named(site.kind)
 
 
 define(
@@ -238,12 +236,9 @@ def concat(op: Op, *xs: Axes, axis: int = 1, **_: Any) -> Axes:
     return tuple(np.concatenate(x) if k == axis else op.coupling.join(x) for k, x in enumerate(columns))
 
 
-def bound_concat(site: Site) -> Facts | None:
+def bound_concat(site: Site) -> Facts:
     pairs = [site.fact(k) for k in range(len(site.node.input))]
-    if None in pairs:
-        return None
-    given = [p for p in pairs if p is not None]
-    return stacked(given, site.attributes.get("axis", 1) % len(given[0][1]))
+    return stacked(pairs, site.attributes.get("axis", 1) % len(pairs[0][1]))
 
 
 def _joined_value(x: Arrays, a: Attributes) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxprune.operators.facts import Facts, facts, reduced
+from onnxprune.operators.facts import Facts, NothingKnown, facts, reduced
 from onnxprune.operators.forward import Forward, TorchCall, numbers, take
 from onnxprune.operators.labels import Axes, fixed, is_fixed
 from onnxprune.operators.lazy_torch import Tensor, torch
@@ -48,17 +48,13 @@ def repair_resize(edit: Any, axes: Any = None, **_: Any) -> None:
         edit.set_ints(3, None, {k: shape[d] for k, (d, v) in enumerate(zip(dims, sizes, strict=True)) if v != shape[d]})
 
 
-def bound_resize(site: Site) -> Facts | None:
+def bound_resize(site: Site) -> Facts:
     """Between its neighbours, where no axis of channels is resized; cubic ones overshoot."""
-    found, before, after = site.inputs[0], site.shapes[0], site.outputs[0]
-    if found is None or before is None or after is None:
-        return None
-    changed = [k for k, (a, b) in enumerate(zip(before, after, strict=True)) if a != b]
-    if site.attributes.get("coordinate_transformation_mode") == b"tf_crop_and_resize":
-        return None
-    found = reduced(found, [k for k in changed if k > 1]) if not {0, 1} & set(changed) else None
-    if found is None or any(n > 1 for n in found.shape[2:]):
-        return None
+    changed = [k for k, (a, b) in enumerate(zip(site.shape(), site.shape_out(), strict=True)) if a != b]
+    found = reduced(site.data(), changed)
+    region = site.attributes.get("coordinate_transformation_mode") == b"tf_crop_and_resize"
+    if region or {0, 1} & set(changed) or any(n > 1 for n in found.shape[2:]):
+        raise NothingKnown
     soft = site.attributes.get("mode", b"nearest") in (b"nearest", b"linear", b"bilinear") or found.constant
     low, high = np.where(soft, found.low, -np.inf), np.where(soft, found.high, np.inf)
     return facts(low, high, mix(found.identity, site.kind, site.token), found.scale)

@@ -49,24 +49,20 @@ def repair_scatter_nd(edit: Any, **_: Any) -> None:
     edit.follow_grid(0, 1, lambda axis: edit.live_in(2, axis))
 
 
-def bound_scatter_nd(site: Site) -> Facts | None:
+def bound_scatter_nd(site: Site) -> Facts:
     """Zeros among zeros stay zeros, apart along the axes that pass and those of which a grid names positions."""
-    given, shape, indices = [site.fact(0), site.fact(2)], site.shapes[0], site.shapes[1]
-    if shape is None or not indices or given[0] is None or given[1] is None:
-        return None
+    given, shape, indices = [site.fact(0), site.fact(2)], site.shape(), site.shape(1)
     k, passing = indices[-1], range(indices[-1], len(shape))
     lines = site.arithmetic.grid(site.node.input[0], site.node.input[1]) or []
     named = {axis: line.positions for axis, line in enumerate(lines) if line.positions is not None}
     named = {axis: at for axis, at in named.items() if not site.open_in(axis)}
     places = [*named, *(axis - k + len(indices) - 1 for axis in passing)]
     x, updates = (
-        reduced(found[0], [d for d in range(len(found[1])) if d not in kept])
-        for found, kept in zip(given, ([*named, *passing], places), strict=True)
-        if found is not None
+        reduced(found, [d for d in range(len(own)) if d not in kept])
+        for (found, own), kept in zip(given, ([*named, *passing], places), strict=True)
     )
     sizes = [shape[axis] if axis in named else n for axis, n in enumerate(x.shape)]
-    still = np.broadcast_to((x.low == 0) & (x.high == 0), sizes).copy()
-    new = (updates.low == 0) & (updates.high == 0)
+    still, new = np.broadcast_to(x.zero, sizes).copy(), updates.zero
     new = new.reshape(*([new.shape[d] if d in named else 1 for d in range(k)]), *new.shape[len(indices) - 1 :])
     grid = np.ix_(*(named.get(axis, np.arange(n)) for axis, n in enumerate(sizes)))
     still[grid] &= new
@@ -110,14 +106,12 @@ def scatter_elements(op: Op, x: Axes, indices: Axes, updates: Axes, *, axis: int
     return tuple(fixed(labels.size) if k == axis else labels for k, labels in enumerate(x))
 
 
-def bound_scatter_elements(site: Site) -> Facts | None:
+def bound_scatter_elements(site: Site) -> Facts:
     """Zeros among zeros stay zeros."""
-    given, shape = [site.fact(0), site.fact(2)], site.shapes[0]
-    if shape is None or given[0] is None or given[1] is None:
-        return None
+    given, shape = [site.fact(0), site.fact(2)], site.shape()
     axis = site.attributes.get("axis", 0) % len(shape)
-    x, updates = (reduced(f[0], [k for k, n in enumerate(f[1]) if k == axis or n != shape[k]]) for f in given if f)
-    return zero_where(site, (x.low == 0) & (x.high == 0) & (updates.low == 0) & (updates.high == 0))
+    x, updates = (reduced(f, [k for k, n in enumerate(own) if k == axis or n != shape[k]]) for f, own in given)
+    return zero_where(site, x.zero & updates.zero)
 
 
 def forward_scatter_elements(node: TorchCall, x: Tensor, indices: Tensor, updates: Tensor) -> Tensor:

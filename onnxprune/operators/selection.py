@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.operators.boxes import Value
-from onnxprune.operators.facts import Facts
+from onnxprune.operators.facts import Facts, NothingKnown
 from onnxprune.operators.forward import Forward, TorchCall, numbers, take
 from onnxprune.operators.labels import Axes, LabelError
 from onnxprune.operators.lazy_torch import Tensor
@@ -48,16 +48,10 @@ def repair_split(edit: Any, axis: int = 0, num_outputs: int | None = None, **_: 
             edit.drop_attribute("num_outputs")
 
 
-def bound_split(site: Site) -> list[Facts | None] | None:
-    shape = site.shapes[0]
-    if shape is None or None in site.outputs:
-        return None
-    axis = site.attributes.get("axis", 0) % len(shape)
-    found = spread(site, axis)
-    if found is None:
-        return None
-    ends = np.cumsum([s[axis] for s in site.outputs if s is not None])
-    pieces = [np.split(a, ends[:-1], axis) for a in (found.low, found.high, found.identity, found.scale)]
+def bound_split(site: Site) -> list[Facts]:
+    axis = site.attributes.get("axis", 0) % len(site.shape())
+    ends = np.cumsum([site.shape_out(k)[axis] for k in range(len(site.outputs))])
+    pieces = [np.split(a, ends[:-1], axis) for a in spread(site, axis).columns]
     return [Facts(*piece) for piece in zip(*pieces, strict=True)]
 
 
@@ -146,18 +140,16 @@ def repair_slice(edit: Any, **attributes: Any) -> None:
     edit.set_ints(4, None, steps)
 
 
-def bound_slice(site: Site) -> Facts | None:
-    found, shape = site.inputs[0], site.shapes[0]
+def bound_slice(site: Site) -> Facts:
+    found = site.data()
     told = [site.some_numbers(k, name) for k, name in ((1, "starts"), (2, "ends"), (3, "axes"), (4, ""))]
-    if found is None or shape is None or told[0] is None or told[1] is None:
-        return None
     if any(site.has(k) and (told[k - 1] is None or None in (told[k - 1] or ())) for k in (3, 4)):
-        return None
-    picks = slices(lambda k, _=None: told[k - 1], [range(n) for n in shape], {})
+        raise NothingKnown
+    picks = slices(lambda k, _=None: told[k - 1], [range(n) for n in site.shape()], {})
     for axis, positions in picks:
         if found.shape[axis] > 1:
             if positions is None:
-                return None
+                raise NothingKnown
             found = found.map(lambda a, k=axis, p=positions: a.take(p, k))
     return found.named(*(numbers_name(site, k, t) for k, t in enumerate(told, 1) if t is not None), site.kind)
 

@@ -2,19 +2,24 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
 
-from onnxprune.operators.facts import Facts, Shape, aligned, expanded, known, unknown
+from onnxprune.operators.facts import Facts, NothingKnown, Shape, aligned, expanded, known, unknown
 from onnxprune.operators.node_info import Numbers
 from onnxprune.operators.value_numbers import Ids, bits, mix, name_of
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Site:
-    """A node, what is known of its inputs, and the numbers of those that depend on weights alone."""
+    """A node, what is known of its inputs, and the numbers of those that depend on weights alone.
+
+    A bound asks for what it needs: `NothingKnown` is raised where that is missing, and nothing is known of the outputs.
+    """
 
     node: onnx.NodeProto
     attributes: Mapping[str, Any]
@@ -44,6 +49,17 @@ class Site:
         """The numbers of input k; None where it depends on data or is left out."""
         return self.arrays(k) if self.has(k) else None
 
+    def weight(self, k: int, left_out: np.ndarray | None = None) -> np.ndarray:
+        """The numbers of input k.  Raises NothingKnown where it depends on data, or is left out and nothing is told."""
+        found = self.array(k) if left_out is None or self.has(k) else left_out
+        if found is None:
+            raise NothingKnown
+        return found
+
+    def optional(self, k: int) -> np.ndarray | None:
+        """The numbers of input k, None where it is left out.  Raises NothingKnown where it depends on data."""
+        return self.weight(k) if self.has(k) else None
+
     def sizes(self, k: int) -> np.ndarray | None:
         """Input k where it is computed from sizes and the same whatever sizes the input has."""
         return self.arithmetic.constant(self.node.input[k]) if self.has(k) else None
@@ -59,10 +75,12 @@ class Site:
             return None
         return [int(v) if static is None or static[j] else None for j, v in enumerate(found.ravel())]
 
-    def numbers(self, k: int, attribute: str = "") -> list[int] | None:
-        """Integers in an attribute, or in input k; None where one is unknown or not the same at every size."""
+    def numbers(self, k: int, attribute: str = "") -> list[int]:
+        """Integers in an attribute, or in input k.  Raises NothingKnown where one is not the same at every size."""
         found = self.some_numbers(k, attribute)
-        return None if found is None or None in found else [v for v in found if v is not None]
+        if found is None or None in found:
+            raise NothingKnown
+        return [v for v in found if v is not None]
 
     def open_in(self, axis: int, k: int = 0) -> bool:
         """Whether the length of an axis of input k hangs on sizes that the model leaves open."""
@@ -72,25 +90,41 @@ class Site:
         """Whether the length of an axis of output k hangs on sizes that the model leaves open."""
         return self.arithmetic.is_open([name for name in self.node.output if name][k], axis)
 
-    def fact(self, k: int) -> tuple[Facts, Shape] | None:
-        """Facts and shape of input k, also where it is a tensor of the file."""
-        shape = self.shapes[k] if k < len(self.shapes) else None
-        if shape is None:
-            return None
-        if (array := self.array(k)) is not None:
-            return (known(array), array.shape) if array.dtype.kind in "fiub" else None
-        found = self.inputs[k]
-        return None if found is None else (found, shape)
+    def shape(self, k: int = 0) -> Shape:
+        """The shape of an input.  Raises NothingKnown."""
+        return _there(self.shapes, k)
 
-    def operands(self, *inputs: int) -> list[Facts] | None:
-        """Facts of these inputs, by default all, as they broadcast with each other; None where one is unknown."""
-        pairs = [self.fact(k) for k in inputs or range(len(self.node.input))]
-        return None if None in pairs else aligned([p for p in pairs if p is not None])
+    def shape_out(self, k: int = 0) -> Shape:
+        """The shape of an output.  Raises NothingKnown."""
+        return _there(self.outputs, k)
+
+    def data(self, k: int = 0) -> Facts:
+        """Facts of an input that depends on data.  Raises NothingKnown."""
+        return _there(self.inputs, k)
+
+    def fact(self, k: int) -> tuple[Facts, Shape]:
+        """Facts and shape of input k, also where it is a tensor of the file.  Raises NothingKnown."""
+        shape, array = self.shape(k), self.array(k)
+        if array is None:
+            return self.data(k), shape
+        if array.dtype.kind not in "fiub":
+            raise NothingKnown
+        return known(array), array.shape
+
+    def operands(self, *inputs: int) -> list[Facts]:
+        """Facts of these inputs, by default all, as they broadcast with each other.  Raises NothingKnown."""
+        return aligned([self.fact(k) for k in inputs or range(len(self.node.input))])
 
     def nothing(self, k: int = 0) -> Facts | None:
         """Facts of an output of which nothing is known."""
         shape = self.outputs[k] if k < len(self.outputs) else None
         return None if shape is None else unknown(len(shape), mix(self.token, k))
+
+
+def _there(found: Sequence[T | None], k: int) -> T:
+    if k >= len(found) or (one := found[k]) is None:
+        raise NothingKnown
+    return one
 
 
 def numbers_name(site: Site, k: int, numbers: Sequence[int | None]) -> Ids:
@@ -100,7 +134,11 @@ def numbers_name(site: Site, k: int, numbers: Sequence[int | None]) -> Ids:
     return mix(*bits(np.asarray(numbers, np.float64)), name_of("numbers"))
 
 
-def spread(site: Site, axis: int) -> Facts | None:
-    """Facts of input 0 with positions of their own on an axis; none where the model leaves its length open."""
-    found, shape = site.inputs[0], site.shapes[0]
-    return None if found is None or shape is None or site.open_in(axis) else expanded(found, shape, [axis])
+def spread(site: Site, axis: int) -> Facts:
+    """Facts of input 0 with positions of their own on an axis.
+
+    Raises NothingKnown, also where the model leaves its length open.
+    """
+    if site.open_in(axis):
+        raise NothingKnown
+    return expanded(site.data(), site.shape(), [axis])

@@ -104,12 +104,9 @@ def repair_constant_of_shape(edit: Any, **_: Any) -> None:
         edit.set_ints(0, None, {k: n for k, n in enumerate(size) if told[k] != n})
 
 
-def bound_fill(site: Site) -> Facts | None:
-    shape = site.outputs[0]
-    if shape is None:
-        return None
+def bound_fill(site: Site) -> Facts:
     value = numpy_helper.to_array(site.attributes["value"]) if "value" in site.attributes else np.zeros(1)
-    return known(value.astype(np.float64).reshape((1,) * len(shape)))
+    return known(value.astype(np.float64).reshape((1,) * len(site.shape_out())))
 
 
 def _filled_value(x: Arrays, a: Attributes) -> np.ndarray | None:

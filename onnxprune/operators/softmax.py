@@ -4,14 +4,14 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.operators.facts import Facts, facts, reduced
+from onnxprune.operators.facts import Facts, NothingKnown, facts, reduced
 from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.labels import Axes
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
 from onnxprune.operators.registry import Alike, Trait, define
 from onnxprune.operators.site import Site
-from onnxprune.operators.value_numbers import bits, mix
+from onnxprune.operators.value_numbers import mix
 
 
 def _normalised(op: Op) -> list[int]:
@@ -26,13 +26,13 @@ def softmax(op: Op, x: Axes, **_: Any) -> Axes:
     return x
 
 
-def bound_softmax(site: Site) -> Facts | None:
+def bound_softmax(site: Site) -> Facts:
     """Equal elements of equal rows come out equal."""
-    found, shape = site.inputs[0], site.shapes[0]
-    if found is None or not shape or (site.opset < 13 and site.attributes.get("axis", 1) not in (-1, len(shape) - 1)):
-        return None
-    rows = reduced(found, [site.attributes.get("axis", -1) % len(shape)])
-    names = mix(rows.identity, bits(rows.scale), found.identity, bits(found.scale), site.kind)
+    found, rank = site.data(), len(site.shape())
+    if site.opset < 13 and site.attributes.get("axis", 1) not in (-1, rank - 1):
+        raise NothingKnown
+    rows = reduced(found, [site.attributes.get("axis", -1) % rank])
+    names = mix(*rows.exact, *found.exact, site.kind)
     low, high = (-np.inf, 0.0) if site.node.op_type == "LogSoftmax" else (0.0, 1.0)
     return facts(np.full(names.shape, low), np.full(names.shape, high), names)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.operators.facts import Facts, facts
+from onnxprune.operators.facts import Facts, NothingKnown, facts
 from onnxprune.operators.site import Site
 from onnxprune.operators.value_numbers import BLOCK, mix, multiples
 
@@ -81,11 +81,9 @@ def layer(site: Site, x: Facts, weights: np.ndarray, bias: np.ndarray, near: flo
     return facts(bottom, top, mix(keys.ravel(), first), factor)
 
 
-def bias_of(site: Site, k: int, outputs: int, scale: float = 1.0) -> np.ndarray | None:
-    """A bias for each output; None where it depends on data or on more than the channel."""
-    if not site.has(k):
-        return np.zeros(outputs)
-    found = site.array(k)
-    if found is None or found.size not in (1, outputs) or (found.ndim and found.shape[-1] != found.size):
-        return None
+def bias_of(site: Site, k: int, outputs: int, scale: float = 1.0) -> np.ndarray:
+    """A bias for each output.  Raises NothingKnown where it depends on data or on more than the channel."""
+    found = site.weight(k, np.zeros(outputs))
+    if found.size not in (1, outputs) or (found.ndim and found.shape[-1] != found.size):
+        raise NothingKnown
     return np.broadcast_to(scale * found.astype(np.float64).ravel(), (outputs,))

@@ -6,7 +6,7 @@ import numpy as np
 
 from onnxprune.operators.boxes import Value
 from onnxprune.operators.broadcast import bound_others
-from onnxprune.operators.facts import Facts, facts
+from onnxprune.operators.facts import Facts, NothingKnown, facts
 from onnxprune.operators.forward import Forward, TorchCall, in_torch
 from onnxprune.operators.intervals import applied
 from onnxprune.operators.labels import Axes
@@ -14,7 +14,7 @@ from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
 from onnxprune.operators.registry import NONE, Trait, by_reference, define, in_numpy, never, operator_of, traits_of
 from onnxprune.operators.site import Site
-from onnxprune.operators.value_numbers import bits, mix
+from onnxprune.operators.value_numbers import mix
 from onnxprune.operators.zeros import first
 
 
@@ -24,15 +24,15 @@ def pointwise(op: Op, **_: object) -> list[Axes] | list[Value]:
     return [op.broadcast(*(op.axes(k) for k in range(len(op.values))))] * len(op.shapes)
 
 
-def bound_unary(site: Site) -> list[Facts | None] | None:
+def bound_unary(site: Site) -> Facts:
     """Monotone functions keep intervals; through others constants alone are followed."""
-    found, function, traits = site.inputs[0], operator_of(site.node).function, traits_of(site.node)
-    if found is None or function is None or site.attributes.get("alpha", 1) < 0 or site.attributes.get("gamma", 1) < 0:
-        return None
+    found, function, traits = site.data(), operator_of(site.node).function, traits_of(site.node)
+    if function is None or site.attributes.get("alpha", 1) < 0 or site.attributes.get("gamma", 1) < 0:
+        raise NothingKnown
     low, high = applied(found, lambda x: function(x, site.attributes), bool(traits & Trait.MONOTONE))
     if traits & Trait.HOMOGENEOUS:
-        return [facts(low, high, mix(found.identity, site.kind), found.scale)]
-    return [facts(low, high, mix(found.identity, bits(found.scale), site.kind))]
+        return facts(low, high, mix(found.identity, site.kind), found.scale)
+    return facts(low, high, mix(*found.exact, site.kind))
 
 
 def erf(x: np.ndarray) -> np.ndarray:

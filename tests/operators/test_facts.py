@@ -301,6 +301,20 @@ def test_integers_through_every_row_of_the_rules(axis: int) -> None:
     assert len(ran) > 25
 
 
+def test_a_bias_that_the_data_makes_is_no_constant() -> None:
+    """A QLinearConv whose filters hold their zero point alone gives its bias, whatever that is."""
+    scalars = {"s": np.float32(1), "z": np.uint8(0), "w": np.zeros((3, 2, 1, 1), np.uint8)}
+    graph = helper.make_graph(
+        [helper.make_node("QLinearConv", [*"xszwszsz", "b"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", 2, [1, 2, 2, 2]), helper.make_tensor_value_info("b", 6, [3])],
+        [helper.make_empty_tensor_value_info("y")],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in scalars.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    check(model, {"x": np.ones((1, 2, 2, 2), np.uint8), "b": np.array([3, 4, 5], np.int32)})
+
+
 SIGNED, UNSIGNED = ("int8", "int16", "int32", "int64"), ("uint8", "uint16", "uint32", "uint64")
 BITS = ("BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitwiseNot")
 ON_INTEGERS = [
