@@ -1,7 +1,9 @@
 """Sums of products over named axes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,14 +13,50 @@ from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, Labels, line
 from onnxprune.operators.lazy_torch import torch
 from onnxprune.operators.op import Op
-from onnxprune.operators.registry import Taken, Trait, define
+from onnxprune.operators.registry import Arrays, Attributes, Shape, Taken, Trait, define
 from onnxprune.operators.site import Site
 from onnxprune.operators.value_numbers import Ids, mix
 from onnxprune.operators.zeros import made
 
 
+@dataclass(frozen=True)
+class SumOfProducts:
+    """An operator that sums up products over named axes, as a line in the notation of einsum.
+
+    equation: `(ranks of the inputs, attributes)` → the line; inputs that it does not name are added behind.
+    """
+
+    equation: Callable[[Sequence[int], Attributes], bytes | str]
+
+    def terms(self, values: Sequence[Sequence[Any] | None], attributes: Attributes) -> tuple[list[str], str]:
+        """The letters of each operand and of the result, from what has an item for each axis of an input.
+
+        Where that is None, its letters are those that the line spells out.  Raises ValueError where there is no line.
+        """
+        ranks = [0 if x is None else len(x) for x in values]
+        return einsum_terms(self.equation(ranks, attributes), ranks)
+
+    def bound(self, site: Site) -> Facts:
+        """Zero where all products are, and alike where these are, in the same order."""
+        return summed(site, *self.terms(site.shapes, site.attributes))
+
+    def contracts(self, taken: Taken, k: int, rank: int) -> list[int]:
+        """Axes whose letters the result lacks."""
+        terms, result = self.terms(taken.shapes, taken.attributes)
+        return [j for j, letter in enumerate(terms[k]) if letter not in result] if k < len(terms) else []
+
+    def shape(self, x: Arrays, a: Attributes) -> list[Shape | None]:
+        terms, result = self.terms(x, a)
+        sizes: dict[str, set[int]] = {}
+        for letter, size in zip("".join(terms), (n for shape in x for n in shape), strict=False):
+            sizes.setdefault(letter, set()).add(size)
+        return [tuple(0 if 0 in sizes[letter] else max(sizes[letter]) for letter in result)]
+
+
 def summed(site: Site, terms: list[str], result: str) -> Facts:
-    """Facts of an Einsum: zero where all its terms are, and alike where they are in the same order."""
+    """Facts of sums of products."""
+    if any(len(set(term)) < len(term) for term in terms):
+        raise NothingKnown
     pairs = [site.fact(k) for k in range(len(terms))]
     if any(len(t) != len(shape) or f.low.size > LARGEST for t, (f, shape) in zip(terms, pairs, strict=True)):
         raise NothingKnown
@@ -62,9 +100,10 @@ def einsum_terms(equation: bytes | str, ranks: Sequence[int]) -> tuple[list[str]
     text = (equation.decode() if isinstance(equation, bytes) else equation).replace(" ", "")
     inputs, arrow, result = text.partition("->")
     terms = inputs.split(",")
+    ranks = ranks[: len(terms)]
     hidden = [rank - len(t.replace("...", "")) if "..." in t else 0 for t, rank in zip(terms, ranks, strict=True)]
     free = [c for c in reversed("ABCDEFGHIJKLMNOPQRSTUVWXYZ") if c not in text]
-    stands = "".join(free[: max(hidden)])
+    stands = "".join(free[: max(0, *hidden)])
     terms = [t.replace("...", stands[len(stands) - n :]) for t, n in zip(terms, hidden, strict=True)]
     if not arrow:
         letters = "".join(t for t in inputs.replace("...", "") if t != ",")
@@ -72,8 +111,8 @@ def einsum_terms(equation: bytes | str, ranks: Sequence[int]) -> tuple[list[str]
     return terms, result.replace("...", stands)
 
 
-def einsum(op: Op, *xs: Axes, equation: bytes | str) -> Axes:
-    terms, result = einsum_terms(equation, [len(x) for x in xs])
+def einsum(op: Op, *xs: Axes, **_: Any) -> Axes:
+    terms, result = EINSUM.terms(xs, op.attributes)
     where: dict[str, list[tuple[int, Labels]]] = {}
     for k, (letters, x) in enumerate(zip(terms, xs, strict=True)):
         for letter, labels in zip(letters, x, strict=True):
@@ -91,23 +130,8 @@ def einsum(op: Op, *xs: Axes, equation: bytes | str) -> Axes:
     return tuple(where[letter][0][1] for letter in result)
 
 
-def bound_einsum(site: Site) -> Facts:
-    ranks = [len(site.shape(k)) for k in range(len(site.shapes))]
-    terms, result = einsum_terms(site.attributes["equation"], ranks)
-    if any(len(set(t)) < len(t) for t in terms):
-        raise NothingKnown
-    return summed(site, terms, result)
-
-
-def _letters_gone(taken: Taken, k: int, rank: int) -> list[int]:
-    """Axes whose letters the result lacks."""
-    if any(shape is None for shape in taken.shapes):
-        return list(range(rank))
-    terms, result = einsum_terms(taken.attributes["equation"], [len(shape or ()) for shape in taken.shapes])
-    return [j for j, letter in enumerate(terms[k]) if letter not in result]
-
-
+EINSUM = SumOfProducts(lambda _, a: a["equation"])
 define(
-    "Einsum", couple=einsum, zero=made(), bound=bound_einsum, contracts=_letters_gone, factors=range(64),
+    "Einsum", couple=einsum, zero=made(), bound=EINSUM.bound, contracts=EINSUM.contracts, factors=range(64),
     traits=Trait.LAYER, forward=Forward(lambda node, *x: torch.einsum(node.get("equation").replace(" ", ""), *x)),
 )  # fmt: skip
