@@ -23,7 +23,7 @@ from onnxprune.operators.labels import Axes, Labels, fixed, line
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
 from onnxprune.operators.reach import within_heads
-from onnxprune.operators.registry import Trait, define
+from onnxprune.operators.registry import HeadInputs, Trait, define, operator_of
 from onnxprune.operators.site import Site
 from onnxprune.operators.value_numbers import Ids, bits, mix
 
@@ -133,25 +133,23 @@ def zeros_along(site: Site, k: int, axis: int) -> np.ndarray:
 
 def bound_attention(site: Site) -> Facts:
     """Means of values: a feature that is zero in all of them is zero in their means."""
-    out = site.shape_out()
-    early = {"MultiHeadAttention": (6, 7), "GroupQueryAttention": (3, 4), "Attention": (4, 5)}[site.node.op_type]
-    bias = site.weight(3, np.zeros(1)) if site.node.op_type == "MultiHeadAttention" else np.zeros(1)
-    if any(site.has(k) for k in early):
+    out, heads = site.shape_out(), operator_of(site.node).heads
+    if heads is None or any(map(site.has, heads.past)):
         raise NothingKnown
+    bias = np.zeros(1) if heads.bias is None else site.weight(heads.bias, np.zeros(1))
     axis = 1 if len(out) == 4 else -1
     vanishing = zeros_along(site, 2, axis)
     vanishing = vanishing & (bias[-vanishing.size :] == 0)
-    heads = site.attributes.get("kv_num_heads", 0) or (len(vanishing) if axis == 1 else 1)
+    count = site.attributes.get("kv_num_heads", 0) or (len(vanishing) if axis == 1 else 1)
     times = out[axis] // len(vanishing)  # query heads that share one of these
-    vanishing = np.repeat(vanishing.reshape(heads, -1), times, 0).ravel()
-    names, at = _names(site, axis, bias), line(len(out), axis)
+    vanishing = np.repeat(vanishing.reshape(count, -1), times, 0).ravel()
+    names, at = None if heads.whole else _names(site, axis, bias, heads.mask), line(len(out), axis)
     return zero_where(site, vanishing.reshape(at), names=None if names is None else names.reshape(at))
 
 
-def _names(site: Site, axis: int, bias: np.ndarray) -> Ids | None:
+def _names(site: Site, axis: int, bias: np.ndarray, mask: int | None) -> Ids | None:
     """Names of the outputs along an axis: equal for copies of a head; None where heads have masks of their own."""
-    places = {"MultiHeadAttention": 5, "Attention": 3}
-    if site.node.op_type not in places or any(found is None for found in site.inputs[:3]):
+    if any(found is None for found in site.inputs[:3]):
         return None
     own = [mix(*along(site.data(k), site.shape(k), axis).exact).ravel() for k in range(3)]
     if bias.size > 1:
@@ -160,10 +158,10 @@ def _names(site: Site, axis: int, bias: np.ndarray) -> Ids | None:
     a = site.attributes
     queries = own[0].size if axis == 1 else a.get("q_num_heads") or a["num_heads"]
     heads = own[1].size if axis == 1 else a.get("kv_num_heads") or queries
-    return names_of_heads(site, own, heads, queries, places[site.node.op_type])
+    return names_of_heads(site, own, heads, queries, mask)
 
 
-def names_of_heads(site: Site, parts: Sequence[Ids], heads: int, queries: int, mask: int) -> Ids | None:
+def names_of_heads(site: Site, parts: Sequence[Ids], heads: int, queries: int, mask: int | None) -> Ids | None:
     """Names of the outputs, from those of queries, keys and values, whose heads stand behind each other.
 
     Args:
@@ -173,7 +171,7 @@ def names_of_heads(site: Site, parts: Sequence[Ids], heads: int, queries: int, m
         queries: heads of queries.
         mask: the input that is added to the scores; None is returned where heads have one each.
     """
-    shape = site.shapes[mask] if site.has(mask) else (1, 1)
+    shape = site.shapes[mask] if mask is not None and site.has(mask) else (1, 1)
     if shape is None or (len(shape) > 2 and shape[-3] != 1):
         return None
     q, k = (x.reshape(n, -1) for x, n in zip(parts, (queries, heads), strict=False))
@@ -256,8 +254,9 @@ def forward_attention(
     return (y, k, v, logits)[: node.outputs] if node.outputs > 1 else y
 
 
+HEADS = HeadInputs(mask=3, past=(4, 5))
 define(
     "Attention", couple=attention, repair=repair_attention, bound=bound_attention, factors=(0, 1),
-    reach=within_heads(mask=3), traits=Trait.LAYER | Trait.ATTENDS,
+    heads=HEADS, reach=within_heads(HEADS), traits=Trait.LAYER | Trait.ATTENDS,
     forward=Forward(forward_attention, into=(0, 1, 2, 3, 4, 5)),
 )  # fmt: skip

@@ -24,23 +24,19 @@ from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, fixed, line
 from onnxprune.operators.lazy_torch import Tensor, functional, torch
 from onnxprune.operators.op import Op
-from onnxprune.operators.reach import within_heads
-from onnxprune.operators.registry import FLOAT, Alike, Arrays, Attributes, Shape, Trait, define
+from onnxprune.operators.reach import packed_sizes, within_heads
+from onnxprune.operators.registry import FLOAT, Alike, Arrays, Attributes, HeadInputs, Shape, Trait, define
 from onnxprune.operators.site import Site
 from onnxprune.operators.value_numbers import Ids, bits, mix
 
+HEADS = HeadInputs(bias=2, mask=5, past=(4,), packed=True)
 ROWS = 1 << 20  # elements of weights that are named at once
-
-
-def _sizes(total: int, qkv_hidden_sizes: Any) -> tuple[int, int, int]:
-    """Features of all heads of queries, keys and values."""
-    return tuple(qkv_hidden_sizes) if qkv_hidden_sizes else (total // 3,) * 3
 
 
 def fused_attention(
     op: Op, x: Axes, w: Axes, b: Axes | None = None, mask: Axes | None = None, past: Axes | None = None,
     bias: Axes | None = None, *_: Axes | None,
-    num_heads: int, qkv_hidden_sizes: Any = None, do_rotary: int = 0, **__: Any,
+    num_heads: int, do_rotary: int = 0, **__: Any,
 ) -> Any:  # fmt: skip
     """Weights (features, all queries, keys and values)."""
     op.contract(w[0], x[2], op.weights[1] or op.zero_inputs[0])
@@ -49,7 +45,7 @@ def fused_attention(
     if b is not None:
         op.tie(w[1], b[0])
         op.adds(b[0])
-    ends = np.cumsum(_sizes(w[1].size, qkv_hidden_sizes))
+    ends = np.cumsum(packed_sizes(w[1].size, op.attributes))
     q, k, v = (part.reshape(num_heads, -1) for part in np.split(w[1], ends[:-1]))
     head = couple_heads(op, q, k, v, scores=all(op.weights[1:3]) and not do_rotary)
     op.freeze(*(mask or ()), x[0], x[1], why="attends over it")
@@ -62,13 +58,13 @@ def fused_attention(
     return [(x[0], x[1], v.ravel()), (...,)][: len(op.given)]
 
 
-def repair_fused_attention(edit: Any, num_heads: int, qkv_hidden_sizes: Any = None, **_: Any) -> None:
+def repair_fused_attention(edit: Any, num_heads: int, **attributes: Any) -> None:
     live = edit.live_in(1, 1)
-    parts = np.split(live, np.cumsum(_sizes(live.size, qkv_hidden_sizes))[:-1])
+    parts = np.split(live, np.cumsum(packed_sizes(live.size, attributes))[:-1])
     counts = [int(part.sum()) for part in parts]
     heads = int(parts[1].reshape(num_heads, -1).any(axis=1).sum())
     edit.set_attribute("num_heads", heads)
-    if qkv_hidden_sizes or len(set(counts)) > 1:
+    if attributes.get("qkv_hidden_sizes") or len(set(counts)) > 1:
         edit.set_attribute("qkv_hidden_sizes", counts)
     keep_scale(edit, parts[1].size // num_heads, counts[1] // heads)
 
@@ -76,13 +72,13 @@ def repair_fused_attention(edit: Any, num_heads: int, qkv_hidden_sizes: Any = No
 def bound_fused_attention(site: Site) -> Facts:
     """Features of values whose weights and bias are zero."""
     w, bias, out = site.weight(1), site.weight(2, np.zeros(1)), site.shape_out()
-    if site.has(4):
+    if any(map(site.has, HEADS.past)):
         raise NothingKnown
     busy = w.any(axis=0) | (bias != 0)
-    ends = np.cumsum(_sizes(busy.size, site.attributes.get("qkv_hidden_sizes")))[:-1]
+    ends = np.cumsum(packed_sizes(busy.size, site.attributes))[:-1]
     columns = mix(_columns(w), bits(np.broadcast_to(bias, busy.shape)))
     heads = site.attributes["num_heads"]
-    names, along = names_of_heads(site, np.split(columns, ends), heads, heads, 5), line(len(out), -1)
+    names, along = names_of_heads(site, np.split(columns, ends), heads, heads, HEADS.mask), line(len(out), -1)
     values = busy[ends[1] :].reshape(along)
     return zero_where(site, ~values, names=None if names is None else names.reshape(along))
 
@@ -98,8 +94,7 @@ def _columns(w: np.ndarray) -> Ids:
 
 def _attention_shape(x: Arrays, a: Attributes) -> list[Shape | None]:
     """Input (batch, tokens, features), weights (features, all of q, k and v)."""
-    sizes = a.get("qkv_hidden_sizes") or [x[1][1] // 3] * 3
-    return [(*x[0][:2], sizes[2])]
+    return [(*x[0][:2], packed_sizes(x[1][1], a)[2])]
 
 
 def forward_packed_attention(
@@ -109,8 +104,7 @@ def forward_packed_attention(
     """Weights (features, all of queries, keys and values); a mask (batch, tokens) of those that are seen."""
     if past is not None or node.outputs > 1 or (mask is not None and mask.dim() != 2):
         raise ModelError("Attention with a past or such a mask cannot be trained")
-    sizes = node.get("qkv_hidden_sizes") or [w.shape[1] // 3] * 3
-    packed = x @ w if b is None else x @ w + b
+    packed, sizes = x @ w if b is None else x @ w + b, packed_sizes(w.shape[1], node.attributes)
     q, k, v = (heads_apart(part, node.get("num_heads")) for part in packed.split(sizes, -1))
     if mask is not None:
         seen = (1 - mask.to(x.dtype))[:, None, None] * node.get("mask_filter_value", -10000.0)
@@ -122,7 +116,7 @@ def forward_packed_attention(
 
 define(
     "com.microsoft:Attention", couple=fused_attention, repair=repair_fused_attention, bound=bound_fused_attention,
-    factors=(0, 1), reach=within_heads(bias=2, mask=5, packed=True), shape=_attention_shape,
+    factors=(0, 1), heads=HEADS, reach=within_heads(HEADS), shape=_attention_shape,
     traits=Trait.LAYER | Trait.ATTENDS,
     forward=Forward(forward_packed_attention, into=(0, 1, 2, 5)),
 )  # fmt: skip

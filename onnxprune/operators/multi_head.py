@@ -24,7 +24,7 @@ from onnxprune.operators.labels import Axes, fixed
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
 from onnxprune.operators.reach import within_heads
-from onnxprune.operators.registry import Arrays, Attributes, Shape, Trait, define
+from onnxprune.operators.registry import Arrays, Attributes, HeadInputs, Shape, Trait, define
 
 
 def multi_head(
@@ -87,9 +87,10 @@ def forward_multi_head_attention(
     return (y, k, v)[: node.outputs] if node.outputs > 1 else y
 
 
+HEADS = HeadInputs(bias=3, mask=5, past=(6, 7, 8, 9))
 define(
     "com.microsoft:MultiHeadAttention", couple=multi_head, repair=repair_multi_head, bound=bound_attention,
-    factors=(0, 1), reach=within_heads(bias=3, mask=5), shape=_multi_head_shape, traits=Trait.ATTENDS,
+    factors=(0, 1), heads=HEADS, reach=within_heads(HEADS), shape=_multi_head_shape, traits=Trait.ATTENDS,
     forward=Forward(forward_multi_head_attention, into=(0, 1, 2, 3, 5, 6, 7)),
 )  # fmt: skip
 
@@ -148,8 +149,9 @@ def forward_group_query_attention(
     return (heads_together(y), k, v)[: node.outputs] if node.outputs > 1 else heads_together(y)
 
 
+GROUPED = HeadInputs(past=(3, 4), whole=True)
 define(
     "com.microsoft:GroupQueryAttention", couple=group_query, repair=repair_group_query, bound=bound_attention,
-    factors=(0, 1), reach=within_heads(), shape=_grouped_query, traits=Trait.ATTENDS,
+    factors=(0, 1), heads=GROUPED, reach=within_heads(GROUPED), shape=_grouped_query, traits=Trait.ATTENDS,
     forward=Forward(forward_group_query_attention, into=(0, 1, 2)),
 )  # fmt: skip

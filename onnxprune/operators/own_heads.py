@@ -9,9 +9,7 @@ from dataclasses import dataclass
 import onnx
 
 from onnxprune.model.static import attributes_of
-
-RUNTIME = "com.microsoft"
-EARLIER = {("", "Attention"): (4, 5), (RUNTIME, "Attention"): (4,), (RUNTIME, "MultiHeadAttention"): (6, 7, 8, 9)}
+from onnxprune.operators.registry import operator_of
 
 
 @dataclass(frozen=True)
@@ -33,15 +31,11 @@ def own_heads(node: onnx.NodeProto) -> OwnHeads | None:
 
     Tokens of earlier runs would be in another basis, and rotary positions turn pairs of features.
     """
-    a, domain = attributes_of(node), "" if node.domain == "ai.onnx" else node.domain
-    places = EARLIER.get((domain, node.op_type))
-    if places is None or a.get("do_rotary", 0) or any(node.output[1:]):
+    a, heads = attributes_of(node), operator_of(node).heads
+    given = {k for k, name in enumerate(node.input) if name}
+    if heads is None or heads.whole or a.get("do_rotary", 0) or any(node.output[1:]) or given.intersection(heads.past):
         return None
-    if any(k < len(node.input) and node.input[k] for k in places):
+    count = a.get("q_num_heads", a.get("num_heads", 0))
+    if a.get("kv_num_heads", count) != count:
         return None
-    if not domain:
-        queries, keys = (a.get(name, 0) for name in ("q_num_heads", "kv_num_heads"))
-        return OwnHeads(queries) if queries == keys else None
-    if node.op_type == "Attention":
-        return OwnHeads(a["num_heads"], packed=True)
-    return OwnHeads(a["num_heads"], bias=3 if len(node.input) > 3 and node.input[3] else None)
+    return OwnHeads(count, heads.packed, heads.bias if heads.bias in given else None)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from onnxprune.operators.registry import Shape, Taken
+from onnxprune.operators.registry import Attributes, HeadInputs, Taken
 
 
 class Reach(NamedTuple):
@@ -23,32 +23,30 @@ class Reach(NamedTuple):
     reached: np.ndarray
 
 
-def within_heads(*, bias: int = -1, mask: int = -1, packed: bool = False) -> Callable[[Taken], list[Reach]]:
-    """A feature of queries or keys has a part in its head alone, one of values in itself alone.
-
-    Args:
-        bias: the input that is added to queries, keys and values, behind each other.
-        mask: the input that is added to the scores, (..., heads, queries, keys).
-        packed: whether input 1 holds the weights of all of these, (features, outputs), and not they themselves.
-    """
+def within_heads(heads: HeadInputs) -> Callable[[Taken], list[Reach]]:
+    """A feature of queries or keys has a part in its head alone, one of values in itself alone."""
 
     def found(taken: Taken) -> list[Reach]:
         a: Mapping[str, Any] = taken.attributes
-        shapes: Mapping[int, Any] = dict(enumerate(taken.shapes))
+        shapes: Mapping[int | None, Any] = dict(enumerate(taken.shapes))
         queries: int = a.get("q_num_heads") or a.get("num_heads") or 1
-        if packed:
-            total = shapes[1][1]
-            parts = _parts(a.get("qkv_hidden_sizes") or (total // 3,) * 3, queries, queries)
+        if heads.packed:
+            parts = _parts(packed_sizes(shapes[1][1], a), queries, queries)
             rows = [*_joined(1, 1, parts), *_joined(2, 0, parts)]
         elif len(shapes[0]) == 4:
-            return _apart(shapes, mask)
+            return _apart(shapes, heads.mask)
         else:
             parts = _parts([shapes[k][2] for k in range(3)], a.get("kv_num_heads") or queries, queries)
             rows = [Reach(k, 2, own, 2, reached) for k, (own, reached) in enumerate(parts)]
-            rows += _joined(bias, 0, parts) if bias >= 0 else []
-        return [*rows, *_masks(shapes.get(mask), mask, 2, _blocks(queries, parts[2][1].size))]
+            rows += _joined(heads.bias, 0, parts) if heads.bias is not None else []
+        return [*rows, *_masks(shapes, heads.mask, 2, _blocks(queries, parts[2][1].size))]
 
     return found
+
+
+def packed_sizes(total: int, a: Attributes) -> list[int]:
+    """Features of all heads of queries, keys and values, of which there are so many together."""
+    return list(a.get("qkv_hidden_sizes") or (total // 3,) * 3)
 
 
 def _blocks(count: int, size: int) -> np.ndarray:
@@ -77,18 +75,18 @@ def _joined(place: int, axis: int, parts: list[tuple[np.ndarray, np.ndarray]]) -
         yield Reach(place, axis, np.concatenate(own), 2, reached)
 
 
-def _apart(shapes: Mapping[int, Any], mask: int) -> list[Reach]:
+def _apart(shapes: Mapping[int | None, Any], mask: int | None) -> list[Reach]:
     """Queries, keys and values (batch, heads, tokens, width)."""
     q, k, v = (shapes[place] for place in range(3))
     heads = _blocks(k[1], q[1])
     rows = [Reach(0, 1, heads, 1, heads), *(Reach(place, 1, np.arange(k[1]), 1, heads) for place in (1, 2))]
     width = Reach(2, 3, np.arange(v[3]), 3, np.arange(v[3]))
-    return [*rows, width, *_masks(shapes.get(mask), mask, 1, np.arange(q[1]))]
+    return [*rows, width, *_masks(shapes, mask, 1, np.arange(q[1]))]
 
 
-def _masks(shape: Shape | None, place: int, onto: int, heads: np.ndarray) -> list[Reach]:
+def _masks(shapes: Mapping[int | None, Any], place: int | None, onto: int, heads: np.ndarray) -> list[Reach]:
     """Added to the scores, with the heads of queries as an axis."""
-    count = int(heads.max()) + 1
-    if shape is None or len(shape) < 3 or shape[-3] != count:
+    count, shape = int(heads.max()) + 1, shapes.get(place)
+    if place is None or shape is None or len(shape) < 3 or shape[-3] != count:
         return []
     return [Reach(place, len(shape) - 3, np.arange(count), onto, heads)]

@@ -113,6 +113,24 @@ class ZeroPoints:
 
 
 @dataclass(frozen=True)
+class HeadInputs:
+    """Where attention in one node takes what, besides queries, keys and values: these are inputs 0 to 2.
+
+    bias: the input that is added to queries, keys and values, behind each other.
+    mask: the input that is added to the scores, (..., heads, queries, keys).
+    past: inputs with tokens of earlier runs.
+    packed: whether the node makes all three of input 0, by weights (features, outputs) in input 1.
+    whole: whether heads are looked at as wholes alone: no width of theirs is cut or turned, and copies are not found.
+    """
+
+    bias: int | None = None
+    mask: int | None = None
+    past: tuple[int, ...] = ()
+    packed: bool = False
+    whole: bool = False
+
+
+@dataclass(frozen=True)
 class Alike:
     """The shape of the output is that of a standard operator which takes these inputs."""
 
@@ -157,6 +175,7 @@ class Operator:
     apart: whether no channel of its inputs has a part in another one of its outputs; of what it takes, or always.
     contracts: `(taken, input, rank)` → axes along which the elements of an input come together; by default all.
     reach: of what it takes: where channels have a part in few channels of output 0 (`onnxprune.operators.reach`).
+    heads: what attention takes besides queries, keys and values.
     factors: inputs that are multiplied with each other, so that it is enough if one of them is zero.
     function: `(x, attributes)` → y in numpy, of an element-wise function of one input.
     zero_points: what stands for zero in integers that it takes and gives.
@@ -193,6 +212,7 @@ class Operator:
     apart: bool | Callable[[Taken], bool] = False
     contracts: Callable[[Taken, int, int], list[int]] | None = None
     reach: Callable[[Taken], list[Any]] | None = None
+    heads: HeadInputs | None = None
     factors: Sequence[int] = ()
     function: Callable[[np.ndarray, Attributes], np.ndarray] | None = None
     zero_points: ZeroPoints = ZeroPoints()

@@ -6,6 +6,7 @@ import numpy as np
 
 from onnxprune.model.static import attributes_of
 from onnxprune.operators.own_heads import own_heads
+from onnxprune.operators.reach import packed_sizes
 from onnxprune.surgery.rotation.follow import End, Maker, walked
 from onnxprune.surgery.rotation.grouped import grouped
 from onnxprune.surgery.rotation.sites import Array, Graph, RotationSite, Sensor, WidthPlace
@@ -28,12 +29,11 @@ def packed_of(graph: Graph, k: int) -> Packed | None:
     if own is None or not own.packed or (weight := graph.use(k, 1)) is None or len(weight.axes) != 2:
         return None
     total, tensors = weight.axes[1].size, [(weight.source, 1)]
-    if len(node.inputs) > 2 and node.inputs[2]:
-        if (bias := graph.use(k, 2)) is None:
+    if own.bias is not None:
+        if (bias := graph.use(k, own.bias)) is None:
             return None
         tensors.append((bias.source, 0))
-    sizes = attributes_of(node.proto).get("qkv_hidden_sizes") or [total // 3] * 3
-    parts = np.split(np.arange(total), np.cumsum(sizes)[:-1])
+    parts = np.split(np.arange(total), np.cumsum(packed_sizes(total, attributes_of(node.proto)))[:-1])
     return Packed(tuple(tensors), *(part.reshape(own.count, -1) for part in parts))
 
 
