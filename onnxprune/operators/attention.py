@@ -230,8 +230,21 @@ def added_mask(mask: Tensor | None, like: Tensor) -> Tensor | None:
     return torch.zeros(mask.shape, dtype=like.dtype, device=like.device).masked_fill(~mask, -math.inf)
 
 
-def tokens_behind(node: TorchCall, q: Tensor, k: Tensor) -> int | None:
-    return k.shape[2] - q.shape[2] if node.get("unidirectional") else None
+def attend_seen(node: TorchCall, q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, added: Tensor | None) -> Tensor:
+    """What onnxruntime's nodes make of queries, keys and values: heads together again.
+
+    Args:
+        node: its scale, and whether tokens see none behind them.
+        q, k, v: as in `attend`.
+        seen: which tokens are, (batch, tokens); the others' products get a number of large size.
+        added: to the products.
+    """
+    if seen is not None:
+        hidden = (1 - seen.to(q.dtype))[:, None, None] * node.get("mask_filter_value", -10000.0)
+        added = hidden if added is None else added + hidden
+    scale = node.get("scale") or 1 / math.sqrt(q.shape[-1])
+    causal = k.shape[2] - q.shape[2] if node.get("unidirectional") else None
+    return heads_together(attend(q, k, v, added, scale, causal=causal)[0])
 
 
 def with_past(past: Tensor | None, x: Tensor) -> Tensor:

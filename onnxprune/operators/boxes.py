@@ -37,6 +37,7 @@ from onnxprune.operators.labels import (
     Product,
     fixed,
     is_fixed,
+    line,
 )
 from onnxprune.operators.split_axes import (
     LARGEST_SPLIT,
@@ -261,7 +262,7 @@ def _merge(coupling: Coupling, name: str, value: Value, old: slice) -> tuple[Lab
     if math.prod(shape) > LARGEST_AXIS:
         coupling.freeze(axes[free[0]], why="merges it into an axis of more positions than can be followed")
         return fixed(math.prod(shape)), None
-    column = axes[free[0]].reshape([-1 if k == free[0] else 1 for k in range(len(axes))])
+    column = axes[free[0]].reshape(line(len(axes), free[0]))
     alone = sum(s > 1 for s in shape) == 1
     repeated = old.start == 0 and all(s == 1 for s in shape[free[0] + 1 :])  # for each sample
     origin = Origin(name, old.start + free[0], value.shape) if alone or repeated else None

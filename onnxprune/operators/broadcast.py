@@ -1,5 +1,6 @@
 """Element-wise functions of several values: channels of broadcast operands are the same channels."""
 
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -91,76 +92,44 @@ def pairwise(name: str, **columns: Any) -> Forward:
     return Forward(lambda node, a, b: getattr(torch, name)(a, aligned_operand(node, a, b)), **columns)
 
 
-_SUM: dict[str, Any] = {"couple": combine, "apart": True}
+_EACH: dict[str, Any] = {"couple": combine, "apart": True}
 
 define(
-    "Add", **_SUM, zero=every, bound=bound_arithmetic, value=in_numpy(np.add), labels_int32=True,
+    "Add", **_EACH, zero=every, bound=bound_arithmetic, value=in_numpy(np.add), labels_int32=True,
     traits=Trait.ELEMENTWISE | Trait.SHIFTS | Trait.POWERS | Trait.ADDS | Trait.COMPARES, forward=pairwise("add"),
 )  # fmt: skip
 define(
-    "Sub", **_SUM, zero=every, bound=bound_arithmetic, value=in_numpy(np.subtract), labels_int32=True,
+    "Sub", **_EACH, zero=every, bound=bound_arithmetic, value=in_numpy(np.subtract), labels_int32=True,
     traits=Trait.ELEMENTWISE | Trait.SHIFTS | Trait.ADDS | Trait.COMPARES, forward=pairwise("sub"),
 )  # fmt: skip
 define(
-    "Mul", **_SUM, zero=some, bound=bound_arithmetic, value=in_numpy(np.multiply), labels_int32=True,
+    "Mul", **_EACH, zero=some, bound=bound_arithmetic, value=in_numpy(np.multiply), labels_int32=True,
     traits=Trait.ELEMENTWISE | Trait.SHIFTS | Trait.MULTIPLIES, forward=pairwise("mul"),
 )  # fmt: skip
 
 
-def forward_total(node: TorchCall, *x: Tensor) -> Tensor:
-    out = x[0]
-    for other in x[1:]:
-        out = out + other
-    return out
-
+_SEVERAL: dict[str, Any] = {**_EACH, "zero": every, "bound": bound_several}
 
 define(
-    "Sum", **_SUM, zero=every, bound=bound_several, traits=Trait.ELEMENTWISE | Trait.ADDS,
-    forward=Forward(forward_total),
+    "Sum", **_SEVERAL, traits=Trait.ELEMENTWISE | Trait.ADDS,
+    forward=Forward(lambda node, *x: reduce(torch.add, x)),
+)  # fmt: skip
+define("Mean", **_SEVERAL, traits=Trait.ELEMENTWISE, forward=Forward(lambda node, *x: reduce(torch.add, x) / len(x)))
+define(
+    "Max", **_SEVERAL, value=lambda x, _: np.asarray(np.max(np.broadcast_arrays(*x), axis=0)),
+    traits=Trait.ELEMENTWISE | Trait.CLAMPS | Trait.COMPARES,
+    forward=Forward(lambda node, *x: reduce(torch.maximum, x)),
 )  # fmt: skip
 define(
-    "Mean", **_SUM, zero=every, bound=bound_several, traits=Trait.ELEMENTWISE,
-    forward=Forward(lambda node, *x: forward_total(node, *x) / len(x)),
-)  # fmt: skip
-
-
-def forward_largest(node: TorchCall, *x: Tensor) -> Tensor:
-    out = x[0]
-    for other in x[1:]:
-        out = torch.maximum(out, other)
-    return out
-
-
-define(
-    "Max", **_SUM, zero=every, bound=bound_several,
-    value=lambda x, _: np.asarray(np.max(np.broadcast_arrays(*x), axis=0)),
-    traits=Trait.ELEMENTWISE | Trait.CLAMPS | Trait.COMPARES, forward=Forward(forward_largest),
-)  # fmt: skip
-
-
-def forward_smallest(node: TorchCall, *x: Tensor) -> Tensor:
-    out = x[0]
-    for other in x[1:]:
-        out = torch.minimum(out, other)
-    return out
-
-
-define(
-    "Min", **_SUM, zero=every, bound=bound_several,
-    value=lambda x, _: np.asarray(np.min(np.broadcast_arrays(*x), axis=0)),
-    traits=Trait.ELEMENTWISE | Trait.CLAMPS | Trait.COMPARES, forward=Forward(forward_smallest),
+    "Min", **_SEVERAL, value=lambda x, _: np.asarray(np.min(np.broadcast_arrays(*x), axis=0)),
+    traits=Trait.ELEMENTWISE | Trait.CLAMPS | Trait.COMPARES,
+    forward=Forward(lambda node, *x: reduce(torch.minimum, x)),
 )  # fmt: skip
 
 
 def _nonzero_divisor(op: Op) -> ZeroWhereDead:
     """0 / y = 0, but 0 / 0 is none."""
     return NOT_ZERO if op.zero_inputs[1] else first(op)
-
-
-def divide(op: Op, *xs: Axes | None, **attributes: int) -> Axes:
-    if op.opset < 7 and attributes.get("broadcast") and xs[0] is not None and xs[1] is not None:
-        xs = (xs[0], _aligned(xs[0], xs[1], attributes.get("axis")))
-    return op.broadcast(*xs)
 
 
 def forward_division(node: TorchCall, a: Tensor, b: Tensor) -> Tensor:
@@ -179,7 +148,7 @@ def value_of_division(x: Arrays, _: Attributes) -> np.ndarray | None:
 
 
 define(
-    "Div", couple=divide, zero=_nonzero_divisor, bound=bound_arithmetic, apart=True, value=value_of_division, divisor=1,
+    "Div", **_EACH, zero=_nonzero_divisor, bound=bound_arithmetic, value=value_of_division, divisor=1,
     traits=Trait.ELEMENTWISE | Trait.SHIFTS | Trait.UNEVEN | Trait.MULTIPLIES, forward=Forward(forward_division),
 )  # fmt: skip
 
@@ -187,10 +156,6 @@ define(
 def _positive_exponent(op: Op) -> ZeroWhereDead:
     exponent = op.constant(1)
     return first(op) if exponent is not None and np.all(exponent > 0) else NOT_ZERO
-
-
-def power(op: Op, *xs: Axes | None, **attributes: int) -> Axes:
-    return divide(op, *xs, **attributes)
 
 
 def bound_others(site: Site) -> Facts:
@@ -227,7 +192,7 @@ def forward_power(node: TorchCall, a: Tensor, b: Tensor) -> Tensor:
 
 
 define(
-    "Pow", couple=power, zero=_positive_exponent, bound=bound_others, apart=True, value=by_reference, divisor=0,
+    "Pow", **_EACH, zero=_positive_exponent, bound=bound_others, value=by_reference, divisor=0,
     shape=lambda x, _: [x[0]], traits=Trait.ELEMENTWISE | Trait.NUMBERS | Trait.POWERS,
     forward=Forward(forward_power, into=(0,)),
 )  # fmt: skip
@@ -238,10 +203,6 @@ def prelu(op: Op, x: Axes, slope: Axes) -> Axes:
         op.tie(x[1], slope[0])
         return x
     return op.broadcast(x, slope)
-
-
-def where(op: Op, condition: Axes, x: Axes, y: Axes) -> Axes:
-    return op.broadcast(condition, x, y)
 
 
 def forward_prelu(node: TorchCall, x: Tensor, slope: Tensor) -> Tensor:
@@ -256,7 +217,7 @@ define(
     traits=Trait.ELEMENTWISE | Trait.UNARY | Trait.SCALES, forward=Forward(forward_prelu),
 )  # fmt: skip
 define(
-    "Where", couple=where, zero=only(1, 2), bound=bound_others, apart=True, value=in_numpy(np.where),
+    "Where", **_EACH, zero=only(1, 2), bound=bound_others, value=in_numpy(np.where),
     traits=Trait.ELEMENTWISE | Trait.COMPARES,
     forward=Forward(lambda node, condition, a, b: torch.where(condition, a, b), into=(1, 2)),
 )  # fmt: skip

@@ -11,10 +11,10 @@ from onnxprune.operators.broadcast import combined
 from onnxprune.operators.facts import Facts, NothingKnown, aligned, expanded, facts, known, reduced
 from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.intervals import zero_where
-from onnxprune.operators.labels import Axes, Kind, LabelError, Labels, fixed, is_fixed, line
+from onnxprune.operators.labels import Axes, Kind, Labels, fixed, is_fixed, line
 from onnxprune.operators.lazy_torch import Tensor, functional
 from onnxprune.operators.op import Op
-from onnxprune.operators.patches import linear_conv
+from onnxprune.operators.patches import linear_conv, padding
 from onnxprune.operators.registry import Alike, Attributes, Taken, Trait, define, has
 from onnxprune.operators.roles import NOT_ZERO, ZeroWhereDead
 from onnxprune.operators.site import Site
@@ -67,11 +67,9 @@ def slid(op: Op, x: Axes, w: Axes, over: Over) -> Axes:
     A kernel that slides over channels and keeps their number (ECA, arXiv:1910.03151) mixes neighbours, of which `over`
     is told: where some go, the others have new ones, unless these are kept apart.
     """
-    if not op.shapes or (shape := op.shapes[0]) is None:
-        raise LabelError("its output has a size that is not known")
     axes: list[Labels] = []
     steps, pads = op.attributes.get("strides") or [1] * len(w), op.attributes.get("pads") or [0] * 2 * len(w)
-    for j, (labels, size, taps) in enumerate(zip(x[2:], shape[2:], w[2:], strict=True)):
+    for j, (labels, size, taps) in enumerate(zip(x[2:], op.shape_out()[2:], w[2:], strict=True)):
         moved = labels.size != size or steps[j] != 1 or (taps.size == 1 and pads[j])
         if is_fixed(labels) or moved or op.open_in(op.factors[0], j + 2):
             op.freeze(labels, why=SLIDES)
@@ -159,28 +157,6 @@ def _filtered(taken: Taken, k: int, rank: int) -> list[int]:
     return [] if k > 1 else list(range(1, rank))
 
 
-def padding(node: TorchCall, sizes: Sequence[int], kernel: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Padding before and after each axis, from `pads` or `auto_pad`.
-
-    Args:
-        node: with `strides` and `dilations` where they are not 1.
-        sizes: of the axes of space.
-        kernel: as large.
-    """
-    rank = len(sizes)
-    auto = node.get("auto_pad", "NOTSET") or "NOTSET"
-    if auto in ("NOTSET", "VALID"):
-        pads = node.get("pads", [0] * 2 * rank) if auto == "NOTSET" else [0] * 2 * rank
-        return list(pads[:rank]), list(pads[rank:])
-    strides, dilations = node.get("strides", [1] * rank), node.get("dilations", [1] * rank)
-    needed = [
-        max(0, (-(-size // s) - 1) * s + (k - 1) * d + 1 - size)
-        for size, k, s, d in zip(sizes, kernel, strides, dilations, strict=True)
-    ]
-    less, more = [n // 2 for n in needed], [n - n // 2 for n in needed]
-    return (less, more) if auto == "SAME_UPPER" else (more, less)
-
-
 def padded(x: Tensor, before: Sequence[int], after: Sequence[int], value: float = 0.0) -> Tensor:
     """The axes of space (the last ones) padded, or cut where a number is negative."""
     pads = [n for pair in zip(reversed(before), reversed(after), strict=True) for n in pair]
@@ -189,7 +165,7 @@ def padded(x: Tensor, before: Sequence[int], after: Sequence[int], value: float 
 
 def forward_conv(node: TorchCall, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
     rank = x.dim() - 2
-    before, after = padding(node, x.shape[2:], w.shape[2:])
+    before, after = padding(node.attributes, x.shape[2:], w.shape[2:])
     if before != after or min(before, default=0) < 0:
         x, before = padded(x, before, after), [0] * rank
     ones = [1] * rank

@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.operators.convolution import SLIDES, convolve, padding, repair_conv
+from onnxprune.operators.convolution import SLIDES, convolve, repair_conv
 from onnxprune.operators.facts import Facts
 from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, Kind, line
 from onnxprune.operators.lazy_torch import Tensor, functional, torch
 from onnxprune.operators.op import Op
+from onnxprune.operators.patches import padding
 from onnxprune.operators.registry import Trait, define
 from onnxprune.operators.site import Site
 from onnxprune.operators.sums import bias_of
@@ -49,7 +50,7 @@ def forward_deform_conv(
     n, _, height, width = x.shape
     kernel = w.shape[2:]
     taps, groups = kernel[0] * kernel[1], node.get("offset_group", 1)
-    (top, left), _ = padding(node, (height, width), kernel)
+    (top, left), _ = padding(node.attributes, (height, width), kernel)
     (down, right), (tall, wide) = node.get("strides", [1, 1]), node.get("dilations", [1, 1])
     rows, columns = offset.shape[2:]
     like: dict[str, Any] = {"device": x.device, "dtype": x.dtype}

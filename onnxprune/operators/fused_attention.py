@@ -1,13 +1,12 @@
 """onnxruntime's Attention with the weights of queries, keys and values; rotary positions; embeddings."""
 
-import math
 from typing import Any
 
 import numpy as np
 
 from onnxprune.errors import ModelError
 from onnxprune.operators.attention import (
-    attend,
+    attend_seen,
     couple_heads,
     heads_apart,
     heads_together,
@@ -15,7 +14,6 @@ from onnxprune.operators.attention import (
     names_of_heads,
     pair_costs,
     score_bias,
-    tokens_behind,
     zeros_along,
 )
 from onnxprune.operators.facts import Facts, NothingKnown
@@ -106,12 +104,7 @@ def forward_packed_attention(
         raise ModelError("Attention with a past or such a mask cannot be trained")
     packed, sizes = x @ w if b is None else x @ w + b, packed_sizes(w.shape[1], node.attributes)
     q, k, v = (heads_apart(part, node.get("num_heads")) for part in packed.split(sizes, -1))
-    if mask is not None:
-        seen = (1 - mask.to(x.dtype))[:, None, None] * node.get("mask_filter_value", -10000.0)
-        added = seen if added is None else added + seen
-    scale = node.get("scale") or 1 / math.sqrt(q.shape[-1])
-    y, _ = attend(q, k, v, added, scale, causal=tokens_behind(node, q, k))
-    return heads_together(y)
+    return attend_seen(node, q, k, v, mask, added)
 
 
 define(

@@ -8,7 +8,7 @@ from onnxprune.operators.boxes import Value
 from onnxprune.operators.facts import Facts, NothingKnown, aligned, facts, padded, reduced
 from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.intervals import zero_where
-from onnxprune.operators.labels import Axes, Labels, fixed, is_fixed
+from onnxprune.operators.labels import Axes, Labels, fixed, is_fixed, line
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
 from onnxprune.operators.registry import LARGEST_VALUE, Arrays, Trait, by_reference, define
@@ -63,10 +63,7 @@ def index_of(x: Tensor, indices: Tensor, batch: int = 0) -> tuple[Tensor, ...]:
     index = indices.long()
     found = tuple(upwards(index[..., k], x.shape[batch + k]) for k in range(index.shape[-1]))
     rank = index.dim() - 1
-    lead = tuple(
-        torch.arange(x.shape[k], device=x.device).reshape([-1 if j == k else 1 for j in range(rank)])
-        for k in range(batch)
-    )
+    lead = tuple(torch.arange(x.shape[k], device=x.device).reshape(line(rank, k)) for k in range(batch))
     return (*lead, *found)
 
 

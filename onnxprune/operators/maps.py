@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.operators.convolution import padded, padding
+from onnxprune.operators.convolution import padded
 from onnxprune.operators.facts import Facts, NothingKnown, expanded, facts, reduced
 from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.intervals import homogeneous_rows
-from onnxprune.operators.labels import Axes, fixed
+from onnxprune.operators.labels import Axes
 from onnxprune.operators.lazy_torch import Tensor, functional, torch
-from onnxprune.operators.op import Op, on
+from onnxprune.operators.op import Op
+from onnxprune.operators.patches import padding
 from onnxprune.operators.registry import Alike, Arrays, Attributes, Shape, define
 from onnxprune.operators.site import Site
 from onnxprune.operators.value_numbers import mix
@@ -115,7 +116,7 @@ def columns_to_image(op: Op, x: Axes, *_: Axes | None, **__: Any) -> Axes:
 def forward_col2im(node: TorchCall, x: Tensor, image: Tensor, block: Tensor) -> Tensor:
     """Columns of blocks of an image (two axes) added up."""
     size, kernel = image.tolist(), block.tolist()
-    before, after = padding(node, size, kernel)
+    before, after = padding(node.attributes, size, kernel)
     ones = [1] * len(size)
     whole = [n + p + q for n, p, q in zip(size, before, after, strict=True)]
     y = functional.fold(
@@ -132,14 +133,7 @@ define(
 def crop(op: Op, x: Axes, **_: Any) -> Axes:
     """Of early Windows exports: crops height and width."""
     op.freeze(*x[2:], why="crops it")
-    return on(on(x, 2, _cropped(op, 2)), 3, _cropped(op, 3))
-
-
-def _cropped(op: Op, axis: int) -> Any:
-    shape = op.shapes[0]
-    if shape is None:
-        return op.unknown("crops to a size that is not known")
-    return fixed(shape[axis])
+    return (*x[:2], op.fixed_out(2), op.fixed_out(3))
 
 
 def bound_crop(site: Site) -> Facts:

@@ -8,6 +8,7 @@ import numpy as np
 from onnxprune.errors import ModelError
 from onnxprune.operators.attention import (
     attend,
+    attend_seen,
     bound_attention,
     couple_heads,
     heads_apart,
@@ -15,7 +16,6 @@ from onnxprune.operators.attention import (
     keep_scale,
     pair_costs,
     score_bias,
-    tokens_behind,
     with_past,
 )
 from onnxprune.operators.forward import Forward, TorchCall
@@ -78,12 +78,7 @@ def forward_multi_head_attention(
         )
     q, k, v = (heads_apart(x, heads) for x in (q, k, v))
     k, v = with_past(past_k, k), with_past(past_v, v)
-    if padding is not None:
-        seen = (1 - padding.to(q.dtype))[:, None, None] * node.get("mask_filter_value", -10000.0)
-        added = seen if added is None else added + seen
-    scale = node.get("scale") or 1 / math.sqrt(q.shape[-1])
-    y, _ = attend(q, k, v, added, scale, causal=tokens_behind(node, q, k))
-    y = heads_together(y)
+    y = attend_seen(node, q, k, v, padding, added)
     return (y, k, v)[: node.outputs] if node.outputs > 1 else y
 
 

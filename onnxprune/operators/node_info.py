@@ -62,11 +62,15 @@ class NodeInfo:
         """Whether the length of an axis of output k hangs on sizes that the model leaves open."""
         return self.arithmetic.is_open([name for name in self.made if name][k], axis)
 
-    def fixed_out(self, axis: int) -> Labels:
-        """Labels of an axis of the first output that never shrinks.  Raises LabelError where its length is unknown."""
+    def shape_out(self) -> tuple[int, ...]:
+        """The shape of the first output.  Raises LabelError where it is unknown."""
         if not self.shapes or (shape := self.shapes[0]) is None:
             raise LabelError("its output has a size that is not known")
-        return fixed(shape[axis])
+        return shape
+
+    def fixed_out(self, axis: int) -> Labels:
+        """Labels of an axis of the first output that never shrinks.  Raises LabelError where its length is unknown."""
+        return fixed(self.shape_out()[axis])
 
     def constant(self, k: int) -> np.ndarray | None:
         """The value of input k where it is known and the same at every size of the model's inputs."""

@@ -5,7 +5,7 @@ at one tap of the kernel, a row one output position of one sample.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,32 @@ class Linear:
         return math.prod(shape) // shape[self.axis]
 
 
+def padding(attributes: Mapping[str, Any], sizes: Sequence[int], kernel: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Padding before and after each axis, from `pads` or `auto_pad`.
+
+    Args:
+        attributes: with `strides` and `dilations` where they are not 1.
+        sizes: of the axes of space.
+        kernel: as large.
+    """
+    rank, auto = len(sizes), _auto_pad(attributes)
+    if auto in ("NOTSET", "VALID"):
+        pads = attributes.get("pads", [0] * 2 * rank) if auto == "NOTSET" else [0] * 2 * rank
+        return list(pads[:rank]), list(pads[rank:])
+    strides, dilations = attributes.get("strides", [1] * rank), attributes.get("dilations", [1] * rank)
+    needed = [
+        max(0, (-(-size // s) - 1) * s + (k - 1) * d + 1 - size)
+        for size, k, s, d in zip(sizes, kernel, strides, dilations, strict=True)
+    ]
+    less, more = [n // 2 for n in needed], [n - n // 2 for n in needed]
+    return (less, more) if auto == "SAME_UPPER" else (more, less)
+
+
+def _auto_pad(attributes: Mapping[str, Any]) -> str:
+    found = attributes.get("auto_pad") or "NOTSET"
+    return found.decode() if isinstance(found, bytes) else found
+
+
 def linear_conv(weight: Sequence[int], attributes: dict[str, Any]) -> Linear:
     """Conv with weights (outputs, inputs / groups, *kernel)."""
     groups, kernel = int(attributes.get("group", 1)), tuple(weight[2:])
@@ -46,7 +72,7 @@ def linear_conv(weight: Sequence[int], attributes: dict[str, Any]) -> Linear:
 
     def columns(x: Array, out: Sequence[int], rows: Array) -> Array:
         sizes = [(o - 1) * s + (k - 1) * d + 1 for o, s, k, d in zip(out[2:], strides, kernel, dilations, strict=True)]
-        begin = _begins(attributes, x.shape[2:], sizes)
+        begin, _ = padding(attributes, x.shape[2:], kernel)
         return _gather(_padded(x, begin, sizes), out[2:], strides, dilations, kernel, rows, groups)
 
     return Linear(
@@ -119,23 +145,10 @@ def linear_gates(directions: int) -> Linear:
     return Linear(directions, -1, lambda w: w, lambda m, _: np.ascontiguousarray(m), columns)
 
 
-def _begins(attributes: dict[str, Any], given: Sequence[int], needed: Sequence[int]) -> list[int]:
-    """Padding before each spatial axis."""
-    kind = attributes.get("auto_pad", b"NOTSET")
-    kind = kind.decode() if isinstance(kind, bytes) else kind
-    if kind == "NOTSET":
-        return list(attributes.get("pads", [0] * 2 * len(given)))[: len(given)]
-    if kind == "VALID":
-        return [0] * len(given)
-    totals = [max(n - g, 0) for n, g in zip(needed, given, strict=True)]
-    return [t // 2 if kind == "SAME_UPPER" else t - t // 2 for t in totals]
-
-
 def _transposed_begins(
     attributes: dict[str, Any], given: Sequence[int], out: Sequence[int], strides: Sequence[int], reach: Sequence[int]
 ) -> list[int]:
-    kind = attributes.get("auto_pad", b"NOTSET")
-    kind = kind.decode() if isinstance(kind, bytes) else kind
+    kind = _auto_pad(attributes)
     if kind == "NOTSET" and "output_shape" not in attributes:
         return list(attributes.get("pads", [0] * 2 * len(given)))[: len(given)]
     extra = attributes.get("output_padding", [0] * len(given))

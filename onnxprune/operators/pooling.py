@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.operators.convolution import padded, padding
+from onnxprune.operators.convolution import padded
 from onnxprune.operators.facts import Facts, NothingKnown, facts, reduced
 from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.intervals import homogeneous_rows
 from onnxprune.operators.labels import Axes, fixed
 from onnxprune.operators.lazy_torch import Tensor, functional, torch
 from onnxprune.operators.op import Op
+from onnxprune.operators.patches import padding
 from onnxprune.operators.registry import Alike, Trait, define
 from onnxprune.operators.site import Site
 from onnxprune.operators.value_numbers import mix
@@ -59,7 +60,7 @@ def windows(node: TorchCall, sizes: Sequence[int]) -> tuple[list[int], list[int]
     """
     kernel, ones = node.get("kernel_shape"), [1] * len(sizes)
     strides, dilations = node.get("strides", ones), node.get("dilations", ones)
-    before, after = padding(node, sizes, kernel)
+    before, after = padding(node.attributes, sizes, kernel)
     if not node.get("ceil_mode"):
         return kernel, strides, dilations, before, after
     fitted = []
@@ -124,7 +125,7 @@ def forward_average_pool(node: TorchCall, x: Tensor) -> Tensor:
         return total / math.prod(kernel)
     ones = torch.ones(1, 1, *x.shape[2:], dtype=x.dtype, device=x.device)
     if node.get("count_include_pad"):
-        less, more = padding(node, x.shape[2:], kernel)
+        less, more = padding(node.attributes, x.shape[2:], kernel)
         ones = padded(ones, less, more, 1.0)
         rest = [n + p - m for n, p, m in zip(after, before, less, strict=True)]
         ones = padded(ones, [0] * len(less), [n - m for n, m in zip(rest, more, strict=True)])

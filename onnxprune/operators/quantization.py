@@ -104,7 +104,7 @@ def along(v: Tensor, x: Tensor, axis: int, block: int = 0) -> Tensor:
         return v.reshape(())
     if block:
         return v.repeat_interleave(block, axis).narrow(axis, 0, x.shape[axis])
-    return v.reshape([-1 if k == axis % x.dim() else 1 for k in range(x.dim())])
+    return v.reshape(line(x.dim(), axis))
 
 
 def limits(node: TorchCall, zero: Tensor | None) -> tuple[float, float]:

@@ -8,7 +8,7 @@ import numpy as np
 from onnxprune.operators.broadcast import bound_others
 from onnxprune.operators.facts import Facts, NothingKnown, facts, stacked
 from onnxprune.operators.forward import Forward, TorchCall
-from onnxprune.operators.labels import Axes, fixed
+from onnxprune.operators.labels import Axes
 from onnxprune.operators.lazy_torch import Tensor, functional, torch
 from onnxprune.operators.op import Op
 from onnxprune.operators.pooling import forward_average_pool, pooled
@@ -122,11 +122,8 @@ define(
 
 def qlinear_pool(op: Op, x: Axes, *_: Axes | None, channels_last: int = 0, **__: Any) -> Axes:
     op.freeze(*(x[1:-1] if channels_last else x[2:]), why="pools over it")
-    shape = op.shapes[0]
-    if shape is None:
-        return op.unknown("pools to a size that is not known")
     channel = len(x) - 1 if channels_last else 1
-    return tuple(labels if k in (0, channel) else fixed(shape[k]) for k, labels in enumerate(x))
+    return tuple(labels if k in (0, channel) else op.fixed_out(k) for k, labels in enumerate(x))
 
 
 def bound_qlinear_pool(site: Site) -> Facts:

@@ -201,20 +201,16 @@ def bound_arg_reduce(site: Site) -> Facts:
     return found if site.attributes.get("keepdims", 1) else found.map(lambda a: np.squeeze(a, axis))
 
 
-def _extreme(node: TorchCall, x: Tensor, find: Callable[..., Tensor]) -> Tensor:
-    axis, keep = node.get("axis", 0), bool(node.get("keepdims", 1))
+def forward_arg_reduce(node: TorchCall, x: Tensor) -> Tensor:
+    axis, keep, find = node.get("axis", 0), bool(node.get("keepdims", 1)), getattr(torch, node.op.lower())
     if node.get("select_last_index"):
         return x.shape[axis] - 1 - find(x.flip(axis), axis, keepdim=keep)
     return find(x, axis, keepdim=keep)
 
 
 define(
-    "ArgMax", couple=arg_reduce, bound=bound_arg_reduce, statistics=lambda op: [op.attributes.get("axis", 0)],
-    apart=True, traits=Trait.DECIDES, forward=Forward(lambda node, x: _extreme(node, x, torch.argmax), into=()),
-)  # fmt: skip
-define(
-    "ArgMin", couple=arg_reduce, bound=bound_arg_reduce, statistics=lambda op: [op.attributes.get("axis", 0)],
-    apart=True, traits=Trait.DECIDES, forward=Forward(lambda node, x: _extreme(node, x, torch.argmin), into=()),
+    "ArgMax ArgMin", couple=arg_reduce, bound=bound_arg_reduce, statistics=lambda op: [op.attributes.get("axis", 0)],
+    apart=True, traits=Trait.DECIDES, forward=Forward(forward_arg_reduce, into=()),
 )  # fmt: skip
 
 

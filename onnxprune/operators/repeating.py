@@ -81,9 +81,7 @@ define(
 
 def expand(op: Op, x: Axes, _: Axes) -> Axes:
     """An axis that is expanded from one position has channels of its own, all alike."""
-    shape = op.shapes[0]
-    if shape is None:
-        return op.unknown("expands to a shape that is not known")
+    shape = op.shape_out()
     padded = (*(fixed(1) for _ in shape[len(x) :]), *x)
     return tuple(
         labels if labels.size == size else fixed(size) if op.open_out(axis) else op.channels(size)

@@ -9,7 +9,7 @@ import onnx
 
 from onnxprune.operators.facts import Facts, NothingKnown, facts, reduced
 from onnxprune.operators.forward import Forward, TorchCall, numbers, take
-from onnxprune.operators.labels import Axes, fixed, is_fixed
+from onnxprune.operators.labels import Axes, fixed, is_fixed, line
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
 from onnxprune.operators.registry import NONE, Trait, define
@@ -180,7 +180,7 @@ def forward_resize(
             weights = torch.from_numpy(interpolation(node, at, was, F4(factor))).to(x.device, x.dtype)
             x = (x.movedim(axis, -1) @ weights.T).movedim(-1, axis)
     for axis, beyond in outside:
-        mask = torch.from_numpy(beyond).to(x.device).reshape([-1 if k == axis else 1 for k in range(x.dim())])
+        mask = torch.from_numpy(beyond).to(x.device).reshape(line(x.dim(), axis))
         x = torch.where(mask, x.new_tensor(node.get("extrapolation_value", 0.0)), x)
     return x
 

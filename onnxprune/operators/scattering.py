@@ -1,6 +1,5 @@
 """Operators that put elements where indices say, and what gives a shape that the data says."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ from onnxprune.operators.facts import Facts, reduced
 from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.gathering import index_of, passing, repair_elements, upwards
 from onnxprune.operators.intervals import zero_where
-from onnxprune.operators.labels import Axes, fixed
+from onnxprune.operators.labels import Axes, fixed, line
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.native import native
 from onnxprune.operators.op import Op
@@ -36,11 +35,11 @@ def scatter_nd(op: Op, x: Axes, indices: Axes, updates: Axes, **_: Any) -> Axes:
     lines = op.grid_lines(0, 1)
     if lines is None:
         op.freeze(*x[:k], *updates[: len(indices) - 1], why="scatters into it by computed indices")
-    for axis, (labels, replaced, line) in enumerate(zip(x, updates, lines or (), strict=False)):
-        if line.positions is None:
+    for axis, (labels, replaced, named) in enumerate(zip(x, updates, lines or (), strict=False)):
+        if named.positions is None:
             op.freeze(labels, replaced, why="scatters into it by computed indices")
         else:
-            op.tie(op.pickable(labels, axis)[line.positions], replaced)
+            op.tie(op.pickable(labels, axis)[named.positions], replaced)
             op.part(replaced)
     return x
 
@@ -152,8 +151,7 @@ def forward_one_hot(node: TorchCall, places: Tensor, depth: Tensor, values: Tens
     axis %= places.dim() + 1
     index = places.long().unsqueeze(axis)
     index = torch.where(index < 0, index + length, index)
-    view: Sequence[int] = [-1 if k == axis else 1 for k in range(places.dim() + 1)]
-    hot = index == torch.arange(length, device=places.device).reshape(view)
+    hot = index == torch.arange(length, device=places.device).reshape(line(index.dim(), axis))
     return torch.where(hot, values[1], values[0])
 
 

@@ -154,19 +154,12 @@ def bound_slice(site: Site) -> Facts:
     return found.named(*(numbers_name(site, k, t) for k, t in enumerate(told, 1) if t is not None), site.kind)
 
 
-def _sliced_value(x: Arrays, a: Attributes) -> np.ndarray | None:
-    data = x[0]
-    if "starts" in a:
-        starts, ends, axes, steps = a["starts"], a["ends"], a.get("axes"), None
-    else:
-        starts, ends, axes, steps = (*x[1:], None, None)[:4]
-    axes = range(len(starts)) if axes is None else axes
-    steps = [1] * len(starts) if steps is None else steps
-    index: list[slice] = [slice(None)] * data.ndim
-    for s, e, k, step in zip(starts, ends, axes, steps, strict=True):
-        stop = None if int(step) < 0 and int(e) < -data.shape[int(k)] else int(e)
-        index[int(k)] = slice(int(s), stop, int(step))
-    return data[tuple(index)]
+def _sliced_value(x: Arrays, a: Attributes) -> np.ndarray:
+    data, given = x[0], dict(enumerate(x))
+    picks = slices(lambda k, told=None: given.get(k) if told is None else told, [range(n) for n in data.shape], a)
+    for axis, positions in picks:
+        data = data.take(positions, axis)
+    return data
 
 
 def forward_slices(

@@ -8,7 +8,7 @@ import onnx
 from onnx import numpy_helper
 
 from onnxprune.errors import ModelError
-from onnxprune.operators.arrays import constant
+from onnxprune.operators.arrays import carrier, constant
 from onnxprune.operators.facts import Facts, known
 from onnxprune.operators.forward import Forward, TorchCall, numbers
 from onnxprune.operators.labels import Axes, fixed
@@ -76,8 +76,6 @@ define("Bernoulli", couple=like, traits=Trait.RANDOM | Trait.DECIDES, forward=Fo
 
 
 def forward_eye_like(node: TorchCall, x: Tensor) -> Tensor:
-    from onnxprune.operators.arrays import carrier
-
     dtype = carrier(node.get("dtype")) if node.get("dtype") else x.dtype
     rows, columns = x.shape
     return torch.ones(rows, columns, dtype=dtype, device=x.device).tril(node.get("k", 0)).triu(node.get("k", 0))

@@ -46,22 +46,12 @@ def _coerced(node: TorchCall, x: Tensor) -> tuple[Tensor, int]:
 
 
 def forward_softmax(node: TorchCall, x: Tensor) -> Tensor:
-    flat, axis = _coerced(node, x)
-    return torch.softmax(flat, axis).reshape(x.shape)
-
-
-def forward_log_softmax(node: TorchCall, x: Tensor) -> Tensor:
-    flat, axis = _coerced(node, x)
-    return torch.log_softmax(flat, axis).reshape(x.shape)
+    return (torch.softmax if node.op == "Softmax" else torch.log_softmax)(*_coerced(node, x)).reshape(x.shape)
 
 
 define(
-    "Softmax", couple=softmax, statistics=_normalised, bound=bound_softmax, apart=True, traits=Trait.SATURATES,
-    forward=Forward(forward_softmax),
-)  # fmt: skip
-define(
-    "LogSoftmax", couple=softmax, statistics=_normalised, bound=bound_softmax, apart=True, traits=Trait.SATURATES,
-    forward=Forward(forward_log_softmax),
+    "Softmax LogSoftmax", couple=softmax, statistics=_normalised, bound=bound_softmax, apart=True,
+    traits=Trait.SATURATES, forward=Forward(forward_softmax),
 )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from onnxprune.channels.dependencies import Dependencies, Node
 from onnxprune.model.fresh_names import all_names
 from onnxprune.model.graphs import graphs_of
 from onnxprune.model.static import opset_of
+from onnxprune.operators.labels import line
 from onnxprune.operators.registry import operator_of
 from onnxprune.surgery.draft import Draft
 from onnxprune.surgery.tidy import place
@@ -65,7 +66,7 @@ def _guarded(draft: Draft, index: int, node: Node, name: str, key: str, element:
     live = np.ones(shape, bool)
     for axis, mask in enumerate(box):
         if not mask.all():
-            live &= mask.reshape([-1 if k == axis else 1 for k in range(len(box))])
+            live &= mask.reshape(line(len(box), axis))
     zero = np.zeros((), helper.tensor_dtype_to_np_dtype(element))
     before = draft.before.setdefault(index, [])
 

@@ -19,6 +19,7 @@ from onnxprune.model.graphs import graphs_of
 from onnxprune.model.network import Network
 from onnxprune.model.static import opset_of
 from onnxprune.model.tensors import quoted, read_tensor
+from onnxprune.operators.labels import line
 from onnxprune.operators.registry import MALFORMED, Trait, has, operator_of
 from onnxprune.surgery.draft import Draft
 from onnxprune.surgery.edit import Edit
@@ -187,7 +188,7 @@ def zero_points(network: Network, deps: Dependencies) -> dict[str, np.ndarray]:
         if zero is None and scaling.zero_point in network:
             zero = network.array(scaling.zero_point)
         if zero is not None and scaling.axis is not None and zero.ndim:
-            zero = zero.reshape([-1 if k == scaling.axis % len(use.axes) else 1 for k in range(len(use.axes))])
+            zero = zero.reshape(line(len(use.axes), scaling.axis))
         if zero is not None:
             found[use.source] = zero
     return found | _zeros_of_tables(deps, network)
