@@ -77,7 +77,7 @@ def _others(walk: Walk, deps: Dependencies) -> Iterator[Choices]:
             if any(walk.coupling.factors[root] != factor for root in roots):
                 yield replace(chosen, factors={**chosen.factors, **dict.fromkeys(roots, factor)})
     grouped: dict[tuple[int, ...], set[int]] = {}
-    for balance in walk.balances:
+    for balance in walk.coupling.balances:
         if _coarse(deps, balance.grid, balance.grid.shape[1]):
             grouped.setdefault(balance.grid.shape, set()).add(balance.node)
     for nodes in grouped.values():

@@ -14,7 +14,8 @@ from onnxprune.channels.walk import Walk
 from onnxprune.model.defaults import overridable
 from onnxprune.model.network import Network
 from onnxprune.model.static import Statics, infer, opset_of
-from onnxprune.operators.labels import Choices, Coupling
+from onnxprune.operators.coupling import Coupling
+from onnxprune.operators.labels import Choices
 
 
 def analyse(

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from onnxprune.operators.labels import Coupling, Labels, is_fixed
+from onnxprune.operators.coupling import Coupling
+from onnxprune.operators.labels import Labels, is_fixed
 
 WHY = "combines its channels in one axis in several ways"
 

@@ -19,7 +19,7 @@ def conclude(walk: Walk) -> Dependencies:
     """Solve what a finished walk has stated."""
     box_dead_ends(walk)
     roles = np.zeros(walk.coupling.size, np.int64)
-    for role, labels in walk.roles:
+    for role, labels in walk.coupling.roles:
         if not is_fixed(labels):
             roles[labels] |= int(role)
     roles[0] = 0
@@ -27,7 +27,7 @@ def conclude(walk: Walk) -> Dependencies:
     _tie_idle(walk)
     component, combined = solved(walk.coupling)
     zeroed = _zeroed(walk, roles, component, combined)
-    groups = groups_of(walk.uses, walk.parts, component, roles, combined)
+    groups = groups_of(walk.uses, walk.coupling.parts, component, roles, combined)
     once = computed_once(walk.nodes, walk.sources.keys() - walk.pinned)
     layers = tuple(x for x in walk.layers if not once.issuperset(walk.nodes[x.node].outputs))
     thawed = {k: labels for k, labels in walk.thawed.items() if (component[labels] != component[0]).any()}
@@ -38,7 +38,7 @@ def conclude(walk: Walk) -> Dependencies:
         folded_shuffles=walk.folded_shuffles, fixed_sizes=frozenset(walk.fixed_sizes), asked=walk.asked, thawed=thawed,
         roles=roles, zeroed=zeroed, ties=ties, numbers=walk.numbers, kept=frozenset(walk.kept),
         combined=combined, products=tuple(walk.coupling.products.values()),
-        balances=tuple(walk.balances), arithmetic=walk.arithmetic, unknown=walk.unknown,
+        balances=tuple(walk.coupling.balances), arithmetic=walk.arithmetic, unknown=walk.unknown,
     )  # fmt: skip
 
 
@@ -48,7 +48,7 @@ def _zeroed(walk: Walk, roles: np.ndarray, component: Labels, combined: Labels) 
     Those that read always; those that write, shift or scale only where something relies on zeros.
     """
     needed = np.zeros(int(component.max()) + 1, bool)
-    for labels in walk.must_be_zero:
+    for labels in walk.coupling.must_be_zero:
         needed[component[labels]] = True
     needed |= (needed[component[combined]] & (combined > 0)).any(axis=0)
     makes = (roles & int(Role.WRITE | Role.ADD)) != 0

@@ -16,12 +16,13 @@ from onnxprune.model.sort import captured
 from onnxprune.model.static import attributes_of, find
 from onnxprune.operators.boxes import Value, choose_factor
 from onnxprune.operators.labels import Axes, fixed
+from onnxprune.operators.registry import Trait, has
 
 
 def enter(walk: Walk, node: Node) -> None:
     """Visit a node that has bodies."""
-    known = BODIES.get(node.proto.op_type) if node.proto.domain in ("", "ai.onnx") else None
-    if known is None or (node.proto.op_type == "Scan" and walk.opset < 9):
+    known = next((visit for trait, visit in BODIES.items() if has(node.proto, trait)), None)
+    if known is None or (known is _scan and walk.opset < 9):
         _leave_alone(walk, node)
     else:
         known(walk, node)
@@ -77,7 +78,11 @@ def _scan(walk: Walk, node: Node) -> None:
     _body(walk, node, body, path, [*carried, *slices], carried, skip=0, scans=scans)
 
 
-BODIES: dict[str, Callable[[Walk, Node], None]] = {"If": _branches, "Loop": _loop, "Scan": _scan}
+BODIES: dict[Trait, Callable[[Walk, Node], None]] = {
+    Trait.BRANCHES: _branches,
+    Trait.LOOPS: _loop,
+    Trait.SCANS: _scan,
+}
 
 
 def _body(

@@ -15,7 +15,8 @@ from onnxprune.channels.nodes import Node, Use
 from onnxprune.channels.pairings import pairs_of
 from onnxprune.model.static import Statics
 from onnxprune.operators.boxes import Value
-from onnxprune.operators.labels import Coupling, Labels, is_fixed
+from onnxprune.operators.coupling import Coupling
+from onnxprune.operators.labels import Labels, is_fixed
 from onnxprune.operators.registry import Trait, has
 
 WHY = "merges it with an axis whose length the model leaves open"

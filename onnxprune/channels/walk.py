@@ -19,10 +19,11 @@ from onnxprune.model.sort import captured
 from onnxprune.model.static import Statics, attributes_of, find
 from onnxprune.model.tensors import CUTTABLE
 from onnxprune.operators.boxes import FoldedShuffle, Value
-from onnxprune.operators.labels import LARGEST_AXIS, Axes, Coupling, LabelError, Labels, fixed, is_fixed
+from onnxprune.operators.coupling import Coupling
+from onnxprune.operators.labels import LARGEST_AXIS, Axes, LabelError, Labels, fixed, is_fixed
 from onnxprune.operators.op import Op
 from onnxprune.operators.registry import MALFORMED, Operator, Trait, has, operator, operator_of
-from onnxprune.operators.roles import Balance, Role, Scaling
+from onnxprune.operators.roles import Scaling
 
 LARGEST_FILL = 1 << 28  # elements; a fill is a few bytes in the file, and cutting or masking it may write it out
 
@@ -43,12 +44,8 @@ class Walk:
     alias: dict[str, str] = field(default_factory=dict)  # value -> the source that it is
     weights: set[str] = field(default_factory=set)  # values made of weights alone
     uses: list[Use] = field(default_factory=list)
-    roles: list[tuple[Role, Labels]] = field(default_factory=list)
     layers: list[Layer] = field(default_factory=list)
     scalings: dict[tuple[int, int], Scaling] = field(default_factory=dict)  # by node and input
-    parts: list[Labels] = field(default_factory=list)
-    must_be_zero: list[Labels] = field(default_factory=list)  # labels whose dead positions have to be zero
-    balances: list[Balance] = field(default_factory=list)
     folded_shuffles: dict[int, FoldedShuffle] = field(default_factory=dict)
     unknown: dict[int, str] = field(default_factory=dict)
     thawed: dict[int, Labels] = field(default_factory=dict)  # nodes with statistics over channels that may go
@@ -267,11 +264,7 @@ class Walk:
         return op.outputs(row)
 
     def note(self, op: Op, index: int) -> None:
-        self.roles += op.roles
         self.scalings |= {(index, k): scaling for k, scaling in op.scalings.items()}
-        self.parts += op.parts
-        self.must_be_zero += op.must_be_zero
-        self.balances += op.balances
         if op.thawed:
             self.thawed[index] = np.concatenate(op.thawed)
         if op.kept:

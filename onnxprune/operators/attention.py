@@ -27,6 +27,8 @@ from onnxprune.operators.registry import HeadInputs, Trait, define, operator_of
 from onnxprune.operators.site import Site
 from onnxprune.operators.value_numbers import Ids, bits, mix
 
+SCORES = "multiplies queries by keys, and removed features would count"
+
 
 def couple_heads(op: Op, q: Labels, k: Labels, v: Labels, *, scores: bool) -> Labels:
     """Tie the features of queries, keys and values, and return labels of the heads (all fixed if none can go).
@@ -47,10 +49,7 @@ def couple_heads(op: Op, q: Labels, k: Labels, v: Labels, *, scores: bool) -> La
     op.tie(np.broadcast_to(width, k.shape), k)
     op.tie(np.broadcast_to(width, (q.size // width.size, width.size)), q.reshape(-1, width.size))
     op.tie(np.broadcast_to(v[0], v.shape), v)
-    if scores:
-        op.must_be_zero.append(width)
-    else:
-        op.freeze(width, why="multiplies queries by keys, and removed features would count")
+    op.sums(scores, width, why=SCORES)
     return fixed(k.shape[0])
 
 
@@ -104,10 +103,7 @@ def _heads_apart(op: Op, q: Axes, k: Axes, v: Axes, mask: Axes | None) -> Axes:
     op.tie(np.broadcast_to(k[1][:, None], grid.shape), grid)
     op.tie(k[1], v[1])
     op.tie(q[3], k[3])
-    if op.relies(op.zero_where_dead(0)) and op.relies(op.zero_where_dead(1)):
-        op.must_be_zero.append(q[3])
-    else:
-        op.freeze(q[3], why="multiplies queries by keys, and removed features would count")
+    op.sums(op.relies(op.zero_where_dead(0)) and op.relies(op.zero_where_dead(1)), q[3], why=SCORES)
     if mask is not None:
         score_bias(op, mask, q[1])
     op.macs(q[0].size * q[2].size * k[2].size, q[1], q[3])

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from onnxprune.operators.labels import Axes, Coupling, Product, fixed
+from onnxprune.operators.coupling import Coupling
+from onnxprune.operators.labels import Axes, Product, fixed
 from onnxprune.operators.split_axes import Value
 
 

@@ -26,10 +26,10 @@ from dataclasses import replace
 import numpy as np
 
 from onnxprune.operators.banks import factored
+from onnxprune.operators.coupling import Coupling
 from onnxprune.operators.labels import (
     LARGEST_AXIS,
     Axes,
-    Coupling,
     Factor,
     Kind,
     LabelError,

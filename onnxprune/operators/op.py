@@ -15,10 +15,13 @@ import numpy as np
 
 from onnxprune.operators import boxes
 from onnxprune.operators.boxes import FoldedShuffle, Value, choose_factor, factor
-from onnxprune.operators.labels import Axes, Coupling, Kind, LabelError, Labels, fixed, is_fixed
+from onnxprune.operators.coupling import Coupling
+from onnxprune.operators.labels import Axes, Kind, LabelError, Labels, fixed, is_fixed
 from onnxprune.operators.node_info import NodeInfo
 from onnxprune.operators.registry import MALFORMED, Operator, Trait
 from onnxprune.operators.roles import NOT_ZERO, Balance, Multiplies, Role, Scaling, ZeroWhereDead
+
+SUMS = "sums over its channels without weights, and removed ones would count"
 
 
 def on(x: Axes, axis: int, labels: Labels) -> Axes:
@@ -37,12 +40,8 @@ class Op(NodeInfo):
     zero_inputs: Sequence[bool]  # whether the dead positions of an input are zero in the masked network
     heads: bool
     thaw: bool = False  # statistics over channels may be taken over those that stay
-    roles: list[tuple[Role, Labels]] = field(default_factory=list)
     costs: list[Multiplies] = field(default_factory=list)
     scalings: dict[int, Scaling] = field(default_factory=dict)  # of quantised weights, by input
-    parts: list[Labels] = field(default_factory=list)
-    must_be_zero: list[Labels] = field(default_factory=list)
-    balances: list[Balance] = field(default_factory=list)
     operands: tuple[Axes | None, ...] = ()  # of a broadcast, filled up to the rank of the output
     results: list[Value] = field(default_factory=list)
     factors: tuple[int, int] = (0, 1)  # the inputs that a product multiplies
@@ -96,7 +95,7 @@ class Op(NodeInfo):
         if labels.size == 1:
             self.freeze(labels, why="picks it alone")
         elif not is_fixed(labels):
-            self.parts.append(labels)
+            self.coupling.parts.append(labels)
         return labels
 
     def pickable(self, labels: Labels, axis: int) -> Labels:
@@ -118,11 +117,15 @@ class Op(NodeInfo):
         self.coupling.freeze(*labels, why=why)
 
     def total(self, labels: Labels) -> None:
-        """Input 0 is summed over its channels as they are: exact if the dead ones are zero, or frozen."""
-        if self.relies(self.zero_where_dead(0)):
-            self.must_be_zero.append(labels)
+        """Input 0 is summed over its channels as they are."""
+        self.sums(self.relies(self.zero_where_dead(0)), labels, why=SUMS)
+
+    def sums(self, zero: bool, *labels: Labels, why: str) -> None:
+        """Something goes over these channels that is exact if the dead ones are zero; where they are not, all stay."""
+        if zero:
+            self.coupling.must_be_zero += labels
         else:
-            self.freeze(labels, why="sums over its channels without weights, and removed ones would count")
+            self.freeze(*labels, why=why)
 
     def statistics(self, *labels: Labels, why: str) -> None:
         """Statistics are taken over these channels: removing some would change them, so they stay unless thawed."""
@@ -137,7 +140,7 @@ class Op(NodeInfo):
         centred = self.thaw and self.arithmetic.centred(self.names[0])
         exact = self.arithmetic.is_float(self.names[0]) and self.opset >= 7  # before, a factor is no plain Mul
         if exact and not centred and self.relies(self.all_zero_where_dead(inputs)):
-            self.must_be_zero += labels
+            self.coupling.must_be_zero += labels
         else:
             self.statistics(*labels, why=why)
 
@@ -148,16 +151,15 @@ class Op(NodeInfo):
 
     def writes(self, labels: Labels) -> None:
         """These labels of a weight are filters: each position makes one channel."""
-        self.coupling.written.append(labels)
-        self.roles.append((Role.WRITE, labels))
+        self.coupling.roles.append((Role.WRITE, labels))
 
     def reads(self, labels: Labels) -> None:
         """These labels of a weight take channels in: with zeros there the channels do not matter."""
-        self.roles.append((Role.READ, labels))
+        self.coupling.roles.append((Role.READ, labels))
 
     def adds(self, *labels: Labels) -> None:
         """These labels belong to a bias or scale: zero there makes a dead channel zero."""
-        self.roles.extend((Role.ADD, x) for x in labels)
+        self.coupling.roles += [(Role.ADD, x) for x in labels]
 
     def relies(self, condition: ZeroWhereDead) -> bool:
         """Whether it holds; masking does what it takes."""
@@ -165,7 +167,7 @@ class Op(NodeInfo):
         return condition.holds
 
     def follows(self, *labels: Labels) -> None:
-        self.roles.extend((Role.DEPTHWISE, x) for x in labels)
+        self.coupling.roles += [(Role.DEPTHWISE, x) for x in labels]
 
     def macs(self, times: int, *labels: Labels) -> None:
         """The node costs `times` multiply-accumulates for each combination of these positions."""
@@ -175,7 +177,7 @@ class Op(NodeInfo):
         """Dead positions of these labels have to be zero, unless a weight that reads them is zero there itself."""
         factors = [k for k in self.factors if k < len(self.names)]
         if not any(self.weights[k] and not self.zero_inputs[k] for k in factors):
-            self.must_be_zero.append(labels)
+            self.coupling.must_be_zero.append(labels)
 
     def balance(self, grid: Labels, weight: int, axis: int | None = None) -> None:
         """Groups that shrink alike: the rows of a grid (groups, channels), of which each keeps as many.
@@ -188,7 +190,7 @@ class Op(NodeInfo):
             axis: of the weights, where all groups share its positions.
         """
         self.coupling.tie(np.broadcast_to(grid[:1], grid.shape), grid, kind=Kind.BALANCES)
-        self.balances.append(Balance(self.names[weight], axis, grid, self.coupling.node))
+        self.coupling.balances.append(Balance(self.names[weight], axis, grid, self.coupling.node))
 
     def contract(self, a: Labels, b: Labels, zero: bool, kind: Kind = Kind.PLAIN) -> None:
         """Sum over channels of a and b: exact if the dead ones are zero, or frozen."""
@@ -196,7 +198,7 @@ class Op(NodeInfo):
         if zero:
             self.needs_zero(a)
         else:
-            self.freeze(a, why="sums over its channels without weights, and removed ones would count")
+            self.freeze(a, why=SUMS)
 
     def unmoved(self) -> Value:
         """The labels of input 0, split or not: every element stays in its place."""

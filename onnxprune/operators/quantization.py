@@ -163,10 +163,7 @@ def dynamic_quantize(op: Op, x: Axes) -> list[Axes]:
 
 def one_scale(op: Op, x: Axes) -> None:
     """One scale is taken over all elements, and over zero: zeros do not change it."""
-    if op.relies(op.zero_where_dead(0)):
-        op.must_be_zero.extend(x)
-    else:
-        op.freeze(*x, why="takes one scale over all of it")
+    op.sums(op.relies(op.zero_where_dead(0)), *x, why="takes one scale over all of it")
 
 
 def dynamic(x: Tensor) -> tuple[Tensor, Tensor]:

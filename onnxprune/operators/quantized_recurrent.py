@@ -18,10 +18,7 @@ def quantized_lstm(
 ) -> list[Axes]:  # fmt: skip
     """Weights (directions, features, gates · units) in eight bits; scales and zero points for each column, or one."""
     one_scale(op, x)
-    if op.relies(_lstm_stays_zero(op)):
-        op.must_be_zero.append(r[1])
-    else:
-        op.freeze(r[1], why="takes one scale over all units")
+    op.sums(op.relies(_lstm_stays_zero(op)), r[1], why="takes one scale over all units")
     out = couple_gates(op, 4, 0, x, (w[0], w[2], w[1]), (r[0], r[2], r[1]), b, lengths, h, c, p)
     for weight, scale in zip((w, w, r, r), steps, strict=True):
         if scale is not None and len(scale) == 2:

@@ -94,7 +94,7 @@ def in_place(op: Op, labels: Labels, why: str) -> None:
     """
     floats = op.arithmetic.is_float(op.names[0]) and op.opset >= 2  # before, Pad has other attributes
     if floats and op.relies(op.zero_where_dead(0)):
-        op.must_be_zero.append(labels)
+        op.coupling.must_be_zero.append(labels)
     else:
         op.statistics(labels, why=why)
 

@@ -10,7 +10,7 @@ from onnxprune.channels import analyse
 from onnxprune.channels.explain import explain
 from onnxprune.channels.nodes import Use
 from onnxprune.channels.unite import unite
-from onnxprune.operators.labels import Coupling
+from onnxprune.operators.coupling import Coupling
 
 
 def model_of(net: Net, y: str) -> onnx.ModelProto:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxprune.channels.ties import Ties
-from onnxprune.operators.labels import FIXED, LARGEST_AXIS, Coupling, LabelError, fixed, is_fixed
+from onnxprune.operators.coupling import Coupling
+from onnxprune.operators.labels import FIXED, LARGEST_AXIS, LabelError, fixed, is_fixed
 
 
 def components(coupling: Coupling, *labels: np.ndarray) -> list[list[int]]:
