@@ -187,16 +187,17 @@ class Arithmetic:
 
     def stays_in(self, key: str, path: str) -> bool:
         """Whether all nodes that compute a known constant from sizes are of the graph of that path."""
+        return all(maker.path == path for _, maker in self.behind(key))
+
+    def behind(self, key: str) -> Iterator[tuple[str, Node]]:
+        """Values that a known constant is computed from, back to sizes, and what makes them; itself first."""
         todo, seen = [key], set[str]()
         while todo:
             maker = self.makers.get(current := todo.pop())
-            if maker is None or current in seen or current not in self.statics.sampled:
-                continue
-            if maker.path != path:
-                return False
-            seen.add(current)
-            todo += filter(None, maker.inputs if not has(maker.proto, Trait.SIZES) else ())
-        return True
+            if maker is not None and current not in seen and current in self.statics.sampled:
+                seen.add(current)
+                yield current, maker
+                todo += () if has(maker.proto, Trait.SIZES) else filter(None, maker.inputs)
 
     def escapes(self, node: Node, labelled: Sequence[bool]) -> Iterator[tuple[int, Origins]]:
         """Inputs of a node that take computed sizes as data, with what they were computed from.

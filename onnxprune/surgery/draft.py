@@ -1,6 +1,8 @@
 """The pruned model under way: what is known of its values, and what is put beside its nodes."""
 
 import math
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,37 +11,59 @@ from onnx import numpy_helper
 
 from onnxprune.channels.dependencies import Dependencies, Node
 from onnxprune.model.evaluate import evaluate
-from onnxprune.model.fresh_names import fresh_name
+from onnxprune.model.fresh_names import all_names, fresh_name
+from onnxprune.model.graphs import graphs_of
 from onnxprune.model.shapes import attributes_of, sizes_given
+from onnxprune.model.static import opset_of
 from onnxprune.operators.labels import is_fixed
 from onnxprune.operators.registry import Trait, has
+
+Nodes = Mapping[tuple[str, tuple[str, ...]], onnx.NodeProto]  # of a model, by path and outputs
+
+NewNodes = dict[int, list[onnx.NodeProto]]  # beside others, by position of these in the analysis
+
+
+def nodes_of(model: onnx.ModelProto) -> Nodes:
+    """All nodes, those in bodies too."""
+    return {(path, tuple(node.output)): node for graph, path in graphs_of(model.graph) for node in graph.node}
 
 
 @dataclass
 class Draft:
-    """The pruned model under way: what is known of its values, and nodes to be put beside others."""
+    """The pruned model under way: what is known of its values, and nodes to be put beside others.
 
+    out: the model; changed by those who have the draft.
+    deps: the analysis of the original.
+    dead: (components,) bool.
+    """
+
+    out: onnx.ModelProto
     deps: Dependencies
     dead: np.ndarray
-    opset: int
     boxes: dict[str, tuple[np.ndarray, ...] | None] = field(default_factory=dict)
     restated: dict[str, np.ndarray] = field(default_factory=dict)  # computed constants that come out differently now
-    names: set[str] = field(default_factory=set)
     initializers: dict[str, list[onnx.TensorProto]] = field(default_factory=dict)  # new ones, by path of the graph
     added: dict[tuple[str, str, tuple[int, ...], bytes], str] = field(default_factory=dict)  # names of these
     retraced: dict[str, str] = field(default_factory=dict)  # new names of sizes as the original has them
-    before: dict[int, list[onnx.NodeProto]] = field(default_factory=dict)  # by position in the analysis
+    before: dict[int, list[onnx.NodeProto]] = field(
+        default_factory=lambda: defaultdict(list)
+    )  # by place in the analysis
+    after: dict[int, list[onnx.NodeProto]] = field(default_factory=lambda: defaultdict(list))
     in_one_piece: set[str] = field(default_factory=set)  # values that a shuffle no longer splits
-    after: dict[int, list[onnx.NodeProto]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.opset, self.names, self.nodes = opset_of(self.out), all_names(self.out), nodes_of(self.out)
+
+    def proto(self, index: int) -> onnx.NodeProto:
+        """The node of the pruned model at this place in the analysis."""
+        node = self.deps.nodes[index]
+        return self.nodes[node.path, tuple(node.proto.output)]
 
     def box(self, key: str) -> tuple[np.ndarray, ...] | None:
         """Live positions of each axis of a value."""
         if key not in self.boxes:
-            self.boxes[key] = self._find_box(key)
+            self.boxes[key] = self.deps.box(key, self.dead)
         return self.boxes[key]
-
-    def _find_box(self, key: str) -> tuple[np.ndarray, ...] | None:
-        return self.deps.box(key, self.dead)
 
     def numbers(self, index: int) -> dict[int, tuple[np.ndarray, ...]]:
         """Live positions of the known arrays that a node takes, by input."""

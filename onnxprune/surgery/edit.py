@@ -79,7 +79,7 @@ class Edit:
 
     def ints(self, k: int, attribute: str | None = None) -> list[int] | None:
         """Integers as the pruned model has them, from an attribute or an input; None where left out or unknown."""
-        array = self._attribute(attribute) if attribute else None
+        array = self.attribute(attribute) if attribute else None
         if array is None and k < len(self.source.inputs) and self.source.inputs[k]:
             array = self.draft.known(self.source.inputs[k])
         return None if array is None else [int(v) for v in np.atleast_1d(array)]
@@ -104,10 +104,6 @@ class Edit:
         found = next((a for a in self.node.attribute if a.name == name), None)
         return None if found is None else helper.get_attribute_value(found)
 
-    def _attribute(self, name: str) -> np.ndarray | None:
-        found = next((a for a in self.node.attribute if a.name == name), None)
-        return None if found is None else np.asarray(helper.get_attribute_value(found))
-
     # --- what may be changed -------------------------------------------------
 
     def set_attribute(self, name: str, value: int | float | list[int]) -> None:
@@ -122,7 +118,7 @@ class Edit:
         """Change some of the integers of an attribute or of input k; what is computed there is corrected behind."""
         if not changes:
             return
-        if attribute and (given := self._attribute(attribute)) is not None:
+        if attribute and (given := self.attribute(attribute)) is not None:
             self.set_attribute(attribute, [changes.get(j, int(v)) for j, v in enumerate(given)])
             return
         key = self.source.inputs[k]
@@ -164,7 +160,7 @@ class Edit:
             was = draft.deps.statics.constants[key]
             self.node.input[k], told, changes = name, was, wanted_from(was, told, changes)
         elif (joined := self._joined_anew(k, told.dtype, changes)) is not None:
-            draft.before.setdefault(self.index, []).append(joined)
+            draft.before[self.index].append(joined)
             self.node.input[k] = joined.output[0]
             return
         times, over, plus = np.ones_like(told), np.ones_like(told), np.zeros_like(told)
@@ -175,7 +171,7 @@ class Edit:
             if np.any(operand != (op != "Add")):
                 stem = f"{label}.{k}.{op.lower()}"
                 name, out = draft.add_initializer(path, stem, operand), draft.fresh_name(f"{stem}.out")
-                draft.before.setdefault(self.index, []).append(helper.make_node(op, [self.node.input[k], name], [out]))
+                draft.before[self.index].append(helper.make_node(op, [self.node.input[k], name], [out]))
                 self.node.input[k] = out
 
     def _joined_anew(self, k: int, dtype: np.dtype, changes: Mapping[int, int]) -> onnx.NodeProto | None:
@@ -250,7 +246,7 @@ class Edit:
             return
         told = [line.source.removeprefix(self.source.path) for line in lines]
         nodes = made_grid(self.draft, self.source, self.node.input[data], now, told)
-        self.draft.before.setdefault(self.index, []).extend(nodes)
+        self.draft.before[self.index].extend(nodes)
         self.node.input[indices] = nodes[-1].output[0]
 
     def _first(self, k: int, op_type: str, what: str, operand: np.ndarray | None, **attributes: Any) -> None:
@@ -259,13 +255,13 @@ class Edit:
         given = [self.node.input[k], *operands]
         self.node.input[k] = draft.fresh_name(f"{stem}.out")
         made = helper.make_node(op_type, given, [self.node.input[k]], **attributes)
-        draft.before.setdefault(self.index, []).append(made)
+        draft.before[self.index].append(made)
 
     def _then(self, op_type: str, what: str, operand: np.ndarray, **attributes: Any) -> None:
         draft, name = self.draft, self.node.output[0]
         self.node.output[0] = between = draft.fresh_name(f"{name}.all")
         given = [between, draft.add_initializer(self.source.path, f"{self.source.label}.{what}", operand)]
-        draft.after.setdefault(self.index, []).append(helper.make_node(op_type, given, [name], **attributes))
+        draft.after[self.index].append(helper.make_node(op_type, given, [name], **attributes))
 
     def _dtype(self, key: str) -> np.dtype:
         return helper.tensor_dtype_to_np_dtype(self.draft.deps.statics.types[key])

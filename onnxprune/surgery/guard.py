@@ -9,9 +9,6 @@ import onnx
 from onnx import helper
 
 from onnxprune.channels.dependencies import Dependencies, Node
-from onnxprune.model.fresh_names import all_names
-from onnxprune.model.graphs import graphs_of
-from onnxprune.model.static import opset_of
 from onnxprune.operators.labels import line
 from onnxprune.operators.registry import operator_of
 from onnxprune.surgery.draft import Draft
@@ -39,17 +36,15 @@ def guard(out: onnx.ModelProto, deps: Dependencies, dead: np.ndarray) -> None:
         deps: the analysis of the original.
         dead: (components,) bool.
     """
-    draft = Draft(deps, dead, opset_of(out))
-    draft.names = all_names(out)
-    nodes = {(path, tuple(node.output)): node for graph, path in graphs_of(out.graph) for node in graph.node}
+    draft = Draft(out, deps, dead)
     for index, node in enumerate(deps.nodes):
         passed = _dead_in(deps, dead, node.outputs)
         for k, key in enumerate(node.inputs):
             element = deps.statics.types.get(key)
             if element in FLOATS and _dead_in(deps, dead, (key,)) - passed:
-                proto = nodes[node.path, tuple(node.proto.output)]
+                proto = draft.proto(index)
                 proto.input[k] = _guarded(draft, index, node, proto.input[k], key, element)
-    place(out, draft, nodes)
+    place(draft)
 
 
 def _dead_in(deps: Dependencies, dead: np.ndarray, keys: tuple[str, ...]) -> set[int]:
@@ -68,11 +63,10 @@ def _guarded(draft: Draft, index: int, node: Node, name: str, key: str, element:
         if not mask.all():
             live &= mask.reshape(line(len(box), axis))
     zero = np.zeros((), helper.tensor_dtype_to_np_dtype(element))
-    before = draft.before.setdefault(index, [])
 
     def made(op: str, *inputs: str) -> str:
         result = draft.fresh_name(f"{node.label}.{op}")
-        before.append(helper.make_node(op, list(inputs), [result]))
+        draft.before[index].append(helper.make_node(op, list(inputs), [result]))
         return result
 
     alive = draft.add_initializer(node.path, f"{node.label}.alive", live)

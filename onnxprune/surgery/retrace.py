@@ -20,32 +20,14 @@ from onnxprune.surgery.draft import Draft
 
 def divides(draft: Draft, key: str) -> bool:
     """Whether a computed integer went through a division on its way from sizes that are other ones now."""
-    found, todo, seen = False, [key], set[str]()
-    while todo and not found:
-        maker = draft.deps.maker(todo.pop())
-        if maker is None or maker.outputs[0] in seen or has(maker.proto, Trait.SIZES):
-            continue
-        seen.add(maker.outputs[0])
-        moved = [k for k in maker.inputs if k and _moves(draft, k)]
-        found = bool(moved) and has(maker.proto, Trait.UNEVEN)
-        todo += moved
-    return found
+    makers = (maker for _, maker in draft.deps.arithmetic.behind(key) if has(maker.proto, Trait.UNEVEN))
+    return any(_moves(draft, k) for maker in makers for k in maker.inputs)
 
 
 def _moves(draft: Draft, key: str) -> bool:
     """Whether a value hangs on sizes that are other ones now."""
-    todo, seen = [key], set[str]()
-    while todo:
-        maker = draft.deps.maker(current := todo.pop())
-        if maker is None or current in seen or current not in draft.deps.statics.sampled:
-            continue
-        seen.add(current)
-        if has(maker.proto, Trait.SIZES):
-            if current in draft.restated:
-                return True
-            continue
-        todo += filter(None, maker.inputs)
-    return False
+    behind = draft.deps.arithmetic.behind(key)
+    return any(current in draft.restated and has(maker.proto, Trait.SIZES) for current, maker in behind)
 
 
 @dataclass
@@ -91,12 +73,12 @@ class Retrace:
         new = [self.draft.fresh_name(f"{self.label}.{name}") for name in maker.proto.output]
         copy.output.extend(new)
         copy.name = self.draft.fresh_name(f"{self.label}.{copy.name}") if copy.name else ""
-        self.draft.before.setdefault(self.index, []).append(copy)
+        self.draft.before[self.index].append(copy)
         return new[list(maker.outputs).index(key)]
 
     def _node(self, kind: str, inputs: list[str]) -> str:
         out = self.draft.fresh_name(f"{self.label}.{kind.lower()}.before")
-        self.draft.before.setdefault(self.index, []).append(helper.make_node(kind, inputs, [out]))
+        self.draft.before[self.index].append(helper.make_node(kind, inputs, [out]))
         return out
 
     def _constant(self, array: np.ndarray) -> str:
@@ -106,7 +88,7 @@ class Retrace:
 def retraced(draft: Draft, index: int, node: Node, k: int) -> str | None:
     """The name of new numbers that are what input k was in the original; None where other graphs compute them too."""
     key = node.inputs[k]
-    before, done = list(draft.before.get(index, [])), dict(draft.retraced)
+    before, done = list(draft.before.get(index, ())), dict(draft.retraced)
     try:
         return Retrace(draft, index, node.path, f"{node.label}.{k}").name(key)
     except KeyError:

@@ -14,14 +14,11 @@ from onnx import helper, numpy_helper
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import ModelError
 from onnxprune.model.elements import Tensor
-from onnxprune.model.fresh_names import all_names
-from onnxprune.model.graphs import graphs_of
 from onnxprune.model.network import Network
-from onnxprune.model.static import opset_of
 from onnxprune.model.tensors import quoted, read_tensor
 from onnxprune.operators.labels import line
 from onnxprune.operators.registry import MALFORMED, Trait, has, operator_of
-from onnxprune.surgery.draft import Draft
+from onnxprune.surgery.draft import Draft, nodes_of
 from onnxprune.surgery.edit import Edit
 from onnxprune.surgery.guard import divides, guard
 from onnxprune.surgery.retrace import retraced
@@ -30,7 +27,6 @@ from onnxprune.surgery.tidy import drop_unused, list_tensors, place, refresh_sha
 from onnxprune.surgery.versions import CutTensor, MaskedTensor, Version, cut_array, masked_array, versions
 
 QUANTISED = frozenset({onnx.TensorProto.UINT8, onnx.TensorProto.INT8, onnx.TensorProto.UINT16, onnx.TensorProto.INT16})
-Nodes = Mapping[tuple[str, tuple[str, ...]], onnx.NodeProto]  # of the pruned model, by path and outputs
 
 
 def cut(model: onnx.ModelProto | Network, deps: Dependencies, dead: np.ndarray) -> onnx.ModelProto:
@@ -45,8 +41,7 @@ def cut(model: onnx.ModelProto | Network, deps: Dependencies, dead: np.ndarray) 
     original = Network.of(model)
     network = _with_versions(original, plans, lambda version, whole: CutTensor(whole, version.live))
     out = network.graph
-    draft = Draft(deps, dead, opset_of(out))
-    draft.names = all_names(out)
+    draft = Draft(out, deps, dead)
     draft.restate()
     versioned = {(u.node, u.input): v for v in plans for u in v.uses}
     changed = {version.source.key for version in plans}
@@ -54,18 +49,17 @@ def cut(model: onnx.ModelProto | Network, deps: Dependencies, dead: np.ndarray) 
     for version in plans:
         if version.source.kind == "fill":
             fills.setdefault(version.source.key, []).append(version)
-    nodes = {(path, tuple(node.output)): node for graph, path in graphs_of(out.graph) for node in graph.node}
     for index, node in enumerate(deps.nodes):
-        proto = nodes[node.path, tuple(node.proto.output)]
+        proto = draft.proto(index)
         _rewire(proto, index, versioned)
         _keep_fixed_sizes(draft, index, proto)
         _keep_sizes(draft, index, proto, changed)
         _fill(draft, index, proto, fills.get(node.outputs[0] if node.outputs else "", []))
-        _follow(draft, index, proto, versioned, nodes)
-    place(out, draft, nodes)
+        _follow(draft, index, proto, versioned)
+    place(draft)
     drop_unused(out, original.graph)
     list_tensors(out, original.graph)
-    refresh_shapes(out, draft)
+    refresh_shapes(draft)
     return network.proto()
 
 
@@ -89,7 +83,7 @@ def masked(original: Network, deps: Dependencies, dead: np.ndarray) -> Network:
     network, renamed = _materialised(_with_versions(original, plans, zeroed), plans, deps)
     out = network.graph
     uses = {(u.node, u.input): v for v in plans for u in v.uses}
-    nodes = {(path, tuple(node.output)): node for graph, path in graphs_of(out.graph) for node in graph.node}
+    nodes = nodes_of(out)
     for index, node in enumerate(deps.nodes):
         _rewire(nodes[node.path, tuple(node.proto.output)], index, uses, renamed)
     if divides(deps, dead):
@@ -160,7 +154,7 @@ def _fill(draft: Draft, index: int, proto: onnx.NodeProto, found: list[Version])
         if version.copied:
             fill = helper.make_node("ConstantOfShape", [told], [version.name])
             fill.attribute.extend(proto.attribute)
-            draft.after.setdefault(index, []).append(fill)
+            draft.after[index].append(fill)
         else:
             proto.input[0] = told
 
@@ -218,13 +212,11 @@ def _zeros_of_tables(deps: Dependencies, network: Network) -> dict[str, np.ndarr
 # --- nodes -------------------------------------------------------------------
 
 
-def _follow(
-    draft: Draft, index: int, proto: onnx.NodeProto, versioned: Mapping[tuple[int, int], Version], nodes: Nodes
-) -> None:
+def _follow(draft: Draft, index: int, proto: onnx.NodeProto, versioned: Mapping[tuple[int, int], Version]) -> None:
     """Let what a node says of its channels follow the cut.  Raises ModelError where it cannot."""
     deps, node = draft.deps, draft.deps.nodes[index]
     if index in deps.folded_shuffles and any(draft.box(key) is None for key in deps.passed(index)):
-        _folded_shuffle(draft, index, proto, nodes)
+        _folded_shuffle(draft, index, proto)
         return
     if any(draft.box(key) is None and deps.values.get(key) is not None for key in (*node.inputs, *node.outputs)):
         return  # inside a shuffle that is replaced as a whole
@@ -251,7 +243,7 @@ def _moves(node: onnx.NodeProto) -> bool:
     return has(node, Trait.MOVES) and not has(node, Trait.ELEMENTWISE)
 
 
-def _in_one_piece(draft: Draft, index: int, nodes: Nodes) -> str:
+def _in_one_piece(draft: Draft, index: int) -> str:
     """The name of what a shuffle moves, with the axis in one piece.
 
     Element-wise operators on the way take that too; what only moves elements is left out.
@@ -261,13 +253,13 @@ def _in_one_piece(draft: Draft, index: int, nodes: Nodes) -> str:
     for key in reversed(deps.passed(index)):
         maker = deps.maker(key)
         if maker is not None and not _moves(maker.proto):
-            nodes[maker.path, tuple(maker.proto.output)].input[0] = name
+            draft.nodes[maker.path, tuple(maker.proto.output)].input[0] = name
             name = key.removeprefix(node.path)
             draft.in_one_piece.add(key)
     return name
 
 
-def _folded_shuffle(draft: Draft, index: int, proto: onnx.NodeProto, nodes: Nodes) -> None:
+def _folded_shuffle(draft: Draft, index: int, proto: onnx.NodeProto) -> None:
     """A shuffle whose channels are no box any more becomes one Gather."""
     node, folded_shuffle = draft.deps.nodes[index], draft.deps.folded_shuffles[index]
     origin, out = draft.box(folded_shuffle.origin.value), draft.box(node.outputs[0])
@@ -276,7 +268,7 @@ def _folded_shuffle(draft: Draft, index: int, proto: onnx.NodeProto, nodes: Node
     renumber = np.cumsum(origin[folded_shuffle.origin.axis]) - 1
     picks = renumber[folded_shuffle.order[out[folded_shuffle.origin.axis]]]
     name = draft.add_initializer(node.path, f"{node.label}.picks", picks)
-    plain = _in_one_piece(draft, index, nodes)
+    plain = _in_one_piece(draft, index)
     proto.op_type = "Gather"
     del proto.input[:], proto.attribute[:]
     proto.input.extend([plain, name])

@@ -10,10 +10,7 @@ import onnx
 from onnx import helper
 
 from onnxprune.channels.dependencies import Dependencies
-from onnxprune.model.fresh_names import all_names
-from onnxprune.model.graphs import graphs_of
 from onnxprune.model.network import Network
-from onnxprune.model.static import opset_of
 from onnxprune.surgery.draft import Draft
 from onnxprune.surgery.guard import divides, guard
 from onnxprune.surgery.tidy import place
@@ -31,13 +28,10 @@ def around(
         indices: positions of the nodes in the analysis.
         whole: put the same nodes there, which let every position pass.
     """
-    draft = Draft(deps, dead, opset_of(out))
-    draft.names = all_names(out)
-    nodes = {(path, tuple(node.output)): node for graph, path in graphs_of(out.graph) for node in graph.node}
+    draft = Draft(out, deps, dead)
     for index in indices:
-        node = deps.nodes[index]
-        compute_on_live(draft, index, nodes[node.path, tuple(node.proto.output)], whole=whole)
-    place(out, draft, nodes)
+        compute_on_live(draft, index, whole=whole)
+    place(draft)
 
 
 def beside(original: Network, deps: Dependencies, dead: np.ndarray) -> Network:
@@ -53,18 +47,17 @@ def beside(original: Network, deps: Dependencies, dead: np.ndarray) -> Network:
     return network
 
 
-def compute_on_live(draft: Draft, index: int, proto: onnx.NodeProto, *, whole: bool = False) -> None:
+def compute_on_live(draft: Draft, index: int, *, whole: bool = False) -> None:
     """Gather the live positions before a node, and spread its outputs over all positions again.
 
     Args:
-        draft: takes the new nodes and tensors.
+        draft: takes the new nodes and tensors; inputs and outputs of its node are renamed.
         index: position of the node in the analysis.
-        proto: the node in the masked network; its inputs and outputs are renamed.
         whole: gather and spread all positions.
     """
-    deps, node = draft.deps, draft.deps.nodes[index]
+    deps, node, proto = draft.deps, draft.deps.nodes[index], draft.proto(index)
     uses = {u.input: u.axes for u in deps.uses if u.node == index} | dict(deps.numbers.get(index, {}))
-    before, after = draft.before.setdefault(index, []), draft.after.setdefault(index, [])
+    before, after = draft.before[index], draft.after[index]
     for k, key in enumerate(node.inputs):
         box = tuple(deps.live(x, draft.dead) for x in uses[k]) if k in uses else draft.box(key) if key else None
         for axis, live in enumerate(box or ()):

@@ -1,7 +1,6 @@
 """What is left to do once the nodes are cut: put new ones in their places, drop idle ones, refresh recorded shapes."""
 
 from collections import Counter
-from collections.abc import Mapping
 
 import onnx
 from onnx import helper
@@ -12,17 +11,10 @@ from onnxprune.model.graphs import graphs_of, refill
 from onnxprune.surgery.draft import Draft
 
 
-def place(out: onnx.ModelProto, draft: Draft, nodes: Mapping[tuple[str, tuple[str, ...]], onnx.NodeProto]) -> None:
-    """Put the new tensors and nodes where they belong.
-
-    Args:
-        out: the model that the nodes are of; changed.
-        draft: its new tensors, by path of the graph, and new nodes, by position in the analysis.
-        nodes: the nodes of `out` before, by path and outputs.
-    """
-    deps = draft.deps
-    index = {id(nodes[deps.nodes[k].path, tuple(deps.nodes[k].proto.output)]): k for k in (*draft.before, *draft.after)}
-    for graph, path in reversed(list(graphs_of(out.graph))):  # bodies first: the graph around them is copied
+def place(draft: Draft) -> None:
+    """Put the new tensors and nodes of a draft where they belong in its model."""
+    index = {id(draft.proto(k)): k for k in (*draft.before, *draft.after)}
+    for graph, path in reversed(list(graphs_of(draft.out.graph))):  # bodies first: the graph around them is copied
         new = draft.initializers.get(path, ())
         graph.initializer.extend(new)
         places = [index.get(id(node), -1) for node in graph.node]
@@ -30,7 +22,7 @@ def place(out: onnx.ModelProto, draft: Draft, nodes: Mapping[tuple[str, tuple[st
             continue
         ordered: list[onnx.NodeProto] = []
         for k, node in zip(places, graph.node, strict=True):
-            ordered += [*draft.before.get(k, []), node, *draft.after.get(k, [])]
+            ordered += [*draft.before.get(k, ()), node, *draft.after.get(k, ())]
         refill(graph.node, ordered)
 
 
@@ -95,14 +87,9 @@ def _drop_nodes(graph: onnx.GraphProto, kept: set[str], used: Counter[str]) -> N
         refill(graph.node, [node for node in graph.node if id(node) not in idle])
 
 
-def refresh_shapes(out: onnx.ModelProto, draft: Draft) -> None:
-    """Correct recorded sizes, in positions, of values that lost channels; forget those of values that are gone.
-
-    Args:
-        out: the pruned model; changed.
-        draft: the live positions of its values.
-    """
-    for graph, path in graphs_of(out.graph):
+def refresh_shapes(draft: Draft) -> None:
+    """Correct recorded sizes, in positions, of values that lost channels; forget those of values that are gone."""
+    for graph, path in graphs_of(draft.out.graph):
         made = {name for node in graph.node for name in node.output} | {v.name for v in graph.input}
         tensors = {t.name: t for t in graph.initializer}
         lost = {v.name for v in graph.value_info if path + v.name in draft.in_one_piece}
