@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -108,20 +109,19 @@ def _none(*_: Any) -> Values:
     return {}, {}
 
 
-def _closed(rule: str) -> Callable[..., Values]:
-    def solve(
-        network: Network,
-        deps: Dependencies,
-        kept: Mapping[str, np.ndarray],
-        _: Feeds,
-        options: Mapping[str, Any],
-        __: Tell,
-    ) -> Values:
-        if options:
-            raise UsageError(f"compensation {rule!r} has no option {next(iter(options))!r}")
-        return closed(network, deps, kept, rule)
-
-    return solve
+def _closed(
+    network: Network,
+    deps: Dependencies,
+    kept: Mapping[str, np.ndarray],
+    _: Feeds,
+    options: Mapping[str, Any],
+    __: Tell,
+    *,
+    rule: str,
+) -> Values:
+    if options:
+        raise UsageError(f"compensation {rule!r} has no option {next(iter(options))!r}")
+    return closed(network, deps, kept, rule)
 
 
 def _lstsq(
@@ -146,28 +146,28 @@ COMPENSATIONS: dict[str, Compensation] = {
         Compensation("none", _none, False, "removed channels are not made up for", "none"),
         Compensation(
             "merge",
-            _closed("merge"),
+            partial(_closed, rule="merge"),
             False,
             "each removed filter as a scaled copy of the most parallel one",
             "Kim et al., NeurIPS 2020",
         ),
         Compensation(
             "mean",
-            _closed("mean"),
+            partial(_closed, rule="mean"),
             False,
             "the mean of what is lost, known from BatchNormalization, goes into the readers' biases",
             "mean of a rectified normal variable; after Nagel et al., ICCV 2019, arXiv 1906.04721",
         ),
         Compensation(
             "ridge",
-            _closed("ridge"),
+            partial(_closed, rule="ridge"),
             False,
             "each removed filter as a ridge combination of all kept ones",
             "arXiv 2502.08474",
         ),
         Compensation(
             "fold",
-            _closed("fold"),
+            partial(_closed, rule="fold"),
             False,
             "kept filters become the mean of their cluster, readers the sum",
             "Wang et al., ICLR 2025, arXiv 2502.10216",

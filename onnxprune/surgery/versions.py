@@ -44,23 +44,18 @@ def versions(deps: Dependencies, dead: np.ndarray, *, masked: bool = False) -> I
     for use in deps.uses:
         by_source.setdefault(use.source, []).append(use)
     for key, uses in by_source.items():
-        patterns: dict[tuple[bytes, ...], list[Use]] = {}
-        lives: dict[tuple[bytes, ...], Live] = {}
+        patterns: dict[tuple[bytes, ...], tuple[Live, list[Use]]] = {}
         for use in uses:
             live = tuple(_live(deps, labels, dead, masked) for labels in use.axes)
-            pattern = tuple(b"" if m.all() else m.tobytes() for m in live)
-            lives[pattern] = live
-            patterns.setdefault(pattern, []).append(use)
+            patterns.setdefault(tuple(b"" if m.all() else m.tobytes() for m in live), (live, []))[1].append(use)
         source = deps.sources[key]
         name = key.removeprefix(source.path)
-        bound = [p for p, members in patterns.items() if any(u.input < 0 for u in members)]
-        stays = bound[0] if bound else max(patterns, key=lambda p: len(patterns[p]))
+        bound = [p for p, (_, members) in patterns.items() if any(u.input < 0 for u in members)]
+        stays = bound[0] if bound else max(patterns, key=lambda p: len(patterns[p][1]))
         copies = 0
-        for pattern, members in patterns.items():
+        for pattern, (live, members) in patterns.items():
             copies += pattern != stays
-            version = Version(
-                source, name if pattern == stays else f"{name}.copy{copies}", lives[pattern], tuple(members)
-            )
+            version = Version(source, name if pattern == stays else f"{name}.copy{copies}", live, tuple(members))
             if version.changed or version.copied:
                 yield version
 

@@ -19,7 +19,7 @@ from onnxprune.operators.registry import Trait, has
 from onnxprune.operators.roles import Role
 from onnxprune.surgery.recovery.layer_graph import LayerGraph
 from onnxprune.surgery.recovery.loss_curves import Port, Seen, ports_of, repaired_bias
-from onnxprune.surgery.recovery.solvable import Finder, Solvable, folded_norm, is_solvable
+from onnxprune.surgery.recovery.solvable import Finder, Solvable, folded_norm, is_solvable, value_of
 
 COPY = 1e-3  # relative distance up to which a filter is a scaled copy of another
 
@@ -29,6 +29,7 @@ class Writer:
     """The filters with which one layer writes a group, BatchNormalization folded in.
 
     rows: (channels, features); bias, factor: (channels,), of the normalisation; index: rows among the layer's outputs.
+    moments: mean and deviation of what it gives, where a BatchNormalization tells.
     """
 
     layer: Solvable
@@ -37,9 +38,7 @@ class Writer:
     factor: np.ndarray
     index: np.ndarray
     depthwise: bool
-    moments: (
-        tuple[np.ndarray, np.ndarray] | None
-    )  # mean and deviation of what it gives, where a BatchNormalization tells
+    moments: tuple[np.ndarray, np.ndarray] | None
 
 
 def writers_of(finder: Finder, layers: Mapping[str, Solvable], group: Group) -> list[Writer] | None:
@@ -50,16 +49,13 @@ def writers_of(finder: Finder, layers: Mapping[str, Solvable], group: Group) -> 
         weight = finder.network.tensor(slot.source) if layer is not None else None
         if layer is None or weight is None or layer.recurrent or slot.positions.shape[1] != 1:
             return None
-        shape = weight.shape
-        filters = layer.linear.to_matrix(weight.astype(np.float64))
-        rows = filters.reshape(-1, filters.shape[2])
-        if len(rows) != shape[slot.axis]:
+        rows = layer.filters(weight).reshape(-1, layer.stays.shape[2])
+        if len(rows) != weight.shape[slot.axis]:
             return None  # grouped and transposed: its positions repeat
         index = slot.positions[:, 0]
         bias = np.zeros(len(rows))
         if layer.bias is not None:
-            own = finder.network.tensor(layer.bias.key)
-            assert own is not None
+            own = value_of(finder.network, {}, layer.bias.key)
             bias = np.where(layer.bias.inside, layer.bias.gain, 1.0) * own.astype(np.float64).ravel()
         factor, moments = np.ones(len(rows)), None
         after = finder.network.follow(layer.y)
@@ -69,10 +65,9 @@ def writers_of(finder: Finder, layers: Mapping[str, Solvable], group: Group) -> 
                 return None
             inside = bias if layer.bias is not None and layer.bias.inside else 0 * bias
             factor, bias = folded[0], folded[1] + folded[0] * inside
-            gamma, beta = (finder.network.tensor(finder.network.nodes[after].input[k]) for k in (1, 2))
-            assert gamma is not None
-            assert beta is not None
-            moments = beta.astype(np.float64)[index], np.abs(gamma.astype(np.float64))[index]
+            names = finder.network.nodes[after].input[1:3]
+            gamma, beta = (value_of(finder.network, {}, name).astype(np.float64)[index] for name in names)
+            moments = beta, np.abs(gamma)
         effective = rows * factor[:, None]
         found.append(
             Writer(
@@ -174,7 +169,7 @@ def closed(
 
 
 def _ports(finder: Finder, group: Group, slot, layer: Solvable, means: np.ndarray | None) -> list[Port]:  # type: ignore[no-untyped-def]
-    parts, _, features = layer.linear.to_matrix(layer.live.astype(np.float32)).shape
+    parts, _, features = layer.stays.shape
     nothing = tuple(np.zeros(features) for _ in range(parts))
     ports = ports_of(finder, group, slot, Seen(layer, nothing, nothing))
     if means is None:
@@ -198,15 +193,14 @@ def _taken_over(
 ) -> dict[str, np.ndarray]:
     """A reader that takes the removed channels' work from the kept ones, and the mean that is lost into its bias."""
     layer, f = port.layer, port.reader.features
-    old = values[layer.weight] if layer.weight in values else network.tensor(layer.weight)
-    assert old is not None
-    filters = layer.linear.to_matrix(old.astype(np.float64)).copy()
+    old = value_of(network, values, layer.weight)
+    filters = layer.filters(old)
     before = filters[port.part].copy()
     after = before.copy()
     after[:, f[stay]] += np.einsum("opf,pk->okf", before[:, f[gone]], mix)
     after[:, f[gone]] = 0
     filters[port.part] = after
-    out = {layer.weight: np.ascontiguousarray(layer.linear.from_matrix(filters, old.shape)).astype(old.dtype)}
+    out = {layer.weight: layer.stored(filters, old)}
     if shift and layer.bias is not None:
         moved = (before - after) @ port.reader.mean
         out[layer.bias.key] = repaired_bias(network, values, layer, port.part, moved)
@@ -263,17 +257,15 @@ def _fold(
 
 def _write(network: LayerGraph, values: dict[str, np.ndarray], w: Writer, new: np.ndarray, stay: np.ndarray) -> None:
     layer = w.layer
-    old = values[layer.weight] if layer.weight in values else network.tensor(layer.weight)
-    assert old is not None
-    filters = layer.linear.to_matrix(old.astype(np.float64)).copy()
+    old = value_of(network, values, layer.weight)
+    filters = layer.filters(old)
     rows = filters.reshape(-1, filters.shape[2])
     change = new[:, :-1] - w.rows[stay]
     factor = np.where(np.abs(w.factor[stay]) > 1e-12, w.factor[stay], np.inf)
     rows[w.index[stay]] += change / factor[:, None]
-    values[layer.weight] = np.ascontiguousarray(layer.linear.from_matrix(filters, old.shape)).astype(old.dtype)
+    values[layer.weight] = layer.stored(filters, old)
     if layer.bias is not None:
-        bias = values[layer.bias.key] if layer.bias.key in values else network.tensor(layer.bias.key)
-        assert bias is not None
+        bias = value_of(network, values, layer.bias.key)
         flat = bias.astype(np.float64).ravel().copy()
         moved = new[:, -1] - w.bias[stay]
         unit = factor * layer.bias.gain[w.index[stay]]

@@ -116,13 +116,13 @@ class _Views:
     @cached_property
     def first_places(self) -> tuple[np.ndarray, np.ndarray]:
         """Outputs, as a mask, and features of the first layer that stay."""
-        live = self.first.linear.to_matrix(self.first.live.astype(np.float32))[0] != 0
+        live = self.first.stays[0]
         return live.any(axis=1), np.flatnonzero(live.any(axis=0))
 
     @cached_property
     def second_places(self) -> tuple[np.ndarray, np.ndarray]:
         """Those of the second one."""
-        live = self.second.linear.to_matrix(self.second.live.astype(np.float32))[0] != 0
+        live = self.second.stays[0]
         outs = live.any(axis=1) & (np.abs(self.way.gauge(self.second, self.after)) > 1e-9)
         return outs, np.flatnonzero(live.any(axis=0))
 

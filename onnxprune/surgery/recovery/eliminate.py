@@ -52,10 +52,9 @@ def elimination(readers: Sequence[Reader], *, ridge: float = 1e-3, steps: int = 
 def solved(reader: Reader, gone: np.ndarray, ridge: float) -> np.ndarray:
     """Weights that make up for channels that are gone, (outputs, features), zero at those."""
     stay = np.ones(len(reader.gram), bool)
-    if reader.gram.ndim == 1:
-        stay[reader.features[gone].ravel()] = False
-        return reader.weights * stay
     stay[reader.features[gone].ravel()] = False
+    if reader.gram.ndim == 1:
+        return reader.weights * stay
     system = reader.gram[np.ix_(stay, stay)].astype(np.float64)
     pull = ridge * max(float(np.trace(reader.gram)) / len(reader.gram), 1e-12)
     system[np.diag_indices_from(system)] += pull

@@ -8,6 +8,7 @@ one.  It is the reconstruction by blocks of quantisation (Li et al., ICLR 2021, 
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.linalg import solve_triangular
@@ -103,13 +104,23 @@ class _Problem:
         taps, self.rows = pair.places.shape
         self.inside, self.passed = np.empty((hidden, count), np.float32), np.zeros((hidden, count + 1), np.float32)
         self._features = np.empty((hidden, taps, self.rows), np.float32)
-        self._back = np.zeros((hidden, taps, self.rows + 1), np.float32)
-        self.readers = np.full((taps, count + 1), self.rows)  # the row that reads a position, the other way round
-        for row, place in zip(self.readers, pair.places, strict=True):
-            row[place] = np.arange(self.rows)
         wanted = pair.goal.wanted
         self.energy = max(float(np.vdot(wanted - wanted.mean(axis=1, keepdims=True), wanted)), 1e-12)
         self.run(first)
+
+    @cached_property
+    def _readers(self) -> np.ndarray:
+        """The row that reads a position, for each tap: `places` the other way round."""
+        taps, count = len(self.pair.places), self.pair.columns.shape[1]
+        found = np.full((taps, count + 1), self.rows)
+        for row, place in zip(found, self.pair.places, strict=True):
+            row[place] = np.arange(self.rows)
+        return found
+
+    @cached_property
+    def _back(self) -> np.ndarray:
+        hidden, taps, rows = self._features.shape
+        return np.zeros((hidden, taps, rows + 1), np.float32)
 
     @property
     def features(self) -> np.ndarray:
@@ -148,7 +159,7 @@ class _Problem:
         back = second.weights.astype(np.float32).T @ error
         self._back[:, :, :-1] = back.reshape(self._features.shape)
         inner = np.zeros_like(self.inside)
-        for tap, readers in enumerate(self.readers):
+        for tap, readers in enumerate(self._readers):
             inner += self._back[:, tap].take(readers[1:], axis=1)
         inner *= ((self.inside > between.low) & (self.inside < between.high)) * between.factor[:, None]
         return loss, Half(product(inner, self.pair.columns), inner.sum(axis=1, dtype=np.float64)), later

@@ -12,11 +12,12 @@ import numpy as np
 from onnxprune.channels.dependencies import Dependencies, Group, Slot
 from onnxprune.errors import ModelError
 from onnxprune.model.network import Network
+from onnxprune.operators.labels import line
 from onnxprune.surgery.recovery.drift import Drift
 from onnxprune.surgery.recovery.eliminate import Order, Reader, elimination, solved
 from onnxprune.surgery.recovery.layer_graph import LayerGraph
 from onnxprune.surgery.recovery.runner import Feeds, Runner, activations, elements, within
-from onnxprune.surgery.recovery.solvable import Finder, Solvable, is_solvable
+from onnxprune.surgery.recovery.solvable import Finder, Solvable, is_solvable, label_of, value_of
 from onnxprune.surgery.recovery.solve import product, rows_for
 from onnxprune.surgery.recovery.stored import encoded
 from onnxprune.surgery.rewrite import masked
@@ -149,12 +150,12 @@ def repaired(network: LayerGraph, ports: Sequence[Port], gone: np.ndarray, ridge
     values: dict[str, np.ndarray] = {}
     for port in ports:
         layer, reader = port.layer, port.reader
-        old = _value(network, values, layer.weight)
-        filters = layer.linear.to_matrix(old.astype(np.float64)).copy()
+        old = value_of(network, values, layer.weight)
+        filters = layer.filters(old)
         new = solved(reader, gone, ridge)
         moved = (filters[port.part] - new) @ reader.mean
         filters[port.part] = new
-        values[layer.weight] = np.ascontiguousarray(layer.linear.from_matrix(filters, old.shape)).astype(old.dtype)
+        values[layer.weight] = layer.stored(filters, old)
         if layer.bias is not None:
             values[layer.bias.key] = repaired_bias(network, values, layer, port.part, moved)
     return values
@@ -165,16 +166,10 @@ def repaired_bias(
 ) -> np.ndarray:
     """The tensor of a layer's bias after `moved`, (outputs of one group of channels,), is added to its output."""
     assert layer.bias is not None
-    bias, some = _value(network, values, layer.bias.key), slice(part * moved.size, (part + 1) * moved.size)
+    bias, some = value_of(network, values, layer.bias.key), slice(part * moved.size, (part + 1) * moved.size)
     change, gain = np.zeros(bias.size), layer.bias.gain[some]
     change[layer.bias.at[some]] = np.divide(moved, gain, out=np.zeros_like(moved), where=gain != 0)
     return (bias + change.reshape(bias.shape)).astype(bias.dtype)
-
-
-def _value(network: LayerGraph, values: Mapping[str, np.ndarray], key: str) -> np.ndarray:
-    found = values[key] if key in values else network.tensor(key)
-    assert found is not None
-    return found
 
 
 def _seen(finder: Finder, weights: set[str], feeds: Feeds, seed: int, progress: Tell) -> dict[str, Seen]:
@@ -185,7 +180,7 @@ def _seen(finder: Finder, weights: set[str], feeds: Feeds, seed: int, progress: 
         if not is_solvable(node) or finder.obstacle(k) is not None:
             continue
         layer = finder.layer(k)
-        progress(f"running the network up to {node.name or node.output[0]}", k, len(network.nodes))
+        progress(f"running the network up to {label_of(node)}", k, len(network.nodes))
         if layer.weight in weights:
             runner.pin(layer.x)
             runner.pin(layer.y)
@@ -197,7 +192,7 @@ def _seen(finder: Finder, weights: set[str], feeds: Feeds, seed: int, progress: 
 
 
 def _moments(layer: Solvable, x: list[np.ndarray], shapes: list[tuple[int, ...]], rng: np.random.Generator) -> Seen:
-    features = layer.linear.to_matrix(layer.live.astype(np.float32)).shape
+    features = layer.stays.shape
     tied = features[2] > WIDEST
     total = sum(layer.linear.positions(s) for s in shapes)
     grams = [np.zeros((features[2], features[2])) for _ in range(features[0])] if not tied else []
@@ -226,14 +221,12 @@ def _moments(layer: Solvable, x: list[np.ndarray], shapes: list[tuple[int, ...]]
 def ports_of(finder: Finder, group: Group, slot: Slot, seen: Seen) -> list[Port]:
     """The parts of a layer that read a group through a slot."""
     layer, shape = seen.layer, seen.layer.live.shape
-    weights = finder.network.tensor(layer.weight)
-    assert weights is not None
-    index = np.arange(shape[slot.axis]).reshape([-1 if a == slot.axis else 1 for a in range(len(shape))])
+    index = np.arange(shape[slot.axis]).reshape(line(len(shape), slot.axis))
     unit = layer.linear.to_matrix(np.ones(shape))
     where = np.rint(layer.linear.to_matrix(np.broadcast_to(index, shape).astype(np.float64)) / unit).astype(int)
     channel = np.full(shape[slot.axis], -1)
     channel[slot.positions] = np.arange(len(group))[:, None]
-    filters, found = layer.linear.to_matrix(weights.astype(np.float64)), []
+    filters, found = layer.filters(value_of(finder.network, {}, layer.weight)), []
     for part, (gram, mean) in enumerate(zip(seen.grams, seen.means, strict=True)):
         owner = channel[where[part, 0]]
         inside = np.flatnonzero(owner >= 0)

@@ -12,7 +12,7 @@ from onnxprune.model.network import Network
 from onnxprune.surgery.recovery.couples import Couples, couples
 from onnxprune.surgery.recovery.layer_graph import LayerGraph, changed_nodes
 from onnxprune.surgery.recovery.runner import Feeds, Runner, activations, within
-from onnxprune.surgery.recovery.solvable import Finder, Solvable, has_weights
+from onnxprune.surgery.recovery.solvable import Finder, Solvable, has_weights, label_of
 from onnxprune.surgery.recovery.solve import Goal, fit, rows_for
 from onnxprune.surgery.recovery.stored import encoded
 from onnxprune.surgery.recovery.under_way import Lstsq, UnderWay
@@ -56,10 +56,8 @@ class Work(UnderWay):
         self, layer: Solvable, path: Path, filters: np.ndarray, base: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Filters and biases that come nearest to what the original gives at the end of the path."""
-        lm = layer.linear.to_matrix(layer.live.astype(np.float32)) != 0  # (groups, outputs, features)
-        outs = lm.any(axis=2).ravel()
-        gauge = self.gauge(layer, path)
-        outs &= np.abs(gauge) > 1e-9
+        lm = layer.stays
+        outs = lm.any(axis=2).ravel() & (np.abs(self.gauge(layer, path)) > 1e-9)
         columns, goal = self._samples(layer, path, lm, outs)
         filters, bias = filters.copy(), base.copy()
         groups, per = filters.shape[:2]
@@ -71,15 +69,8 @@ class Work(UnderWay):
                 continue
             some = picked[g * per + rows]
             feats = np.flatnonzero(lm[g, rows[0]])
-            part = Goal(
-                goal.wanted[some],
-                goal.factor[some],
-                None if goal.offset is None else goal.offset[some],
-                goal.low,
-                goal.high,
-            )
             solved, shift = fit(
-                columns[at], part, filters[g][np.ix_(rows, feats)], base[g * per + rows],
+                columns[at], goal.of(some), filters[g][np.ix_(rows, feats)], base[g * per + rows],
                 ridge=self.options.ridge, rounds=self.options.rounds, intercept=layer.bias is not None,
             )  # fmt: skip
             filters[g][np.ix_(rows, feats)] = solved
@@ -157,13 +148,13 @@ def lstsq(
     for k in sorted(changed):
         node = network.nodes[k]
         if inner := [n for body, _ in subgraphs(node) for n in layers_in(body)]:
-            alone[node.name or next(filter(None, node.output))] = f"{IN_BODY} ({inner[0]})"
+            alone[label_of(node)] = f"{IN_BODY} ({inner[0]})"
         if not has_weights(node):
             continue
         if (reason := finder.obstacle(k)) is None:
             layers.append(finder.layer(k))
         elif k not in intact:
-            alone[node.name or next(filter(None, node.output))] = reason
+            alone[label_of(node)] = reason
     seconds = couples(finder, layers)
     layers = [layer for layer in layers if layer.node in seconds or layer.node not in intact]
     feeds = within(feeds, activations(deps), options.memory)
@@ -179,5 +170,5 @@ def lstsq(
 
 def layers_in(body: onnx.GraphProto) -> list[str]:
     """Names of the layers with weights in a body and in the bodies inside it."""
-    own = [n.name or next(filter(None, n.output)) for n in body.node if has_weights(n)]
+    own = [label_of(n) for n in body.node if has_weights(n)]
     return own + [name for node in body.node for below, _ in subgraphs(node) for name in layers_in(below)]

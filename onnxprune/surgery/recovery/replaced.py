@@ -1,5 +1,6 @@
 """A model with other values in some of its tensors, and biases of their own for layers that lack one."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,7 +14,7 @@ from onnxprune.model.network import Network
 from onnxprune.model.tensors import CUTTABLE, read_tensor
 from onnxprune.operators.registry import operator_of
 from onnxprune.surgery.recovery.layer_graph import LayerGraph, changed_nodes
-from onnxprune.surgery.recovery.solvable import Finder, Solvable, is_solvable
+from onnxprune.surgery.recovery.solvable import Finder, Solvable, is_solvable, value_of
 from onnxprune.surgery.tidy import list_tensors
 from onnxprune.surgery.versions import versions
 
@@ -64,9 +65,7 @@ def with_biases(original: Network, deps: Dependencies, dead: np.ndarray) -> Netw
 def _bias_for(network: LayerGraph, layer: Solvable) -> np.ndarray | None:
     """Zeros, or a copy of a bias that other layers use too; None where it is no bias per channel."""
     node = network.nodes[layer.node]
-    weight = network.tensor(layer.weight)
-    assert weight is not None
-    outputs = int(np.prod(layer.linear.to_matrix(weight).shape[:2]))
+    weight, outputs = value_of(network, {}, layer.weight), math.prod(layer.stays.shape[:2])
     if len(node.input) < 3 or not node.input[2]:
         return np.zeros(outputs, weight.dtype)
     bias = network.tensor(node.input[2])

@@ -1,6 +1,8 @@
 """The layers that can be solved for: where their weights and biases stand."""
 
+import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,6 +11,7 @@ import onnx
 
 from onnxprune.channels.dependencies import Dependencies, Use
 from onnxprune.model.static import attributes_of
+from onnxprune.operators.labels import line
 from onnxprune.operators.patches import Linear
 from onnxprune.operators.registry import Trait, has, operator_of
 from onnxprune.surgery.recovery.layer_graph import LayerGraph
@@ -25,6 +28,18 @@ def is_solvable(node: onnx.NodeProto) -> bool:
 def has_weights(node: onnx.NodeProto) -> bool:
     """Whether a node is a layer, solvable or not; attention is what its products make of it."""
     return is_solvable(node) or (has(node, Trait.LAYER) and not has(node, Trait.ATTENDS))
+
+
+def label_of(node: onnx.NodeProto) -> str:
+    """How messages call a node: its name, else its first output."""
+    return node.name or next(filter(None, node.output))
+
+
+def value_of(network: LayerGraph, values: Mapping[str, np.ndarray], key: str) -> np.ndarray:
+    """A tensor of the file, with the elements that are new by now."""
+    found = values[key] if key in values else network.tensor(key)
+    assert found is not None
+    return found
 
 
 @dataclass(frozen=True)
@@ -52,6 +67,19 @@ class Solvable:
     linear: Linear
     live: np.ndarray  # bool, of the weight's shape: what stays
     recurrent: bool = False  # then y is x, and what is solved for are the gates that the weights make of it
+
+    @cached_property
+    def stays(self) -> np.ndarray:
+        """Which elements of the filters stay, (groups, outputs, features) bool."""
+        return self.linear.to_matrix(self.live.astype(np.float32)) != 0
+
+    def filters(self, weight: np.ndarray) -> np.ndarray:
+        """The filters in a tensor of weights, (groups, outputs, features), a copy in double precision."""
+        return np.array(self.linear.to_matrix(weight.astype(np.float64)))
+
+    def stored(self, filters: np.ndarray, before: np.ndarray) -> np.ndarray:
+        """Filters as the tensor of weights that stood there before holds them."""
+        return np.ascontiguousarray(self.linear.from_matrix(filters, before.shape)).astype(before.dtype)
 
 
 @dataclass(frozen=True)
@@ -142,10 +170,10 @@ class Finder:
         live = np.ones(tuple(x.size for x in use.axes), bool)
         for axis, labels in enumerate(use.axes):
             kept = self.deps.live(labels, self.dead)
-            live &= kept.reshape([-1 if a == axis else 1 for a in range(live.ndim)])
+            live &= kept.reshape(line(live.ndim, axis))
         linear = view.of(linear_of(node, view.shape))
-        outputs = linear.to_matrix(live).shape[0] * linear.to_matrix(live).shape[1]
-        label, x = node.name or next(filter(None, node.output)), node.input[0]
+        outputs = math.prod(linear.to_matrix(live).shape[:2])
+        label, x = label_of(node), node.input[0]
         if has(node, Trait.RECURRENT):
             return Solvable(k, label, use.source, x, x, self.gate_bias(k, live.shape[0], outputs), linear, live, True)
         return Solvable(k, label, use.source, x, node.output[0], self.bias(k, linear, outputs), linear, live)

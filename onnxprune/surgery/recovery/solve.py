@@ -1,6 +1,6 @@
 """Ridge regression of a layer's output on its input patches, one small system per group of channels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,11 @@ class Goal:
         if np.isfinite(self.high):
             aim = np.where(self.wanted >= self.high, np.maximum(end, self.high), aim)
         return self.invert(aim)
+
+    def of(self, outputs: np.ndarray) -> "Goal":
+        """The goal of some of the outputs."""
+        offset = None if self.offset is None else self.offset[outputs]
+        return replace(self, wanted=self.wanted[outputs], factor=self.factor[outputs], offset=offset)
 
     def invert(self, end: np.ndarray) -> np.ndarray:
         rest = end if self.offset is None else end - self.offset

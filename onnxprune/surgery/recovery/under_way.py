@@ -1,12 +1,13 @@
 """The two networks that a repair goes through, and what a layer of them takes and should give."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from onnxprune.surgery.recovery.runner import MEMORY, Runner
-from onnxprune.surgery.recovery.solvable import Finder, Solvable
+from onnxprune.surgery.recovery.solvable import Finder, Solvable, value_of
 from onnxprune.surgery.recovery.solve import Goal
 from onnxprune.surgery.recovery.wanted import Affine, Path, Plus, Walker
 
@@ -73,12 +74,11 @@ class UnderWay:
         """What the filters of a layer are drawn to, (groups, outputs, features), a copy."""
         if layer.weight in self.priors:
             return self.priors[layer.weight].copy()
-        return layer.linear.to_matrix(self.array(layer.weight).astype(np.float64))
+        return layer.filters(self.array(layer.weight))
 
     def gauge(self, layer: Solvable, path: Path) -> np.ndarray:
         """The factor of each output of a layer at the end of its path, (outputs,)."""
-        outputs = layer.linear.to_matrix(layer.live.astype(np.float32)).shape
-        factor = np.ones(outputs[0] * outputs[1])
+        factor = np.ones(math.prod(layer.stays.shape[:2]))
         for s in path.steps:
             if isinstance(s, Affine):
                 factor = factor * s.factor
@@ -123,12 +123,7 @@ class UnderWay:
 
     def array(self, key: str) -> np.ndarray:
         """A tensor of the file, solved again where it has been."""
-        if key not in self.values:
-            source = self.finder.deps.sources[key]
-            found = self.finder.network.tensor(source.key)
-            assert found is not None
-            return found
-        return self.values[key]
+        return value_of(self.finder.network, self.values, key)
 
     def bias(self, layer: Solvable, outputs: int) -> np.ndarray:
         """What the layer adds now in units of its own output, (outputs,)."""

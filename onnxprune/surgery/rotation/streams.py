@@ -62,7 +62,9 @@ class _Stream(Normalised):
             carrying = [key for key in values if self.axis(key) is not None]
             if any(key in self.graph.outputs for key in carrying) or node.proto.domain not in ("", "ai.onnx"):
                 raise Bent
-            if (visit := _visit(node)) is None or (self.merged.intersection(carrying) and not _moves(node)):
+            if (visit := _visit(node)) is None or (
+                self.merged.intersection(carrying) and not has(node.proto, Trait.VIEW)
+            ):
                 raise Bent
             if not any(key in self.squares for key in node.inputs):  # which has been seen to
                 visit(self, k)
@@ -242,11 +244,6 @@ VISITS: dict[Trait, Callable[[_Stream, int], None]] = {
     Trait.LINEAR: _Stream.multiplying,
     Trait.SIZES: lambda *_: None,
 }
-
-
-def _moves(node: Node) -> bool:
-    """Whether a node gives the elements of input 0, all of them, in another shape or order."""
-    return has(node.proto, Trait.VIEW)
 
 
 def _visit(node: Node) -> Callable[[_Stream, int], None] | None:
