@@ -8,12 +8,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 import torch
 from torch import Tensor
 
 from onnxprune.errors import UsageError, spelled
 from onnxprune.runtime.session import make_session
+from onnxprune.runtime.specs import Feed
 from onnxprune.surgery.binding import content, digest
 from onnxprune.training.agree import agreement
 from onnxprune.training.augment import Change, change_of
@@ -131,15 +133,15 @@ def _training(job: TrainingJob, student: TorchModule) -> Training:
     places = spread(_comparable(job, student))
     inner = inner_ends(student)
     teacher = teacher_of(job.original, inner, places, job.recipe.device, job.threads)
+
+    def given(feed: Feed) -> dict[str, np.ndarray]:
+        return {n: t.cpu().numpy() for n, t in teacher(feed).items()}
+
     seen = list(held_batches(job.held, LOOKED_AT))
-    looks = [({n: t.cpu().numpy() for n, t in teacher(feed).items()}, labels) for feed, labels in seen]
+    looks = [(given(feed), labels) for feed, labels in seen]
     wanted = objective(looks, _alike(job, student, teacher), places)
     scored = next((t.output for t in wanted.outputs if isinstance(t, ScoredOutput)), None)
-    change = change_of(
-        [feed for feed, _ in seen],
-        scored,
-        lambda feed: {n: t.cpu().numpy() for n, t in teacher(feed).items()},
-    )
+    change = change_of([feed for feed, _ in seen], scored, given)
     names = [*(t.output for t in wanted.outputs), *(p.name for p in wanted.places)]
     mixed = fits(student, [tensors(feed, job.recipe.device) for feed, _ in seen[:1]], names)
     quick = rounded(job.original, [feed for feed, _ in seen[:1]], inner, wanted.places) if mixed else None

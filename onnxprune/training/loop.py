@@ -118,9 +118,7 @@ class Training:
             ended = INTERRUPTED
             if self.before < math.inf:
                 self._judge()
-        with torch.no_grad():
-            for parameter, value in zip(self.parameters, self.chosen, strict=True):
-                parameter.copy_(value)
+        self._put(self.chosen)
         return Outcome(
             self.before, self.best, self.best_epoch, self.epoch, self._seconds(), self.rate, ended, self.unsaved
         )
@@ -216,15 +214,13 @@ class Training:
     def _held_loss(self, values: Sequence[Tensor], labelled: bool = True) -> float:
         current = [p.detach().clone() for p in self.parameters]
         total, number = 0.0, 0
+        self._put(values)
         with torch.no_grad():
-            for parameter, value in zip(self.parameters, values, strict=True):
-                parameter.copy_(value)
             for feed, wanted, labels, mixed in self.targets():
                 given = self.student(tensors(feed, self.recipe.device), self.inner)
                 total += float(self.objective.judged(given, wanted, labels if labelled else None, mixed))
                 number += 1
-            for parameter, value in zip(self.parameters, current, strict=True):
-                parameter.copy_(value)
+        self._put(current)
         return total / max(number, 1)
 
     def targets(self) -> Sequence[Target]:
@@ -257,9 +253,13 @@ class Training:
         self.averages, self.chosen = state["averages"], state["chosen"]
         self.steps_an_epoch = self.step // max(self.epoch, 1)
         self.optimizer.restore(state["optimizer"])
-        with torch.no_grad():
-            for parameter, value in zip(self.parameters, state["parameters"], strict=True):
-                parameter.copy_(value)
+        self._put(state["parameters"])
+
+    @torch.no_grad()
+    def _put(self, values: Sequence[Tensor]) -> None:
+        """Give the student these weights."""
+        for parameter, value in zip(self.parameters, values, strict=True):
+            parameter.copy_(value)
 
 
 def held_batches(

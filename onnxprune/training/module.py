@@ -17,7 +17,7 @@ from onnxprune.model.functions import inlined
 from onnxprune.model.unsequenced import without_sequences
 from onnxprune.operators.arrays import Value
 from onnxprune.operators.registry import Trait, has
-from onnxprune.training.program import Program, ProgramStep, every, named
+from onnxprune.training.program import UNSUITED, Program, ProgramStep, every, named
 from onnxprune.training.subgraphs import control
 from onnxprune.training.weights import Weight, choose, rewritten
 
@@ -155,7 +155,7 @@ class TorchModule(torch.nn.Module):
             return step.forward.function(step.node, *inputs)
         except OnnxPruneError:
             raise
-        except (RuntimeError, ValueError, IndexError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
+        except UNSUITED as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__

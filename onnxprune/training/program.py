@@ -21,6 +21,7 @@ from onnxprune.operators.registry import Trait, has, operator_of
 LARGEST = 4096  # elements of a value that is followed to the condition of an If
 NATIVE = Forward(native, into=())
 SAME = Forward(lambda node, x: x)
+UNSUITED = (RuntimeError, ValueError, IndexError, TypeError, KeyError, AttributeError, ArithmeticError)  # of torch
 
 
 @dataclass
@@ -243,7 +244,7 @@ def evaluated(step: ProgramStep, values: dict[str, Value]) -> dict[str, Value]:
     try:
         with torch.no_grad():
             out = step.forward.function(step.node, *(values[key] if key else None for key in step.reads))
-    except (RuntimeError, ValueError, IndexError, TypeError, KeyError, AttributeError, ArithmeticError):
+    except UNSUITED:
         return {}
     return dict(named(step, out))
 
