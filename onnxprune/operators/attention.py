@@ -186,15 +186,9 @@ def heads_together(x: Tensor) -> Tensor:
 
 
 def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias: Tensor | None,
-    scale: float,
-    *,
-    causal: int | None = None,
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float, *, causal: int | None = None,
     softcap: float = 0.0,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Softmax of the scaled products of queries and keys times the values, and these products.
 
     Args:

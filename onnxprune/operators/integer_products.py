@@ -133,20 +133,9 @@ define(
 
 
 def qlinear_conv(
-    op: Op,
-    x: Axes,
-    xs: Axes,
-    xz: Axes,
-    w: Axes,
-    ws: Axes,
-    wz: Axes,
-    ys: Axes,
-    yz: Axes,
-    b: Axes | None = None,
-    *,
-    group: int = 1,
-    **_: Any,
-) -> Axes:
+    op: Op, x: Axes, xs: Axes, xz: Axes, w: Axes, ws: Axes, wz: Axes, ys: Axes, yz: Axes, b: Axes | None = None, *,
+    group: int = 1, **_: Any,
+) -> Axes:  # fmt: skip
     op.factors = (0, 3)
     op.scalings[3] = Scaling(op.names[4], op.names[5], 0)
     return convolve(op, x, w, tuple(p for p in (ws, wz, b) if p and p[0].size > 1), group)

@@ -38,29 +38,26 @@ def _typed(zero: Tensor | None, like: Tensor | None) -> Tensor | None:
     return torch.zeros_like(like) if zero is None and like is not None else zero
 
 
-def forward_qlinear_add(
-    node: TorchCall, a: Tensor, a_scale: Tensor, a_zero: Tensor, b: Tensor, b_scale: Tensor, b_zero: Tensor,
-    scale: Tensor, zero: Tensor | None = None,
-) -> Tensor:  # fmt: skip
-    return requantised(node, real(a, a_scale, a_zero) + real(b, b_scale, b_zero), scale, _typed(zero, a_zero))
+def between_two_steps(function: Callable[[Tensor, Tensor], Tensor]) -> Forward:
+    """A function of what the integers of two values stand for."""
+
+    def forward(
+        node: TorchCall, a: Tensor, a_scale: Tensor, a_zero: Tensor, b: Tensor, b_scale: Tensor, b_zero: Tensor,
+        scale: Tensor, zero: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        y = function(real(a, a_scale, a_zero), real(b, b_scale, b_zero))
+        return requantised(node, y, scale, _typed(zero, a_zero))
+
+    return Forward(forward, into=(0, 3))
 
 
 define(
     "com.microsoft:QLinearAdd", couple=qlinear_pointwise, bound=bound_qlinear_pointwise, apart=True,
-    shape=Alike("Add", (0, 3)), traits=Trait.STEPS | Trait.QUANTIZES, forward=Forward(forward_qlinear_add, into=(0, 3)),
+    shape=Alike("Add", (0, 3)), traits=Trait.STEPS | Trait.QUANTIZES, forward=between_two_steps(lambda a, b: a + b),
 )  # fmt: skip
-
-
-def forward_qlinear_mul(
-    node: TorchCall, a: Tensor, a_scale: Tensor, a_zero: Tensor, b: Tensor, b_scale: Tensor, b_zero: Tensor,
-    scale: Tensor, zero: Tensor | None = None,
-) -> Tensor:  # fmt: skip
-    return requantised(node, real(a, a_scale, a_zero) * real(b, b_scale, b_zero), scale, _typed(zero, a_zero))
-
-
 define(
     "com.microsoft:QLinearMul", couple=qlinear_pointwise, bound=bound_qlinear_pointwise, apart=True,
-    shape=Alike("Mul", (0, 3)), traits=Trait.STEPS, forward=Forward(forward_qlinear_mul, into=(0, 3)),
+    shape=Alike("Mul", (0, 3)), traits=Trait.STEPS, forward=between_two_steps(lambda a, b: a * b),
 )  # fmt: skip
 
 

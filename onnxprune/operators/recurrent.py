@@ -37,18 +37,9 @@ def stays_zero(kind: str, *parameters: int) -> Any:
 
 
 def couple_gates(
-    op: Op,
-    gates: int,
-    layout: int,
-    x: Axes,
-    w: Axes,
-    r: Axes,
-    b: Axes | None = None,
-    lengths: Axes | None = None,
-    h: Axes | None = None,
-    c: Axes | None = None,
-    p: Axes | None = None,
-) -> list[Axes]:
+    op: Op, gates: int, layout: int, x: Axes, w: Axes, r: Axes, b: Axes | None = None, lengths: Axes | None = None,
+    h: Axes | None = None, c: Axes | None = None, p: Axes | None = None,
+) -> list[Axes]:  # fmt: skip
     """Weights (directions, gates · units, features), recurrent weights (directions, gates · units, units).
 
     Units are tied over gates, and over directions, since both have one `hidden_size`.
@@ -99,16 +90,8 @@ def _outputs(x: Axes, units: Labels, direction: Labels, layout: int) -> list[Axe
     return [(fixed(x[0].size), direction, fixed(x[1].size), units), last, last]
 
 
-def lstm(op: Op, *inputs: Any, layout: int = 0, **_: Any) -> list[Axes]:
-    return couple_gates(op, 4, layout, *inputs)
-
-
-def gru(op: Op, *inputs: Any, layout: int = 0, **_: Any) -> list[Axes]:
-    return couple_gates(op, 3, layout, *inputs)[:2]
-
-
-def rnn(op: Op, *inputs: Any, layout: int = 0, **_: Any) -> list[Axes]:
-    return couple_gates(op, 1, layout, *inputs)[:2]
+def recurrent(gates: int, outputs: int = 2) -> Callable[..., list[Axes]]:
+    return lambda op, *inputs, layout=0, **_: couple_gates(op, gates, layout, *inputs)[:outputs]
 
 
 def repair_recurrent(edit: Any, hidden_size: int | None = None, **_: Any) -> None:
@@ -138,10 +121,6 @@ def bound_recurrent(site: Site) -> list[Facts | None]:
     return [None if s is None else padded(one, len(s)).named(k) for k, s in enumerate(site.outputs)]
 
 
-_GATES: dict[str, Any] = {
-    "repair": repair_recurrent, "bound": bound_recurrent, "filters": gates_of,
-    "linear": lambda shape, _: linear_gates(shape[0]), "traits": Trait.LAYER | Trait.RECURRENT,
-}  # fmt: skip
 DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
 DEFAULT_ALPHA = {"LeakyRelu": 0.01, "Elu": 1.0, "ThresholdedRelu": 1.0, "HardSigmoid": 0.2}
 
@@ -229,16 +208,9 @@ def _one_way(
 
 
 def forward_recurrent(
-    node: TorchCall,
-    x: Tensor,
-    w: Tensor,
-    r: Tensor,
-    b: Tensor | None = None,
-    lengths: Tensor | None = None,
-    h: Tensor | None = None,
-    c: Tensor | None = None,
-    p: Tensor | None = None,
-) -> tuple[Tensor, ...]:
+    node: TorchCall, x: Tensor, w: Tensor, r: Tensor, b: Tensor | None = None, lengths: Tensor | None = None,
+    h: Tensor | None = None, c: Tensor | None = None, p: Tensor | None = None,
+) -> tuple[Tensor, ...]:  # fmt: skip
     """Outputs (steps, directions, batch, units), and the last states.
 
     LSTM: Hochreiter, Schmidhuber 1997, doi 10.1162/neco.1997.9.8.1735.  GRU: Cho et al. 2014, arXiv 1406.1078.
@@ -262,19 +234,12 @@ def forward_recurrent(
     return y, *last
 
 
-define(
-    "LSTM", gates=4, couple=lstm, zero=stays_zero("LSTM", 1, 2, 3, 5, 6, 7), **_GATES,
-    forward=Forward(forward_recurrent, into=(0, 1, 2, 3, 5, 6, 7)),
-)  # fmt: skip
-define(
-    "GRU", gates=3, couple=gru, zero=stays_zero("GRU", 1, 2, 3, 5), **_GATES,
-    forward=Forward(forward_recurrent, into=(0, 1, 2, 3, 5, 6, 7)),
-)  # fmt: skip
-define(
-    "RNN", couple=rnn, zero=stays_zero("RNN", 1, 2, 3, 5), **_GATES,
-    forward=Forward(forward_recurrent, into=(0, 1, 2, 3, 5, 6, 7)),
-)  # fmt: skip
+_GATES: dict[str, Any] = {
+    "repair": repair_recurrent, "bound": bound_recurrent, "filters": gates_of,
+    "linear": lambda shape, _: linear_gates(shape[0]), "traits": Trait.LAYER | Trait.RECURRENT,
+    "forward": Forward(forward_recurrent, into=(0, 1, 2, 3, 5, 6, 7)),
+}  # fmt: skip
 
-Cell = Callable[
-    [TorchCall, int, Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]
-]  # one step: gates of x, states → states
+define("LSTM", gates=4, couple=recurrent(4, outputs=3), zero=stays_zero("LSTM", 1, 2, 3, 5, 6, 7), **_GATES)
+define("GRU", gates=3, couple=recurrent(3), zero=stays_zero("GRU", 1, 2, 3, 5), **_GATES)
+define("RNN", couple=recurrent(1), zero=stays_zero("RNN", 1, 2, 3, 5), **_GATES)

@@ -163,13 +163,9 @@ def _sliced_value(x: Arrays, a: Attributes) -> np.ndarray:
 
 
 def forward_slices(
-    node: TorchCall,
-    x: Tensor,
-    starts: Tensor | None = None,
-    ends: Tensor | None = None,
-    axes: Tensor | None = None,
+    node: TorchCall, x: Tensor, starts: Tensor | None = None, ends: Tensor | None = None, axes: Tensor | None = None,
     steps: Tensor | None = None,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Bounds are attributes before opset 10."""
     given = [node.get(n) if t is None else numbers(t) for n, t in (("starts", starts), ("ends", ends), ("axes", axes))]
     first, last = given[0], given[1]
