@@ -156,28 +156,17 @@ def bound_gelu_of_sum(site: Site, approximate: str) -> Facts:
     return facts(low, high, mix(*total.exact, site.kind))
 
 
-def forward_fast_gelu(node: TorchCall, x: Tensor, bias: Tensor | None = None) -> Tensor:
-    return functional.gelu(x if bias is None else x + bias, approximate="tanh")
+_OF_SUM: dict[str, Any] = {**PLAIN, "zero": every, "shape": Alike(), "traits": Trait.ELEMENTWISE}
 
-
-def forward_bias_gelu(node: TorchCall, x: Tensor, bias: Tensor) -> Tensor:
-    return functional.gelu(x + bias)
-
-
-define(  # functions of a sum
-    "com.microsoft:FastGelu", **PLAIN, zero=every, shape=Alike(), bound=partial(bound_gelu_of_sum, approximate="tanh"),
-    traits=Trait.ELEMENTWISE,
-    forward=Forward(forward_fast_gelu),
+define(
+    "com.microsoft:FastGelu", **_OF_SUM, bound=partial(bound_gelu_of_sum, approximate="tanh"),
+    forward=Forward(lambda node, x, b=None: functional.gelu(x if b is None else x + b, approximate="tanh")),
 )  # fmt: skip
-define(  # functions of a sum
-    "com.microsoft:BiasGelu", **PLAIN, zero=every, shape=Alike(), bound=partial(bound_gelu_of_sum, approximate="none"),
-    traits=Trait.ELEMENTWISE,
-    forward=Forward(forward_bias_gelu),
+define(
+    "com.microsoft:BiasGelu", **_OF_SUM, bound=partial(bound_gelu_of_sum, approximate="none"),
+    forward=Forward(lambda node, x, bias: functional.gelu(x + bias)),
 )  # fmt: skip
-define(  # functions of a sum
-    "com.microsoft:BiasAdd", **PLAIN, zero=every, shape=Alike(), bound=bound_sum,
-    traits=Trait.ELEMENTWISE,
-)  # fmt: skip
+define("com.microsoft:BiasAdd", **_OF_SUM, bound=bound_sum)
 
 
 def _zero_inside(op: Op) -> ZeroWhereDead:

@@ -39,10 +39,6 @@ def gather_nd(op: Op, x: Axes, indices: Axes, *, batch_dims: int = 0) -> Axes:
     return (*picked, *x[k:])
 
 
-def repair_gather_nd(edit: Any, **_: Any) -> None:
-    edit.follow_grid(0, 1, lambda axis: edit.live_out(0, axis))
-
-
 def bound_gather_nd(site: Site) -> Facts:
     """What is zero in all that may be picked is so in what is picked."""
     indices = site.shape(1)
@@ -68,7 +64,8 @@ def index_of(x: Tensor, indices: Tensor, batch: int = 0) -> tuple[Tensor, ...]:
 
 
 define(
-    "GatherND", couple=gather_nd, zero=first, repair=repair_gather_nd, bound=bound_gather_nd, apart=True,
+    "GatherND", couple=gather_nd, zero=first, bound=bound_gather_nd, apart=True,
+    repair=lambda edit, **_: edit.follow_grid(0, 1, lambda axis: edit.live_out(0, axis)),
     value=by_reference, traits=Trait.MOVES | Trait.PASSES,
     forward=Forward(lambda node, x, indices: x[index_of(x, indices, node.get("batch_dims", 0))], into=(0,)),
 )  # fmt: skip

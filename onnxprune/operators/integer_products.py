@@ -236,12 +236,10 @@ def forward_qlinear_matmul(
     return requantised(node, y, scale, zero)
 
 
-def written_matmul(node: onnx.NodeProto, tensors: Tensors) -> Nodes:
-    return between_quantisers(node, tensors, "MatMul", (node.input[:3], node.input[3:6], 1), node.input[6:8], "", {})
-
-
 define(
     "QLinearMatMul", couple=qlinear_matmul, bound=bound_qlinear_matmul, zero_points=ZeroPoints({0: 2, 3: 5}),
-    traits=_INTEGERS | Trait.STEPS, written=Written(written_matmul),
-    forward=Forward(forward_qlinear_matmul, into=(0, 3), units=matrix_units((3, 4, 5))),
+    traits=_INTEGERS | Trait.STEPS, forward=Forward(forward_qlinear_matmul, (0, 3), units=matrix_units((3, 4, 5))),
+    written=Written(lambda node, tensors: between_quantisers(
+        node, tensors, "MatMul", (node.input[:3], node.input[3:6], 1), node.input[6:8], "", {}
+    )),
 )  # fmt: skip

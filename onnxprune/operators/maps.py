@@ -24,10 +24,6 @@ def reverse(op: Op, x: Axes, *_: Axes | None, time_axis: int = 0, batch_axis: in
     return x
 
 
-def bound_reverse(site: Site) -> Facts:
-    return homogeneous_rows(site, [site.attributes.get("time_axis", 0), site.attributes.get("batch_axis", 1)])
-
-
 def forward_reverse_sequence(node: TorchCall, x: Tensor, lengths: Tensor) -> Tensor:
     """The first steps of each sample backwards, as many as its length."""
     time, batch = node.get("time_axis", 0), node.get("batch_axis", 1)
@@ -40,8 +36,10 @@ def forward_reverse_sequence(node: TorchCall, x: Tensor, lengths: Tensor) -> Ten
 
 
 define(
-    "ReverseSequence", couple=reverse, apart=True, bound=bound_reverse,
-    forward=Forward(forward_reverse_sequence, into=(0,)),
+    "ReverseSequence", couple=reverse, apart=True, forward=Forward(forward_reverse_sequence, into=(0,)),
+    bound=lambda site: homogeneous_rows(
+        site, [site.attributes.get("time_axis", 0), site.attributes.get("batch_axis", 1)]
+    ),
 )  # fmt: skip
 define("Reverse", couple=reverse)
 
@@ -51,18 +49,14 @@ def trilu(op: Op, x: Axes, *_: Axes | None, **__: Any) -> Axes:
     return x
 
 
-def bound_trilu(site: Site) -> Facts:
-    return homogeneous_rows(site, (-2, -1), with_zero=True)
-
-
 def forward_trilu(node: TorchCall, x: Tensor, k: Tensor | None = None) -> Tensor:
     diagonal = 0 if k is None else int(k)
     return torch.triu(x, diagonal) if node.get("upper", 1) else torch.tril(x, diagonal)
 
 
 define(
-    "Trilu", couple=trilu, zero=first, apart=True, bound=bound_trilu,
-    forward=Forward(forward_trilu, into=(0,), host=(1,)),
+    "Trilu", couple=trilu, zero=first, apart=True, forward=Forward(forward_trilu, into=(0,), host=(1,)),
+    bound=lambda site: homogeneous_rows(site, (-2, -1), with_zero=True),
 )  # fmt: skip
 define("com.microsoft:Trilu", shape=Alike(), forward=Forward(forward_trilu, into=(0,), host=(1,)))
 

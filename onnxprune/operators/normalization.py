@@ -11,7 +11,7 @@ from onnxprune.operators.intervals import NEAR_SUM, affine, rows, zero_where
 from onnxprune.operators.labels import Axes, line
 from onnxprune.operators.lazy_torch import Tensor, functional, torch
 from onnxprune.operators.op import Op
-from onnxprune.operators.registry import Alike, Taken, Trait, define
+from onnxprune.operators.registry import Alike, Trait, define
 from onnxprune.operators.site import Site
 from onnxprune.operators.value_numbers import bits, mix
 from onnxprune.operators.zeros import in_place, provided, scaled
@@ -204,10 +204,6 @@ def lp_normalization(op: Op, x: Axes, *, axis: int = -1, **_: Any) -> Axes:
     return x
 
 
-def _unit_length(taken: Taken, _: int, rank: int) -> list[int]:
-    return [taken.attributes.get("axis", -1) % rank]
-
-
 def bound_lp_normalization(site: Site) -> Facts:
     """Zeros stay zeros, and the others are no longer than one; what is alike in one row stays so."""
     found = site.data()
@@ -223,6 +219,6 @@ def forward_lp_normalization(node: TorchCall, x: Tensor) -> Tensor:
 
 define(
     "LpNormalization", couple=lp_normalization, statistics=lambda op: [op.attributes.get("axis", -1)],
-    contracts=_unit_length, bound=bound_lp_normalization, traits=Trait.STATISTICS,
-    forward=Forward(forward_lp_normalization),
+    contracts=lambda taken, _, rank: [taken.attributes.get("axis", -1) % rank], bound=bound_lp_normalization,
+    traits=Trait.STATISTICS, forward=Forward(forward_lp_normalization),
 )  # fmt: skip

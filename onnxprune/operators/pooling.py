@@ -154,11 +154,11 @@ def forward_lp_pool(node: TorchCall, x: Tensor) -> Tensor:
 define("LpPool", **_POOL, bound=bound_lp_pool, traits=Trait.MAPS, forward=Forward(forward_lp_pool))
 
 
-def forward_global_lp_pool(node: TorchCall, x: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(x, node.get("p", 2), tuple(range(2, x.dim())), keepdim=True)
-
-
-define("GlobalLpPool", **_POOL, bound=bound_lp_pool, forward=Forward(forward_global_lp_pool))
+define(
+    "GlobalLpPool", **_POOL, bound=bound_lp_pool, forward=Forward(
+        lambda node, x: torch.linalg.vector_norm(x, node.get("p", 2), tuple(range(2, x.dim())), keepdim=True)
+    ),
+)  # fmt: skip
 define(
     "com.microsoft:NhwcMaxPool", couple=pool, apart=True, shape=Alike("MaxPool"), traits=Trait.CHANNELS_LAST,
     bound=lambda site: homogeneous_rows(site, range(1, len(site.shape()) - 1)),

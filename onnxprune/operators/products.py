@@ -15,7 +15,7 @@ from onnxprune.operators.labels import Axes, fixed, line
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
 from onnxprune.operators.patches import linear_product
-from onnxprune.operators.registry import Alike, Arrays, Attributes, Shape, Trait, define, operator_of
+from onnxprune.operators.registry import Alike, Attributes, Trait, define, operator_of
 from onnxprune.operators.site import Site
 from onnxprune.operators.sums import bias_of, layer
 from onnxprune.operators.value_numbers import tolerance
@@ -120,37 +120,23 @@ define(
 )  # fmt: skip
 
 
-def bound_fused_gemm(site: Site) -> Facts:
-    return bound_fused(site, bound_product(site))
-
-
-def forward_fused_gemm(node: TorchCall, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
-    return fused(node, forward_gemm(node, a, b, c))
-
-
 define(
-    "com.microsoft:FusedGemm", couple=gemm, bound=bound_fused_gemm, contracts=MATRICES.contracts, bias=2,
-    shape=Alike("Gemm", (0, 1)), traits=Trait.LAYER,
-    forward=Forward(forward_fused_gemm), written=with_activation("Gemm"),
+    "com.microsoft:FusedGemm", couple=gemm, bound=lambda site: bound_fused(site, bound_product(site)),
+    contracts=MATRICES.contracts, bias=2, shape=Alike("Gemm", (0, 1)), traits=Trait.LAYER,
+    forward=Forward(lambda node, *x: fused(node, forward_gemm(node, *x))), written=with_activation("Gemm"),
 )  # fmt: skip
-
-
-def forward_fused_matmul(node: TorchCall, a: Tensor, b: Tensor) -> Tensor:
-    return node.get("alpha", 1.0) * torch.einsum(_line((a.dim(), b.dim()), node.attributes), a, b)
 
 
 define(
     "com.microsoft:FusedMatMul com.microsoft:TransposeMatMul", couple=matrices, zero=made(),
     bound=MATRICES.bound, contracts=MATRICES.contracts, factors=(0, 1), shape=MATRICES.shape,
-    traits=Trait.LAYER, forward=Forward(forward_fused_matmul),
+    traits=Trait.LAYER, forward=Forward(
+        lambda node, *x: node.get("alpha", 1.0) * torch.einsum(_line([t.dim() for t in x], node.attributes), *x)
+    ),
 )  # fmt: skip
 
 
-def _packed_columns(x: Arrays, a: Attributes) -> list[Shape | None]:
-    return [(*x[0][:-1], a["N"])]
-
-
-define("com.microsoft:MatMulBnb4 com.microsoft:MatMulNBits", shape=_packed_columns)
+define("com.microsoft:MatMulBnb4 com.microsoft:MatMulNBits", shape=lambda x, a: [(*x[0][:-1], a["N"])])
 
 
 def forward_cdist(node: TorchCall, a: Tensor, b: Tensor) -> Tensor:

@@ -100,10 +100,6 @@ define(
 )  # fmt: skip
 
 
-def qlinear_where(op: Op, condition: Axes, x: Axes, x_scale: Axes, x_zero: Axes, y: Axes, *_: Axes | None) -> Axes:
-    return op.broadcast(condition, x, y)
-
-
 def forward_qlinear_where(
     node: TorchCall, condition: Tensor, a: Tensor, a_scale: Tensor, a_zero: Tensor, b: Tensor, b_scale: Tensor,
     b_zero: Tensor, scale: Tensor, zero: Tensor,
@@ -112,7 +108,7 @@ def forward_qlinear_where(
 
 
 define(
-    "com.microsoft:QLinearWhere", couple=qlinear_where, bound=bound_others, apart=True,
+    "com.microsoft:QLinearWhere", couple=lambda op, *x: op.broadcast(*x[:2], x[4]), bound=bound_others, apart=True,
     shape=Alike("Where", (0, 1, 4)), traits=Trait.STEPS, forward=Forward(forward_qlinear_where, into=(1, 4)),
 )  # fmt: skip
 

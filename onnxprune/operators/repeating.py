@@ -98,12 +98,8 @@ def repair_expand(edit: Any, **_: Any) -> None:
         edit.set_ints(1, None, {k: shape[off + k] for k, v in enumerate(become) if v != shape[off + k]})
 
 
-def forward_expand(node: TorchCall, x: Tensor, target: Tensor) -> Tensor:
-    return x.expand(torch.broadcast_shapes(x.shape, tuple(numbers(target))))
-
-
 define(
     "Expand", couple=expand, zero=first, repair=repair_expand, follows=frozenset({1}), bound=bound_repeat, apart=True,
     value=by_reference, small=_small_when_repeated, traits=_COPIES | Trait.MAPS | Trait.PASSES | Trait.EXPANDS,
-    forward=Forward(forward_expand, into=(0,), host=(1,)),
+    forward=Forward(lambda node, x, n: x.expand(torch.broadcast_shapes(x.shape, tuple(numbers(n)))), (0,), (1,)),
 )  # fmt: skip

@@ -211,12 +211,9 @@ def transpose(op: Op, *, perm: Any = None) -> Value:
     return op.transpose(list(perm) if perm is not None else range(len(value.axes))[::-1])
 
 
-def bound_transpose(site: Site) -> Facts:
-    return site.data().map(lambda a: a.transpose(site.attributes.get("perm"))).named(site.kind)
-
-
 define(
-    "Transpose", couple=transpose, takes_split=True, zero=first, bound=bound_transpose, apart=True,
+    "Transpose", couple=transpose, takes_split=True, zero=first, apart=True,
+    bound=lambda site: site.data().map(lambda a: a.transpose(site.attributes.get("perm"))).named(site.kind),
     value=lambda x, a: np.transpose(x[0], a.get("perm")), traits=_SAME,
     forward=Forward(lambda node, x: x.permute(node.get("perm", list(range(x.dim()))[::-1]))),
 )  # fmt: skip
@@ -241,12 +238,9 @@ def bound_concat(site: Site) -> Facts:
     return stacked(pairs, site.attributes.get("axis", 1) % len(pairs[0][1]))
 
 
-def _joined_value(x: Arrays, a: Attributes) -> np.ndarray:
-    return np.concatenate(x, axis=a.get("axis", 1))
-
-
 define(
-    "Concat", couple=concat, zero=joined, bound=bound_concat, apart=True, value=_joined_value,
+    "Concat", couple=concat, zero=joined, bound=bound_concat, apart=True,
+    value=lambda x, a: np.concatenate(x, axis=a.get("axis", 1)),
     traits=Trait.MOVES | Trait.JOINS | Trait.RANGE | Trait.MAPS | Trait.PASSES,
     forward=Forward(lambda node, *x: torch.cat(x, node.get("axis", 1))),
 )  # fmt: skip

@@ -44,10 +44,6 @@ def scatter_nd(op: Op, x: Axes, indices: Axes, updates: Axes, **_: Any) -> Axes:
     return x
 
 
-def repair_scatter_nd(edit: Any, **_: Any) -> None:
-    edit.follow_grid(0, 1, lambda axis: edit.live_in(2, axis))
-
-
 def bound_scatter_nd(site: Site) -> Facts:
     """Zeros among zeros stay zeros, apart along the axes that pass and those of which a grid names positions."""
     given, shape, indices = [site.fact(0), site.fact(2)], site.shape(), site.shape(1)
@@ -88,8 +84,9 @@ def forward_scatter_nd(node: TorchCall, x: Tensor, indices: Tensor, updates: Ten
 
 
 define(
-    "ScatterND", couple=scatter_nd, zero=_zero_among_zeros, repair=repair_scatter_nd, bound=bound_scatter_nd,
-    apart=True, value=by_reference, forward=Forward(forward_scatter_nd, into=(0, 2)),
+    "ScatterND", couple=scatter_nd, zero=_zero_among_zeros, bound=bound_scatter_nd,
+    repair=lambda edit, **_: edit.follow_grid(0, 1, lambda axis: edit.live_in(2, axis)), apart=True,
+    value=by_reference, forward=Forward(forward_scatter_nd, into=(0, 2)),
 )  # fmt: skip
 
 
@@ -121,15 +118,12 @@ def forward_scatter_elements(node: TorchCall, x: Tensor, indices: Tensor, update
     return x.scatter_reduce(axis, index, updates.to(x.dtype), SCATTERED[reduction])
 
 
-define(
-    "ScatterElements", couple=scatter_elements, zero=_zero_among_zeros, repair=repair_elements,
-    bound=bound_scatter_elements, apart=True, value=by_reference,
-    forward=Forward(forward_scatter_elements, into=(0, 2)),
-)  # fmt: skip
-define(
-    "Scatter", couple=scatter_elements, zero=_zero_among_zeros, repair=repair_elements, bound=bound_scatter_elements,
-    apart=True, forward=Forward(forward_scatter_elements, into=(0, 2)),
-)  # fmt: skip
+_SCATTER: dict[str, Any] = {
+    "couple": scatter_elements, "zero": _zero_among_zeros, "repair": repair_elements, "bound": bound_scatter_elements,
+    "apart": True, "forward": Forward(forward_scatter_elements, into=(0, 2)),
+}  # fmt: skip
+define("ScatterElements", **_SCATTER, value=by_reference)
+define("Scatter", **_SCATTER)
 
 
 def by_data(op: Op, *_: Axes | None, **__: Any) -> Axes:

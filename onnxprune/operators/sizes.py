@@ -15,7 +15,7 @@ from onnxprune.operators.labels import Axes, fixed
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.native import native
 from onnxprune.operators.op import Op
-from onnxprune.operators.registry import LARGEST_VALUE, Alike, Arrays, Attributes, Shape, Trait, by_reference, define
+from onnxprune.operators.registry import LARGEST_VALUE, Alike, Arrays, Attributes, Trait, by_reference, define
 from onnxprune.operators.roles import ZeroWhereDead
 from onnxprune.operators.site import Site
 from onnxprune.operators.zeros import first
@@ -128,11 +128,7 @@ define(
 )  # fmt: skip
 
 
-def _half(x: Arrays, _: Attributes) -> list[Shape | None]:
-    return [(*x[0][:-1], x[0][-1] // 2)]
-
-
-define("com.microsoft:BiasSplitGelu", shape=_half)
+define("com.microsoft:BiasSplitGelu", shape=lambda x, _: [(*x[0][:-1], x[0][-1] // 2)])
 define("com.microsoft:Inverse com.microsoft:ScaledSiLU", shape=Alike())
 
 
