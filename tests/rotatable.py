@@ -222,7 +222,8 @@ def transformer(
 
     Args:
         how: the norms, as `layer_norm` takes it.
-        hindrance: "skip", a layer that takes the stream without a norm, or "post", norms on the stream itself.
+        hindrance: "skip", a layer that takes the stream without a norm, or "post", norms on the stream itself;
+            "absolute" and "quotient", sums over the stream that are no squares.
         rows: learned tokens before those of the input.
     """
     net = Net(1)
@@ -244,6 +245,9 @@ def transformer(
     y = dense(net, net("ReduceMean", layer_norm(net, x, width, how), axes=[1], keepdims=0), 5, width)
     if hindrance == "skip":
         y = net("Add", y, dense(net, net("ReduceMean", x, axes=[1], keepdims=0), 5, width))
+    if hindrance in ("absolute", "quotient"):
+        total = net("ReduceMean", net("Abs", x) if hindrance == "absolute" else net("Div", x, x), axes=[-1])
+        y = net("Add", y, dense(net, net("ReduceMean", net("Mul", x, total), axes=[1], keepdims=0), 5, width))
     return net.model(y, (1, TOKENS, FEATURES), (1, 5))
 
 

@@ -105,7 +105,7 @@ class Knowledge:
         return None if found is None else tuple(found)
 
     def array(self, name: str) -> np.ndarray | None:
-        """A value that depends on weights alone, in its own type; None where it depends on data."""
+        """A value that depends on weights alone, in its own type; None where it depends on data, or is kept sparse."""
         if name not in self._arrays:
             self._arrays[name] = self._computed(name)
         return self._arrays[name]
@@ -129,14 +129,14 @@ class Knowledge:
         return _run(node, {**rest, node.input[0]: self.order(node.input[0])}, self.network.model, name)
 
     def _computed(self, name: str) -> np.ndarray | None:
-        if not self.network.is_constant(name) or name in self.pinned:
+        if not self.network.is_constant(name) or name in self.pinned or name in self.network.sparse:
             return None
         if (found := self.network.tensor(name)) is not None:
             return found
         k = self.network.maker[name]
         node = self.network.nodes[k]
         given = {n: self.array(n) for n in self.network.inputs[k]}
-        if any(a is None for a in given.values()):
+        if any(a is None for a in given.values()) or any(a.name == "sparse_value" for a in node.attribute):
             return None
         with suppress(OnnxPruneError):
             return _run(node, {n: a for n, a in given.items() if a is not None}, self.network.model, name)

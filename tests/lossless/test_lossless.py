@@ -441,3 +441,22 @@ def test_fused_activations_of_sums_are_followed() -> None:
     graph = helper.make_graph(nodes, "g", infos[:1], infos[1:], tensors)
     model = helper.make_model(graph, opset_imports=imports, ir_version=8)
     assert onnxprune.prune(model, lossless=True, measure=False).report.removed == {"dead": 4, "duplicate": 2}
+
+
+@pytest.mark.parametrize("where", ["initializer", "attribute"])
+def test_weights_that_are_kept_without_their_zeros_stay_as_they_are(where: str) -> None:
+    rng = np.random.default_rng(0)
+    one, two = (rng.normal(size=s).astype(np.float32) for s in ((6, 8), (8, 4)))
+    one[:, 3] = 0
+    values = numpy_helper.from_array(rng.normal(size=5).astype(np.float32), "sparse" if where == "initializer" else "")
+    sparse = helper.make_sparse_tensor(values, numpy_helper.from_array(np.arange(5) * 9), [8, 8])
+    nodes = "h = MatMul(x, one) r = Relu(h) s = MatMul(r, sparse) t = Tanh(h) u = Add(s, t) y = MatMul(u, two)"
+    graph = parser.parse_graph(f"g (float[n,6] x) => (float[n,4] y) {{ {nodes} }}")
+    graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in (("one", one), ("two", two)))
+    if where == "initializer":
+        graph.sparse_initializer.append(sparse)
+    else:
+        graph.node.insert(0, helper.make_node("Constant", [], ["sparse"], sparse_value=sparse))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    result = onnxprune.prune(model, lossless=True, measure=False)
+    assert [t.values.name for t in result.model.graph.sparse_initializer] == ["sparse"] * (where == "initializer")

@@ -33,6 +33,17 @@ def test_what_is_listed_beside_what_is_not_may_be_replaced(listed: str, found: s
     assert not overridable(gathering(*listed, version=3))
 
 
+@pytest.mark.parametrize(("held", "found"), [("", ""), ("v", ""), ("w", "vk")])
+def test_weights_in_constant_nodes_show_that_what_is_listed_is_meant(held: str, found: str) -> None:
+    """A file that holds its larger matrix so has no habit of listing its weights."""
+    model = gathering("w", "v", "k")
+    for tensor in [t for t in model.graph.initializer if t.name in held]:
+        model.graph.initializer.remove(tensor)
+        model.graph.input.remove(next(v for v in model.graph.input if v.name == tensor.name))
+        model.graph.node.insert(0, onnx.helper.make_node("Constant", [], [tensor.name], value=tensor))
+    assert overridable(model) == set(found)
+
+
 def test_numbers_that_may_be_replaced_have_a_shape_and_no_value() -> None:
     statics = infer(gathering("k"))
     assert statics.shapes["k"] == (8,)

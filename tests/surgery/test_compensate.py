@@ -309,6 +309,15 @@ def test_ridge_regression_solves_its_normal_equations(rows: int) -> None:
     assert np.allclose(weights @ columns.mean(axis=1) + bias, wanted.mean(axis=1), atol=1e-4)
 
 
+def test_features_that_are_one_number_each_leave_the_bias_to_be_solved_for() -> None:
+    columns = np.repeat(np.array([[3], [0.1], [-7]], np.float32), 1000, axis=1)
+    columns *= 1 + np.random.default_rng(0).normal(0, 1e-7, columns.shape).astype(np.float32)  # rounding
+    wanted, prior = np.repeat(np.array([[2], [5]], np.float32), 1000, axis=1), np.ones((2, 3))
+    weights, bias = fit(columns, Goal(wanted, np.ones(2), None), prior, np.zeros(2), ridge=1e-3, rounds=1)
+    assert (weights == prior).all()
+    assert np.allclose(weights @ columns.mean(axis=1) + bias, [2, 5], atol=1e-5)
+
+
 def test_the_mean_of_what_is_lost_goes_into_the_bias() -> None:
     """Behind a BatchNormalization of normal numbers the mean of a rectified channel is known in closed form."""
     net = Net(12)

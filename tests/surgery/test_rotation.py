@@ -12,7 +12,7 @@ import onnx
 import onnx.version_converter
 import pytest
 from cli_runs import Runner
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from rotatable import (
     FEATURES,
     HEADS,
@@ -166,11 +166,22 @@ def test_a_network_whose_statistics_are_thawed_is_analysed_once(thaw: bool, monk
 
 
 @pytest.mark.parametrize("how", ["node", "written out", "rms"])
-@pytest.mark.parametrize("hindrance", ["skip", "post"])
+@pytest.mark.parametrize("hindrance", ["skip", "post", "absolute", "quotient"])
 def test_a_stream_whose_mean_or_scales_are_read_keeps_its_basis(how: str, hindrance: str) -> None:
     """Without a mean a norm does not mind what else reads the stream."""
     sites = stream_sites(graph_of(transformer(how, hindrance=hindrance), thaw=True))
     assert len(sites) == ((how, hindrance) == ("rms", "skip"))
+
+
+def test_a_stream_that_a_norm_takes_with_its_mean_keeps_it() -> None:
+    model = onnx.version_converter.convert_version(transformer(), 23)
+    stream = [n.input[0] for n in model.graph.node if n.op_type == "LayerNormalization"][-1]
+    model.graph.initializer.append(numpy_helper.from_array(np.ones(16, np.float32), "scale"))
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((16, 3), np.float32), "last"))
+    model.graph.node.append(helper.make_node("RMSNormalization", [stream, "scale"], ["even"]))
+    model.graph.node.append(helper.make_node("MatMul", ["even", "last"], ["z"]))
+    model.graph.output.append(helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, None))
+    assert not stream_sites(graph_of(model, thaw=True))
 
 
 @pytest.mark.parametrize("how", ["rotary", "norm"])

@@ -11,6 +11,7 @@ from onnxprune.surgery.recovery.leave_out import chosen_ridge
 
 ROWS, PER_FEATURE = 1 << 14, 16  # of a system that are enough; more change nothing and take their time
 CHUNK = 1 << 14  # rows that are multiplied in single precision before the sum goes on in double
+STILL = 1e-12  # of the squares: variance that is none, but rounding of float32
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         for start in range(0, a.shape[1], CHUNK):
             total += a[:, start : start + CHUNK] @ b[:, start : start + CHUNK].T
     return total
+
+
+def is_still(centred: np.ndarray, mean: np.ndarray) -> bool:
+    """Whether lines, (n, rows) without their means, are one number each, up to rounding."""
+    return float(np.vdot(centred, centred)) <= STILL * centred.shape[1] * float(mean @ mean)
 
 
 def _factored(gram: np.ndarray, ridge: float, scale: float) -> tuple[Any, float]:
@@ -129,9 +135,7 @@ def fit(
     columns = columns - mean[:, None].astype(np.float32)
     start = goal.invert(goal.wanted) - prior.astype(np.float32) @ columns
     start -= start.mean(axis=1, keepdims=True) if intercept else 0
-    system = Ridge.of(columns, chosen_ridge(columns, start, ridge))
-    if system is None:
-        return prior, bias
+    system = None if is_still(columns, mean) else Ridge.of(columns, chosen_ridge(columns, start, ridge))
     weights, shift = prior.astype(np.float64), bias.astype(np.float64) + prior @ mean
     flat = np.isfinite(goal.low) or np.isfinite(goal.high)
     aim = goal.invert(goal.wanted)
@@ -141,6 +145,6 @@ def fit(
             aim = goal.aims(now)
         if intercept:
             shift = aim.mean(axis=1, dtype=np.float64)
-        centred = aim - shift[:, None].astype(np.float32)
-        weights = system.solve(centred, prior)
+        if system is not None:
+            weights = system.solve(aim - shift[:, None].astype(np.float32), prior)
     return weights, shift - weights @ mean

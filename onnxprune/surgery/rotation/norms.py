@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from onnxprune.model.static import attributes_of
-from onnxprune.operators.registry import Trait, has, traits_of
+from onnxprune.operators.registry import Trait, has, operator_of, traits_of
 from onnxprune.surgery.rotation.carried import Bent, Carried, StreamPart
 
 MEAN = Trait.PASSES | Trait.STATISTICS | Trait.RANGE
@@ -20,11 +20,13 @@ class Normalised(Carried):
     """What norms say of a group of channels.
 
     even: values of which the size is taken: their channels must not be scaled one by one.
+    whole: those of them that no mean is taken from before.
     means: values that are the mean over the channels of another one.
     level: values that norms give after they have taken a mean away, and what they take it from.
     """
 
     even: list[str] = field(default_factory=list)
+    whole: list[str] = field(default_factory=list)
     means: dict[str, str] = field(default_factory=dict)
     level: dict[str, str] = field(default_factory=dict)
 
@@ -39,6 +41,8 @@ class Normalised(Carried):
         self.even.append(x)
         if has(node.proto, Trait.CENTRES):
             self.level[out] = x
+        else:
+            self.whole.append(x)
         if (scale := self.own(k, 1)) is None:
             raise Bent
         array = self.graph.read(scale[0]).astype(np.float64)
@@ -54,13 +58,16 @@ class Normalised(Carried):
         """Squares that are summed up over the channels and go nowhere else."""
         node = self.graph.deps.nodes[k]
         taken, out = self.data(k)
-        power = self.graph.known(node.inputs[1]) if taken == [node.inputs[0]] else None
-        if len(set(taken)) != 1 or not (taken == list(node.inputs) or (power is not None and (power == 2).all())):
+        x, *others = node.inputs
+        power = self.graph.known(others[0]) if len(others) == 1 and taken == [x] else None
+        product = has(node.proto, Trait.MULTIPLIES) and operator_of(node.proto).divisor is None
+        if not (taken == [x, x] if product else power is not None and (power == 2).all()):
             raise Bent
         takers = [self.graph.deps.nodes[j] for j, _ in self.graph.takers.get(out, ())]
         if not all(has(n.proto, Trait.PASSES) and self.axis(n.outputs[0]) is None for n in takers):
             raise Bent
         self.even.append(taken[0])
+        self.whole.append(taken[0])
         self.squares.add(out)
 
     def reducing(self, k: int) -> None:

@@ -206,8 +206,8 @@ class _Stream(Normalised):
 
     def _made(self) -> RotationSite:
         factors, level = self.factors(self.even), self.without_mean()
-        if any(value in level for _, _, value in self.taking):
-            raise Bent  # a layer that takes the mean in
+        if level.intersection([*self.whole, *(value for _, _, value in self.taking)]):
+            raise Bent  # a layer or a norm that takes the mean in
         places = [self._place(key, axis, factors[value], True, value in level) for key, axis, value in self.making]
         tables = {key for key, _ in self.turned.values()}
         flat = self.level.keys() - {value for _, constant, value in self.shifts if constant.any()}
