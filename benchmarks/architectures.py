@@ -154,12 +154,19 @@ def of_hugging_face(name: str) -> Architecture:
     return NETWORKS[name]()
 
 
+def of_rarer(name: str) -> Architecture:
+    from rarer import NETWORKS
+
+    return NETWORKS[name]()
+
+
 LIBRARIES: dict[str, Callable[[str], Architecture]] = {
     "timm": of_timm,
     "torchvision": of_torchvision,
     "ultralytics": of_ultralytics,
     "transformers": lambda name: of_hugging_face(f"transformers:{name}"),
     "diffusers": lambda name: of_hugging_face(f"diffusers:{name}"),
+    "rarer": of_rarer,
 }
 
 
@@ -222,4 +229,8 @@ NAMES = {
         "yolos sam dpt glpn depth_anything upernet mask2former"
     ),
     "diffusers": "vae tiny_vae unet unet_text dit",
+    "rarer": (
+        "mask_rcnn keypoint_rcnn table_transformer raft_small timesformer videomae slowfast x3d dac musicgen mamba2 "
+        "rwkv patchtst blip controlnet sd3"
+    ),
 }

@@ -7,11 +7,13 @@ exported into the folder where it is not there yet, with random weights, small i
 
     onnxprune IN OUT --ratio 0.5 --round-to 1 --compensate none
 
-and again with `--thaw` where that leaves more than 0.3.  *off* is the largest difference between the pruned model and
-the masked original, relative to how far the output moves from one random input to another, at batches and sides that
-the command did not see; the oracle of the tests shows it, which shares no code with the product.  Beside it stand
-Torch-Pruning and onnxsim, their multiply-accumulates counted alike.  Each step may take two minutes of one core; what
-is in the folder is not done again.  Wants torch, onnxscript, and whichever of the libraries and tools are named.
+and again with `--thaw` where that leaves more than 0.3.  *floor* is what full coupling leaves, counted without
+onnxprune (`floor.py`), where that counts the same multiply-accumulates.  *off* is the largest difference between the
+pruned model and the masked original, relative to how far the output moves from one random input to another, at batches
+and sides that the command did not see; the oracle of the tests shows it, which shares no code with the product.  Beside
+it stand Torch-Pruning and onnxsim, their multiply-accumulates counted alike.  Each step may take two minutes of one
+core; what is in the folder is not done again.  Wants torch, onnxscript, and whichever of the libraries and tools are
+named.
 """
 
 import argparse
@@ -30,7 +32,7 @@ LIMIT = 120  # CPU-seconds of a step
 COMMAND = ["--ratio", "0.5", "--round-to", "1", "--compensate", "none", "--no-measure"]
 SEEN = 1e-4  # how far outputs have to move, relative to their size, if a difference is to be seen
 FAILURES = (RuntimeError, ValueError, TypeError, LookupError, AssertionError)  # of exporters
-COLUMNS = "network|form|nodes|MACs left|with --thaw|Torch-Pruning|onnxsim|proven|off|at sizes|CPU-s".split("|")
+COLUMNS = "network|form|nodes|MACs left|with --thaw|floor|Torch-Pruning|onnxsim|proven|off|at sizes|CPU-s".split("|")
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
 
@@ -149,7 +151,18 @@ def peer(name: str, folder: Path, form: str) -> dict[str, Any]:
     return {"macs": round(macs[1] / macs[0], 4)}
 
 
-STEPS = {"export": export, "prune": prune, "judge": judge, "peer": peer}
+def least(name: str, folder: Path, form: str) -> dict[str, Any]:
+    """The share of the multiply-accumulates that full coupling leaves, of a network whose operators it knows."""
+    import onnx
+    from floor import Floor
+
+    floor = Floor(onnx.load(folder / f"{form}.onnx"), json.loads((folder / "shapes.json").read_text()))
+    if (before := json.loads((folder / f"prune-{form}.json").read_text())["macs before"]) != floor.total:
+        raise ValueError(f"counts {floor.total} in place of {before}")
+    return {"macs": round(floor.least / floor.total, 4)}
+
+
+STEPS = {"export": export, "prune": prune, "judge": judge, "least": least, "peer": peer}
 
 
 def step(kind: str, name: str, folder: Path, form: str, *more: str) -> dict[str, Any]:
@@ -190,12 +203,12 @@ def row(name: str, form: str, folder: Path, peers: bool) -> list[str]:
         return f"{found['macs']:.3f}" if "macs" in found else "–"
 
     if "error" in (step("export", name, folder, form)):
-        return [name, form, "not exported", *["–"] * 8]
+        return [name, form, "not exported", *["–"] * 9]
     cut = step("prune", name, folder, form)
     thawed = step("prune", name, folder, form, "--thaw") if cut.get("macs", 1) > 0.3 else {}
     if "macs" not in cut:
         told = f"exit {cut['exit']}" if "exit" in cut else cut["error"].splitlines()[-1][:60]
-        return [name, form, "–", told, left(thawed), *["–"] * 6]
+        return [name, form, "–", told, left(thawed), *["–"] * 7]
     judged = step("judge", name, folder, form)
     others = [step("peer", name, folder, tool) for tool in ("torch-pruning", f"onnxsim-{form}")] if peers else [{}, {}]
     proven = "yes" if cut.get("verified") else "no"
@@ -204,7 +217,7 @@ def row(name: str, form: str, folder: Path, peers: bool) -> list[str]:
         if "off" in judged
         else ["–", judged["error"].splitlines()[-1][:60]]
     )
-    told = [left(cut), left(thawed), *map(left, others)]
+    told = [left(cut), left(thawed), left(step("least", name, folder, form)), *map(left, others)]
     return [name, form, str(judged.get("nodes", "–")), *told, proven, *off, str(cut.get("seconds", "–"))]
 
 
