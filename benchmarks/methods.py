@@ -63,14 +63,15 @@ def peak() -> int:
 
 def measure(args: argparse.Namespace) -> dict:
     """One method on one network: accuracy at each share, seconds and memory of choosing the channels."""
-    from onnxprune.channels import analyse
     from onnxprune.model import load
-    from onnxprune.model.network import Network
+    from onnxprune.pipeline.calibration import calibrating
     from onnxprune.pipeline.choose import Chooser
-    from onnxprune.pipeline.group_filters import Weights
+    from onnxprune.pipeline.log import Log
+    from onnxprune.pipeline.parts import Parts
     from onnxprune.pipeline.repair import repaired
     from onnxprune.pipeline.request import Request
-    from onnxprune.pipeline.trials import Lab
+    from onnxprune.pipeline.run import Run
+    from onnxprune.pipeline.study import Study
     from onnxprune.runtime.data import open_data
     from onnxprune.runtime.specs import model_inputs
     from onnxprune.surgery.rewrite import cut
@@ -78,7 +79,6 @@ def measure(args: argparse.Namespace) -> dict:
     network, method, allocation, repair = NETWORKS[args.networks[0]], *args.child
     compensation, _, drawn = repair.partition(":")
     model = load(path_of(network, args))
-    deps, weights = analyse(model.proto), Weights(model.proto, analyse(model.proto))
     source = str(Path(args.data) / f"{network.calibration}.npz")
     method, _, option = method.partition(":")
     options = {"images": args.trial_images} if method == "msvfp" else dict([option.split("=")] if option else [])
@@ -92,14 +92,16 @@ def measure(args: argparse.Namespace) -> dict:
         **network.reading,
     )
     calibration = None if drawn else open_data(source, model_inputs(model.proto), **network.reading)
-    lab = Lab(Network.of(model.proto), deps, weights, request, calibration)
+    study = Study.of(model.proto, {}, request)
+    deps, samples = study.deps, calibrating(study, calibration)
+    run = Run(request, model, study, Log(), Parts(calibration))
     before, found, chosen, seconds, memory = peak(), {}, {}, 0.0, 0
     for share in sorted(SHARES, key=lambda s: s != TIMED):
         begun = time.perf_counter()
         if not chosen:
-            chooser = Chooser(deps, weights, request, model.size, lab=lab)
+            chooser = Chooser.of(run, samples)
         chosen[share] = kept = chooser.choose(("macs", share)).kept
-        done = repaired(lab, kept, analyse)
+        done = repaired(study, kept, samples)
         pruned = cut(done.model, done.deps, done.deps.dead(kept))
         if share == TIMED:
             seconds, memory = time.perf_counter() - begun, peak() - before

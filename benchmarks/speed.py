@@ -69,19 +69,23 @@ def own(name: str, path: Path) -> dict[str, float]:
     from onnxprune.channels import analyse
     from onnxprune.model import load
     from onnxprune.model.network import Network
-    from onnxprune.pipeline.choose import choose
-    from onnxprune.pipeline.group_filters import Weights
+    from onnxprune.pipeline.calibration import calibrating
+    from onnxprune.pipeline.choose import Chooser
+    from onnxprune.pipeline.log import Log
     from onnxprune.pipeline.request import Request
+    from onnxprune.pipeline.run import Run
+    from onnxprune.pipeline.study import Study
     from onnxprune.surgery.plan import make_plan
     from onnxprune.surgery.rewrite import cut
 
-    model, laps = load(path), []
+    model, request, laps = load(path), Request(ratio=0.5, method="ncc"), []
     for _ in range(RUNS):
         clock = [time.process_time()]
         network = Network.of(model.proto)
         deps = analyse(network)
         clock.append(time.process_time())
-        choice = choose(deps, Weights(network, deps), Request(ratio=0.5, method="ncc"), model.size)
+        study = Study(network, deps, {}, request)
+        choice = Chooser.of(Run(request, model, study, Log()), calibrating(study, None)).choose(None)
         clock.append(time.process_time())
         make_plan(deps, choice.kept, source={})
         cut(network, deps, deps.dead(choice.kept))

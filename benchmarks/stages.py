@@ -36,9 +36,13 @@ def stages(path: Path, method: str) -> dict[str, float]:
 
     from onnxprune.channels import analyse
     from onnxprune.model import load, save
-    from onnxprune.pipeline.choose import choose
-    from onnxprune.pipeline.group_filters import Weights
+    from onnxprune.model.network import Network
+    from onnxprune.pipeline.calibration import calibrating
+    from onnxprune.pipeline.choose import Chooser
+    from onnxprune.pipeline.log import Log
     from onnxprune.pipeline.request import Request
+    from onnxprune.pipeline.run import Run
+    from onnxprune.pipeline.study import Study
     from onnxprune.surgery.plan import make_plan
     from onnxprune.surgery.rewrite import cut
 
@@ -50,11 +54,13 @@ def stages(path: Path, method: str) -> dict[str, float]:
         spent[name], clock = now - clock, now
 
     clock = time.process_time()
-    model = load(path)
+    request, model = Request(ratio=0.5, method=method), load(path)
     lap("load")
-    deps = analyse(model.proto)
+    network = Network.of(model.proto)
+    study = Study(network, analyse(network), {}, request)
+    deps = study.deps
     lap("analyse")
-    choice = choose(deps, Weights(model.proto, deps), Request(ratio=0.5, method=method), model.size)
+    choice = Chooser.of(Run(request, model, study, Log()), calibrating(study, None)).choose(None)
     lap("score")
     make_plan(deps, choice.kept, source={})
     pruned = cut(model.proto, deps, np.asarray(deps.dead(choice.kept)))

@@ -3,14 +3,14 @@
 import os
 from typing import Any
 
-from onnxprune.pipeline.choose import Progress, silent
+from onnxprune.pipeline.calibration import calibrating
 from onnxprune.pipeline.decision import Choice, Decision
-from onnxprune.pipeline.group_filters import Weights
 from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.lossless import repeat_lossless
 from onnxprune.pipeline.metrics import prepare
 from onnxprune.pipeline.paths import as_path
-from onnxprune.pipeline.prune import Result, check_output, finish, lab_of, no_budget
+from onnxprune.pipeline.progress import Progress, silent
+from onnxprune.pipeline.prune import Result, check_output, finish, no_budget
 from onnxprune.pipeline.repair import repair
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.rotate import repeat
@@ -63,5 +63,5 @@ def _decided(run: Run, plan: Plan) -> Decision:
         return repeat_lossless(run, plan)
     kept = {g.name: plan.kept[g.name] for g in plan.groups if len(g.keep) < g.channels}
     choice = Choice(kept, {}, {}, origin="remove what the plan removes")
-    decision = repair(run, lab_of(run, Weights(run.original.network, run.original.deps)), choice)
+    decision = repair(run, choice, calibrating(run.original, run.parts.data, run.log.progress))
     return finetuned(decision) if run.request.finetune else decision

@@ -9,15 +9,15 @@ from onnxprune.criteria.msvfp import Msvfp
 from onnxprune.pipeline.choose import Chooser
 from onnxprune.pipeline.costs import alive_beyond, peak_activations
 from onnxprune.pipeline.decision import Choice
-from onnxprune.pipeline.drop import KIND, least_share
+from onnxprune.pipeline.drop import KIND, largest_choice, least_share
 from onnxprune.pipeline.run import Run
-from onnxprune.pipeline.size import sized_choice
 from onnxprune.pipeline.speed import timed
 from onnxprune.pipeline.targets import Limit
 from onnxprune.report import words
 from onnxprune.report.summary import Probe, Search
 
 Pair = tuple[float, float]  # what a cost is, before and after
+ROUNDS = 8  # one or two are enough: names and metadata, which the costs do not know, hardly depend on the choice
 FINEST = 1 / 128  # share of the channels at a peak, at which a search ends
 
 
@@ -25,9 +25,12 @@ FINEST = 1 / 128  # share of the channels at a peak, at which a search ends
 class Meter:
     """What it takes to tell what a choice leaves of any cost; `weigh` gives the bytes of its file."""
 
-    run: Run
     chooser: Chooser
     weigh: Callable[[Choice], int]
+
+    @property
+    def run(self) -> Run:
+        return self.chooser.run
 
     def left(self, limit: Limit, choice: Choice) -> Pair:
         """The cost of a limit, before and after."""
@@ -54,6 +57,20 @@ class Cost:
     shown: Callable[[float], str]
     figure: str
     resolution: float = 0.01
+
+
+def within_budget(chooser: Chooser, weigh: Callable[[Choice], int]) -> Choice:
+    """The choice that the budget of a run allows.
+
+    Args:
+        weigh: from a choice to the bytes of its file.
+    """
+    request = chooser.run.request
+    if request.max_drop is not None:
+        return largest_choice(chooser)
+    if request.target is not None:
+        return within(Meter(chooser, weigh), request.target)
+    return chooser.choose(None) if request.threshold is None else chooser.alike(request.threshold)
 
 
 def within(meter: Meter, limits: Sequence[Limit]) -> Choice:
@@ -89,7 +106,7 @@ def thinned(meter: Meter, limit: Limit) -> Thin | None:
 
     None where that is not enough.
     """
-    if isinstance(meter.chooser.method.rule, Msvfp):  # which shares a budget out in its own way
+    if isinstance(meter.chooser.evidence.method.rule, Msvfp):  # which shares a budget out in its own way
         return None
     deps, found = meter.run.original.deps, dict[float, tuple[Thin, Probe]]()
     before, _ = meter.left(limit, Choice({}, {}, {}))
@@ -175,8 +192,20 @@ def _planned(meter: Meter, limit: Limit) -> Choice:
 
 
 def _sized(meter: Meter, limit: Limit) -> Choice:
-    size = meter.chooser.size
-    return sized_choice(meter.chooser, min(1.0, limit.most(size) / size), meter.weigh)
+    """Choose for a share of the file's size, and for less by what was too much, until the bytes of the file hold it."""
+    chooser, whole = meter.chooser, meter.run.file.size
+    asked = min(1.0, limit.most(whole) / whole)
+    most = asked * whole
+    for _ in range(ROUNDS):
+        choice = chooser.choose(("size", asked))
+        size = meter.weigh(choice)
+        if size <= most or choice.stopped_by:
+            return choice
+        left = [len(choice.kept.get(name, range(channels))) for name, channels in chooser.costs.groups.items()]
+        asked = min(asked, chooser.costs.share("size", left)) - (size - most) / whole
+        if asked <= 0:
+            break
+    return replace(choice, stopped_by=f"size can only go down to {size / whole:.1%}: the rest is no weights")
 
 
 def _macs(meter: Meter, limit: Limit, choice: Choice) -> Pair:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 
 import numpy as np
 
@@ -11,9 +12,11 @@ from onnxprune.errors import ModelError, spelled
 from onnxprune.model.network import Network
 from onnxprune.pipeline.even_classes import ClassSearch, even_classes
 from onnxprune.pipeline.parts import deal
+from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.pipeline.request import Request
-from onnxprune.pipeline.trials import Calibration, Lab
+from onnxprune.pipeline.study import Study
 from onnxprune.runtime.altered import altered
+from onnxprune.runtime.batches import Dataset
 from onnxprune.runtime.fit import read_options
 from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import Feed, model_inputs
@@ -30,24 +33,42 @@ JUDGES = 32  # samples that tell whether a repair has helped
 HANDS = (15, 1)  # of the user's samples: solved on, and held out to judge by
 
 
-def calibration(lab: Lab) -> Calibration:
-    """The user's samples where there are some, else drawn ones in the model's own shape and normalisation."""
-    if lab.calibration is None:
-        lab.calibration = _drawn(lab) if lab.data is None else _given(lab)
-    return lab.calibration
+@dataclass(frozen=True)
+class Calibration:
+    """Samples in batches, and what they are, for the report.
+
+    judges: others of the same kind, which nothing is solved on.
+    count, wanted: how many are solved on, and beyond how many more would not be taken.
+    kind: "data", the user's, or "drawn".
+    """
+
+    feeds: Sequence[Feed]
+    judges: Sequence[Feed]
+    what: str
+    count: int
+    wanted: int
+    kind: str
 
 
-def _given(lab: Lab) -> Calibration:
-    wanted, fewer = wanted_samples(lab)
-    some = lab.samples(wanted * sum(HANDS) // HANDS[0])
-    solved, held = (some.chosen(rows) for rows in deal(some.samples or 0, HANDS, lab.request.seed))
+Samples = Callable[[], Calibration]  # gathered when they are first asked for
+
+
+def calibrating(study: Study, data: Dataset | None, progress: Progress = silent) -> Samples:
+    """The user's samples where there are some, else drawn ones in the network's own shape and normalisation."""
+    return cache(partial(_drawn, study, progress) if data is None else partial(_given, study, data))
+
+
+def _given(study: Study, data: Dataset) -> Calibration:
+    (wanted, fewer), seed = wanted_samples(study), study.request.seed
+    some = data.spread(wanted * sum(HANDS) // HANDS[0])
+    solved, held = (some.chosen(rows) for rows in deal(some.samples or 0, HANDS, seed))
     if not (solved.samples and held.samples):
         solved, held = some, some  # a handful, and the report warns of that
     feeds, judges = ([b.feeds for b in part.batched(min(BATCH, wanted))] for part in (solved, held))
     count = solved.samples or 0
     limit = fewer if count >= wanted else ""
-    times = min(max(SAMPLES, TIMES * count), *bounds(lab)) // max(count, 1)
-    more = with_copies(feeds, times - 1, lab.request.seed) if times >= TIMES else feeds
+    times = min(max(SAMPLES, TIMES * count), *bounds(study)) // max(count, 1)
+    more = with_copies(feeds, times - 1, seed) if times >= TIMES else feeds
     copies = f" and altered copies, {len(more) * count // len(feeds)} in all" if len(more) > len(feeds) else ""
     what = f"{count} samples of the data{copies}, without their labels{limit}"
     return Calibration(more, judges, what, count, wanted, "data")
@@ -62,10 +83,10 @@ def with_copies(feeds: Sequence[Feed], copies: int, seed: int) -> list[Feed]:
     return found
 
 
-def _drawn(lab: Lab) -> Calibration:
-    wanted, fewer = wanted_samples(lab)
+def _drawn(study: Study, progress: Progress) -> Calibration:
+    (wanted, fewer), request = wanted_samples(study), study.request
     judges = min(JUDGES, wanted)
-    draw = partial(drawn_feeds, lab.model, lab.deps.statics.shapes, lab.request, batch=judges)
+    draw = partial(drawn_feeds, study.network, study.deps.statics.shapes, request, batch=judges)
 
     def pool(count: int) -> list[Feed]:
         found = draw(count)[0]
@@ -73,35 +94,29 @@ def _drawn(lab: Lab) -> Calibration:
         return found + (draw(count, lines=True)[0] if grey else [])
 
     feeds, noisy = draw(wanted + judges)
-    search = ClassSearch.of(wanted + judges, *passed(lab))
-    feeds = even_classes(lab.model, feeds, pool, search, lab.request.seed, lab.progress)
+    search = ClassSearch.of(wanted + judges, *passed(study))
+    feeds = even_classes(study.network, feeds, pool, search, request.seed, progress)
     held = -(-len(feeds) * judges // (wanted + judges))
     noise = f"; noise for {', '.join(noisy)}, which takes no images" if noisy else ""
     what = f"{wanted} drawn samples{fewer}{noise}; real ones repair better ({spelled('data')})"
     return Calibration(feeds[:-held], feeds[-held:], what, wanted, wanted, "drawn")
 
 
-def cost_of(lab: Lab) -> float:
-    """What a sample costs that layers are solved on, in multiply-accumulates."""
-    macs, numbers = passed(lab)
-    return max(macs + ELEMENT * numbers, 1)
-
-
-def passed(lab: Lab) -> tuple[float, float]:
+def passed(study: Study) -> tuple[float, float]:
     """Multiply-accumulates of one sample on its way through the network, and elements that it is passed on as."""
-    unit = _unit(lab)
-    return lab.deps.macs() / unit, elements(lab.deps) / unit
+    unit = _unit(study)
+    return study.deps.macs() / unit, elements(study.deps) / unit
 
 
-def _unit(lab: Lab) -> int:
+def _unit(study: Study) -> int:
     """How many samples the network was analysed with."""
-    shapes = lab.deps.statics.shapes
-    return max([shapes[s.name][0] for s in model_inputs(lab.model.graph) if shapes.get(s.name)] or [1])
+    shapes = study.deps.statics.shapes
+    return max([shapes[s.name][0] for s in model_inputs(study.graph) if shapes.get(s.name)] or [1])
 
 
-def wanted_samples(lab: Lab) -> tuple[int, str]:
+def wanted_samples(study: Study) -> tuple[int, str]:
     """How many samples to solve on, and why not more where there is a reason."""
-    held, quick = bounds(lab)
+    held, quick = bounds(study)
     wanted = max(min(FEWEST, held), min(SAMPLES, held, quick))
     wanted -= wanted % JUDGES if wanted > JUDGES else 0
     if wanted == SAMPLES:
@@ -109,16 +124,12 @@ def wanted_samples(lab: Lab) -> tuple[int, str]:
     return wanted, f" (not {SAMPLES}, to take less {'memory' if held < quick else 'time'})"
 
 
-def bounds(lab: Lab) -> tuple[int, int]:
+def bounds(study: Study) -> tuple[int, int]:
     """How many samples memory allows, at least one, and how many time does."""
-    inputs = [s.name for s in model_inputs(lab.model.graph)]
-    held = affordable(activations(lab.deps), _unit(lab), inputs, memory_for_samples(lab.request))
-    return max(1, held), int(WORK / cost_of(lab))
-
-
-def memory_for_samples(request: Request) -> int:
-    """Bytes that activations may take."""
-    return MEMORY if request.max_memory is None else min(MEMORY, request.max_memory // 4)
+    request, (macs, numbers) = study.request, passed(study)
+    room = MEMORY if request.max_memory is None else min(MEMORY, request.max_memory // 4)
+    held = affordable(activations(study.deps), _unit(study), [s.name for s in model_inputs(study.graph)], room)
+    return max(1, held), int(WORK / max(macs + ELEMENT * numbers, 1))
 
 
 def drawn_feeds(

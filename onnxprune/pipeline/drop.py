@@ -10,7 +10,7 @@ import numpy as np
 from onnxprune.errors import CheckFailed, spelled
 from onnxprune.pipeline.choose import Chooser
 from onnxprune.pipeline.decision import Choice
-from onnxprune.pipeline.study import Kept
+from onnxprune.pipeline.repair import repaired_figure
 from onnxprune.pipeline.trials import Trials
 from onnxprune.report.summary import Probe, Search
 from onnxprune.runtime.accuracy import Metric
@@ -41,30 +41,25 @@ def largest_cut(evaluate: Callable[[float], float], least: float, limit: float, 
     return probes
 
 
-def largest_choice(chooser: Chooser, figure: Callable[[Kept, Metric], float] | None = None) -> Choice:
-    """The choice of least MACs whose figure of merit falls by at most `max_drop`, on the samples of
-    the lab that are there for the search.
+def largest_choice(chooser: Chooser) -> Choice:
+    """The choice of least MACs whose figure of merit falls by at most `max_drop`, on the samples of the search.
 
-    Args:
-        chooser: with the lab that holds them.
-        figure: from kept channels to the figure of the network that keeps them; by masking where it is not given.
+    The figure is that of the network as it is repaired; by masking, where nothing is.
 
     Raises CheckFailed where even the smallest cut that the search tries loses more.
     """
-    request, lab = chooser.request, chooser.lab
-    drop = request.max_drop
-    assert lab is not None
-    metric = lab.metric
-    assert lab.search is not None
-    assert metric is not None
+    run, drop = chooser.run, chooser.run.request.max_drop
+    metric, judges = run.metrics[0], run.parts.search
+    assert judges is not None
     assert drop is not None
-    trials = Trials(lab, lab.search)
-    figure = figure or trials.figure
+    trials = Trials(run.original, judges)
+    bare = run.request.compensate == "none"
+    figure = trials.figure if bare else repaired_figure(run.original, judges, chooser.samples)
     before = trials.figure({}, metric)
     found: dict[float, Choice] = {}
 
     def evaluate(share: float) -> float:
-        chooser.progress(f"largest cut: {share:.1%} of the {KIND}", len(found), 0)
+        run.log.progress(f"largest cut: {share:.1%} of the {KIND}", len(found), 0)
         found[share] = chooser.choose((KIND, share))
         return figure(found[share].kept, metric)
 

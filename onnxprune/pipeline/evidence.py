@@ -1,143 +1,101 @@
-"""Feature maps as the rest of the network sees them: what `cshe` ranks channels by.
+"""What running the network shows of its channels, for the methods that rank by more than their weights."""
 
-M. Shao et al. (doi 10.1007/s13042-021-01411-8) rank filters by the eigenvalues of their feature maps.  Which maps
-those are is our reading: what the layers that read a group take in, so behind its normalisation, activation and, in a
-residual stream, behind the sum; but in front of what merely pools or moves it, since a map that is pooled to a point
-has no eigenvalues to speak of.  A group that is read at several places (a residual stream) adds up over the different
-values, as its filters add up over their writers.
-"""
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 
-from onnxprune.channels.dependencies import Dependencies, Group, Node
-from onnxprune.criteria.eigen import EigenEnergy
-from onnxprune.operators.labels import is_fixed
-from onnxprune.operators.registry import Trait, has
-from onnxprune.pipeline.progress import Progress
-from onnxprune.pipeline.trials import Lab
-from onnxprune.runtime.capture import fitting, tapped, values
+from onnxprune.budget import allocator_of
+from onnxprune.channels.dependencies import Group
+from onnxprune.criteria.methods import Method
+from onnxprune.criteria.methods import method as find_method
+from onnxprune.criteria.rules import Cshe, Obs
+from onnxprune.errors import ModelError, UsageError
+from onnxprune.pipeline.calibration import Samples
+from onnxprune.pipeline.feature_maps import energies
+from onnxprune.pipeline.group_filters import Weights
+from onnxprune.pipeline.repair import curves_of
+from onnxprune.pipeline.run import Run
+from onnxprune.surgery.recovery.loss_curves import LossCurve
 
 
 @dataclass(frozen=True)
-class MapView:
-    """Where the channels of a group lie in a value: positions (channels, repeats) along one axis."""
+class Evidence:
+    """What is known of the channels besides their weights, by group, and the method that ranks by it.
 
-    value: str
-    axis: int
-    positions: np.ndarray
-
-    def maps(self, array: np.ndarray) -> np.ndarray:
-        """The feature maps (images, channels, *space), or (images, channels, repeats, *space)."""
-        moved = np.moveaxis(array, self.axis, 1) if self.axis else array[None]
-        picked = moved[:, self.positions]
-        return picked[:, :, 0] if self.positions.shape[1] == 1 else picked
-
-
-def views_of(deps: Dependencies, group: Group) -> tuple[MapView, ...]:
-    """The values whose maps count for a group; none where its channels never lie side by side in one value."""
-    index = np.full(int(deps.component.max()) + 1, -1, np.int64)
-    index[group.components] = np.arange(len(group))
-    running = _running(deps)
-    found: dict[str, MapView] = {}
-    todo = list(dict.fromkeys(key for node in _takers(deps, group, running) for key in node.inputs if key in running))
-    seen = set(todo)
-    while todo:
-        key = todo.pop(0)
-        maker, view = deps.maker(key), _view(deps, key, index, len(group))
-        if maker is None or not _carries(deps, key, index):
-            continue
-        before = [k for k in maker.inputs if k in running and _carries(deps, k, index)]
-        if has(maker.proto, Trait.MAPS) and before:
-            todo += [k for k in before if k not in seen]
-            seen.update(before)
-        elif view is not None and not maker.path:
-            found[key] = view
-    return tuple(found.values())
-
-
-def _running(deps: Dependencies) -> set[str]:
-    """Values that depend on what the network is fed."""
-    found: set[str] = set()
-    made = {key for node in deps.nodes for key in node.outputs}
-    for node in deps.nodes:
-        if any(key in found or (key not in made and key not in deps.sources) for key in node.inputs if key):
-            found.update(key for key in node.outputs if key)
-    return found
-
-
-def _takers(deps: Dependencies, group: Group, running: set[str]) -> list[Node]:
-    """The nodes that take the group's channels in; a weight may reach them dequantised or reshaped."""
-    users: dict[str, list[Node]] = {}
-    for node in deps.nodes:
-        for key in node.inputs:
-            users.setdefault(key, []).append(node)
-    todo = [deps.nodes[s.node] for s in group.readers]
-    for node in todo:
-        if not running & set(node.outputs):
-            todo += [user for key in node.outputs for user in users.get(key, ()) if user not in todo]
-    return [node for node in todo if running & set(node.outputs)]
-
-
-def _carries(deps: Dependencies, key: str, index: np.ndarray) -> bool:
-    value = deps.values.get(key)
-    if value is None:
-        return False
-    labels = [x for x in value.axes if not is_fixed(x)] + (
-        [value.split_axis.labels.ravel()] if value.split_axis else []
-    )
-    return any((index[deps.component[x]] >= 0).any() for x in labels)
-
-
-def _view(deps: Dependencies, key: str, index: np.ndarray, channels: int) -> MapView | None:
-    value = deps.values.get(key)
-    if value is None or value.split_axis is not None:
-        return None
-    for axis, labels in enumerate(value.axes):
-        if is_fixed(labels):
-            continue
-        channel = index[deps.component[labels]]
-        inside = np.flatnonzero(channel >= 0)
-        if inside.size and not inside.size % channels:
-            order = inside[np.argsort(channel[inside], kind="stable")].reshape(channels, -1)
-            if (channel[order] == np.arange(channels)[:, None]).all():
-                return MapView(key, axis, order)
-    return None
-
-
-def gather(lab: Lab, groups: Sequence[Group], q: float, images: int, progress: Progress) -> dict[str, np.ndarray]:
-    """The eigenvalue energy of each channel, (channels,) by group, over at most so many samples.
-
-    Groups without a value that could be captured are left out.  One batch of maps is in memory at a time, of the
-    size that `onnxprune.runtime.capture` allows.
-
-    Raises UsageError for data that does not fit, ModelError for maps that are not finite.
+    shown: (channels,) importances.
+    curves: of a repair, where the method goes by those.
+    whole: groups that cannot be ranked, with the reason.
+    remarks: how all of this came about, for the report.
     """
-    views = {g.name: found for g in groups if (found := views_of(lab.deps, g))}
-    names = list(dict.fromkeys(v.value for found in views.values() for v in found))
-    if not names:
-        return {}
-    energies = {(g, v.value): EigenEnergy(q) for g, found in views.items() for v in found}
-    dataset = lab.samples(images)
-    session = tapped(lab.model, names, providers=lab.request.providers)
-    seen = 0
-    for batch in dataset.batched(fitting(session, names, dataset)):
-        progress("feature maps", seen, dataset.samples or 0)
-        arrays = values(session, names, batch.feeds)
-        for g, found in views.items():
-            for view in found:
-                energies[g, view.value].update(view.maps(arrays[view.value]))
-        seen += batch.size
-    lab.remarks.append(f"feature maps of {seen} samples rank the channels")
-    return {g: _sum([energies[g, v.value].importance for v in found]) for g, found in views.items()}
+
+    method: Method
+    shown: Mapping[str, np.ndarray] = field(default_factory=dict)
+    curves: Mapping[str, LossCurve] = field(default_factory=dict)
+    whole: Mapping[str, str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
 
-def _sum(parts: Sequence[np.ndarray]) -> np.ndarray:
-    return np.sum(parts, axis=0)
+def evidence_of(
+    run: Run, method: Method, weights: Weights, groups: Sequence[Group], samples: Samples,
+    ranked: Mapping[str, np.ndarray],
+) -> Evidence:  # fmt: skip
+    """What a method wants to know of the channels of some groups.
+
+    Args:
+        samples: to solve layers on, for a method that does.
+        ranked: (channels,) by group, what channels are worth in the basis that they are cut in.
+
+    Raises UsageError where it cannot be had, and ModelError where the network cannot be run on the user's samples.
+    """
+    if isinstance(method.rule, Obs):
+        return _repair_order(run, method, weights, groups, samples, ranked)
+    if "images" in method.needs:
+        return _feature_maps(run, method, groups)
+    lacking: dict[str, str] = {}
+    if "scales" in method.needs:
+        lacking = {g.name: why for g in groups if (why := method.lacks(weights.filters(g)))}
+        if lacking and len(lacking) == len(groups):
+            raise UsageError(next(iter(lacking.values())))
+    return Evidence(method, whole=dict.fromkeys(lacking, "no unfused BatchNormalization stands behind it"))
 
 
-def missing(groups: Sequence[Group], evidence: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Groups that cannot be ranked by feature maps, with the reason."""
-    return {g.name: "its feature maps cannot be captured" for g in groups if g.name not in evidence}
+def _feature_maps(run: Run, method: Method, groups: Sequence[Group]) -> Evidence:
+    """How much of the energy of each channel's feature maps lies in large eigenvalues."""
+    if run.parts.data is None:
+        raise UsageError(f"'{method.name}' needs calibration images (--data); 'ncc' and 'l2' need weights only")
+    found, seen = energies(run.original, run.parts.data, groups, cast(Cshe, method.rule), run.log.progress)
+    whole = {g.name: "its feature maps cannot be captured" for g in groups if g.name not in found}
+    remarks = (f"feature maps of {seen} samples rank the channels",) if found else ()
+    return Evidence(method, found, whole=whole, remarks=remarks)
+
+
+def _repair_order(
+    run: Run, method: Method, weights: Weights, groups: Sequence[Group], samples: Samples,
+    ranked: Mapping[str, np.ndarray],
+) -> Evidence:  # fmt: skip
+    """The order in which channels leave best, found on the user's samples or on drawn ones."""
+    request = run.request
+    if not groups or (request.ratio == 0 and not request.ratio_for):
+        return Evidence(method)
+    losses = allocator_of(request.allocation).losses == "sensitivity"
+    what, progress = list[str](), run.log.progress
+    try:
+        given = samples()
+        what.append(f"order {'and losses ' * losses}of channels measured on {given.what}")
+        ridge = cast(Obs, method.rule).ridge
+        curves = curves_of(run.original, weights, groups, given.feeds, ranked, ridge, losses=losses, progress=progress)
+    except ModelError as error:
+        if run.parts.data is not None:
+            raise
+        return Evidence(
+            find_method("ncc"), remarks=(*what, f"channels are ranked by their weights (ncc) instead of 'obs': {error}")
+        )
+    if plain := [name for name, curve in curves.items() if not curve.solved]:
+        first = f"{len(plain)} of {len(curves)} groups, such as {plain[0]}"
+        what.append(f"ranked by weights, as no layer that reads them can be solved again: {first}")
+    order = {name: np.argsort(curve.order).astype(np.float64) for name, curve in curves.items()}  # the last has most
+    return Evidence(method, order, curves, remarks=tuple(what))

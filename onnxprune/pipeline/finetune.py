@@ -11,11 +11,11 @@ import onnx
 from onnxprune.errors import UsageError
 from onnxprune.model import Model, load, save
 from onnxprune.model.external import ExternalStyle
-from onnxprune.pipeline.choose import Progress, silent
 from onnxprune.pipeline.declare import options_of
 from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.metrics import prepare
 from onnxprune.pipeline.paths import as_path
+from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.pipeline.prune import check_output
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.rotate import coupling, repeat

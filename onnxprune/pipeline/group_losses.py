@@ -13,8 +13,10 @@ from onnxprune.criteria.ranking import Ranking
 from onnxprune.pipeline.group_filters import Weights
 from onnxprune.pipeline.losses import likeness
 from onnxprune.pipeline.progress import Progress
-from onnxprune.pipeline.trials import Lab, Trials
+from onnxprune.pipeline.study import Study
+from onnxprune.pipeline.trials import Trials
 from onnxprune.report.sensitivities import RATIOS, Curve, Sensitivity, kept_at
+from onnxprune.runtime.batches import Dataset
 
 SAMPLES = 256
 POINTS = 16  # of a curve that are reported, besides those at `RATIOS`
@@ -25,33 +27,17 @@ def counts_of(channels: int) -> list[int]:
     return sorted({k for ratio in RATIOS if (k := kept_at(channels, ratio)) < channels}, reverse=True)
 
 
-def curves(
-    lab: Lab | None,
-    weights: Weights,
-    groups: Sequence[Group],
-    select: Callable[[Group, int], Indices],
-    rank: Callable[[Group], Ranking],
-    progress: Progress,
-) -> Sensitivity:
-    """Measured where there is data, else modelled."""
-    if lab is None or lab.data is None:
-        return modelled_curves(weights, groups, rank, progress, lab.energy if lab else {})
-    found = measured_curves(lab, groups, select, progress)
-    lab.remarks.append(f"sensitivity: {found.what}, {found.samples} samples")
-    return found
-
-
 def measured_curves(
-    lab: Lab, groups: Sequence[Group], select: Callable[[Group, int], Indices], progress: Progress
+    study: Study, data: Dataset, groups: Sequence[Group], select: Callable[[Group, int], Indices], progress: Progress
 ) -> Sensitivity:
     """Mask a share of one group after the other and compare with the whole network's own outputs.
 
     Args:
-        lab: the network and its data; at most `SAMPLES` samples are used.
+        study, data: the network and its samples, of which at most `SAMPLES` are used.
         groups: those to try.
         select: which channels of a group stay at a count.
     """
-    trials = Trials(lab, lab.samples(SAMPLES))
+    trials = Trials(study, data.spread(SAMPLES))
     loss, what = likeness(trials.runner({})(next(iter(trials.batches)).feeds))
     base = trials.mean({}, loss)
     curves = []

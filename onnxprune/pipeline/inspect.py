@@ -10,10 +10,10 @@ from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import CheckFailed, ModelError, OnnxPruneError
 from onnxprune.operators.labels import is_fixed
 from onnxprune.operators.roles import Role
-from onnxprune.pipeline.choose import Progress, silent
 from onnxprune.pipeline.costs import peak_activations
 from onnxprune.pipeline.layer_costs import homes_of, layer_costs, layer_rows
 from onnxprune.pipeline.limits import limited
+from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.pipeline.report import frozen_rows, untouched
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.rotate import outlook

@@ -13,17 +13,17 @@ from onnxprune.errors import CheckFailed, UsageError
 from onnxprune.model import save
 from onnxprune.model.external import ExternalStyle
 from onnxprune.model.write import may_replace, size_of
-from onnxprune.pipeline.budgets import Meter, within
-from onnxprune.pipeline.choose import Chooser, Progress, silent
+from onnxprune.pipeline.budgets import within_budget
+from onnxprune.pipeline.calibration import calibrating
+from onnxprune.pipeline.choose import Chooser
 from onnxprune.pipeline.decision import Choice, Decision
-from onnxprune.pipeline.drop import largest_choice
 from onnxprune.pipeline.examine import Findings, examine
-from onnxprune.pipeline.group_filters import Weights
 from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.lossless import choose_lossless
 from onnxprune.pipeline.metrics import prepare
 from onnxprune.pipeline.paths import check_paths, out
-from onnxprune.pipeline.repair import repair, repaired_figure
+from onnxprune.pipeline.progress import Progress, silent
+from onnxprune.pipeline.repair import repair
 from onnxprune.pipeline.report import make_report
 from onnxprune.pipeline.request import Request, given_budgets
 from onnxprune.pipeline.rotate import rotate, settle
@@ -31,7 +31,6 @@ from onnxprune.pipeline.run import Run, start
 from onnxprune.pipeline.sign import sign
 from onnxprune.pipeline.signature import takes
 from onnxprune.pipeline.steps import in_steps
-from onnxprune.pipeline.trials import Lab
 from onnxprune.pipeline.tune import finetuned, short_training
 from onnxprune.report.summary import Report
 from onnxprune.surgery.binding import bound
@@ -126,41 +125,22 @@ def _decide(run: Run) -> Decision:
 
 def _cut_once(run: Run) -> Decision:
     """Choose channels, and repair what stays."""
-    run, lab, upright = rotate(run, lab_of(run, Weights(run.original.network, run.original.deps)))
-    request = run.request
-    if request.method == "msvfp" and request.finetune and request.retrain is None:
-        lab.request = request.changed(retrain=short_training(run))
+    samples = calibrating(run.original, run.parts.data, run.log.progress)
+    run, turned = rotate(run, samples)
     with run.log.stage("choose channels"):
-        chooser = Chooser(run.original.deps, lab.weights, lab.request, run.file.size, run.log.progress, lab)
-        choice = _within(run, chooser)
-    if upright is not None:
-        run = settle(run, upright, choice.kept)
-        lab.deps, lab.weights = run.original.deps, Weights(run.original.network, run.original.deps)
-    lab.model = choice.trained or run.original.network
+        choice = within_budget(Chooser.of(_training_inside(run), samples, turned), partial(_written_bytes, run))
+    run = settle(run, turned, choice.kept)
     run.log.notes += choice.remarks
     _check_strict(run, choice)
-    return repair(run, lab, replace(choice, trained=None))
+    return repair(run, choice, samples)
 
 
-def _within(run: Run, chooser: Chooser) -> Choice:
-    """The choice that the budget allows."""
-    request, lab = run.request, chooser.lab
-    if request.max_drop is not None:
-        figure = None if lab is None or request.compensate == "none" else repaired_figure(lab, run.original.analyse)
-        return largest_choice(chooser, figure)
-    if request.target is not None:
-        return within(Meter(run, chooser, partial(_written_bytes, run)), request.target)
-    return chooser.choose(None)
-
-
-def lab_of(run: Run, weights: Weights) -> Lab:
-    """The network and the user's data, to try things out on."""
-    own, parts = run.original, run.parts
-    metric = next(iter(run.metrics), None)
-    return Lab(
-        own.network, own.deps, weights, run.request, parts.data, search=parts.search, metric=metric,
-        progress=run.log.progress,
-    )  # fmt: skip
+def _training_inside(run: Run) -> Run:
+    """The run whose search trains in between, where the network is to be trained and the method does that."""
+    request = run.request
+    if request.method != "msvfp" or not request.finetune or request.retrain is not None:
+        return run
+    return replace(run, request=request.changed(retrain=short_training(run)))
 
 
 def _check_strict(run: Run, choice: Choice) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,12 +14,11 @@ from onnxprune.channels.explain import find_node
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.model.network import Network
 from onnxprune.operators.registry import Trait, has
-from onnxprune.pipeline.calibration import calibration
-from onnxprune.pipeline.choose import whole_groups
-from onnxprune.pipeline.group_filters import Weights
+from onnxprune.pipeline.calibration import Samples
 from onnxprune.pipeline.repair import needs_samples, one_thread
 from onnxprune.pipeline.run import Run
 from onnxprune.pipeline.study import Study
+from onnxprune.pipeline.whole_groups import whole_groups
 from onnxprune.report.words import listed
 from onnxprune.runtime.proof import Proof
 from onnxprune.runtime.prove import prove
@@ -30,9 +29,6 @@ from onnxprune.surgery.rotation.shared import apart, join, shared, together
 from onnxprune.surgery.rotation.sites import Graph, RotationSite
 from onnxprune.surgery.rotation.streams import stream_sites
 from onnxprune.surgery.rotation.turn import Rotation, levelled, name_of, rotated, rotation_of
-
-if TYPE_CHECKING:
-    from onnxprune.pipeline.trials import Lab
 
 NOT_EQUAL = "the rotated network is not the original"
 
@@ -182,44 +178,58 @@ def _covered(whole: Dependencies, dims: Dependencies, turned: Collection[str]) -
     return one <= two and all(g.name in turned and len(g) > 1 for g in new)
 
 
-def rotate(run: Run, lab: Lab) -> tuple[Run, Lab, Rotatable | None]:
-    """The run and the lab with the network in the bases in which it cuts best, and the network before that.
+@dataclass(frozen=True)
+class Turned:
+    """How a network was rotated for the cut; nothing where it was not.
+
+    found: the network before that, with the widths that were rotated.
+    energy: of the channels of each group that was, (channels,).
+    """
+
+    found: Rotatable | None = None
+    energy: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def ranked(self) -> Mapping[str, np.ndarray]:
+        """The energy where not only layers with weights read the channels, so that nothing else tells their worth."""
+        sites = self.found.sites if self.found else ()
+        return {s.group: self.energy[s.group] for s in sites if s.read is not None or s.norms}
+
+
+def rotate(run: Run, samples: Samples) -> tuple[Run, Turned]:
+    """The run with the network in the bases in which it cuts best, and how it came there.
 
     That is done where a repair on samples is to follow.  The rotated network is proven to be the original.
     """
     request = run.request
     if request.method != "obs" or not needs_samples(request.compensate) or request.steps:
-        return run, lab, None
-    return in_best_bases(run, lab)
+        return run, Turned()
+    return in_best_bases(run, samples)
 
 
-def in_best_bases(run: Run, lab: Lab) -> tuple[Run, Lab, Rotatable | None]:
+def in_best_bases(run: Run, samples: Samples) -> tuple[Run, Turned]:
     """The same, whatever is to follow."""
     found = rotatable(run)
     left = whole_groups(found.graph.deps, run.request) if found.sites else {}
     sites = tuple(s for s in found.sites if s.group not in left or name_of(s) in found.frozen)
     if not sites:
-        return run, lab, None
+        return run, Turned()
     try:
         with run.log.stage("choose channels"), one_thread():
-            feeds = calibration(lab).feeds
-            made = bases(found.graph, sites, feeds, run.log.progress)
+            made = bases(found.graph, sites, samples().feeds, run.log.progress)
     except ModelError:
-        if lab.data is not None:
+        if run.parts.data is not None:
             raise
-        return run, lab, None  # nothing to be measured on, which the choice will tell
+        return run, Turned()  # nothing to be measured on, which the choice will tell
     found = replace(found, sites=sites)
     turned = turn(run, found, rotation_of(sites, made))
     if turned is None:
-        return run, lab, None
+        return run, Turned()
     deps = turned.original.deps
     energy = {s.group: np.zeros(len(deps.group(s.group))) for s in sites}
     for site, basis in zip(sites, made, strict=True):
         energy[site.group][site.channels] += basis.energy.sum(axis=0)
-    worth = {s.group: energy[s.group] for s in sites if s.read is not None or s.norms}
-    network = turned.original.network
-    lab = replace(lab, model=network, deps=deps, weights=Weights(network, deps), worth=worth, energy=energy)
-    return turned, replace(lab, request=turned.request), found
+    return turned, Turned(found, energy)
 
 
 def turn(run: Run, found: Rotatable, rotation: Rotation) -> Run | None:
@@ -233,8 +243,11 @@ def turn(run: Run, found: Rotatable, rotation: Rotation) -> Run | None:
     return replace(run, request=request, original=original, rotation=rotation, upright=run.original)
 
 
-def settle(run: Run, found: Rotatable, kept: Collection[str]) -> Run:
+def settle(run: Run, turned: Turned, kept: Collection[str]) -> Run:
     """The run with what has lost nothing turned back."""
+    found = turned.found
+    if found is None:
+        return run
     stay = {name_of(s) for s in found.sites if s.group in kept}
     rotation = Rotation({name: a for name, a in run.rotation.bases.items() if name in stay})
     model, same = found.rotated(rotation), found.frozen <= stay and not found.copies

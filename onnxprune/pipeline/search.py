@@ -9,13 +9,15 @@ from onnxprune.budget import Budget, Costs, hand_back
 from onnxprune.channels.dependencies import Group
 from onnxprune.criteria.filters import Filters, Indices
 from onnxprune.criteria.methods import Method
-from onnxprune.criteria.msvfp import Msvfp, Step, Thinning
-from onnxprune.criteria.msvfp import search as search_filters
+from onnxprune.criteria.msvfp import Msvfp, Step, Thinning, search
+from onnxprune.errors import UsageError
 from onnxprune.model.network import Network
+from onnxprune.pipeline.group_filters import Weights
 from onnxprune.pipeline.losses import task_loss
-from onnxprune.pipeline.progress import Progress
 from onnxprune.pipeline.retraining import trained_model
-from onnxprune.pipeline.trials import Kept, Lab, Loss, Trials
+from onnxprune.pipeline.run import Run
+from onnxprune.pipeline.study import Kept
+from onnxprune.pipeline.trials import Trials
 
 
 @dataclass(frozen=True)
@@ -29,35 +31,59 @@ class Thinned:
 
 
 def thin_layer_by_layer(
-    lab: Lab,
+    run: Run,
+    weights: Weights,
     method: Method,
     costs: Costs,
     budget: Budget,
     free: Sequence[Group],
     select: Callable[[Group, int], Indices],
-    progress: Progress,
 ) -> Thinned:
     """MSVFP over the whole network (`onnxprune.criteria.msvfp`), its trials by masking in one session.
 
     Args:
-        lab: the network, its data, and the `retrain` of the request; its model and weights are replaced by training.
+        run, weights: the network, its data, and the `retrain` of the request.
         method: the row of MSVFP with its options.
         costs, budget: what is asked for; a ratio is taken over the channels of all free groups together.
         free: groups that may lose channels; those with a ratio of their own lose it at once, before the search.
         select: which channels of such a group stay.
 
-    Raises UsageError for data or labels that do not fit, or a `retrain` that changes the network.
+    Raises UsageError for missing data, for data or labels that do not fit, or a `retrain` that changes the network.
     """
-    options = method.rule
+    options, progress = method.rule, run.log.progress
     assert isinstance(options, Msvfp)
+    if run.parts.data is None:
+        raise UsageError("'msvfp' needs data to measure its losses on (--data); 'ncc' and 'l2' need weights only")
     task = _Task.of(costs, budget.as_target(costs), free, select)
-    state = _ThinningState(lab, Trials(lab, lab.samples(options.images)), task.fixed, lab.model)
-    loss, what = task_loss(state.trials)
-    found = task.search(state, loss, options, progress)
-    number, trials = sum(b.size for b in state.trials.batches), sum(s.trials for s in found.steps)
-    remark = f"msvfp: {len(found.steps)} prunings chosen by {trials} trials on {number} samples; loss: {what}"
+    trials = Trials(run.original, run.parts.data.spread(options.images))
+    loss, what = task_loss(trials)
+
+    train = run.request.retrain or (lambda pruned: pruned)
+
+    def retrain(kept: Kept) -> dict[str, Filters]:
+        """Train the network without what is gone, and take over its weights."""
+        nonlocal trials
+        study = trials.study
+        trials = trials.having(trained_model(study.network, study.deps, {**task.fixed, **kept}, train))
+        new = Weights(trials.study.network, study.deps)
+        return {g.name: new.filters(g) for g in task.groups}
+
+    found = search(
+        {g.name: weights.filters(g) for g in task.groups},
+        task.share * task.total * (1 + 1e-12),
+        task.cost,
+        lambda kept: trials.mean({**task.fixed, **kept}, loss),
+        options,
+        retrain=retrain if run.request.retrain is not None else None,
+        least={g.name: task.choices[g.name][-1] for g in task.groups},
+        multiple={g.name: _multiple(task.choices[g.name]) for g in task.groups},
+        fine=True,
+        progress=lambda step: progress(f"msvfp: {step.group}", *task.way(step)),
+    )
+    number, tried = sum(b.size for b in trials.batches), sum(s.trials for s in found.steps)
+    remark = f"msvfp: {len(found.steps)} prunings chosen by {tried} trials on {number} samples; loss: {what}"
     kept = task.handed_back(found)
-    trained = lab.model if lab.model is not state.original else None
+    trained = None if trials.study is run.original else trials.study.network
     return Thinned(task.complete(kept), "" if found.reached else task.stopped(kept, options.cap), trained, remark)
 
 
@@ -92,26 +118,9 @@ class _Task:
     def cost(self, kept: Kept) -> float:
         return self.costs.total(self.kind, self.counts(kept))
 
-    def search(self, state: "_ThinningState", loss: Loss, options: Msvfp, progress: Progress) -> Thinning:
-        """Thin the network until the share is met."""
-        weights, train = state.lab.weights, state.lab.request.retrain is not None
-
-        def tell(step: Step) -> None:
-            saved = round(self.total - step.cost)
-            progress(f"msvfp: {step.group}", saved, round((1 - self.share) * self.total))
-
-        return search_filters(
-            {g.name: weights.filters(g) for g in self.groups},
-            self.share * self.total * (1 + 1e-12),
-            self.cost,
-            lambda kept: state.trials.mean({**self.fixed, **kept}, loss),
-            options,
-            retrain=(lambda kept: state.retrain(kept, self.groups)) if train else None,
-            least={g.name: self.choices[g.name][-1] for g in self.groups},
-            multiple={g.name: _multiple(self.choices[g.name]) for g in self.groups},
-            fine=True,
-            progress=tell,
-        )
+    def way(self, step: Step) -> tuple[int, int]:
+        """How much of the cost is gone after a step, and of how much that is to go."""
+        return round(self.total - step.cost), round((1 - self.share) * self.total)
 
     def handed_back(self, found: Thinning) -> Kept:
         """What is kept, with those channels back for which there is room below the target."""
@@ -127,24 +136,6 @@ class _Task:
         """Why the target was not reached."""
         left = self.costs.share(self.kind, self.counts(kept))
         return f"{self.kind} can only go down to {left:.1%} with a cap of {cap:g} on each group"
-
-
-@dataclass
-class _ThinningState:
-    """The network as training leaves it, and the session that tries things out on it."""
-
-    lab: Lab
-    trials: Trials
-    fixed: Kept
-    original: Network
-
-    def retrain(self, kept: Kept, groups: Sequence[Group]) -> dict[str, Filters]:
-        """Train the network without what is gone, and take over its weights."""
-        assert self.lab.request.retrain is not None
-        self.lab.model = trained_model(self.lab.model, self.lab.deps, {**self.fixed, **kept}, self.lab.request.retrain)
-        self.lab.weights = type(self.lab.weights)(self.lab.model, self.lab.deps)
-        self.trials.reload()
-        return {g.name: self.lab.weights.filters(g) for g in groups}
 
 
 def _multiple(counts: Sequence[int]) -> int:

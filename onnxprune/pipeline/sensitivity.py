@@ -2,17 +2,14 @@
 
 from typing import Any
 
-from onnxprune.channels.dependencies import Group
-from onnxprune.criteria.ranking import Ranking, ranking
+from onnxprune.pipeline.calibration import calibrating
 from onnxprune.pipeline.choose import Chooser
-from onnxprune.pipeline.group_filters import Weights
-from onnxprune.pipeline.group_losses import Sensitivity, curves
 from onnxprune.pipeline.inspect import analysed
 from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.progress import Progress, silent
-from onnxprune.pipeline.prune import lab_of
 from onnxprune.pipeline.rotate import in_best_bases
 from onnxprune.pipeline.signature import takes
+from onnxprune.report.sensitivities import Sensitivity
 
 
 @takes("sensitivity")
@@ -35,11 +32,7 @@ def sensitivity(source: Any, *, progress: Progress = silent, **options: Any) -> 
     """
     run = analysed(source, "sensitivity", options, progress)
     with limited(run.request, source):
-        run, lab, _ = in_best_bases(run, lab_of(run, Weights(run.original.network, run.original.deps)))
-        chooser = Chooser(run.original.deps, lab.weights, lab.request, run.file.size, progress, lab)
-
-        def ranked(group: Group) -> Ranking:
-            energy = lab.energy.get(group.name)
-            return chooser.ranking(group) if energy is None else ranking(energy, energy)
-
-        return curves(lab, lab.weights, chooser.free, lambda g, count: ranked(g).keep(count), ranked, progress)
+        samples = calibrating(run.original, run.parts.data, progress)
+        run, turned = in_best_bases(run, samples)
+        chooser = Chooser.of(run, samples, turned)
+        return chooser.curves(chooser.free)

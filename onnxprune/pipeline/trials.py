@@ -4,8 +4,8 @@ The weights that masking changes are inputs of the session, so a trial sets numb
 network gives what the pruned one would give.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -16,9 +16,7 @@ from onnxprune.errors import ModelError
 from onnxprune.model.network import Network
 from onnxprune.operators.labels import is_fixed
 from onnxprune.pipeline.group_filters import Weights
-from onnxprune.pipeline.progress import Progress, silent
-from onnxprune.pipeline.request import Request
-from onnxprune.pipeline.study import Kept
+from onnxprune.pipeline.study import Kept, Study
 from onnxprune.runtime.accuracy import Metric
 from onnxprune.runtime.batches import Batch, Dataset
 from onnxprune.runtime.capture import THREADS
@@ -32,55 +30,6 @@ from onnxprune.surgery.versions import masked_array
 HELD = 256 << 20  # bytes of samples, and of outputs to compare with, that stay in memory between trials
 
 Loss = Callable[[Feed, Feed, np.ndarray | None], tuple[float, int]]  # of (outputs, original's, labels): sum and number
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Samples in batches, and what they are, for the report.
-
-    judges: others of the same kind, which nothing is solved on.
-    count, wanted: how many are solved on, and beyond how many more would not be taken.
-    kind: "data", the user's, or "drawn".
-    """
-
-    feeds: Sequence[Feed]
-    judges: Sequence[Feed]
-    what: str
-    count: int
-    wanted: int
-    kind: str
-
-
-@dataclass
-class Lab:
-    """A network with data to try things out on.
-
-    model, weights: the network; both are replaced when it is trained on the way.
-    data: samples to try things out on; None where the user gave none.
-    remarks: what the user should be told.
-    search, metric: samples that a largest drop is judged on, and by which figure.
-    calibration: what layers are solved on, once it is there.
-    energy: of the channels of groups that were rotated, (channels,); worth: of those that not only layers with weights
-        read.
-    """
-
-    model: Network
-    deps: Dependencies
-    weights: Weights
-    request: Request
-    data: Dataset | None = None
-    remarks: list[str] = field(default_factory=list)
-    search: Dataset | None = None
-    metric: Metric | None = None
-    calibration: Calibration | None = None
-    worth: Mapping[str, np.ndarray] = field(default_factory=dict)
-    energy: Mapping[str, np.ndarray] = field(default_factory=dict)
-    progress: Progress = silent
-
-    def samples(self, most: int) -> Dataset:
-        """At most so many samples, evenly spread."""
-        assert self.data is not None
-        return self.data.spread(most)
 
 
 def held(dataset: Dataset) -> Iterable[Batch]:
@@ -113,41 +62,40 @@ class Trials:
     Raises ModelError where the model cannot be run on the samples, and UsageError for samples that do not fit.
     """
 
-    def __init__(self, lab: Lab, samples: Dataset) -> None:
-        self.lab, self.has_labels = lab, samples.has_labels
-        self.batches = held(samples)
-        self.reload()
-
-    def reload(self) -> None:
-        """Take the network of the lab as it is now; what the original gave before is still what trials compare with."""
-        self._fed = fed_weights(self.lab)
+    def __init__(self, study: Study, samples: Dataset, before: "Trials | None" = None) -> None:
+        self.study, self.has_labels = study, samples.has_labels
+        self.batches: Iterable[Batch] = before.batches if before else held(samples)
+        self._samples, self._before = samples, before
+        self._fed = fed_weights(study)
         self._arrays: dict[str, tuple[tuple[bytes, ...], np.ndarray]] = {}
-        vars(self).pop("_session", None)
         if self._fed is not None:
             try:
                 self.runner({})(next(iter(self.batches)).feeds)
             except ModelError:
                 self._fed = None
 
+    def having(self, network: Network) -> "Trials":
+        """The same of a network with other weights; what the original gives is still what trials compare with."""
+        return Trials(self.study.having(network), self._samples, self._before or self)
+
     @cached_property
     def _session(self) -> Session:
-        return self._load(with_inputs(self.lab.model, self.lab.deps, self._fed or ()))
+        return self._load(with_inputs(self.study, self._fed or ()))
 
     def _load(self, model: Network) -> Session:
-        return make_session(model, providers=self.lab.request.providers, threads=THREADS, optimize=True)
+        return make_session(model, providers=self.study.request.providers, threads=THREADS, optimize=True)
 
     def runner(self, kept: Kept) -> Callable[[Feed], Feed]:
         """What gives the outputs for a feed when the groups keep these channels; groups not named keep all."""
-        dead = self.lab.deps.dead(kept)
+        network, deps, dead = self.study.network, self.study.deps, self.study.dead(kept)
         if self._fed is None:
-            network = self.lab.model
-            session = self._load(masked(network, self.lab.deps, dead) if dead.any() else network)
+            session = self._load(masked(network, deps, dead) if dead.any() else network)
             return lambda feed: numbers(session.run(feed))
         values = {f.name: self._masked(f, dead) for f in self._fed}
         return lambda feed: numbers(self._session.run({**feed, **values}))
 
     def _masked(self, fed: Fed, dead: np.ndarray) -> np.ndarray:
-        deps = self.lab.deps
+        deps = self.study.deps
         live = tuple(np.broadcast_to(deps.live(x, dead) | ~zeroed(deps, x), x.shape) for x in fed.use.axes)
         key = tuple(m.tobytes() for m in live)
         if fed.name not in self._arrays or self._arrays[fed.name][0] != key:
@@ -168,6 +116,9 @@ class Trials:
 
     def references(self) -> Iterator[Feed]:
         """The original's outputs, batch by batch."""
+        if self._before is not None:
+            yield from self._before.references()
+            return
         if self._recorded is not None:
             yield from self._recorded
             return
@@ -196,29 +147,29 @@ def zeroed(deps: Dependencies, labels: np.ndarray) -> np.ndarray:
     return np.broadcast_to(np.False_, labels.shape) if is_fixed(labels) else deps.zeroed[labels]
 
 
-def fed_weights(lab: Lab) -> list[Fed] | None:
+def fed_weights(study: Study) -> list[Fed] | None:
     """The weights that masking changes, use by use; None where one of them cannot be an input of the graph."""
-    deps = lab.deps
+    network, deps = study.network, study.deps
     if deps.thawed:  # their statistics need nodes of their own
         return None
     removable = np.zeros(int(deps.component.max()) + 1, bool)
     for group in deps.groups:
         removable[group.components] = True
-    zeros, arrays, found = zero_points(lab.model, deps), dict[str, np.ndarray](), []
+    zeros, arrays, found = zero_points(network, deps), dict[str, np.ndarray](), []
     for k, use in enumerate(deps.uses):
         if not any((removable[deps.component[x]] & zeroed(deps, x)).any() for x in use.axes if not is_fixed(x)):
             continue
         if use.input < 0 or deps.nodes[use.node].path:
             return None
         if use.source not in arrays:
-            arrays[use.source] = lab.weights.raw(use.source)
+            arrays[use.source] = Weights(network, deps).raw(use.source)
         found.append(Fed(f"onnxprune.{k}.{use.source}", use, arrays[use.source], zeros.get(use.source, 0)))
     return found
 
 
-def with_inputs(model: Network, deps: Dependencies, fed: Iterable[Fed]) -> Network:
-    """The model, which takes these weights as inputs; without those that nobody else uses."""
-    network = model.own()
+def with_inputs(study: Study, fed: Iterable[Fed]) -> Network:
+    """The network, which takes these weights as inputs; without those that nobody else uses."""
+    network, deps = study.network.own(), study.deps
     out = network.graph
     nodes = {tuple(node.output): node for node in out.graph.node}
     sources = set()

@@ -10,11 +10,11 @@ import onnx
 from onnxprune.errors import CheckFailed
 from onnxprune.model import load
 from onnxprune.model.tensors import CUTTABLE, quoted
-from onnxprune.pipeline.choose import Progress, silent
 from onnxprune.pipeline.examine import masked_original, required
 from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.measure import drift, sessions_of
 from onnxprune.pipeline.paths import as_path
+from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.rotate import coupling, repeat
 from onnxprune.pipeline.run import start

@@ -15,24 +15,24 @@ import onnxprune
 from onnxprune.channels import analyse
 from onnxprune.criteria import METHODS
 from onnxprune.errors import CheckFailed, UsageError
-from onnxprune.model.network import Network
 from onnxprune.pipeline import budgets, speed
+from onnxprune.pipeline.calibration import calibrating
 from onnxprune.pipeline.choose import Chooser
 from onnxprune.pipeline.decision import Choice
 from onnxprune.pipeline.drop import largest_cut
-from onnxprune.pipeline.evidence import views_of
-from onnxprune.pipeline.group_filters import Weights
+from onnxprune.pipeline.feature_maps import views_of
 from onnxprune.pipeline.losses import likeness, task_loss
 from onnxprune.pipeline.progress import silent
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Run, start
-from onnxprune.pipeline.trials import Lab, Trials
+from onnxprune.pipeline.study import Study
+from onnxprune.pipeline.trials import Trials
 from onnxprune.runtime.accuracy import find_metric
+from onnxprune.runtime.batches import Dataset
 from onnxprune.runtime.data import open_data
 from onnxprune.runtime.latency import Latency
 from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import model_inputs
-from onnxprune.surgery.rewrite import cut
 
 DIGITS, MIXED = ROOT / "models/digits_cnn.onnx", ROOT / "models/digits_mixed.onnx"
 SAMPLE = str(ROOT / "models/digits_sample.npz")
@@ -49,21 +49,14 @@ def pruned(source: Any, **options: Any) -> onnxprune.Result:
     return onnxprune.prune(source, **{"measure": False, "compensate": "none", **options})
 
 
-def lab_of(path: Path, **options: Any) -> Lab:
+def studied(path: Path, limit: int | None = None) -> tuple[Study, Dataset]:
     model = onnx.load(path)
-    deps = analyse(model)
-    request = Request(ratio=0.5, data=SAMPLE, **options)
-    return Lab(
-        Network.of(model),
-        deps,
-        Weights(model, deps),
-        request,
-        open_data(SAMPLE, model_inputs(model), limit=options.get("limit")),
-    )
+    request = Request(ratio=0.5, data=SAMPLE)
+    return Study.of(model, {}, request), open_data(SAMPLE, model_inputs(model), limit=limit)
 
 
-def half(lab: Lab) -> dict[str, np.ndarray]:
-    return {g.name: np.arange(0, len(g), 2) for g in lab.deps.groups}
+def half(study: Study) -> dict[str, np.ndarray]:
+    return {g.name: np.arange(0, len(g), 2) for g in study.deps.groups}
 
 
 # --- trials by masking -------------------------------------------------------
@@ -71,29 +64,29 @@ def half(lab: Lab) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("path", [DIGITS, MIXED], ids=lambda p: p.stem)
 def test_a_masked_trial_gives_what_the_pruned_model_gives(path: Path) -> None:
-    lab = lab_of(path, limit=50)
-    trials = Trials(lab, lab.samples(50))
+    study, samples = studied(path, limit=50)
+    trials = Trials(study, samples)
     assert trials._fed, "weights are fed, not built into a model for each trial"
     batch = next(iter(trials.batches))
-    for kept in (half(lab), {lab.deps.groups[0].name: np.arange(3)}, {}):
+    for kept in (half(study), {study.deps.groups[0].name: np.arange(3)}, {}):
         given = trials.runner(kept)(batch.feeds)
-        model = cut(lab.model, lab.deps, lab.deps.dead(kept)) if kept else lab.model
+        model = study.pruned(kept) if kept else study.network
         for name, value in make_session(model).run(batch.feeds).items():
             np.testing.assert_allclose(given[name], value, rtol=1e-4, atol=1e-4)
 
 
 def test_trials_without_fed_weights_give_the_same() -> None:
-    lab = lab_of(DIGITS, limit=50)
-    trials = Trials(lab, lab.samples(50))
+    study, samples = studied(DIGITS, limit=50)
+    trials = Trials(study, samples)
     loss, _ = task_loss(trials)
-    fed = trials.mean(half(lab), loss)
+    fed = trials.mean(half(study), loss)
     trials._fed = None
-    assert trials.mean(half(lab), loss) == pytest.approx(fed, rel=1e-5)
+    assert trials.mean(half(study), loss) == pytest.approx(fed, rel=1e-5)
 
 
 def test_the_loss_follows_labels_and_else_the_original() -> None:
-    lab = lab_of(DIGITS, limit=50)
-    trials = Trials(lab, lab.samples(50))
+    study, samples = studied(DIGITS, limit=50)
+    trials = Trials(study, samples)
     loss, what = task_loss(trials)
     assert what == "cross-entropy with the labels"
     batch = next(iter(trials.batches))
@@ -388,13 +381,12 @@ def test_max_drop_wants_data_and_a_number() -> None:
 
 
 def test_metric_by_masking_is_that_of_the_pruned_model() -> None:
-    lab = lab_of(DIGITS)
-    assert lab.data is not None
-    trials = Trials(lab, lab.data)
-    kept = {g.name: np.arange(len(g) - len(g) // 8) for g in lab.deps.groups}
+    study, samples = studied(DIGITS)
+    trials = Trials(study, samples)
+    kept = {g.name: np.arange(len(g) - len(g) // 8) for g in study.deps.groups}
     masked = trials.figure(kept, find_metric("top1"))
-    session = make_session(cut(lab.model, lab.deps, lab.deps.dead(kept)))
-    right = [next(iter(session.run(b.feeds).values())).argmax(axis=1) == b.labels for b in lab.data]
+    session = make_session(study.pruned(kept))
+    right = [next(iter(session.run(b.feeds).values())).argmax(axis=1) == b.labels for b in samples]
     assert masked == pytest.approx(np.concatenate(right).mean(), abs=0.003)
 
 
@@ -432,7 +424,6 @@ def test_a_latency_out_of_reach_is_told_and_is_a_failed_check_when_strict(monkey
 
 def test_a_latency_is_measured() -> None:
     run = start(DIGITS, Request(target="latency=0.9", method="l1"), silent)
-    deps, proto = run.original.deps, run.original.network
-    chooser = Chooser(deps, Weights(proto, deps), run.request, run.file.size)
+    chooser = Chooser.of(run, calibrating(run.original, None))
     before, after = speed.timed(run, chooser.choose(("macs", 0.1)))
     assert 0 < after.median < 3 * before.median

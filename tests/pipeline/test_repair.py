@@ -13,13 +13,11 @@ from onnx import helper, numpy_helper
 from runtime_models import conv_net
 
 import onnxprune
-from onnxprune.channels import analyse
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.model.network import Network
 from onnxprune.pipeline import calibration, repair
-from onnxprune.pipeline.group_filters import Weights
 from onnxprune.pipeline.request import Request
-from onnxprune.pipeline.trials import Lab
+from onnxprune.pipeline.study import Study
 from onnxprune.surgery.compensate import Compensated
 
 RATIO = {"ratio": 0.5, "measure": False, "round_to": 1}
@@ -85,10 +83,7 @@ def test_a_border_that_was_zero_is_not_judged_by_itself() -> None:
 def test_samples_are_as_many_as_memory_and_time_allow() -> None:
     def wanted(size: int, **options: Any) -> tuple[int, str]:
         model = conv_net(size=size)
-        deps = analyse(model, input_shapes={"x": (1, 3, size, size)})
-        return calibration.wanted_samples(
-            Lab(Network.of(model), deps, Weights(model, deps), Request(ratio=0.5, **options))
-        )
+        return calibration.wanted_samples(Study.of(model, {"x": (1, 3, size, size)}, Request(ratio=0.5, **options)))
 
     assert wanted(8) == (512, "")
     many, why = wanted(512)
@@ -99,8 +94,7 @@ def test_samples_are_as_many_as_memory_and_time_allow() -> None:
 
 def test_judges_are_samples_that_nothing_is_solved_on() -> None:
     model = conv_net()
-    deps = analyse(model, input_shapes={"x": (1, 3, 8, 8)})
-    drawn = calibration.calibration(Lab(Network.of(model), deps, Weights(model, deps), Request(ratio=0.5)))
+    drawn = calibration.calibrating(Study.of(model, {"x": (1, 3, 8, 8)}, Request(ratio=0.5)), None)()
     assert (sum(len(f["x"]) for f in drawn.feeds), sum(len(f["x"]) for f in drawn.judges)) == (512, 32)
     seen = {a.tobytes() for f in drawn.feeds for a in f["x"]}
     assert not any(a.tobytes() in seen for f in drawn.judges for a in f["x"])
