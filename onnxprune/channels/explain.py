@@ -58,8 +58,8 @@ def explain(deps: Dependencies, first: str, second: str | None = None) -> Explan
     return _of_two(deps, one, two)
 
 
-def find_node(deps: Dependencies, name: str) -> int:
-    """Position of the node of that name, output, weight or group.  Raises UsageError naming similar ones."""
+def nodes_by_name(deps: Dependencies) -> dict[str, int]:
+    """Positions of nodes by their names, outputs and weights, and by the groups that they write."""
     known: dict[str, int] = {}
     for index, node in enumerate(deps.nodes):
         known.setdefault(node.label, index)
@@ -69,7 +69,12 @@ def find_node(deps: Dependencies, name: str) -> int:
     for index, node in enumerate(deps.nodes):
         for key in filter(None, node.outputs):
             known.setdefault(key, index)
-    known |= {g.name: g.writers[0].node for g in deps.groups if g.name not in known}
+    return known | {g.name: g.writers[0].node for g in deps.groups if g.name not in known}
+
+
+def find_node(deps: Dependencies, name: str) -> int:
+    """Position of the node of that name, output, weight or group.  Raises UsageError naming similar ones."""
+    known = nodes_by_name(deps)
     if name in known:
         return known[name]
     worth = {k for k, index in known.items() if deps.nodes[index].proto.op_type != "Constant"}

@@ -63,23 +63,23 @@ class Clusters:
             _ = self.tree
 
     @cached_property
+    def distances(self) -> Floats:
+        """1 − similarity of all pairs, at least 0: `(pairs,)`."""
+        assert self._alike is not None
+        pairs = self._alike.pairs()
+        np.subtract(1.0, pairs, out=pairs)
+        return np.maximum(pairs, 0.0, out=pairs)
+
+    @cached_property
     def tree(self) -> Tree:
         """All merges; the similarities are let go of then."""
-        assert self._alike is not None
-        pairs, self._alike = distances(self._alike), None
-        return agglomerate(pairs, self._link)
+        distances, self._alike = self.distances, None
+        return agglomerate(distances, self._link)
 
     def labels(self, clusters: int) -> Indices:
         """Labels of exactly this many clusters."""
         labels = None if self._alike is None else first_merges(self._alike, clusters)
         return self.tree.cut(clusters) if labels is None else labels
-
-
-def distances(alike: Similarities) -> Floats:
-    """1 − similarity of all pairs, at least 0: `(pairs,)`."""
-    pairs = alike.pairs()
-    np.subtract(1.0, pairs, out=pairs)
-    return np.maximum(pairs, 0.0, out=pairs)
 
 
 def first_merges(alike: Similarities, clusters: int) -> Indices | None:

@@ -45,10 +45,9 @@ class Ncc:
     )
 
     def __call__(self, filters: Filters, evidence: Floats | None = None) -> Ranking:
-        alike = similarities(filters, self.measure, self.lag, self.absolute)
-        matrix = square(linkage.distances(alike), 0.0) if self.representative == "medoid" else np.empty(0)
+        clusters = linkage.Clusters(similarities(filters, self.measure, self.lag, self.absolute), self.linkage)
+        matrix = square(clusters.distances, 0.0) if self.representative == "medoid" else np.empty(0)
         choose = score.representative(self.representative, filters.energies, matrix)
-        clusters = linkage.Clusters(alike, self.linkage)
 
         def removals() -> tuple[Indices, Floats]:
             return tree_order(clusters.tree, filters.energies, lambda height, _: 1 - np.maximum(0.0, 1 - height) ** 2)

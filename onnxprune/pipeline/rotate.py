@@ -10,8 +10,8 @@ import numpy as np
 
 from onnxprune.channels.arithmetic import centred
 from onnxprune.channels.dependencies import Dependencies
-from onnxprune.channels.explain import find_node
-from onnxprune.errors import ModelError, UsageError
+from onnxprune.channels.explain import nodes_by_name
+from onnxprune.errors import ModelError
 from onnxprune.model.network import Network
 from onnxprune.operators.registry import Trait, has
 from onnxprune.pipeline.calibration import Samples
@@ -108,12 +108,7 @@ class Outlook:
 
     def knowing(self, *names: str, otherwise: Dependencies) -> Dependencies:
         """The analysis, where it has nodes of these names; norms that take no mean away are written otherwise."""
-        try:
-            for name in names:
-                find_node(self.deps, name)
-        except UsageError:
-            return otherwise
-        return self.deps
+        return self.deps if nodes_by_name(self.deps).keys() >= set(names) else otherwise
 
 
 def outlook(run: Run) -> Outlook:

@@ -8,7 +8,7 @@ from scipy.spatial.distance import pdist
 
 from onnxprune.criteria import Filters, method
 from onnxprune.criteria import linkage as module
-from onnxprune.criteria.linkage import Clusters, agglomerate, distances, first_merges
+from onnxprune.criteria.linkage import Clusters, agglomerate, first_merges
 from onnxprune.criteria.similarity import Similarities, similarities, square
 
 
@@ -45,7 +45,7 @@ def alike(channels: int, absolute: bool = False) -> Similarities:
 @pytest.mark.parametrize("clusters", [470, 499, 500, 600, 1049])
 def test_the_first_merges_are_those_of_the_whole_tree(clusters: int, absolute: bool) -> None:
     found = alike(1050, absolute)
-    whole = agglomerate(distances(found), "complete").cut(clusters)
+    whole = agglomerate(Clusters(found, "complete").distances, "complete").cut(clusters)
     labels = first_merges(found, clusters)
     assert (labels is None) == (clusters == 470)
     if labels is not None:
