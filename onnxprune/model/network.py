@@ -89,6 +89,11 @@ class Network:
         graph.CopyFrom(self.graph)
         return Network(graph, self.tensors)
 
+    def having(self, graph: ModelProto) -> "Network":
+        """Another graph, with those of the tensors that it has."""
+        inside = tensors_of(graph)
+        return Network(graph, {key: tensor for key, tensor in self.tensors.items() if key in inside})
+
     def with_tensors(self, changed: Mapping[str, Elements]) -> "Network":
         """The network with other elements, of the same type, in some tensors of the file, by key."""
         tensors = dict(self.tensors)

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator
 import onnx
 
 from onnxprune.model.graphs import graphs_of, refill, subgraphs
+from onnxprune.model.network import Network
 from onnxprune.model.sort import defined
 from onnxprune.model.static import infer, opset_of
 from onnxprune.model.statics import Statics
@@ -14,23 +15,20 @@ from onnxprune.operators.sequences import Sequenced
 Sequences = dict[str, list[str]]  # names of the tensors in each sequence
 
 
-def without_sequences(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which tensors take the place of sequences whose elements are known; the model itself where none are.
+def without_sequences(network: Network) -> Network:
+    """The network with tensors in place of sequences whose elements are known; itself where none are.
 
     A SplitToSequence becomes a Split, a ConcatFromSequence a Concat.  A sequence that a body, another operator or an
     output of the graph takes, or at a place that is computed from data, stays, and so does what it is made of.
-
-    Args:
-        model: never changed.
     """
+    model = network.graph
     if not any(operator_of(node).elements for node in model.graph.node):
-        return model
+        return network
     statics, opset = infer(model), opset_of(model)
     known = _known(model.graph, statics, opset)
     if not known:
-        return model
-    out = onnx.ModelProto()
-    out.CopyFrom(model)
+        return network
+    out = network.own().graph
     del out.graph.node[:]
     for node in model.graph.node:
         if _made(node) not in known and _source(node) not in known:
@@ -38,7 +36,7 @@ def without_sequences(model: onnx.ModelProto) -> onnx.ModelProto:
         elif (write := operator_of(node).unsequenced) is not None:
             out.graph.node.extend(write(_site(node, known, statics, opset)) or ())
     refill(out.graph.value_info, [value for value in out.graph.value_info if value.name not in known])
-    return out
+    return network.having(out)
 
 
 def _known(graph: onnx.GraphProto, statics: Statics, opset: int) -> Sequences:

@@ -1,46 +1,71 @@
-"""Weights that the graph computes by statistics over weights, or looks up in a table, become tensors of the file.
+"""A network in its plain form: no calls of functions, no sequences, no weights that are computed from weights.
 
-A norm over the fan-in of a filter (weight standardisation) would change with every input channel that goes, though what
-it gives is constant; and no entry of a codebook stands for a channel.
+Weights that the graph computes by statistics over weights, or looks up in a table, become tensors of the file: a norm
+over the fan-in of a filter (weight standardisation) would change with every input channel that goes, though what it
+gives is constant; and no entry of a codebook stands for a channel.
 """
 
 from collections.abc import Iterator
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from onnxprune.errors import ModelError
-from onnxprune.model.graphs import refill
+from onnxprune.model.functions import inlined
+from onnxprune.model.graphs import refill, tensors_of
+from onnxprune.model.network import Network
+from onnxprune.model.tensors import nbytes_of
+from onnxprune.model.unsequenced import without_sequences
 from onnxprune.operators.registry import Trait, has
 from onnxprune.runtime.session import make_session
 from onnxprune.surgery.tidy import drop_unused
 
+FLAT = "local functions were written out: each call is cut on its own"
+PLAIN = "sequences of tensors were written out: Split and Concat in place of what makes and takes them"
+FOLDED = "weights that the graph computes from weights alone were computed beforehand"
 
-def folded(model: onnx.ModelProto) -> onnx.ModelProto | None:
-    """A copy of the model with such weights as initializers.
 
-    None where there are none that onnxruntime can compute, or where they would take more bytes than what they come of.
+def plain_form(network: Network) -> tuple[Network, list[str]]:
+    """The network as it is cut, itself where there is nothing to be written out; and what was."""
+    flat = inlined(network)
+    plain = without_sequences(flat)
+    if plain is not flat:
+        plain = _without_unused(plain, flat)  # such as places in a sequence
+    whole = folded(plain)
+    steps = ((network, flat, FLAT), (flat, plain, PLAIN), (plain, whole, FOLDED))
+    return whole, [note for before, after, note in steps if after is not before]
+
+
+def folded(network: Network) -> Network:
+    """The network with such weights as initializers.
+
+    Itself where there are none that onnxruntime can compute, or where they would take more bytes than what they come
+    of.
     """
+    model = network.graph
     names = list(dict.fromkeys(_computed(model))) if model.ir_version >= 4 else []
     if not names:
-        return None
+        return network
     try:
-        arrays = make_session(_only(model, names), providers="cpu").run({})
+        arrays = make_session(network.having(_only(model, names)), providers="cpu").run({})
     except ModelError:  # the analysis will find what can be done without
-        return None
-    out = onnx.ModelProto()
-    out.CopyFrom(model)
-    refill(out.graph.node, [node for node in out.graph.node if not set(node.output) & set(names)])
-    out.graph.initializer.extend(numpy_helper.from_array(np.ascontiguousarray(arrays[name]), name) for name in names)
-    drop_unused(out, model)
-    return out if _weight(out) <= _weight(model) else None
+        return network
+    out = network.own()
+    refill(out.graph.graph.node, [node for node in model.graph.node if not set(node.output) & set(names)])
+    out = _without_unused(out.with_more({name: np.ascontiguousarray(arrays[name]) for name in names}), network)
+    return out if _weight(out) <= _weight(network) else network
 
 
-def _weight(model: onnx.ModelProto) -> int:
-    """Bytes of the tensors of a model, those of Constant nodes among them."""
-    constants = (a.t for node in model.graph.node for a in node.attribute if a.type == onnx.AttributeProto.TENSOR)
-    return sum(tensor.ByteSize() for tensor in (*model.graph.initializer, *constants))
+def _without_unused(network: Network, before: Network) -> Network:
+    """The network without what only parts used that were there before."""
+    out = network.own().graph
+    drop_unused(out, before.graph)
+    return network.having(out)
+
+
+def _weight(network: Network) -> int:
+    """Bytes of the elements of all tensors."""
+    return sum(map(nbytes_of, tensors_of(network.graph).values()))
 
 
 def _computed(model: onnx.ModelProto) -> Iterator[str]:

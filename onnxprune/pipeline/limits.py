@@ -9,7 +9,6 @@ from typing import Any
 from onnxprune.channels.dependencies import Dependencies, Group
 from onnxprune.criteria.methods import METHODS, Method
 from onnxprune.errors import ModelError
-from onnxprune.model import Model
 from onnxprune.model.references import data_files
 from onnxprune.model.tensors import quoted
 from onnxprune.pipeline.costs import peak_activations
@@ -77,8 +76,8 @@ def require(size: int, most: int, more: int = 0) -> None:
         )
 
 
-def require_analysed(request: Request, model: Model, deps: Dependencies) -> None:
-    """The same once the network is known: activations and the filters to be compared count as well.
+def require_analysed(request: Request, size: int, deps: Dependencies) -> None:
+    """The same of a model of `size` bytes once it is known: activations and the filters to be compared count as well.
 
     Without a limit of the user's, only what the machine certainly has no room for is refused.
     """
@@ -86,8 +85,8 @@ def require_analysed(request: Request, model: Model, deps: Dependencies) -> None
     if request.max_memory is not None:
         widest = max((len(group) for group in deps.groups), default=0)
         pairs = 0 if METHODS[request.method].alone else widest**2
-        working = MORE_LOSSLESS * model.size if request.lossless else pairs * PER_PAIR
-        require(model.size, request.max_memory, max(0, int(working) + activations - FIXED // 2))
+        working = MORE_LOSSLESS * size if request.lossless else pairs * PER_PAIR
+        require(size, request.max_memory, max(0, int(working) + activations - FIXED // 2))
         return
     least = max(activations, deps.statics.huge) * (request.verify or request.measure)
     if (there := available()) is not None and least > there:

@@ -9,10 +9,9 @@ from typing import Any
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import ModelError
 from onnxprune.model import Model, load
-from onnxprune.model.functions import inlined
+from onnxprune.model.network import Network
 from onnxprune.model.static import runs_out
-from onnxprune.model.unsequenced import without_sequences
-from onnxprune.pipeline.fold import folded
+from onnxprune.pipeline.fold import plain_form
 from onnxprune.pipeline.limits import require_analysed
 from onnxprune.pipeline.log import Log, Messages
 from onnxprune.pipeline.parts import Parts
@@ -32,12 +31,8 @@ from onnxprune.runtime.specs import Feed, Spec, model_inputs
 from onnxprune.runtime.stimuli import Stimuli
 from onnxprune.surgery.align import Alignment, aligned, alignment_of
 from onnxprune.surgery.rotation.turn import Rotation
-from onnxprune.surgery.tidy import drop_unused
 
 DATA_FEEDS = 2  # batches of the user's data that the proof runs on
-FLAT = "local functions were written out: each call is cut on its own"
-PLAIN = "sequences of tensors were written out: Split and Concat in place of what makes and takes them"
-FOLDED = "weights that the graph computes from weights alone were computed beforehand"
 
 
 @dataclass(frozen=True)
@@ -104,37 +99,32 @@ def start(source: Any, request: Request, progress: Progress, alignment: Alignmen
     begun = time.perf_counter()
     begin(progress, "load")
     file = replace(load(source))  # of its own, since its weights may be left behind
-    flat = inlined(file.proto)
-    plain = without_sequences(flat)
-    if plain is not flat:
-        drop_unused(plain, flat)  # such as places in a sequence
-    proto = folded(plain) or plain
-    model = file if proto is file.proto else replace(file, proto=proto)
+    network, written_out = plain_form(given := Network.of(file.proto))
     loaded = time.perf_counter()
-    specs = model_inputs(proto)
+    specs = model_inputs(network.graph)
     hints = parse_input_shapes(request.input_shapes, specs)
     if request.providers != "auto":
         choose(request.providers)  # names that there are not, and what does not load, are said before the work
     begin(progress, "analyse")
-    request, shapes, problems = _sizes(request, model, hints)
-    request, problems = (found := runnable(request, model))[0], [*problems, *found[1]]
+    request, shapes, problems = _sizes(request, network, hints)
+    request, more = runnable(request, network, file.size)
     resolved = time.perf_counter()
-    original = Study.of(proto, shapes, request)
-    require_analysed(request, model, original.deps)
+    original = Study.of(network, shapes, request)
+    require_analysed(request, file.size, original.deps)
     analysed = time.perf_counter()
-    data, test, train = (_open_data(request, model, s) for s in (request.data, request.test_data, request.train_data))
+    sources = {"data": request.data, "test data": request.test_data, "train data": request.train_data}
+    opened = {name: open_data(s, specs, **request.part(ReadingOptions)) for name, s in sources.items() if s is not None}
+    data, test, train = map(opened.get, sources)
     seconds = {"load": loaded - begun, "find input shapes": resolved - loaded, "analyse": analysed - resolved}
-    notes = [*_assumed(specs, hints, original), *_told({"data": data, "test data": test, "train data": train})]
+    notes = [*_assumed(specs, hints, original), *(f"{name}: {n}" for name, d in opened.items() for n in d.notes)]
+    log = Log(progress, seconds, [*file.warnings, *problems, *more], [*notes, *written_out])
     run = Run(
-        request, file, original, Log(progress, seconds, [*file.warnings, *problems], notes), Parts(data, figures=test),
-        train, assumed=tuple(s.name for s in specs if s.name not in hints and not s.closed),
+        request, file, original, log, Parts(data, figures=test), train,
+        assumed=tuple(s.name for s in specs if s.name not in hints and not s.closed),
     )  # fmt: skip
-    if model is not file:
-        run.log.notes += [FLAT] * (flat is not file.proto) + [PLAIN] * (plain is not flat)
-        run.log.notes += [FOLDED] * (proto is not plain)
-        if request.verify:
-            prove(file.proto, proto, run.stimuli()).require()
-    return _aligned(run, alignment_of(original.network, original.deps) if alignment is None else alignment)
+    if network is not given and request.verify:
+        prove(given, network, run.stimuli()).require()
+    return _aligned(run, alignment_of(network, original.deps) if alignment is None else alignment)
 
 
 def _aligned(run: Run, alignment: Alignment) -> Run:
@@ -149,15 +139,15 @@ def _aligned(run: Run, alignment: Alignment) -> Run:
 
 
 def _sizes(
-    request: Request, model: Model, hints: Mapping[str, tuple[int, ...]]
+    request: Request, network: Network, hints: Mapping[str, tuple[int, ...]]
 ) -> tuple[Request, Mapping[str, tuple[int, ...]], list[str]]:
     """Input sizes to run the model with; where it need not be verified and cannot be run, it is not measured either."""
     if not (request.verify or request.measure):
         return request, hints, []
     try:
-        for spec in model_inputs(model.proto):
+        for spec in model_inputs(network.graph):
             _ = spec.dtype  # a ModelError for what is no tensor, and so cannot be drawn
-        return request, resolve_shapes(model.proto, hints), []
+        return request, resolve_shapes(network, hints), []
     except ModelError as error:
         if request.verify:
             raise
@@ -173,14 +163,3 @@ def _assumed(specs: Sequence[Spec], hints: Mapping[str, tuple[int, ...]], origin
         for spec, shape in taken
         if shape is not None
     ]
-
-
-def _open_data(request: Request, model: Model, source: Any) -> Dataset | None:
-    if source is None:
-        return None
-    return open_data(source, model_inputs(model.proto), **request.part(ReadingOptions))
-
-
-def _told(data: Mapping[str, Dataset | None]) -> list[str]:
-    """What reading the samples has shown."""
-    return [f"{name}: {note}" for name, dataset in data.items() if dataset is not None for note in dataset.notes]

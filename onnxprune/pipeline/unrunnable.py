@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 
 from onnxprune.errors import ModelError
-from onnxprune.model import Model
+from onnxprune.model.network import Network
 from onnxprune.model.static import attributes_of
 from onnxprune.operators.registry import Trait, has, operator_of, traits_of
 from onnxprune.pipeline.limits import no_room
@@ -16,16 +16,20 @@ from onnxprune.runtime.session import make_session
 Shape = tuple[int, ...]
 
 
-def runnable(request: Request, model: Model) -> tuple[Request, list[str]]:
-    """The request as it is; where runs cannot be had and need not be, one that goes by weights alone, and a warning."""
+def runnable(request: Request, network: Network, size: int) -> tuple[Request, list[str]]:
+    """The request as it is; where runs cannot be had and need not be, one that goes by weights alone, and a warning.
+
+    Args:
+        size: of the file, in bytes.
+    """
     if not (request.method == "obs" or request.compensate == "lstsq"):
         return request, []
-    if lack := no_room(request, model.size):
+    if lack := no_room(request, size):
         return by_weights(request, lack)
     if request.verify:
         return request, []
     try:
-        make_session(model.proto, providers="cpu")
+        make_session(network, providers="cpu")
     except ModelError:
         return by_weights(request, "onnxruntime cannot load the network")
     return request, []

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import onnx
 
 from onnxprune.errors import ModelError, UsageError
+from onnxprune.model.network import Network
 from onnxprune.runtime.effort import CHEAP_WORK, MOST_ELEMENTS, MOST_WORK, Effort, effort
 from onnxprune.runtime.inputs import example, listing, proposals, random_inputs
 from onnxprune.runtime.observe import observe
@@ -30,8 +31,9 @@ def resolve_shapes(model: Source | Variant | Session, hints: Mapping[str, Shape]
 
     Raises `UsageError` that names the inputs and shows an `--input-shapes` when nothing runs.
     """
-    if isinstance(model, onnx.ModelProto) and all(s.closed for s in model_inputs(model)):
-        return next(proposals(model_inputs(model), hints or {}))
+    network = Network.of(model) if isinstance(model, (onnx.ModelProto, Network)) else None
+    if network is not None and all(s.closed for s in model_inputs(network.graph)):
+        return next(proposals(model_inputs(network.graph), hints or {}))
     session = model if isinstance(model, Session) else make_session(model, providers="cpu")
     hints = dict(hints or {})
     strange = hints.keys() - {s.name for s in session.inputs}
@@ -41,7 +43,7 @@ def resolve_shapes(model: Source | Variant | Session, hints: Mapping[str, Shape]
     if all(s.name in hints or s.closed for s in session.inputs):
         return tries[0]
     said: list[ModelError] = []
-    for shapes in SizeSearch(model, session, tries).cheap_first() if isinstance(model, onnx.ModelProto) else tries:
+    for shapes in SizeSearch(network, session, tries).cheap_first() if network else tries:
         if _runs(session, shapes, said):
             return shapes
     raise UsageError(
@@ -63,7 +65,7 @@ def _runs(session: Session, shapes: Shapes, said: list[ModelError]) -> bool:
 class SizeSearch:
     """Sizes to be tried with one model, in the order in which they are likely."""
 
-    model: onnx.ModelProto
+    model: Network
     session: Session
     tries: Sequence[Shapes]
     cheap: list[tuple[Shapes, Effort]] = field(default_factory=list)
@@ -99,7 +101,7 @@ class SizeSearch:
         return None
 
     def effort(self, shapes: Shapes) -> Effort:
-        found = effort(self.model, shapes)
+        found = effort(self.model.graph, shapes)
         if not found.unknown:
             return found
         self.growth = self.growth or self._bound(found.unknown)

@@ -14,6 +14,7 @@ from torch import Tensor
 from onnxprune.errors import ModelError, OnnxPruneError, UsageError
 from onnxprune.model import Model, load
 from onnxprune.model.functions import inlined
+from onnxprune.model.network import Network
 from onnxprune.model.unsequenced import without_sequences
 from onnxprune.operators.arrays import Value
 from onnxprune.operators.registry import Trait, has
@@ -66,7 +67,7 @@ class TorchModule(torch.nn.Module):
             ModelError: it is no valid model, or an operator behind its weights has no row in the table; named.
             FileError: the file cannot be read.
         """
-        return cls(Program(without_sequences(inlined(load(model).proto))), device)
+        return cls(Program(without_sequences(inlined(Network.of(load(model).proto))).proto()), device)
 
     @property
     def device(self) -> torch.device:

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxprune import apply, prune, verify
 from onnxprune.channels import analyse
 from onnxprune.model.functions import inlined
+from onnxprune.model.network import Network
 from onnxprune.surgery import cut, mask
 
 BLOCK = """
@@ -70,14 +71,14 @@ def run(model: onnx.ModelProto) -> np.ndarray:
 
 def test_calls_are_written_out() -> None:
     model = network()
-    flat = inlined(model)
+    flat = inlined(Network.of(model)).proto()
     assert {node.op_type for node in flat.graph.node} == {"Conv", "Relu", "Constant", "Reshape", "GlobalAveragePool"}
     np.testing.assert_array_equal(run(flat), run(model))
     assert [t.raw_data for t in flat.graph.initializer] == [t.raw_data for t in model.graph.initializer]
 
 
 def test_each_call_is_cut_on_its_own() -> None:
-    model = inlined(network())
+    model = inlined(Network.of(network())).proto()
     deps = analyse(model)
     assert sorted(len(group) for group in deps.groups) == [6, 8, 10]
     dead = deps.nothing
@@ -92,7 +93,8 @@ def test_a_model_without_calls_is_left_as_it_is() -> None:
     model = network()
     del model.graph.node[:2]
     model.graph.node[0].input[0] = "x"
-    assert inlined(model) is model
+    whole = Network.of(model)
+    assert inlined(whole) is whole
 
 
 def overloaded() -> onnx.ModelProto:
@@ -111,7 +113,7 @@ def overloaded() -> onnx.ModelProto:
 def test_a_model_in_functions_is_cut_as_the_same_network_written_out(build: Callable[[], onnx.ModelProto]) -> None:
     model = build()
     before = model.SerializeToString(deterministic=True)
-    result, flat = (prune(m, ratio=0.5, round_to=1, measure=False) for m in (model, inlined(model)))
+    result, flat = (prune(m, ratio=0.5, round_to=1, measure=False) for m in (model, inlined(Network.of(model)).proto()))
     assert result.model.graph == flat.model.graph
     assert not result.model.functions
     assert result.plan.groups == flat.plan.groups

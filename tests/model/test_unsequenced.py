@@ -7,6 +7,7 @@ from onnx import ModelProto
 from other_sizes import run
 
 from onnxprune import prune
+from onnxprune.model.network import Network
 from onnxprune.model.unsequenced import without_sequences
 from onnxprune.operators.registry import operator_of
 
@@ -63,7 +64,7 @@ def same(model: ModelProto, other: ModelProto) -> None:
 @pytest.mark.parametrize("name", KNOWN)
 def test_known_elements_stand_for_themselves(name: str) -> None:
     model = model_of(KNOWN[name])
-    plain = without_sequences(model)
+    plain = without_sequences(Network.of(model)).proto()
     rows = [operator_of(node) for node in plain.graph.node]
     assert not any(row.elements or row.unsequenced for row in rows)
     same(model, plain)
@@ -72,7 +73,8 @@ def test_known_elements_stand_for_themselves(name: str) -> None:
 @pytest.mark.parametrize("name", LEFT)
 def test_what_is_not_known_stays(name: str) -> None:
     model = model_of(LEFT[name])
-    assert without_sequences(model) is model
+    network = Network.of(model)
+    assert without_sequences(network) is network
 
 
 @pytest.mark.parametrize("end", ["an output of the graph", "a body"])
@@ -85,7 +87,8 @@ def test_sequences_that_others_take_stay(end: str) -> None:
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(True), "yes"))
     else:
         model.graph.output.append(onnx.helper.make_tensor_sequence_value_info("s", 1, [2, 1, None]))
-    assert without_sequences(model) is model
+    network = Network.of(model)
+    assert without_sequences(network) is network
 
 
 def test_channels_of_a_sequence_go() -> None:
