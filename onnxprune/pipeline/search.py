@@ -17,7 +17,7 @@ from onnxprune.pipeline.losses import task_loss
 from onnxprune.pipeline.retraining import trained_model
 from onnxprune.pipeline.run import Run
 from onnxprune.pipeline.study import Kept
-from onnxprune.pipeline.trials import Trials
+from onnxprune.pipeline.trials import Loss, Trials
 
 
 @dataclass(frozen=True)
@@ -50,36 +50,14 @@ def thin_layer_by_layer(
 
     Raises UsageError for missing data, for data or labels that do not fit, or a `retrain` that changes the network.
     """
-    options, progress = method.rule, run.log.progress
+    options = method.rule
     assert isinstance(options, Msvfp)
     if run.parts.data is None:
         raise UsageError("'msvfp' needs data to measure its losses on (--data); 'ncc' and 'l2' need weights only")
     task = _Task.of(costs, budget.as_target(costs), free, select)
     trials = Trials(run.original, run.parts.data.spread(options.images))
     loss, what = task_loss(trials)
-
-    train = run.request.retrain or (lambda pruned: pruned)
-
-    def retrain(kept: Kept) -> dict[str, Filters]:
-        """Train the network without what is gone, and take over its weights."""
-        nonlocal trials
-        study = trials.study
-        trials = trials.having(trained_model(study.network, study.deps, {**task.fixed, **kept}, train))
-        new = Weights(trials.study.network, study.deps)
-        return {g.name: new.filters(g) for g in task.groups}
-
-    found = search(
-        {g.name: weights.filters(g) for g in task.groups},
-        task.share * task.total * (1 + 1e-12),
-        task.cost,
-        lambda kept: trials.mean({**task.fixed, **kept}, loss),
-        options,
-        retrain=retrain if run.request.retrain is not None else None,
-        least={g.name: task.choices[g.name][-1] for g in task.groups},
-        multiple={g.name: _multiple(task.choices[g.name]) for g in task.groups},
-        fine=True,
-        progress=lambda step: progress(f"msvfp: {step.group}", *task.way(step)),
-    )
+    found, trials = task.search(run, trials, weights, loss, options)
     number, tried = sum(b.size for b in trials.batches), sum(s.trials for s in found.steps)
     remark = f"msvfp: {len(found.steps)} prunings chosen by {tried} trials on {number} samples; loss: {what}"
     kept = task.handed_back(found)
@@ -118,9 +96,35 @@ class _Task:
     def cost(self, kept: Kept) -> float:
         return self.costs.total(self.kind, self.counts(kept))
 
-    def way(self, step: Step) -> tuple[int, int]:
-        """How much of the cost is gone after a step, and of how much that is to go."""
-        return round(self.total - step.cost), round((1 - self.share) * self.total)
+    def search(self, run: Run, trials: Trials, weights: Weights, loss: Loss, options: Msvfp) -> tuple[Thinning, Trials]:
+        """Thin the network until the share is met; what it has come to, and trials of the network as it was trained."""
+        train = run.request.retrain or (lambda pruned: pruned)
+
+        def retrain(kept: Kept) -> dict[str, Filters]:
+            """Train the network without what is gone, and take over its weights."""
+            nonlocal trials
+            study = trials.study
+            trials = trials.having(trained_model(study.network, study.deps, {**self.fixed, **kept}, train))
+            new = Weights(trials.study.network, study.deps)
+            return {g.name: new.filters(g) for g in self.groups}
+
+        def tell(step: Step) -> None:
+            saved = round(self.total - step.cost)
+            run.log.progress(f"msvfp: {step.group}", saved, round((1 - self.share) * self.total))
+
+        found = search(
+            {g.name: weights.filters(g) for g in self.groups},
+            self.share * self.total * (1 + 1e-12),
+            self.cost,
+            lambda kept: trials.mean({**self.fixed, **kept}, loss),
+            options,
+            retrain=retrain if run.request.retrain is not None else None,
+            least={g.name: self.choices[g.name][-1] for g in self.groups},
+            multiple={g.name: _multiple(self.choices[g.name]) for g in self.groups},
+            fine=True,
+            progress=tell,
+        )
+        return found, trials
 
     def handed_back(self, found: Thinning) -> Kept:
         """What is kept, with those channels back for which there is room below the target."""
