@@ -1,15 +1,19 @@
-"""The largest network that meets the user's targets: a row for each cost, and one search for what cannot be planned."""
+"""A row for each budget and for each cost, and one search for what cannot be planned."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from onnxprune.channels.dependencies import Dependencies
 from onnxprune.criteria.msvfp import Msvfp
 from onnxprune.pipeline.choose import Chooser
 from onnxprune.pipeline.costs import alive_beyond, peak_activations
 from onnxprune.pipeline.decision import Choice
 from onnxprune.pipeline.drop import KIND, largest_choice, least_share
+from onnxprune.pipeline.outcome import written_bytes
 from onnxprune.pipeline.run import Run
 from onnxprune.pipeline.speed import timed
 from onnxprune.pipeline.targets import Limit
@@ -19,26 +23,6 @@ from onnxprune.report.summary import Probe, Search
 Pair = tuple[float, float]  # what a cost is, before and after
 ROUNDS = 8  # one or two are enough: names and metadata, which the costs do not know, hardly depend on the choice
 FINEST = 1 / 128  # share of the channels at a peak, at which a search ends
-
-
-@dataclass(frozen=True)
-class Meter:
-    """What it takes to tell what a choice leaves of any cost; `weigh` gives the bytes of its file."""
-
-    chooser: Chooser
-    weigh: Callable[[Choice], int]
-
-    @property
-    def run(self) -> Run:
-        return self.chooser.run
-
-    def left(self, limit: Limit, choice: Choice) -> Pair:
-        """The cost of a limit, before and after."""
-        return COSTS[limit.cost].measure(self, limit, choice)
-
-    def holds(self, limit: Limit, choice: Choice) -> bool:
-        before, after = self.left(limit, choice)
-        return after <= limit.most(before) * (1 + 1e-12)
 
 
 @dataclass(frozen=True)
@@ -52,82 +36,79 @@ class Cost:
     resolution: of the share of the MACs, at which a search ends.
     """
 
-    measure: Callable[[Meter, Limit, Choice], Pair]
-    choose: Callable[[Meter, Limit], Choice]
+    measure: Callable[[Chooser, Limit, Choice], Pair]
+    choose: Callable[[Chooser, Limit], Choice]
     shown: Callable[[float], str]
     figure: str
     resolution: float = 0.01
 
 
-def within_budget(chooser: Chooser, weigh: Callable[[Choice], int]) -> Choice:
-    """The choice that the budget of a run allows.
-
-    Args:
-        weigh: from a choice to the bytes of its file.
-    """
-    request = chooser.run.request
-    if request.max_drop is not None:
-        return largest_choice(chooser)
-    if request.target is not None:
-        return within(Meter(chooser, weigh), request.target)
-    return chooser.choose(None) if request.threshold is None else chooser.alike(request.threshold)
+def left(chooser: Chooser, limit: Limit, choice: Choice) -> Pair:
+    """The cost of a limit, before and after."""
+    return COSTS[limit.cost].measure(chooser, limit, choice)
 
 
-def within(meter: Meter, limits: Sequence[Limit]) -> Choice:
+def holds(chooser: Chooser, limit: Limit, choice: Choice) -> bool:
+    """Whether a choice is within a limit."""
+    before, after = left(chooser, limit, choice)
+    return after <= limit.most(before) * (1 + 1e-12)
+
+
+def within(chooser: Chooser, limits: Sequence[Limit]) -> Choice:
     """The choice that leaves most within all limits; where even the smallest network exceeds one, that network.
 
     What is the largest choice for one limit and meets the others, too, is the outcome; else what is so once the layers
     at the peak of the activations are thin enough; else the MACs are searched.
     """
-    thin = {limit: found for limit in limits if limit.cost == "activations" and (found := thinned(meter, limit))}
-    alone = [thin[x].choice if x in thin else COSTS[x.cost].choose(meter, x) for x in limits]
-    fit = [c for c in alone if not c.stopped_by and all(meter.holds(limit, c) for limit in limits)]
+    thin = {limit: found for limit in limits if limit.cost == "activations" and (found := thinned(chooser, limit))}
+    alone = [thin[x].choice if x in thin else COSTS[x.cost].choose(chooser, x) for x in limits]
+    fit = [c for c in alone if not c.stopped_by and all(holds(chooser, limit, c) for limit in limits)]
     if fit or len(limits) == 1:
-        deps = meter.run.original.deps
+        deps = chooser.run.original.deps
         return max(fit or alone, key=lambda choice: deps.macs(deps.dead(choice.kept)))
     for limit, found in thin.items():
-        choice = within(found.meter, [other for other in limits if other is not limit])
-        if not choice.stopped_by and meter.holds(limit, choice):
-            own = found.choice
-            return replace(choice, remarks=(*choice.remarks, *own.remarks), search=choice.search or own.search)
-    return searched(meter, *limits)
+        choice = within(found.chooser, [other for other in limits if other is not limit])
+        if not choice.stopped_by and holds(chooser, limit, choice):
+            remarks = tuple(dict.fromkeys((*choice.remarks, *found.choice.remarks)))
+            return replace(choice, remarks=remarks, search=choice.search or found.choice.search)
+    return searched(chooser, *limits)
 
 
 @dataclass(frozen=True)
 class Thin:
-    """A meter whose chooser has the layers at a peak thin enough, and what it chooses without another limit."""
+    """A chooser that has the layers at a peak thin enough, and what it chooses without another limit."""
 
-    meter: Meter
+    chooser: Chooser
     choice: Choice
 
 
-def thinned(meter: Meter, limit: Limit) -> Thin | None:
+def thinned(chooser: Chooser, limit: Limit) -> Thin | None:
     """Thin the layers that are alive where the activations exceed their limit, all by the least share that does.
 
     None where that is not enough.
     """
-    if isinstance(meter.chooser.evidence.method.rule, Msvfp):  # which shares a budget out in its own way
+    if isinstance(chooser.evidence.method.rule, Msvfp):  # which shares a budget out in its own way
         return None
-    deps, found = meter.run.original.deps, dict[float, tuple[Thin, Probe]]()
-    before, _ = meter.left(limit, Choice({}, {}, {}))
+    deps, found = chooser.run.original.deps, dict[float, tuple[Thin, Probe]]()
+    before, _ = left(chooser, limit, Choice({}, {}, {}))
     names = alive_beyond(deps, limit.most(before))
     if not names:
-        return Thin(meter, meter.chooser.choose((KIND, 1.0)))
+        return Thin(chooser, chooser.choose((KIND, 1.0)))
 
-    def holds(gone: float) -> bool:
-        chooser = meter.chooser.thinned(names, gone)
-        choice = chooser.choose((KIND, 1.0))
+    def tried(gone: float) -> bool:
+        thin = chooser.thinned(names, gone)
+        choice = thin.choose((KIND, 1.0))
         share = deps.macs(deps.dead(choice.kept)) / max(1, deps.macs())
-        probe = Probe(share, meter.left(limit, choice)[1:], meter.holds(limit, choice))
-        found[gone] = Thin(replace(meter, chooser=chooser), choice), probe
+        probe = Probe(share, left(chooser, limit, choice)[1:], holds(chooser, limit, choice))
+        found[gone] = Thin(thin, choice), probe
         return probe.holds
 
     low, high = 0.0, 1.0 - FINEST
-    if not holds(high):
+    if not tried(high):
         return None
     while high - low > FINEST:
         middle = (low + high) / 2
-        low, high = (low, middle) if holds(middle) else (middle, high)
+        low, high = (low, middle) if tried(middle) else (middle, high)
     thin, taken = found[high]
     probes = tuple(dict.fromkeys(probe for _, probe in found.values()))  # steps of channels make some equal
     search = Search(KIND, (limit.cost,), (str(limit),), probes, (limit.most(before),), taken.share)
@@ -135,30 +116,30 @@ def thinned(meter: Meter, limit: Limit) -> Thin | None:
     return replace(thin, choice=choice)
 
 
-def searched(meter: Meter, *limits: Limit) -> Choice:
+def searched(chooser: Chooser, *limits: Limit) -> Choice:
     """The choice of most MACs within the limits, found by bisecting their share."""
     found: dict[float, Choice] = {}
     probes: list[Probe] = []
     befores: list[float] = []
 
-    def holds(share: float) -> bool:
-        meter.run.log.progress(f"trying {share:.1%} of the {KIND}", len(found), 0)
-        found[share] = meter.chooser.choose((KIND, share))
-        pairs = [meter.left(limit, found[share]) for limit in limits]
+    def tried(share: float) -> bool:
+        chooser.run.log.progress(f"trying {share:.1%} of the {KIND}", len(found), 0)
+        found[share] = chooser.choose((KIND, share))
+        pairs = [left(chooser, limit, found[share]) for limit in limits]
         befores[:] = [before for before, _ in pairs]
         kept = all(after <= limit.most(before) for limit, (before, after) in zip(limits, pairs, strict=True))
         probes.append(Probe(share, tuple(after for _, after in pairs), kept))
         return kept
 
-    least = low = least_share(meter.chooser)
+    least = low = least_share(chooser)
     high, resolution = 1.0, max(COSTS[limit.cost].resolution for limit in limits)
     stopped = ""
-    if holds(1.0):
+    if tried(1.0):
         low = 1.0
     while high - low > resolution:
         middle = (low + high) / 2
-        low, high = (middle, high) if holds(middle) else (low, middle)
-    if low == least and not holds(least):
+        low, high = (middle, high) if tried(middle) else (low, middle)
+    if low == least and not tried(least):
         stopped = _short(limits, probes[-1], befores)
     choice = found[chosen := least if stopped else low]
     costs, bounds = zip(*((limit.cost, limit.most(b)) for limit, b in zip(limits, befores, strict=True)), strict=True)
@@ -185,50 +166,45 @@ def _shown(search: Search, probe: Probe) -> str:
     return " and ".join(COSTS[cost].shown(f) for cost, f in zip(search.figures, probe.figures, strict=True))
 
 
-def _planned(meter: Meter, limit: Limit) -> Choice:
-    total, (before, _) = meter.chooser.costs.total(limit.cost), meter.left(limit, Choice({}, {}, {}))
+def _planned(chooser: Chooser, limit: Limit) -> Choice:
+    total, (before, _) = chooser.costs.total(limit.cost), left(chooser, limit, Choice({}, {}, {}))
     share = limit.most(before) / total if total else 1.0  # a network without layers has nothing to spend
-    return meter.chooser.choose((limit.cost, min(1.0, share)))
+    return chooser.choose((limit.cost, min(1.0, share)))
 
 
-def _sized(meter: Meter, limit: Limit) -> Choice:
+def _sized(chooser: Chooser, limit: Limit) -> Choice:
     """Choose for a share of the file's size, and for less by what was too much, until the bytes of the file hold it."""
-    chooser, whole = meter.chooser, meter.run.file.size
+    whole = chooser.run.file.size
     asked = min(1.0, limit.most(whole) / whole)
     most = asked * whole
     for _ in range(ROUNDS):
         choice = chooser.choose(("size", asked))
-        size = meter.weigh(choice)
+        size = written_bytes(chooser.run, choice)
         if size <= most or choice.stopped_by:
             return choice
-        left = [len(choice.kept.get(name, range(channels))) for name, channels in chooser.costs.groups.items()]
-        asked = min(asked, chooser.costs.share("size", left)) - (size - most) / whole
+        counts = [len(choice.kept.get(name, range(channels))) for name, channels in chooser.costs.groups.items()]
+        asked = min(asked, chooser.costs.share("size", counts)) - (size - most) / whole
         if asked <= 0:
             break
     return replace(choice, stopped_by=f"size can only go down to {size / whole:.1%}: the rest is no weights")
 
 
-def _macs(meter: Meter, limit: Limit, choice: Choice) -> Pair:
-    deps = meter.run.original.deps
-    return meter.run.before.macs(), deps.macs(deps.dead(choice.kept))
+def _analysed(cost: Callable[[Dependencies, np.ndarray], float]) -> Callable[[Chooser, Limit, Choice], Pair]:
+    """A cost that the analysis tells, from what is dead."""
+
+    def measure(chooser: Chooser, limit: Limit, choice: Choice) -> Pair:
+        whole, deps = chooser.run.before, chooser.run.original.deps
+        return cost(whole, whole.nothing), cost(deps, deps.dead(choice.kept))
+
+    return measure
 
 
-def _params(meter: Meter, limit: Limit, choice: Choice) -> Pair:
-    deps = meter.run.original.deps
-    return meter.run.before.params(), deps.params(deps.dead(choice.kept))
+def _bytes(chooser: Chooser, limit: Limit, choice: Choice) -> Pair:
+    return chooser.run.file.size, written_bytes(chooser.run, choice)
 
 
-def _activations(meter: Meter, limit: Limit, choice: Choice) -> Pair:
-    deps, whole = meter.run.original.deps, meter.run.before
-    return peak_activations(whole, whole.nothing), peak_activations(deps, deps.dead(choice.kept))
-
-
-def _bytes(meter: Meter, limit: Limit, choice: Choice) -> Pair:
-    return meter.run.file.size, meter.weigh(choice)
-
-
-def _latency(meter: Meter, limit: Limit, choice: Choice) -> Pair:
-    before, after = timed(meter.run, choice)
+def _latency(chooser: Chooser, limit: Limit, choice: Choice) -> Pair:
+    before, after = timed(chooser.run, choice)
     return (before.median, after.median) if limit.share is None else (before.low, after.low)
 
 
@@ -241,9 +217,43 @@ def _size(number: float) -> str:
 
 
 COSTS: Mapping[str, Cost] = {
-    "macs": Cost(_macs, _planned, _whole, "macs"),
-    "params": Cost(_params, _planned, _whole, "params"),
+    "macs": Cost(_analysed(Dependencies.macs), _planned, _whole, "macs"),
+    "params": Cost(_analysed(Dependencies.params), _planned, _whole, "params"),
     "size": Cost(_bytes, _sized, _size, "bytes"),
-    "activations": Cost(_activations, searched, _size, "activations"),
+    "activations": Cost(_analysed(peak_activations), searched, _size, "activations"),
     "latency": Cost(_latency, searched, words.duration, "latency", resolution=0.02),
+}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One way to say how much goes: the choice that it allows, and what was asked in words."""
+
+    choose: Callable[[Chooser], Choice]
+    asked: Callable[[Run], str]
+
+
+def _ratio_asked(run: Run) -> str:
+    request = run.request
+    if request.ratio is None:
+        return "remove nothing"
+    together = request.allocation != "uniform" or request.method == "msvfp"
+    return f"remove {100 * request.ratio:g}% of the channels of {'all groups together' if together else 'each group'}"
+
+
+# Those under which the output may change; `lossless` chooses by what the network computes (`pipeline.lossless`).
+BUDGETS: Mapping[str, Budget] = {
+    "ratio": Budget(lambda chooser: chooser.choose(None), _ratio_asked),
+    "target": Budget(
+        lambda chooser: within(chooser, chooser.run.request.target or ()),
+        lambda run: f"keep {' and '.join(map(str, run.request.target or ()))}",
+    ),
+    "threshold": Budget(
+        lambda chooser: chooser.alike(chooser.run.request.threshold or 0.0),
+        lambda run: f"remove what is at least {run.request.threshold:g} similar to what stays",
+    ),
+    "max_drop": Budget(
+        largest_choice,
+        lambda run: f"remove as much as lowers {run.metrics[0].name} by at most {run.request.max_drop:g}",
+    ),
 }

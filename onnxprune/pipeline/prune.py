@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from onnxprune.errors import CheckFailed, UsageError
 from onnxprune.model import save
 from onnxprune.model.external import ExternalStyle
 from onnxprune.model.write import may_replace, size_of
-from onnxprune.pipeline.budgets import within_budget
+from onnxprune.pipeline.budgets import BUDGETS
 from onnxprune.pipeline.calibration import calibrating
 from onnxprune.pipeline.choose import Chooser
 from onnxprune.pipeline.decision import Choice, Decision
@@ -21,6 +20,7 @@ from onnxprune.pipeline.examine import Findings, examine
 from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.lossless import choose_lossless
 from onnxprune.pipeline.metrics import prepare
+from onnxprune.pipeline.outcome import rewritten, style_of
 from onnxprune.pipeline.paths import check_paths, out
 from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.pipeline.repair import repair
@@ -34,9 +34,7 @@ from onnxprune.pipeline.steps import in_steps
 from onnxprune.pipeline.tune import finetuned, short_training
 from onnxprune.report.summary import Report
 from onnxprune.surgery.binding import bound
-from onnxprune.surgery.plan import Plan, make_plan
-from onnxprune.surgery.recovery.replaced import with_biases
-from onnxprune.surgery.rotation.turn import Rotation
+from onnxprune.surgery.plan import Plan
 
 
 @dataclass(frozen=True, repr=False)
@@ -128,7 +126,7 @@ def _cut_once(run: Run) -> Decision:
     samples = calibrating(run.original, run.parts.data, run.log.progress)
     run, turned = rotate(run, samples)
     with run.log.stage("choose channels"):
-        choice = within_budget(Chooser.of(_training_inside(run), samples, turned), partial(_written_bytes, run))
+        choice = BUDGETS[run.request.budget].choose(Chooser.of(_training_inside(run), samples, turned))
     run = settle(run, turned, choice.kept)
     run.log.notes += choice.remarks
     _check_strict(run, choice)
@@ -160,11 +158,11 @@ def _require(run: Run, choice: Choice) -> None:
 def finish(decision: Decision, output: str | os.PathLike[str] | None) -> Result:
     """Plan, rewrite, verify, save and report."""
     run = decision.run
-    request, log, style = run.request, run.log, _style(run)
-    plan, pruned = _rewritten(decision)
+    request, log, style = run.request, run.log, style_of(run)
+    plan, pruned = rewritten(decision)
     if decision.kept and size_of(pruned, style) > max(run.file.size, size_of(run.file.proto, style)):
         decision = _left_whole(decision)
-        plan, pruned = _rewritten(decision)
+        plan, pruned = rewritten(decision)
     plan = bound(plan, run.file.proto, pruned)
     if decision.kept:
         sign(pruned, plan, run.file.size, style)
@@ -190,51 +188,6 @@ def _left_whole(decision: Decision) -> Decision:
     choice = Choice({}, decision.choice.asked, {g.name: why for g in run.original.deps.groups})
     _require(run, choice)
     return replace(decision, choice=choice, filled=run.original)
-
-
-def _rewritten(decision: Decision) -> tuple[Plan, onnx.ModelProto]:
-    """The plan of a decision, and the model as it will be written."""
-    with decision.run.log.stage("plan"):
-        plan = _plan(decision)
-    with decision.run.log.stage("rewrite"):
-        return plan, _cut(decision, plan)
-
-
-def _plan(decision: Decision) -> Plan:
-    run, kept = decision.run, decision.kept
-    origin = {"sha256": run.file.sha256, "name": run.file.path.name if run.file.path else None}
-    moved = run.alignment if kept else None
-    plan = make_plan(run.original.deps, kept, source=origin, options=run.request.recorded(), alignment=moved)
-    return replace(plan, rotation=run.rotation if kept else Rotation())
-
-
-def _cut(decision: Decision, plan: Plan) -> onnx.ModelProto:
-    run, kept = decision.run, decision.kept
-    if not kept:
-        return _copy(run.file.proto)
-    pruned = decision.filled.pruned(kept)
-    sign(pruned, plan, run.file.size, _style(run))
-    return pruned
-
-
-def _written_bytes(run: Run, choice: Choice) -> int:
-    """Bytes of the file that a choice makes; the biases that a repair adds are there, whatever they will hold."""
-    filled = run.original
-    if run.request.compensate != "none" and choice.kept:
-        filled = filled.again(with_biases(filled.network, filled.deps, filled.dead(choice.kept)))
-    decision = Decision(run, choice, filled)
-    return size_of(_cut(decision, _plan(decision)), _style(run))
-
-
-def _style(run: Run) -> ExternalStyle | None:
-    """How weights are stored outside; None where they stay inside."""
-    return run.file.external or (ExternalStyle() if run.request.save_as_external_data else None)
-
-
-def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    return copy
 
 
 def no_budget(options: Mapping[str, Any]) -> None:

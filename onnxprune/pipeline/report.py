@@ -14,7 +14,7 @@ from onnxprune.channels.dependencies import Dependencies
 from onnxprune.channels.parameters import INTEGERS
 from onnxprune.model.write import SavedFile
 from onnxprune.operators.registry import Trait, has
-from onnxprune.pipeline.budgets import COSTS
+from onnxprune.pipeline.budgets import BUDGETS, COSTS
 from onnxprune.pipeline.costs import peak_activations
 from onnxprune.pipeline.decision import Choice, Decision
 from onnxprune.pipeline.examine import Findings
@@ -169,22 +169,9 @@ def _asked(run: Run, choice: Choice) -> str:
         return choice.origin
     if request.lossless:
         return "remove only what cannot change the output"
-    together = request.allocation != "uniform" or request.method == "msvfp"
-    if request.target is not None:
-        what = f"keep {' and '.join(map(str, request.target))}"
-    elif request.threshold is not None:
-        what = f"remove what is at least {request.threshold:g} similar to what stays"
-    elif request.max_drop is not None:
-        metric = run.metrics[0].name
-        what = f"remove as much as lowers {metric} by at most {request.max_drop:g}"
-    elif request.ratio is not None:
-        whose = "all groups together" if together else "each group"
-        what = f"remove {100 * request.ratio:g}% of the channels of {whose}"
-    else:
-        what = "remove nothing"
     others = "".join(f", {100 * ratio:g}% of {pattern}" for pattern, ratio in request.ratio_for.items())
     allocation = f", allocation {request.allocation}" if request.allocation != "uniform" else ""
-    return f"{what}{others}; method {request.method}{allocation}"
+    return f"{BUDGETS[request.budget].asked(run)}{others}; method {request.method}{allocation}"
 
 
 def _got(before: Figures, after: Figures, plan: Plan, request: Request) -> str:

@@ -60,6 +60,11 @@ class Request(
             )
         return cls(**{**defaults, **given})
 
+    @property
+    def budget(self) -> str:
+        """The name of the budget; a ratio for some layers alone counts as one for all."""
+        return next(iter(given_budgets(vars(self))), "ratio")
+
     def changed(self, **values: Any) -> "Request":
         """The same request with other values, which are what was settled on and are not checked again."""
         other = copy(self)

@@ -1,0 +1,55 @@
+"""What a decision comes to: its plan, the model as it will be written, and the bytes of that."""
+
+from dataclasses import replace
+
+import onnx
+
+from onnxprune.model.external import ExternalStyle
+from onnxprune.model.write import size_of
+from onnxprune.pipeline.decision import Choice, Decision
+from onnxprune.pipeline.run import Run
+from onnxprune.pipeline.sign import sign
+from onnxprune.surgery.plan import Plan, make_plan
+from onnxprune.surgery.recovery.replaced import with_biases
+from onnxprune.surgery.rotation.turn import Rotation
+
+
+def rewritten(decision: Decision) -> tuple[Plan, onnx.ModelProto]:
+    """The plan of a decision, and the model as it will be written."""
+    with decision.run.log.stage("plan"):
+        plan = _plan(decision)
+    with decision.run.log.stage("rewrite"):
+        return plan, _cut(decision, plan)
+
+
+def style_of(run: Run) -> ExternalStyle | None:
+    """How weights are stored outside; None where they stay inside."""
+    return run.file.external or (ExternalStyle() if run.request.save_as_external_data else None)
+
+
+def written_bytes(run: Run, choice: Choice) -> int:
+    """Bytes of the file that a choice makes; the biases that a repair adds are there, whatever they will hold."""
+    filled = run.original
+    if run.request.compensate != "none" and choice.kept:
+        filled = filled.again(with_biases(filled.network, filled.deps, filled.dead(choice.kept)))
+    decision = Decision(run, choice, filled)
+    return size_of(_cut(decision, _plan(decision)), style_of(run))
+
+
+def _plan(decision: Decision) -> Plan:
+    run, kept = decision.run, decision.kept
+    origin = {"sha256": run.file.sha256, "name": run.file.path.name if run.file.path else None}
+    moved = run.alignment if kept else None
+    plan = make_plan(run.original.deps, kept, source=origin, options=run.request.recorded(), alignment=moved)
+    return replace(plan, rotation=run.rotation if kept else Rotation())
+
+
+def _cut(decision: Decision, plan: Plan) -> onnx.ModelProto:
+    run, kept = decision.run, decision.kept
+    if kept:
+        pruned = decision.filled.pruned(kept)
+        sign(pruned, plan, run.file.size, style_of(run))
+        return pruned
+    copy = onnx.ModelProto()
+    copy.CopyFrom(run.file.proto)
+    return copy
