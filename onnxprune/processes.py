@@ -2,6 +2,26 @@
 
 import contextlib
 import subprocess
+import threading
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def watched(process: "subprocess.Popen[bytes]", seconds: float) -> Iterator[threading.Event]:
+    """Kill a process that is not done with something in time, of which the event tells."""
+    late = threading.Event()
+
+    def stop() -> None:
+        late.set()
+        process.kill()
+
+    timer = threading.Timer(seconds, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield late
+    finally:
+        timer.cancel()
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:

@@ -138,6 +138,14 @@ class Dependencies:
         return tuple(live)
 
     @cached_property
+    def owners(self) -> np.ndarray:
+        """(components,) number of the group that a component belongs to, in their order; -1 for one of none."""
+        found = np.full(int(self.component.max()) + 1, -1, np.int64)
+        for k, group in enumerate(self.groups):
+            found[group.components] = k
+        return found
+
+    @cached_property
     def _makers(self) -> dict[str, Node]:
         return {key: node for node in self.nodes for key in node.outputs if key}
 

@@ -55,7 +55,7 @@ def prune_command(context: click.Context, source: str, output: str | None, **giv
     _mistaken_command(source)
     asked = request_options(given)
     Request.of(asked)  # before onnx is loaded: what makes no sense is said at once
-    _check_files(source, output, given)
+    check_files(source, output, given)
     from onnxprune.pipeline.prune import prune
 
     with screen.progress() as progress:
@@ -75,7 +75,7 @@ def apply_command(context: click.Context, source: str, output: str | None, plan:
     Another precision or checkpoint will do, as long as its groups have the same names and widths.
     """
     screen = screen_of(context, given)
-    _check_files(source, output, given, plan)
+    check_files(source, output, given, plan=plan)
     from onnxprune.pipeline.apply import apply
 
     with screen.progress() as progress:
@@ -190,20 +190,27 @@ def _mistaken_command(source: str) -> None:
         raise UsageError(f"there is no command and no file {source!r}; did you mean `onnxprune {near[0]}`?")
 
 
-def _check_files(source: str, output: str | None, given: Given, plan: str | None = None) -> None:
-    """Before any work: is there an output, can all files be written, and is none of them one that is read?"""
+def check_files(source: str, output: str | None, given: Given, **others: str | None) -> None:
+    """Before any work: is there an output, can all files be written, and is none of them one that is read?
+
+    Args:
+        others: models and plans that are read besides, by what they are called.
+    """
     if output is None and not given["dry_run"]:
-        raise UsageError("say where to write the pruned model: OUT.onnx after IN.onnx, or --dry-run")
-    _must_be_there(source, plan)
+        what, last = ("trained", "PRUNED.onnx") if "pruned" in others else ("pruned", "IN.onnx")
+        raise UsageError(f"say where to write the {what} model: OUT.onnx after {last}, or --dry-run")
+    _must_be_there(source, *others.values())
     from onnxprune.pipeline.paths import check_paths, out
     from onnxprune.report import files
 
-    written = {out(): output, "--plan-out": given["plan_out"], "--report": given["report"], "--resume": given["resume"]}
+    written = {"--" + name.replace("_", "-"): given.get(name) for name in ("plan_out", "report", "resume")}
+    written = {out(): output, **written}
     for name, path in written.items():
         if path is not None:
             files.check_target(path, files.ENDINGS if name == "--report" else None, name)
     read = {"--" + name.replace("_", "-"): given[name] for name in ("data", "test_data", "train_data", "metric")}
-    check_paths(source, written, {**read, "--plan": plan}, force=given["force"])
+    named = {"PRUNED.onnx" if name == "pruned" else f"--{name}": path for name, path in others.items()}
+    check_paths(source, written, {**read, **named}, force=given["force"])
 
 
 def _must_be_there(*paths: str | None) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from onnxprune.cli.commands import HELP, _must_be_there, screen_of
+from onnxprune.cli.commands import HELP, check_files, screen_of
 from onnxprune.cli.flags import options, request_options
 from onnxprune.cli.layout import Sectioned
 from onnxprune.errors import FileError, Incomplete, UsageError
@@ -27,24 +27,15 @@ def finetune_command(
     worse on held-out samples than it was.  Ctrl-C ends the training, and the best weights so far are written.
     """
     screen = screen_of(context, given)
-    if output is None and not given["dry_run"]:
-        raise UsageError("say where to write the trained model: OUT.onnx after PRUNED.onnx, or --dry-run")
-    _must_be_there(source, pruned, plan)
+    check_files(source, output, given, pruned=pruned, plan=plan)
     if given["plan_out"] is not None and plan is None:
         raise UsageError(
             "--plan-out writes a new plan for the trained weights: give the one of the pruning with --plan"
         )
     require_torch()
     from onnxprune.pipeline.finetune import finetune
-    from onnxprune.pipeline.paths import check_paths, out
     from onnxprune.report import files
 
-    written = {out(): output, "--plan-out": given["plan_out"], "--resume": given["resume"]}
-    for name, path in written.items():
-        if path is not None:
-            files.check_target(path, None, name)
-    read = {"--" + name.replace("_", "-"): given[name] for name in ("data", "test_data", "train_data", "metric")}
-    check_paths(source, written, {**read, "PRUNED.onnx": pruned, "--plan": plan}, force=given["force"])
     with screen.progress() as progress:
         done = finetune(source, pruned, output, plan=plan, progress=progress, **request_options(given))
     if given["plan_out"] is not None and done.plan is not None:

@@ -19,7 +19,7 @@ import onnx
 import onnx.onnx_cpp2py_export
 
 from onnxprune.model import inferrer
-from onnxprune.processes import end
+from onnxprune.processes import end, watched
 
 SECONDS = 20.0  # per model; the largest language models take two
 CRASHES = 10  # after which a model is left without inference: no network, but an attack
@@ -89,26 +89,16 @@ class _Child:
 
     def ask(self, encoded: bytes, data_prop: bool) -> bytes | None:
         """The answer to one model; None where inference raised.  Raises EOFError and TimeoutError."""
-        late = threading.Event()
-
-        def stop() -> None:
-            late.set()
-            self.process.kill()
-
-        timer = threading.Timer(SECONDS, stop)
-        timer.daemon = True
-        timer.start()
-        try:
-            assert self.process.stdin is not None
-            assert self.process.stdout is not None
-            self.process.stdin.write(struct.pack("<?Q", data_prop, len(encoded)) + encoded)
-            self.process.stdin.flush()
-            (length,) = struct.unpack("<Q", _exactly(self.process.stdout, 8))
-            return None if length == inferrer.FAILED else _exactly(self.process.stdout, length)
-        except (OSError, EOFError) as error:
-            raise (TimeoutError if late.is_set() else EOFError) from error
-        finally:
-            timer.cancel()
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        with watched(self.process, SECONDS) as late:
+            try:
+                self.process.stdin.write(struct.pack("<?Q", data_prop, len(encoded)) + encoded)
+                self.process.stdin.flush()
+                (length,) = struct.unpack("<Q", _exactly(self.process.stdout, 8))
+                return None if length == inferrer.FAILED else _exactly(self.process.stdout, length)
+            except (OSError, EOFError) as error:
+                raise (TimeoutError if late.is_set() else EOFError) from error
 
     def end(self) -> None:
         """End the process."""

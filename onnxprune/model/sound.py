@@ -26,12 +26,8 @@ def without_unsound(model: onnx.ModelProto) -> onnx.ModelProto:
     copy.CopyFrom(model)
     if not all(_is_sound(node, context) for function in model.functions for node in function.node):
         del copy.functions[:]
-    _drop_unsound(copy.graph, context)
+    refill(copy.graph.node, [node for node in copy.graph.node if _is_sound(node, context)])
     return copy
-
-
-def _drop_unsound(graph: onnx.GraphProto, context: onnx.checker.C.CheckerContext) -> None:
-    refill(graph.node, [node for node in graph.node if _is_sound(node, context)])
 
 
 def _is_sound(node: onnx.NodeProto, context: onnx.checker.C.CheckerContext) -> bool:

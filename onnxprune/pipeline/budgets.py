@@ -13,9 +13,9 @@ from onnxprune.pipeline.choose import Chooser
 from onnxprune.pipeline.costs import alive_beyond, peak_activations
 from onnxprune.pipeline.decision import Choice
 from onnxprune.pipeline.drop import KIND, largest_choice, least_share
+from onnxprune.pipeline.measure import timed
 from onnxprune.pipeline.outcome import written_bytes
 from onnxprune.pipeline.run import Run
-from onnxprune.pipeline.speed import timed
 from onnxprune.pipeline.targets import Limit
 from onnxprune.report import words
 from onnxprune.report.summary import Probe, Search

@@ -16,15 +16,12 @@ from onnxprune.operators.registry import Trait, has
 
 def costs_of(deps: Dependencies, size: int) -> Costs:
     """Costs "macs" (multiply-accumulates), "params" (elements) and "size" (bytes of a file that now has `size`)."""
-    owner = np.full(int(deps.component.max()) + 1, -1, np.int64)
-    for g, group in enumerate(deps.groups):
-        owner[group.components] = g
     widths = [len(g) for g in deps.groups]
 
     def axis(labels: Labels) -> tuple[float, tuple[tuple[int, float], ...]]:
         if is_fixed(labels):
             return labels.size, ()
-        found, counts = np.unique(owner[deps.component[labels]], return_counts=True)
+        found, counts = np.unique(deps.owners[deps.component[labels]], return_counts=True)
         fixed = sum(int(n) for g, n in zip(found, counts, strict=True) if g < 0)
         return fixed, tuple((int(g), int(n) / widths[g]) for g, n in zip(found, counts, strict=True) if g >= 0)
 

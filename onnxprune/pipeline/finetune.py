@@ -112,18 +112,14 @@ def finetune(
     check_output(source, output, request, pruned=pruned, plan=plan)
     small = load(pruned)
     with limited(request, source):
-        run = _as_planned(start(source, request, progress, known.alignment if known else None), known)
+        run = start(source, request, progress, known.alignment if known else None)
+        run = repeat(run, known.rotation)[0] if known else run
         teacher = Teacher(run.original, _belong(run, small, known))
         run = prepare(run, chooses=False)
         model = tune(run, teacher, small.proto, recipe_of(request), (), run.training_data)
         known = known and bound(known, run.file.proto, model)
         _signed(model, known, run.file.size, small.external)
         return Trained(model, known, _delivered(run, small, model, output))
-
-
-def _as_planned(run: Run, plan: Plan | None) -> Run:
-    """The run with its widths in the bases of a plan."""
-    return repeat(run, plan.rotation)[0] if plan else run
 
 
 def _belong(run: Run, small: Model, plan: Plan | None) -> dict[str, np.ndarray] | None:

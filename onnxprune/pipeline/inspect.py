@@ -87,19 +87,12 @@ def group_shares(deps: Dependencies, rotated: Container[str] = ()) -> tuple[Grou
     Args:
         rotated: groups that are cut in another basis.
     """
-    homes, written = (
-        homes_of(deps),
-        dict[int, np.ndarray](),
-    )  # node -> channels that it writes of each group, others last
-    owner = np.full(int(deps.component.max()) + 1, -1, np.int64)
-    for g, group in enumerate(deps.groups):
-        owner[group.components] = g
+    homes, number = homes_of(deps), len(deps.groups)
+    written: dict[int, np.ndarray] = {}  # node -> channels that it writes of each group, others last
     for use in deps.uses:
         for labels in use.axes:
             if use.node >= 0 and not is_fixed(labels) and (deps.roles[labels] & Role.WRITE).all():
-                counts = np.bincount(
-                    owner[deps.component[labels]] % (len(deps.groups) + 1), minlength=len(deps.groups) + 1
-                )
+                counts = np.bincount(deps.owners[deps.component[labels]] % (number + 1), minlength=number + 1)
                 written[homes[use.node]] = written.get(homes[use.node], 0) + counts
     macs, params = layer_costs(deps, deps.nothing)
     total = sum(macs.values())

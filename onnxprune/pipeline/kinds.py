@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from onnxprune.pipeline.targets import UNITS, Limit, amount_of
+from onnxprune.pipeline.targets import BYTES, UNITS, Limit, amount_of
 
 
 class Unfit(ValueError):
@@ -171,13 +171,12 @@ class Amount(OptionKind):
 
     def read(self, given: Any) -> int:
         found = _SIZE.fullmatch(str(given).strip().lower())
-        if isinstance(given, bool) or not found or (size := int(float(found[1]) * _UNITS[found[2] or ""])) <= 0:
+        if isinstance(given, bool) or not found or (size := int(float(found[1]) * BYTES.get(found[2], 0))) <= 0:
             raise Unfit
         return size
 
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?", re.ASCII)
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(\w*)", re.ASCII)
 
 
 @dataclass(frozen=True)

@@ -22,17 +22,16 @@ def layer_rows(deps: Dependencies, dead: np.ndarray) -> tuple[LayerRow, ...]:
         dead: (components,) bool, what goes.
     """
     homes = homes_of(deps)
-    owner = {int(c): group.name for group in deps.groups for c in group.components}
     uses, held = _at_home(homes, deps.uses), _at_home(homes, deps.weights)
     costs = [layer_costs(deps, d) for d in (deps.nothing, dead)]
     rows = []
     for k in sorted(costs[0][0].keys() | held.keys()):
         written = _written(deps, uses.get(k, []))
         shown = written if written is not None else _carried(held.get(k, []))
-        components = np.unique(deps.component[written]) if written is not None else ()
+        owners = deps.owners[np.unique(deps.component[written])] if written is not None else ()
         macs, params = ([cost[kind].get(k, 0) for cost in costs] for kind in (0, 1))
         before, after = (_width(deps, shown, d, operator_of(deps.nodes[k].proto).gates) for d in (deps.nothing, dead))
-        groups = tuple(dict.fromkeys(owner[int(c)] for c in components if int(c) in owner))
+        groups = tuple(dict.fromkeys(deps.groups[k].name for k in owners if k >= 0))
         node = deps.nodes[k]
         rows.append(LayerRow(node.label, node.proto.op_type, groups, before, after, *macs, *params))
     return tuple(rows)

@@ -11,8 +11,9 @@ from platform import machine, processor
 
 from onnxprune.errors import ModelError, spelled
 from onnxprune.pipeline.calibration import JUDGES, drawn_feeds
-from onnxprune.pipeline.decision import Decision
+from onnxprune.pipeline.decision import Choice, Decision
 from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.run import Run
 from onnxprune.report.summary import DriftRow, MetricRow, Span
 from onnxprune.report.words import MINUS, merit_change
 from onnxprune.runtime.accuracy import Metric, evaluate
@@ -26,6 +27,7 @@ from onnxprune.runtime.source import SPILL_MODEL, Source, Variant
 from onnxprune.runtime.specs import Feed, model_inputs
 
 ELEMENTS = 1 << 20  # of the samples that drift is measured on
+SECONDS = 1.5  # of one measurement in a search
 APART = SPILL_MODEL  # bytes of a model from which on only one of the two is in memory at a time
 
 
@@ -61,11 +63,11 @@ def measurements(decision: Decision, proof: Proof | None, original: Source | Var
     if not wanted and data is None:
         return Measurements()
     try:
-        timed = run.made(proof)[0] if run.timed and wanted else None
+        moment = run.made(proof)[0] if run.timed and wanted else None
         if data is None and run.file.size >= APART:
-            return _apart(run.request, timed, judges(decision), original, pruned)
+            return _apart(run.request, moment, judges(decision), original, pruned)
         sessions = sessions_of(original, pruned, run.request)
-        found = _together(timed, judges(decision), sessions) if wanted else Measurements()
+        found = _together(moment, judges(decision), sessions) if wanted else Measurements()
     except ModelError as error:
         if data is not None:
             raise
@@ -74,36 +76,36 @@ def measurements(decision: Decision, proof: Proof | None, original: Source | Var
     return replace(found, metrics=rows)
 
 
-def _together(timed: Feed | None, drawn: Sequence[Feed], sessions: dict[str, Session]) -> Measurements:
+def _together(moment: Feed | None, drawn: Sequence[Feed], sessions: dict[str, Session]) -> Measurements:
     """Drift on what was drawn, and latency on the feed that is timed, if any."""
-    if timed is None:
-        return Measurements(drift=drift(sessions, drawn))
-    found = measure(sessions, timed)
-    before, after = found["before"], found["after"]
-    how = f"median of {after.runs} alternating runs in onnxruntime, {_where(after)}"
-    spans = ((before.low, before.high), (after.low, after.high))
-    return Measurements(
-        (before.median, after.median), how, drift(sessions, drawn), spans=spans, gain=gain(before, after)
-    )
+    found = measure(sessions, moment) if moment is not None else {}
+    how = "alternating runs in onnxruntime"
+    told = _latencies(found["before"], found["after"], how) if found else Measurements()
+    paired = gain(found["before"], found["after"]) if found else None
+    return replace(told, drift=drift(sessions, drawn), gain=paired)
 
 
 def _apart(
-    request: Request, timed: Feed | None, drawn: Sequence[Feed], original: Source | Variant, pruned: Source
+    request: Request, moment: Feed | None, drawn: Sequence[Feed], original: Source | Variant, pruned: Source
 ) -> Measurements:
     """The same with one of two large models in memory at a time."""
     load = _loader(request)
     first = load(original)
-    before = measure({"before": first}, timed, seconds=1.0)["before"] if timed else None
+    before = measure({"before": first}, moment, seconds=1.0)["before"] if moment else None
     expected = [first.run(f) for f in drawn]
     del first
     second = load(pruned)
     rows = _rows(compared_by_scale(expected, map(second.run, drawn)))
-    if before is None or timed is None:
+    if before is None or moment is None:
         return Measurements(drift=rows)
-    after = measure({"after": second}, timed, seconds=1.0)["after"]
-    how = f"median of {after.runs} runs in onnxruntime, one model after the other, {_where(after)}"
-    spans = ((before.low, before.high), (after.low, after.high))
-    return Measurements((before.median, after.median), how, rows, spans=spans)
+    after = measure({"after": second}, moment, seconds=1.0)["after"]
+    return replace(_latencies(before, after, "runs in onnxruntime, one model after the other"), drift=rows)
+
+
+def _latencies(before: Latency, after: Latency, how: str) -> Measurements:
+    note = f"median of {after.runs} {how}, {_where(after)}"
+    spans = (before.low, before.high), (after.low, after.high)
+    return Measurements((before.median, after.median), note, spans=spans)
 
 
 def _where(latency: Latency) -> str:
@@ -138,6 +140,18 @@ def sessions_of(before: Source | Variant, after: Source | Variant, request: Requ
     """Both models as users will run them."""
     load = _loader(request)
     return {"before": load(before), "after": load(after)}
+
+
+def timed(run: Run, choice: Choice) -> tuple[Latency, Latency]:
+    """Latency of the original and of the network that keeps these channels, timed in turns.
+
+    Shares are best taken of lower quartiles: what else runs on the machine disturbs them less than it does the medians.
+    Another machine, or another day, gives another outcome; its plan repeats it.
+    """
+    own = run.original
+    small = own.pruned(choice.kept) if choice.kept else own.network
+    times = measure(sessions_of(own.network, small, run.request), run.made()[0], seconds=SECONDS)
+    return times["before"], times["after"]
 
 
 def drift(sessions: dict[str, Session], feeds: Sequence[Feed]) -> tuple[DriftRow, ...]:

@@ -67,7 +67,8 @@ def _unlike_range(network: LayerGraph, name: str, array: np.ndarray) -> str | No
     narrow = float(array.max()) - float(array.min()) < NARROW * (high - low)
     if outside <= CLIPPED and not narrow:
         return None
-    return f"'{name}' is quantised from {low:.3g} to {high:.3g}, but the data goes {_span(array)}: {_advice()}"
+    span = f"from {float(array.min()):.3g} to {float(array.max()):.3g}"
+    return f"'{name}' is quantised from {low:.3g} to {high:.3g}, but the data goes {span}: {_advice()}"
 
 
 def _limits(network: LayerGraph, name: str, dtype: np.dtype) -> tuple[float, float] | None:
@@ -119,10 +120,6 @@ def _unlike_bias(
         return []
     name = conv.name or conv.output[0]
     return [f"what the data makes of it is {given:.2g} times the biases of the first layer, '{name}': {_advice()}"]
-
-
-def _span(array: np.ndarray) -> str:
-    return f"from {float(array.min()):.3g} to {float(array.max()):.3g}"
 
 
 def _advice() -> str:

@@ -152,10 +152,8 @@ def fed_weights(study: Study) -> list[Fed] | None:
     network, deps = study.network, study.deps
     if deps.thawed:  # their statistics need nodes of their own
         return None
-    removable = np.zeros(int(deps.component.max()) + 1, bool)
-    for group in deps.groups:
-        removable[group.components] = True
     zeros, arrays, found = zero_points(network, deps), dict[str, np.ndarray](), []
+    removable = deps.owners >= 0
     for k, use in enumerate(deps.uses):
         if not any((removable[deps.component[x]] & zeroed(deps, x)).any() for x in use.axes if not is_fixed(x)):
             continue

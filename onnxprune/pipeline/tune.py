@@ -108,7 +108,8 @@ def finetuned(decision: Decision) -> Decision:
     if not kept:
         run.log.notes.append("nothing was cut, and so nothing was trained")
         return decision
-    teacher, recipe = Teacher(run.original, kept), recipe_of(run.request, _share_left(run.request))
+    left = 1 - BETWEEN if (run.request.steps or 1) > 1 else 1.0  # of the training, after the last cut
+    teacher, recipe = Teacher(run.original, kept), recipe_of(run.request, left)
     fixed, data = shared(filled.deps, kept), run.training_data
     trained = trained_model(
         filled.network, filled.deps, kept, lambda pruned: tune(run, teacher, pruned, recipe, fixed, data)
@@ -141,11 +142,6 @@ def recipe_of(request: Request, share: float = 1.0) -> Recipe:
         return whole
     minutes = None if whole.minutes is None else whole.minutes * share
     return replace(whole, epochs=max(1, round(whole.epochs * share)), minutes=minutes)
-
-
-def _share_left(request: Request) -> float:
-    """Share of the training that comes after the last cut."""
-    return 1 - BETWEEN if (request.steps or 1) > 1 else 1.0
 
 
 def _notes(done: Distilled, what: str, held: int) -> list[str]:

@@ -184,22 +184,17 @@ def _of_function(function: Callable[..., Any], name: str) -> Metric:
     return Metric(name, terms, _mean, needs_reference=count > 2, unit="")
 
 
-def record(session: Session, dataset: Dataset) -> list[Feed]:
-    """The outputs of a model for each batch, to score others against without running it again."""
-    return [numbers(session.run(batch.feeds)) for batch in dataset]
-
-
 def evaluate(
     sessions: Mapping[str, Session],
     dataset: Dataset,
     metrics: Sequence[str | Metric],
     *,
-    reference: str | Iterable[Feed] | None = None,
+    reference: str | None = None,
 ) -> dict[str, dict[str, float]]:
     """`{session: {metric: figure}}`, every batch run once through every session.
 
-    `reference` is the name of the session that agreement, cosine and snr compare with, or what `record` gave
-    for it over the same data. Raises `UsageError` for metrics that need labels or a reference that is not there.
+    `reference` is the name of the session that agreement, cosine and snr compare with. Raises `UsageError` for metrics
+    that need labels or a reference that is not there.
     """
     chosen = [find_metric(m) if isinstance(m, str) else m for m in metrics]
     for metric in chosen:
@@ -207,11 +202,10 @@ def evaluate(
             raise UsageError(f"{metric.name} needs labels, which the data does not have; use --metric agreement")
         if metric.needs_reference and reference is None:
             raise UsageError(f"{metric.name} compares with the original, which is not given")
-    recorded = iter(reference) if reference is not None and not isinstance(reference, str) else None
     sums: dict[tuple[str, str], np.ndarray] = {}
     for batch in dataset:
         outputs = {name: numbers(session.run(batch.feeds)) for name, session in sessions.items()}
-        base = next(recorded) if recorded else outputs[reference] if isinstance(reference, str) else None
+        base = None if reference is None else outputs[reference]
         for name, given in outputs.items():
             for metric in chosen:
                 key = name, metric.name

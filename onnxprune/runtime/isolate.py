@@ -17,7 +17,6 @@ import signal
 import struct
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ import numpy as np
 from onnx import helper
 
 from onnxprune.errors import CheckFailed, ModelError
-from onnxprune.processes import end
+from onnxprune.processes import end, watched
 from onnxprune.runtime.specs import Feed
 
 BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from onnxprune.runtime.isolated import main; main()"
@@ -96,25 +95,15 @@ class Child:
     def _ask(
         self, head: Mapping[str, Any], arrays: Mapping[str, np.ndarray], what: str, model: bytes | None = None
     ) -> tuple[dict[str, Any], Feed]:
-        late = threading.Event()
-
-        def stop() -> None:
-            late.set()
-            self.process.kill()
-
-        timer = threading.Timer(self.limits.seconds, stop)
-        timer.daemon = True
-        timer.start()
-        try:
-            assert self.process.stdin is not None
-            assert self.process.stdout is not None
-            send(self.process.stdin, head, arrays, model)
-            reply, found, _ = receive(self.process.stdout)
-        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-            self.close()
-            raise CheckFailed(self._fate(what, late.is_set(), error)) from None
-        finally:
-            timer.cancel()
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        with watched(self.process, self.limits.seconds) as late:
+            try:
+                send(self.process.stdin, head, arrays, model)
+                reply, found, _ = receive(self.process.stdout)
+            except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+                self.close()
+                raise CheckFailed(self._fate(what, late.is_set(), error)) from None
         if "error" in reply:
             raise ModelError(str(reply["error"]))
         return reply, found

@@ -9,6 +9,7 @@ from typing import Any
 from onnxprune.errors import COMMAND_LINE, OnnxPruneError
 from onnxprune.model.references import data_files
 from onnxprune.pipeline.limits import limited
+from onnxprune.pipeline.progress import silent
 from onnxprune.pipeline.prune import Result, completed
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import start
@@ -67,15 +68,11 @@ def _done(job: Job) -> dict[str, Any]:
     model, plan = (f"{MODELS}/{job.stem}{ending}" for ending in (".onnx", ".plan.json"))
     request = Request.of({"threads": THREADS, **job.options})
     with limited(request, job.source):
-        run = replace(start(job.source, request, _silent), timed=False)  # a worker is never alone
+        run = replace(start(job.source, request, silent), timed=False)  # a worker is never alone
         result = completed(run, folder / model)
     write(str(folder / plan), plan_text(result.plan.to_json()))
     data = {path.name: digest(path) for path in data_files(folder / model)}
     return {"model": model, "plan": plan, "data_sha256": data, **_told(result)}
-
-
-def _silent(what: str, done: int, of: int) -> None:
-    """A worker tells nothing of its way."""
 
 
 def _told(result: Result) -> dict[str, Any]:

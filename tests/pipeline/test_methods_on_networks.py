@@ -15,7 +15,7 @@ import onnxprune
 from onnxprune.channels import analyse
 from onnxprune.criteria import METHODS
 from onnxprune.errors import CheckFailed, UsageError
-from onnxprune.pipeline import budgets, speed
+from onnxprune.pipeline import budgets, measure
 from onnxprune.pipeline.calibration import calibrating
 from onnxprune.pipeline.choose import Chooser
 from onnxprune.pipeline.decision import Choice
@@ -425,5 +425,5 @@ def test_a_latency_out_of_reach_is_told_and_is_a_failed_check_when_strict(monkey
 def test_a_latency_is_measured() -> None:
     run = start(DIGITS, Request(target="latency=0.9", method="l1"), silent)
     chooser = Chooser.of(run, calibrating(run.original, None))
-    before, after = speed.timed(run, chooser.choose(("macs", 0.1)))
+    before, after = measure.timed(run, chooser.choose(("macs", 0.1)))
     assert 0 < after.median < 3 * before.median
