@@ -22,7 +22,6 @@ CODES = (
     ("5", "the model was written; its plan, its report or what is printed was not"),
     ("130", "interrupted"),
 )
-HELP = {"help_option_names": ["-h", "--help"]}
 COLUMN = 24  # width of what stands before the descriptions
 FIRST = "ratio target max_drop lossless data exclude plan method input_shapes plan_out report json".split()  # in -h
 FIRST += "targets methods latency jobs".split()

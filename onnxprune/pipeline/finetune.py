@@ -30,6 +30,7 @@ from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import model_inputs
 from onnxprune.surgery.binding import OWN, bound, compared, content
 from onnxprune.surgery.plan import Plan, check_plan
+from onnxprune.surgery.rotation.turn import Rotation
 from onnxprune.training import require_torch
 from onnxprune.training.recipe import EPOCHS
 
@@ -80,14 +81,9 @@ class Trained:
 
 @takes("finetune")
 def finetune(
-    source: Any,
-    pruned: Any,
-    output: str | os.PathLike[str] | None = None,
-    *,
-    plan: Plan | str | os.PathLike[str] | None = None,
-    progress: Progress = silent,
-    **options: Any,
-) -> Trained:
+    source: Any, pruned: Any, output: str | os.PathLike[str] | None = None, *,
+    plan: Plan | str | os.PathLike[str] | None = None, progress: Progress = silent, **options: Any,
+) -> Trained:  # fmt: skip
     """Train a pruned network towards the original that it was made from, and write the same graph with other weights.
 
     Args:
@@ -113,7 +109,7 @@ def finetune(
     small = load(pruned)
     with limited(request, source):
         run = start(source, request, progress, known.alignment if known else None)
-        run = repeat(run, known.rotation)[0] if known else run
+        run, _ = repeat(run, known.rotation if known else Rotation())
         teacher = Teacher(run.original, _belong(run, small, known))
         run = prepare(run, chooses=False)
         model = tune(run, teacher, small.proto, recipe_of(request), (), run.training_data)

@@ -68,12 +68,9 @@ class Look:
         sizes = [b.size for b, _ in batches]
         found = [b.labels for b, _ in batches]
         labels = _joined({"": [x for x in found if x is not None]}, sizes).get("")
-        inputs, outputs = ({n: [f[n] for f in feeds] for n in feeds[0]} for feeds in zip(*_pairs(batches), strict=True))
+        several = [b.feeds for b, _ in batches], [given for _, given in batches]
+        inputs, outputs = ({n: [f[n] for f in feeds] for n in feeds[0]} for feeds in several)
         return cls(_joined(inputs, sizes), _joined(outputs, sizes), labels, [b for b, _ in batches], batches[0][1])
-
-
-def _pairs(batches: list[tuple[Batch, Feed]]) -> list[tuple[Feed, Feed]]:
-    return [(batch.feeds, given) for batch, given in batches]
 
 
 def _joined(parts: Mapping[str, list[np.ndarray]], sizes: list[int]) -> dict[str, np.ndarray]:

@@ -109,22 +109,15 @@ def _next(commands: Sequence[str]) -> str:
 def inspection_html(found: Inspection) -> str:
     """A look at a network as a page: its groups, its layers, and what cannot be cut."""
     f = found.figures
-    share = sum(g.macs for g in found.groups)
-    verdict = (
-        f"{words.plural(len(found.groups), 'group')} of channels can be cut, in layers that do {share:.1%} of the MACs."
-        if found.groups
-        else "No layer of this network has channels that can be removed."
-    )
-    header = f'<p class="verdict {"good" if found.groups else "bad"}">{safe(verdict)}</p>'
+    verdict = safe(f"{words.cuttable(found)}.")
+    header = f'<p class="verdict {"good" if found.groups else "bad"}">{verdict[:1].upper()}{verdict[1:]}</p>'
     header += f"<p>{safe(f'{words.count(f.params)} parameters, {words.si(f.macs)} MACs, {words.size(f.bytes)}.')}</p>"
     groups = [(g.name, g.channels, g.channels, f"{g.macs:.1%} of the MACs", g.members) for g in found.groups]
     unknown = [
         (("name", safe(u.operator)), ("name", safe(", ".join(u.nodes))), ("", safe(u.reason))) for u in found.unknown
     ]
     headings = ["operator", "nodes", "reason"]
-    facts = [("input", x) for x in found.inputs] + [("output", x) for x in found.outputs]
-    facts += [("format", f"opset {found.opset}, IR {found.ir_version}, {words.plural(found.nodes, 'node')}")]
-    facts += [("note", n) for n in found.notes] + [("sha256", found.sha256)]
+    facts = [*words.of_network(found), ("sha256", found.sha256)]
     sections = (
         warnings(found.warnings),
         section("Channels that go together", pictures.group_table(groups, totals(found.layers))),

@@ -21,7 +21,7 @@ def inspection(found: Inspection, *, details: bool = False) -> RenderableType:
     if found.groups:
         parts += [Text(), _groups(found, details)]
     else:
-        parts += [Text(), Text("no layer of this network has channels that can be removed", style="bold")]
+        parts += [Text(), Text(words.cuttable(found), style="bold")]
     if found.frozen:
         parts += [Text(), frozen_table(found.frozen, None if details else MANY)]
     if found.unknown:
@@ -33,18 +33,12 @@ def _totals(found: Inspection, details: bool) -> RenderableType:
     f = found.figures
     cost = f"{words.count(f.params)} parameters, {words.si(f.macs)} MACs, {words.size(f.bytes)}"
     peak = "" if f.activations is None else f", {words.size(f.activations)} of activations at most"
-    rows = [("costs", cost + peak)]
-    rows += [("input", words.clean(x)) for x in found.inputs] + [("output", words.clean(x)) for x in found.outputs]
-    rows.append(("format", f"opset {found.opset}, IR {found.ir_version}, {words.plural(found.nodes, 'node')}"))
-    rows += [("note", words.clean(n)) for n in found.notes]
+    rows = [("costs", cost + peak), *words.of_network(found)]
     return facts([*rows, ("sha256", found.sha256)] if details else rows)
 
 
 def _groups(found: Inspection, details: bool) -> RenderableType:
-    share = sum(g.macs for g in found.groups)
-    title = (
-        f"{words.plural(len(found.groups), 'group')} of channels can be cut, in layers that do {share:.1%} of the MACs"
-    )
+    title = words.cuttable(found)
     rows: list[tuple[str | Text, ...]] = [
         (words.clean(g.name) + " (rotated)" * g.rotated, f"{g.channels:,}", f"{g.macs:.1%}", f"{len(g.members)}")
         for g in found.groups

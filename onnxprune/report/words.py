@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from onnxprune.report.inspection import Inspection
 from onnxprune.report.summary import DriftRow, Figures, FrozenRow, MetricRow, Report, Samples, Span
 
 MINUS = "−"
 NOISE = "on drawn samples, which say little about accuracy"
+NOTHING = "no layer of this network has channels that can be removed"
 
 
 def clean(text: object) -> str:
@@ -164,7 +166,7 @@ def channels(report: Report) -> str:
 def untouched(report: Report) -> str:
     """Why nothing was removed, in one line."""
     if not report.groups:
-        return "no layer of this network has channels that can be removed"
+        return NOTHING
     names, options = plural(len(report.groups), "group"), report.options
     if all(g.note for g in report.groups):
         whole = Counter(clean(g.note) for g in report.groups).most_common()
@@ -178,6 +180,21 @@ def untouched(report: Report) -> str:
         return f"the {names} that could be cut have one channel each"
     limit = "the largest ratio" if options.get("max_ratio", 1.0) < 1 else "what was asked"
     return f"{limit} leaves all channels of the {names} that could be cut: it is less than one step of any"
+
+
+def cuttable(found: Inspection) -> str:
+    """What a look at a network shows, in one line."""
+    if not found.groups:
+        return NOTHING
+    share = sum(g.macs for g in found.groups)
+    return f"{plural(len(found.groups), 'group')} of channels can be cut, in layers that do {share:.1%} of the MACs"
+
+
+def of_network(found: Inspection) -> list[tuple[str, str]]:
+    """What a network takes and gives, its format, and what is to be said of it."""
+    rows = [("input", clean(x)) for x in found.inputs] + [("output", clean(x)) for x in found.outputs]
+    rows.append(("format", f"opset {found.opset}, IR {found.ir_version}, {plural(found.nodes, 'node')}"))
+    return rows + [("note", clean(n)) for n in found.notes]
 
 
 def widths(rows: Iterable[FrozenRow]) -> str:
