@@ -234,7 +234,7 @@ def centred(graph: onnx.GraphProto) -> Iterator[str]:
     """Values of which a node takes their mean, and another one subtracts it."""
     means = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "ReduceMean" and node.input}
     for node in graph.node:
-        if node.op_type == "Sub" and len(node.input) == 2 and means.get(node.input[1]) == node.input[0]:
+        if operator_of(node).signs == (1, -1) and len(node.input) == 2 and means.get(node.input[1]) == node.input[0]:
             yield node.input[0]
 
 

@@ -11,7 +11,7 @@ from onnxprune.operators.forward import Forward, TorchCall, in_torch
 from onnxprune.operators.intervals import applied
 from onnxprune.operators.lazy_torch import Tensor, functional, torch
 from onnxprune.operators.op import Op
-from onnxprune.operators.registry import OPERATORS, UNKNOWN, Alike, Attributes, Trait, by_reference, define
+from onnxprune.operators.registry import OPERATORS, UNKNOWN, Alike, Attributes, Numbers, Trait, by_reference, define
 from onnxprune.operators.roles import NOT_ZERO, ZeroWhereDead
 from onnxprune.operators.site import Site
 from onnxprune.operators.unary import EACH, HOMOGENEOUS, PLAIN, bound_unary, erf, unary, unchanged
@@ -38,8 +38,9 @@ def _gelu(x: np.ndarray, a: Mapping[str, Any]) -> np.ndarray:
 
 
 unary(
-    "Relu", lambda x, a: np.maximum(x, 0), HOMOGENEOUS | Trait.CLAMPS, first, forward=in_torch("relu"), fused_numbers=()
-)
+    "Relu", lambda x, a: np.maximum(x, 0), HOMOGENEOUS | Trait.CLAMPS, first, flat=lambda *_: (0.0, np.inf),
+    forward=in_torch("relu"), fused_numbers=(),
+)  # fmt: skip
 unary(
     "LeakyRelu", lambda x, a: np.where(x >= 0, x, a.get("alpha", 0.01) * x), HOMOGENEOUS, first,
     forward=Forward(lambda node, x: functional.leaky_relu(x, node.get("alpha", 0.01))), fused_numbers=("alpha",),
@@ -187,6 +188,11 @@ def bound_clip(site: Site) -> Facts:
     return facts(*bounds, mix(name, bits(found.scale)))
 
 
+def _ends_of_clip(a: Attributes, number: Numbers) -> tuple[float, float]:
+    low, high = number(1), number(2)
+    return float(a.get("min", -np.inf) if low is None else low), float(a.get("max", np.inf) if high is None else high)
+
+
 def forward_clip(node: TorchCall, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
     """Bounds are attributes before opset 11; where they cross, the upper one counts."""
     if node.opset < 11:
@@ -196,7 +202,7 @@ def forward_clip(node: TorchCall, x: Tensor, low: Tensor | None = None, high: Te
 
 
 define(
-    "Clip", couple=unchanged, zero=_zero_inside, bound=bound_clip, apart=True, value=by_reference,
+    "Clip", couple=unchanged, zero=_zero_inside, bound=bound_clip, apart=True, value=by_reference, flat=_ends_of_clip,
     traits=EACH | Trait.CLAMPS | Trait.NUMBERS | Trait.COMPARES, forward=Forward(forward_clip, into=(0,)),
 )  # fmt: skip
 

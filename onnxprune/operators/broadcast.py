@@ -95,11 +95,11 @@ def pairwise(name: str, **columns: Any) -> Forward:
 _EACH: dict[str, Any] = {"couple": combine, "apart": True}
 
 define(
-    "Add", **_EACH, zero=every, bound=bound_arithmetic, value=in_numpy(np.add), labels_int32=True,
+    "Add", **_EACH, zero=every, bound=bound_arithmetic, value=in_numpy(np.add), labels_int32=True, signs=(1, 1),
     traits=Trait.ELEMENTWISE | Trait.SHIFTS | Trait.POWERS | Trait.ADDS | Trait.COMPARES, forward=pairwise("add"),
 )  # fmt: skip
 define(
-    "Sub", **_EACH, zero=every, bound=bound_arithmetic, value=in_numpy(np.subtract), labels_int32=True,
+    "Sub", **_EACH, zero=every, bound=bound_arithmetic, value=in_numpy(np.subtract), labels_int32=True, signs=(1, -1),
     traits=Trait.ELEMENTWISE | Trait.SHIFTS | Trait.ADDS | Trait.COMPARES, forward=pairwise("sub"),
 )  # fmt: skip
 define(

@@ -195,10 +195,7 @@ class Op(NodeInfo):
     def contract(self, a: Labels, b: Labels, zero: bool, kind: Kind = Kind.PLAIN) -> None:
         """Sum over channels of a and b: exact if the dead ones are zero, or frozen."""
         self.coupling.tie(a, b, kind=kind)
-        if zero:
-            self.needs_zero(a)
-        else:
-            self.freeze(a, why=SUMS)
+        self.needs_zero(a) if zero else self.freeze(a, why=SUMS)
 
     def unmoved(self) -> Value:
         """The labels of input 0, split or not: every element stays in its place."""

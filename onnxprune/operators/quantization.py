@@ -14,7 +14,7 @@ from onnxprune.operators.intervals import applied
 from onnxprune.operators.labels import Axes, line
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
-from onnxprune.operators.registry import FLOAT, Alike, Trait, ZeroPoints, define
+from onnxprune.operators.registry import FLOAT, Alike, Attributes, Numbers, Trait, ZeroPoints, define
 from onnxprune.operators.roles import Scaling
 from onnxprune.operators.site import Site
 from onnxprune.operators.value_numbers import Ids, bits, mix
@@ -123,8 +123,17 @@ def forward_quantize_linear(node: TorchCall, x: Tensor, scale: Tensor, zero: Ten
     return quantised(x, along(scale, x, axis, block), wide, limits(node, zero))
 
 
+def _ends_of_integers(_: Attributes, number: Numbers) -> tuple[float, float]:
+    """What integers with one scale can stand for."""
+    scale, zero = number(1), number(2)
+    if scale is None or zero is None or scale.size != 1 or zero.size != 1 or zero.dtype.kind not in "iu":
+        return -np.inf, np.inf
+    kind, step, at = np.iinfo(zero.dtype), float(scale.reshape(())), int(zero.reshape(()))
+    return (kind.min - at) * step, (kind.max - at) * step
+
+
 define(
-    "QuantizeLinear com.microsoft:QuantizeLinear", **_QUANTIZE, zero_points=ZeroPoints(held=2),
+    "QuantizeLinear com.microsoft:QuantizeLinear", **_QUANTIZE, zero_points=ZeroPoints(held=2), flat=_ends_of_integers,
     traits=_STEPS | Trait.DECIDES | Trait.ROUNDS, forward=Forward(forward_quantize_linear, into=(0,)),
 )  # fmt: skip
 

@@ -23,6 +23,7 @@ LARGEST_VALUE = 4096  # elements of a constant that is computed; shapes, indices
 Shape = tuple[int, ...]
 Attributes = Mapping[str, Any]
 Arrays = Sequence[Any]  # the value of each input, None where it is left out
+Numbers = Callable[[int], np.ndarray | None]  # of an input, None where it is left out or computed
 Evaluation = Callable[[Arrays, Attributes], "np.ndarray | None"]
 
 
@@ -183,6 +184,8 @@ class Operator:
     filters: `(weights, attributes)` → a view of them, (parts, outputs, inputs / parts, taps); None for other weights.
     linear: `(shape of the weights, attributes)` → the layer as a product of matrices (`onnxprune.operators.patches`).
     bias: the input that is added to the outputs of a layer, one number for each.
+    signs: of a sum of two values, with what sign each of them goes in.
+    flat: `(attributes, input → its numbers)` → the range of input 0 beyond which the output goes no further.
     work: `(y, x, w)`, shapes of output 0 and of the first two inputs → multiply-accumulates, for an estimate.
 
     value: `(inputs, attributes)` → output 0 in numpy, of small constants; or `by_reference`.
@@ -220,6 +223,8 @@ class Operator:
     filters: Callable[[np.ndarray, Attributes], np.ndarray | None] | None = None
     linear: Callable[[Shape, Attributes], Any] | None = None
     bias: int | None = None
+    signs: tuple[int, int] | None = None
+    flat: Callable[[Attributes, Numbers], tuple[float, float]] | None = None
     work: Callable[[Shape, Shape, Shape], int] | None = None
     value: Evaluation | None = None
     small: Callable[[Arrays], bool] | None = None

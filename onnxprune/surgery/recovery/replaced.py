@@ -14,7 +14,7 @@ from onnxprune.model.network import Network
 from onnxprune.model.tensors import CUTTABLE, read_tensor
 from onnxprune.operators.registry import operator_of
 from onnxprune.surgery.recovery.layer_graph import LayerGraph, changed_nodes
-from onnxprune.surgery.recovery.solvable import Finder, Solvable, is_solvable, value_of
+from onnxprune.surgery.recovery.solvable import Finder, Solvable, is_solvable, multiplies_values, value_of
 from onnxprune.surgery.tidy import list_tensors
 from onnxprune.surgery.versions import versions
 
@@ -85,7 +85,7 @@ def with_biases_at(original: Network, biases: Mapping[str, np.ndarray]) -> Netwo
             label = node.name or node.output[0]
             name = fresh_name(f"{label}.bias", names)
             added[name] = array
-            if node.op_type == "MatMul":
+            if multiplies_values(node):
                 inner, given = fresh_name(f"{label}.product", names), node.output[0]
                 node.output[0] = inner
                 behind[k] = helper.make_node("Add", [inner, name], [given], name=f"{label}.add")

@@ -25,6 +25,16 @@ def is_solvable(node: onnx.NodeProto) -> bool:
     return operator_of(node).linear is not None
 
 
+def multiplies_matrices(node: onnx.NodeProto) -> bool:
+    """Whether a node is a product of matrices, of which the second one may hold weights."""
+    return has(node, Trait.LINEAR) and not has(node, Trait.CONVOLVES)
+
+
+def multiplies_values(node: onnx.NodeProto) -> bool:
+    """Whether a node is a product of matrices and nothing else, of which either may be data."""
+    return multiplies_matrices(node) and operator_of(node).bias is None
+
+
 def has_weights(node: onnx.NodeProto) -> bool:
     """Whether a node is a layer, solvable or not; attention is what its products make of it."""
     return is_solvable(node) or (has(node, Trait.LAYER) and not has(node, Trait.ATTENDS))
@@ -158,7 +168,7 @@ class Finder:
             return "it takes its input transposed"
         if has(node, Trait.RECURRENT) and (len(view.shape) != 3 or self.use(k, 1) is None):
             return "its weights are not of the usual three axes"
-        if node.op_type == "MatMul" and len(view.shape) != 2:
+        if multiplies_matrices(node) and len(view.shape) != 2:
             return "its weights are a stack of matrices"
         return None
 
@@ -205,7 +215,7 @@ class Finder:
                 return None
             gain = np.divide(1.0, folded[0], out=np.zeros(outputs), where=folded[0] != 0)
             return Bias(use.source, after, 2, gain, False, at)
-        if then.op_type == "Add":
+        if operator_of(then).signs == (1, 1):
             place = 1 - list(then.input).index(node.output[0])
             use = self.use(after, place)
             trailing = 1 if linear.axis == -1 else len(self.deps.statics.shapes.get(node.output[0], ())) - 1

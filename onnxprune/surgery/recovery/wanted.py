@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-import onnx
 
-from onnxprune.operators.registry import Trait, has, traits_of
+from onnxprune.model.static import attributes_of
+from onnxprune.operators.registry import Trait, has, operator_of, traits_of
 from onnxprune.surgery.recovery.layer_graph import LayerGraph
 from onnxprune.surgery.recovery.solvable import folded_norm
 
@@ -69,15 +69,15 @@ class Walker:
         if has(node, Trait.AFFINE) and node.input[0] == value and self.axis == 1:
             folded = folded_norm(self.network, k)
             return None if folded is None else [Affine(*folded)]
-        if node.op_type in ("Add", "Sub") and list(node.input).count(value) == 1:
+        if (signs := operator_of(node).signs) is not None and list(node.input).count(value) == 1:
             place = list(node.input).index(value)
             other = node.input[1 - place]
             shapes = [self.shapes.get(v) for v in (node.output[0], value)]
-            if (node.op_type == "Sub" and place == 1) or None in shapes or shapes[0] != shapes[1]:
+            if signs[place] < 0 or None in shapes or shapes[0] != shapes[1]:
                 return None
             if self.network.is_constant(other) and self.network.tensor(other) is None:
                 return None
-            return [Plus(other, 1.0 if node.op_type == "Add" else -1.0)] if self.ready(other) else None
+            return [Plus(other, float(signs[1 - place]))] if self.ready(other) else None
         return None
 
     def _range(self, end: str) -> tuple[float, float]:
@@ -89,24 +89,7 @@ class Walker:
 
     def _flat(self, k: int) -> tuple[float, float]:
         node = self.network.nodes[k]
-        if node.op_type == "Relu":
-            return 0.0, np.inf
-        if node.op_type == "QuantizeLinear":
-            return self._quantised(node)
-        if node.op_type == "Clip":
-            attributes = {a.name: a.f for a in node.attribute}
-            bounds = [attributes.get("min", -np.inf), attributes.get("max", np.inf)]
-            for place in (1, 2):
-                if len(node.input) > place and node.input[place]:
-                    found = self.network.tensor(node.input[place])
-                    bounds[place - 1] = float(found) if found is not None else (-np.inf, np.inf)[place - 1]
-            return bounds[0], bounds[1]
-        return -np.inf, np.inf
-
-    def _quantised(self, node: onnx.NodeProto) -> tuple[float, float]:
-        """What the integers of a QuantizeLinear with one scale can stand for."""
-        scale, zero = (self.network.tensor(n) if n else None for n in (*node.input[1:], "")[:2])
-        if scale is None or zero is None or scale.size != 1 or zero.size != 1 or zero.dtype.kind not in "iu":
+        if (flat := operator_of(node).flat) is None:
             return -np.inf, np.inf
-        kind, step, at = np.iinfo(zero.dtype), float(scale.reshape(())), int(zero.reshape(()))
-        return (kind.min - at) * step, (kind.max - at) * step
+        held = [self.network.tensor(name) if name else None for name in node.input]
+        return flat(attributes_of(node), lambda place: held[place] if place < len(held) else None)

@@ -14,6 +14,7 @@ import onnx
 from onnxprune.model.static import attributes_of
 from onnxprune.operators.own_heads import OwnHeads, own_heads
 from onnxprune.operators.registry import MALFORMED, Trait, has, operator_of, traits_of
+from onnxprune.surgery.recovery.solvable import multiplies_matrices, multiplies_values
 from onnxprune.surgery.rotation.sites import Array, Graph, Sensor
 
 LARGEST = 1 << 24  # elements of an array of positions
@@ -28,11 +29,6 @@ def parts_of(x: Sequence[Array], a: Mapping[str, Any]) -> list[Array]:
 
 
 OUTPUTS = "outputs of the node"  # beside its attributes
-
-
-def makes_widths(node: onnx.NodeProto) -> bool:
-    """Whether a node is a product of matrices."""
-    return has(node, Trait.LINEAR) and not has(node, Trait.CONVOLVES)
 
 
 def _moved(node: onnx.NodeProto) -> Callable[[Sequence[Array], Mapping[str, Any]], Any] | None:
@@ -77,7 +73,7 @@ class Maker:
 def maker_of(graph: Graph, k: int) -> Maker | None:
     """A product with weights of its own whose output goes to products, or None."""
     node = graph.deps.nodes[k]
-    if node.path or not makes_widths(node.proto) or (weight := graph.use(k, 1)) is None or len(weight.axes) != 2:
+    if node.path or not multiplies_matrices(node.proto) or (weight := graph.use(k, 1)) is None or len(weight.axes) != 2:
         return None
     attributes = attributes_of(node.proto)
     axis = 0 if attributes.get("transB", 0) else 1
@@ -156,7 +152,7 @@ class _Walk:
             return [at.ids] if len(node.inputs) == 2 and at.heads is None and self._biased(at) else None
         if has(node.proto, Trait.ATTENDS):
             return self._attended(at)
-        return self._mixed(at) if node.proto.op_type == "MatMul" else None
+        return self._mixed(at) if multiplies_values(node.proto) else None
 
     def _scalar(self, key: str) -> bool:
         shape = self.graph.shape(key)

@@ -7,7 +7,8 @@ import numpy as np
 
 from onnxprune.model.static import attributes_of
 from onnxprune.operators.own_heads import OwnHeads, own_heads
-from onnxprune.operators.registry import Trait, has
+from onnxprune.operators.registry import Trait, has, operator_of
+from onnxprune.surgery.recovery.solvable import multiplies_matrices, multiplies_values
 from onnxprune.surgery.rotation.follow import (
     End,
     Maker,
@@ -15,7 +16,6 @@ from onnxprune.surgery.rotation.follow import (
     heads_along,
     heads_of,
     maker_of,
-    makes_widths,
     seen_at,
     sensor_of,
 )
@@ -71,7 +71,7 @@ def _arrivals(graph: Graph, makers: Sequence[Maker]) -> Iterator[Arrival]:
             if node is None or node.path or end.heads is not None or end.ids.ndim < 2:
                 continue
             found = None
-            if node.proto.op_type == "MatMul":
+            if multiplies_values(node.proto):
                 found = _at_product(graph, maker, end)
             elif (own := own_heads(node.proto)) is not None and not own.packed and end.place < 2:
                 found = _at_attention(graph, maker, end, own)
@@ -121,7 +121,7 @@ def _softmaxed(graph: Graph, k: int) -> bool:
         if node.proto.op_type == "Softmax":
             shape = graph.shape(key)
             return shape is not None and attributes_of(node.proto).get("axis", -1) in (-1, len(shape) - 1)
-        if not (has(node.proto, Trait.MULTIPLIES) or node.proto.op_type == "Add"):
+        if not (has(node.proto, Trait.MULTIPLIES) or operator_of(node.proto).signs == (1, 1)):
             return False
         key = node.outputs[0]
     return False
@@ -135,7 +135,7 @@ def _contexts(graph: Graph, makers: Sequence[Maker]) -> Iterator[RotationSite]:
                 continue
             assert end.mixed is not None
             node = graph.deps.nodes[end.node]
-            use = graph.use(end.node, 1) if end.place == 0 and makes_widths(node.proto) else None
+            use = graph.use(end.node, 1) if end.place == 0 and multiplies_matrices(node.proto) else None
             attributes = attributes_of(node.proto)
             line = end.ids.reshape(-1, end.ids.shape[-1])
             if use is None or len(use.axes) != 2 or attributes.get("transA", 0) or (line != line[0]).any():

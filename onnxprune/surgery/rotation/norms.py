@@ -81,7 +81,7 @@ class Normalised(Carried):
             raise Bent
         axis = self.axes[x][0]
         takers = [self.graph.deps.nodes[j] for j, _ in self.graph.takers.get(mean, ())]
-        subtracted = all(n.proto.op_type == "Sub" and list(n.inputs) == [x, mean] for n in takers)
+        subtracted = all(operator_of(n.proto).signs == (1, -1) and list(n.inputs) == [x, mean] for n in takers)
         if after != (*before[:axis], 1, *before[axis + 1 :]) or not subtracted or mean in self.graph.outputs:
             raise Bent
         self.means[mean] = x

@@ -10,6 +10,7 @@ import onnx
 
 from onnxprune.channels.dependencies import Dependencies, Use
 from onnxprune.model.network import Network
+from onnxprune.operators.registry import operator_of
 
 Array = np.ndarray
 
@@ -177,8 +178,9 @@ class Graph:
         """Whether a layer has, or may get, a bias that takes over what is lost in the mean."""
         node = self.deps.nodes[k]
         after = self.takers.get(node.outputs[0], [])
-        added = len(after) == 1 and self.deps.nodes[after[0][0]].proto.op_type == "Add"
-        return node.proto.op_type != "MatMul" or (added and self.use(after[0][0], 1 - after[0][1]) is not None)
+        added = len(after) == 1 and operator_of(self.deps.nodes[after[0][0]].proto).signs == (1, 1)
+        own = operator_of(node.proto).bias is not None
+        return own or (added and self.use(after[0][0], 1 - after[0][1]) is not None)
 
     def read(self, key: str) -> Array:
         """The elements of a tensor of the file."""

@@ -14,6 +14,7 @@ from onnxprune.channels.nodes import Node
 from onnxprune.model.static import attributes_of
 from onnxprune.operators.registry import Trait, has, operator_of, traits_of
 from onnxprune.operators.roles import Role
+from onnxprune.surgery.recovery.solvable import multiplies_matrices, multiplies_values
 from onnxprune.surgery.rotation.carried import Bent, StreamPart
 from onnxprune.surgery.rotation.norms import Normalised
 from onnxprune.surgery.rotation.sites import Array, Graph, RotationSite, Sensor, WidthPlace
@@ -76,8 +77,9 @@ class _Stream(Normalised):
         out, perm = node.outputs[0], attributes_of(node.proto).get("perm", [1, 0])
         if not has(node.proto, Trait.VIEW) or node.proto.op_type != "Transpose" or list(perm) != [1, 0]:
             return False
-        takers = {(self.graph.deps.nodes[j].proto.op_type, place) for j, place in self.graph.takers.get(out, ())}
-        if takers != {("MatMul", 1)} or out in self.graph.outputs:
+        takers = [(self.graph.deps.nodes[j].proto, place) for j, place in self.graph.takers.get(out, ())]
+        products = all(multiplies_values(proto) and place == 1 for proto, place in takers)
+        if not takers or not products or out in self.graph.outputs:
             return False
         use = self.graph.use(k, 0)
         if use is None or len(use.axes) != 2 or (found := self.own(k, 0)) is None:
@@ -179,14 +181,14 @@ class _Stream(Normalised):
         weight = next((u for u in self.graph.deps.uses_at.get(k, ()) if u.input == 1), None)
         table = self.turned.get(node.inputs[1]) if weight is None else None
         if weight is None and table is None:
-            if node.proto.op_type == "MatMul" and len(self.data(k)[0]) == 1:
+            if multiplies_values(node.proto) and len(self.data(k)[0]) == 1:
                 self.passing(k)
                 return
             raise Bent
         filters = Trait.CONVOLVES in traits and Trait.SPREADS not in traits
         output = 0 if filters or table or attributes.get("transB", 0) else 1
         if weight is not None:
-            if self.graph.use(k, 1) is None or (node.proto.op_type == "MatMul" and len(weight.axes) != 2):
+            if self.graph.use(k, 1) is None or (multiplies_matrices(node.proto) and len(weight.axes) != 2):
                 raise Bent
             parts = [(weight.source, axis) for axis, labels in enumerate(weight.axes) if self._carry(labels)]
         else:
