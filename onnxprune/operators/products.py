@@ -46,7 +46,10 @@ def columns_of(w: np.ndarray, attributes: Attributes) -> np.ndarray | None:
 
 
 def _line(ranks: Sequence[int], a: Attributes) -> str:
-    """A vector has no rows or columns; a matrix may be transposed, and its rows may stand before the batch."""
+    """As a rule ...xk,...ky->...xy.
+
+    A vector has no rows or columns; a matrix may be transposed, and its rows may stand before the batch.
+    """
     letters = "kx" if a.get("transA", 0) else "xk", "yk" if a.get("transB", 0) else "ky"
     left, right = (
         "k" if rank == 1 else "...".join(own) if a.get(f"transBatch{side}", 0) else f"...{own}"
@@ -118,15 +121,11 @@ define(
     linear=lambda shape, a: linear_product(bool(a.get("transB", 0)), a.get("alpha", 1.0)),
     work=lambda y, x, w: math.prod(y) * x[-1], traits=Trait.LINEAR | Trait.LAYER, forward=Forward(forward_gemm),
 )  # fmt: skip
-
-
 define(
     "com.microsoft:FusedGemm", couple=gemm, bound=lambda site: bound_fused(site, bound_product(site)),
     contracts=MATRICES.contracts, bias=2, shape=Alike("Gemm", (0, 1)), traits=Trait.LAYER,
     forward=Forward(lambda node, *x: fused(node, forward_gemm(node, *x))), written=with_activation("Gemm"),
 )  # fmt: skip
-
-
 define(
     "com.microsoft:FusedMatMul com.microsoft:TransposeMatMul", couple=matrices, zero=made(),
     bound=MATRICES.bound, contracts=MATRICES.contracts, factors=(0, 1), shape=MATRICES.shape,
@@ -134,8 +133,6 @@ define(
         lambda node, *x: node.get("alpha", 1.0) * torch.einsum(_line([t.dim() for t in x], node.attributes), *x)
     ),
 )  # fmt: skip
-
-
 define("com.microsoft:MatMulBnb4 com.microsoft:MatMulNBits", shape=lambda x, a: [(*x[0][:-1], a["N"])])
 
 
