@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import onnx
@@ -19,14 +18,13 @@ from onnxprune.lossless.nested import NestedGraph
 from onnxprune.model.defaults import overridable
 from onnxprune.model.network import Network
 from onnxprune.model.static import attributes_of, opset_of
-from onnxprune.operators.facts import Facts, Shape, known, of_integers, reduced, unknown
+from onnxprune.operators.facts import INTEGERS, Facts, Shape, known, of_integers, reduced, unknown
 from onnxprune.operators.labels import is_fixed
-from onnxprune.operators.registry import MALFORMED, Trait, has, operator_of, traits_of
+from onnxprune.operators.registry import MALFORMED, Trait, has, operator_of
 from onnxprune.operators.site import Site
 from onnxprune.operators.value_numbers import name_of
 from onnxprune.runtime.session import make_session
 
-COMPUTES = Trait.ADDS | Trait.SHIFTS | Trait.MULTIPLIES | Trait.POWERS | Trait.PASSES | Trait.STATISTICS | Trait.LINEAR
 WIDE = 1 << 15  # elements of facts from which on only axes of channels have positions of their own
 
 
@@ -104,6 +102,10 @@ class Knowledge:
         found = self.deps.statics.shapes.get(name)
         return None if found is None else tuple(found)
 
+    def type(self, name: str) -> int:
+        """Element type of a value, 0 where it is unknown or the name empty."""
+        return self.deps.statics.types.get(name, 0)
+
     def array(self, name: str) -> np.ndarray | None:
         """A value that depends on weights alone, in its own type; None where it depends on data, or is kept sparse."""
         if name not in self._arrays:
@@ -147,12 +149,12 @@ class Knowledge:
         outputs = [n for n in node.output if n]
         shapes = [self.shape(n) if n else None for n in node.input]
         site = Site(
-            node, attributes_of(node), self.opset, inputs, shapes, [self.shape(n) for n in outputs],
-            lambda k: self.array(node.input[k]), self.deps.arithmetic,
+            node, attributes_of(node), self.opset, inputs, shapes, [self.type(n) for n in node.input],
+            [self.shape(n) for n in outputs], lambda k: self.array(node.input[k]), self.deps.arithmetic,
         )  # fmt: skip
         found = self._known(site)
         for k, name in enumerate(outputs):
-            fact = found[k] if k < len(found) else None
+            fact = self._typed(site, name, found[k]) if k < len(found) else None
             self.facts[name] = site.nothing(k) if fact is None else self._narrow(name, fact)
 
     def _known(self, site: Site) -> list[Facts | None]:
@@ -164,18 +166,15 @@ class Knowledge:
                 found = bound(site)
         except MALFORMED:
             return []
-        given = found if isinstance(found, list) else [found]
-        ends = self._ends(site.node)
-        fits = [f if _fits(f, s) else None for f, s in zip(given, site.outputs, strict=False)]
-        return [f if f is None or ends is None else of_integers(f, *ends, site.kind, site.token) for f in fits]
+        return found if isinstance(found, list) else [found]
 
-    def _ends(self, node: onnx.NodeProto) -> tuple[int, int] | None:
-        """The ends of the type in which a node computes with integers; None where it does not, or only moves them."""
-        taken, given = (self.deps.statics.types.get(names[0], 0) for names in (node.input, node.output))
-        dtype: Any = helper.tensor_dtype_to_np_dtype(given) if given and taken == given else np.dtype(float)
-        if dtype.kind not in "iu" or not (operator_of(node).function or traits_of(node) & COMPUTES):
+    def _typed(self, site: Site, name: str, found: Facts | None) -> Facts | None:
+        """What is known of an output, as its type has it; nothing where that is unknown or the shape another one."""
+        if found is None or not self.type(name) or not _fits(found, self.shape(name)):
             return None
-        return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+        dtype = INTEGERS.get(self.type(name))
+        selects = has(site.node, Trait.MOVES | Trait.SELECTS)
+        return found if dtype is None else of_integers(found, dtype, site.kind, site.token, selects=selects)
 
     def _narrow(self, name: str, found: Facts) -> Facts:
         """Facts without positions of their own on axes of open length, and large ones on axes that cannot shrink.

@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from onnxprune.model.skeleton import LONGEST
 from onnxprune.model.sound import is_well_formed
 from onnxprune.model.statics import Statics
-from onnxprune.operators.registry import FLOAT, Alike, Shape, Trait, has, operator_of
+from onnxprune.operators.registry import Alike, Shape, Trait, has, operator_of
 
 EIGHT_BIT = frozenset({onnx.TensorProto.INT8, onnx.TensorProto.UINT8})
 
@@ -133,8 +133,8 @@ def _type_of(node: onnx.NodeProto, types: Sequence[int | None]) -> int | None:
     """Element type of the outputs, from those of the inputs."""
     typed_by = operator_of(node).typed_by
     k = typed_by if isinstance(typed_by, int) else typed_by(node)
-    if k == FLOAT:
-        return int(onnx.TensorProto.FLOAT)
+    if k < 0:
+        return -k
     return types[k] if k < len(types) else None
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.operators.facts import Facts, NothingKnown, facts
+from onnxprune.operators.facts import Facts, NothingKnown, facts, known
 from onnxprune.operators.forward import Forward, TorchCall, in_torch
 from onnxprune.operators.intervals import applied
 from onnxprune.operators.lazy_torch import Tensor, functional, torch
@@ -38,8 +38,8 @@ def _gelu(x: np.ndarray, a: Mapping[str, Any]) -> np.ndarray:
 
 
 unary(
-    "Relu", lambda x, a: np.maximum(x, 0), HOMOGENEOUS | Trait.CLAMPS, first, flat=lambda *_: (0.0, np.inf),
-    forward=in_torch("relu"), fused_numbers=(),
+    "Relu", lambda x, a: np.maximum(x, 0), HOMOGENEOUS | Trait.CLAMPS | Trait.SELECTS, first,
+    flat=lambda *_: (0.0, np.inf), forward=in_torch("relu"), fused_numbers=(),
 )  # fmt: skip
 unary(
     "LeakyRelu", lambda x, a: np.where(x >= 0, x, a.get("alpha", 0.01) * x), HOMOGENEOUS, first,
@@ -179,11 +179,15 @@ def _zero_inside(op: Op) -> ZeroWhereDead:
 
 def bound_clip(site: Site) -> Facts:
     found = site.data()
-    ends = [site.attributes.get(name, site.optional(k)) for k, name in ((1, "min"), (2, "max"))]
-    low, high = (side if e is None else float(np.ravel(e)[0]) for e, side in zip(ends, (-np.inf, np.inf), strict=True))
-    bounds = applied(found, lambda x: np.minimum(np.maximum(x, low), high), True)
-    name = mix(found.identity, name_of("Clip"), bits(low), bits(high))
-    if low == 0 and high == np.inf:
+    given = [site.attributes.get(name, site.optional(k)) for k, name in ((1, "min"), (2, "max"))]
+    sides = (np.float64(side) if e is None else e for e, side in zip(given, (-np.inf, np.inf), strict=True))
+    low, high = (known(np.ravel(side)[:1].reshape(())) for side in sides)
+    bounds = (
+        np.minimum(np.maximum(found.low, low.low), high.low),
+        np.minimum(np.maximum(found.high, low.high), high.high),
+    )
+    name = mix(found.identity, name_of("Clip"), *low.exact, *high.exact)
+    if given[1] is None and low.zero:
         return facts(*bounds, name, found.scale)
     return facts(*bounds, mix(name, bits(found.scale)))
 
@@ -203,7 +207,8 @@ def forward_clip(node: TorchCall, x: Tensor, low: Tensor | None = None, high: Te
 
 define(
     "Clip", couple=unchanged, zero=_zero_inside, bound=bound_clip, apart=True, value=by_reference, flat=_ends_of_clip,
-    traits=EACH | Trait.CLAMPS | Trait.NUMBERS | Trait.COMPARES, forward=Forward(forward_clip, into=(0,)),
+    traits=EACH | Trait.CLAMPS | Trait.NUMBERS | Trait.COMPARES | Trait.SELECTS,
+    forward=Forward(forward_clip, into=(0,)),
 )  # fmt: skip
 
 

@@ -34,17 +34,23 @@ def bound_arithmetic(site: Site) -> Facts:
     if site.opset < 7 and site.attributes.get("broadcast"):
         raise NothingKnown
     op, (x, y) = site.node.op_type, site.operands(0, 1)
-    arrays = [site.array(k) for k in (0, 1)]
-    data = [a is None for a in arrays]
+    data = [site.array(k) is None for k in (0, 1)]
     if data == [True, False] or (data == [False, True] and op in ("Add", "Mul")):
         value, number = (x, y.low) if data[0] else (y, x.low)
         if not np.isfinite(number).all() or (op == "Div" and not number.all()):
             raise NothingKnown
+        if op == "Div" and site.whole:
+            return _bound_quotient(site, value, number)
         if op in ("Mul", "Div"):
             return affine(value, number if op == "Mul" else 1 / number, np.zeros(1), EXACT)
-        near = 0.0 if any(a is not None and a.dtype.kind in "iu" for a in arrays) else NEAR_SUM
-        return affine(value, np.ones(1), number if op == "Add" else -number, near)
+        return affine(value, np.ones(1), number if op == "Add" else -number, 0.0 if site.whole else NEAR_SUM)
     return combined(site, op, x, y)
+
+
+def _bound_quotient(site: Site, x: Facts, number: np.ndarray) -> Facts:
+    """Integers by a number: towards zero."""
+    ends = [np.trunc(end / number) for end in (x.low, x.high)]
+    return facts(np.minimum(*ends), np.maximum(*ends), mix(*x.exact, bits(number), site.kind))
 
 
 def combined(site: Site, op: str, x: Facts, y: Facts) -> Facts:
@@ -117,12 +123,12 @@ define(
 define("Mean", **_SEVERAL, traits=Trait.ELEMENTWISE, forward=Forward(lambda node, *x: reduce(torch.add, x) / len(x)))
 define(
     "Max", **_SEVERAL, value=lambda x, _: np.asarray(np.max(np.broadcast_arrays(*x), axis=0)),
-    traits=Trait.ELEMENTWISE | Trait.CLAMPS | Trait.COMPARES,
+    traits=Trait.ELEMENTWISE | Trait.CLAMPS | Trait.COMPARES | Trait.SELECTS,
     forward=Forward(lambda node, *x: reduce(torch.maximum, x)),
 )  # fmt: skip
 define(
     "Min", **_SEVERAL, value=lambda x, _: np.asarray(np.min(np.broadcast_arrays(*x), axis=0)),
-    traits=Trait.ELEMENTWISE | Trait.CLAMPS | Trait.COMPARES,
+    traits=Trait.ELEMENTWISE | Trait.CLAMPS | Trait.COMPARES | Trait.SELECTS,
     forward=Forward(lambda node, *x: reduce(torch.minimum, x)),
 )  # fmt: skip
 
@@ -218,7 +224,7 @@ define(
 )  # fmt: skip
 define(
     "Where", **_EACH, zero=only(1, 2), bound=bound_others, value=in_numpy(np.where),
-    traits=Trait.ELEMENTWISE | Trait.COMPARES,
+    traits=Trait.ELEMENTWISE | Trait.COMPARES | Trait.SELECTS,
     forward=Forward(lambda node, condition, a, b: torch.where(condition, a, b), into=(1, 2)),
 )  # fmt: skip
 

@@ -8,7 +8,7 @@ import onnx
 from onnx import TensorProto
 
 from onnxprune.operators.arrays import FLOATS, carrier
-from onnxprune.operators.facts import Facts, NothingKnown, facts
+from onnxprune.operators.facts import Facts, NothingKnown, facts, own_names
 from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.registry import Arrays, Trait, define
@@ -47,11 +47,13 @@ define(
 
 def bound_cast(site: Site) -> Facts:
     """Between types of floats a cast only rounds; of other types constants are followed."""
-    found = site.data()
-    name = mix(found.identity, site.kind)
-    if site.attributes.get("to") in PLAIN_FLOATS:
+    found, to = site.data(), site.attributes.get("to", (*site.types, 0, 0)[1])
+    name = mix(found.identity, site.kind, to)
+    if to in PLAIN_FLOATS:
         return facts(found.low, found.high, name, found.scale)
-    return facts(-np.inf, np.inf, mix(name, bits(found.scale)))
+    # of numbers beyond the ends another one comes from floats than from integers
+    name = np.where(found.constant, own_names(site.token, found.shape), mix(name, bits(found.scale)))
+    return facts(-np.inf, np.inf, name)
 
 
 def _cast_traits(node: onnx.NodeProto) -> Trait:

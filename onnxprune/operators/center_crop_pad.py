@@ -53,6 +53,6 @@ def forward_center_crop_pad(node: TorchCall, x: Tensor, target: Tensor) -> Tenso
 
 define(
     "CenterCropPad", couple=center_crop_pad, zero=first, repair=repair_center_crop_pad, follows=frozenset({1}),
-    bound=bound_center_crop_pad, apart=True, value=by_reference, traits=Trait.NUMBERS | Trait.MAPS,
+    bound=bound_center_crop_pad, apart=True, value=by_reference, traits=Trait.NUMBERS | Trait.MAPS | Trait.SELECTS,
     forward=Forward(forward_center_crop_pad, into=(0,), host=(1,)),
 )  # fmt: skip

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from onnx import helper
 
 from onnxprune.operators.labels import line
 from onnxprune.operators.registry import Shape
@@ -18,6 +19,7 @@ from onnxprune.operators.value_numbers import Ids, bits, mix, name_of
 
 LARGEST = 1 << 22  # elements of facts; of larger values nothing is known
 WHOLE = 1 << 53  # integers up to here are numbers in float64; of larger ones, some are rounded to it
+INTEGERS = {int(helper.np_dtype_to_tensor_dtype(d)): d for d in map(np.dtype, "i1 i2 i4 i8 u1 u2 u4 u8".split())}
 
 
 class NothingKnown(ValueError):
@@ -97,21 +99,33 @@ def known(array: np.ndarray) -> Facts:
     return facts(low, high, mix(array.view(np.uint64), name_of(array.dtype.str)))
 
 
-def of_integers(found: Facts, lowest: int, largest: int, kind: Ids, token: Ids) -> Facts:
+def of_integers(found: Facts, dtype: np.dtype, kind: Ids, token: Ids, *, selects: bool = False) -> Facts:
     """Facts of integers from those of real numbers: a division rounds, and what lies beyond the ends wraps around.
 
     Args:
         found: what holds where the same is computed in real numbers.
-        lowest, largest: the ends of the type.
-        kind: a name of the operator; what it makes of the same is the same, and no more a multiple.
+        dtype: the type of the integers.
+        kind: a name of the operator; what it makes of the same is the same in one type, and no more a multiple.
         token: a name of the node.
+        selects: nothing is computed, so that one bound holds without the other.
     """
+    ends = np.iinfo(dtype)
     low, high = np.floor(found.low), np.ceil(found.high)
-    inside = (low >= max(lowest, 1 - WHOLE)) & (high <= min(largest, WHOLE - 1))
-    place = np.arange(low.size, dtype=np.uint64).reshape(low.shape)
-    names = np.where(found.scale == 1, found.identity, mix(*found.exact, kind))
-    names = np.where(found.constant, mix(token, place), names)  # a constant's own name says what it is in real numbers
-    return facts(np.where(inside, low, -np.inf), np.where(inside, high, np.inf), names)
+    below, above = low >= max(ends.min, 1 - WHOLE), high <= min(ends.max, WHOLE - 1)
+    if selects:
+        below, above, own = below & (low < WHOLE), above & (high > -WHOLE), found.identity
+    else:
+        below = above = below & above
+        own = mix(found.identity, name_of(dtype.str))
+    names = np.where(found.scale == 1, own, mix(own, bits(found.scale), kind))
+    # a constant's own name says what it is in real numbers
+    names = np.where(found.constant, own_names(token, low.shape), names)
+    return facts(np.where(below, low, -np.inf), np.where(above, high, np.inf), names)
+
+
+def own_names(token: Ids, shape: Shape) -> Ids:
+    """A name for each element of what a node gives, by its place."""
+    return mix(token, np.arange(math.prod(shape), dtype=np.uint64).reshape(shape))
 
 
 def padded(found: Facts, rank: int) -> Facts:

@@ -15,7 +15,7 @@ from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.normalization import per_channel
 from onnxprune.operators.op import Op
 from onnxprune.operators.products import matrix_product
-from onnxprune.operators.quantization import Inputs, along, real, requantised, rounded_bounds, steps_at
+from onnxprune.operators.quantization import Inputs, along, real, requantised, rounded, rounded_bounds, steps_at
 from onnxprune.operators.registry import Trait, ZeroPoints, define
 from onnxprune.operators.roles import Scaling
 from onnxprune.operators.site import Site
@@ -148,9 +148,8 @@ def bound_qlinear_conv(site: Site) -> Facts:
     grid = np.abs(w.astype(np.float64).reshape(len(w), -1) - wz[:, None]).max(1)
     unit = xs * np.broadcast_to(ws, (len(w),)) / ys
     summand = np.zeros(len(w)) if bias is None else bias.astype(np.float64)
-    ends = np.iinfo(site.weight(7).dtype)
-    value = np.clip(np.round(summand * unit) + yz, ends.min, ends.max)
-    low, high = (np.where(grid == 0, value, end) for end in (-np.inf, np.inf))
+    low, high = rounded((summand * unit, summand * unit), yz, site.weight(7).dtype)
+    low, high = np.where(grid == 0, low, -np.inf), np.where(grid == 0, high, np.inf)
     names = mix(site.token, np.arange(len(w), dtype=np.uint64))
     return facts(low, high, names).map(lambda a: a.reshape(line(rank, 1)))
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from onnxprune.operators.facts import Facts, facts, reduced
+from onnxprune.operators.facts import Facts, facts, own_names, reduced
 from onnxprune.operators.site import Site
 from onnxprune.operators.value_numbers import Ids, bits, mix, name_of, snapped
 
@@ -60,5 +60,5 @@ def homogeneous_rows(site: Site, axes: Sequence[int], *, with_zero: bool = False
 def zero_where(site: Site, vanishing: np.ndarray, summand: np.ndarray | float = 0.0, names: Ids | None = None) -> Facts:
     """Facts of an output that is `summand` where a sum of products vanishes; arrays of the output's rank."""
     low = np.where(vanishing, summand, -np.inf)
-    place = np.arange(low.size, dtype=np.uint64).reshape(low.shape)
-    return facts(low, np.where(vanishing, summand, np.inf), mix(site.token, place) if names is None else names)
+    names = own_names(site.token, low.shape) if names is None else names
+    return facts(low, np.where(vanishing, summand, np.inf), names)

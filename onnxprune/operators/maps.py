@@ -13,7 +13,7 @@ from onnxprune.operators.labels import Axes
 from onnxprune.operators.lazy_torch import Tensor, functional, torch
 from onnxprune.operators.op import Op
 from onnxprune.operators.patches import padding
-from onnxprune.operators.registry import Alike, Arrays, Attributes, Shape, define
+from onnxprune.operators.registry import Alike, Arrays, Attributes, Shape, Trait, define
 from onnxprune.operators.site import Site
 from onnxprune.operators.value_numbers import mix
 from onnxprune.operators.zeros import first
@@ -36,7 +36,8 @@ def forward_reverse_sequence(node: TorchCall, x: Tensor, lengths: Tensor) -> Ten
 
 
 define(
-    "ReverseSequence", couple=reverse, apart=True, forward=Forward(forward_reverse_sequence, into=(0,)),
+    "ReverseSequence", couple=reverse, apart=True, traits=Trait.SELECTS,
+    forward=Forward(forward_reverse_sequence, into=(0,)),
     bound=lambda site: homogeneous_rows(
         site, [site.attributes.get("time_axis", 0), site.attributes.get("batch_axis", 1)]
     ),
@@ -55,7 +56,8 @@ def forward_trilu(node: TorchCall, x: Tensor, k: Tensor | None = None) -> Tensor
 
 
 define(
-    "Trilu", couple=trilu, zero=first, apart=True, forward=Forward(forward_trilu, into=(0,), host=(1,)),
+    "Trilu", couple=trilu, zero=first, apart=True, traits=Trait.SELECTS,
+    forward=Forward(forward_trilu, into=(0,), host=(1,)),
     bound=lambda site: homogeneous_rows(site, (-2, -1), with_zero=True),
 )  # fmt: skip
 define("com.microsoft:Trilu", shape=Alike(), forward=Forward(forward_trilu, into=(0,), host=(1,)))

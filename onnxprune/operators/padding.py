@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.operators.facts import Facts, NothingKnown, facts
+from onnxprune.operators.facts import Facts, NothingKnown, facts, known
 from onnxprune.operators.forward import Forward, TorchCall, numbers, take
 from onnxprune.operators.labels import Axes, Labels, fixed
 from onnxprune.operators.lazy_torch import Tensor, functional
@@ -12,7 +12,7 @@ from onnxprune.operators.op import Op
 from onnxprune.operators.registry import LARGEST_VALUE, Arrays, Trait, by_reference, define
 from onnxprune.operators.roles import NOT_ZERO
 from onnxprune.operators.site import Site, numbers_name
-from onnxprune.operators.value_numbers import bits, mix
+from onnxprune.operators.value_numbers import mix
 
 
 def pad(op: Op, x: Axes, *_: Axes | None, **attributes: Any) -> Axes:
@@ -84,15 +84,15 @@ def bound_pad(site: Site) -> Facts:
     low, high = found.low, found.high
     if flat:
         given = site.weight(2, np.asarray(site.attributes.get("value", 0.0)))
-        fill = float(np.ravel(given)[0]) if np.size(given) else 0.0
+        fill = known(np.ravel(given)[:1].reshape(()) if np.size(given) else np.zeros(()))
         if any(max(w) for k, w in enumerate(widths) if k not in varied):
-            low, high = np.minimum(low, fill), np.maximum(high, fill)
+            low, high = np.minimum(low, fill.low), np.maximum(high, fill.high)
         if varied:
             around = [w if k in varied else (0, 0) for k, w in enumerate(widths)]
-            low, high = (np.pad(a, around, constant_values=fill) for a in (low, high))
+            low, high = np.pad(low, around, constant_values=fill.low), np.pad(high, around, constant_values=fill.high)
             found = found.map(lambda a: np.pad(a, around, constant_values=1))
-        if fill:
-            return facts(low, high, mix(*found.exact, bits(fill), name, site.kind))
+        if not fill.zero:
+            return facts(low, high, mix(*found.exact, mix(*fill.exact), name, site.kind))
     return facts(low, high, mix(found.identity, name, site.kind), found.scale)
 
 
@@ -138,6 +138,6 @@ def forward_pad(
 define(
     "Pad", couple=pad, zero=lambda op: op.zero_where_dead(0) if op.zero_padded() else NOT_ZERO, repair=repair_pad,
     follows=frozenset({1}), bound=bound_pad, apart=True, value=by_reference, small=_small_when_padded,
-    traits=Trait.RANGE | Trait.MAPS | Trait.NUMBERS | Trait.PADS,
+    traits=Trait.RANGE | Trait.MAPS | Trait.NUMBERS | Trait.PADS | Trait.SELECTS,
     forward=Forward(forward_pad, into=(0,), host=(1, 2, 3)),
 )  # fmt: skip

@@ -160,7 +160,8 @@ define(
     ),
 )  # fmt: skip
 define(
-    "com.microsoft:NhwcMaxPool", couple=pool, apart=True, shape=Alike("MaxPool"), traits=Trait.CHANNELS_LAST,
+    "com.microsoft:NhwcMaxPool", couple=pool, apart=True, shape=Alike("MaxPool"),
+    traits=Trait.CHANNELS_LAST | Trait.SELECTS,
     bound=lambda site: homogeneous_rows(site, range(1, len(site.shape()) - 1)),
 )  # fmt: skip
 

@@ -74,9 +74,9 @@ def matrices(op: Op, a: Axes, b: Axes, **_: Any) -> Axes:
 
 
 def bound_product(site: Site) -> Facts:
-    """With weights on the right; of other products zeros are followed."""
+    """With weights on the right; of other products, and of integers, zeros are followed."""
     w, a = site.array(1), site.attributes
-    if site.inputs[0] is None or w is None or w.ndim != 2 or a.get("transA", 0):
+    if site.inputs[0] is None or w is None or w.ndim != 2 or a.get("transA", 0) or site.whole:
         return MATRICES.bound(site) if site.node.op_type == "MatMul" else bound_turned(site)
     w, shape = w if a.get("transB", 0) else w.T, site.shape()
     bias = bias_of(site, 2, len(w), a.get("beta", 1.0)) if operator_of(site.node).bias == 2 else np.zeros(len(w))

@@ -5,16 +5,17 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
+from onnx import TensorProto
 
 from onnxprune.operators.arrays import RANGES
 from onnxprune.operators.boxes import Value
-from onnxprune.operators.facts import Facts, NothingKnown, facts
+from onnxprune.operators.facts import INTEGERS, Facts, NothingKnown, facts
 from onnxprune.operators.forward import Forward, TorchCall, Units
 from onnxprune.operators.intervals import applied
 from onnxprune.operators.labels import Axes, line
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
-from onnxprune.operators.registry import FLOAT, Alike, Attributes, Numbers, Trait, ZeroPoints, define
+from onnxprune.operators.registry import FLOAT, UINT8, Alike, Attributes, Numbers, Trait, ZeroPoints, define
 from onnxprune.operators.roles import Scaling
 from onnxprune.operators.site import Site
 from onnxprune.operators.value_numbers import Ids, bits, mix
@@ -50,7 +51,9 @@ def _quantized(
 
 
 def bound_quantize(site: Site) -> Facts:
-    found, rank, scale, zero = site.data(), len(site.shape()), site.weight(1), site.weight(2, np.zeros((), np.uint8))
+    found, rank, scale = site.data(), len(site.shape()), site.weight(1)
+    given = site.attributes.get("output_dtype", 0) or TensorProto.UINT8  # the type that a zero point has, if any
+    zero = site.weight(2, np.zeros((), INTEGERS.get(given, np.float32)))
     if site.attributes.get("block_size", 0) or (scale.size > 1 and scale.ndim != 1):
         raise NothingKnown
     at = line(rank, site.attributes.get("axis", 1))
@@ -60,8 +63,7 @@ def bound_quantize(site: Site) -> Facts:
     elif zero.dtype.kind not in "iu":
         raise NothingKnown
     else:
-        ends = np.iinfo(zero.dtype)
-        bounds = applied(found, lambda x: np.clip(np.round(x / s) + z, ends.min, ends.max), True)
+        bounds = rounded((found.low / s, found.high / s), z, zero.dtype)
     return facts(*bounds, mix(*found.exact, bits(s), bits(z), site.kind))
 
 
@@ -134,6 +136,7 @@ def _ends_of_integers(_: Attributes, number: Numbers) -> tuple[float, float]:
 
 define(
     "QuantizeLinear com.microsoft:QuantizeLinear", **_QUANTIZE, zero_points=ZeroPoints(held=2), flat=_ends_of_integers,
+    typed_by=lambda node: 2 if len(node.input) > 2 and node.input[2] else UINT8,
     traits=_STEPS | Trait.DECIDES | Trait.ROUNDS, forward=Forward(forward_quantize_linear, into=(0,)),
 )  # fmt: skip
 
@@ -218,10 +221,17 @@ def real_bounds(found: Facts, steps: Steps) -> Pair:
 
 
 def rounded_bounds(bounds: Pair, steps: Steps) -> Pair:
-    """Bounds of what is quantised; a number that may round either way is between both."""
-    ends = np.iinfo(steps.dtype)
-    exact = [end / steps.scale + steps.zero for end in bounds]
-    low, high = np.round(exact[0] - 1e-4), np.round(exact[1] + 1e-4)
+    """Bounds of what is quantised."""
+    low, high = (end / steps.scale for end in bounds)
+    return rounded((low, high), np.asarray(steps.zero), steps.dtype)
+
+
+def rounded(bounds: Pair, zero: np.ndarray, dtype: np.dtype) -> Pair:
+    """Bounds of numbers (in steps) as integers of a type; one that may round either way is between both."""
+    ends = np.iinfo(dtype)
+    low, high = np.minimum(*bounds), np.maximum(*bounds)
+    slack = [1e-4 + 1e-6 * np.abs(np.where(np.isfinite(end), end, 0)) for end in (low, high)]
+    low, high = np.round(low - slack[0]) + zero, np.round(high + slack[1]) + zero
     return np.clip(low, ends.min, ends.max), np.clip(high, ends.min, ends.max)
 
 

@@ -109,7 +109,8 @@ def forward_qlinear_where(
 
 define(
     "com.microsoft:QLinearWhere", couple=lambda op, *x: op.broadcast(*x[:2], x[4]), bound=bound_others, apart=True,
-    shape=Alike("Where", (0, 1, 4)), traits=Trait.STEPS, forward=Forward(forward_qlinear_where, into=(1, 4)),
+    shape=Alike("Where", (0, 1, 4)), typed_by=1, traits=Trait.STEPS,
+    forward=Forward(forward_qlinear_where, into=(1, 4)),
 )  # fmt: skip
 
 

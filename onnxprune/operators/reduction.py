@@ -89,7 +89,7 @@ def bound_reduction(site: Site) -> Facts:
         nothing = flat.zero & squares  # the product of no elements is one
         low, high = np.full(low.shape, 0 if squares else -np.inf), np.where(nothing, 0, np.inf)
         names, scale = mix(names, bits(scale)), np.ones(scale.shape)
-    if site.node.op_type == "ReduceSum":
+    if site.node.op_type == "ReduceSum" or (site.whole and site.node.op_type == "ReduceMean"):  # a mean by its sum
         low, high = np.where(low >= 0, low * 0, -np.inf), np.where(high <= 0, high * 0, np.inf)
     elif site.node.op_type in ("ReduceL1", "ReduceL2"):
         low, high = np.zeros(low.shape), np.where(flat.zero, 0, np.inf)
@@ -165,11 +165,11 @@ _reduction(
     repair=repair_mean, bound=bound_reduction, forward=over_axes(mean_of),
 )  # fmt: skip
 _reduction(
-    "ReduceMax", reduce, Trait.RANGE | Trait.MAPS, zero=first, bound=bound_reduction, value=_value_of(np.max),
-    forward=over_axes(lambda x, axes, keep: x.amax(axes, keep)),
+    "ReduceMax", reduce, Trait.RANGE | Trait.MAPS | Trait.SELECTS, zero=first, bound=bound_reduction,
+    value=_value_of(np.max), forward=over_axes(lambda x, axes, keep: x.amax(axes, keep)),
 )  # fmt: skip
 _reduction(
-    "ReduceMin", reduce, Trait.RANGE, zero=first, bound=bound_reduction, value=_value_of(np.min),
+    "ReduceMin", reduce, Trait.RANGE | Trait.SELECTS, zero=first, bound=bound_reduction, value=_value_of(np.min),
     forward=over_axes(lambda x, axes, keep: x.amin(axes, keep)),
 )  # fmt: skip
 
@@ -210,7 +210,7 @@ def forward_arg_reduce(node: TorchCall, x: Tensor) -> Tensor:
 
 define(
     "ArgMax ArgMin", couple=arg_reduce, bound=bound_arg_reduce, statistics=lambda op: [op.attributes.get("axis", 0)],
-    apart=True, traits=Trait.DECIDES, forward=Forward(forward_arg_reduce, into=()),
+    apart=True, traits=Trait.DECIDES | Trait.SELECTS, forward=Forward(forward_arg_reduce, into=()),
 )  # fmt: skip
 
 
@@ -277,6 +277,6 @@ def forward_top_k(node: TorchCall, x: Tensor, k: Tensor | None = None) -> tuple[
 
 define(
     "TopK", couple=top_k, statistics=lambda op: [op.attributes.get("axis", -1)], apart=True,
-    bound=bound_top_k, traits=Trait.DECIDES | Trait.NUMBERS | Trait.VALUES_FIRST,
+    bound=bound_top_k, traits=Trait.DECIDES | Trait.NUMBERS | Trait.VALUES_FIRST | Trait.SELECTS,
     forward=Forward(forward_top_k, into=(0,), host=(1,)),
 )  # fmt: skip

@@ -17,7 +17,7 @@ from onnxprune.operators.roles import NOT_ZERO, ZeroWhereDead
 
 # What a malformed node leads to: inputs or attributes that are missing, or of the wrong type, rank or size.
 MALFORMED = (ValueError, IndexError, TypeError, KeyError, AttributeError, ArithmeticError, MemoryError)
-FLOAT = -1  # in `typed_by`: the outputs are floats, whatever goes in
+FLOAT, UINT8 = -1, -2  # in `typed_by`: the outputs have this type, whatever goes in; minus the number of it in ONNX
 LARGEST_VALUE = 4096  # elements of a constant that is computed; shapes, indices and sizes are shorter
 
 Shape = tuple[int, ...]
@@ -32,6 +32,7 @@ class Trait(Flag):
 
     VIEW = auto()  # the elements of input 0, all of them, in another shape or order
     MOVES = auto()  # every element of the outputs is one of input 0, whatever its type
+    SELECTS = auto()  # what it gives are elements that it takes, places of some or numbers of its own: none overflows
     PLACES = auto()  # every element of the output is one of the last input, at places that the others say
     JOINS = auto()  # it moves the elements of all its inputs, not of the first alone
     CASTS = auto()  # the elements of input 0 in another type
@@ -191,7 +192,7 @@ class Operator:
     value: `(inputs, attributes)` → output 0 in numpy, of small constants; or `by_reference`.
     small: of the inputs: whether the value is small too, where the operator can blow up what it takes.
     shape: `(shapes of the inputs, attributes)` → shapes of the outputs, where onnx's own inference does not know them.
-    typed_by: the input whose element type the outputs have, or FLOAT; of the node, or always.
+    typed_by: the input whose element type the outputs have, or FLOAT, UINT8; of the node, or always.
 
     forward: what computes it in torch, for training.
     gates: filters that make one channel.

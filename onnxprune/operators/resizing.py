@@ -49,13 +49,14 @@ def repair_resize(edit: Any, axes: Any = None, **_: Any) -> None:
 
 
 def bound_resize(site: Site) -> Facts:
-    """Between its neighbours, where no axis of channels is resized; cubic ones overshoot."""
+    """Between its neighbours, where no axis of channels is resized; cubic ones overshoot, means of integers round."""
     changed = [k for k, (a, b) in enumerate(zip(site.shape(), site.shape_out(), strict=True)) if a != b]
     found = reduced(site.data(), changed)
     region = site.attributes.get("coordinate_transformation_mode") == b"tf_crop_and_resize"
     if region or {0, 1} & set(changed) or any(n > 1 for n in found.shape[2:]):
         raise NothingKnown
-    soft = site.attributes.get("mode", b"nearest") in (b"nearest", b"linear", b"bilinear") or found.constant
+    mode = site.attributes.get("mode", b"nearest")
+    soft = mode == b"nearest" or (found.zero if site.whole else found.constant | (mode in (b"linear", b"bilinear")))
     low, high = np.where(soft, found.low, -np.inf), np.where(soft, found.high, np.inf)
     return facts(low, high, mix(found.identity, site.kind, site.token), found.scale)
 

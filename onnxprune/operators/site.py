@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 import onnx
 
-from onnxprune.operators.facts import Facts, NothingKnown, Shape, aligned, expanded, known, unknown
+from onnxprune.operators.facts import INTEGERS, Facts, NothingKnown, Shape, aligned, expanded, known, unknown
 from onnxprune.operators.node_info import Numbers
 from onnxprune.operators.value_numbers import Ids, bits, mix, name_of
 
@@ -26,6 +26,7 @@ class Site:
     opset: int
     inputs: Sequence[Facts | None]  # None where an input is left out, or of unknown shape
     shapes: Sequence[Shape | None]  # of the inputs
+    types: Sequence[int]  # of their elements, 0 where unknown
     outputs: Sequence[Shape | None]
     arrays: Callable[[int], np.ndarray | None]  # input k where it depends on weights alone
     arithmetic: Numbers  # numbers computed from sizes, and which of these the model leaves open
@@ -40,6 +41,11 @@ class Site:
         """A name that nodes of the same operator and attributes share."""
         parts = sorted(a.SerializeToString(deterministic=True).hex() for a in self.node.attribute)
         return name_of(" ".join([self.node.domain, self.node.op_type, *parts]))
+
+    @property
+    def whole(self) -> bool:
+        """Whether it computes with integers, which overflow."""
+        return bool(self.types) and self.types[0] in INTEGERS
 
     def has(self, k: int) -> bool:
         """Whether input k is given."""

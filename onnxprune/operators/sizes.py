@@ -104,7 +104,8 @@ def repair_constant_of_shape(edit: Any, **_: Any) -> None:
 
 def bound_fill(site: Site) -> Facts:
     value = numpy_helper.to_array(site.attributes["value"]) if "value" in site.attributes else np.zeros(1)
-    return known(value.astype(np.float64).reshape((1,) * len(site.shape_out())))
+    value = value if value.dtype.kind in "iu" else value.astype(np.float64)
+    return known(value.reshape((1,) * len(site.shape_out())))
 
 
 def _filled_value(x: Arrays, a: Attributes) -> np.ndarray | None:
@@ -123,7 +124,8 @@ def forward_constant_of_shape(node: TorchCall, sizes: Tensor) -> Tensor:
 
 define(
     "ConstantOfShape", couple=constant_of_shape, zero=_filled_with_zeros, repair=repair_constant_of_shape,
-    follows=frozenset({0}), bound=bound_fill, apart=True, value=_filled_value, traits=Trait.REPEATS | Trait.FILLS,
+    follows=frozenset({0}), bound=bound_fill, apart=True, value=_filled_value,
+    traits=Trait.REPEATS | Trait.FILLS | Trait.SELECTS,
     forward=Forward(forward_constant_of_shape, into=(), host=(0,)),
 )  # fmt: skip
 
