@@ -10,7 +10,6 @@ import onnx
 from onnxprune.model.graphs import graphs_of, subgraphs
 from onnxprune.model.sort import captured
 from onnxprune.model.static import find
-from onnxprune.operators.registry import Trait, has
 from onnxprune.surgery.recovery.layer_graph import LayerGraph
 
 
@@ -90,19 +89,8 @@ class NestedGraph(LayerGraph):
         return frozenset(given) & self.tensors.keys()
 
     @cached_property
-    def constant(self) -> frozenset[int]:
-        fixed, found = self.tensors.keys() | self.sparse.keys(), set()
-        for k, placed in enumerate(self._placed):
-            still = not _draws(placed.proto) and all(key in fixed for key in placed.taken)
-            if still and not (placed.path and placed.bodies):
-                found.add(k)
-                fixed.update(placed.proto.output)
-        return frozenset(found)
-
-
-def _draws(node: onnx.NodeProto) -> bool:
-    """Whether a node, or one inside it, draws numbers."""
-    return has(node, Trait.RANDOM) or any(_draws(inner) for body, _ in subgraphs(node) for inner in body.node)
+    def unasked(self) -> frozenset[int]:
+        return frozenset(k for k, placed in enumerate(self._placed) if placed.path and placed.bodies)
 
 
 def _place(graph: onnx.GraphProto, path: str, outer: list[dict[str, str]], found: list[_Placed]) -> tuple[int, ...]:

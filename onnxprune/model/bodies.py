@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from onnxprune.model.graphs import subgraphs
 from onnxprune.model.shapes import attributes_of
 from onnxprune.model.statics import Statics
 from onnxprune.operators.registry import Trait, has
@@ -19,6 +20,11 @@ class Carried:
     name: str  # in the body
     after: str  # what the body makes of it
     output: str  # of the node, after the last round
+
+
+def draws(node: onnx.NodeProto) -> bool:
+    """Whether a node, or one in its bodies, draws numbers: what it gives is another value in each run."""
+    return has(node, Trait.RANDOM) or any(draws(inner) for body, _ in subgraphs(node) for inner in body.node)
 
 
 def walk_body(

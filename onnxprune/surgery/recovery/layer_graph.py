@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from onnxprune.channels.dependencies import Dependencies
+from onnxprune.model.bodies import draws
 from onnxprune.model.graphs import subgraphs
 from onnxprune.model.network import Network
 from onnxprune.operators.registry import Trait, has
@@ -89,12 +90,17 @@ class LayerGraph:
     def outputs(self) -> frozenset[str]:
         return frozenset(v.name for v in self.model.graph.output)
 
+    @property
+    def unasked(self) -> frozenset[int]:
+        """Nodes that count as no constants, whatever they take."""
+        return frozenset()
+
     @cached_property
     def constant(self) -> frozenset[int]:
         """Nodes whose outputs depend on weights alone."""
         fixed, found = self.tensors.keys() | self.sparse.keys(), set()
         for k, node in enumerate(self.nodes):
-            if not has(node, Trait.RANDOM) and all(n in fixed for n in self.inputs[k]):
+            if k not in self.unasked and not draws(node) and all(n in fixed for n in self.inputs[k]):
                 found.add(k)
                 fixed.update(node.output)
         return frozenset(found)
