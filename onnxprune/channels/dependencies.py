@@ -41,11 +41,11 @@ class Group:
     def __len__(self) -> int:
         return len(self.components)
 
-    @property
+    @cached_property
     def writers(self) -> tuple[Slot, ...]:
         return tuple(s for s in self.slots if s.role & Role.WRITE)
 
-    @property
+    @cached_property
     def readers(self) -> tuple[Slot, ...]:
         return tuple(s for s in self.slots if s.role & Role.READ)
 

@@ -8,6 +8,7 @@ from onnxprune.channels.nodes import Node, Source
 from onnxprune.operators.registry import Trait, has
 
 SHIFTING = Trait.SCALES | Trait.SHIFTS
+DRAWN = Trait.RANDOM | Trait.BODIES
 INTEGERS = (TensorProto.INT64, TensorProto.BOOL, TensorProto.STRING)
 
 
@@ -55,8 +56,7 @@ def computed_once(nodes: Sequence[Node], tensors: Iterable[str]) -> set[str]:
     """Keys of these tensors, and of the values that are computed from them alone, which runtimes do when they load."""
     found = set(tensors)
     for node in nodes:
-        drawn = has(node.proto, Trait.RANDOM | Trait.BODIES)
-        if node.inputs and not drawn and all(key in found for key in node.inputs if key):
+        if node.inputs and all(key in found for key in node.inputs if key) and not has(node.proto, DRAWN):
             found.update(filter(None, node.outputs))
     return found
 

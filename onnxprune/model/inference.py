@@ -11,17 +11,16 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import IO
 
 import onnx
 import onnx.onnx_cpp2py_export
 
 from onnxprune.model import inferrer
-from onnxprune.processes import end, watched
+from onnxprune.processes import end
 
-SECONDS = 20.0  # per model; the largest language models take two
 CRASHES = 10  # after which a model is left without inference: no network, but an attack
 HERE = bool(getattr(sys, "frozen", False)) or not sys.executable  # no Python to start: infer in this process
 
@@ -78,9 +77,9 @@ class _Child:
     """The process that infers; one for all analyses of this process."""
 
     def __init__(self) -> None:
-        self.owner = os.getpid()
+        self.owner, self.seconds = os.getpid(), inferrer.SECONDS
         self.process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(Path(inferrer.__file__)), onnx.onnx_cpp2py_export.__file__],
+            [sys.executable, "-I", "-S", inferrer.__file__, onnx.onnx_cpp2py_export.__file__, str(self.seconds)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -89,16 +88,17 @@ class _Child:
 
     def ask(self, encoded: bytes, data_prop: bool) -> bytes | None:
         """The answer to one model; None where inference raised.  Raises EOFError and TimeoutError."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        with watched(self.process, SECONDS) as late:
-            try:
-                self.process.stdin.write(struct.pack("<?Q", data_prop, len(encoded)) + encoded)
-                self.process.stdin.flush()
-                (length,) = struct.unpack("<Q", _exactly(self.process.stdout, 8))
-                return None if length == inferrer.FAILED else _exactly(self.process.stdout, length)
-            except (OSError, EOFError) as error:
-                raise (TimeoutError if late.is_set() else EOFError) from error
+        begun = time.monotonic()
+        try:
+            assert self.process.stdin is not None
+            assert self.process.stdout is not None
+            self.process.stdin.write(struct.pack("<?Q", data_prop, len(encoded)) + encoded)
+            self.process.stdin.flush()
+            (length,) = struct.unpack("<Q", _exactly(self.process.stdout, 8))
+            return None if length == inferrer.FAILED else _exactly(self.process.stdout, length)
+        except (OSError, EOFError) as error:
+            late = time.monotonic() - begun >= self.seconds
+            raise (TimeoutError if late else EOFError) from error
 
     def end(self) -> None:
         """End the process."""

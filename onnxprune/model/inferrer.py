@@ -5,6 +5,7 @@ numpy and protobuf, the process is ready in 30 ms.
 """
 
 import contextlib
+import faulthandler
 import importlib.util
 import os
 import struct
@@ -13,15 +14,22 @@ from typing import Any
 
 FAILED = (1 << 64) - 1  # in place of a length: the inference raised an exception
 ROOM = 4 << 30  # bytes of address space
+SECONDS = 20.0  # per model; the largest language models take two
 
 
-def serve(native: Any) -> None:
-    """Infer the shapes of one encoded model after the other, until the other end of the pipe is closed."""
+def serve(native: Any, seconds: float) -> None:
+    """Infer the shapes of one encoded model after the other, until the other end of the pipe is closed.
+
+    Args:
+        native: onnx's native module.
+        seconds: for each model, after which this process ends itself.
+    """
     inward, outward = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what the library prints must not get between the answers
     while len(head := inward.read(9)) == 9:
         data_prop, length = struct.unpack("<?Q", head)
         encoded = inward.read(length)
+        faulthandler.dump_traceback_later(seconds, exit=True)  # native code cannot keep it from doing so
         try:
             answer = native.shape_inference.infer_shapes(encoded, False, False, data_prop)
         except Exception:  # its classes are many, and all mean that there are no shapes
@@ -30,6 +38,7 @@ def serve(native: Any) -> None:
             outward.write(struct.pack("<Q", len(answer)))
             outward.write(answer)
         outward.flush()
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _confine() -> None:
@@ -44,7 +53,7 @@ def _confine() -> None:
 
 
 def main() -> None:
-    """Load onnx's native module from the path in the first argument, and serve."""
+    """Load onnx's native module from the path in the first argument, and serve with the seconds in the second one."""
     _confine()
     spec = importlib.util.spec_from_file_location("onnx.onnx_cpp2py_export", sys.argv[1])
     if spec is None or spec.loader is None:
@@ -52,7 +61,7 @@ def main() -> None:
     native = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(native)
     with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):
-        serve(native)
+        serve(native, float(sys.argv[2]))
 
 
 if __name__ == "__main__":

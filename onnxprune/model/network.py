@@ -96,15 +96,12 @@ class Network:
 
     def with_tensors(self, changed: Mapping[str, Elements]) -> "Network":
         """The network with other elements, of the same type, in some tensors of the file, by key."""
-        tensors = dict(self.tensors)
-
-        def put(new: TensorProto, tensor: TensorProto, key: str) -> None:
+        out, tensors = self.own(), dict(self.tensors)
+        for key, new in tensors_of(out.graph).items():
             if key in changed:
+                tensor = _emptied(new)
                 _put(new, tensor, tensor.name, key, changed[key], tensors)
-            else:
-                new.CopyFrom(tensor)
-
-        return Network(copied(self.graph, put), tensors)
+        return Network(out.graph, tensors)
 
     def with_copies(self, copies: Mapping[str, Sequence[tuple[str, Elements | None]]]) -> "Network":
         """The network with more tensors (name, elements), by the key of the one that they resemble and stand behind.
@@ -173,18 +170,18 @@ class Network:
         Args:
             place: where elements are that do not go into the message.
         """
-
-        def put(new: TensorProto, tensor: TensorProto, key: str) -> None:
-            found = self.tensors.get(key)
-            if found is None:
+        out = self.own().graph
+        for key, new in tensors_of(out).items():
+            if (found := self.tensors.get(key)) is None:
+                continue
+            tensor = _emptied(new)
+            if place(new, tensor, key):
+                continue
+            if isinstance(found, Placed) and tensor.external_data:
                 new.CopyFrom(tensor)
-            elif not place(new, tensor, key):
-                if isinstance(found, Placed) and tensor.external_data:
-                    new.CopyFrom(tensor)
-                else:
-                    fill(new, tensor, found)
-
-        return copied(self.graph, put)
+            else:
+                fill(new, tensor, found)
+        return out
 
 
 def placed(tensor: TensorProto, folder: Path | None) -> Placed:
@@ -201,6 +198,14 @@ def fill(new: TensorProto, tensor: TensorProto, elements: Tensor) -> None:
         return
     _head(new, tensor, tensor.name, tensor.dims)
     new.raw_data = b"".join(elements.pieces())
+
+
+def _emptied(tensor: TensorProto) -> TensorProto:
+    """What a tensor was, once it is empty, to be filled anew in its place."""
+    was = TensorProto()
+    was.CopyFrom(tensor)
+    tensor.Clear()
+    return was
 
 
 def _put(new: TensorProto, like: TensorProto, name: str, key: str, given: Elements, tensors: dict[str, Tensor]) -> None:

@@ -12,6 +12,7 @@ from onnxprune.model.tensors import CUTTABLE
 from onnxprune.operators.registry import LARGEST_VALUE, Trait, traits_of
 
 Shape = tuple[int, ...]
+CONVOLVES = Trait.LINEAR | Trait.CONVOLVES
 SAMPLE = {0: 1}  # size taken for a symbolic axis by its position; the others are spatial
 SPATIAL = 224
 PRIMES = (2, 3, 5, 7, 11, 13)
@@ -125,7 +126,7 @@ def _channels_wanted(graph: onnx.GraphProto) -> dict[str, int]:
     """Channels of inputs that a convolution takes: its weights tell them, where the input itself does not."""
     weights, found = {tensor.name: tensor.dims for tensor in graph.initializer}, {}
     for node in graph.node:
-        convolves = Trait.LINEAR | Trait.CONVOLVES in (traits := traits_of(node)) and Trait.SPREADS not in traits
+        convolves = CONVOLVES in (traits := traits_of(node)) and Trait.SPREADS not in traits
         if convolves and len(node.input) > 1 and len(weights.get(node.input[1], ())) > 1:
             group = next((a.i for a in node.attribute if a.name == "group"), 1)
             found[node.input[0]] = weights[node.input[1]][1] * max(group, 1)

@@ -27,6 +27,7 @@ from onnxprune.model.thresholds import beyond, shortened, thresholds
 from onnxprune.operators.registry import LARGEST_VALUE, MALFORMED, Trait, has
 
 BROADCASTS = 7  # opset from which operands broadcast by themselves
+COMBINES = Trait.ADDS | Trait.MULTIPLIES
 
 
 def infer(
@@ -158,7 +159,7 @@ def _walk(graph: onnx.GraphProto, path: str, statics: Statics, opset: int, outer
         if has(node, Trait.RESHAPES) and keys and node.output:
             before, after = statics.shapes.get(keys[0]), statics.shapes.get(path + node.output[0])
             statics.torn |= before is not None and after is not None and math.prod(before) != math.prod(after)
-        if not path and opset >= BROADCASTS and has(node, Trait.ADDS | Trait.MULTIPLIES):
+        if not path and opset >= BROADCASTS and has(node, COMBINES):
             statics.torn |= not node.domain and not _broadcast([statics.shapes.get(key, ()) for key in keys])
 
 

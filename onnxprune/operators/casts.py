@@ -17,6 +17,8 @@ from onnxprune.operators.unary import EACH, PLAIN, unchanged
 from onnxprune.operators.value_numbers import bits, mix
 from onnxprune.operators.zeros import first
 
+CASTING = EACH | Trait.CASTS | Trait.RANGE | Trait.MAPS | Trait.SHIFTS
+ROUNDING = CASTING | Trait.DECIDES
 PLAIN_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 
 
@@ -59,8 +61,7 @@ def bound_cast(site: Site) -> Facts:
 def _cast_traits(node: onnx.NodeProto) -> Trait:
     """Going to something that is no float it rounds."""
     rounds = any(a.name == "to" and a.i not in PLAIN_FLOATS for a in node.attribute)
-    shared = EACH | Trait.CASTS | Trait.RANGE | Trait.MAPS | Trait.SHIFTS
-    return shared | Trait.DECIDES if rounds else shared
+    return ROUNDING if rounds else CASTING
 
 
 def value_of_cast(x: Arrays, a: Mapping[str, Any]) -> np.ndarray | None:

@@ -54,7 +54,7 @@ def line(rank: int, axis: int) -> tuple[int, ...]:
 
 def is_fixed(labels: Labels) -> bool:
     """Whether no position of the axis can die, by what the labels say themselves."""
-    return not any(labels.strides) or not labels.any()
+    return not any(labels.strides) or not np.count_nonzero(labels)  # `any` takes ten times as long for few
 
 
 class Kind(Enum):

@@ -8,6 +8,7 @@ and (1, 1).  So every factor knows whether it is a part of the one that carries 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -62,11 +63,11 @@ class Value:
     axes: Axes
     split_axis: SplitAxis | None = None
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         return tuple(x.size for x in self.axes)
 
-    @property
+    @cached_property
     def has_labels(self) -> bool:
         """Whether any position may die."""
         return self.split_axis is not None or not all(map(is_fixed, self.axes))

@@ -218,11 +218,11 @@ def _follow(draft: Draft, index: int, proto: onnx.NodeProto, versioned: Mapping[
     if index in deps.folded_shuffles and any(draft.box(key) is None for key in deps.passed(index)):
         _folded_shuffle(draft, index, proto)
         return
-    if any(draft.box(key) is None and deps.values.get(key) is not None for key in (*node.inputs, *node.outputs)):
-        return  # inside a shuffle that is replaced as a whole
     fn = operator_of(proto).repair
     if fn is None or index in deps.unknown:  # all that an unknown node takes is whole
         return
+    if any(draft.box(key) is None and deps.values.get(key) is not None for key in (*node.inputs, *node.outputs)):
+        return  # inside a shuffle that is replaced as a whole
     if all(key in draft.restated for key in node.outputs):  # an array of sizes or indices: it follows by itself
         return
     uses = deps.uses_at.get(index, ())

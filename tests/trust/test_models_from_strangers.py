@@ -11,7 +11,7 @@ import pytest
 from cli_runs import CUT, DIGITS, SHARED, Runner, finished, nothing_written, process
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from onnxprune.model import load
+from onnxprune.model import inference, inferrer, load
 from onnxprune.model.inference import CRASHES, Inference
 
 RNG = np.random.default_rng(0)
@@ -291,6 +291,18 @@ def test_cut_off_anywhere(run: Runner, there: Path) -> None:
         with nothing_written(there):
             outcome = run("in.onnx", "out.onnx", *CUT)
         assert (outcome.code, outcome.err.count("\n")) == (3, 1), place
+
+
+def test_inference_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inferrer, "SECONDS", 0.5)
+    inference._end()  # so that a process of that patience starts
+    nodes = [helper.make_node("Shape", ["x"], ["s"]), helper.make_node("Slice", ["x", "from", "to"], ["y"])]
+    bounds = [numbers("from", 0), numbers("to", (1 << 63) - 1)]
+    busy = helper.make_graph(nodes, "g", [value("x", [1 << 34])], [value("y")], bounds)
+    slow = Inference()
+    assert slow.of_model(helper.make_model(busy, opset_imports=[helper.make_opsetid("", 17)]), data_prop=True) is None
+    assert slow.crashes == CRASHES
+    inference._end()
 
 
 def test_inference_that_crashes_is_given_up() -> None:
