@@ -12,6 +12,7 @@ import numpy as np
 CHANNELS = "channels"  # the cost that counts the channels of all groups
 
 Counts = Sequence[int] | np.ndarray
+Axis = tuple[float, tuple[tuple[int, float], ...]]  # fixed positions, ((group, repeats), ...)
 
 
 @dataclass(frozen=True)
@@ -19,9 +20,7 @@ class Term:
     """A product over axes: `times · Π (fixed_k + Σ_g repeats_kg · kept_g)`."""
 
     times: float
-    axes: tuple[
-        tuple[float, tuple[tuple[int, float], ...]], ...
-    ]  # (fixed positions, ((group, repeats), ...)) of each axis
+    axes: tuple[Axis, ...]
 
     def value(self, kept: Counts) -> float:
         """The product when the groups keep so many channels."""

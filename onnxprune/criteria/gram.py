@@ -51,9 +51,10 @@ class Integers:
             result = memory[: block.size].reshape(block.shape)
             column = (-1, *[1] * (block.ndim - 1))
             for rows in tiles(block):
-                tile = block[rows] - self.mean[rows].reshape(column)
+                tile = block[rows].astype(np.float64)  # at once, which is faster than operand by operand
+                tile -= self.mean[rows].reshape(column)
                 tile *= self.scale[rows].reshape(column)
-                np.rint(tile, out=result[rows], casting="same_kind")
+                result[rows] = np.rint(tile, out=tile)
             yield result
 
 
@@ -80,7 +81,8 @@ def gram(rows: Integers, fold: bool = False) -> Floats:
     """
     channels = rows.filters.channels
     work = channels**2 * rows.filters.width
-    total = np.zeros((channels, channels))
+    alone = sum(1 for _ in rows.filters.blocks()) == 1  # whose sums need no more digits than it has
+    total: NDArray = np.zeros((channels, channels), rows.dtype if alone else np.float64)
     multiply = blas.ssyrk if rows.dtype is np.float32 else blas.dsyrk
     panel = min(channels, PANEL)
     memory: NDArray = np.zeros((panel, panel), rows.dtype, order="F")
@@ -89,6 +91,9 @@ def gram(rows: Integers, fold: bool = False) -> Floats:
             columns = block.reshape(channels, -1)
             if fold and work > FOLDED_WORK:
                 columns = folded(columns)
+            if total.dtype == columns.dtype:
+                multiply(1.0, columns.T, beta=1.0, c=total.T, trans=1, lower=1, overwrite_c=1)
+                continue
             for start in range(0, channels, panel):
                 stop = min(start + panel, channels)
                 own = columns[start:stop]

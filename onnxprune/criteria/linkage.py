@@ -8,11 +8,13 @@ from functools import cached_property
 
 import numpy as np
 from scipy.cluster.hierarchy import linkage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from onnxprune.criteria.filters import Floats, Indices
 from onnxprune.criteria.similarity import Similarities
 
-FEW = 1000  # filters up to which a whole tree is the cheapest way to any part of it
+FEW = 700  # filters up to which a whole tree is the cheapest way to any part of it
 HALF = 0.55  # share of filters that merge, up to which the nearest pairs tell
 NEAREST = 24  # times as many pairs as there are filters
 
@@ -97,34 +99,41 @@ def first_merges(alike: Similarities, clusters: int) -> Indices | None:
     distance = np.maximum(1 - similar, 0)
     order = np.argsort(distance)
     order = order[: np.searchsorted(distance[order], 1 - least)]  # nothing that is farther could come between
-    labels, used = _merged(first[order].tolist(), second[order].tolist(), leaves, clusters)
-    tied = not np.diff(distance[order[: used + 1]]).all()
-    return None if labels is None or tied else labels
+    merges = _merges(first[order], second[order], leaves)
+    if len(merges) < leaves - clusters:
+        return None
+    merges = merges[np.argsort(merges[:, 2])[: leaves - clusters]]
+    if not np.diff(distance[order[: merges[:, 2].max(initial=0) + 2]]).all():
+        return None
+    forest = coo_array((np.ones(len(merges), bool), (merges[:, 0], merges[:, 1])), (leaves, leaves))
+    return connected_components(forest, directed=False)[1].astype(np.int64)
 
 
-def _merged(first: list[int], second: list[int], leaves: int, clusters: int) -> tuple[Indices | None, int]:
-    """Labels when so many clusters are left, None where that takes more pairs, and how many were looked at."""
-    owner, members, sizes = list(range(leaves)), [[leaf] for leaf in range(leaves)], [1] * leaves
-    seen: list[dict[int, int]] = [{} for _ in range(leaves)]  # pairs with another cluster so far
-    left = leaves
-    for used, a, b in zip(range(1, len(first) + 1), first, second, strict=True):
-        a, b = owner[a], owner[b]
-        count = seen[a].get(b, 0) + 1
-        if count < sizes[a] * sizes[b]:
-            seen[a][b] = seen[b][a] = count
-            continue
-        seen[a].pop(b, None)
-        seen[b].pop(a, None)
-        if len(seen[a]) > len(seen[b]):
-            a, b = b, a
-        for other, number in seen[a].items():
-            del seen[other][a]
-            seen[b][other] = seen[other][b] = seen[b].get(other, 0) + number
-        for leaf in members[a]:
-            owner[leaf] = b
-        members[b] += members[a]
-        sizes[b] += sizes[a]
-        left -= 1
-        if left == clusters:
-            return np.unique(owner, return_inverse=True)[1], used
-    return None, len(first)
+def _merges(first: Indices, second: Indices, leaves: int) -> Indices:
+    """Merges under complete linkage: `(merges, 3)`, a filter of either cluster, and the last of the pairs between them.
+
+    Clusters that are nearest to each other merge, whatever else does: by then no other one can have come nearer to
+    either of them (F. Murtagh, The Computer Journal 26(4), 1983, doi 10.1093/comjnl/26.4.354).
+
+    Args:
+        first, second: all pairs of filters up to some distance, `(pairs,)`, the nearest first.
+    """
+    place, found = np.arange(len(first)), [np.empty((0, 3), np.int64)]
+    while len(place):
+        here, nearest = np.arange(len(place)), np.full((2, leaves), len(place))
+        nearest[0, first[::-1]] = nearest[1, second[::-1]] = here[::-1]  # of equals the last one counts
+        nearest = nearest.min(axis=0)
+        mutual = (nearest[first] == here) & (nearest[second] == here)
+        found.append(np.stack([first[mutual], second[mutual], place[mutual]], axis=1))
+        into, parts = np.arange(leaves), np.ones(leaves, np.int64)
+        into[second[mutual]], parts[first[mutual]] = first[mutual], 2
+        first, second, place = into[first[~mutual]], into[second[~mutual]], place[~mutual]
+        first, second = np.minimum(first, second), np.maximum(first, second)
+        pair = first * leaves + second
+        order = np.argsort(pair)
+        starts = np.flatnonzero(np.diff(pair[order], prepend=-1))
+        some = order[starts]
+        whole = np.diff(starts, append=len(pair)) == parts[first[some]] * parts[second[some]]
+        last = np.sort(np.maximum.reduceat(order, starts)[whole]) if len(starts) else starts
+        first, second, place = first[last], second[last], place[last]
+    return np.concatenate(found)

@@ -52,11 +52,12 @@ class Similarities:
 
         Only those that come near are divided by their norms.
         """
-        norms, near = np.sqrt(self.energies), []
+        norms, near, short = np.sqrt(self.energies), [], least - 1e-12
         for rows in tiles(self.products):
-            lowest = np.outer(norms[rows] * (least - 1e-12), norms[rows.start :])
+            norm = norms[rows].min() if short > 0 else norms[rows].max()
+            lowest = np.floor(norms[rows.start :] * (short * norm)).astype(self.products.dtype)
             found = np.flatnonzero(self.products[rows, rows.start :] >= lowest)
-            row, column = np.divmod(found, lowest.shape[1])
+            row, column = np.divmod(found, len(lowest))
             near.append(np.stack([row, column])[:, row < column] + rows.start)
         first, second = np.concatenate(near, axis=1)
         similar = self.of(self.products[first, second], first, second)
@@ -67,8 +68,8 @@ class Similarities:
         """The similarity that about this share of all pairs exceeds, by those of `SAMPLED` filters with later ones."""
         channels = len(self.products)
         rows = np.arange(0, channels - 1, max(1, channels // SAMPLED))
-        parts = [self.of(self.products[row, row + 1 :], np.array([row]), slice(row + 1, None)) for row in rows]
-        return float(np.quantile(np.concatenate(parts), 1 - share))
+        sampled = self.of(self.products[rows], rows[:, None], slice(None))
+        return float(np.quantile(sampled[rows[:, None] < np.arange(channels)], 1 - share))
 
 
 def cosines(filters: Filters, absolute: bool = False, fold: bool = True) -> Similarities:
@@ -78,7 +79,8 @@ def cosines(filters: Filters, absolute: bool = False, fold: bool = True) -> Simi
     """
     products = gram(integers(filters, centred=False), fold)
     np.abs(products, out=products, where=absolute)
-    return Similarities(products, products.diagonal().copy(), filters.energies == 0, np.zeros(filters.channels))
+    energies = products.diagonal().astype(np.float64)
+    return Similarities(products, energies, filters.energies == 0, np.zeros(filters.channels))
 
 
 def correlations(filters: Filters, lag: Lag = "zero", absolute: bool = False) -> Similarities:
@@ -94,12 +96,12 @@ def correlations(filters: Filters, lag: Lag = "zero", absolute: bool = False) ->
     """
     rows = integers(filters, centred=True)
     best = gram(rows, fold=lag == "zero")
-    energies = best.diagonal().copy()
+    energies = best.diagonal().astype(np.float64)
     np.abs(best, out=best, where=absolute)
     for shift in shifts(filters) if lag == "spatial" else []:
         moved = shifted_gram(rows, shift)
         np.abs(moved, out=moved, where=absolute)
-        np.maximum(best, moved, out=best)
+        best = np.maximum(best, moved)
         np.maximum(best, moved.T, out=best)
     signs = np.where(rows.scale == 0, np.sign(filters.totals), 0.0)
     return Similarities(best, energies, filters.energies == 0, np.abs(signs) if absolute else signs)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 import numpy as np
 import onnx
 
-from onnxprune.budget.cost import Costs, Term
+from onnxprune.budget.cost import Axis, Costs, Term
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.channels.parameters import INTEGERS
 from onnxprune.model.tensors import BITS
@@ -17,13 +17,17 @@ from onnxprune.operators.registry import Trait, has
 def costs_of(deps: Dependencies, size: int) -> Costs:
     """Costs "macs" (multiply-accumulates), "params" (elements) and "size" (bytes of a file that now has `size`)."""
     widths = [len(g) for g in deps.groups]
+    known: dict[bytes, Axis] = {}  # most axes stand in terms of several costs
 
-    def axis(labels: Labels) -> tuple[float, tuple[tuple[int, float], ...]]:
+    def axis(labels: Labels) -> Axis:
         if is_fixed(labels):
             return labels.size, ()
-        found, counts = np.unique(deps.owners[deps.component[labels]], return_counts=True)
-        fixed = sum(int(n) for g, n in zip(found, counts, strict=True) if g < 0)
-        return fixed, tuple((int(g), int(n) / widths[g]) for g, n in zip(found, counts, strict=True) if g >= 0)
+        if (mark := labels.tobytes()) not in known:
+            found, counts = np.unique(deps.owners[deps.component[labels]], return_counts=True)
+            fixed = sum(int(n) for g, n in zip(found, counts, strict=True) if g < 0)
+            parts = tuple((int(g), int(n) / widths[g]) for g, n in zip(found, counts, strict=True) if g >= 0)
+            known[mark] = fixed, parts
+        return known[mark]
 
     def term(times: float, axes: Sequence[Labels]) -> Term:
         return Term(times, tuple(axis(y) for x in axes for y in deps.factors(x)))

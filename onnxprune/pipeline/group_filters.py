@@ -12,7 +12,7 @@ from onnxprune.model.tensors import read_tensor
 from onnxprune.operators.registry import Trait, has
 from onnxprune.operators.roles import Role
 
-REMEMBERED = 4 << 20  # weights of one group up to which its filters are kept for the next one who asks
+REMEMBERED = 8 << 20  # weights of one group up to which its filters are kept for the next one who asks
 
 
 class Weights:

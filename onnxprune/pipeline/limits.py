@@ -24,6 +24,7 @@ ROOM = 0.75  # of the memory for that; the rest is for activations
 FIXED = 256 << 20
 PER_PAIR = 6 * 8
 LEAST_PER_PAIR = 2 * 4  # what no comparison in pairs does without
+SMALL = 16 << 20  # bytes that are not worth asking the system for what is free
 
 
 def readable(size: float) -> str:
@@ -100,7 +101,7 @@ def require_analysed(request: Request, size: int, deps: Dependencies) -> None:
 def require_comparable(method: Method, group: Group) -> None:
     """Raise ModelError if this machine has no room for what a method makes of the filters of a group."""
     least = 0 if method.alone else len(group) ** 2 * LEAST_PER_PAIR
-    if (there := available()) is not None and least > there:
+    if least > SMALL and (there := available()) is not None and least > there:
         raise ModelError(
             f"{method.name!r} compares each of the {len(group):,} channels of {quoted(group.name)} with each, which "
             f"would need {readable(least)} of memory, and this machine has {readable(there)} free; --method l2 ranks "
