@@ -10,12 +10,13 @@ import onnx
 import pytest
 from cli_runs import ROOT
 from onnx import TensorProto, helper, numpy_helper
+from rotatable import transformer
 
 import onnxprune
 from onnxprune.channels import analyse
 from onnxprune.criteria import METHODS
-from onnxprune.errors import CheckFailed, UsageError
-from onnxprune.pipeline import budgets, measure
+from onnxprune.errors import CheckFailed, ModelError, UsageError
+from onnxprune.pipeline import budgets, evidence, measure
 from onnxprune.pipeline.calibration import calibrating
 from onnxprune.pipeline.choose import Chooser
 from onnxprune.pipeline.decision import Choice
@@ -24,6 +25,7 @@ from onnxprune.pipeline.feature_maps import views_of
 from onnxprune.pipeline.losses import likeness, task_loss
 from onnxprune.pipeline.progress import silent
 from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.rotate import rotate
 from onnxprune.pipeline.run import Run, start
 from onnxprune.pipeline.study import Study
 from onnxprune.pipeline.trials import Trials
@@ -427,3 +429,25 @@ def test_a_latency_is_measured() -> None:
     chooser = Chooser.of(run, calibrating(run.original, None))
     before, after = measure.timed(run, chooser.choose(("macs", 0.1)))
     assert 0 < after.median < 3 * before.median
+
+
+def test_where_a_repair_fails_rotated_channels_go_by_their_energy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*given: Any, **more: Any) -> None:
+        raise ModelError("no layer can be solved")
+
+    monkeypatch.setattr(evidence, "curves_of", failing)
+    run = start(transformer(blocks=1), Request(ratio=0.4, max_memory="1GiB"), silent)
+    samples = calibrating(run.original, None)
+    run, turned = rotate(run, samples)
+    chooser = Chooser.of(run, samples, turned)
+    assert chooser.evidence.method.name == "ncc"
+    assert turned.energy
+    for name, energy in turned.energy.items():
+        order = chooser.ranking(run.original.deps.group(name)).order
+        assert (np.diff(energy[order]) >= -1e-6 * energy.max()).all()
+
+
+def test_how_the_sensitivity_was_measured_is_told_once() -> None:
+    options = {"method": "ncc", "allocation": "sensitivity", "data": SAMPLE, "limit": 24, "verify": False}
+    found = pruned(DIGITS, target=["activations=0.7", "macs=0.6"], **options)
+    assert sum(note.startswith("sensitivity: ") for note in found.report.notes) == 1
