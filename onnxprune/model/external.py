@@ -67,7 +67,8 @@ def fetch(model: ModelProto, path: Path | None) -> tuple[ExternalStyle | None, s
         ModelError: a file is missing, lies elsewhere, or is too short; or an entry makes no sense.
         FileError: the file system does not let a file be read.
     """
-    outside = [[Range(t, *_entry(t)) for t in found if is_external(t)] for found in _both(model)]
+    both = initializers(model.graph), attributes(model)
+    outside = [[Range(t, *_entry(t)) for t in found if is_external(t)] for found in both]
     ranges = [r for part in outside for r in part]
     if not ranges:
         return None, "", 0
@@ -88,10 +89,6 @@ def fetch(model: ModelProto, path: Path | None) -> tuple[ExternalStyle | None, s
                 digest.update(_read(found, stream))
     style = ExternalStyle(max(1, min(r.length for r in ranges)), bool(outside[1]), tuple(sizes))
     return style, digest.hexdigest(), sum(sizes.values())
-
-
-def _both(model: ModelProto) -> tuple[Iterable[TensorProto], Iterable[TensorProto]]:
-    return initializers(model.graph), attributes(model)
 
 
 def _entry(tensor: TensorProto) -> tuple[str, int, int]:

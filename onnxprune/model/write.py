@@ -118,12 +118,8 @@ def save(
                 check(made.path)
             made.publish(target)
             _confirm(target)
-    return SavedFile(target, digest, size + outside.size, data, _unused(before, data))
-
-
-def _unused(before: Sequence[Path], data: Path | None) -> tuple[Path, ...]:
-    """Data files of the model that stood there, which the new one does not use."""
-    return tuple(f for f in before if not data or f != data.resolve())
+    unused = tuple(f for f in before if not data or f != data.resolve())
+    return SavedFile(target, digest, size + outside.size, data, unused)
 
 
 def size_of(model: ModelProto, style: ExternalStyle | None = None) -> int:

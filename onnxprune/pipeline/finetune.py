@@ -130,10 +130,7 @@ def _belong(run: Run, small: Model, plan: Plan | None) -> dict[str, np.ndarray] 
     if plan is None:
         return None
     check_plan(run.original.deps, plan)
-    if (wrong := compared(plan, run.file.proto, small.proto).wrong) or plan.content not in (
-        None,
-        content(small.proto),
-    ):
+    if (wrong := compared(plan, run.file.proto, small.proto).wrong) or plan.content not in (None, content(small.proto)):
         said = f": tensor {wrong[0]!r} is not as planned" if wrong else ""
         raise UsageError(f"the plan does not belong to the pruned file{said}; give the one that was written with it")
     return {g.name: plan.kept[g.name] for g in plan.groups if len(g.keep) < g.channels}

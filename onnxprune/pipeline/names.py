@@ -2,17 +2,6 @@
 
 ALLOCATIONS = ("uniform", "global", "sensitivity")  # `onnxprune.budget.ALLOCATORS`
 COMPENSATIONS = ("none", "merge", "mean", "ridge", "fold", "lstsq")  # `onnxprune.surgery.compensate`
-METHODS = (
-    "ncc",
-    "cshe",
-    "apssf",
-    "spectral",
-    "msvfp",
-    "l1",
-    "l2",
-    "fpgm",
-    "bn",
-    "obs",
-    "random",
-)  # `onnxprune.criteria.METHODS`
+# `onnxprune.criteria.METHODS`
+METHODS = ("ncc", "cshe", "apssf", "spectral", "msvfp", "l1", "l2", "fpgm", "bn", "obs", "random")
 SHARES = ("top1", "top5", "agreement")  # metrics from 0 to 1, of which a drop is a share

@@ -17,9 +17,7 @@ from onnxprune.surgery.recovery.layer_graph import LayerGraph
 CLIPPED = 0.25  # share of the values that may lie outside of what an input is quantised to
 NARROW = 0.05  # share of that range which the values have to span
 FEWEST = 8  # samples that statistics are taken over
-FAR = (
-    100.0  # times the variance that a BatchNormalization has seen, up or down: pixels of 0 to 1 for 0 to 255 give 65025
-)
+FAR = 100.0  # times the variance that a BatchNormalization has seen: pixels of 0 to 1 for 0 to 255 give 65025 times
 PIXEL = 16.0  # what values of 0 to 1 never reach, and of 0 to 255 always do
 DROWNED = 25.0  # times what a first layer adds that its input may give, or the other way round
 

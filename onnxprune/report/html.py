@@ -27,7 +27,8 @@ def html(report: Report) -> str:
         _facts(report),
         _next(report.next_commands),
     )
-    return page(title, _verdict(report) + f"<p>{_headline(report)}</p>", sections)
+    headline = safe(f"{report.got[:1].upper()}{report.got[1:]}.") if report.changed else ""
+    return page(title, f"{_verdict(report)}<p>{headline}</p>", sections)
 
 
 def _remark(group: GroupRow) -> str:
@@ -35,10 +36,6 @@ def _remark(group: GroupRow) -> str:
     asked = "" if group.asked is None else f"{group.asked:.0%}"
     other = f"{asked} asked to go" * bool(asked and asked != f"{group.removed:.0%}")
     return "; ".join(filter(None, (other, group.note)))
-
-
-def _headline(report: Report) -> str:
-    return safe(f"{report.got[:1].upper()}{report.got[1:]}.") if report.changed else ""
 
 
 def _verdict(report: Report) -> str:
@@ -88,11 +85,7 @@ def _frozen(frozen: Sequence[FrozenRow]) -> str:
     if not frozen:
         return ""
     rows = [
-        [
-            ("name", safe(", ".join(r.layer for r in found))),
-            ("n", safe(words.widths(found))),
-            ("", safe(reason)),
-        ]
+        [("name", safe(", ".join(r.layer for r in found))), ("n", safe(words.widths(found))), ("", safe(reason))]
         for reason, found in words.by_reason(frozen).items()
     ]
     return section(

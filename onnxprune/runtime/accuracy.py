@@ -185,11 +185,7 @@ def _of_function(function: Callable[..., Any], name: str) -> Metric:
 
 
 def evaluate(
-    sessions: Mapping[str, Session],
-    dataset: Dataset,
-    metrics: Sequence[str | Metric],
-    *,
-    reference: str | None = None,
+    sessions: Mapping[str, Session], dataset: Dataset, metrics: Sequence[str | Metric], *, reference: str | None = None
 ) -> dict[str, dict[str, float]]:
     """`{session: {metric: figure}}`, every batch run once through every session.
 

@@ -4,7 +4,6 @@ import platform
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
 
 import onnx
 from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
@@ -33,7 +32,8 @@ class Finding:
 def versions() -> dict[str, str]:
     """Versions of all that decides the bytes of a pruned model, the machine and its linear algebra among them."""
     packages = {name: found for name in DECIDING if (found := _version(name)) is not None}
-    blas = {f"{lib['internal_api']} {lib.get('version')} {lib.get('architecture', '')}".strip() for lib in _blas()}
+    libraries = [lib for lib in threadpool_info() if lib["user_api"] == "blas"]
+    blas = {f"{lib['internal_api']} {lib.get('version')} {lib.get('architecture', '')}".strip() for lib in libraries}
     return {
         "onnxprune": VERSION,
         "python": platform.python_version(),
@@ -42,10 +42,6 @@ def versions() -> dict[str, str]:
         **wheels(),
         "blas": ", ".join(sorted(blas)),
     }
-
-
-def _blas() -> list[dict[str, Any]]:
-    return [lib for lib in threadpool_info() if lib["user_api"] == "blas"]
 
 
 def diagnose() -> list[Finding]:

@@ -158,7 +158,8 @@ def _verdicts(view: _View, way: _Way) -> list[Check]:
     """A check of every output and tap in every run; where one fails, again with the room that rounding needs."""
     if view.one.steered:
         first = view.first and view.first.taking(way.switches)
-        view = replace(view, first=first, load=partial(_sent, view.load, way.switches))
+        load = view.load
+        view = replace(view, first=first, load=lambda model, taps: load(model, taps=taps).taking(way.switches))
     judge = Judge(view.taps, {}, view.tolerance, steps=True)
     checks = _judged(judge, way)
     if view.tolerance is None:
@@ -168,11 +169,6 @@ def _verdicts(view: _View, way: _Way) -> list[Check]:
                 checks = _judged(judge, way)
         checks = _second_opinion(view, way, checks)
     return [replace(c, where=way.where) for c in checks] if way.taken else checks
-
-
-def _sent(load: Load, switches: Feed, model: Variant, taps: Sequence[str]) -> Session:
-    """A session of a steered model that goes one way."""
-    return load(model, taps=taps).taking(switches)
 
 
 def _moved_inputs(view: _View, trials: Sequence[Trial], noise: Noises) -> None:
