@@ -15,7 +15,7 @@ from cli_runs import CUT, DIGITS, MIXED, ROOT, SAMPLE, Runner, finished, nothing
 
 from onnxprune.cli.screen import Bar
 
-stages, study = map(import_module, ("onnxprune.pipeline.prune", "onnxprune.pipeline.study"))
+stages, study = map(import_module, ("onnxprune.pipeline.outcome", "onnxprune.pipeline.study"))
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and devices of POSIX")
 
 
