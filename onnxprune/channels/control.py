@@ -10,7 +10,7 @@ import onnx
 
 from onnxprune.channels.nodes import Node
 from onnxprune.channels.walk import Walk
-from onnxprune.model.bodies import branch_taken
+from onnxprune.model.bodies import branch_taken, follows_bodies
 from onnxprune.model.graphs import subgraphs
 from onnxprune.model.sort import captured
 from onnxprune.model.static import attributes_of, find
@@ -21,11 +21,10 @@ from onnxprune.operators.registry import Trait, has
 
 def enter(walk: Walk, node: Node) -> None:
     """Visit a node that has bodies."""
-    known = next((visit for trait, visit in BODIES.items() if has(node.proto, trait)), None)
-    if known is None or (known is _scan and walk.opset < 9):
-        _leave_alone(walk, node)
+    if follows_bodies(node.proto, walk.opset):
+        next(visit for trait, visit in BODIES.items() if has(node.proto, trait))(walk, node)
     else:
-        known(walk, node)
+        _leave_alone(walk, node)
 
 
 def _leave_alone(walk: Walk, node: Node) -> None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.channels.dependencies import Dependencies, Node, Use
-from onnxprune.lossless.inside import is_followed
 from onnxprune.lossless.propagate import Knowledge
 from onnxprune.lossless.readings import ReaderWeights, gates_of, reading_of
+from onnxprune.model.bodies import follows_bodies
 from onnxprune.model.graphs import subgraphs
 from onnxprune.model.static import Statics, attributes_of
 from onnxprune.operators.facts import Facts, reduced
@@ -230,7 +230,7 @@ def keeps_apart(deps: Dependencies, node: Node) -> bool:
     """Whether no channel of the node's inputs has a part in another channel of its outputs."""
     apart = operator_of(node.proto).apart
     if any(True for _ in subgraphs(node.proto)):
-        return is_followed(node.proto, deps.arithmetic.opset)  # what is inside is asked for itself
+        return follows_bodies(node.proto, deps.arithmetic.opset)  # what is inside is asked for itself
     return apart if isinstance(apart, bool) else apart(taken_by(deps.statics, node))
 
 

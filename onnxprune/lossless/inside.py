@@ -11,13 +11,13 @@ round, or, where there may be none, from the guess.
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import count
 from typing import Protocol
 
 import numpy as np
 import onnx
 
 from onnxprune.lossless.nested import Body
+from onnxprune.model.bodies import follows_bodies
 from onnxprune.model.static import attributes_of
 from onnxprune.operators.facts import Facts, NothingKnown, Shape, aligned, facts, reduced
 from onnxprune.operators.node_info import Numbers
@@ -45,15 +45,10 @@ class Knowing(Protocol):
     def forget(self, path: str) -> None: ...
 
 
-def is_followed(node: onnx.NodeProto, opset: int) -> bool:
-    """Whether it is known how a node runs its bodies."""
-    return has(node, Trait.BRANCHES | Trait.LOOPS) or (has(node, Trait.SCANS) and opset >= 9)
-
-
 def enter(knowing: Knowing, node: onnx.NodeProto, bodies: Sequence[Body]) -> None:
     """Go through the bodies of a node, and note what it gives."""
     found: list[Facts | None] = []
-    if is_followed(node, knowing.opset):
+    if follows_bodies(node, knowing.opset):
         try:
             go_through = _branches if has(node, Trait.BRANCHES) else _loop if has(node, Trait.LOOPS) else _scan
             found = go_through(knowing, node, bodies)
@@ -142,7 +137,8 @@ def _settled(
     keys, after = body.inputs[taken : taken + len(given)], body.outputs[made : made + len(given)]
     shapes = [knowing.shape(key) if knowing.arithmetic.is_float(key) else None for key in keys]  # integers overflow
     states = _named(token, [_suiting(knowing.fact(key), shape) for key, shape in zip(given, shapes, strict=True)])
-    for turn in count():
+    turn = 0
+    while True:
         for key, state in zip(keys, states, strict=True):
             knowing.note(key, state)
         knowing.walk(body.nodes)
@@ -157,7 +153,7 @@ def _settled(
         if all(_same(s, n) for s, n in zip(states, new, strict=True)):
             return states, ends
         states = [_widened(s, n, turn) for s, n in zip(states, new, strict=True)]
-    raise AssertionError
+        turn += 1
 
 
 def _named(token: Ids, states: Sequence[Facts | None]) -> list[Facts | None]:

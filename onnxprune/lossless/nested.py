@@ -1,15 +1,14 @@
 """A network with what stands inside its bodies: their nodes beside those of the main graph, values by their keys."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
 import onnx
 
-from onnxprune.model.graphs import graphs_of, subgraphs
+from onnxprune.model.graphs import body_attributes, graphs_of, subgraphs
 from onnxprune.model.sort import captured
-from onnxprune.model.static import find
+from onnxprune.model.static import find, names_of
 from onnxprune.surgery.recovery.layer_graph import LayerGraph
 
 
@@ -95,33 +94,19 @@ class NestedGraph(LayerGraph):
 
 def _place(graph: onnx.GraphProto, path: str, outer: list[dict[str, str]], found: list[_Placed]) -> tuple[int, ...]:
     """Add the nodes of a graph and of the bodies in it; gives the places of its own."""
-    names = _own_names(graph, path)
-    scope, places = [*outer, names], []
+    scope, places = [*outer, names_of(graph, path)], []
     for node in graph.node:
         proto, bodies = _keyed(node, path, scope), list[Body]()
-        names.update({name: path + name for name in node.output if name})
         taken = dict.fromkeys(key for key in proto.input if key)
         places.append(len(found))
         found.append(_Placed(proto, [], bodies, path))
-        for name, body, below in _named_bodies(node, path):
+        for (body, below), held in zip(subgraphs(node, path), body_attributes(node), strict=True):
             taken |= dict.fromkeys(find(scope, key) for key in sorted(captured(body)))
             inside = _place(body, below, scope, found)
-            own = _own_names(body, below) | {n: below + n for inner in body.node for n in inner.output if n}
-            outputs = tuple(find([*scope, own], v.name) for v in body.output)
-            bodies.append(Body(name, below, tuple(below + v.name for v in body.input), outputs, inside))
+            outputs = tuple(find([*scope, names_of(body, below)], v.name) for v in body.output)
+            bodies.append(Body(held.name, below, tuple(below + v.name for v in body.input), outputs, inside))
         found[places[-1]].taken.extend(taken)
     return tuple(places)
-
-
-def _own_names(graph: onnx.GraphProto, path: str) -> dict[str, str]:
-    """Keys of the names that need no node."""
-    sparse = [t.values for t in graph.sparse_initializer]
-    return {value.name: path + value.name for value in (*graph.input, *graph.initializer, *sparse)}
-
-
-def _named_bodies(node: onnx.NodeProto, path: str) -> Iterator[tuple[str, onnx.GraphProto, str]]:
-    names = [a.name for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
-    yield from ((name, body, below) for name, (body, below) in zip(names, subgraphs(node, path), strict=True))
 
 
 def _keyed(node: onnx.NodeProto, path: str, scope: list[dict[str, str]]) -> onnx.NodeProto:

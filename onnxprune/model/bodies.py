@@ -27,6 +27,11 @@ def draws(node: onnx.NodeProto) -> bool:
     return has(node, Trait.RANDOM) or any(draws(inner) for body, _ in subgraphs(node) for inner in body.node)
 
 
+def follows_bodies(node: onnx.NodeProto, opset: int) -> bool:
+    """Whether it is known how a node runs its bodies: a Scan of opset 8 has a batch."""
+    return has(node, Trait.BRANCHES | Trait.LOOPS) or (has(node, Trait.SCANS) and opset >= 9)
+
+
 def walk_body(
     node: onnx.NodeProto,
     keys: Sequence[str],

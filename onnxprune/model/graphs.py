@@ -15,9 +15,13 @@ Put = Callable[[TensorProto, TensorProto, str], None]  # fills an empty tensor f
 
 def subgraphs(node: NodeProto, path: str = "") -> Iterator[tuple[GraphProto, str]]:
     """Bodies of a control-flow node with the path that their values are keyed by."""
-    for attribute in node.attribute:
-        if attribute.type == AttributeProto.GRAPH:
-            yield attribute.g, f"{path}{next(filter(None, node.output), node.name)}.{attribute.name}/"
+    for attribute in body_attributes(node):
+        yield attribute.g, f"{path}{next(filter(None, node.output), node.name)}.{attribute.name}/"
+
+
+def body_attributes(node: NodeProto) -> list[AttributeProto]:
+    """Attributes of a node that hold a body."""
+    return [a for a in node.attribute if a.type == AttributeProto.GRAPH]
 
 
 def graphs_of(graph: GraphProto, path: str = "") -> Iterator[tuple[GraphProto, str]]:

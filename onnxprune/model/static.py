@@ -183,7 +183,8 @@ def _walk_bodies(
 
 def names_of(graph: onnx.GraphProto, path: str) -> dict[str, str]:
     """Keys of all names that a graph gives to values of its own."""
-    names = {value.name: path + value.name for value in (*graph.input, *graph.initializer)}
+    sparse = (t.values for t in graph.sparse_initializer)
+    names = {value.name: path + value.name for value in (*graph.input, *graph.initializer, *sparse)}
     return names | {name: path + name for node in graph.node for name in node.output if name}
 
 

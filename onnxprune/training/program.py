@@ -11,7 +11,7 @@ import torch
 from onnx import numpy_helper
 
 from onnxprune.model.defaults import overridable
-from onnxprune.model.graphs import subgraphs
+from onnxprune.model.graphs import body_attributes, subgraphs
 from onnxprune.model.static import find, names_of
 from onnxprune.operators.arrays import Value, attribute, constant, from_array
 from onnxprune.operators.forward import Forward, TorchCall
@@ -174,7 +174,7 @@ class Program:
         writes = tuple(path + name if name else "" for name in proto.output)
         taken = self._small.get(reads[0]) if has(proto, Trait.BRANCHES) else None
         bodies = list[Body]()
-        for (graph, below), held in zip(subgraphs(proto, path), _bodies(proto), strict=True):
+        for (graph, below), held in zip(subgraphs(proto, path), body_attributes(proto), strict=True):
             if taken is not None and held.name != ("then_branch" if bool(taken.all()) else "else_branch"):
                 continue
             steps = self._graph(graph, below, scope)
@@ -262,10 +262,6 @@ def every(steps: Iterable[ProgramStep]) -> Iterator[ProgramStep]:
         yield step
         for body in step.bodies:
             yield from every(body.steps)
-
-
-def _bodies(proto: onnx.NodeProto) -> list[onnx.AttributeProto]:
-    return [a for a in proto.attribute if a.type == onnx.AttributeProto.GRAPH]
 
 
 def _dense(sparse: onnx.SparseTensorProto) -> np.ndarray:

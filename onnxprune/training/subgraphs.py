@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from onnxprune.errors import ModelError
+from onnxprune.model.bodies import follows_bodies
 from onnxprune.operators.arrays import Value
 from onnxprune.operators.registry import Trait, has
 from onnxprune.training.program import Body, ProgramStep
@@ -50,7 +51,7 @@ def _loop(step: ProgramStep, values: dict[str, Value], run: Run) -> tuple[Value,
 def _scan(step: ProgramStep, values: dict[str, Value], run: Run) -> tuple[Value, ...]:
     """One round per position of the scanned axes (opset 9; directions, axes)."""
     node, body = step.node, step.bodies[0]
-    if node.opset < 9:
+    if not follows_bodies(step.proto, node.opset):
         raise ModelError(f"{step} is a Scan of opset 8, which cannot be trained; convert the model to opset 9 or later")
     through = node.get("num_scan_inputs")
     split = len(step.reads) - through

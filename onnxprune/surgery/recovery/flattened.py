@@ -13,6 +13,7 @@ from onnx import helper
 
 from onnxprune.errors import ModelError
 from onnxprune.model.graphs import subgraphs
+from onnxprune.operators.registry import Trait, has
 from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import model_inputs, shortened
 from onnxprune.surgery.recovery.solvable import has_weights
@@ -34,7 +35,7 @@ def flattened(model: onnx.ModelProto, feed: Mapping[str, np.ndarray]) -> onnx.Mo
 def branches_with_layers(graph: onnx.GraphProto) -> Iterator[str]:
     """Paths of the branches of the main graph's Ifs in which there is a layer, at whatever depth."""
     for node in graph.node:
-        if node.op_type == "If":
+        if has(node, Trait.BRANCHES):
             yield from (path for body, path in subgraphs(node) if _has_layers(body))
 
 
@@ -65,7 +66,7 @@ def _flat(model: onnx.ModelProto, paths: Collection[str]) -> onnx.ModelProto:
 
 def _write_out(node: onnx.NodeProto, graph: onnx.GraphProto, paths: Collection[str]) -> None:
     """Append a node to the main graph, what stands in its branches before it."""
-    chosen = [path for _, path in subgraphs(node) if node.op_type == "If" and path.startswith(tuple(paths))]
+    chosen = [path for _, path in subgraphs(node) if has(node, Trait.BRANCHES) and path.startswith(tuple(paths))]
     if not chosen:
         graph.node.append(node)
         return

@@ -152,7 +152,7 @@ class LayerGraph:
         if (k := self.maker.get(name)) is None:
             return self.source.array(name) if name in self.tensors else None
         node = self.nodes[k]
-        if node.op_type == "Identity":
+        if has(node, Trait.SAME):
             return self._held(node.input[0])
         return self.source.array(name) if name in self.source else None
 
