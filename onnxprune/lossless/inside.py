@@ -25,7 +25,7 @@ from onnxprune.operators.registry import MALFORMED, Trait, has
 from onnxprune.operators.value_numbers import Ids, bits, mix, name_of
 
 HULLS = 2  # rounds after which bounds that still grow are let go, to 0 or without end
-TURNS = 8  # rounds after which nothing more is known of what still changes
+TURNS = 8  # rounds, beside one for each state, after which nothing more is known of what still changes
 
 Known = tuple[Facts, Shape]
 
@@ -135,7 +135,7 @@ def _settled(
         taken, made: where they stand among the inputs and the outputs of the body.
     """
     keys, after = body.inputs[taken : taken + len(given)], body.outputs[made : made + len(given)]
-    shapes = [knowing.shape(key) if knowing.arithmetic.is_float(key) else None for key in keys]  # integers overflow
+    shapes = [knowing.shape(key) for key in keys]
     states = _named(token, [_suiting(knowing.fact(key), shape) for key, shape in zip(given, shapes, strict=True)])
     turn = 0
     while True:
@@ -152,7 +152,8 @@ def _settled(
         )
         if all(_same(s, n) for s, n in zip(states, new, strict=True)):
             return states, ends
-        states = [_widened(s, n, turn) for s, n in zip(states, new, strict=True)]
+        late = turn >= TURNS + len(states)  # what one state hands to the next takes a round for each
+        states = [_widened(s, n, turn, late) for s, n in zip(states, new, strict=True)]
         turn += 1
 
 
@@ -175,11 +176,11 @@ def _same(old: Facts | None, new: Facts | None) -> bool:
     return all(np.array_equal(a, b) for a, b in pairs)
 
 
-def _widened(old: Facts | None, new: Facts | None, turn: int) -> Facts | None:
+def _widened(old: Facts | None, new: Facts | None, turn: int, late: bool) -> Facts | None:
     """The next guess: what holds of both, and beyond that where it takes long to settle."""
     if old is None or new is None or _same(old, new) or turn < HULLS:
         return new
-    if turn >= TURNS:
+    if late:
         return None
     if old.shape != new.shape:
         return new

@@ -1,6 +1,7 @@
 """Bodies of If, Loop and Scan without what cannot change the output: what goes, what must stay, and the oracle."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -350,6 +351,53 @@ def test_integers_that_overflow_are_no_bounds() -> None:
     network = model(nodes, n0=np.int8(1), big=np.int8(100))
     known = facts_in(network)
     assert not any(f is not None and f.constant.all() for name, f in known.items() if name.endswith("/j"))
+
+
+def test_integers_that_a_loop_leaves_alone_are_known() -> None:
+    nodes = """
+        h = MatMul(x, w)
+        n, s = Loop(m, flag, n0, h) <body = l (int64 i, bool go, int32 n1, float[N,8] s1)
+            => (bool on, int32 n2, float[N,8] s2) {
+                on = Identity(go)  n2 = Mul(n1, n1)  f = Cast<to=1>(n1)  a = Mul(h, f)  s2 = Add(s1, a) }>
+        y = MatMul(s, v)
+    """
+    found = facts_in(model(nodes, n0=np.int32(1)))["n.body/f"]
+    assert found is not None
+    assert found.constant.all()
+
+
+STATES = [f"p{k}" for k in range(12)]
+
+
+def test_states_in_a_chain_are_known_however_many_they_are() -> None:
+    """In each round, a state becomes what the next one was; the last becomes what has two dead channels."""
+    before, after = (", ".join(f"float[N,8] {name}.{side}" for name in STATES) for side in "ab")
+    moved = "  ".join(f"{a}.b = Identity({b}.a)" for a, b in pairwise(STATES))
+    nodes = f"""
+        h = MatMul(x, w)  n0 = Mul(h, nil)
+        {", ".join(STATES)} = Loop(m, flag, {", ".join(["n0"] * len(STATES))})
+            <body = l (int64 i, bool go, {before}) => (bool on, {after})
+            {{ on = Identity(go)  {moved}  {STATES[-1]}.b = Identity(h) }}>
+        y = MatMul(p0, v)
+    """.replace(".a", "_a").replace(".b", "_b")
+    network = model(nodes, w=dense(6, 8, zero=(0, 1)), nil=np.zeros(8))
+    found = facts_in(network)["p0"]
+    assert found is not None
+    assert found.zero.ravel().tolist() == [True, True, *[False] * 6]
+
+
+def test_a_loop_in_which_each_round_tells_one_channel_less_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = """
+        h = MatMul(x, w)
+        s = Loop(m, flag, h) <body = l (int64 i, bool go, float[N,64] s1) => (bool on, float[N,64] s2) {
+            on = Identity(go)  s2 = Gather<axis = 1>(s1, picks) }>
+        y = MatMul(s, v)
+    """
+    w, picks = dense(6, 64, zero=range(63)), np.minimum(np.arange(64) + 1, 63)
+    rounds, walk = list[int](), Knowledge.walk
+    monkeypatch.setattr(Knowledge, "walk", lambda self, nodes: (rounds.append(1), walk(self, nodes))[1])
+    assert facts_in(model(nodes, w=w, picks=picks, v=dense(64, 4)))["s"] is not None
+    assert len(rounds) < 15
 
 
 def test_a_loop_of_weights_that_draws_numbers_is_no_constant() -> None:
