@@ -221,7 +221,10 @@ NAMES = {
         "twins_svt_small@64 nest_tiny@64 davit_tiny@64 hiera_tiny_224@64 tiny_vit_5m_224@224 mixer_s32_224 "
         "gmlp_s16_224 resmlp_12_224 sequencer2d_s@64"
     ),
-    "ultralytics": "yolov5n yolov8n yolov8n-seg yolov9t yolov10n yolo11n yolo12n rtdetr-l",
+    "ultralytics": (
+        "yolov3-tiny yolov5n yolov6n yolov8n yolov8n-seg yolov9t yolov10n yolo11n yolo11n-obb yolo11n-pose yolo11n-seg "
+        "yolo12n rtdetr-l"
+    ),
     "transformers": (
         "bert distilbert albert deberta electra modernbert gpt2 llama mistral mixtral gemma gemma2 qwen2 qwen3 phi "
         "phi3 gptneox bloom opt falcon mamba t5 whisper wav2vec2 hubert clip clip_vision siglip vit deit beit dinov2 "

@@ -17,6 +17,7 @@ from other_sizes import run
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 PRODUCTS = ("Gemm", "MatMul")
 SIZES = ("Shape", "Size")
+SAMPLERS = ("RoiAlign", "GridSample")  # whose second input says where
 
 
 def half(n: int) -> int:
@@ -86,10 +87,10 @@ class Floor:
         seen, waiting = set[str](), [start]
         while waiting:
             name = waiting.pop()
-            if name in seen or not name or self.fixed(name):
+            if name in seen or not name or self.fixed(name) or self.values[name].dtype.kind != "f":
                 continue
             seen.add(name)
-            if (name in self.inputs or name in self.outputs) and self.values[name].dtype.kind == "f":
+            if name in self.inputs or name in self.outputs:
                 return True
             waiting += [k for node in onward(name) if not self.stops(node) for k in names(node)]
         return False
@@ -101,7 +102,11 @@ class Floor:
 
     def read(self, name: str, n: int) -> float:
         """The share of n channels that a layer reads."""
-        starts = self.reaches(name, lambda k: [self.makers[k]] if k in self.makers else [], lambda maker: maker.input)
+
+        def taken(maker: NodeProto) -> Sequence[str]:
+            return maker.input[:1] if maker.op_type in SAMPLERS else maker.input
+
+        starts = self.reaches(name, lambda k: [self.makers[k]] if k in self.makers else [], taken)
         return 1.0 if starts else half(n) / n
 
     def cost(self, node: NodeProto) -> tuple[int, float]:
