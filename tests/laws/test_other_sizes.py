@@ -80,7 +80,6 @@ FREE = [
     ("Flatten by (0, -1) into 512, channels last", {"ratio", "lossless"}),
     ("Flatten of the first eight rows and columns", {"ratio"}),
     ("Patches of a map of 8 x 8, for N samples and 8 channels", {"ratio"}),
-    ("Patches of 2 x 2 of a map, and a head for four of them", {"ratio"}),
     ("Slice ends at 4 N / N", {"ratio", "lossless"}),
     ("Slice ends at 4 times the elements of x, divided by these", {"ratio", "lossless"}),
     ("Slice begins at N H + 3 - H N", {"ratio", "lossless"}),
