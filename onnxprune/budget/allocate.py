@@ -51,7 +51,8 @@ class Budget:
             keep_of(n, self.ratio_for[g], self) if g in self.ratio_for else n * (1 - (self.ratio or 0.0))
             for g, n in costs.groups.items()
         )
-        return replace(self, ratio=None, target=(CHANNELS, kept / max(1, sum(costs.groups.values()))))
+        free = sum(costs.groups.values())
+        return replace(self, ratio=None, target=(CHANNELS, kept / free if free else 1.0))
 
     def counts(self, group: str, channels: int) -> tuple[int, ...]:
         """What a group may keep, from all of its channels down; one entry where it is not free to change."""

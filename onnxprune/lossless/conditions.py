@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxprune.channels.dependencies import Dependencies, Node, Use
 from onnxprune.lossless.propagate import Knowledge
-from onnxprune.lossless.readings import ReaderWeights, gates_of, reading_of
+from onnxprune.lossless.readings import ReaderWeights, gates_of, reading_of, slides
 from onnxprune.model.bodies import follows_bodies
 from onnxprune.model.graphs import subgraphs
 from onnxprune.model.static import Statics, attributes_of
@@ -64,13 +64,14 @@ class Conditions:
         place = {index: k for k, index in enumerate(finder.index)}
         feeds = _feeds(self.knowledge)
         for index, node in enumerate(self.deps.nodes):
-            if keeps_apart(self.deps, node):
+            mixes = slides(self.deps, node)
+            if keeps_apart(self.deps, node) and not mixes:
                 continue
             found = self._readings(finder, place[index]) if index in place else []
             self.readings += found
             for reading in found:
                 self._note(reading)
-            if not found and not _weights_only(self.knowledge, node):
+            if (not found or mixes) and not _weights_only(self.knowledge, node):
                 self._note_other(index, node, feeds)
 
     def _readings(self, finder: Finder, k: int) -> list[ReaderWeights]:

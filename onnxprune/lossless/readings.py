@@ -6,10 +6,11 @@ from functools import cached_property
 import numpy as np
 import onnx
 
+from onnxprune.channels.dependencies import Dependencies, Node
 from onnxprune.lossless.propagate import Knowledge
 from onnxprune.model.static import attributes_of
 from onnxprune.operators.facts import Facts, NothingKnown, Shape, along, reduced
-from onnxprune.operators.labels import Labels
+from onnxprune.operators.labels import Labels, is_fixed
 from onnxprune.operators.registry import Trait, has, operator_of
 from onnxprune.operators.sums import touches_padding
 from onnxprune.surgery.recovery.solvable import FLOATS, Bias, Finder, linear_of
@@ -117,6 +118,16 @@ def changeable(knowledge: Knowledge, finder: Finder, k: int, place: int = 1) -> 
     if source is None or finder.count[source.key] != 1 or source.dtype not in FLOATS:
         return None
     return source.key
+
+
+def slides(deps: Dependencies, node: Node) -> bool:
+    """Whether a kernel slides over channels: each then has a part in its neighbours, beside what the filters read."""
+    if not has(node.proto, Trait.CONVOLVES):
+        return False
+    value, kernel = deps.values.get(node.inputs[0]), deps.statics.shapes.get(node.inputs[1])
+    if value is None or kernel is None:
+        return False
+    return any(n > 1 and not is_fixed(x) for n, x in zip(kernel[2:], value.axes[2:], strict=False))
 
 
 def grid_of(node: onnx.NodeProto, weights: np.ndarray) -> np.ndarray | None:

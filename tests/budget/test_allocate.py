@@ -97,6 +97,11 @@ def test_a_ratio_under_another_allocation_is_one_over_all_channels() -> None:
     assert part.kept == {"g0": 5, "g1": 30}
 
 
+@pytest.mark.parametrize("allocation", ALLOCATORS)
+def test_a_ratio_of_no_channels_is_none(allocation: str) -> None:
+    assert not allocate(chain(), Budget(ratio=0.5), allocation, {}).kept
+
+
 def test_steps_that_are_too_coarse_are_left_to_finer_groups() -> None:
     costs = Costs({"wide": 10, "fine": 10}, {"macs": (Term(10, ((0, ((0, 1),)),)), Term(1, ((0, ((1, 1),)),)))})
     losses = {"wide": np.arange(11.0), "fine": 1000 * np.arange(11.0)}

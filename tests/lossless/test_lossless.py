@@ -460,3 +460,19 @@ def test_weights_that_are_kept_without_their_zeros_stay_as_they_are(where: str) 
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     result = onnxprune.prune(model, lossless=True, measure=False)
     assert [t.values.name for t in result.model.graph.sparse_initializer] == ["sparse"] * (where == "initializer")
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_a_channel_that_a_kernel_slides_over_stays_unless_it_is_zero(groups: int) -> None:
+    """Its neighbours have a part of it, though nobody else reads it."""
+    net = Net()
+    y = net.op("Relu", net.conv("x", 3, 8))
+    pooled = net.op("Unsqueeze", net.op("ReduceMean", y, net.ints(2, 3), keepdims=0), net.ints(1))
+    pooled = net.op("Concat", *[pooled] * groups, axis=1)
+    slid = net.op("Conv", pooled, net.tensor(net.filters(groups, 1, 3)), pads=[1, 1], group=groups)
+    gate = net.op("Sigmoid", net.op("ReduceSum", slid, net.ints(1), keepdims=0))
+    gated = net.op("Mul", y, net.op("Unsqueeze", gate, net.ints(2, 3)))
+    last = net.filters(5, 8, 3, 3)
+    last[:, 2] = 0
+    _, _, error = lossless(net.model(net.op("Conv", gated, net.tensor(last)), 3, 9, 9))
+    assert error < CLOSE
