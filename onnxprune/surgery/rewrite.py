@@ -268,8 +268,24 @@ def _folded_shuffle(draft: Draft, index: int, proto: onnx.NodeProto) -> None:
     renumber = np.cumsum(origin[folded_shuffle.origin.axis]) - 1
     picks = renumber[folded_shuffle.order[out[folded_shuffle.origin.axis]]]
     name = draft.add_initializer(node.path, f"{node.label}.picks", picks)
-    plain = _in_one_piece(draft, index)
-    proto.op_type = "Gather"
-    del proto.input[:], proto.attribute[:]
-    proto.input.extend([plain, name])
-    proto.attribute.append(helper.make_attribute("axis", folded_shuffle.origin.axis))
+    plain, target, axis = _in_one_piece(draft, index), _written_out(draft, index), folded_shuffle.origin.axis
+    if target is None:
+        proto.op_type = "Gather"
+        del proto.input[:], proto.attribute[:]
+        proto.input.extend([plain, name])
+        proto.attribute.append(helper.make_attribute("axis", axis))
+        return
+    picked = draft.fresh_name(f"{node.label}.picked")
+    draft.before[index].append(helper.make_node("Gather", [plain, name], [picked], axis=axis))
+    target[axis] = len(picks) if target[axis] >= 0 else -1
+    proto.input[:] = [picked, draft.add_initializer(node.path, f"{node.label}.1", target)]
+
+
+def _written_out(draft: Draft, index: int) -> np.ndarray | None:
+    """The target of a Reshape at the end of a shuffle, where it gives maps of any size the sizes that it says."""
+    deps, node, origin = draft.deps, draft.deps.nodes[index], draft.deps.folded_shuffles[index].origin
+    target = deps.statics.fixed_constant(node.inputs[1]) if len(node.inputs) == 2 else None
+    if target is None or not has(node.proto, Trait.RESHAPES):
+        return None
+    told = [d for d, n in enumerate(target) if n and d != origin.axis and deps.statics.is_open(origin.value, d)]
+    return target.copy() if len(told) > 1 else None  # a single one follows from the number of elements

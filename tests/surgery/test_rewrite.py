@@ -2,13 +2,16 @@
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 from law import agree, run, waste
 from networks import random_feeds
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from text_graphs import build
 
+import onnxprune
 from onnxprune.channels import Dependencies, analyse
+from onnxprune.runtime.session import make_session
 from onnxprune.surgery import cut, mask
 
 
@@ -214,3 +217,24 @@ def test_sizes_that_end_in_the_data_stay_what_they_were(nodes: str) -> None:
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "n"
     assert sum(len(g) for g in analyse(model).groups) > 0
     assert_lawful(model)
+
+
+@pytest.mark.parametrize(
+    ("apart", "target"),
+    [([0, 2, 4, -1], [0, 8, 4, 4]), ([1, 2, 4, 4, 4], [1, -1, 4, 4]), ([1, 2, 4, 4, 4], [1, 8, 4, 4])],
+)
+def test_a_shuffle_that_writes_out_the_size_of_maps_goes_on_doing_so(apart: list[int], target: list[int]) -> None:
+    """At 8 x 2 as at 4 x 4, since there are as many positions."""
+    perm = [0, 2, 1, 3, 4][: len(apart)]
+    nodes = f"c = Conv<pads=[1, 1, 1, 1]>(x, w) s = Reshape(c, apart) t = Transpose<perm={perm}>(s)"
+    graph = onnx.parser.parse_graph(
+        f"g (float[n,3,h,w] x) => (float[n,5,h,w] y) {{ {nodes} u = Reshape(t, target) y = Conv(u, v) }}"
+    )
+    rng = np.random.default_rng(0)
+    arrays = {"apart": np.array(apart), "target": np.array(target)}
+    arrays |= {n: rng.normal(size=s).astype(np.float32) for n, s in (("w", (8, 3, 3, 3)), ("v", (5, 8, 1, 1)))}
+    graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in arrays.items())
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    result = onnxprune.prune(model, ratio=0.5, compensate="none", round_to=1, measure=False)
+    assert result.report.changed
+    assert make_session(result.model).run({"x": np.zeros((1, 3, 8, 2), np.float32)})["y"].shape == (1, 5, 4, 4)
