@@ -69,7 +69,7 @@ def curves_of(
     with one_thread():
         return repair_curves(
             model, deps, list(own), feeds, worth=worth_of, ranked=ranked, ridge=ridge, seed=request.seed,
-            losses=losses, progress=progress,
+            losses=losses, together=needs_samples(request.compensate), progress=progress,
         )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from onnxprune.channels import analyse
 from onnxprune.model.network import Network
 from onnxprune.runtime.session import make_session
 from onnxprune.surgery.compensate import COMPENSATIONS, compensate
-from onnxprune.surgery.recovery.loss_curves import repair_curves
+from onnxprune.surgery.recovery.loss_curves import TOGETHER, repair_curves
 from onnxprune.surgery.recovery.solve import Goal, fit
 from onnxprune.surgery.rewrite import cut, mask
 
@@ -293,6 +293,21 @@ def test_copies_leave_first_and_cost_nothing() -> None:
     assert curve.loss[0] == 0
     assert curve.loss[HALF] < 0.01 * curve.loss[7]
     assert (np.diff(curve.loss) >= 0).all()
+
+
+BETWEEN = {"convolutions": (plain, True), "matrices": (mlp, True), "a pooling between": (flattened, False)}
+
+
+@pytest.mark.parametrize("case", BETWEEN)
+def test_channels_between_layers_that_are_solved_together_cost_less(case: str) -> None:
+    build, between = BETWEEN[case]
+    model = build(2 * ONES)
+    deps, losses = analyse(model), []
+    for together in (False, True):
+        names, feeds = [g.name for g in deps.groups], feeds_of(model)
+        (curve,) = repair_curves(Network.of(model), deps, names, feeds, together=together).values()
+        losses.append(curve.loss)
+    assert losses[1] == pytest.approx(losses[0] * (TOGETHER if between else 1))
 
 
 @pytest.mark.parametrize("rows", [12, 80], ids=["fewer rows than features", "more"])

@@ -19,7 +19,7 @@ from onnxprune.operators.registry import Trait, has
 from onnxprune.operators.roles import Role
 from onnxprune.surgery.recovery.layer_graph import LayerGraph
 from onnxprune.surgery.recovery.loss_curves import Port, Seen, ports_of, repaired_bias
-from onnxprune.surgery.recovery.solvable import Finder, Solvable, folded_norm, is_solvable, value_of
+from onnxprune.surgery.recovery.solvable import Finder, Solvable, folded_norm, value_of
 
 COPY = 1e-3  # relative distance up to which a filter is a scaled copy of another
 
@@ -137,8 +137,7 @@ def closed(
     """New values of tensors by key, and why groups were left alone, by name."""
     network = LayerGraph(original, unpacked=True)
     finder = Finder(network, deps, deps.nothing)
-    nodes = [k for k, n in enumerate(network.nodes) if is_solvable(n) and finder.obstacle(k) is None]
-    layers = {layer.weight: layer for layer in map(finder.layer, nodes)}
+    layers = {layer.weight: layer for layer in map(finder.layer, finder.solvable())}
     values: dict[str, np.ndarray] = {}
     alone: dict[str, str] = {}
     for group in deps.groups:

@@ -20,18 +20,24 @@ HOLD = 8  # one batch of so many is held out
 WIDTH = 4  # arrays of the size of what the second layer reads that are held beside it
 
 
-def couples(finder: Finder, layers: Sequence[Solvable]) -> dict[int, Solvable]:
-    """By the node of a layer, the other one that alone reads it, behind nothing but an activation that clips."""
+def couples(finder: Finder, layers: Sequence[Solvable], *, biased: bool = True) -> dict[int, Solvable]:
+    """By the node of a layer, the other one that alone reads it, behind nothing but an activation that clips.
+
+    Args:
+        biased: whether both need a bias, as they do when they are solved; before that they are given one.
+    """
     by_node, found = {layer.node: layer for layer in layers}, {}
     for layer in layers:
         second = by_node.get(_reader(finder, layer))
-        if second is not None and all(_fits(x) for x in (layer, second)) and layer.linear.axis == second.linear.axis:
+        if second is None or not (_fits(layer, biased) and _fits(second, biased)):
+            continue
+        if layer.linear.axis == second.linear.axis:
             found[layer.node] = second
     return found
 
 
-def _fits(layer: Solvable) -> bool:
-    return layer.bias is not None and layer.linear.groups == 1 and not layer.recurrent
+def _fits(layer: Solvable, biased: bool) -> bool:
+    return (layer.bias is not None or not biased) and layer.linear.groups == 1 and not layer.recurrent
 
 
 def _reader(finder: Finder, layer: Solvable) -> int:

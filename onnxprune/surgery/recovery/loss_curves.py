@@ -13,11 +13,12 @@ from onnxprune.channels.dependencies import Dependencies, Group, Slot
 from onnxprune.errors import ModelError
 from onnxprune.model.network import Network
 from onnxprune.operators.labels import line
+from onnxprune.surgery.recovery.couples import couples
 from onnxprune.surgery.recovery.drift import Drift
 from onnxprune.surgery.recovery.eliminate import Order, Reader, elimination, solved
 from onnxprune.surgery.recovery.layer_graph import LayerGraph
 from onnxprune.surgery.recovery.runner import Feeds, Runner, activations, elements, within
-from onnxprune.surgery.recovery.solvable import Finder, Solvable, is_solvable, label_of, value_of
+from onnxprune.surgery.recovery.solvable import Finder, Solvable, value_of
 from onnxprune.surgery.recovery.solve import product, rows_for
 from onnxprune.surgery.recovery.stored import encoded
 from onnxprune.surgery.rewrite import masked
@@ -25,6 +26,7 @@ from onnxprune.surgery.rewrite import masked
 WIDEST = 1200  # features of a reader up to which all their covariances are used
 ELEMENT = 60  # multiply-accumulates that take as long as one element that is passed on
 PROBES = (0.25, 0.5)  # shares of a group that trial runs leave out
+TOGETHER = 0.5  # of a loss that is left where the layer which writes the channels is solved together with the reader
 FAINT = 1e-3  # of the mean worth: what the channel of no worth at all has
 
 Tell = Callable[[str, int, int], None]  # what is done, how far, of how much
@@ -73,6 +75,7 @@ def repair_curves(
     ridge: float = 1e-3,
     seed: int = 0,
     losses: bool = True,
+    together: bool = True,
     progress: Tell = lambda *_: None,
 ) -> dict[str, LossCurve]:
     """For each named group the order of its channels and the loss.
@@ -85,6 +88,7 @@ def repair_curves(
         worth: of the channels of a group by its weights, (channels,), at least 0.
         ranked: groups whose channels leave by their worth, although layers that read them can be solved again.
         losses: whether they are wanted; without, there is no trial run, and all are zero.
+        together: whether layers are going to be solved together with their readers, which leaves less.
     """
     feeds = within(feeds, activations(deps))
     finder = Finder(network := LayerGraph(original, unpacked=True), deps, deps.nothing)
@@ -92,7 +96,7 @@ def repair_curves(
     seen = _seen(finder, {s.source for g in groups for s in g.readers}, feeds, seed, progress)
     each = deps.macs() + ELEMENT * elements(deps)
     drift = Drift(network, feeds, each * len(groups) * len(PROBES)) if losses else None
-    curves = {}
+    curves, pairs = {}, _solved_together(finder) if losses and together else {}
     for k, group in enumerate(groups):
         progress(f"measuring {group.name}", k, len(groups))
         ports = [p for s in group.readers if s.source in seen for p in ports_of(finder, group, s, seen[s.source])]
@@ -100,8 +104,22 @@ def repair_curves(
         found = by_worth(worth(group)) if plain else elimination([p.reader for p in ports], ridge=ridge)
         several = len(group) > 1
         loss = _scaled(deps, group, ports, found, drift, ridge) if drift and several else np.zeros(len(group) + 1)
-        curves[group.name] = LossCurve(found.order, loss, bool(ports))
+        left = TOGETHER if not plain and _is_between(group, pairs) else 1.0
+        curves[group.name] = LossCurve(found.order, left * loss, bool(ports))
     return _typical_where_unseen(curves)
+
+
+def _solved_together(finder: Finder) -> dict[str, str]:
+    """Weights of layers that will be solved together with the one that writes what they read -> those of the other."""
+    layers = {k: finder.layer(k) for k in finder.solvable()}
+    pairs = couples(finder, [*layers.values()], biased=False)
+    return {second.weight: layers[k].weight for k, second in pairs.items()}
+
+
+def _is_between(group: Group, pairs: Mapping[str, str]) -> bool:
+    """Whether the channels of a group lead from one layer to another that it is solved together with."""
+    readers = {s.source for s in group.readers}
+    return len(readers) == 1 and pairs.get(*readers) in {s.source for s in group.writers}
 
 
 def by_worth(worth: np.ndarray) -> Order:
@@ -176,11 +194,9 @@ def _seen(finder: Finder, weights: set[str], feeds: Feeds, seed: int, progress: 
     """Covariances of the input of every layer whose weights are named."""
     network, runner = finder.network, Runner(finder.network, feeds)
     found: dict[str, Seen] = {}
-    for k, node in enumerate(network.nodes):
-        if not is_solvable(node) or finder.obstacle(k) is not None:
-            continue
+    for k in finder.solvable():
         layer = finder.layer(k)
-        progress(f"running the network up to {label_of(node)}", k, len(network.nodes))
+        progress(f"running the network up to {layer.label}", k, len(network.nodes))
         if layer.weight in weights:
             runner.pin(layer.x)
             runner.pin(layer.y)

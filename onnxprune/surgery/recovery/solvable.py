@@ -172,6 +172,10 @@ class Finder:
             return "its weights are a stack of matrices"
         return None
 
+    def solvable(self) -> list[int]:
+        """Nodes whose weights can be solved for."""
+        return [k for k, node in enumerate(self.network.nodes) if is_solvable(node) and self.obstacle(k) is None]
+
     def layer(self, k: int) -> Solvable:
         node = self.network.nodes[k]
         found = self.stored(k, 1)
