@@ -50,6 +50,21 @@ def test_a_ratio_without_data_keeps_the_network_alive() -> None:
     assert repaired > 0.94
 
 
+@pytest.mark.parametrize(("compensate", "together"), [("none", False), ("merge", False), ("lstsq", True)])
+def test_losses_know_whether_layers_will_be_solved_together(
+    compensate: str, together: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, curves = [], repair.repair_curves
+
+    def watched(*args: Any, **words: Any) -> Any:
+        told.append(words["together"])
+        return curves(*args, **words)
+
+    monkeypatch.setattr(repair, "repair_curves", watched)
+    onnxprune.prune(conv_net(8), target="macs=0.5", method="obs", compensate=compensate, measure=False)
+    assert told == [together]
+
+
 @pytest.mark.parametrize("fault", ["worse", "fails"])
 def test_a_repair_that_does_not_help_is_left_out(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def damaged(name: str, model: Network, deps: Any, *_: object, **__: object) -> Compensated:
