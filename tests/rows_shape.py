@@ -93,6 +93,7 @@ PICKS = [
     row("Slice", (2, 8, 4), I(7, 3), I(-9, 0), I(1, 2), I(-2, -1), free=14),
     row("Slice", (2, 8, 4), free=14, opset=1, starts=[1, 0], ends=[6, 3], axes=[1, 2]),
     row("Slice", (2, 8, 4), free=14, opset=9, starts=[0, 2], ends=[2, 6]),
+    row("Slice", (2, 8, 9), I(0, 0), I(FAR, FAR), I(1, 2), I(2, 2), free=19),
     row("Slice", (2, 8, 4), I(3), I(4), I(1), free=13),
     row("DynamicSlice", (2, 8, 4), I(1), I(5), I(1), free=14, opset=1),
     row("Gather", (2, 6, 4), I(5, 0, 3, 3), free=12, axis=1),

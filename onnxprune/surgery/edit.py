@@ -261,7 +261,7 @@ class Edit:
         draft, name = self.draft, self.node.output[0]
         self.node.output[0] = between = draft.fresh_name(f"{name}.all")
         given = [between, draft.add_initializer(self.source.path, f"{self.source.label}.{what}", operand)]
-        draft.after[self.index].append(helper.make_node(op_type, given, [name], **attributes))
+        draft.after[self.index].insert(0, helper.make_node(op_type, given, [name], **attributes))
 
     def _dtype(self, key: str) -> np.dtype:
         return helper.tensor_dtype_to_np_dtype(self.draft.deps.statics.types[key])
