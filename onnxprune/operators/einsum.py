@@ -42,7 +42,8 @@ class SumOfProducts:
 
     def contracts(self, taken: Taken, k: int, rank: int) -> list[int]:
         """Axes whose letters the result lacks."""
-        terms, result = self.terms(taken.shapes, taken.attributes)
+        shapes = [range(rank) if j == k else shape for j, shape in enumerate(taken.shapes)]
+        terms, result = self.terms(shapes, taken.attributes)
         return [j for j, letter in enumerate(terms[k]) if letter not in result] if k < len(terms) else []
 
     def shape(self, x: Arrays, a: Attributes) -> list[Shape | None]:

@@ -37,6 +37,6 @@ def test_axes_follow_from_a_line(
     assert made.shape == result
 
 
-def test_an_unknown_shape_leaves_the_axes_of_the_other_operand() -> None:
-    taken = Taken({}, [(7, 2, 3), None], lambda _: None)
-    assert MATRICES.contracts(taken, 0, 3) == [2]
+@pytest.mark.parametrize("shapes", [[(7, 2, 3), None], [None, (3, 4)], [None, None]])
+def test_unknown_shapes_leave_the_axes_of_an_operand_of_known_rank(shapes: list) -> None:
+    assert MATRICES.contracts(Taken({}, shapes, lambda _: None), 0, 3) == [2]
