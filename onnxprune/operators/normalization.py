@@ -168,6 +168,13 @@ def repair_lrn(edit: Any, **_: Any) -> None:
     edit.in_place(1)
 
 
+def bound_lrn(site: Site) -> Facts:
+    """Zeros stay zeros."""
+    if site.attributes.get("bias", 1.0) <= 0:
+        raise NothingKnown
+    return zero_where(site, site.data().zero)
+
+
 def forward_mean_variance_normalization(node: TorchCall, x: Tensor) -> Tensor:
     axes = node.get("axes", [0, 2, 3])
     variance, mean = torch.var_mean(x, tuple(axes), correction=0, keepdim=True)
@@ -191,7 +198,7 @@ def forward_lrn(node: TorchCall, x: Tensor) -> Tensor:
 
 define(
     "LRN", couple=lrn, channel=1, zero=provided(lambda a: a.get("bias", 1.0) > 0), repair=repair_lrn,
-    contracts=lambda *_: [1], forward=Forward(forward_lrn),
+    contracts=lambda *_: [1], bound=bound_lrn, forward=Forward(forward_lrn),
 )  # fmt: skip  # it divides by that
 
 

@@ -54,7 +54,7 @@ ABSENT: dict[str, dict[str, str]] = {
     "bound": UNKNOWN | {
         "gives what the data says": f"{BY_DATA} {OPTIONALS}",
         "gives sizes, which are no channels": SIZES,
-        "normalises over channels: of one alone nothing is known": "LayerNormalization LRN Hardmax "
+        "normalises over channels: of one alone nothing is known": "LayerNormalization Hardmax "
         f"{MS}SkipLayerNormalization {MS}SkipSimplifiedLayerNormalization {MS}EmbedLayerNormalization "
         f"{MS}QLinearSoftmax",
         "takes its scale from all that it takes": f"DynamicQuantizeLinear {MS}DynamicQuantizeLSTM",
