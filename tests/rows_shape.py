@@ -95,6 +95,7 @@ PICKS = [
     row("Slice", (2, 8, 4), free=14, opset=9, starts=[0, 2], ends=[2, 6]),
     row("Slice", (2, 8, 9), I(0, 0), I(FAR, FAR), I(1, 2), I(2, 2), free=19),
     row("Slice", (2, 8, 4), I(3), I(4), I(1), free=13),
+    row("Slice", (2, 8, 4), I(-FAR), I(-FAR), I(1), I(-1), free=13),
     row("DynamicSlice", (2, 8, 4), I(1), I(5), I(1), free=14, opset=1),
     row("Gather", (2, 6, 4), I(5, 0, 3, 3), free=12, axis=1),
     row("Gather", (2, 6, 4), np.int64(2), free=11, axis=1),

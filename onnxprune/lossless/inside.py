@@ -172,8 +172,7 @@ def _named(token: Ids, states: Sequence[Facts | None]) -> list[Facts | None]:
 def _same(old: Facts | None, new: Facts | None) -> bool:
     if old is None or new is None:
         return old is new
-    pairs = zip((old.low, old.high, old.identity, old.scale), (new.low, new.high, new.identity, new.scale), strict=True)
-    return all(np.array_equal(a, b) for a, b in pairs)
+    return all(map(np.array_equal, old.columns, new.columns))
 
 
 def _widened(old: Facts | None, new: Facts | None, turn: int, late: bool) -> Facts | None:

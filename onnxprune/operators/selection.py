@@ -113,10 +113,14 @@ def slices(ints: Any, x: Any, attributes: Any) -> list[tuple[int, Any]]:
         if start is None or end is None or step is None:
             found.append((int(axis) % len(x), None))
             continue
-        size = len(x[axis])
-        stop = None if step < 0 and end < -size else int(end)
-        found.append((int(axis) % len(x), np.arange(size)[slice(int(start), stop, int(step))]))
+        picked = _picked(len(x[axis]), int(start), int(end), int(step))
+        found.append((int(axis) % len(x), np.arange(picked.start, picked.stop, picked.step)))
     return found
+
+
+def _picked(length: int, start: int, end: int, step: int) -> range:
+    """Positions of one axis: a bound that is beyond an end of it is there."""
+    return range(*slice(max(start, -length), None if step < 0 and end < -length else end, step).indices(length))
 
 
 def repair_slice(edit: Any, **attributes: Any) -> None:
@@ -172,9 +176,7 @@ def forward_slices(
     along = range(len(first)) if given[2] is None else given[2]
     by = [1] * len(first) if steps is None else numbers(steps)
     for start, end, axis, step in zip(first, last, along, by, strict=True):
-        length = x.shape[axis]
-        end = None if step < 0 and end < -length else end
-        places = range(*slice(start, end, step).indices(length))
+        places = _picked(x.shape[axis], start, end, step)
         if step > 0:
             x = x[(slice(None),) * (axis % x.dim()) + (slice(places.start, max(places.start, places.stop), step),)]
         else:
