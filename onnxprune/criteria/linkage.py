@@ -89,10 +89,10 @@ def first_merges(alike: Similarities, clusters: int) -> Indices | None:
 
     Two clusters merge when the last of the pairs between them has come, in the order of distance. Half of thousands of
     filters merge within some twenty pairs for each, of which the whole tree looks at all. Where two of these are
-    equally far, the whole tree has to say which one comes first.
+    equally far, as a filter of zeros is from all others, the whole tree has to say which one comes first.
     """
     leaves = len(alike.products)
-    if leaves - clusters > HALF * leaves:
+    if leaves - clusters > HALF * leaves or alike.zero.any():
         return None
     least = alike.quantile(2 * NEAREST / leaves)
     first, second, similar = alike.above(least)

@@ -1,5 +1,6 @@
 """How much each group's channels are worth, for a user to look at."""
 
+from dataclasses import replace
 from typing import Any
 
 from onnxprune.pipeline.calibration import calibrating
@@ -18,8 +19,9 @@ def sensitivity(source: Any, *, progress: Progress = silent, **options: Any) -> 
 
     With data, one group at a time is masked and the outputs are compared with the original's; without, the loss is
     modelled from the weights: what the removed channels hold that no other expresses, as their readers weigh it.
-    Widths that `prune` cuts in another basis are looked at in that basis, which is measured on the data or on drawn
-    samples.
+    With the method obs it is that of the repair, on the data or on drawn samples: layers that read the group are solved
+    again.  Widths that `prune` cuts in another basis are looked at in that basis, which is measured on the data or on
+    drawn samples.
 
     Args:
         source: path, bytes, `ModelProto` or `onnx_graphsurgeon.Graph`; never changed.
@@ -34,5 +36,7 @@ def sensitivity(source: Any, *, progress: Progress = silent, **options: Any) -> 
     with limited(run.request, source):
         samples = calibrating(run.original, run.parts.data, progress)
         run, turned = in_best_bases(run, samples)
-        chooser = Chooser.of(run, samples, turned)
-        return chooser.curves(chooser.free)
+        asked = run.request.changed(ratio=None, allocation="sensitivity")
+        found = Chooser.of(replace(run, request=asked), samples, turned).sensitivity
+        assert found is not None
+        return found

@@ -328,6 +328,13 @@ def test_sensitivity_curves_rise_and_are_told() -> None:
     assert modelled.samples == 0
 
 
+def test_sensitivity_of_obs_is_that_of_its_repair() -> None:
+    found = onnxprune.sensitivity(DIGITS, data=SAMPLE, method="obs", limit=100, include=["conv3.weight"])
+    (curve,) = found.curves
+    assert "solved again" in found.what
+    assert curve.losses[-1] > 0
+
+
 # --- the largest cut within a drop -------------------------------------------
 
 
