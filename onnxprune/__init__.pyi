@@ -380,8 +380,9 @@ def sensitivity(
 
     With data, one group at a time is masked and the outputs are compared with the original's; without, the loss is
     modelled from the weights: what the removed channels hold that no other expresses, as their readers weigh it.
-    Widths that `prune` cuts in another basis are looked at in that basis, which is measured on the data or on drawn
-    samples.
+    With the method obs it is that of the repair, on the data or on drawn samples: layers that read the group are solved
+    again.  Widths that `prune` cuts in another basis are looked at in that basis, which is measured on the data or on
+    drawn samples.
 
     Args:
         source: path, bytes, `ModelProto` or `onnx_graphsurgeon.Graph`; never changed.
