@@ -83,6 +83,13 @@ TIMM_OPTIONS: dict[str, dict[str, Any]] = {
     "hiera_tiny_224": {"stages": (1, 1, 2, 1)},
     "tnt_s_legacy_patch16_224": {"depth": 2},
     "convit_tiny": {"depth": 3, "local_up_to_layer": 2},
+    "repvit_m0_9": {"depth": (1, 1, 1, 1)},
+    "coatnet_pico_rw_224": FEW,
+    "maxvit_rmlp_pico_rw_256": FEW,
+    "tresnet_m": {"layers": (1, 1, 1, 1)},
+    "res2net50_14w_8s": {"layers": (1, 1, 1, 1)},
+    "resnetv2_50d_frn": {"layers": (1, 1, 1, 1)},
+    "dpn68": {"k_sec": (1, 1, 2, 1)},
 }
 
 
@@ -117,17 +124,15 @@ def _detector(kind: str) -> Architecture:
     from torchvision.models import detection
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
-    if kind == "ssdlite320_mobilenet_v3_large":
-        module: nn.Module = detection.ssdlite320_mobilenet_v3_large(
-            weights=None, weights_backbone=None, num_classes=CLASSES
-        )
+    if kind.startswith("ssd"):
+        module: nn.Module = getattr(detection, kind)(weights=None, weights_backbone=None, num_classes=CLASSES)
     else:
         build = {"retinanet": detection.RetinaNet, "fcos": detection.FCOS, "faster_rcnn": detection.FasterRCNN}[kind]
         module = build(resnet_fpn_backbone(backbone_name="resnet18", weights=None), num_classes=CLASSES)
-    return pixels(Outputs(module, _levels), 96)
+    return pixels(Outputs(module, _levels), 304 if kind == "ssd300_vgg16" else 96)
 
 
-DETECTORS = ("ssdlite320_mobilenet_v3_large", "retinanet", "fcos", "faster_rcnn")
+DETECTORS = ("ssd300_vgg16", "ssdlite320_mobilenet_v3_large", "retinanet", "fcos", "faster_rcnn")
 
 
 def of_ultralytics(name: str) -> Architecture:

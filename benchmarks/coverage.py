@@ -141,7 +141,8 @@ def peer(name: str, folder: Path, form: str) -> dict[str, Any]:
     from onnxprune.channels import analyse
 
     shapes = {k: tuple(s) for k, s in json.loads((folder / "shapes.json").read_text()).items()}
-    out, start = folder / f"{form}.onnx", form.rpartition("-")[2] if form.startswith("onnxsim") else "script"
+    out, there = folder / f"{form}.onnx", "script" if (folder / "script.onnx").exists() else "dynamo"
+    start = form.rpartition("-")[2] if form.startswith("onnxsim") else there
     if form.startswith("onnxsim"):
         onnxsim(folder / f"{start}.onnx", out, {k: list(s) for k, s in shapes.items()})
     else:

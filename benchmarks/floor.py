@@ -16,6 +16,7 @@ from other_sizes import run
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
 PRODUCTS = ("Gemm", "MatMul")
+RECURRENT = ("RNN", "GRU", "LSTM")
 SIZES = ("Shape", "Size")
 SAMPLERS = ("RoiAlign", "GridSample")  # whose second input says where
 
@@ -76,7 +77,7 @@ class Floor:
 
     def stops(self, node: NodeProto) -> bool:
         """Whether a node makes channels of its own."""
-        product = node.op_type in (*PRODUCTS, "Einsum")
+        product = node.op_type in (*PRODUCTS, *RECURRENT, "Einsum")
         return (self.weight(node) is not None and not self.depthwise(node)) or product or node.op_type in SIZES
 
     def depthwise(self, node: NodeProto) -> bool:
@@ -111,11 +112,13 @@ class Floor:
 
     def cost(self, node: NodeProto) -> tuple[int, float]:
         """Multiply-accumulates of a node, and the share of them that stays."""
+        if node.op_type in RECURRENT:
+            return self._recurrent(node)
         at = self.weight(node)
         if at is None:
-            if node.op_type != "MatMul" or any(map(self.fixed, node.input)):
+            if node.op_type not in ("MatMul", "Einsum") or len(node.input) < 2 or any(map(self.fixed, node.input)):
                 return 0, 1.0
-            return math.prod(self.values[node.output[0]].shape) * self.values[node.input[0]].shape[-1], 0.5
+            return math.prod(self.values[node.output[0]].shape) * self._summed(node), 0.5
         data, w = node.input[1 - at], self.values[node.input[at]].shape
         made = math.prod(self.values[node.output[0]].shape)
         if node.op_type == "ConvTranspose":
@@ -127,8 +130,28 @@ class Floor:
             share = self.written(node, w[0] // group) * self.read(data, w[1])
             return made * math.prod(w[1:]), share if share == 1 or group == 1 else min(share, half(group) / group)
         transposed = node.op_type == "Gemm" and any(a.name == "transB" and a.i for a in node.attribute)
+        if len(w) == 1:
+            return made * w[0], self.read(data, w[0])
         rows, columns = (w[-1], w[-2]) if transposed != (at == 0) else (w[-2], w[-1])
         return made * rows, self.read(data, rows) * self.written(node, columns)
+
+    def _recurrent(self, node: NodeProto) -> tuple[int, float]:
+        """Of a recurrent layer: its gates read its inputs and, all of them, what it wrote before."""
+        x, w, r = (self.values[name].shape for name in node.input[:3])
+        read, again = (math.prod(x[:2]) * math.prod(shape) for shape in (w, r))
+        out = self.written(node, r[-1])
+        return read + again, (read * self.read(node.input[0], x[-1]) * out + again * out**2) / (read + again)
+
+    def _summed(self, node: NodeProto) -> int:
+        """Over how many positions a product of activations adds up."""
+        if node.op_type == "MatMul":
+            return self.values[node.input[0]].shape[-1]
+        equation = next(a.s.decode() for a in node.attribute if a.name == "equation").replace(" ", "")
+        taken, _, given = equation.partition("->")
+        sizes = dict[str, int]()
+        for labels, name in zip(taken.split(","), node.input, strict=True):
+            sizes |= dict(zip(labels[::-1].partition("...")[0], self.values[name].shape[::-1], strict=False))
+        return math.prod(n for label, n in sizes.items() if label not in given)
 
 
 def group_of(node: NodeProto) -> int:

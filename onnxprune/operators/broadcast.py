@@ -15,7 +15,7 @@ from onnxprune.operators.registry import Alike, Arrays, Attributes, Trait, by_re
 from onnxprune.operators.roles import NOT_ZERO, ZeroWhereDead
 from onnxprune.operators.site import Site
 from onnxprune.operators.value_numbers import EXACT, bits, mix
-from onnxprune.operators.zeros import every, first, only, some
+from onnxprune.operators.zeros import every, first, only, quotient, some
 
 
 def combine(op: Op, *xs: Axes | None, **attributes: int) -> Axes:
@@ -133,11 +133,6 @@ define(
 )  # fmt: skip
 
 
-def _nonzero_divisor(op: Op) -> ZeroWhereDead:
-    """0 / y = 0, but 0 / 0 is none."""
-    return NOT_ZERO if op.zero_inputs[1] else first(op)
-
-
 def forward_division(node: TorchCall, a: Tensor, b: Tensor) -> Tensor:
     b = aligned_operand(node, a, b)
     whole = not (a.is_floating_point() or b.is_floating_point())
@@ -154,7 +149,7 @@ def value_of_division(x: Arrays, _: Attributes) -> np.ndarray | None:
 
 
 define(
-    "Div", **_EACH, zero=_nonzero_divisor, bound=bound_arithmetic, value=value_of_division, divisor=1,
+    "Div", **_EACH, zero=quotient, bound=bound_arithmetic, value=value_of_division, divisor=1,
     traits=Trait.ELEMENTWISE | Trait.SHIFTS | Trait.UNEVEN | Trait.MULTIPLIES, forward=Forward(forward_division),
 )  # fmt: skip
 

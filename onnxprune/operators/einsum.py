@@ -127,7 +127,8 @@ def einsum(op: Op, *xs: Axes, **_: Any) -> Axes:
         for k, labels in wide:
             if op.weights[k]:
                 (op.writes if kept and len(places) == 1 else op.reads)(labels)
-    op.macs(1, *(places[0][1] for places in where.values()))
+    if len(xs) > 1:  # of a single operand it moves elements, or adds them up
+        op.macs(1, *(places[0][1] for places in where.values()))
     return tuple(where[letter][0][1] for letter in result)
 
 

@@ -36,6 +36,13 @@ def some(op: Op) -> ZeroWhereDead:
     return next((found for k in known if (found := op.zero_where_dead(k)).holds), NOT_ZERO)
 
 
+def quotient(op: Op) -> ZeroWhereDead:
+    """0 / y = 0, but 0 / 0 is none: a y that is zero where it is dead has to be the same along what can shrink."""
+    divisor = op.operands[1] if op.operands else None
+    alone = divisor is not None and all(divisor[j].size < x.size for j, x in _lively(op))
+    return first(op) if alone or not op.zero_inputs[1] else NOT_ZERO
+
+
 def first(op: Op) -> ZeroWhereDead:
     """f(0, parameters) = 0."""
     return op.zero_where_dead(0) if op.names and _reaches(op, 0) else NOT_ZERO

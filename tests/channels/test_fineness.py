@@ -150,6 +150,11 @@ GRAPHS = {
         "  n = Mul(a, r)  y = Conv(n, w2[4,8,1,1])",
         "w1 8: w1[0] w2[1]",
     ),
+    "the norm of what was divided by its norm": (
+        "a = Conv(x, w1[8,3,1,1])  q = ReduceL2<axes=[1]>(a)  d = Div(a, q)  r = ReduceL2<axes=[1]>(d)  n = Div(d, r)"
+        "  y = Conv(n, w2[4,8,1,1])",
+        "w1 8: w1[0] w2[1]",
+    ),
     "a norm by mean and variance keeps its channels": (
         "a = Conv(x, w1[8,3,1,1])  m = ReduceMean<axes=[1]>(a)  d = Sub(a, m)  q = Mul(d, d)"
         "  v = ReduceMean<axes=[1]>(q)  r = Sqrt(v)  n = Div(d, r)  y = Conv(n, w2[4,8,1,1])",

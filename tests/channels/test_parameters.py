@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import pytest
 from patterns.builder import NONE, Net
 
 import onnxprune
@@ -62,3 +63,12 @@ def test_products_of_tensors_of_the_file_alone_cost_no_run_anything() -> None:
     deps = onnxprune.analyse(net.model(SIDE, [net.op("MatMul", turned, net.relu("x"))], onnx.TensorProto.FLOAT, SIDE))
     assert deps.macs() == 3 * 50 * 8 * 8  # of the second product
     assert deps.params() == 3 * 50 * 8 + 8 * 8
+
+
+@pytest.mark.parametrize(("equation", "products"), [("nchw->nhwc", 0), ("nchw->nc", 0), ("nchw,nchw->nhw", 8 * 64)])
+def test_named_axes_of_one_tensor_are_moved_or_added_up_without_a_product(equation: str, products: int) -> None:
+    net = Net()
+    x = net.conv("x", 3, 8, dead=NONE)
+    y = net.op("Einsum", *[x] * (equation.count(",") + 1), equation=equation)
+    deps = onnxprune.analyse(net.model(SIDE, [y], onnx.TensorProto.FLOAT, None))
+    assert deps.macs() == 8 * 27 * 64 + products
