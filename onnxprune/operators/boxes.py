@@ -25,6 +25,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from onnxprune.operators import large_blocks
 from onnxprune.operators.banks import factored
 from onnxprune.operators.coupling import Coupling
 from onnxprune.operators.labels import (
@@ -192,6 +193,8 @@ def reshape(
             assert value.split_axis.origin is not None
             axes += [value.split_axis.labels.ravel() if s > 1 else fixed(1) for s in shape[new]]
             folded_shuffle = FoldedShuffle(value.split_axis.origin, value.split_axis.order.ravel())
+        elif (large := large_blocks.reshaped(coupling, value.axes[old], shape[new])) is not None:
+            axes += large
         else:
             labels, origin = _merge(coupling, name, value, old)
             parts, split = _split(coupling, labels, shape[new], new.start, origin)
