@@ -9,6 +9,7 @@ import platform
 import re
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from importlib import metadata
 from types import ModuleType
@@ -29,6 +30,8 @@ WHEELS = (
     "ort-nightly-gpu",
 )
 OLDEST = (1, 25)  # release that onnxprune is tested with
+
+_TURNED = threading.RLock()  # a thread that found the streams turned aside would put them back so
 
 
 def wheels() -> dict[str, str]:
@@ -127,26 +130,25 @@ def quiet() -> Iterator[Caught]:
     aside for as long as this lasts, for all threads; it is only held over imports and session creation.
     """
     caught = Caught()
-    try:
-        saved = os.dup(2)
-    except OSError:  # standard error is closed: nothing can be printed there
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield caught
-        return
-    with tempfile.TemporaryFile() as sink:
-        if sys.stderr is not None:
-            sys.stderr.flush()
-        os.dup2(sink.fileno(), 2)
+    with _TURNED, contextlib.redirect_stdout(io.StringIO()):
         try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                yield caught
-        finally:
+            saved = os.dup(2)
+        except OSError:  # standard error is closed: nothing can be printed there
+            yield caught
+            return
+        with tempfile.TemporaryFile() as sink:
             if sys.stderr is not None:
                 sys.stderr.flush()
-            os.dup2(saved, 2)
-            os.close(saved)
-            sink.seek(0)
-            caught.text = sink.read().decode(errors="replace")
+            os.dup2(sink.fileno(), 2)
+            try:
+                yield caught
+            finally:
+                if sys.stderr is not None:
+                    sys.stderr.flush()
+                os.dup2(saved, 2)
+                os.close(saved)
+                sink.seek(0)
+                caught.text = sink.read().decode(errors="replace")
 
 
 def usable_cpus() -> int:

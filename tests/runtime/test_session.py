@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import ml_dtypes
@@ -460,6 +461,25 @@ def test_quiet_gives_standard_error_back_after_an_exception(capfd):
         raise OnnxPruneError("as it is")
     os.write(2, b"heard\n")
     assert capfd.readouterr().err == "heard\n"
+
+
+def test_quiet_in_two_threads_gives_both_streams_back(capfd):
+    inside, left = threading.Event(), threading.Event()
+
+    def other():
+        with quiet():
+            inside.set()
+            left.wait(10)
+
+    thread = threading.Thread(target=other)
+    with quiet():
+        thread.start()
+        inside.wait(0.2)
+    left.set()
+    thread.join()
+    os.write(2, b"heard\n")
+    print("seen")
+    assert tuple(capfd.readouterr()) == ("seen\n", "heard\n")
 
 
 def test_reasons_are_cut_to_what_helps():
