@@ -84,7 +84,7 @@ def save(
     path: str | os.PathLike[str],
     *,
     style: ExternalStyle | None = None,
-    check: Callable[[Path], None] | None = None,
+    check: Callable[[Path], None] = lambda _: None,
     force: bool = False,
     source: Path | None = None,
 ) -> SavedFile:
@@ -114,8 +114,7 @@ def save(
         with temporary(target) as made, _data(outside, made, replaced) as data:
             _keep_permissions(made, replaced)
             digest, size = made.write(chunks(_pieces(model, outside, data)))
-            if check:
-                check(made.path)
+            check(made.path)
             made.publish(target)
             _confirm(target)
     unused = tuple(f for f in before if not data or f != data.resolve())

@@ -188,19 +188,17 @@ def reshape(
         if keeps(value, old, shape[new]):
             kept = iter(x for x in value.axes[old] if x.size != 1)
             axes += [fixed(1) if s == 1 else next(kept) for s in shape[new]]
-        elif _is_split(value, old):
-            assert value.split_axis is not None
-            assert value.split_axis.origin is not None
-            axes += [value.split_axis.labels.ravel() if s > 1 else fixed(1) for s in shape[new]]
-            folded_shuffle = FoldedShuffle(value.split_axis.origin, value.split_axis.order.ravel())
+        elif (gone := value.split_axis) is not None and _is_split(value, old):
+            assert gone.origin is not None
+            axes += [gone.labels.ravel() if s > 1 else fixed(1) for s in shape[new]]
+            folded_shuffle = FoldedShuffle(gone.origin, gone.order.ravel())
         elif (large := large_blocks.reshaped(coupling, value.axes[old], shape[new])) is not None:
             axes += large
         else:
             labels, origin = _merge(coupling, name, value, old)
             parts, split = _split(coupling, labels, shape[new], new.start, origin)
             if split is not None and any(splits):
-                part = Value(tuple(parts), _shift(split, -new.start))
-                parts, split = list(choose_factor(coupling, part, (), heads)), None
+                parts, split = choose_factor(coupling, Value(tuple(parts), _shift(split, -new.start)), (), heads), None
             axes += parts
             splits.append(split)
     out = Value(tuple(axes), next(filter(None, splits), None))
@@ -274,7 +272,7 @@ def _merge(coupling: Coupling, name: str, value: Value, old: slice) -> tuple[Lab
 
 def _split(
     coupling: Coupling, labels: Labels, shape: tuple[int, ...], start: int, origin: Origin | None
-) -> tuple[list[Labels], SplitAxis | None]:
+) -> tuple[Sequence[Labels], SplitAxis | None]:
     """Labels of the factors of an axis that lie at `start`: one carries them, or else they are split."""
     sizes = [fixed(size) for size in shape]
     wide = [k for k, size in enumerate(shape) if size > 1]

@@ -80,12 +80,11 @@ def repair_curves(
 ) -> dict[str, LossCurve]:
     """For each named group the order of its channels and the loss.
 
-    The loss is an error at the readers, scaled by trial runs of the network, in which a part of the group is out and
-    its readers are re-solved: mean squared drift of the outputs per unit of their variance.  The error comes from
-    covariances; where no reader can be solved, it is the worth of the channels that are out.
+    The loss is an error at the readers, by covariances, scaled by trial runs of the network in which a part of the
+    group is out and its readers are re-solved: mean squared drift of the outputs per unit of their variance.
 
     Args:
-        worth: of the channels of a group by its weights, (channels,), at least 0.
+        worth: of the channels of a group by its weights, (channels,), at least 0; the error where no reader is solved.
         ranked: groups whose channels leave by their worth, although layers that read them can be solved again.
         losses: whether they are wanted; without, there is no trial run, and all are zero.
         together: whether layers are going to be solved together with their readers, which leaves less.
@@ -102,10 +101,11 @@ def repair_curves(
         ports = [p for s in group.readers if s.source in seen for p in ports_of(finder, group, s, seen[s.source])]
         plain = not ports or group.name in ranked
         found = by_worth(worth(group)) if plain else elimination([p.reader for p in ports], ridge=ridge)
-        several = len(group) > 1
-        loss = _scaled(deps, group, ports, found, drift, ridge) if drift and several else np.zeros(len(group) + 1)
-        left = TOGETHER if not plain and _is_between(group, pairs) else 1.0
-        curves[group.name] = LossCurve(found.order, left * loss, bool(ports))
+        loss = np.zeros(len(group) + 1)
+        if drift and len(group) > 1:
+            left = TOGETHER if not plain and _is_between(group, pairs) else 1
+            loss = left * _scaled(deps, group, ports, found, drift, ridge)
+        curves[group.name] = LossCurve(found.order, loss, bool(ports))
     return _typical_where_unseen(curves)
 
 
