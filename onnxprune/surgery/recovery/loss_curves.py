@@ -89,9 +89,8 @@ def repair_curves(
         losses: whether they are wanted; without, there is no trial run, and all are zero.
         together: whether layers are going to be solved together with their readers, which leaves less.
     """
-    feeds = within(feeds, activations(deps))
+    feeds, groups = within(feeds, activations(deps)), [g for g in deps.groups if g.name in set(names)]
     finder = Finder(network := LayerGraph(original, unpacked=True), deps, deps.nothing)
-    groups = [g for g in deps.groups if g.name in set(names)]
     seen = _seen(finder, {s.source for g in groups for s in g.readers}, feeds, seed, progress)
     each = deps.macs() + ELEMENT * elements(deps)
     drift = Drift(network, feeds, each * len(groups) * len(PROBES)) if losses else None
@@ -101,10 +100,8 @@ def repair_curves(
         ports = [p for s in group.readers if s.source in seen for p in ports_of(finder, group, s, seen[s.source])]
         plain = not ports or group.name in ranked
         found = by_worth(worth(group)) if plain else elimination([p.reader for p in ports], ridge=ridge)
-        loss = np.zeros(len(group) + 1)
-        if drift and len(group) > 1:
-            left = TOGETHER if not plain and _is_between(group, pairs) else 1
-            loss = left * _scaled(deps, group, ports, found, drift, ridge)
+        left = TOGETHER if not plain and _is_between(group, pairs) else 1
+        loss = left * _scaled(deps, group, ports, found, drift, ridge)
         curves[group.name] = LossCurve(found.order, loss, bool(ports))
     return _typical_where_unseen(curves)
 
@@ -142,13 +139,16 @@ def _scaled(
     group: Group,
     ports: Sequence[Port],
     found: Order,
-    drift: Drift,
+    drift: Drift | None,
     ridge: float,
 ) -> np.ndarray:
     """The loss at the readers in units of drift at the outputs, by trial runs; a saturated drift falls behind it.
 
-    NaN where no output moves at all, as of a branch that is not taken, or where the outputs are no numbers.
+    Zero without trial runs, and for a single channel.  NaN where no output moves at all, as of a branch that is not
+    taken, or where the outputs are no numbers.
     """
+    if drift is None or len(group) < 2:
+        return np.zeros(len(group) + 1)
     counts = sorted({max(1, int(len(group) * share)) for share in PROBES})
     units = []
     for count in counts:
