@@ -111,6 +111,7 @@ NORMS = [
     row("LRN", IMAGE, free=15, size=3, _garbage=False),
     row("LRN", IMAGE, free=15, size=5, bias=0.0, _garbage=False),
     row("LRN", IMAGE, free=15, size=3, opset=8, _garbage=False),
+    row("LRN", IMAGE, free=9, size=3, opset=1, _garbage=False),
     row("LayerNormalization", (2, 6, 4), W(4), free=8, epsilon=0.0),
     row("LpNormalization", (2, 6, 4), free=8, p=2, _zeroed=False),
     row("LpNormalization", (2, 6, 4), free=12, p=2, _garbage=False),

@@ -99,8 +99,7 @@ def in_place(op: Op, labels: Labels, why: str) -> None:
 
     The others have to stay where they are then (`surgery.edit.Edit.in_place`); else it is a statistic.
     """
-    floats = op.arithmetic.is_float(op.names[0]) and op.opset >= 2  # before, Pad has other attributes
-    if floats and op.relies(op.zero_where_dead(0)):
+    if op.opset >= 2 and op.relies(op.zero_where_dead(0)):  # before, Pad has other attributes
         op.coupling.must_be_zero.append(labels)
     else:
         op.statistics(labels, why=why)

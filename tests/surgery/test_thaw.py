@@ -16,6 +16,7 @@ from planted import Net
 import onnxprune
 from onnxprune.channels import analyse
 from onnxprune.errors import UsageError
+from onnxprune.surgery import cut
 
 WIDTH, TOKENS = 16, 5
 
@@ -184,6 +185,14 @@ def test_channels_that_a_kernel_slides_over_stay_in_their_places(thaw: bool) -> 
     assert report.changed
     assert report.after.macs < 0.51 * report.before.macs
     assert not report.approximated
+
+
+def test_a_kernel_that_slides_over_channels_goes_over_all_of_their_places() -> None:
+    """Which costs as much as before."""
+    model = attended("Relu")
+    deps = analyse(model)
+    dead = deps.dead({group.name: np.arange(WIDTH // 2) for group in deps.groups})
+    assert deps.macs(dead) == analyse(cut(model, deps, dead)).macs()
 
 
 @pytest.mark.parametrize("thaw", [False, True])
