@@ -160,6 +160,7 @@ def of_hugging_face(name: str) -> Architecture:
 
 
 def of_rarer(name: str) -> Architecture:
+    import rarest  # noqa: F401  (which lists its own among them)
     from rarer import NETWORKS
 
     return NETWORKS[name]()
@@ -186,8 +187,8 @@ NAMES = {
     "torchvision": (
         "alexnet densenet121 efficientnet_b0 googlenet inception_v3 mnasnet1_0 mobilenet_v2 mobilenet_v3_small "
         "regnet_y_400mf resnet18 resnet50 resnext50_32x4d shufflenet_v2_x1_0 squeezenet1_0 vgg11_bn convnext_tiny "
-        "swin_t deeplabv3_mobilenet_v3_large lraspp_mobilenet_v3_large ssdlite320_mobilenet_v3_large retinanet fcos "
-        "faster_rcnn"
+        "swin_t deeplabv3_mobilenet_v3_large lraspp_mobilenet_v3_large fcn_resnet50 ssd300_vgg16 "
+        "ssdlite320_mobilenet_v3_large retinanet fcos faster_rcnn"
     ),
     "timm": (
         # residual
@@ -239,6 +240,6 @@ NAMES = {
     "diffusers": "vae tiny_vae unet unet_text dit",
     "rarer": (
         "mask_rcnn keypoint_rcnn table_transformer raft_small timesformer videomae slowfast x3d dac musicgen mamba2 "
-        "rwkv patchtst blip controlnet sd3"
+        "rwkv patchtst blip controlnet sd3 owlvit deformable_detr d_fine encodec informer flux"
     ),
 }

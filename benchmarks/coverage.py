@@ -147,7 +147,7 @@ def peer(name: str, folder: Path, form: str) -> dict[str, Any]:
         onnxsim(folder / f"{start}.onnx", out, {k: list(s) for k, s in shapes.items()})
     else:
         found = architecture(name)
-        write(Architecture(torch_pruning(found), found.inputs, {}), out, "script")
+        write(Architecture(torch_pruning(found), found.inputs, {}), out, there)
     macs = [analyse(onnx.load(path), input_shapes=shapes).macs() for path in (folder / f"{start}.onnx", out)]
     return {"macs": round(macs[1] / macs[0], 4)}
 

@@ -77,7 +77,7 @@ class Floor:
 
     def stops(self, node: NodeProto) -> bool:
         """Whether a node makes channels of its own."""
-        product = node.op_type in (*PRODUCTS, *RECURRENT, "Einsum")
+        product = node.op_type in (*PRODUCTS, *RECURRENT) or (node.op_type == "Einsum" and len(node.input) > 1)
         return (self.weight(node) is not None and not self.depthwise(node)) or product or node.op_type in SIZES
 
     def depthwise(self, node: NodeProto) -> bool:

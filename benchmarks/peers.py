@@ -38,11 +38,11 @@ def torch_pruning(network: Architecture) -> nn.Module:
 
     module, inputs = network.module, tuple(network.inputs.values())
     before = _shapes(module(*inputs))
-    ends = {CLASSES, *(n for shape in before for n in shape[1:])}
+    ends = [CLASSES, *(n for shape in before for n in shape[1:])]
     left_out = [
         m
         for m in module.modules()
-        if type(m).__name__ in HEADS or ends & {getattr(m, "out_features", 0), getattr(m, "out_channels", 0)}
+        if type(m).__name__ in HEADS or any(getattr(m, name, 0) in ends for name in ("out_features", "out_channels"))
     ]
     heads: dict[nn.Module, int] = {}  # of more than one: half of a single head is all of it, rounded up
     for m in module.modules():
