@@ -12,7 +12,7 @@ from onnxprune.model.tensors import read_tensor
 from onnxprune.operators.registry import Trait, has
 from onnxprune.operators.roles import Role
 
-REMEMBERED = 8 << 20  # weights of one group up to which its filters are kept for the next one who asks
+REMEMBERED = 32 << 20  # weights of all groups together whose filters are kept for the next one who asks
 
 
 class Weights:
@@ -20,7 +20,7 @@ class Weights:
 
     def __init__(self, model: onnx.ModelProto | Network, deps: Dependencies) -> None:
         self.network, self.deps = Network.of(model), deps
-        self._filters: dict[str, Filters] = {}
+        self._filters, self._room = dict[str, Filters](), REMEMBERED
 
     def raw(self, key: str) -> np.ndarray:
         """Elements of a tensor of the file in their own type."""
@@ -60,8 +60,8 @@ class Weights:
         weights = tuple(self._rows(slot) for slot in group.writers)
         scales = tuple(self._rows(slot).reshape(len(group)) for slot in group.slots if self._is_scale(slot))
         filters = Filters(weights, scales)
-        if filters.channels * filters.width <= REMEMBERED:
-            self._filters[group.name] = filters
+        if (size := filters.channels * filters.width) <= self._room:
+            self._filters[group.name], self._room = filters, self._room - size
         return filters
 
     def _rows(self, slot: Slot) -> np.ndarray:

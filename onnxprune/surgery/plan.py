@@ -117,7 +117,8 @@ class Plan:
                 Rotation.from_json(data.get("rotation", {})),
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise UsageError(f"this is no onnxprune plan: {type(error).__name__} {error}") from None
+            what = f"it has no {error}" if isinstance(error, KeyError) else f"{type(error).__name__} {error}"
+            raise UsageError(f"this is no onnxprune plan: {what}") from None
 
     def save(self, path: str | Path) -> None:
         """Write the plan as JSON.  Raises FileError."""

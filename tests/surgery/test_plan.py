@@ -87,6 +87,11 @@ def test_what_is_no_plan(text: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_what_a_plan_lacks_is_named() -> None:
+    with pytest.raises(UsageError, match="no onnxprune plan: it has no 'version'"):
+        Plan.from_json({})
+
+
 def test_a_plan_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileError):
         Plan.load(tmp_path / "none.json")
