@@ -181,7 +181,9 @@ def _odd(free: Mapping[Key, int], batch: set[Key]) -> Iterator[dict[Key, int]]:
         yield dict(free) | dict.fromkeys(batch, 1)
     for k, key in enumerate(inner[1:]):
         if free[key] % 2 == 0:
-            yield dict(free) | {b: 2 * free[b] for b in batch} | {inner[k]: 2 * free[inner[k]], key: free[key] // 2}
+            laid = dict(free) | {inner[k]: 2 * free[inner[k]], key: free[key] // 2}
+            yield from ([laid | {b: 2 * free[b] for b in batch}] if batch else [])
+            yield laid  # a batch that is written out somewhere in the network takes no other
 
 
 def told(feed: Feed) -> str:
