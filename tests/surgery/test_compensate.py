@@ -1,6 +1,7 @@
 """Compensation where the outcome is known: what is redundant leaves without a trace."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import onnx
@@ -121,14 +122,14 @@ def depthwise(scales: np.ndarray) -> onnx.ModelProto:
     return net.model((3, 9, 9), "y")
 
 
-def mlp(scales: np.ndarray) -> onnx.ModelProto:
+def mlp(scales: np.ndarray, features: int = 12) -> onnx.ModelProto:
     net = Net(5)
-    w, b = net.planted(8, 12, (), scales)
+    w, b = net.planted(8, features, (), scales)
     net.op("MatMul", "x", net.tensor("w1", w.T), out="m1")
     net.op("Add", "m1", net.tensor("b1", b), out="a1")
     net.op("Relu", "a1", out="r1")
     net.op("MatMul", "r1", net.tensor("w2", net.rng.normal(size=(8, 5))), out="y")
-    return net.model((12,), "y")
+    return net.model((features,), "y")
 
 
 def upsampled(scales: np.ndarray) -> onnx.ModelProto:
@@ -295,7 +296,12 @@ def test_copies_leave_first_and_cost_nothing() -> None:
     assert (np.diff(curve.loss) >= 0).all()
 
 
-BETWEEN = {"convolutions": (plain, True), "matrices": (mlp, True), "a pooling between": (flattened, False)}
+BETWEEN = {
+    "convolutions": (plain, True),
+    "matrices": (mlp, True),
+    "more channels than features": (partial(mlp, features=5), False),
+    "a pooling between": (flattened, False),
+}
 
 
 @pytest.mark.parametrize("case", BETWEEN)

@@ -162,21 +162,29 @@ class _Views:
     def _pair(
         self, batches: Collection[int], share: float, between: Between, feats: np.ndarray, outs: np.ndarray
     ) -> Pair:
-        """The first samples of each batch, a share of it."""
+        """Some samples of each batch, a share of it: others of each, since batches may be copies of others, altered."""
         columns, places, wanted, offsets, count = [], [], [], [], 0
         middle, end = self.way.original.value(self.path.end), self.way.original.value(self.after.end)
         one, two, given = self.first.linear, self.second.linear, self.way.pruned.value(self.first.x)
+        generator = np.random.default_rng(self.way.options.seed)
         for b in batches:
             samples = max(1, min(len(end[b]), round(share * len(end[b]))))
             inner, outer = ((samples, *value[b].shape[1:]) for value in (middle, end))
-            rows = np.arange(two.positions(outer))
-            columns.append(one.columns(given[b], middle[b].shape, np.arange(one.positions(inner)))[0][feats])
+            some = np.sort(generator.permutation(len(end[b]))[:samples])
+            inside, rows = (_rows_of(some, each.positions(shape)) for each, shape in ((one, inner), (two, outer)))
+            columns.append(one.columns(given[b], middle[b].shape, inside)[0][feats])
             spots = [1 if axis == one.axis % len(inner) else size for axis, size in enumerate(inner)]
             index = np.arange(1, one.positions(inner) + 1, dtype=np.float32).reshape(spots)
-            found = np.rint(two.columns(index, outer, rows)[0]).astype(np.int64)
+            found = np.rint(two.columns(index, outer, np.arange(rows.size))[0]).astype(np.int64)
             places.append(np.where(found > 0, found + count, 0))
             wanted.append(two.outputs(end[b], rows)[outs])
             offsets.append(self.way.offset(self.second, self.after, b, end[b].shape, rows, outs))
             count += one.positions(inner)
         goal = self.way.goal(self.second, self.after, outs, wanted, offsets)
         return Pair(np.concatenate(columns, axis=1), np.concatenate(places, axis=1), between, goal)
+
+
+def _rows_of(samples: np.ndarray, positions: int) -> np.ndarray:
+    """The rows of some samples of a batch, where as many samples as that have so many positions together."""
+    each = positions // samples.size
+    return (samples[:, None] * each + np.arange(each)).ravel()

@@ -107,10 +107,19 @@ def repair_curves(
 
 
 def _solved_together(finder: Finder) -> dict[str, str]:
-    """Weights of layers that will be solved together with the one that writes what they read -> those of the other."""
+    """Weights of layers that gain from being solved together with the one that writes what they read -> the other's."""
     layers = {k: finder.layer(k) for k in finder.solvable()}
-    pairs = couples(finder, [*layers.values()], biased=False)
-    return {second.weight: layers[k].weight for k, second in pairs.items()}
+    pairs = ((layers[k], second) for k, second in couples(finder, [*layers.values()], biased=False).items())
+    return {second.weight: first.weight for first, second in pairs if not _is_expanded(first, second)}
+
+
+def _is_expanded(first: Solvable, second: Solvable) -> bool:
+    """Whether more channels lead to the second layer, which reads each at one place, than the first reads features.
+
+    As in the MLP of a transformer, where there is next to nothing that the first could make for the second instead.
+    """
+    _, channels, features = first.stays.shape
+    return channels > features and second.stays.shape[2] == channels
 
 
 def _is_between(group: Group, pairs: Mapping[str, str]) -> bool:

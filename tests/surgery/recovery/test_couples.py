@@ -13,6 +13,7 @@ from onnxprune.runtime.session import make_session
 from onnxprune.surgery.compensate import compensate
 from onnxprune.surgery.recovery import couples as module
 from onnxprune.surgery.recovery.couples import couples
+from onnxprune.surgery.recovery.joint import Pair
 from onnxprune.surgery.recovery.layer_graph import LayerGraph
 from onnxprune.surgery.recovery.solvable import Finder, is_solvable
 from onnxprune.surgery.rewrite import cut
@@ -113,6 +114,22 @@ def test_layers_that_are_solved_together_lose_less(layer: Layer, monkeypatch: py
     monkeypatch.setattr(module, "STEPS", 0)
     alone = left(model, layer)[0]
     assert together < 0.9 * alone
+
+
+def test_batches_that_are_copies_of_one_show_several_of_its_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[np.ndarray] = []
+
+    def together(pair: Pair, *_: object, **__: object) -> None:
+        seen.append(pair.columns)
+
+    for name, value in (("ROWS", 7 * 64), ("rows_for", lambda features: features), ("together", together)):
+        monkeypatch.setattr(module, name, value)
+    model = network(CONV, "Relu")
+    deps = analyse(model)
+    kept = {g.name: np.arange(0, 8, 2) for g in deps.groups}
+    compensate("lstsq", model, deps, kept, analyse=analyse, feeds=feeds(1) * 8)
+    first = seen[0].reshape(len(seen[0]), 7, 64)  # features, batches, places
+    assert len(np.unique(first[:, :, 20], axis=1).T) > 3
 
 
 def test_nothing_is_solved_together_where_no_sample_could_judge_it(monkeypatch: pytest.MonkeyPatch) -> None:
