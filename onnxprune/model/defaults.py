@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import onnx
 
+from onnxprune.model.graphs import constants_of
 from onnxprune.model.tensors import CUTTABLE
 
 
@@ -20,8 +21,8 @@ def overridable(model: onnx.ModelProto) -> frozenset[str]:
     if model.ir_version < 4:
         return frozenset()
     weights = {name for name, is_weight in tensors.items() if is_weight}
-    held = _elements(a.t for n in model.graph.node if n.op_type == "Constant" for a in n.attribute)
-    if not weights <= listed or held >= _elements(model.graph.initializer):
+    held = _elements(tensor for _, tensor in constants_of(model.graph))
+    if not weights <= listed or held > _elements(model.graph.initializer):
         return frozenset(listed)
     return frozenset() if listed == tensors.keys() else frozenset(listed - weights)
 
