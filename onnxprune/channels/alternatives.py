@@ -33,16 +33,16 @@ def finest(analysed: Callable[[Choices], Found]) -> Dependencies:
         analysed: the walk over the network with these choices, and its conclusions.
     """
     walk, best = analysed(Choices())
-    weights = {use.source for use in best.weights}  # whatever is chosen
-    left, tried = _half(best, weights), {str(Choices())}
+    tried = {str(Choices())}
     while len(tried) < LARGEST_SEARCH:
         new = next((c for c in _others(walk, best) if str(c) not in tried), None)
         if new is None:
             break
         tried.add(str(new))
         other, deps = analysed(new)
-        if (count := _half(deps, weights)) < left:
-            walk, best, left = other, deps, count
+        weights = {use.source for use in best.weights}  # whatever is chosen
+        if _half(deps, weights) < _half(best, weights):
+            walk, best = other, deps
     return best
 
 
@@ -116,9 +116,11 @@ def _matters(walk: Walk, deps: Dependencies, root: int, fed: Collection[str]) ->
 
 def _behind(walk: Walk, deps: Dependencies) -> set[int]:
     """Nodes that split an axis of which a factor that does not carry keeps weights whole."""
+    if not walk.coupling.splits:
+        return set()
     position = {key: k for k, node in enumerate(walk.nodes) for key in node.outputs if key}
     layers = {use.node for use in walk.uses if any((deps.roles[x] & (Role.WRITE | Role.READ)).any() for x in use.axes)}
-    causes = [deps.ties.freezer(int(use.axes[axis][0])) for use, axis, _ in deps.frozen_writers()]
+    causes = [deps.ties.freezer(int(use.axes[axis][0])) for use, axis, _ in deps.whole_writers()]
     todo = [cause.node for cause in causes if cause is not None and (not cause.why or cause.kind is not Kind.PLAIN)]
     found, seen = set[int](), set[int]()
     while todo:

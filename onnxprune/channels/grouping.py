@@ -73,11 +73,14 @@ def _occurrences(rows: list[Labels], component: Labels, roles: np.ndarray) -> Oc
 def _families(at: Occurrences) -> list[tuple[np.ndarray, int]]:
     """Components that occupy the same rows equally often: where each one's occurrences start, and how many they are."""
     starts = np.flatnonzero(np.diff(at.component, prepend=-1))
-    ends = np.append(starts, at.component.size)[1:]
-    found: dict[bytes, list[int]] = {}
-    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-        found.setdefault(at.row[start:end].tobytes(), []).append(start)
-    families = [(np.array(members), len(key) // at.row.itemsize) for key, members in found.items()]
+    sizes = np.diff(starts, append=at.component.size)
+    before = np.arange(at.row.size) - np.repeat(sizes, sizes)  # the same place in the component before, if as large
+    alike = np.logical_and.reduceat(at.row == at.row[before], starts) & (sizes == np.roll(sizes, 1))
+    alike[:1] = False
+    heads, found = np.flatnonzero(~alike), dict[bytes, list[np.ndarray]]()
+    for head, members in zip(heads, np.split(starts, heads[1:]), strict=False):
+        found.setdefault(at.row[starts[head] : starts[head] + sizes[head]].tobytes(), []).append(members)
+    families = [(np.concatenate(members), len(key) // at.row.itemsize) for key, members in found.items()]
     return sorted(families, key=lambda family: int(at.row[family[0][0]]))
 
 

@@ -29,21 +29,21 @@ class Ties:
         return csr_array((c[first] + 1, (a[first], b[first])), (self.size, self.size))
 
     @cached_property
-    def _from_fixed(self) -> tuple[np.ndarray, np.ndarray]:
-        """For each label: its neighbour on the way to `FIXED`, and the first label behind `FIXED` on that way."""
-        order, before = breadth_first_order(self._graph, FIXED, directed=False)
-        root = np.full(self.size, -1, np.int64)
-        for label in order[1:]:
-            root[label] = label if before[label] == FIXED else root[before[label]]
-        return before, root
+    def _roots(self) -> Labels:
+        """For each label the first one behind `FIXED` on the way to it; -1 where there is none."""
+        _, before = breadth_first_order(self._graph, FIXED, directed=False)
+        root = np.where(before > FIXED, before, np.arange(self.size))
+        while not np.array_equal(root, further := root[root]):
+            root = further
+        return np.where(before < FIXED, -1, root)
 
     def _edge(self, a: int, b: int) -> Cause:
         return self.causes[int(self._graph[a, b]) - 1]
 
     def freezer(self, label: int) -> Cause | None:
         """What froze a label: the cause of the first tie on the shortest way from `FIXED`; None where it is free."""
-        _, root = self._from_fixed
-        return self._edge(FIXED, int(root[label])) if root[label] >= 0 else None
+        root = int(self._roots[label])
+        return self._edge(FIXED, root) if root >= 0 else None
 
     def chain(self, label: int, targets: Labels) -> list[Cause] | None:
         """Causes on a shortest way from a label to any of the targets; None where they are not coupled."""

@@ -8,13 +8,11 @@ from functools import cached_property
 
 import numpy as np
 from scipy.cluster.hierarchy import linkage
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from onnxprune.criteria.filters import Floats, Indices
 from onnxprune.criteria.similarity import Similarities
 
-FEW = 700  # filters up to which a whole tree is the cheapest way to any part of it
+FEW = 500  # filters up to which a whole tree is the cheapest way to any part of it
 HALF = 0.55  # share of filters that merge, up to which the nearest pairs tell
 NEAREST = 24  # times as many pairs as there are filters
 
@@ -105,8 +103,11 @@ def first_merges(alike: Similarities, clusters: int) -> Indices | None:
     merges = merges[np.argsort(merges[:, 2])[: leaves - clusters]]
     if not np.diff(distance[order[: merges[:, 2].max(initial=0) + 2]]).all():
         return None
-    forest = coo_array((np.ones(len(merges), bool), (merges[:, 0], merges[:, 1])), (leaves, leaves))
-    return connected_components(forest, directed=False)[1].astype(np.int64)
+    label = np.arange(leaves)
+    label[merges[:, 1]] = merges[:, 0]
+    while not np.array_equal(label, further := label[label]):
+        label = further
+    return np.unique(label, return_inverse=True)[1]
 
 
 def _merges(first: Indices, second: Indices, leaves: int) -> Indices:
@@ -118,22 +119,20 @@ def _merges(first: Indices, second: Indices, leaves: int) -> Indices:
     Args:
         first, second: all pairs of filters up to some distance, `(pairs,)`, the nearest first.
     """
-    place, found = np.arange(len(first)), [np.empty((0, 3), np.int64)]
+    size, place, found = len(first), np.arange(len(first)), [np.empty((0, 3), np.int64)]
     while len(place):
-        here, nearest = np.arange(len(place)), np.full((2, leaves), len(place))
-        nearest[0, first[::-1]] = nearest[1, second[::-1]] = here[::-1]  # of equals the last one counts
-        nearest = nearest.min(axis=0)
-        mutual = (nearest[first] == here) & (nearest[second] == here)
+        nearest = np.full(leaves, size)
+        np.minimum.at(nearest, first, place)
+        np.minimum.at(nearest, second, place)
+        mutual = np.flatnonzero((nearest[first] == place) & (nearest[second] == place))
         found.append(np.stack([first[mutual], second[mutual], place[mutual]], axis=1))
         into, parts = np.arange(leaves), np.ones(leaves, np.int64)
         into[second[mutual]], parts[first[mutual]] = first[mutual], 2
-        first, second, place = into[first[~mutual]], into[second[~mutual]], place[~mutual]
-        first, second = np.minimum(first, second), np.maximum(first, second)
-        pair = first * leaves + second
-        order = np.argsort(pair)
-        starts = np.flatnonzero(np.diff(pair[order], prepend=-1))
-        some = order[starts]
-        whole = np.diff(starts, append=len(pair)) == parts[first[some]] * parts[second[some]]
-        last = np.sort(np.maximum.reduceat(order, starts)[whole]) if len(starts) else starts
-        first, second, place = first[last], second[last], place[last]
+        first, second = into[first], into[second]
+        pair = np.minimum(first, second) * leaves + np.maximum(first, second)
+        pair, place = np.divmod(np.sort(pair * size + place), size)
+        last = np.flatnonzero(np.diff(pair, append=-1))
+        first, second = np.divmod(pair[last], leaves)
+        whole = np.diff(last, prepend=-1) == parts[first] * parts[second]  # never so of two that have merged
+        first, second, place = first[whole], second[whole], place[last[whole]]
     return np.concatenate(found)

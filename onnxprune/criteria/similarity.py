@@ -57,11 +57,10 @@ class Similarities:
             norm = norms[rows].min() if short > 0 else norms[rows].max()
             lowest = np.floor(norms[rows.start :] * (short * norm)).astype(self.products.dtype)
             found = np.flatnonzero(self.products[rows, rows.start :] >= lowest)
-            row, column = np.divmod(found, len(lowest))
-            near.append(np.stack([row, column])[:, row < column] + rows.start)
+            near.append(np.stack(np.divmod(found, len(lowest))) + rows.start)
         first, second = np.concatenate(near, axis=1)
         similar = self.of(self.products[first, second], first, second)
-        chosen = similar >= least
+        chosen = np.flatnonzero((similar >= least) & (first < second))
         return first[chosen], second[chosen], similar[chosen]
 
     def quantile(self, share: float) -> float:
@@ -69,7 +68,9 @@ class Similarities:
         channels = len(self.products)
         rows = np.arange(0, channels - 1, max(1, channels // SAMPLED))
         sampled = self.of(self.products[rows], rows[:, None], slice(None))
-        return float(np.quantile(sampled[rows[:, None] < np.arange(channels)], 1 - share))
+        later = sampled[rows[:, None] < np.arange(channels)]
+        place = int((1 - share) * (len(later) - 1))
+        return float(np.partition(later, place)[place])
 
 
 def cosines(filters: Filters, absolute: bool = False, fold: bool = True) -> Similarities:
@@ -78,7 +79,7 @@ def cosines(filters: Filters, absolute: bool = False, fold: bool = True) -> Simi
     An all-zero filter is 0 times any other, a scaled copy: its cosine with all is 1.
     """
     products = gram(integers(filters, centred=False), fold)
-    np.abs(products, out=products, where=absolute)
+    products = np.abs(products, out=products) if absolute else products
     energies = products.diagonal().astype(np.float64)
     return Similarities(products, energies, filters.energies == 0, np.zeros(filters.channels))
 
@@ -97,10 +98,10 @@ def correlations(filters: Filters, lag: Lag = "zero", absolute: bool = False) ->
     rows = integers(filters, centred=True)
     best = gram(rows, fold=lag == "zero")
     energies = best.diagonal().astype(np.float64)
-    np.abs(best, out=best, where=absolute)
+    best = np.abs(best, out=best) if absolute else best
     for shift in shifts(filters) if lag == "spatial" else []:
         moved = shifted_gram(rows, shift)
-        np.abs(moved, out=moved, where=absolute)
+        moved = np.abs(moved, out=moved) if absolute else moved
         best = np.maximum(best, moved)
         np.maximum(best, moved.T, out=best)
     signs = np.where(rows.scale == 0, np.sign(filters.totals), 0.0)

@@ -23,10 +23,8 @@ def costs_of(deps: Dependencies, size: int) -> Costs:
         if is_fixed(labels):
             return labels.size, ()
         if (mark := labels.tobytes()) not in known:
-            found, counts = np.unique(deps.owners[deps.component[labels]], return_counts=True)
-            fixed = sum(int(n) for g, n in zip(found, counts, strict=True) if g < 0)
-            parts = tuple((int(g), int(n) / widths[g]) for g, n in zip(found, counts, strict=True) if g >= 0)
-            known[mark] = fixed, parts
+            fixed, *counts = np.bincount(deps.owners[deps.component[labels]] + 1).tolist()
+            known[mark] = fixed, tuple((g, n / widths[g]) for g, n in enumerate(counts) if n)
         return known[mark]
 
     def term(times: float, axes: Sequence[Labels]) -> Term:
