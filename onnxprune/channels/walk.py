@@ -14,7 +14,7 @@ from onnxprune.channels.nodes import Node, Source, Use
 from onnxprune.channels.pairings import paired_otherwise
 from onnxprune.channels.unite import look_elsewhere
 from onnxprune.channels.zero_points import Zeros
-from onnxprune.model.graphs import subgraphs
+from onnxprune.model.graphs import body_attributes, subgraphs
 from onnxprune.model.sort import captured
 from onnxprune.model.static import Statics, attributes_of, find
 from onnxprune.model.tensors import CUTTABLE
@@ -88,9 +88,9 @@ class Walk:
                 self.values[path + value.name] = None if shape is None else Value(tuple(fixed(n) for n in shape))
         self.arithmetic.without_mean |= {path + name for name in centred(graph)}
         for proto in graph.node:
-            inputs = tuple(self.key(name) if name else "" for name in proto.input)
-            names.update({name: path + name for name in proto.output if name})
-            outputs = tuple(path + name if name else "" for name in proto.output)
+            inputs = tuple([self.key(name) if name else "" for name in proto.input[:]])
+            outputs = tuple([path + name if name else "" for name in proto.output[:]])
+            names.update({key[len(path) :]: key for key in outputs if key})
             self.nodes.append(Node(proto, path, inputs, outputs))
             self.arithmetic.makers.update(dict.fromkeys(filter(None, outputs), self.nodes[-1]))
             self.coupling.node = len(self.nodes) - 1
@@ -132,13 +132,13 @@ class Walk:
         elif has(proto, Trait.SAME) and len(node.inputs) == len(node.outputs) == 1 and node.inputs[0] in self.alias:
             self.alias[node.outputs[0]] = self.alias[node.inputs[0]]
             self.weights.add(node.outputs[0])
-        elif any(True for _ in subgraphs(proto)):
+        elif body_attributes(proto):
             self.enter(self, node) if self.enter else self.give_up(node, len(self.nodes) - 1, "runs a body")
         else:
             self.plain(node)
 
     def constant(self, node: Node) -> None:
-        tensor = next((a.t for a in node.proto.attribute if a.name == "value" and a.HasField("t")), None)
+        tensor = next((a.t for a in node.proto.attribute[:] if a.name == "value" and a.HasField("t")), None)
         if tensor is not None:
             self.source(node.outputs[0], "constant", tuple(tensor.dims), tensor.data_type, node.path)
             return

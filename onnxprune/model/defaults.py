@@ -18,7 +18,7 @@ def overridable(model: onnx.ModelProto) -> frozenset[str]:
     """
     tensors = {t.name: t.data_type in CUTTABLE for t in model.graph.initializer}
     listed = tensors.keys() & {v.name for v in model.graph.input}
-    if model.ir_version < 4:
+    if model.ir_version < 4 or not listed:
         return frozenset()
     weights = {name for name, is_weight in tensors.items() if is_weight}
     held = _elements(tensor for _, tensor in constants_of(model.graph))

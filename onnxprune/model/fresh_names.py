@@ -11,7 +11,7 @@ def all_names(model: ModelProto) -> set[str]:
     for graph, _ in graphs_of(model.graph):
         names |= {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
         names |= {v.name for v in (*graph.input, *graph.output)}
-        names |= {name for node in graph.node for name in (*node.input, *node.output)}
+        names |= {name for node in graph.node for name in (*node.input[:], *node.output[:])}
     return names
 
 

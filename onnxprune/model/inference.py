@@ -15,11 +15,15 @@ import time
 from collections.abc import Mapping
 from typing import IO
 
+import numpy as np
 import onnx
 import onnx.onnx_cpp2py_export
 
 from onnxprune.model import inferrer
+from onnxprune.model.sound import is_well_formed
 from onnxprune.processes import end
+
+Type = tuple[int, tuple[int, ...]]  # of the elements of a value, and its shape
 
 CRASHES = 10  # after which a model is left without inference: no network, but an attack
 HERE = bool(getattr(sys, "frozen", False)) or not sys.executable  # no Python to start: infer in this process
@@ -30,6 +34,7 @@ class Inference:
 
     def __init__(self) -> None:
         self.crashes = 0
+        self.answers: dict[tuple[object, ...], list[onnx.TypeProto | None]] = {}
 
     def of_model(self, model: onnx.ModelProto, *, data_prop: bool = False) -> onnx.ModelProto | None:
         """The model with inferred shapes recorded; None where inference fails as a whole, by exception or by crash."""
@@ -48,29 +53,40 @@ class Inference:
         return None
 
     def of_node(
-        self,
-        node: onnx.NodeProto,
-        opset: int,
-        types: Mapping[str, onnx.TypeProto],
-        data: Mapping[str, onnx.TensorProto],
+        self, node: onnx.NodeProto, opset: int, types: Mapping[str, Type], data: Mapping[str, np.ndarray]
     ) -> Mapping[str, onnx.TypeProto]:
         """Types of the outputs of one node of the default domain, as far as they can be inferred.
+
+        What has been asked of a node that differs in names alone is remembered.
 
         Args:
             node: its inputs are named as in `types`.
             opset: version of the default operator set.
-            types: of the inputs.
+            types: of the inputs, which have one.
             data: values of some inputs.
         """
+        place = {name: k for k, name in enumerate(types)}
+        taken, given = tuple(place.get(name) for name in node.input), tuple(map(bool, node.output))
+        told = tuple(attribute.SerializeToString() for attribute in node.attribute)
+        known = tuple((place[name], x.dtype.str, x.shape, x.tobytes()) for name, x in data.items())
+        question = (node.op_type, opset, told, taken, given, tuple(types.values()), known)
+        if question not in self.answers:
+            self.answers[question] = self._of_node(node, opset, types, data)
+        return {name: t for name, t in zip(node.output, self.answers[question], strict=True) if t is not None}
+
+    def _of_node(
+        self, node: onnx.NodeProto, opset: int, types: Mapping[str, Type], data: Mapping[str, np.ndarray]
+    ) -> list[onnx.TypeProto | None]:
+        if not is_well_formed(node, opset):
+            return [None] * len(node.output)  # it stays unknown, and the analysis freezes what it would need it for
         graph = onnx.GraphProto(name="node")
         graph.node.add().CopyFrom(node)
-        graph.input.extend(onnx.ValueInfoProto(name=n, type=t) for n, t in types.items() if n not in data)
-        for name, tensor in data.items():
-            graph.initializer.add().CopyFrom(tensor)
-            graph.initializer[-1].name = name
+        graph.input.extend(onnx.helper.make_tensor_value_info(n, *t) for n, t in types.items() if n not in data)
+        graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in data.items())
         model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=8)
         found = self.of_model(model)
-        return {} if found is None else {v.name: v.type for v in found.graph.value_info if v.name in node.output}
+        inferred = {} if found is None else {v.name: v.type for v in found.graph.value_info}
+        return [inferred.get(name) for name in node.output]
 
 
 class _Child:

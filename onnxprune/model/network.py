@@ -47,15 +47,14 @@ class Network:
         tensors: dict[str, Tensor] = {}
         outside = {t.name for t in model.graph.initializer if is_external(t)}
 
-        def put(new: TensorProto, tensor: TensorProto, key: str) -> None:
-            if key and nbytes_of(tensor) >= LIFTED and not is_external(tensor):
-                tensors[key] = Held(tensor)
-                _head(new, tensor, tensor.name, tensor.dims)
-                new.data_location = TensorProto.EXTERNAL
-                return
-            new.CopyFrom(tensor)
+        def put(tensor: TensorProto, key: str) -> TensorProto | None:
             if key in outside:
                 tensors[key] = placed(tensor, folder)
+            if not key or nbytes_of(tensor) < LIFTED or is_external(tensor):
+                return None
+            tensors[key], new = Held(tensor), TensorProto(data_location=TensorProto.EXTERNAL)
+            _head(new, tensor, tensor.name, tensor.dims)
+            return new
 
         return cls(copied(model, put), tensors)
 

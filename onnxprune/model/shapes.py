@@ -5,10 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import onnx
-from onnx import numpy_helper
 
 from onnxprune.model.skeleton import LONGEST
-from onnxprune.model.sound import is_well_formed
 from onnxprune.model.statics import Statics
 from onnxprune.operators.registry import Alike, Shape, Trait, has, operator_of
 
@@ -19,7 +17,7 @@ def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
     """Attributes as Python values, without bodies and references."""
     return {
         a.name: onnx.helper.get_attribute_value(a)
-        for a in node.attribute
+        for a in node.attribute[:]
         if a.type not in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) and not a.ref_attr_name
     }
 
@@ -39,9 +37,10 @@ def note_type(key: str, type_: onnx.TypeProto, statics: Statics) -> None:
     tensor = type_.tensor_type
     if tensor.elem_type:
         statics.types[key] = tensor.elem_type
-    if not tensor.HasField("shape") or not all(d.HasField("dim_value") and d.dim_value >= 0 for d in tensor.shape.dim):
+    dims = tensor.shape.dim[:]
+    if not tensor.HasField("shape") or not all(d.HasField("dim_value") and d.dim_value >= 0 for d in dims):
         return
-    shape = tuple(d.dim_value for d in tensor.shape.dim)
+    shape = tuple(d.dim_value for d in dims)
     if max(shape, default=0) <= LONGEST:
         statics.shapes[key] = shape
     else:
@@ -50,7 +49,7 @@ def note_type(key: str, type_: onnx.TypeProto, statics: Statics) -> None:
 
 def infer_node(node: onnx.NodeProto, keys: list[str], path: str, statics: Statics, opset: int) -> None:
     """Shapes of the outputs of one node where whole-graph inference left them open."""
-    missing = [name for name in node.output if name and path + name not in statics.shapes]
+    missing = [name for name in node.output[:] if name and path + name not in statics.shapes]
     if not missing:
         return
     if node.domain in ("", "ai.onnx"):
@@ -87,21 +86,17 @@ def _infer_standard(
 
     Inputs whose type is among `floats` are taken for float, which the standard operator wants.
     """
-    keys = {name: keys[name] for name in node.input if name}
+    keys = {name: keys[name] for name in node.input[:] if name}
     if not all(key in statics.shapes and key in statics.types for key in keys.values()):
         return
-    if not is_well_formed(node, opset):
-        return  # the shape stays unknown, and the analysis freezes what it would need it for
     shapes = {name: statics.shapes[key] for name, key in keys.items()}
     if channels_last:
         x = shapes[node.input[0]]
         shapes[node.input[0]] = (x[0], x[-1], *x[1:-1])
-    make = onnx.helper.make_tensor_type_proto
     given = {n: onnx.TensorProto.FLOAT if statics.types[k] in floats else statics.types[k] for n, k in keys.items()}
-    types = {name: make(given[name], shapes[name]) for name in keys}
     known = {name: statics.constants[key] for name, key in keys.items() if key in statics.constants}
-    data = {name: numpy_helper.from_array(value) for name, value in known.items() if value.dtype.kind != "O"}
-    found = statics.inference.of_node(node, opset, types, data)
+    data = {name: value for name, value in known.items() if value.dtype.kind != "O"}
+    found = statics.inference.of_node(node, opset, {name: (given[name], shapes[name]) for name in keys}, data)
     for name, type_ in found.items():
         if path + name not in statics.shapes:
             note_type(path + name, type_, statics)

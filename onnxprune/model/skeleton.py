@@ -110,16 +110,14 @@ def weightless(model: onnx.ModelProto) -> onnx.ModelProto:
     return out
 
 
-def _strip_tensor(out: onnx.TensorProto, tensor: onnx.TensorProto, _: str) -> None:
+def _strip_tensor(tensor: onnx.TensorProto, _: str) -> onnx.TensorProto | None:
     elements = math.prod(tensor.dims)
     if elements > MOST or any(not 0 <= n <= (MOST if elements else LONGEST) for n in tensor.dims):
         raise ModelError(f"the tensor {tensor.name!r} claims the shape {list(tensor.dims)}: the file is damaged")
     if elements <= LARGEST_VALUE:
-        out.CopyFrom(tensor)
-        return
-    out.name, out.data_type = tensor.name, tensor.data_type
-    out.dims.extend(tensor.dims)
-    out.data_location = onnx.TensorProto.EXTERNAL
+        return None
+    outside = onnx.TensorProto.EXTERNAL
+    return onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, data_location=outside)
 
 
 def _channels_wanted(graph: onnx.GraphProto) -> dict[str, int]:

@@ -33,7 +33,7 @@ def without_unsound(model: onnx.ModelProto) -> onnx.ModelProto:
 def _is_sound(node: onnx.NodeProto, context: onnx.checker.C.CheckerContext) -> bool:
     if node.op_type in FRAGILE:
         return False
-    bodies = [a.g for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
+    bodies = [a.g for a in node.attribute[:] if a.type == onnx.AttributeProto.GRAPH]
     if bodies:  # the checker would not find the values that they take from outside
         return all(_is_sound(inner, context) for body in bodies for inner in body.node) and _has_inputs(node, context)
     if node.op_type == "Constant" and not node.input:  # its data may be left out here, which the checker minds

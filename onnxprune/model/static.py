@@ -17,7 +17,7 @@ from onnx import numpy_helper
 
 from onnxprune.model.bodies import give_branch, walk_body
 from onnxprune.model.evaluate import evaluate
-from onnxprune.model.graphs import graphs_of, subgraphs
+from onnxprune.model.graphs import body_attributes, graphs_of, subgraphs
 from onnxprune.model.pins import pins
 from onnxprune.model.shapes import attributes_of, infer_node, note_type, sizes_given
 from onnxprune.model.skeleton import Shape, other_sizes, sizes_of, skeleton_of
@@ -95,7 +95,7 @@ def infer_once(
     skeleton = skeleton_of(model, input_shapes)
     # Known values are propagated by the walk below: onnx's own data_prop spends 2^34 elements on a long enough axis.
     # Only bodies need it, whose inputs get their shapes from nowhere else.
-    bodies = any(True for node in skeleton.graph.node for _ in subgraphs(node))
+    bodies = any(map(body_attributes, skeleton.graph.node))
     statics, opset = Statics(skeleton), opset_of(model)
     inferred = statics.inference.of_model(without_unsound(skeleton), data_prop=bodies)
     _fill(statics, inferred or skeleton, opset, observed or {})
@@ -147,13 +147,14 @@ def _walk(graph: onnx.GraphProto, path: str, statics: Statics, opset: int, outer
         if (value := _elements(tensor)) is not None:
             statics.constants[path + tensor.name] = value
     for node in graph.node:
-        keys = [find(scope, name) if name else "" for name in node.input]
-        with suppress(*MALFORMED):  # what stays unknown, here and below, only makes the analysis more careful
-            _walk_bodies(node, keys, path, statics, opset, scope)
-        names.update({name: path + name for name in node.output if name})
+        keys, bodies = [find(scope, name) if name else "" for name in node.input[:]], body_attributes(node)
+        if bodies:
+            with suppress(*MALFORMED):  # what stays unknown, here and below, only makes the analysis more careful
+                _walk_bodies(node, keys, path, statics, opset, scope)
+        names.update({name: path + name for name in node.output[:] if name})
         with suppress(*MALFORMED):
             _evaluate_node(node, keys, path, statics, opset, statics.shapes.get)
-        if not any(True for _ in subgraphs(node)):
+        if not bodies:
             with suppress(*MALFORMED):
                 infer_node(node, keys, path, statics, opset)
         if has(node, Trait.RESHAPES) and keys and node.output:
@@ -231,7 +232,7 @@ def _evaluate_node(
 
 def constant_value(node: onnx.NodeProto) -> np.ndarray | None:
     """Value of a Constant node; None where its data was left out or is no tensor."""
-    for a in node.attribute:
+    for a in node.attribute[:]:
         if a.name == "value" and a.HasField("t"):
             return _elements(a.t)
         if a.name in ("value_int", "value_ints"):

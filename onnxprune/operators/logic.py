@@ -19,7 +19,7 @@ define("Less", **_COMPARED, value=in_numpy(np.less), traits=_DECISION, forward=p
 define("GreaterOrEqual", **_COMPARED, value=by_reference, traits=_DECISION, forward=pairwise("ge", into=()))
 define("LessOrEqual", **_COMPARED, value=by_reference, traits=_DECISION, forward=pairwise("le", into=()))
 define(
-    "Mod", **_COMPARED, value=by_reference, traits=_DECISION | Trait.UNEVEN,
+    "Mod", **_COMPARED, value=lambda x, a: (np.fmod if a.get("fmod") else np.mod)(*x), traits=_DECISION | Trait.UNEVEN,
     forward=Forward(lambda node, a, b: torch.fmod(a, b) if node.get("fmod") else torch.remainder(a, b)),
 )  # fmt: skip
 define("And", **_COMPARED, value=by_reference, traits=Trait.ELEMENTWISE, forward=pairwise("logical_and", into=()))

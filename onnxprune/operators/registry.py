@@ -261,7 +261,8 @@ def operator(domain: str, op_type: str) -> str:
 
 def operator_of(node: onnx.NodeProto) -> Operator:
     """What is known of a node's operator; an empty row where nothing is."""
-    return OPERATORS.get(operator(node.domain, node.op_type), UNKNOWN)
+    domain, name = node.domain, node.op_type
+    return OPERATORS.get(operator(domain, name) if domain else name, UNKNOWN)
 
 
 def traits_of(node: onnx.NodeProto) -> Trait:

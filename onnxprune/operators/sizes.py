@@ -15,7 +15,7 @@ from onnxprune.operators.labels import Axes, fixed
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.native import native
 from onnxprune.operators.op import Op
-from onnxprune.operators.registry import LARGEST_VALUE, Alike, Arrays, Attributes, Trait, by_reference, define
+from onnxprune.operators.registry import LARGEST_VALUE, Alike, Arrays, Attributes, Trait, define
 from onnxprune.operators.roles import ZeroWhereDead
 from onnxprune.operators.site import Site
 from onnxprune.operators.zeros import first
@@ -57,7 +57,8 @@ def forward_span(node: TorchCall, start: Tensor, limit: Tensor, delta: Tensor) -
 
 
 define(
-    "Range", couple=shape, takes_split=True, value=by_reference, small=_small_range, traits=Trait.NUMBERS,
+    "Range", couple=shape, takes_split=True, small=_small_range, traits=Trait.NUMBERS,
+    value=lambda x, _: np.arange(*(bound.item() for bound in x)).astype(x[0].dtype),
     forward=Forward(forward_span, into=(), host=(0, 1, 2)),
 )  # fmt: skip
 define(

@@ -25,7 +25,7 @@ NewNodes = dict[int, list[onnx.NodeProto]]  # beside others, by position of thes
 
 def nodes_of(model: onnx.ModelProto) -> Nodes:
     """All nodes, those in bodies too."""
-    return {(path, tuple(node.output)): node for graph, path in graphs_of(model.graph) for node in graph.node}
+    return {(path, tuple(node.output[:])): node for graph, path in graphs_of(model.graph) for node in graph.node}
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Draft:
     def proto(self, index: int) -> onnx.NodeProto:
         """The node of the pruned model at this place in the analysis."""
         node = self.deps.nodes[index]
-        return self.nodes[node.path, tuple(node.proto.output)]
+        return self.nodes[node.path, tuple(node.proto.output[:])]
 
     def box(self, key: str) -> tuple[np.ndarray, ...] | None:
         """Live positions of each axis of a value."""

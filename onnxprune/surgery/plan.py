@@ -202,7 +202,7 @@ def make_plan(
     readers: dict[str, tuple[str, ...]] = {}
     for version in versions(deps, deps.dead(kept)):
         key = version.source.path + version.name
-        tensors[key] = {axis: tuple(map(int, np.flatnonzero(m))) for axis, m in enumerate(version.live) if not m.all()}
+        tensors[key] = {axis: tuple(np.flatnonzero(m).tolist()) for axis, m in enumerate(version.live) if not m.all()}
         if version.copied:
             copies[key] = version.source.key
             readers[key] = tuple(dict.fromkeys(deps.nodes[use.node].label for use in version.uses if use.node >= 0))
@@ -216,7 +216,7 @@ def _planned(deps: Dependencies, group: Group, keep: np.ndarray) -> PlannedGroup
             f"group {group.name!r} has channels 0 to {len(group) - 1}, at least one must stay; asked: {list(positions)}"
         )
     members = dict.fromkeys(deps.nodes[s.node].label for s in group.writers)
-    return PlannedGroup(group.name, len(group), tuple(map(int, positions)), tuple(members))
+    return PlannedGroup(group.name, len(group), tuple(positions.tolist()), tuple(members))
 
 
 def check_plan(deps: Dependencies, plan: Plan) -> None:

@@ -46,7 +46,7 @@ def references(graph: onnx.GraphProto) -> Counter[str]:
     found = Counter[str]()
     for part, _ in graphs_of(graph):
         found.update(v.name for v in part.output)
-        found.update(name for node in part.node for name in node.input if name)
+        found.update(name for node in part.node for name in node.input[:] if name)
     return found
 
 
@@ -72,7 +72,7 @@ def drop_unused(out: onnx.ModelProto, model: onnx.ModelProto) -> None:
 
 def _drop_nodes(graph: onnx.GraphProto, kept: set[str], used: Counter[str]) -> None:
     """Remove nodes that nobody uses and that give none of what is kept, and count down what they used."""
-    makers = {name: node for node in graph.node for name in node.output if name}
+    makers = {name: node for node in graph.node for name in node.output[:] if name}
     idle: set[int] = set()
     doubtful = list(graph.node)
     while doubtful:
@@ -90,7 +90,7 @@ def _drop_nodes(graph: onnx.GraphProto, kept: set[str], used: Counter[str]) -> N
 def refresh_shapes(draft: Draft) -> None:
     """Correct recorded sizes, in positions, of values that lost channels; forget those of values that are gone."""
     for graph, path in graphs_of(draft.out.graph):
-        made = {name for node in graph.node for name in node.output} | {v.name for v in graph.input}
+        made = {name for node in graph.node for name in node.output[:]} | {v.name for v in graph.input}
         tensors = {t.name: t for t in graph.initializer}
         lost = {v.name for v in graph.value_info if path + v.name in draft.in_one_piece}
         for value in [v for v in graph.value_info if v.name in lost or (v.name not in made and v.name not in tensors)]:
