@@ -109,7 +109,7 @@ class Dependencies:
     def live(self, labels: Labels, dead: np.ndarray) -> np.ndarray:
         """Which positions of an axis stay, (positions,) bool."""
         if is_fixed(labels):
-            return np.broadcast_to(np.True_, labels.shape)
+            return _all(labels.shape)
         stays = (~dead[self.component[x]] for x in channels_of(labels, self.component, self.combined))
         return np.asarray(functools.reduce(np.logical_and, stays))
 
@@ -277,6 +277,12 @@ def passed(makers: Mapping[str, Node], origin: str, end: Node) -> list[str]:
         found.append(key)
         key = makers[key].inputs[0]
     return found
+
+
+@functools.lru_cache(maxsize=4096)
+def _all(shape: tuple[int, ...]) -> np.ndarray:
+    """An array of that shape that is true everywhere, and takes no memory."""
+    return np.broadcast_to(np.True_, shape)
 
 
 TIES = "ties it to"

@@ -30,7 +30,7 @@ def body_attributes(node: NodeProto) -> list[AttributeProto]:
 def graphs_of(graph: GraphProto, path: str = "") -> Iterator[tuple[GraphProto, str]]:
     """A graph and all bodies inside it, with the path that their values are keyed by."""
     yield graph, path
-    for node in graph.node:
+    for node in filter(body_attributes, graph.node):
         for body, below in subgraphs(node, path):
             yield from graphs_of(body, below)
 
