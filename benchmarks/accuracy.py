@@ -23,7 +23,7 @@ import numpy as np
 import onnx
 
 import onnxprune
-from onnxprune.runtime.compare import agreement
+from onnxprune.runtime.compare import differences
 from onnxprune.runtime.data import open_data
 from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import model_inputs
@@ -168,8 +168,8 @@ def detected(case: Case, budget: Mapping[str, Any], args: argparse.Namespace) ->
         )  # fmt: skip
         before, after = (make_session(onnx.load(m), providers="cpu", optimize=True) for m in (model, out))
         singles = [{spec.name: feeds[1][k : k + 1]} for k in range(CROPS)]
-        agreed = agreement((before.run(f), after.run(f)) for f in singles)
-    each = [d.snr_db for d in agreed.outputs]
+        agreed = differences((before.run(f), after.run(f)) for f in singles)
+    each = [d.snr_db for d in agreed]
     return f"{np.mean(each):.1f}, {min(each):.1f} ({seconds:.0f} CPU-s, {peak():.1f} GiB)"
 
 

@@ -67,6 +67,7 @@ def apply(
         source: path, bytes, `ModelProto` or `onnx_graphsurgeon.Graph`; never changed.
         plan: what an earlier run gave, or the file that it was saved to.
         output: path to write to; None keeps the outcome in memory.
+        progress: called with (what is done, how far, of how much; 0 of 0 where that is not known).
         compensate: How those that stay take over: none, merge, mean, ridge, fold, lstsq; auto: lstsq;
             none is the cut alone.
         seed: Of everything that is drawn.
@@ -468,8 +469,8 @@ def sweep(
 ) -> Sweep:
     """Prune networks to every target with every method, prove each outcome, and see which are worth their cost.
 
-    What an earlier call has left whole in the folder is not done again (`sweeps.keys`).  An error in one combination is
-    told in its row.
+    What an earlier call has left whole in the folder is not done again (`sweeps.store`).  An error in one combination
+    is told in its row.
 
     Args:
         sources: model files, and folders of them.
@@ -480,7 +481,7 @@ def sweep(
             and its address.
         min_accuracy, min_snr, latency: what the recommended cut of a network has to hold: the share of its first
             figure, dB, seconds (or "5ms").
-        progress: called with (what is done, how far, of how much).
+        progress: called with (what is done, how far, of how much; 0 of 0 where that is not known).
         allocation: How groups share the budget: uniform, global, sensitivity; auto: by sensitivity
             under target and max_drop, but uniform under target with compensate none.
         ratio_for: Another ratio for some layers, by a pattern (*, ?, [..]) of node or weight names.

@@ -13,6 +13,7 @@ from onnxprune.channels.combined import channels_of
 from onnxprune.channels.nodes import Node, Source, Use
 from onnxprune.channels.parameters import parameters
 from onnxprune.channels.ties import Ties
+from onnxprune.keyed import keyed
 from onnxprune.model.static import Statics
 from onnxprune.operators.boxes import FoldedShuffle, Value
 from onnxprune.operators.labels import Axes, Kind, Labels, Product, is_fixed
@@ -152,10 +153,18 @@ class Dependencies:
     @cached_property
     def uses_at(self) -> dict[int, list[Use]]:
         """Tensors of the file that a node takes, by its position."""
-        found: dict[int, list[Use]] = {}
-        for use in self.uses:
-            found.setdefault(use.node, []).append(use)
-        return found
+        return keyed((use.node, use) for use in self.uses)
+
+    @cached_property
+    def uses_of(self) -> dict[str, list[Use]]:
+        """Where the tensors of the file are taken, by their keys."""
+        return keyed((use.source, use) for use in self.uses)
+
+    @cached_property
+    def takers(self) -> dict[str, list[tuple[int, int]]]:
+        """Nodes that take a value and at which input, by position."""
+        rows = (((k, place), key) for k, node in enumerate(self.nodes) for place, key in enumerate(node.inputs))
+        return keyed((key, where) for where, key in rows if key)
 
     def scaling(self, use: Use) -> Scaling | None:
         """How a quantised weight stands for real numbers; None for other tensors."""

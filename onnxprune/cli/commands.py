@@ -7,6 +7,7 @@ to be told of a typing error.
 import os
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,9 @@ from onnxprune.errors import FileError, Incomplete, UsageError
 from onnxprune.pipeline.request import Request
 
 if TYPE_CHECKING:
-    from onnxprune.pipeline.prune import Result
+    from onnxprune.pipeline.finetune import TrainingReport
     from onnxprune.report import Report
+    from onnxprune.surgery import Plan
 
 HELP = {"help_option_names": ["--help"]}
 Given = dict[str, Any]
@@ -37,21 +39,27 @@ def cli() -> None:
     """
 
 
-def screen_of(context: click.Context, given: Given) -> Screen:
-    """The screen, as the options of a command want it."""
-    screen = context.obj
-    screen.json, screen.quiet, screen.verbose = (bool(given.get(name)) for name in ("json", "quiet", "verbose"))
-    return screen
+def command(name: str, cls: type[Sectioned] = Sectioned, **settings: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Decorator that makes a command of a function: it gets the screen, and the options that the table says."""
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        @click.pass_context
+        @wraps(function)
+        def called(context: click.Context, **given: Any) -> Any:
+            screen = context.obj
+            screen.json, screen.quiet, screen.verbose = (bool(given.get(n)) for n in ("json", "quiet", "verbose"))
+            return function(screen, **given)
+
+        return cli.command(name, cls=cls, context_settings=HELP, params=options(name), **settings)(called)
+
+    return decorate
 
 
-@cli.command("prune", cls=MainJob, hidden=True, context_settings=HELP)
+@command("prune", MainJob, hidden=True)
 @click.argument("source", metavar="IN.onnx")
 @click.argument("output", metavar="OUT.onnx", required=False)
-@options("prune")
-@click.pass_context
-def prune_command(context: click.Context, source: str, output: str | None, **given: Any) -> None:
+def prune_command(screen: Screen, source: str, output: str | None, **given: Any) -> None:
     """The main job."""
-    screen = screen_of(context, given)
     _mistaken_command(source)
     asked = request_options(given)
     Request.of(asked)  # before onnx is loaded: what makes no sense is said at once
@@ -60,42 +68,36 @@ def prune_command(context: click.Context, source: str, output: str | None, **giv
 
     with screen.progress() as progress:
         result = prune(source, output, progress=progress, **asked)
-    _deliver(screen, result, given)
+    deliver(screen, replace(result.report, command=screen.command), result.plan, given)
 
 
-@cli.command("apply", cls=Sectioned, context_settings=HELP)
+@command("apply")
 @click.argument("source", metavar="IN.onnx")
 @click.argument("output", metavar="OUT.onnx", required=False)
 @click.option("--plan", required=True, metavar="PLAN.json", help="What an earlier run wrote with --plan-out.")
-@options("apply")
-@click.pass_context
-def apply_command(context: click.Context, source: str, output: str | None, plan: str, **given: Any) -> None:
+def apply_command(screen: Screen, source: str, output: str | None, plan: str, **given: Any) -> None:
     """Repeat a plan on another version of the network.
 
     Another precision or checkpoint will do, as long as its groups have the same names and widths.
     """
-    screen = screen_of(context, given)
     check_files(source, output, given, plan=plan)
     from onnxprune.pipeline.apply import apply
 
     with screen.progress() as progress:
         result = apply(source, plan, output, progress=progress, **request_options(given))
-    _deliver(screen, result, given)
+    deliver(screen, replace(result.report, command=screen.command), result.plan, given)
 
 
-@cli.command("verify", cls=Sectioned, context_settings=HELP)
+@command("verify")
 @click.argument("source", metavar="IN.onnx")
 @click.argument("pruned", metavar="OUT.onnx")
 @click.option("--plan", required=True, metavar="PLAN.json", help="What the run wrote with --plan-out.")
-@options("verify")
-@click.pass_context
-def verify_command(context: click.Context, source: str, pruned: str, plan: str, **given: Any) -> None:
+def verify_command(screen: Screen, source: str, pruned: str, plan: str, **given: Any) -> None:
     """Prove an earlier result again.
 
     Is OUT the original without the channels that the plan removes?  Shows the surgery (what it computes), its weights
     (those of the original, or those that the plan has digests of), and how far it is from the original.
     """
-    screen = screen_of(context, given)
     _must_be_there(source, pruned, plan)
     from onnxprune.pipeline.verify import verify
 
@@ -107,22 +109,21 @@ def verify_command(context: click.Context, source: str, pruned: str, plan: str, 
     screen.show(str(found))
 
 
-@cli.command("inspect", cls=Sectioned, context_settings=HELP)
+@command("inspect")
 @click.argument("source", metavar="IN.onnx")
-@options("inspect")
-@click.pass_context
-def inspect_command(context: click.Context, source: str, **given: Any) -> None:
+def inspect_command(screen: Screen, source: str, **given: Any) -> None:
     """Show what can be cut and what cannot.
 
     Groups of channels that go together, their share of the MACs, what is frozen and why.
     """
-    screen = screen_of(context, given)
     _must_be_there(source)
     from onnxprune.pipeline.inspect import inspect
+    from onnxprune.pipeline.paths import check_paths
     from onnxprune.report import files, lists
 
     if given["report"] is not None:
-        files.check_report(given["report"], source)
+        files.check_target(given["report"], files.ENDINGS, "--report")
+        check_paths(source, {"--report": given["report"]}, {}, force=False)
     with screen.progress() as progress:
         found = inspect(source, progress=progress, **request_options(given))
     if given["report"] is not None:
@@ -131,19 +132,16 @@ def inspect_command(context: click.Context, source: str, **given: Any) -> None:
     screen.show(lists.inspection(found, details=screen.verbose))
 
 
-@cli.command("explain", cls=Sectioned, context_settings=HELP)
+@command("explain")
 @click.argument("source", metavar="IN.onnx")
 @click.argument("node")
 @click.argument("other", metavar="[NODE]", required=False)
-@options("explain")
-@click.pass_context
-def explain_command(context: click.Context, source: str, node: str, other: str | None, **given: Any) -> None:
+def explain_command(screen: Screen, source: str, node: str, other: str | None, **given: Any) -> None:
     """Show what freezes or couples layers.
 
     NODE is the name of a node, of one of its outputs, or of a weight that it uses.  With two of them, why they are
     coupled.
     """
-    screen = screen_of(context, given)
     _must_be_there(source)
     from onnxprune.channels.explain import explain
     from onnxprune.pipeline.inspect import analysed
@@ -160,17 +158,14 @@ def explain_command(context: click.Context, source: str, node: str, other: str |
         screen.show(f"note: {line}")
 
 
-@cli.command("sensitivity", cls=Sectioned, context_settings=HELP)
+@command("sensitivity")
 @click.argument("source", metavar="IN.onnx")
-@options("sensitivity")
-@click.pass_context
-def sensitivity_command(context: click.Context, source: str, **given: Any) -> None:
+def sensitivity_command(screen: Screen, source: str, **given: Any) -> None:
     """Show what the channels of each group are worth.
 
     The loss of the network by how many channels of one group are gone: measured on --data, else modelled from the
     weights.
     """
-    screen = screen_of(context, given)
     _must_be_there(source)
     from onnxprune.pipeline.sensitivity import sensitivity
     from onnxprune.report.terminal import sensitivity_table
@@ -224,36 +219,37 @@ def _must_be_there(*paths: str | None) -> None:
             continue
 
 
-def _deliver(screen: Screen, result: "Result", given: Given) -> None:
+def deliver(screen: Screen, report: "Report | TrainingReport", plan: "Plan | None", given: Given) -> None:
     """Write the files besides the model, and show the report: all that can be, whatever the others do.
 
     Raises Incomplete where something cannot, and the model is in place.
     """
     from onnxprune.model.tensors import quoted
     from onnxprune.report import files
+    from onnxprune.report.summary import Report
 
-    report = replace(result.report, command=screen.command)
-    jobs: list[tuple[str, Callable[[], None]]] = []
-    if given["plan_out"] is not None:
-        jobs.append(("the plan", lambda: files.write(given["plan_out"], files.plan_text(result.plan.to_json()))))
-    if given["report"] is not None:
-        jobs.append(("the report", lambda: files.write_report(given["report"], report)))
-    jobs.append(("the report on the screen", lambda: _show(screen, report)))
-    failed: list[tuple[str, FileError]] = []
-    for what, job in jobs:
+    jobs: dict[str, Callable[[], None]] = {}
+    if given["plan_out"] is not None and plan is not None:
+        jobs["the plan"] = partial(files.write, given["plan_out"], plan.text)
+    if isinstance(report, Report) and given["report"] is not None:
+        jobs["the report"] = partial(files.write_report, given["report"], report)
+    jobs["the report on the screen"] = partial(_show, screen, report)
+    failed: dict[str, FileError] = {}
+    for what, job in jobs.items():
         try:
             job()
         except FileError as error:
-            failed.append((what, error))
-    if failed and result.report.output is None:
-        raise failed[0][1]
+            failed[what] = error
+    if failed and report.output is None:
+        raise next(iter(failed.values()))
     if failed:
-        reasons = "; ".join(f"{what} was not: {error}" for what, error in failed)
-        raise Incomplete(f"{quoted(result.report.output)} was written and is whole; {reasons}")
+        reasons = "; ".join(f"{what} was not: {error}" for what, error in failed.items())
+        raise Incomplete(f"{quoted(report.output)} was written and is whole; {reasons}")
 
 
-def _show(screen: Screen, report: "Report") -> None:
+def _show(screen: Screen, report: "Report | TrainingReport") -> None:
+    from onnxprune.report.summary import Report
     from onnxprune.report.terminal import rendered
 
     screen.give(report.to_json())
-    screen.show(rendered(report, details=screen.verbose))
+    screen.show(rendered(report, details=screen.verbose) if isinstance(report, Report) else str(report))

@@ -20,7 +20,8 @@ def run(arguments: Sequence[str] | None) -> int:
     """Run a command line; gives the exit code.  Whatever fails is told in a line."""
     _fill_standard_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
-    screen = Screen("--json" in given, verbose=bool({"-v", "--verbose"} & set(given)), command=_typed(given))
+    command = shlex.join(["onnxprune", *given])  # as a shell would take it again
+    screen = Screen("--json" in given, verbose=bool({"-v", "--verbose"} & set(given)), command=command)
     code = 0
     try:
         try:
@@ -60,11 +61,6 @@ def _command(given: list[str], screen: Screen) -> int:
     finally:
         COMMAND_LINE.reset(token)
     return int(code or 0) if given else UsageError.exit_code
-
-
-def _typed(given: Sequence[str]) -> str:
-    """The command as a shell would take it again."""
-    return shlex.join(["onnxprune", *given])
 
 
 def _failed(error: BaseException, screen: Screen) -> int:

@@ -1,6 +1,5 @@
 """The options of the command line: those of the table, and what only a command line needs."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,24 +55,16 @@ def flags_of(command: str) -> tuple[Option, ...]:
     return tuple(flag for flag in FLAGS if command in flag.commands)
 
 
-def options(command: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorator that gives a command its options; what is not typed stays None, False or empty."""
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        for flag in reversed(flags_of(command)):
-            function = _clicked(flag)(function)
-        return function
-
-    return decorate
+def options(command: str) -> list[click.Parameter]:
+    """The options of a command for click; what is not typed stays None, False or empty."""
+    return [_clicked(flag) for flag in flags_of(command)]
 
 
-def _clicked(flag: Option) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    names = filter(None, (flag.spelling, flag.name, flag.short))
-    text = flag.help(command_line=True)
+def _clicked(flag: Option) -> click.Option:
+    names, text = [*filter(None, (flag.spelling, flag.name, flag.short))], flag.help(command_line=True)
     if flag.switch:
-        return click.option(*names, is_flag=True, help=text)
-    many = flag.kind.many
-    return click.option(*names, type=Typed(flag), metavar=flag.metavar, multiple=many, default=None, help=text)
+        return click.Option(names, is_flag=True, help=text)
+    return click.Option(names, type=Typed(flag), metavar=flag.metavar, multiple=flag.kind.many, default=None, help=text)
 
 
 def request_options(given: dict[str, Any]) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def changeable(knowledge: Knowledge, finder: Finder, k: int, place: int = 1) -> 
         use = finder.use(k, 1)
         return None if use is None else use.source
     source = finder.deps.sources.get(knowledge.origin(knowledge.network.nodes[k].input[1]) or "")
-    if source is None or finder.count[source.key] != 1 or source.dtype not in FLOATS:
+    if source is None or len(finder.deps.uses_of.get(source.key, ())) != 1 or source.dtype not in FLOATS:
         return None
     return source.key
 

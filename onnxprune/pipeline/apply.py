@@ -6,10 +6,10 @@ from typing import Any
 from onnxprune.pipeline.calibration import calibrating
 from onnxprune.pipeline.decision import Choice, Decision
 from onnxprune.pipeline.limits import limited
+from onnxprune.pipeline.log import Progress, silent
 from onnxprune.pipeline.lossless import repeat_lossless
 from onnxprune.pipeline.metrics import prepare
 from onnxprune.pipeline.paths import as_path
-from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.pipeline.prune import Result, check_output, finish, no_budget
 from onnxprune.pipeline.repair import repair
 from onnxprune.pipeline.request import Request
@@ -35,7 +35,6 @@ def apply(
         source: path, bytes, `ModelProto` or `onnx_graphsurgeon.Graph`; never changed.
         plan: what an earlier run gave, or the file that it was saved to.
         output: path to write to; None keeps the outcome in memory.
-        options: as in the signature.
 
     Raises:
         UsageError: the plan does not fit this network.

@@ -11,8 +11,8 @@ import numpy as np
 from onnxprune.errors import ModelError, spelled
 from onnxprune.model.network import Network
 from onnxprune.pipeline.even_classes import ClassSearch, even_classes
+from onnxprune.pipeline.log import Progress, silent
 from onnxprune.pipeline.parts import deal
-from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.study import Study
 from onnxprune.runtime.altered import altered

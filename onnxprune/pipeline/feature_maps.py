@@ -17,7 +17,7 @@ from onnxprune.criteria.eigen import EigenEnergy
 from onnxprune.criteria.rules import Cshe
 from onnxprune.operators.labels import is_fixed
 from onnxprune.operators.registry import Trait, has
-from onnxprune.pipeline.progress import Progress
+from onnxprune.pipeline.log import Progress
 from onnxprune.pipeline.study import Study
 from onnxprune.runtime.batches import Dataset
 from onnxprune.runtime.capture import fitting, tapped, values
@@ -72,14 +72,11 @@ def _running(deps: Dependencies) -> set[str]:
 
 def _takers(deps: Dependencies, group: Group, running: set[str]) -> list[Node]:
     """The nodes that take the group's channels in; a weight may reach them dequantised or reshaped."""
-    users: dict[str, list[Node]] = {}
-    for node in deps.nodes:
-        for key in node.inputs:
-            users.setdefault(key, []).append(node)
     todo = [deps.nodes[s.node] for s in group.readers]
     for node in todo:
         if not running & set(node.outputs):
-            todo += [user for key in node.outputs for user in users.get(key, ()) if user not in todo]
+            users = (deps.nodes[k] for key in node.outputs for k, _ in deps.takers.get(key, ()))
+            todo += [user for user in users if user not in todo]
     return [node for node in todo if running & set(node.outputs)]
 
 

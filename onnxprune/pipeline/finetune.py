@@ -13,14 +13,14 @@ from onnxprune.model import Model, load, save
 from onnxprune.model.external import ExternalStyle
 from onnxprune.pipeline.declare import options_of
 from onnxprune.pipeline.limits import limited
+from onnxprune.pipeline.log import Progress, silent
 from onnxprune.pipeline.metrics import prepare
+from onnxprune.pipeline.outcome import sign
 from onnxprune.pipeline.paths import as_path
-from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.pipeline.prune import check_output
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.rotate import coupling, repeat
 from onnxprune.pipeline.run import Run, start
-from onnxprune.pipeline.sign import sign
 from onnxprune.pipeline.signature import takes
 from onnxprune.pipeline.tune import Teacher, recipe_of, tune
 from onnxprune.report.summary import MetricRow, Samples
@@ -92,8 +92,6 @@ def finetune(
         output: path to write to; None keeps the outcome in memory.
         plan: what the pruning gave; with it inner maps of fewer channels are learnt too, and a new plan is made, with
             which `verify` proves the outcome.
-        progress: called with (what is done, how far, of how much; 0 of 0 where that is not known).
-        options: keyword options of the table.
 
     Raises:
         UsageError: torch is missing; the networks or the plan do not belong together; options that make no sense.

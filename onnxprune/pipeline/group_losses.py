@@ -11,10 +11,9 @@ from onnxprune.channels.dependencies import Group, Slot
 from onnxprune.criteria.filters import Indices
 from onnxprune.criteria.ranking import Ranking
 from onnxprune.pipeline.group_filters import Weights
-from onnxprune.pipeline.losses import likeness
-from onnxprune.pipeline.progress import Progress
+from onnxprune.pipeline.log import Progress
 from onnxprune.pipeline.study import Study
-from onnxprune.pipeline.trials import Trials
+from onnxprune.pipeline.trials import Trials, likeness
 from onnxprune.report.sensitivities import RATIOS, Curve, Sensitivity, kept_at
 from onnxprune.runtime.batches import Dataset
 
@@ -22,9 +21,9 @@ SAMPLES = 256
 POINTS = 16  # of a curve that are reported, besides those at `RATIOS`
 
 
-def counts_of(channels: int) -> list[int]:
-    """Kept counts at which a group is tried, from many to few; all below its channels and at least one."""
-    return sorted({k for ratio in RATIOS if (k := kept_at(channels, ratio)) < channels}, reverse=True)
+def removals_of(channels: int) -> list[int]:
+    """How many channels of a group are gone where its loss is taken, from few to many; at least one stays."""
+    return sorted({channels - k for ratio in RATIOS if (k := kept_at(channels, ratio)) < channels})
 
 
 def measured_curves(
@@ -43,9 +42,9 @@ def measured_curves(
     curves = []
     for k, group in enumerate(groups):
         progress(f"sensitivity of {group.name}", k, len(groups))
-        counts = counts_of(len(group))
-        losses = [trials.mean({group.name: select(group, count)}, loss) - base for count in counts]
-        curves.append(Curve(group.name, len(group), tuple(len(group) - c for c in counts), tuple(losses)))
+        gone = removals_of(len(group))
+        losses = [trials.mean({group.name: select(group, len(group) - n)}, loss) - base for n in gone]
+        curves.append(Curve(group.name, len(group), tuple(gone), tuple(losses)))
     return Sensitivity(tuple(curves), what, sum(b.size for b in trials.batches), base)
 
 
@@ -70,9 +69,8 @@ def modelled_curves(
         known = group.name in rotated
         read = max(len(group.readers), 1) if known else (_read_shares(weights, group) * len(group))[ranking.order]
         lost = np.concatenate([[0.0], np.cumsum(ranking.losses * read)])
-        counts = counts_of(len(group))
-        removed = [len(group) - c for c in counts]
-        curves.append(Curve(group.name, len(group), tuple(removed), tuple(float(lost[r]) for r in removed)))
+        gone = removals_of(len(group))
+        curves.append(Curve(group.name, len(group), tuple(gone), tuple(float(lost[n]) for n in gone)))
     return Sensitivity(tuple(curves), "modelled share of the readers' outputs")
 
 
@@ -82,8 +80,8 @@ def with_readers_solved(losses: Mapping[str, np.ndarray]) -> Sensitivity:
     for name, loss in losses.items():
         channels = len(loss) - 1
         spread = np.linspace(1, max(channels - 1, 1), POINTS).astype(int)
-        removed = sorted({n for n in map(int, spread) if n < channels} | {channels - n for n in counts_of(channels)})
-        curves.append(Curve(name, channels, tuple(removed), tuple(float(loss[r]) for r in removed)))
+        gone = sorted({n for n in map(int, spread) if n < channels}.union(removals_of(channels)))
+        curves.append(Curve(name, channels, tuple(gone), tuple(float(loss[n]) for n in gone)))
     return Sensitivity(tuple(curves), "squared drift of the outputs, layers that read the group solved again")
 
 

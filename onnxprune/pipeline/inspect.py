@@ -13,7 +13,7 @@ from onnxprune.operators.roles import Role
 from onnxprune.pipeline.costs import peak_activations
 from onnxprune.pipeline.layer_costs import homes_of, layer_costs, layer_rows
 from onnxprune.pipeline.limits import limited
-from onnxprune.pipeline.progress import Progress, silent
+from onnxprune.pipeline.log import Progress, silent
 from onnxprune.pipeline.report import frozen_rows, untouched
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.rotate import outlook
@@ -31,8 +31,6 @@ def inspect(source: Any, *, progress: Progress = silent, **options: Any) -> Insp
 
     Args:
         source: path, bytes, `ModelProto` or `onnx_graphsurgeon.Graph`; never changed.
-        progress: called with (what is done, how far, of how much; 0 of 0 where that is not known).
-        options: as in the signature.
 
     Raises:
         ModelError: the model is invalid.

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from onnxprune.channels.dependencies import Dependencies, Use
+from onnxprune.keyed import keyed
 from onnxprune.operators.labels import Labels, is_fixed
 from onnxprune.operators.registry import operator_of
 from onnxprune.operators.roles import Role
@@ -46,24 +47,17 @@ def layer_costs(deps: Dependencies, dead: np.ndarray) -> tuple[dict[int, int], d
 
 def _at_home(homes: Mapping[int, int], uses: Iterable[Use]) -> dict[int, list[Use]]:
     """Uses of weights by the node at which they count."""
-    found: dict[int, list[Use]] = {}
-    for use in uses:
-        if use.node >= 0:  # a graph that hands a weight out has it at no node
-            found.setdefault(homes[use.node], []).append(use)
-    return found
+    return keyed((homes[use.node], use) for use in uses if use.node >= 0)  # a graph hands some out, at no node
 
 
 def homes_of(deps: Dependencies) -> dict[int, int]:
     """For each node the one at which its weights count: the first that takes what is computed from weights alone."""
-    readers: dict[str, int] = {}
-    for k in reversed(range(len(deps.nodes))):
-        readers.update(dict.fromkeys(deps.nodes[k].inputs, k))
     alone = from_weights(deps)
     homes = {k: k for k in range(len(deps.nodes))}
     for k in reversed(homes):
-        read = [key for key in deps.nodes[k].outputs if key in readers]
+        read = [key for key in deps.nodes[k].outputs if key in deps.takers]
         if read and alone.issuperset(read):
-            homes[k] = homes[readers[read[0]]]
+            homes[k] = homes[deps.takers[read[0]][0][0]]
     return homes
 
 

@@ -17,7 +17,7 @@ from onnxprune.pipeline.run import Run
 from onnxprune.report.summary import DriftRow, MetricRow, Span
 from onnxprune.report.words import MINUS, merit_change
 from onnxprune.runtime.accuracy import Metric, evaluate
-from onnxprune.runtime.compare import Agreement
+from onnxprune.runtime.compare import Difference
 from onnxprune.runtime.data import Dataset
 from onnxprune.runtime.latency import Latency, gain, measure
 from onnxprune.runtime.proof import Proof
@@ -160,11 +160,10 @@ def drift(sessions: dict[str, Session], feeds: Sequence[Feed]) -> tuple[DriftRow
     return _rows(compared_by_scale(given, map(sessions["after"].run, feeds)))
 
 
-def _rows(found: Agreement) -> tuple[DriftRow, ...]:
+def _rows(found: Sequence[Difference]) -> tuple[DriftRow, ...]:
     unlike = (math.inf, math.nan, -math.inf)
     return tuple(
-        DriftRow(d.name, *(unlike if d.problem else (d.relative, d.cosine, d.snr_db)), d.problem or "")
-        for d in found.outputs
+        DriftRow(d.name, *(unlike if d.problem else (d.relative, d.cosine, d.snr_db)), d.problem or "") for d in found
     )
 
 

@@ -13,8 +13,8 @@ from scipy.stats import binom
 from onnxprune.errors import UsageError, spelled
 from onnxprune.model.network import Network
 from onnxprune.pipeline.gates import gauged
+from onnxprune.pipeline.log import tell
 from onnxprune.pipeline.parts import divide
-from onnxprune.pipeline.progress import tell
 from onnxprune.pipeline.ranges import range_doubts
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Run

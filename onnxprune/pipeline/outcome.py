@@ -1,17 +1,21 @@
-"""What a decision comes to: its plan, the model as it will be written, and the bytes of that."""
+"""What a decision comes to: its plan, the model as it will be written, where that comes from, and its bytes."""
 
+import hashlib
+import json
 from dataclasses import replace
 
 import onnx
 
 from onnxprune.model.external import ExternalStyle
+from onnxprune.model.graphs import refill
 from onnxprune.model.write import size_of
 from onnxprune.pipeline.decision import Choice, Decision
 from onnxprune.pipeline.run import Run
-from onnxprune.pipeline.sign import sign
+from onnxprune.surgery.binding import OWN
 from onnxprune.surgery.plan import Plan, make_plan
 from onnxprune.surgery.recovery.replaced import with_biases
 from onnxprune.surgery.rotation.turn import Rotation
+from onnxprune.version import VERSION
 
 
 def rewritten(decision: Decision) -> tuple[Plan, onnx.ModelProto]:
@@ -53,3 +57,29 @@ def _cut(decision: Decision, plan: Plan) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(run.file.proto)
     return copy
+
+
+def sign(pruned: onnx.ModelProto, plan: Plan, most: int, style: ExternalStyle | None) -> None:
+    """Provenance under one prefix of the metadata, as long for any weights; what an earlier run left is replaced.
+
+    Args:
+        most: bytes that the file may have, those of the original; of what does not fit, the last is left out.
+        style: how its weights are written.
+    """
+    refill(pruned.metadata_props, [p for p in pruned.metadata_props if not p.key.startswith(OWN)])
+    text = json.dumps({**plan.to_json(), "source": plan.source["sha256"]}, sort_keys=True)  # not the file's name
+    facts = {
+        "onnxprune.content": plan.content or "0" * 64,
+        "onnxprune.source": str(plan.source["sha256"]),
+        "onnxprune.version": VERSION,
+        "onnxprune.plan": hashlib.sha256(text.encode()).hexdigest(),
+        "onnxprune.weights": hashlib.sha256(json.dumps(plan.digests, sort_keys=True).encode()).hexdigest(),
+        "onnxprune.options": json.dumps(plan.options, sort_keys=True),
+    }
+    room = most - size_of(pruned, style)
+    for key, value in facts.items():
+        made = onnx.ModelProto()
+        made.metadata_props.add(key=key, value=value)
+        room -= made.ByteSize()
+        if room >= 0:
+            pruned.metadata_props.extend(made.metadata_props)

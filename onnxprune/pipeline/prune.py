@@ -18,17 +18,16 @@ from onnxprune.pipeline.choose import Chooser
 from onnxprune.pipeline.decision import Choice, Decision
 from onnxprune.pipeline.examine import Findings, examine
 from onnxprune.pipeline.limits import limited
+from onnxprune.pipeline.log import Progress, silent
 from onnxprune.pipeline.lossless import choose_lossless
 from onnxprune.pipeline.metrics import prepare
-from onnxprune.pipeline.outcome import rewritten, style_of
+from onnxprune.pipeline.outcome import rewritten, sign, style_of
 from onnxprune.pipeline.paths import check_paths, out
-from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.pipeline.repair import repair
 from onnxprune.pipeline.report import make_report
 from onnxprune.pipeline.request import Request, given_budgets
 from onnxprune.pipeline.rotate import rotate, settle
 from onnxprune.pipeline.run import Run, start
-from onnxprune.pipeline.sign import sign
 from onnxprune.pipeline.signature import takes
 from onnxprune.pipeline.steps import in_steps
 from onnxprune.pipeline.tune import finetuned, short_training
@@ -75,8 +74,6 @@ def prune(
     Args:
         source: path, bytes, `ModelProto` or `onnx_graphsurgeon.Graph`; never changed.
         output: path to write to; None keeps the outcome in memory.
-        progress: called with (what is done, how far, of how much; 0 of 0 where that is not known).
-        options: as in the signature.
 
     Raises:
         UsageError: the options make no sense for this model.

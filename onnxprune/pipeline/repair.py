@@ -1,6 +1,7 @@
 """Letting the channels that stay take over: samples to solve on, curves for the choice, the compensation itself."""
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -9,19 +10,19 @@ import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from onnxprune.channels.analysis import analyse
-from onnxprune.channels.dependencies import Group
+from onnxprune.channels.dependencies import Dependencies, Group, Layer, Use
 from onnxprune.errors import ModelError
+from onnxprune.operators.roles import Role
 from onnxprune.pipeline.calibration import Calibration, Samples
 from onnxprune.pipeline.decision import Choice, Decision
-from onnxprune.pipeline.enough import too_few
 from onnxprune.pipeline.group_filters import Weights
 from onnxprune.pipeline.group_losses import worth
-from onnxprune.pipeline.progress import Progress, silent
+from onnxprune.pipeline.log import Progress, silent
 from onnxprune.pipeline.run import Run
 from onnxprune.pipeline.study import Kept, Study
 from onnxprune.runtime.accuracy import Metric, evaluate
 from onnxprune.runtime.batches import Dataset
-from onnxprune.runtime.compare import Agreement
+from onnxprune.runtime.compare import Difference
 from onnxprune.runtime.scales import compared_by_scale
 from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import Feed, model_inputs
@@ -144,9 +145,9 @@ def harm(study: Study, kept: Kept, done: Compensated, samples: Calibration) -> s
     return f"cut without repair, which is worse on held-out {kind}: SNR {after} dB, and {before} dB without it"
 
 
-def _nearness(found: Agreement) -> float:
+def _nearness(found: Sequence[Difference]) -> float:
     """Mean signal to noise over the outputs in dB, as far as it is the same on all machines."""
-    each = [MUTE if d.problem else min(max(d.snr_db, MUTE), -MUTE) for d in found.outputs]
+    each = [MUTE if d.problem else min(max(d.snr_db, MUTE), -MUTE) for d in found]
     return round(float(np.mean(each)), 1) if each else 0.0
 
 
@@ -162,3 +163,36 @@ def repaired_figure(study: Study, judges: Dataset, samples: Samples) -> Callable
         return evaluate(sessions, judges, [metric], reference=reference)["after"][metric.name]
 
     return figure
+
+
+def too_few(deps: Dependencies, kept: Mapping[str, np.ndarray], samples: int, solved: Collection[str]) -> list[str]:
+    """That the layer which needs most samples has fewer rows to be solved on than unknowns, where that is so.
+
+    Args:
+        deps, kept: the analysis, and the channels that stay.
+        samples: their number.
+        solved: tensors that were solved for, by key.
+
+    A row is one position of a layer's output for one sample; an unknown is a weight that an output reads.
+    """
+    dead, weights = deps.dead(kept), {u.node: u for u in deps.uses if u.input == 1 and u.source in solved}
+    found = [n for x in deps.layers if x.node in weights and (n := _needed(deps, x, weights[x.node], dead))]
+    if not found or max(found)[0] <= samples:
+        return []
+    needed, unknowns, label = max(found)
+    return [
+        f"{samples} samples to repair on, and '{label}' needs {needed:,} for its {unknowns:,} unknowns: the repair may "
+        "know them by heart; give more"
+    ]
+
+
+def _needed(deps: Dependencies, layer: Layer, use: Use, dead: np.ndarray) -> tuple[int, int, str] | None:
+    """How many samples have as many rows as a layer that lost inputs has unknowns, the unknowns, and its label."""
+    live = [deps.live(x, dead) for x in use.axes]
+    reads = [a for x, a in zip(use.axes, live, strict=True) if not (deps.roles[x] & Role.WRITE).all()]
+    size, unknowns = (math.prod(int(a.sum()) for a in axes) for axes in (live, reads))
+    shape = deps.statics.shapes.get(deps.nodes[layer.node].outputs[0], ())
+    macs = deps.layer_macs(layer, dead)
+    if not size or not macs or not shape or not shape[0] or all(a.all() for a in reads):
+        return None
+    return math.ceil(unknowns * size * shape[0] / macs), unknowns, deps.nodes[layer.node].label

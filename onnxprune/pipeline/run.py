@@ -13,9 +13,8 @@ from onnxprune.model.network import Network
 from onnxprune.model.static import runs_out
 from onnxprune.pipeline.fold import plain_form
 from onnxprune.pipeline.limits import require_analysed
-from onnxprune.pipeline.log import Log, Messages
+from onnxprune.pipeline.log import Log, Messages, Progress, begin
 from onnxprune.pipeline.parts import Parts
-from onnxprune.pipeline.progress import Progress, begin
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.study import Study
 from onnxprune.pipeline.table import ReadingOptions

@@ -13,11 +13,10 @@ from onnxprune.criteria.msvfp import Msvfp, Step, Thinning, search
 from onnxprune.errors import UsageError
 from onnxprune.model.network import Network
 from onnxprune.pipeline.group_filters import Weights
-from onnxprune.pipeline.losses import task_loss
 from onnxprune.pipeline.retraining import trained_model
 from onnxprune.pipeline.run import Run
 from onnxprune.pipeline.study import Kept
-from onnxprune.pipeline.trials import Loss, Trials
+from onnxprune.pipeline.trials import Loss, Trials, task_loss
 
 
 @dataclass(frozen=True)

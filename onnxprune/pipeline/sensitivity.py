@@ -7,7 +7,7 @@ from onnxprune.pipeline.calibration import calibrating
 from onnxprune.pipeline.choose import Chooser
 from onnxprune.pipeline.inspect import analysed
 from onnxprune.pipeline.limits import limited
-from onnxprune.pipeline.progress import Progress, silent
+from onnxprune.pipeline.log import Progress, silent
 from onnxprune.pipeline.rotate import in_best_bases
 from onnxprune.pipeline.signature import takes
 from onnxprune.report.sensitivities import Sensitivity
@@ -25,8 +25,6 @@ def sensitivity(source: Any, *, progress: Progress = silent, **options: Any) -> 
 
     Args:
         source: path, bytes, `ModelProto` or `onnx_graphsurgeon.Graph`; never changed.
-        progress: called with (what is done, how far, of how much; 0 of 0 where that is not known).
-        options: as in the signature; `method` decides which channels go first.
 
     Raises:
         UsageError: the options make no sense for this model.

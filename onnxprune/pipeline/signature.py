@@ -13,12 +13,13 @@ from onnxprune.pipeline.declare import Option, options_of
 from onnxprune.pipeline.request import Request, options_for
 
 WIDTH = 100  # columns of a docstring
+PROGRESS = "called with (what is done, how far, of how much; 0 of 0 where that is not known)."
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def takes(command: str) -> Callable[[F], F]:
-    """Decorator: put the options of a command in the place of `**options` and of its line under `Args:`.
+    """Decorator: put the options of a command in the place of `**options`, and what they are under `Args:`.
 
     Errors that name options as a shell has them name them as Python does, unless a shell is where they were typed.
     """
@@ -64,11 +65,9 @@ def type_of(option: Option) -> Any:
 
 
 def documented(text: str, options: list[Option]) -> str:
-    """A docstring with a paragraph for each option in the place of the line about `options`."""
+    """A docstring with a paragraph for the progress, and one for each option, behind its other arguments."""
     lines = inspect.cleandoc(text).splitlines()
-    begin = next(k for k, line in enumerate(lines) if line.startswith("    options:"))
-    end = next((k for k in range(begin + 1, len(lines)) if not lines[k].startswith(" " * 8)), len(lines))
-    rows = [
-        textwrap.fill(f"    {o.name}: {o.help(command_line=False)}", WIDTH, subsequent_indent=" " * 8) for o in options
-    ]
-    return "\n".join([*lines[:begin], *rows, *lines[end:]])
+    end = lines.index("", lines.index("Args:"))
+    said = {"progress": PROGRESS} | {o.name: o.help(command_line=False) for o in options}
+    rows = [textwrap.fill(f"    {name}: {what}", WIDTH, subsequent_indent=" " * 8) for name, what in said.items()]
+    return "\n".join([*lines[:end], *rows, *lines[end:]])

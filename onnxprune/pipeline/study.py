@@ -13,8 +13,8 @@ from onnxprune.channels.dependencies import Dependencies
 from onnxprune.model.network import Network
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.unrunnable import recorded
+from onnxprune.runtime.capture import missing_shapes, observe
 from onnxprune.runtime.inputs import decided, random_inputs
-from onnxprune.runtime.observe import missing_shapes, observe
 from onnxprune.runtime.specs import model_inputs
 from onnxprune.surgery.rewrite import cut
 

@@ -12,9 +12,9 @@ from onnxprune.model import load
 from onnxprune.model.tensors import CUTTABLE, quoted
 from onnxprune.pipeline.examine import masked_original, required
 from onnxprune.pipeline.limits import limited
+from onnxprune.pipeline.log import Progress, silent
 from onnxprune.pipeline.measure import drift, sessions_of
 from onnxprune.pipeline.paths import as_path
-from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.rotate import coupling, repeat
 from onnxprune.pipeline.run import start
@@ -90,8 +90,6 @@ def verify(
         source: the original.
         pruned: the model to be proven.
         plan: what was removed.
-        progress: called with (what is done, how far, of how much; 0 of 0 where that is not known).
-        options: as in the signature.
 
     Raises:
         CheckFailed: they differ; or weights were repaired, and the plan does not say to what.

@@ -1,11 +1,11 @@
 """Reports and plans as files: checked before the work begins, written whole or not at all."""
 
+import csv
 import errno
-import json
+import io
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 from onnxprune.errors import FileError, UsageError
 from onnxprune.model.atomic import reported, temporary
@@ -14,9 +14,12 @@ from onnxprune.model.write import DATA_FILE
 from onnxprune.report.html import html, inspection_html
 from onnxprune.report.inspection import Inspection
 from onnxprune.report.jsonable import dumps
-from onnxprune.report.spreadsheet import csv_text
+from onnxprune.report.layers import LayerRow
 from onnxprune.report.summary import Report
+from onnxprune.report.words import clean
 
+FORMULAS = ("=", "+", "-", "@")  # what a spreadsheet takes for the beginning of one, in a stranger's names too
+COUNTS = tuple(f"{what}{left}" for what in ("channels", "MACs", "parameters") for left in ("", " left"))
 ENDINGS = (".html", ".htm", ".json", ".csv")  # of the formats of a report
 
 
@@ -47,14 +50,6 @@ def check_target(path: str, endings: Collection[str] | None, option: str) -> Non
             raise FileError(f"cannot write {quoted(path)}: there is no directory {quoted(str(folder))}")
         if not os.access(target if target.exists() else folder, os.W_OK):
             raise FileError(f"cannot write {quoted(path)}: no permission")
-
-
-def check_report(path: str, source: str) -> None:
-    """Whether a report of a model can be written there.  Raises UsageError and FileError, as `check_target` does."""
-    from onnxprune.pipeline.paths import check_paths
-
-    check_target(path, ENDINGS, "--report")
-    check_paths(source, {"--report": path}, {}, force=False)
 
 
 def write(path: str, text: str) -> None:
@@ -95,6 +90,18 @@ def write_report(path: str, report: Report | Inspection) -> None:
         write(path, html(report) if isinstance(report, Report) else inspection_html(report))
 
 
-def plan_text(plan: dict[str, Any]) -> str:
-    """A plan as it is stored."""
-    return json.dumps(plan, indent=1) + "\n"
+def csv_text(rows: Sequence[LayerRow]) -> str:
+    """The layers as comma-separated values (RFC 4180), a line each under a line of headings."""
+    stream = io.StringIO()
+    table = csv.writer(stream)
+    table.writerow(["layer", "operator", "groups", *COUNTS])
+    for r in rows:
+        names = (r.name, r.operator, " ".join(r.groups))
+        counts = (r.channels, r.kept, r.macs, r.macs_left, r.params, r.params_left)
+        table.writerow([*map(_cell, names), *("" if n is None else n for n in counts)])
+    return stream.getvalue()
+
+
+def _cell(text: str) -> str:
+    shown = clean(text)
+    return f"'{shown}" if shown.startswith(FORMULAS) else shown

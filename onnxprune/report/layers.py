@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from onnxprune.keyed import keyed
+
 
 @dataclass(frozen=True)
 class LayerRow:
@@ -39,10 +41,7 @@ class Total:
 
 def totals(rows: Iterable[LayerRow]) -> dict[str, Total]:
     """By group, in the order of the network; a layer that makes channels of two groups counts in both."""
-    members: dict[str, list[LayerRow]] = {}
-    for row in rows:
-        for group in row.groups:
-            members.setdefault(group, []).append(row)
+    members = keyed((group, row) for row in rows for group in row.groups)
     costs = ("macs", "macs_left", "params", "params_left")
     return {
         group: Total(tuple(r.name for r in found), *(sum(getattr(r, cost) for r in found) for cost in costs))

@@ -1,6 +1,6 @@
 """Other things that are shown: a network's groups, an explanation, the methods, what is installed here."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -78,7 +78,7 @@ def explanation(found: Explanation) -> RenderableType:
     rows = [("group" if len(found.groups) == 1 else "groups", words.listed(found.groups, 20))] if found.groups else []
     if found.chain:
         rows.append(("chain", "\n".join(map(_link, found.chain))))
-    rows += [("with", f"{words.clean(p.node)}{_through(p.chain)}") for p in found.partners]
+    rows += [("with", ", through ".join(filter(None, (words.clean(p.node), _chain(p.chain))))) for p in found.partners]
     return Group(*parts, Text(), facts(rows)) if rows else Group(*parts)
 
 
@@ -89,10 +89,6 @@ def _chain(links: Iterable[Link]) -> str:
 def _link(link: Link) -> str:
     name = f"{words.clean(link.node)} ({words.clean(link.operator)})" if link.node else ""
     return " ".join(filter(None, (name, words.clean(link.why))))
-
-
-def _through(links: Sequence[Link]) -> str:
-    return f", through {_chain(links)}" if links else ""
 
 
 def methods(details: bool = False) -> RenderableType:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from onnxprune.errors import CheckFailed, FileError, ModelError, OnnxPruneError, UsageError
+from onnxprune.keyed import keyed
 from onnxprune.report.shown import Page
 
 COSTS = ("macs", "bytes", "latency")  # that a front is drawn over
@@ -151,10 +152,7 @@ class Sweep(Page):
     @property
     def networks(self) -> dict[str, tuple[Row, ...]]:
         """The cuts of each network."""
-        found: dict[str, list[Row]] = {}
-        for row in self.rows:
-            found.setdefault(row.network, []).append(row)
-        return {name: tuple(rows) for name, rows in found.items()}
+        return {name: tuple(rows) for name, rows in keyed((row.network, row) for row in self.rows).items()}
 
     def pareto(self, network: str, cost: str = "macs") -> tuple[Row, ...]:
         """Cuts that no other one of the network beats in figure and cost, the cheapest first."""

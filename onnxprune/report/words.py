@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from onnxprune.keyed import keyed
 from onnxprune.report.inspection import Inspection
 from onnxprune.report.summary import DriftRow, Figures, FrozenRow, MetricRow, Report, Samples, Span
 
@@ -144,9 +145,7 @@ def listed(names: Iterable[str], most: int) -> str:
 
 def by_reason(rows: Iterable[FrozenRow]) -> dict[str, list[FrozenRow]]:
     """Frozen layers by what froze them, the most frequent reason first; the same words about other values are one."""
-    found: dict[str, list[FrozenRow]] = {}
-    for row in rows:
-        found.setdefault(re.sub(r"'[^']*'", "…", row.reason), []).append(row)
+    found = keyed((re.sub(r"'[^']*'", "…", row.reason), row) for row in rows)
     ordered = sorted(found.items(), key=lambda item: -len(item[1]))
     return {
         members[0].reason if len({r.reason for r in members}) == 1 else alike: members for alike, members in ordered

@@ -194,6 +194,11 @@ class Piece:
     labels: np.ndarray | None
     size: int
 
+    def at(self, places: np.ndarray | slice, size: int) -> "Piece":
+        """The samples at so many of its positions."""
+        labels = None if self.labels is None else self.labels[places]
+        return Piece({n: a[places] for n, a in self.rows.items()}, self.constant, labels, size)
+
 
 def pieces(chunk: Arrays, roles: Roles, steps: Mapping[str, Step]) -> Iterator[Piece]:
     """A chunk made to fit, in one piece; in one for each sample where samples have states of their own."""
@@ -251,19 +256,14 @@ def _cut(held: list[Piece], size: int, *, last: bool) -> Iterator[Batch]:
         return
     rows = {n: _joined([p.rows[n] for p in held]) for n in held[0].rows}
     labels = None if held[0].labels is None else _joined([p.labels for p in held if p.labels is not None])
-    constant, total = held[0].constant, sum(p.size for p in held)
+    whole = Piece(rows, held[0].constant, labels, sum(p.size for p in held))
     held.clear()
-    begin = 0
-    while begin < total and (last or begin + size <= total):
-        part = slice(begin, begin + size)
-        feeds = {**{n: a[part] for n, a in rows.items()}, **constant}
-        count = min(size, total - begin)
-        yield Batch(feeds, None if labels is None else labels[part], count)
-        begin += size
-    if begin < total:
-        part = slice(begin, total)
-        rest = {n: a[part] for n, a in rows.items()}
-        held.append(Piece(rest, constant, None if labels is None else labels[part], total - begin))
+    for begin in range(0, whole.size, size):
+        part = whole.at(slice(begin, begin + size), min(size, whole.size - begin))
+        if last or part.size == size:
+            yield Batch({**part.rows, **part.constant}, part.labels, part.size)
+        else:
+            held.append(part)
 
 
 def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
@@ -279,11 +279,8 @@ def picked(pieces: Iterator[Piece], rows: Rows) -> Iterator[Piece]:
             continue
         inside = rows[np.searchsorted(rows, begin) : np.searchsorted(rows, begin + part.size)] - begin
         begin += part.size
-        if len(inside) == part.size:
-            yield part
-        elif len(inside):
-            labels = None if part.labels is None else part.labels[inside]
-            yield Piece({n: a[inside] for n, a in part.rows.items()}, part.constant, labels, len(inside))
+        if len(inside):
+            yield part if len(inside) == part.size else part.at(inside, len(inside))
 
 
 def first_samples(pieces: Iterator[Piece], limit: int | None) -> Iterator[Piece]:
@@ -292,8 +289,7 @@ def first_samples(pieces: Iterator[Piece], limit: int | None) -> Iterator[Piece]
     for part in pieces:
         if left is not None and part.size > left:
             if left and part.rows:
-                rows = {n: a[:left] for n, a in part.rows.items()}
-                yield Piece(rows, part.constant, None if part.labels is None else part.labels[:left], left)
+                yield part.at(slice(left), left)
             return
         yield part
         left = None if left is None else left - part.size

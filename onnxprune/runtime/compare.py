@@ -32,16 +32,11 @@ class Difference:
     @property
     def relative(self) -> float:
         """Largest difference as a share of the largest magnitude; infinite where all of the first is zero."""
-        return self.relative_to(0.0)
-
-    def relative_to(self, floor: float) -> float:
-        """Like `relative`, with a magnitude of at least `floor`."""
         if self.problem:
             return math.inf
         if not self.max_abs:
             return 0.0
-        scale = max(self.magnitude, floor)
-        return self.max_abs / scale if scale else math.inf
+        return self.max_abs / self.magnitude if self.magnitude else math.inf
 
     @property
     def cosine(self) -> float:
@@ -56,24 +51,6 @@ class Difference:
         if not self._error:
             return math.inf
         return 10 * math.log10(self._first / self._error) if self._first else -math.inf
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """The differences of all outputs, and the number of runs that they summarise."""
-
-    outputs: tuple[Difference, ...]
-    runs: int
-
-    @property
-    def worst(self) -> Difference | None:
-        """The output with the largest relative difference; None for a model without outputs."""
-        return max(self.outputs, key=lambda d: d.relative, default=None)
-
-    @property
-    def problems(self) -> tuple[str, ...]:
-        """What makes outputs incomparable, in words."""
-        return tuple(f"'{d.name}': {d.problem}" for d in self.outputs if d.problem)
 
 
 def difference(name: str, first: np.ndarray, second: np.ndarray) -> Difference:
@@ -109,30 +86,20 @@ def difference(name: str, first: np.ndarray, second: np.ndarray) -> Difference:
 
 def merged(one: Difference, two: Difference) -> Difference:
     """The difference over the runs of both."""
-    return replace(
-        one,
-        max_abs=max(one.max_abs, two.max_abs),
-        magnitude=max(one.magnitude, two.magnitude),
-        flips=one.flips + two.flips,
-        size=one.size + two.size,
-        problem=one.problem or two.problem,
-        _dot=one._dot + two._dot,
-        _first=one._first + two._first,
-        _second=one._second + two._second,
-        _error=one._error + two._error,
-    )
+    most = {name: max(getattr(one, name), getattr(two, name)) for name in ("max_abs", "magnitude")}
+    sums = ("flips", "size", "_dot", "_first", "_second", "_error")
+    total = {name: getattr(one, name) + getattr(two, name) for name in sums}
+    return replace(one, problem=one.problem or two.problem, **most, **total)
 
 
-def agreement(pairs: Iterable[tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]]) -> Agreement:
-    """Compare pairs of outputs by name, as they come; only the figures are kept."""
+def differences(pairs: Iterable[tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]]) -> list[Difference]:
+    """Compare pairs of outputs by name, as they come, all runs of an output together; only the figures are kept."""
     found: dict[str, Difference] = {}
-    runs = 0
     for first, second in pairs:
-        runs += 1
         for name, array in first.items():
             if name in second:
                 new = difference(name, array, second[name])
             else:
                 new = Difference(name, problem="missing from the second")
             found[name] = merged(found[name], new) if name in found else new
-    return Agreement(tuple(found.values()), runs)
+    return list(found.values())

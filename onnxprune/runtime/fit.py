@@ -109,7 +109,7 @@ def fitting(spec: Spec, name: str, header: Header, options: Options, *, image: b
     rank = len(spec.shape or ())
     arrange = _arranged(spec, header, options, free=pixels or bool(options.layout))
     if arrange is None:
-        hint = "; --layout transposes" if _transposable(spec, header) else ""
+        hint = "; --layout transposes" if _arranged(spec, header, Options(), free=True) else ""
         raise UsageError(f"input {spec} cannot take {what}{hint}")
     want = spec.dtype
     if pixels and want == np.int8 and "raw" in options.flags:
@@ -156,10 +156,6 @@ def _arranged(spec: Spec, header: Header, options: Options, *, free: bool) -> St
             if spec.shape[axis] == 1 and fits(grown, spec, skip_first=True):
                 return lambda a, axis=axis: np.expand_dims(a, axis)  # type: ignore[misc]
     return None
-
-
-def _transposable(spec: Spec, header: Header) -> bool:
-    return _arranged(spec, header, Options(), free=True) is not None
 
 
 def _normalised(spec: Spec, axis: int, options: Options, *, scale: bool) -> Step:

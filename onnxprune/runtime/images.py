@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxprune.errors import FileError, OnnxPruneError, UsageError
 from onnxprune.runtime.fit import Options, channel_axis
-from onnxprune.runtime.readers import Arrays, FileReader, Header
+from onnxprune.runtime.readers import Arrays, FileReader, Header, portions
 from onnxprune.runtime.specs import Spec, describe
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"}
@@ -40,9 +40,7 @@ def read_images(paths: Sequence[Path], classes: Sequence[int] | None, spec: Spec
     size = _size(spec, axis, options)
 
     def chunks(rows: np.ndarray | None, step: int) -> Iterator[Arrays]:
-        picks = np.arange(len(paths)) if rows is None else rows
-        for begin in range(0, len(picks), step):
-            part = picks[begin : begin + step]
+        for part in portions(len(paths), rows, step):
             pixels = np.stack([_decoded(pillow, paths[i], mode, size, options) for i in part])
             labels = {} if classes is None else {"labels": np.array([classes[i] for i in part], np.int64)}
             yield {"": pixels, **labels}

@@ -20,7 +20,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import IO, Any
 
 import numpy as np
@@ -28,12 +27,13 @@ from onnx import helper
 
 from onnxprune.errors import CheckFailed, ModelError
 from onnxprune.processes import end, watched
-from onnxprune.runtime.specs import Feed
+from onnxprune.runtime.specs import Feed, Spec
 
 BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from onnxprune.runtime.isolated import main; main()"
 SECONDS = 600.0
 STRING = 8  # TensorProto.STRING
 LONGEST = 1 << 26  # bytes of a header: names, shapes and messages
+Specs = tuple[Spec, ...]
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,12 @@ class Child:
             stderr=subprocess.DEVNULL,
         )
 
-    def load(self, request: Mapping[str, Any], arrays: Feed, model: bytes | None) -> SimpleNamespace:
-        """Make the session; gives `inputs`, `outputs` and `provider`.  Raises ModelError where onnxruntime refuses."""
+    def load(self, request: Mapping[str, Any], arrays: Feed, model: bytes | None) -> tuple[Specs, Specs, str]:
+        """Make the session; gives inputs, outputs and provider.  Raises ModelError where onnxruntime refuses."""
         head = {**request, "memory": self.limits.memory, "inline": model is not None}
         reply, _ = self._ask(head, arrays, "loaded the model", model)
-        values = ([SimpleNamespace(**spec) for spec in reply[part]] for part in ("inputs", "outputs"))
-        return SimpleNamespace(inputs=next(values), outputs=next(values), provider=reply["provider"])
+        inputs, outputs = (tuple(map(_spec, reply[part])) for part in ("inputs", "outputs"))
+        return inputs, outputs, reply["provider"]
 
     def run(self, feed: Mapping[str, np.ndarray], names: Sequence[str]) -> Feed:
         """Outputs by name.  Raises ModelError where onnxruntime cannot run the model on this feed."""
@@ -131,6 +131,11 @@ class Child:
         if process is not None and process.returncode is None:
             process.kill()
             self.close()
+
+
+def _spec(told: dict[str, Any]) -> Spec:
+    """A spec from JSON, which has lists for tuples."""
+    return Spec(**{**told, "shape": told["shape"] and tuple(told["shape"])})
 
 
 def seconds_apart(session: object) -> float | None:

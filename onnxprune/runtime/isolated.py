@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 import time
+from dataclasses import asdict
 from typing import Any, BinaryIO
 
 from onnxprune.errors import OnnxPruneError
@@ -11,7 +12,6 @@ from onnxprune.runtime.engine import engine
 from onnxprune.runtime.isolate import receive, send
 from onnxprune.runtime.session import Session, load
 from onnxprune.runtime.source import Prepared
-from onnxprune.runtime.specs import Spec
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def _answer(
     try:
         if session is None:
             session = _make(head, arrays, model)
-            specs = {part: list(map(_plain, getattr(session, part))) for part in ("inputs", "outputs")}
+            specs = {part: list(map(asdict, getattr(session, part))) for part in ("inputs", "outputs")}
             send(outward, {**specs, "provider": session.provider}, {})
             return session
         begun = time.perf_counter()
@@ -74,7 +74,3 @@ def _address_space() -> int | None:
             return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError):
         return None
-
-
-def _plain(spec: Spec) -> dict[str, Any]:
-    return {"name": spec.name, "element": spec.element, "shape": spec.shape, "kind": spec.kind}

@@ -8,7 +8,7 @@ import numpy as np
 from onnxprune.errors import UsageError
 from onnxprune.runtime.batches import LABELS, states_of
 from onnxprune.runtime.inputs import listing
-from onnxprune.runtime.readers import Arrays, FileReader, Header, read_feeds, row_count
+from onnxprune.runtime.readers import Arrays, FileReader, Header, portions, read_feeds, row_count
 from onnxprune.runtime.script import blaming
 from onnxprune.runtime.specs import Spec, fits
 
@@ -74,9 +74,8 @@ def read_arrays(arrays: Arrays, origin: str, specs: Sequence[Spec]) -> FileReade
     same = states | {n for n, h in headers.items() if h.shape[:1] != (count,)}
 
     def chunks(rows: np.ndarray | None, step: int) -> Iterator[Arrays]:
-        picks = np.arange(count) if rows is None else rows
-        for begin in range(0, len(picks), step):
-            yield {n: a if n in same else a[picks[begin : begin + step]] for n, a in arrays.items()}
+        for picks in portions(count, rows, step):
+            yield {n: a if n in same else a[picks] for n, a in arrays.items()}
 
     return FileReader(origin, chunks, headers, count)
 

@@ -32,11 +32,6 @@ class Latency:
     provider: str
     spent: tuple[float, ...] = field(default=(), repr=False)
 
-    def __str__(self) -> str:
-        span = f"{1e3 * self.low:.3g} to {1e3 * self.high:.3g}"
-        threads = f"{self.threads} thread{'s' * (self.threads != 1)}"
-        return f"{1e3 * self.median:.3g} ms ({span}, {self.runs} runs, {self.provider}, {threads})"
-
 
 def gain(before: Latency, after: Latency) -> tuple[float, float] | None:
     """How many times faster the second is: the interval that holds the median of paired runs with 95 % probability.

@@ -44,7 +44,6 @@ class _View:
     two: Variant
     taps: Taps
     load: Load
-    tolerance: float | None
     box: Box | None
     loose: bool
     first: Session | None = None  # of the masked original, where both fit into memory at a time
@@ -85,15 +84,12 @@ def prove(
     pruned: Source | Variant,
     stimuli: Stimuli | Sequence[Feed],
     *,
-    tolerance: float | None = None,
-    providers: str | Sequence[str] = "cpu",
-    threads: int | None = None,
     box: Box | None = None,
     loose: bool = False,
 ) -> Proof:
     """Run both models, without graph optimizations, and compare every output and what decides it.
 
-    Of two large ones, one is in memory at a time. `tolerance` replaces the one by element type. `box` gives the live
+    Of two large ones, one is in memory at a time. `box` gives the live
     positions of the values of the masked model. `loose`: a quantized graph need not be equal part by part; that is no
     law where a change relies on what rounding or saturation does. Raises `ModelError` when onnxruntime refuses one of
     them, or cannot run the masked one at the analysed size.
@@ -107,8 +103,8 @@ def prove(
     ways = branches.ways(graph)
     if ways:
         one, two = replace(one, steered=True), replace(two, steered=True)
-    load = partial(make_session, providers=providers, threads=threads)
-    view = _View(one, two, find_taps(one.network.graph), load, tolerance, box, loose)
+    load = partial(make_session, providers="cpu")
+    view = _View(one, two, find_taps(one.network.graph), load, box, loose)
     trials, seen, first, signature = _observed(view, stimuli, ways)
     view = replace(view, first=first)
     trials.skipped += [f"branches of '{name}', which lie too deep" for name in branches.deeper(graph)]
@@ -160,14 +156,13 @@ def _verdicts(view: _View, way: _Way) -> list[Check]:
         first = view.first and view.first.taking(way.switches)
         load = view.load
         view = replace(view, first=first, load=lambda model, taps: load(model, taps=taps).taking(way.switches))
-    judge = Judge(view.taps, {}, view.tolerance, steps=True)
+    judge = Judge(view.taps, {}, steps=True)
     checks = _judged(judge, way)
-    if view.tolerance is None:
-        for noisy in (_moved_inputs, _moved_weights):  # costs, and is seldom needed
-            if failed := [c for c in checks if not c.passed]:
-                noisy(view, way.like(failed)[:NUDGED], judge.noise)
-                checks = _judged(judge, way)
-        checks = _second_opinion(view, way, checks)
+    for noisy in (_moved_inputs, _moved_weights):  # costs, and is seldom needed
+        if failed := [c for c in checks if not c.passed]:
+            noisy(view, way.like(failed)[:NUDGED], judge.noise)
+            checks = _judged(judge, way)
+    checks = _second_opinion(view, way, checks)
     return [replace(c, where=way.where) for c in checks] if way.taken else checks
 
 

@@ -59,6 +59,13 @@ def row_count(headers: dict[str, Header], origin: str) -> int:
     return max(counts)
 
 
+def portions(count: int, rows: np.ndarray | None, step: int) -> Iterator[np.ndarray]:
+    """Positions of the samples at `rows`, of all `count` where that is None, at most `step` at a time."""
+    if rows is None:
+        return (np.arange(begin, min(begin + step, count)) for begin in range(0, count, step))
+    return (rows[begin : begin + step] for begin in range(0, len(rows), step))
+
+
 def _refuse_objects(dtype: np.dtype, name: str, origin: str) -> None:
     if dtype.hasobject:
         raise UsageError(f"'{name}' in {origin} holds Python objects, which could run code; save plain arrays")
@@ -75,9 +82,7 @@ def read_npy(path: Path) -> FileReader:
     count = row_count(headers, str(path))
 
     def chunks(rows: np.ndarray | None, step: int) -> Iterator[Arrays]:
-        picks = np.arange(count) if rows is None else rows
-        for begin in range(0, len(picks), step):
-            yield {path.stem: np.array(array[picks[begin : begin + step]])}
+        return ({path.stem: np.array(array[picks])} for picks in portions(count, rows, step))
 
     return FileReader(str(path), chunks, headers, count)
 
@@ -121,18 +126,14 @@ def _rows(
 ) -> Iterator[np.ndarray]:
     """`step` of the wanted rows at a time from an npy stream; an array that has not `count` rows comes whole, too."""
     header, fortran = _npy_header(stream)
-    total = count if rows is None else len(rows)
-    whole = whole or not header.shape or header.shape[0] != count
+    whole = whole or header.shape[:1] != (count,)
     if whole or fortran:
         array = _take(stream, header, (), name, origin)
-        array = array.reshape(header.shape[::-1]).T if fortran else array.reshape(header.shape)
-        picks = np.arange(count) if rows is None else rows
-        for begin in range(0, total, step):
-            yield array if whole else np.ascontiguousarray(array[picks[begin : begin + step]])
+        array = array.reshape(header.shape[::-1]).T if fortran else array
+        yield from (array if whole else np.ascontiguousarray(array[picks]) for picks in portions(count, rows, step))
         return
     at = 0
-    for begin in range(0, total, step):
-        picks = np.arange(begin, min(begin + step, total)) if rows is None else rows[begin : begin + step]
+    for picks in portions(count, rows, step):
         found = np.empty((len(picks), *header.shape[1:]), header.dtype)
         for first, last in _runs(picks):
             _skip(stream, header, first - at)

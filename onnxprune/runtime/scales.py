@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.runtime.compare import Agreement, agreement
+from onnxprune.runtime.compare import Difference, differences
 from onnxprune.runtime.specs import Feed
 
 APART = 50.0  # ratio of the typical deviations beyond which numbers are of two kinds: pixels and probabilities, say
@@ -43,10 +43,10 @@ class Scales:
         return out
 
 
-def compared_by_scale(given: Sequence[Feed], others: Iterable[Feed]) -> Agreement:
+def compared_by_scale(given: Sequence[Feed], others: Iterable[Feed]) -> list[Difference]:
     """Compare runs with others, run by run, numbers of each scale in an output by themselves."""
     scales = Scales.of(given)
-    return agreement((scales.parts(g), scales.parts(o)) for g, o in zip(given, others, strict=True))
+    return differences((scales.parts(g), scales.parts(o)) for g, o in zip(given, others, strict=True))
 
 
 def _cut(arrays: Sequence[np.ndarray]) -> tuple[int, int] | None:

@@ -174,12 +174,7 @@ def _load_apart(
         "ways": ways,
         "taps": taps,
     }
-    told = child.load(request, dict(prepared.values), inline)
-    inputs, outputs = (
-        tuple(Spec(s.name, s.element, None if s.shape is None else tuple(s.shape), s.kind) for s in part)
-        for part in (told.inputs, told.outputs)
-    )
-    return Session(child, inputs, outputs, told.provider, threads, ways[0], taps)
+    return Session(child, *child.load(request, dict(prepared.values), inline), threads, ways[0], taps)
 
 
 def _first_that_loads(prepared: Prepared, chosen: Sequence[str], threads: int, ways: Ways) -> Any:

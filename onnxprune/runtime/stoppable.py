@@ -6,49 +6,42 @@ call is therefore made in a thread of its own, while this one waits, and onnxrun
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from typing import Any
 
 from onnxprune.errors import CheckFailed
 from onnxprune.runtime.engine import engine
 
-SECONDS = 600.0  # per run
+SECONDS = 600.0  # after which a run is ended
 
 
-def stoppable(run: Callable[[Any], Any], seconds: float | None = None) -> Any:
+def stoppable(run: Callable[[Any], Any]) -> Any:
     """What `run` gives when it is called with onnxruntime's options of a run, or the exception that it raises.
 
     Args:
         run: calls onnxruntime once, with the options that it is given.
-        seconds: after which the run is ended; `SECONDS` when None.
 
     Raises:
-        CheckFailed: the run took longer.
+        CheckFailed: the run took longer than `SECONDS`.
     """
-    seconds = SECONDS if seconds is None else seconds
     options = engine().RunOptions()
-    outcome: list[tuple[bool, Any]] = []
-    ended = threading.Event()  # and not Thread.join, which takes a thread for ended when a signal comes (Python 3.11)
+    outcome: Future[Any] = Future()
 
     def work() -> None:
         try:
-            outcome.append((True, run(options)))
+            outcome.set_result(run(options))
         except BaseException as error:  # handed over to the thread that waits
-            outcome.append((False, error))
-        finally:
-            ended.set()
+            outcome.set_exception(error)
 
     threading.Thread(target=work, daemon=True).start()
     try:
-        late = not ended.wait(seconds)
+        late = not wait([outcome], SECONDS).done
     finally:  # also for the exception of a signal
         options.terminate = True
-        ended.wait()
+        wait([outcome])
     if late:
         raise CheckFailed(
-            f"onnxruntime took more than {seconds:g} s for one run and was stopped; give smaller --input-shapes, "
+            f"onnxruntime took more than {SECONDS:g} s for one run and was stopped; give smaller --input-shapes, "
             "or --no-verify and --no-measure"
         )
-    done, value = outcome[0]
-    if not done:
-        raise value
-    return value
+    return outcome.result()

@@ -61,11 +61,10 @@ class Check:
 
 @dataclass(frozen=True)
 class Judge:
-    """The room that each value has: by what it is, or the user's `tolerance`, and the `noise` on that kind of input."""
+    """The room that each value has: by what it is, and the `noise` on that kind of input."""
 
     taps: Taps
     noise: Noises
-    tolerance: float | None = None
     steps: bool = False  # allow for values on the other side of a rounding, anywhere in a quantized graph
 
     def check(self, found: Slices, *, tap: bool, where: str, kind: str) -> Check | None:
@@ -87,7 +86,8 @@ class Judge:
 
     def _worst(self, found: Slices, noise: Noise) -> tuple[float, float, float, bool]:
         """The slice that comes closest to failing: its gap as a share of its room, error, tolerance; is it noise?"""
-        closest, floor = (0.0, 0.0, self._base(found.dtype), False), 1.0 if found.name in self.taps.bounded else 0.0
+        least, floor = TOLERANCE.get(found.dtype, 0.0), 1.0 if found.name in self.taps.bounded else 0.0
+        closest = (0.0, 0.0, least, False)
         for axis, gaps in found.gaps.items():
             scale = np.maximum(found.magnitudes[axis], floor)
             own = NOISE_FACTOR * noise.shares.get(axis, np.zeros(1)) * found.top
@@ -100,14 +100,8 @@ class Judge:
 
     def _room(self, scale: np.ndarray, noise: np.ndarray, found: Slices) -> tuple[np.ndarray, np.ndarray]:
         """The largest gap that each slice may have, and where noise drowns what there is to compare."""
-        room = self._base(found.dtype) * scale
-        if self.tolerance is not None:
-            return room, np.zeros(1, bool)
+        room = TOLERANCE.get(found.dtype, 0.0) * scale
         if self.steps and self.taps.quantized:
             room = np.maximum(room, QUANTIZED * found.top)
         drowned = noise > np.maximum(NOISE_LIMIT * scale, RESIDUE * found.top)
         return np.maximum(room, np.where(drowned, NOISE_LIMIT * scale, noise)), drowned
-
-    def _base(self, dtype: str) -> float:
-        """What is allowed without a measurement, as a share of the magnitude."""
-        return TOLERANCE.get(dtype, 0.0) if self.tolerance is None else self.tolerance

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
+from onnxprune.keyed import keyed
 from onnxprune.model.elements import MadeInBlocks, Tensor
 from onnxprune.model.graphs import constants_of
 from onnxprune.operators.registry import Trait, has, traits_of
@@ -88,10 +89,8 @@ class _Dequantized(Tensor):
 
 def _weights(graph: onnx.GraphProto) -> list[str]:
     """Names of floats in several axes, and of those in one that only layers and norms take, beside their data."""
-    readers: dict[str, list[bool]] = {}
-    for node in graph.node:
-        for k, name in enumerate(node.input):
-            readers.setdefault(name, []).append(k > 0 and bool(traits_of(node) & _PARAMETERS))
+    rows = ((name, k, node) for node in graph.node for k, name in enumerate(node.input))
+    readers = keyed((name, k > 0 and bool(traits_of(node) & _PARAMETERS)) for name, k, node in rows)
     own = {t.name: t for t in graph.initializer} | dict(constants_of(graph))
     return [
         name

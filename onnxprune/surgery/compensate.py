@@ -1,9 +1,7 @@
 """Compensations by name: what those channels that stay take over from those that go."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -23,15 +21,16 @@ Tell = Callable[[str, int, int], None]
 Values = tuple[dict[str, np.ndarray], dict[str, str]]
 
 
+# From (network, analysis, kept channels, samples, options, progress) to values and what was left alone, by key.
+Solve = Callable[[Network, Dependencies, Mapping[str, np.ndarray], Feeds, Lstsq, Tell], Values]
+
+
 @dataclass(frozen=True)
 class Compensation:
-    """A way to compensate: `solve(model, deps, kept, feeds, options, progress)` gives values and what it left alone."""
+    """A way to compensate."""
 
-    name: str
-    solve: Callable[[Network, Dependencies, Mapping[str, np.ndarray], Feeds, Mapping[str, Any], Tell], Values]
-    needs_samples: bool
-    summary: str
-    source: str
+    solve: Solve
+    needs_samples: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def compensate(
     *,
     analyse: Callable[[Network], Dependencies],
     feeds: Feeds | None = None,
-    options: Mapping[str, Any] | None = None,
+    options: Lstsq = Lstsq(),  # noqa: B008  (a frozen value)
     progress: Tell = lambda *_: None,
 ) -> Compensated:
     """Give those channels that stay the work of those that go.
@@ -68,11 +67,11 @@ def compensate(
         kept: channels that stay, by group; groups that are not named stay whole.
         analyse: how `deps` was made: layers without a bias get one, and the outcome is analysed again.
         feeds: calibration samples in batches, real or synthetic, for those that need them.
-        options: of the compensation.
+        options: of `lstsq`.
         progress: told of every layer (what, how far, of how many), by those that take samples.
 
     Raises:
-        UsageError: the name is unknown, samples are missing, or an option is.
+        UsageError: the name is unknown, or samples are missing.
     """
     row, network = _row(name, feeds), Network.of(network)
     dead = deps.dead(kept)
@@ -81,7 +80,7 @@ def compensate(
     prepared = with_biases(network, deps, dead)
     again = analyse(prepared)
     solvable, seen = written_out(prepared, again, analyse, feeds[0] if feeds else None)
-    values, alone = row.solve(solvable, seen, kept, feeds or (), options or {}, progress)
+    values, alone = row.solve(solvable, seen, kept, feeds or (), options, progress)
     numbers = _encoded(solvable, values, alone)
     own = {key: array for key, array in numbers.items() if key in again.sources}  # scales of biases may be implied
     return Compensated(prepared.with_tensors(own), again, tuple(values), alone)
@@ -105,79 +104,23 @@ def _encoded(network: Network, values: dict[str, np.ndarray], alone: dict[str, s
     return encoded(LayerGraph(network, unpacked=True), values)
 
 
-def _none(*_: Any) -> Values:
-    return {}, {}
-
-
-def _closed(
-    network: Network,
-    deps: Dependencies,
-    kept: Mapping[str, np.ndarray],
-    _: Feeds,
-    options: Mapping[str, Any],
-    __: Tell,
-    *,
-    rule: str,
-) -> Values:
-    if options:
-        raise UsageError(f"compensation {rule!r} has no option {next(iter(options))!r}")
-    return closed(network, deps, kept, rule)
-
-
-def _lstsq(
-    network: Network,
-    deps: Dependencies,
-    kept: Mapping[str, np.ndarray],
-    feeds: Feeds,
-    options: Mapping[str, Any],
-    progress: Tell,
-) -> Values:
-    try:
-        chosen = replace(Lstsq(), **options)
-    except TypeError:
-        known = ", ".join(Lstsq.__dataclass_fields__)
-        raise UsageError(f"compensation 'lstsq' has the options {known}, not {', '.join(options)}") from None
-    return lstsq(network, deps, kept, feeds, chosen, progress)
+def _by_weights(rule: str) -> Solve:
+    return lambda network, deps, kept, *_: closed(network, deps, kept, rule)
 
 
 COMPENSATIONS: dict[str, Compensation] = {
-    row.name: row
-    for row in (
-        Compensation("none", _none, False, "removed channels are not made up for", "none"),
-        Compensation(
-            "merge",
-            partial(_closed, rule="merge"),
-            False,
-            "each removed filter as a scaled copy of the most parallel one",
-            "Kim et al., NeurIPS 2020",
-        ),
-        Compensation(
-            "mean",
-            partial(_closed, rule="mean"),
-            False,
-            "the mean of what is lost, known from BatchNormalization, goes into the readers' biases",
-            "mean of a rectified normal variable; after Nagel et al., ICCV 2019, arXiv 1906.04721",
-        ),
-        Compensation(
-            "ridge",
-            partial(_closed, rule="ridge"),
-            False,
-            "each removed filter as a ridge combination of all kept ones",
-            "arXiv 2502.08474",
-        ),
-        Compensation(
-            "fold",
-            partial(_closed, rule="fold"),
-            False,
-            "kept filters become the mean of their cluster, readers the sum",
-            "Wang et al., ICLR 2025, arXiv 2502.10216",
-        ),
-        Compensation(
-            "lstsq",
-            _lstsq,
-            True,
-            "layer after layer solved for the original network's values, on real or synthetic samples",
-            "after He et al., ICCV 2017, arXiv 1707.06168; on the pruned network's own inputs and residual sums",
-        ),
-    )
+    # removed channels are not made up for
+    "none": Compensation(lambda *_: ({}, {})),
+    # each removed filter as a scaled copy of the most parallel one: Kim et al., NeurIPS 2020
+    "merge": Compensation(_by_weights("merge")),
+    # the mean of what is lost, known from BatchNormalization, goes into the readers' biases: mean of a rectified normal
+    # variable; after Nagel et al., ICCV 2019, arXiv 1906.04721
+    "mean": Compensation(_by_weights("mean")),
+    # each removed filter as a ridge combination of all kept ones: arXiv 2502.08474
+    "ridge": Compensation(_by_weights("ridge")),
+    # kept filters become the mean of their cluster, readers the sum: Wang et al., ICLR 2025, arXiv 2502.10216
+    "fold": Compensation(_by_weights("fold")),
+    # layer after layer solved for the original network's values, on real or synthetic samples: after He et al., ICCV
+    # 2017, arXiv 1707.06168; on the pruned network's own inputs and residual sums
+    "lstsq": Compensation(lstsq, needs_samples=True),
 }

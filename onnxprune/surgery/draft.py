@@ -45,10 +45,8 @@ class Draft:
     initializers: dict[str, list[onnx.TensorProto]] = field(default_factory=dict)  # new ones, by path of the graph
     added: dict[tuple[str, str, tuple[int, ...], bytes], str] = field(default_factory=dict)  # names of these
     retraced: dict[str, str] = field(default_factory=dict)  # new names of sizes as the original has them
-    before: dict[int, list[onnx.NodeProto]] = field(
-        default_factory=lambda: defaultdict(list)
-    )  # by place in the analysis
-    after: dict[int, list[onnx.NodeProto]] = field(default_factory=lambda: defaultdict(list))
+    before: NewNodes = field(default_factory=lambda: defaultdict(list))
+    after: NewNodes = field(default_factory=lambda: defaultdict(list))
     in_one_piece: set[str] = field(default_factory=set)  # values that a shuffle no longer splits
 
     def __post_init__(self) -> None:

@@ -120,11 +120,15 @@ class Plan:
             what = f"it has no {error}" if isinstance(error, KeyError) else f"{type(error).__name__} {error}"
             raise UsageError(f"this is no onnxprune plan: {what}") from None
 
+    @property
+    def text(self) -> str:
+        """What a file of it holds."""
+        return json.dumps(self.to_json(), indent=1) + "\n"
+
     def save(self, path: str | Path) -> None:
         """Write the plan as JSON.  Raises FileError."""
-        text = json.dumps(self.to_json(), indent=1) + "\n"
         try:
-            Path(path).write_text(text, encoding="utf-8")
+            Path(path).write_text(self.text, encoding="utf-8")
         except OSError as error:
             raise FileError(f"cannot write the plan {path}: {error.strerror}") from None
 

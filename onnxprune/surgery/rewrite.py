@@ -20,9 +20,8 @@ from onnxprune.operators.labels import line
 from onnxprune.operators.registry import MALFORMED, Trait, has, operator_of
 from onnxprune.surgery.draft import Draft, nodes_of
 from onnxprune.surgery.edit import Edit
-from onnxprune.surgery.guard import divides, guard
 from onnxprune.surgery.retrace import retraced
-from onnxprune.surgery.thaw import around
+from onnxprune.surgery.thaw import around, divides, guard
 from onnxprune.surgery.tidy import drop_unused, list_tensors, place, refresh_shapes
 from onnxprune.surgery.versions import CutTensor, MaskedTensor, Version, cut_array, masked_array, versions
 
@@ -190,17 +189,13 @@ def zero_points(network: Network, deps: Dependencies) -> dict[str, np.ndarray]:
 
 def _zeros_of_tables(deps: Dependencies, network: Network) -> dict[str, np.ndarray]:
     """What zero is in quantised tables that are looked up, or moved otherwise, before they are dequantised."""
-    takers: dict[str, list[int]] = {}
-    for index, node in enumerate(deps.nodes):
-        for key in node.inputs:
-            takers.setdefault(key, []).append(index)
     found: dict[str, np.ndarray] = {}
     for use in deps.uses:
         todo = [use.node] if use.node >= 0 and deps.sources[use.source].dtype in QUANTISED else []
         while todo:
             node = deps.nodes[todo.pop()]
             if _moves(node.proto):
-                todo += [taker for key in node.outputs for taker in takers.get(key, ())]
+                todo += [taker for key in node.outputs for taker, _ in deps.takers.get(key, ())]
             elif has(node.proto, Trait.DEQUANTIZES) and len(node.inputs) > 2 and use.node >= 0:
                 zero = deps.statics.constants.get(node.inputs[2])
                 zero = network.array(node.inputs[2]) if zero is None and node.inputs[2] in network else zero

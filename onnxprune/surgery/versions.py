@@ -40,10 +40,7 @@ def versions(deps: Dependencies, dead: np.ndarray, *, masked: bool = False) -> I
         dead: (components,) bool, what goes.
         masked: count only positions as dead that masking sets to zero.
     """
-    by_source: dict[str, list[Use]] = {}
-    for use in deps.uses:
-        by_source.setdefault(use.source, []).append(use)
-    for key, uses in by_source.items():
+    for key, uses in deps.uses_of.items():
         patterns: dict[tuple[bytes, ...], tuple[Live, list[Use]]] = {}
         for use in uses:
             live = tuple(_live(deps, labels, dead, masked) for labels in use.axes)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.errors import FileError, UsageError, spelled
+from onnxprune.pipeline.kinds import Share
 from onnxprune.pipeline.request import Request
 from onnxprune.sweeps.options import COSTS
 
@@ -72,18 +73,13 @@ def _values(part: str, text: str) -> list[str]:
     if ":" not in part:
         return [part]
     try:
-        first, last, step = (_number(word) for word in part.split(":"))
+        first, last, step = map(Share().number, part.split(":"))
     except ValueError:
         raise UsageError(f"a range of targets is first:last:step, like 0.3:0.9:0.1, and not {part!r}") from None
     steps = (last - first) / step if step > 0 else -1.0
     if not 0 <= steps < MOST:
         raise UsageError(f"the range {part!r} of {text!r} holds no number, or more than {MOST:,}")
     return [f"{value:.6g}" for value in first + step * np.arange(int(steps + 1e-6) + 1)]
-
-
-def _number(word: str) -> float:
-    word = word.strip()
-    return float(word[:-1]) / 100 if word.endswith("%") else float(word)
 
 
 def read_names(given: str | Iterable[str]) -> tuple[str, ...]:

@@ -9,11 +9,11 @@ from typing import Any
 from onnxprune.errors import COMMAND_LINE, OnnxPruneError
 from onnxprune.model.references import data_files
 from onnxprune.pipeline.limits import limited
-from onnxprune.pipeline.progress import silent
+from onnxprune.pipeline.log import silent
 from onnxprune.pipeline.prune import Result, completed
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import start
-from onnxprune.report.files import plan_text, write
+from onnxprune.report.files import write
 from onnxprune.report.summary import Report
 from onnxprune.report.tradeoff import EXACT
 from onnxprune.report.verdict import telling
@@ -70,7 +70,7 @@ def _done(job: Job) -> dict[str, Any]:
     with limited(request, job.source):
         run = replace(start(job.source, request, silent), timed=False)  # a worker is never alone
         result = completed(run, folder / model)
-    write(str(folder / plan), plan_text(result.plan.to_json()))
+    write(str(folder / plan), result.plan.text)
     data = {path.name: digest(path) for path in data_files(folder / model)}
     return {"model": model, "plan": plan, "data_sha256": data, **_told(result)}
 

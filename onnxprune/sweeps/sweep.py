@@ -1,25 +1,34 @@
 """A sweep: all combinations of networks, targets and methods, and what becomes of each."""
 
+import hashlib
+import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from onnxprune.errors import COMMAND_LINE, UsageError, spelled
-from onnxprune.pipeline.progress import Progress, silent
+from onnxprune.errors import COMMAND_LINE, OnnxPruneError, UsageError, spelled
+from onnxprune.keyed import keyed
+from onnxprune.model import load
+from onnxprune.pipeline.log import Progress, silent
+from onnxprune.pipeline.measure import cpu_name, sessions_of
+from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.signature import takes
 from onnxprune.report.files import write
 from onnxprune.report.jsonable import line
-from onnxprune.report.tradeoff import Row, Sweep, Wanted, with_fronts
+from onnxprune.report.tradeoff import Row, Sweep, Timing, Wanted, with_fronts
 from onnxprune.report.tradeoff_page import tradeoff_html
+from onnxprune.runtime.inputs import random_inputs
+from onnxprune.runtime.latency import measure
+from onnxprune.runtime.specs import model_inputs
 from onnxprune.sweeps.grid import Combination, combinations, find_sources, read_names, read_targets
 from onnxprune.sweeps.job import Job
-from onnxprune.sweeps.keys import key_of
 from onnxprune.sweeps.options import Sweeping
-from onnxprune.sweeps.store import Store
-from onnxprune.sweeps.timing import timed
+from onnxprune.sweeps.store import TIMES, Store, key_of
 from onnxprune.sweeps.workers import done
+
+SECONDS = 1.0  # of one measurement, original and pruned network in turns
 
 
 @takes("sweep")
@@ -31,8 +40,8 @@ def sweep(
 ) -> Sweep:  # fmt: skip
     """Prune networks to every target with every method, prove each outcome, and see which are worth their cost.
 
-    What an earlier call has left whole in the folder is not done again (`sweeps.keys`).  An error in one combination is
-    told in its row.
+    What an earlier call has left whole in the folder is not done again (`sweeps.store`).  An error in one combination
+    is told in its row.
 
     Args:
         sources: model files, and folders of them.
@@ -43,8 +52,6 @@ def sweep(
             and its address.
         min_accuracy, min_snr, latency: what the recommended cut of a network has to hold: the share of its first
             figure, dB, seconds (or "5ms").
-        progress: called with (what is done, how far, of how much).
-        options: as in the signature.
 
     Raises:
         UsageError: options that make no sense, or a backend that is not installed.
@@ -88,7 +95,7 @@ def _swept(store: Store, planned: Sequence[Job], own: Sweeping, options: dict[st
             progress(_told(store.row(key)), number, len(missing))
         rows = _rows(store, planned)
         if options.get("measure", True):
-            rows = _timed(store, rows, planned, options, progress)
+            rows = _timed(store, rows, planned, progress)
     except BaseException:  # Ctrl-C above all: what is there is told
         _publish(replace(found, rows=_rows(store, planned)))
         raise
@@ -129,22 +136,16 @@ def _rows(store: Store, planned: Sequence[Job]) -> tuple[Row, ...]:
 
 
 def _ranked(rows: Sequence[Row]) -> tuple[Row, ...]:
-    networks: dict[str, list[Row]] = {}
-    for row in rows:
-        networks.setdefault(row.network, []).append(row)
+    networks = keyed((row.network, row) for row in rows)
     return tuple(row for found in networks.values() for row in with_fronts(found))
 
 
-def _timed(
-    store: Store, rows: Sequence[Row], planned: Sequence[Job], options: dict[str, Any], progress: Progress
-) -> tuple[Row, ...]:
+def _timed(store: Store, rows: Sequence[Row], planned: Sequence[Job], progress: Progress) -> tuple[Row, ...]:
     """The rows with their latency, one after the other."""
-    sources = {job.key: Path(job.source) for job in planned}
-    how = options.get("providers", "auto"), options.get("threads"), options.get("seed", 0)
-    found = []
+    jobs, found = {job.key: job for job in planned}, []
     for number, row in enumerate(rows):
         progress(f"latency of {row.network} {row.target} {row.method}", number, len(rows))
-        found.append(replace(row, latency=timed(store, row, sources[row.key], *how)))
+        found.append(replace(row, latency=timed(store, row, jobs[row.key])))
     return _ranked(found)
 
 
@@ -154,3 +155,36 @@ def _publish(found: Sweep) -> None:
     rows = found.to_json()["rows"]
     write(str(folder / "results.jsonl"), "".join(line(row) + "\n" for row in rows))
     write(str(folder / "index.html"), tradeoff_html(found))
+
+
+def timed(store: Store, row: Row, job: Job) -> Timing | None:
+    """How fast a result is here, next to its original; what this machine has measured before is taken again.
+
+    None where one of them cannot be run here.
+    """
+    if row.error or row.model is None:
+        return None
+    request = Request.of(job.options)
+    key = _key(row, request)
+    if (stored := store.get(key, TIMES)) is not None:
+        return Timing(**stored)
+    try:
+        model = load(job.source).proto
+        shapes = {name: tuple(shape) for name, shape in (row.input_shapes or {}).items()}
+        feed = random_inputs(model_inputs(model), shapes, seed=request.seed)[0]
+        sessions = sessions_of(model, load(store.folder / row.model).proto, request)
+        found = measure(sessions, feed, seconds=SECONDS)
+    except OnnxPruneError:
+        return None
+    before, after = found["before"], found["after"]
+    timing = Timing(before.median, after.median, after.low, after.high)
+    store.put(key, asdict(timing), TIMES)
+    return timing
+
+
+def _key(row: Row, request: Request) -> str:
+    """Digest of the result, the machine, and how it is run there."""
+    import onnxruntime
+
+    told = [row.key, row.sha256, cpu_name(), repr(request.providers), request.threads, onnxruntime.__version__]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()

@@ -13,14 +13,17 @@ import onnx
 import torch
 from torch import Tensor
 
-from onnxprune.errors import UsageError, spelled
+from onnxprune.errors import CheckFailed, UsageError, spelled
+from onnxprune.model.graphs import tensors_of
+from onnxprune.model.network import Network
+from onnxprune.model.tensors import quoted, read_tensor
 from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import Feed
+from onnxprune.runtime.trim import kept_memory
 from onnxprune.surgery.binding import content, digest
 from onnxprune.training.agree import agreement
 from onnxprune.training.augment import Change, change_of
 from onnxprune.training.loop import Outcome, Progress, Training, held_batches
-from onnxprune.training.memory import kept_memory
 from onnxprune.training.module import TorchModule
 from onnxprune.training.objective import Objective, ScoredOutput, objective
 from onnxprune.training.places import FeaturePlace, spread
@@ -28,7 +31,6 @@ from onnxprune.training.precision import fits
 from onnxprune.training.recipe import Recipe
 from onnxprune.training.samples import TrainingSamples
 from onnxprune.training.teacher import Teacher, real, rounded, teacher_of, tensors
-from onnxprune.training.unchanged import changed_weights
 
 LOOKED_AT = 128  # samples that outputs are looked at on
 COMPARED = 4  # batches on which torch has to equal onnxruntime
@@ -211,3 +213,32 @@ def _threads(number: int) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
+
+
+def changed_weights(before: onnx.ModelProto, after: onnx.ModelProto, trained: Collection[str]) -> tuple[str, ...]:
+    """Keys of the tensors that have other elements; all else is the same to the last bit.
+
+    Args:
+        before, after: the model before and after training.
+        trained: keys of the tensors that may differ.
+
+    Raises CheckFailed where a tensor has another shape or type, one that was not trained has changed, or anything else
+    in the file has.
+    """
+    old, new = tensors_of(before), tensors_of(after)
+    changed = tuple(k for k in old if k in new and digest(read_tensor(old[k])) != digest(read_tensor(new[k])))
+    for key in changed:
+        if key not in trained:
+            raise CheckFailed(f"training has changed {quoted(key)}, which is no weight that was trained")
+        if (list(old[key].dims), old[key].data_type) != (list(new[key].dims), new[key].data_type):
+            raise CheckFailed(f"training has changed the shape or the type of {quoted(key)}")
+    if content(_blank(before, trained)) != content(_blank(after, trained)):
+        raise CheckFailed("training has changed more of the model than its weights")
+    return changed
+
+
+def _blank(model: onnx.ModelProto, keys: Collection[str]) -> onnx.ModelProto:
+    """A copy with zeros in some tensors."""
+    network = Network.of(model)
+    own = (key for key in keys if key in network)
+    return network.with_tensors({key: np.zeros_like(network.array(key)) for key in own}).proto()

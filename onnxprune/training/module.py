@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import onnx
@@ -17,10 +16,9 @@ from onnxprune.model.functions import inlined
 from onnxprune.model.network import Network
 from onnxprune.model.unsequenced import without_sequences
 from onnxprune.operators.arrays import Value
-from onnxprune.operators.registry import Trait, has
-from onnxprune.training.program import UNSUITED, Program, ProgramStep, every, named
+from onnxprune.training.program import UNSUITED, Program, ProgramStep, named
 from onnxprune.training.subgraphs import control
-from onnxprune.training.weights import Weight, choose, rewritten
+from onnxprune.training.weights import choose, rewritten
 
 
 class TorchModule(torch.nn.Module):
@@ -34,20 +32,15 @@ class TorchModule(torch.nn.Module):
         ends: names of the values that a loss can be taken of: the outputs, and where one has no gradient, such as a
             class, what it is made from.
         frozen: key of a tensor that is not trained, or name of a node that is computed without a gradient → why.
-        batch_statistics: whether BatchNormalization takes the statistics of the batch and moves its own along, as in
-            training, or uses its own (the default).
         disturb: what is done to all real numbers that a step gives, to see what comes of it; None for nothing.
     """
 
     def __init__(self, program: Program, device: str | torch.device = "cpu") -> None:
         super().__init__()
         self.weights, self.frozen, self.ends = choose(program)
-        self.batch_statistics = False
         self.disturb: Callable[[Tensor], Tensor] | None = None
+        program.fold(self.weights)
         self.steps, self.inputs, self.outputs = program.steps, tuple(program.inputs), program.outputs
-        self.statistics = _statistics(program)
-        program.fold({*self.weights, *self.statistics})
-        self.steps = program.steps
         made = [torch.nn.Parameter(w.real(program.constants[key])) for key, w in self.weights.items()]
         self.parameter_list = torch.nn.ParameterList(made)
         self.constants = {key: value for key, value in program.constants.items() if key not in self.weights}
@@ -117,7 +110,6 @@ class TorchModule(torch.nn.Module):
         Raises ModelError where a trained tensor is not there, or has another shape or type.
         """
         values = {w.key: (w, p.detach()) for w, p in zip(self.weights.values(), self.parameter_list, strict=True)}
-        values |= {key: (Weight(key, kind), self.constants[key]) for key, kind in self.statistics.items()}
         return rewritten(model, values)
 
     def _check(self, inputs: Mapping[str, Tensor], watch: Sequence[str]) -> None:
@@ -151,8 +143,6 @@ class TorchModule(torch.nn.Module):
         if self._device.type != "cpu":
             inputs = _placed(step, inputs, self._device)
         try:
-            if self.batch_statistics and has(step.proto, Trait.AFFINE):
-                return self._normalised(step, inputs)
             return step.forward.function(step.node, *inputs)
         except OnnxPruneError:
             raise
@@ -161,22 +151,6 @@ class TorchModule(torch.nn.Module):
                 raise
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ModelError(f"torch cannot compute {step}: {reason}") from error
-
-    def _normalised(self, step: ProgramStep, inputs: list[Value]) -> Tensor:
-        """BatchNormalization by the statistics of the batch; its own follow with the momentum of the node."""
-        node = replace(step.node, opset=15, attributes={**step.node.attributes, "training_mode": 1}, outputs=3)
-        y, *moved = step.forward.function(node, *inputs)
-        if self.training and torch.is_grad_enabled():
-            for key, value in zip(step.reads[3:5], moved, strict=True):
-                if key in self.statistics:
-                    self.constants[key] = value.detach()
-        return y
-
-
-def _statistics(program: Program) -> dict[str, int]:
-    """Means and variances of BatchNormalization that the file holds, with their element types."""
-    keys = (key for step in every(program.steps) if has(step.proto, Trait.AFFINE) for key in step.reads[3:5])
-    return {key: program.kinds[key] for key in keys if key in program.kinds and key not in program.defaults}
 
 
 def _carried(value: Tensor) -> Tensor:

@@ -15,10 +15,10 @@ from reports import EVIL, EVIL_REPORT, REPORT, Heard
 
 import onnxprune
 from onnxprune.report import Report, pictures, words
+from onnxprune.report.files import csv_text
 from onnxprune.report.html import html, inspection_html
 from onnxprune.report.layers import LayerRow, totals
 from onnxprune.report.sensitivities import Curve, Sensitivity
-from onnxprune.report.spreadsheet import csv_text
 from onnxprune.report.summary import Probe, Search
 from onnxprune.report.svg import Axis, bar
 

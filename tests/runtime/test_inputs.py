@@ -8,7 +8,7 @@ from runtime_models import SHARED, build, conv_net, needs_models
 
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.model.dims import expressions
-from onnxprune.runtime import effort, resolve
+from onnxprune.runtime import resolve
 from onnxprune.runtime.inputs import decided, parse_input_shapes, random_inputs
 from onnxprune.runtime.resolve import resolve_shapes
 from onnxprune.runtime.session import make_session
@@ -139,7 +139,7 @@ def test_what_no_inference_knows_is_seen_in_a_small_run():
 
 
 def test_dear_sizes_are_tried_where_no_others_run(monkeypatch):
-    monkeypatch.setattr(effort, "MODEST_ELEMENTS", 1 << 8)
+    monkeypatch.setattr(resolve, "MODEST_ELEMENTS", 1 << 8)
     model = attention(["batch", 4, "H", "W"])
     model.graph.node.append(helper.make_node("Reshape", ["x", "all"], ["checked"]))
     model.graph.output.append(helper.make_tensor_value_info("checked", 1, None))

@@ -304,8 +304,6 @@ def test_latencies_of_real_sessions_are_plausible():
     feed = {"x": np.zeros((1, 3, 48, 48), np.float32)}
     found = measure({"small": small, "large": large}, feed, seconds=0.3)
     assert found["small"].median < found["large"].median
-    assert "ms" in str(found["small"])
-    assert "CPU, 1 thread)" in str(found["small"])
     assert measure({"small": small}, feed, seconds=0)["small"].runs >= 1
 
 

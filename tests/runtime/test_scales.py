@@ -96,7 +96,7 @@ def test_ruined_scores_show_beside_sound_boxes(last: bool, names: list[str]) -> 
     whole = METRICS["snr"].total(METRICS["snr"].terms(found, given, None))
     apart = METRICS["snr"].by_scale(scales)
     assert whole > 30 > 10 > apart.total(apart.terms(found, given, None)) == pytest.approx(20 * np.log10(2), rel=1e-6)
-    rows = compared_by_scale([given], [found]).outputs
+    rows = compared_by_scale([given], [found])
     assert [row.name for row in rows] == names
     assert [row.snr_db for row in rows] == [np.inf, pytest.approx(20 * np.log10(2), rel=1e-6)]
 

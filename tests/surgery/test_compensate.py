@@ -1,6 +1,7 @@
 """Compensation where the outcome is known: what is redundant leaves without a trace."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -13,6 +14,7 @@ from onnxprune.model.network import Network
 from onnxprune.runtime.session import make_session
 from onnxprune.surgery.compensate import COMPENSATIONS, compensate
 from onnxprune.surgery.recovery.loss_curves import TOGETHER, repair_curves
+from onnxprune.surgery.recovery.lstsq import Lstsq
 from onnxprune.surgery.recovery.solve import Goal, fit
 from onnxprune.surgery.rewrite import cut, mask
 
@@ -187,7 +189,9 @@ def without_copies(model: onnx.ModelProto, name: str, **options: object) -> tupl
     deps = analyse(model)
     kept = {g.name: np.arange(HALF) for g in deps.groups if len(g) == 8}
     assert kept
-    done = compensate(name, model, deps, kept, analyse=analyse, feeds=feeds_of(model), options=options)
+    done = compensate(
+        name, model, deps, kept, analyse=analyse, feeds=feeds_of(model), options=replace(Lstsq(), **options)
+    )
     dead = done.deps.dead(kept)
     small = cut(done.model, done.deps, dead)
     plain_cut = cut(model, deps, deps.dead(kept))

@@ -41,8 +41,8 @@ from onnxprune.runtime.session import make_session
 from onnxprune.surgery.plan import Plan
 from onnxprune.surgery.recovery.eliminate import Reader, elimination
 from onnxprune.surgery.rotation import follow
-from onnxprune.surgery.rotation.basis import basis_of, orthogonal
 from onnxprune.surgery.rotation.heads import attention_sites
+from onnxprune.surgery.rotation.moments import basis_of, orthogonal
 from onnxprune.surgery.rotation.shared import apart, shared, together
 from onnxprune.surgery.rotation.sites import Graph, RotationSite
 from onnxprune.surgery.rotation.streams import stream_sites

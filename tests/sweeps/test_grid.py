@@ -16,8 +16,8 @@ from onnxprune.errors import CheckFailed, FileError, ModelError, UsageError
 from onnxprune.report.tradeoff import Row, Sweep, Timing, Wanted, with_fronts
 from onnxprune.report.tradeoff_page import tradeoff_html
 from onnxprune.sweeps.grid import Combination, find_sources, read_names, read_targets
-from onnxprune.sweeps.keys import key_of
 from onnxprune.sweeps.options import Sweeping
+from onnxprune.sweeps.store import key_of
 
 # --- what is tried -----------------------------------------------------------
 

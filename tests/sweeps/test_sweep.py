@@ -109,14 +109,14 @@ def test_an_error_is_told_in_its_row_and_ends_nothing(tmp_path: Path) -> None:
 
 def test_latency_is_measured_when_the_work_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnxprune.pipeline.measure.measure", None)  # as it would be beside the others
-    monkeypatch.setattr("onnxprune.sweeps.timing.SECONDS", 0.05)
+    monkeypatch.setattr("onnxprune.sweeps.sweep.SECONDS", 0.05)
     options = {**PLAIN, "measure": True, "data": None}
     found = onnxprune.sweep(DIGITS, tmp_path, targets="macs=0.5", jobs=1, **options)
     time = found.rows[0].latency
     assert time is not None
     assert 0 < time.low <= time.after <= time.high
     assert found.rows[0].figure == "snr"
-    monkeypatch.setattr("onnxprune.sweeps.timing.measure", None)  # and once
+    monkeypatch.setattr("onnxprune.sweeps.sweep.measure", None)  # and once
     assert onnxprune.sweep(DIGITS, tmp_path, targets="macs=0.5", jobs=1, **options).rows[0].latency == time
 
 

@@ -18,8 +18,8 @@ from onnxprune.pipeline import tune
 torch = pytest.importorskip("torch", reason="training needs torch: pip install 'onnxprune[train]'")
 
 from onnxprune.training import checkpoint  # noqa: E402 - it needs torch
+from onnxprune.training.distillation import changed_weights  # noqa: E402
 from onnxprune.training.loop import Training  # noqa: E402 - it needs torch
-from onnxprune.training.unchanged import changed_weights  # noqa: E402
 
 QUICK: dict[str, Any] = {"epochs": 2, "threads": 1, "batch_size": 32}
 LEARNING = {**QUICK, "epochs": 4, "batch_size": 16, "lr": 0.05}

@@ -166,22 +166,6 @@ def test_frozen_batch_normalization_keeps_its_statistics() -> None:
     assert "statistic" in network.frozen["m"]
 
 
-def test_batch_normalization_in_training_takes_the_statistics_of_the_batch_and_moves_its_own() -> None:
-    model, x = normalised(), torch.from_numpy(X)
-    network = TorchModule.of(model)
-    network.batch_statistics = True
-    y = network({"x": x})["y"]
-    weights = network.parameters_by_key()
-    right = torch.nn.functional.batch_norm(x, None, None, weights["g"], weights["b"], training=True)
-    torch.testing.assert_close(y, right)
-    after = {t.name: numpy_helper.to_array(t) for t in network.written(model).graph.initializer}
-    mean = numpy_helper.to_array(model.graph.initializer[2])
-    np.testing.assert_allclose(after["m"], 0.8 * mean + 0.2 * X.mean(0), rtol=1e-5)
-    np.testing.assert_allclose(after["v"], 0.8 * 2 + 0.2 * X.var(0), rtol=1e-5)
-    network.batch_statistics = False
-    agreement(network, network.written(model), [{"x": X}])
-
-
 def branch(name: str, output: str, nodes: Sequence[onnx.NodeProto], weights: Sequence[TensorProto]) -> onnx.GraphProto:
     return helper.make_graph(nodes, name, [], [helper.make_empty_tensor_value_info(output)], initializer=weights)
 

@@ -17,7 +17,8 @@ from onnxprune.surgery.rewrite import cut
 
 torch = pytest.importorskip("torch", reason="training needs torch: pip install 'onnxprune[train]'")
 
-from onnxprune.training import augment, loop, memory, optimizer, teacher  # noqa: E402 - they need torch
+from onnxprune.runtime import trim  # noqa: E402
+from onnxprune.training import augment, loop, optimizer, teacher  # noqa: E402 - they need torch
 from onnxprune.training.loop import changed_batches  # noqa: E402
 from onnxprune.training.module import TorchModule  # noqa: E402
 from onnxprune.training.objective import Mixed, ScoredOutput, Valued, objective  # noqa: E402
@@ -271,18 +272,18 @@ def test_products_are_rounded_where_the_processor_can_and_the_values_stay(
 def test_memory_is_kept_inside_and_handed_back_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     calls, kept, usual = [], [(-1, 1 << 30), (-3, 1 << 30)], [(-1, 128 << 10), (-3, 128 << 10)]  # of mallopt(3)
     glibc = SimpleNamespace(mallopt=lambda *given: calls.append(given))
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: glibc)
+    monkeypatch.setattr(trim.ctypes, "CDLL", lambda name: glibc)
 
     def interrupted() -> None:
-        with memory.kept_memory():
+        with trim.kept_memory():
             assert calls == kept
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert calls == kept + usual
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: SimpleNamespace())
-    with memory.kept_memory():  # of a library that has no such call
+    monkeypatch.setattr(trim.ctypes, "CDLL", lambda name: SimpleNamespace())
+    with trim.kept_memory():  # of a library that has no such call
         assert calls == kept + usual
 
 

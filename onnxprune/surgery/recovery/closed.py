@@ -8,6 +8,7 @@ homogeneous (Relu, LeakyRelu, PRelu with one slope, none); elsewhere it is an ap
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
@@ -82,15 +83,6 @@ def joined(writers: Sequence[Writer]) -> np.ndarray:
     return np.concatenate([np.column_stack([w.rows, w.bias]) for w in writers if not w.depthwise], axis=1)
 
 
-def carried(mix: np.ndarray, writers: Sequence[Writer], gone: np.ndarray, stay: np.ndarray) -> np.ndarray:
-    """The mix behind depthwise layers: each entry times the ratio of the two depthwise filters."""
-    for w in writers:
-        if w.depthwise:
-            energy = np.maximum((w.rows[stay] ** 2).sum(axis=1), 1e-12)
-            mix = mix * ((w.rows[gone] @ w.rows[stay].T) / energy)
-    return mix
-
-
 def merge(filters: np.ndarray, gone: np.ndarray, stay: np.ndarray) -> np.ndarray:
     """Each removed channel as a scaled copy of the most parallel kept one (Kim et al., NeurIPS 2020)."""
     length = np.maximum(np.linalg.norm(filters, axis=1), 1e-12)
@@ -149,9 +141,8 @@ def closed(
         if writers is None or all(w.depthwise for w in writers):
             alone[group.name] = "not all that writes it are layers with filters of their own"
             continue
-        filters = joined(writers)
-        mix = MIXES[rule](filters, gone, stay)
         means = _means(network, writers)
+        split = _Split(network, values, writers, gone, stay, MIXES[rule](joined(writers), gone, stay))
         if rule == "mean" and means is None:
             alone[group.name] = "no unfused BatchNormalization before a Relu tells the mean of its channels"
             continue
@@ -160,49 +151,20 @@ def closed(
                 alone[deps.nodes[slot.node].label] = "its weights are shared, quantised or computed"
                 continue
             for port in _ports(finder, group, slot, layers[slot.source], means):
-                through = carried(mix, writers, gone, stay)
-                values.update(_taken_over(network, values, port, through, gone, stay, means is not None))
+                split.take_over(port, means is not None)
         if rule == "fold":
-            _fold(network, values, writers, mix, gone, stay)
+            split.fold()
     return values, alone
 
 
 def _ports(finder: Finder, group: Group, slot, layer: Solvable, means: np.ndarray | None) -> list[Port]:  # type: ignore[no-untyped-def]
     parts, _, features = layer.stays.shape
     nothing = tuple(np.zeros(features) for _ in range(parts))
-    ports = ports_of(finder, group, slot, Seen(layer, nothing, nothing))
-    if means is None:
-        return ports
     out = []
-    for port in ports:
+    for port in ports_of(finder, group, slot, Seen(layer, nothing, nothing)):
         known = np.zeros(features)
-        known[port.reader.features] = means[:, None]
+        known[port.reader.features] = 0.0 if means is None else means[:, None]
         out.append(replace(port, reader=replace(port.reader, mean=known)))
-    return out
-
-
-def _taken_over(
-    network: LayerGraph,
-    values: Mapping[str, np.ndarray],
-    port: Port,
-    mix: np.ndarray,
-    gone: np.ndarray,
-    stay: np.ndarray,
-    shift: bool,
-) -> dict[str, np.ndarray]:
-    """A reader that takes the removed channels' work from the kept ones, and the mean that is lost into its bias."""
-    layer, f = port.layer, port.reader.features
-    old = value_of(network, values, layer.weight)
-    filters = layer.filters(old)
-    before = filters[port.part].copy()
-    after = before.copy()
-    after[:, f[stay]] += np.einsum("opf,pk->okf", before[:, f[gone]], mix)
-    after[:, f[gone]] = 0
-    filters[port.part] = after
-    out = {layer.weight: layer.stored(filters, old)}
-    if shift and layer.bias is not None:
-        moved = (before - after) @ port.reader.mean
-        out[layer.bias.key] = repaired_bias(network, values, layer, port.part, moved)
     return out
 
 
@@ -223,50 +185,84 @@ def _means(network: LayerGraph, writers: Sequence[Writer]) -> np.ndarray | None:
     return mean * ndtr(ratio) + deviation * np.exp(-(ratio**2) / 2) / np.sqrt(2 * np.pi)
 
 
-def _fold(
-    network: LayerGraph,
-    values: dict[str, np.ndarray],
-    writers: Sequence[Writer],
-    mix: np.ndarray,
-    gone: np.ndarray,
-    stay: np.ndarray,
-) -> None:
-    """Kept filters become the mean of their cluster, each member scaled to the size of the kept one.
+@dataclass(frozen=True)
+class _Split:
+    """A group of which some channels go.
 
-    (Wang et al., ICLR 2025, arXiv 2502.10216, here on scaled filters.)
+    values: new tensors by key; it grows.
+    gone, stay: channels; mix: (gone, stay), what stands for those that go.
     """
-    owner, scale = mix.argmax(axis=1), mix.max(axis=1)
-    member = scale > 0
-    owner, scale, gone = owner[member], scale[member][:, None], gone[member]
-    filters = joined(writers)
-    alike = (filters[gone] * filters[stay][owner]).sum(axis=1)
-    alike /= np.maximum(np.linalg.norm(filters[gone], axis=1) * np.linalg.norm(filters[stay][owner], axis=1), 1e-12)
-    share = (alike**4)[:, None]  # what is hardly alike would spoil the mean
-    for w in writers:
-        if w.depthwise:
-            continue
-        each = np.column_stack([w.rows, w.bias])
-        total, weight = each[stay].copy(), np.ones((len(stay), 1))
-        np.add.at(total, owner, share * each[gone] / scale)
-        np.add.at(weight, owner, share)
-        mean = total / weight
-        before, after = (np.linalg.norm(f[:, :-1], axis=1, keepdims=True) for f in (each[stay], mean))
-        _write(network, values, w, mean * before / np.maximum(after, 1e-12), stay)  # averaging shrinks filters
 
+    network: LayerGraph
+    values: dict[str, np.ndarray]
+    writers: Sequence[Writer]
+    gone: np.ndarray
+    stay: np.ndarray
+    mix: np.ndarray
 
-def _write(network: LayerGraph, values: dict[str, np.ndarray], w: Writer, new: np.ndarray, stay: np.ndarray) -> None:
-    layer = w.layer
-    old = value_of(network, values, layer.weight)
-    filters = layer.filters(old)
-    rows = filters.reshape(-1, filters.shape[2])
-    change = new[:, :-1] - w.rows[stay]
-    factor = np.where(np.abs(w.factor[stay]) > 1e-12, w.factor[stay], np.inf)
-    rows[w.index[stay]] += change / factor[:, None]
-    values[layer.weight] = layer.stored(filters, old)
-    if layer.bias is not None:
-        bias = value_of(network, values, layer.bias.key)
-        flat = bias.astype(np.float64).ravel().copy()
-        moved = new[:, -1] - w.bias[stay]
-        unit = factor * layer.bias.gain[w.index[stay]]
-        flat[w.index[stay]] += np.divide(moved, unit, out=np.zeros_like(moved), where=unit != 0)
-        values[layer.bias.key] = flat.reshape(bias.shape).astype(bias.dtype)
+    @cached_property
+    def carried(self) -> np.ndarray:
+        """The mix behind depthwise layers: each entry times the ratio of the two depthwise filters."""
+        mix = self.mix
+        for w in self.writers:
+            if w.depthwise:
+                energy = np.maximum((w.rows[self.stay] ** 2).sum(axis=1), 1e-12)
+                mix = mix * ((w.rows[self.gone] @ w.rows[self.stay].T) / energy)
+        return mix
+
+    def take_over(self, port: Port, shift: bool) -> None:
+        """Let a reader take the removed channels' work from the kept ones, and, to `shift`, the lost mean as a bias."""
+        layer, f = port.layer, port.reader.features
+        old = value_of(self.network, self.values, layer.weight)
+        filters = layer.filters(old)
+        before = filters[port.part].copy()
+        after = before.copy()
+        after[:, f[self.stay]] += np.einsum("opf,pk->okf", before[:, f[self.gone]], self.carried)
+        after[:, f[self.gone]] = 0
+        filters[port.part] = after
+        new = {layer.weight: layer.stored(filters, old)}
+        if shift and layer.bias is not None:
+            moved = (before - after) @ port.reader.mean
+            new[layer.bias.key] = repaired_bias(self.network, self.values, layer, port.part, moved)
+        self.values.update(new)
+
+    def fold(self) -> None:
+        """Kept filters become the mean of their cluster, each member scaled to the size of the kept one.
+
+        (Wang et al., ICLR 2025, arXiv 2502.10216, here on scaled filters.)
+        """
+        owner, scale, stay = self.mix.argmax(axis=1), self.mix.max(axis=1), self.stay
+        member = scale > 0
+        owner, scale, gone = owner[member], scale[member][:, None], self.gone[member]
+        filters = joined(self.writers)
+        alike = (filters[gone] * filters[stay][owner]).sum(axis=1)
+        alike /= np.maximum(np.linalg.norm(filters[gone], axis=1) * np.linalg.norm(filters[stay][owner], axis=1), 1e-12)
+        share = (alike**4)[:, None]  # what is hardly alike would spoil the mean
+        for w in self.writers:
+            if w.depthwise:
+                continue
+            each = np.column_stack([w.rows, w.bias])
+            total, weight = each[stay].copy(), np.ones((len(stay), 1))
+            np.add.at(total, owner, share * each[gone] / scale)
+            np.add.at(weight, owner, share)
+            mean = total / weight
+            before, after = (np.linalg.norm(f[:, :-1], axis=1, keepdims=True) for f in (each[stay], mean))
+            self._write(w, mean * before / np.maximum(after, 1e-12))  # averaging shrinks filters
+
+    def _write(self, w: Writer, new: np.ndarray) -> None:
+        """Give a writer these filters, with their biases, for the channels that stay."""
+        layer, stay = w.layer, self.stay
+        old = value_of(self.network, self.values, layer.weight)
+        filters = layer.filters(old)
+        rows = filters.reshape(-1, filters.shape[2])
+        change = new[:, :-1] - w.rows[stay]
+        factor = np.where(np.abs(w.factor[stay]) > 1e-12, w.factor[stay], np.inf)
+        rows[w.index[stay]] += change / factor[:, None]
+        self.values[layer.weight] = layer.stored(filters, old)
+        if layer.bias is not None:
+            bias = value_of(self.network, self.values, layer.bias.key)
+            flat = bias.astype(np.float64).ravel().copy()
+            moved = new[:, -1] - w.bias[stay]
+            unit = factor * layer.bias.gain[w.index[stay]]
+            flat[w.index[stay]] += np.divide(moved, unit, out=np.zeros_like(moved), where=unit != 0)
+            self.values[layer.bias.key] = flat.reshape(bias.shape).astype(bias.dtype)

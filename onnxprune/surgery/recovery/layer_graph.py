@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from onnxprune.channels.dependencies import Dependencies
+from onnxprune.keyed import keyed
 from onnxprune.model.bodies import draws
 from onnxprune.model.graphs import subgraphs
 from onnxprune.model.network import Network
@@ -80,11 +81,7 @@ class LayerGraph:
 
     @cached_property
     def consumers(self) -> dict[str, list[int]]:
-        found: dict[str, list[int]] = {}
-        for k, names in enumerate(self.inputs):
-            for name in names:
-                found.setdefault(name, []).append(k)
-        return found
+        return keyed((name, k) for k, names in enumerate(self.inputs) for name in names)
 
     @cached_property
     def outputs(self) -> frozenset[str]:
@@ -130,17 +127,13 @@ class LayerGraph:
 
     def real(self, key: str) -> np.ndarray:
         """The real numbers that a quantised tensor stands for."""
-        found, steps = self.scaled[key], self.integers(key)
+        found, steps = self.scaled[key], self.number(key)
         scale = self.number(found.scale)
         zero = found.along(self.zero(found), steps.ndim)
         return ((steps.astype(np.float64) - zero) * found.along(scale, steps.ndim)).astype(scale.dtype)
 
     def zero(self, found: Scaled) -> np.ndarray:
         return self.number(found.zero).astype(np.float64) if found.zero else np.zeros(())
-
-    def integers(self, key: str) -> np.ndarray:
-        """The elements of a quantised tensor."""
-        return self.number(key)
 
     def number(self, name: str) -> np.ndarray:
         """The elements of a tensor that stands in the file."""

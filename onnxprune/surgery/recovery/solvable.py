@@ -1,7 +1,6 @@
 """The layers that can be solved for: where their weights and biases stand."""
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -111,18 +110,13 @@ class Finder:
     def uses(self) -> dict[tuple[int, int], Use]:
         return {(u.node, u.input): u for u in self.deps.uses}
 
-    @cached_property
-    def count(self) -> Counter[str]:
-        """How many places take each tensor of the file."""
-        return Counter(u.source for u in self.deps.uses)
-
     def use(self, k: int, place: int) -> Use | None:
         """The tensor of the file that node k takes there."""
         return self.uses.get((self.index[k], place))
 
     def alone(self, use: Use | None) -> bool:
         """Whether a tensor of the file holds floats, or integers that stand for some, and serves one place."""
-        if use is None or self.count[use.source] != 1:
+        if use is None or len(self.deps.uses_of[use.source]) != 1:
             return False
         source = self.deps.sources[use.source]
         real = source.dtype in FLOATS or use.source in self.network.scaled

@@ -55,7 +55,7 @@ def encoded(network: LayerGraph, values: Mapping[str, Array]) -> dict[str, Array
     A scale that other nodes take too stays what it is; the scale of an integer bias follows that of its weights.
     """
     out, wanted = dict[str, Array](), dict(values)
-    for key in [k for k in values if k in network.scaled and network.integers(k).dtype != np.int32]:
+    for key in [k for k in values if k in network.scaled and network.number(k).dtype != np.int32]:
         weight, bias = network.scaled[key], _bias_of(network, key)
         fresh = _fitting(network, weight, values[key]) if _own_scale(network, weight, bias) else None
         if fresh is not None:
@@ -82,7 +82,7 @@ def _own_scale(network: LayerGraph, weight: Scaled, bias: Scaled | None) -> bool
 
 def _fitting(network: LayerGraph, weight: Scaled, value: Array) -> Array:
     """Scales with which the largest weights take the integers that the largest took so far."""
-    scale, steps = network.number(weight.scale), network.integers(weight.key).astype(np.float64)
+    scale, steps = network.number(weight.scale), network.number(weight.key).astype(np.float64)
     most = max(float(np.abs(steps - weight.along(network.zero(weight), steps.ndim)).max(initial=0)), 1.0)
     axes = tuple(k for k in range(value.ndim) if scale.size == 1 or k != weight.axis % value.ndim)
     largest = np.abs(value).max(axis=axes).reshape(scale.shape)
@@ -92,7 +92,7 @@ def _fitting(network: LayerGraph, weight: Scaled, value: Array) -> Array:
 def _integers(network: LayerGraph, found: Scaled, value: Array, fresh: Mapping[str, Array]) -> Array:
     """The integers that stand for real values."""
     scale = found.along(fresh.get(found.scale, network.number(found.scale)), value.ndim)
-    kind = network.integers(found.key).dtype
+    kind = network.number(found.key).dtype
     steps = np.rint(value / scale.astype(np.float64)) + found.along(network.zero(found), value.ndim)
     return np.clip(steps, np.iinfo(kind).min, np.iinfo(kind).max).astype(kind)
 

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from onnxprune.channels.dependencies import Dependencies
+from onnxprune.keyed import keyed
 from onnxprune.model.graphs import refill
 from onnxprune.model.network import Network
 from onnxprune.model.static import attributes_of, opset_of
@@ -50,10 +51,8 @@ def _way(node: onnx.NodeProto, opset: int) -> Written | None:
 
 def _sums(graph: onnx.GraphProto) -> frozenset[str]:
     """Sums of products of integers that are made real numbers at once, by all that take them."""
-    outputs, readers = {v.name for v in graph.output}, dict[str, list[bool]]()
-    for node in graph.node:
-        for name in taken(node):
-            readers.setdefault(name, []).append(has(node, Trait.CASTS) and attributes_of(node).get("to") == FLOAT)
+    casts = ((node, has(node, Trait.CASTS) and attributes_of(node).get("to") == FLOAT) for node in graph.node)
+    outputs, readers = {v.name for v in graph.output}, keyed((n, real) for node, real in casts for n in taken(node))
     ways = ((operator_of(node).written, node) for node in graph.node)
     made = (name for way, node in ways if way is not None and way.sums for name in node.output)
     return frozenset(name for name in made if name not in outputs and all(readers.get(name, [False])))

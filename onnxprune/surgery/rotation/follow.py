@@ -112,7 +112,7 @@ class _Walk:
             at = todo.pop()
             if at.value in self.graph.outputs:
                 self.ends.append(replace(at, node=-1))
-            for k, place in self.graph.takers.get(at.value, ()):
+            for k, place in self.graph.deps.takers.get(at.value, ()):
                 todo += self._through(replace(at, node=k, place=place))
 
     def _through(self, at: End) -> list[End]:

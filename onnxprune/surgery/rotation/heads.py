@@ -7,6 +7,7 @@ import numpy as np
 
 from onnxprune.model.static import attributes_of
 from onnxprune.operators.own_heads import OwnHeads, own_heads
+from onnxprune.operators.reach import packed_sizes
 from onnxprune.operators.registry import Trait, has, operator_of
 from onnxprune.surgery.recovery.solvable import multiplies_matrices, multiplies_values
 from onnxprune.surgery.rotation.follow import (
@@ -18,9 +19,8 @@ from onnxprune.surgery.rotation.follow import (
     maker_of,
     seen_at,
     sensor_of,
+    walked,
 )
-from onnxprune.surgery.rotation.grouped import grouped
-from onnxprune.surgery.rotation.packed import packed_scores, packed_values
 from onnxprune.surgery.rotation.sites import Array, Graph, RotationSite, Sensor, WidthPlace
 
 
@@ -116,7 +116,7 @@ def _scores(graph: Graph, makers: Sequence[Maker]) -> Iterator[RotationSite]:
 def _softmaxed(graph: Graph, k: int) -> bool:
     """Whether a softmax over the keys follows, for which a constant added to all keys makes no difference."""
     key = graph.deps.nodes[k].outputs[0]
-    while len(found := graph.takers.get(key, [])) == 1:
+    while len(found := graph.deps.takers.get(key, [])) == 1:
         node = graph.deps.nodes[found[0][0]]
         if node.proto.op_type == "Softmax":
             shape = graph.shape(key)
@@ -154,3 +154,86 @@ def _contexts(graph: Graph, makers: Sequence[Maker]) -> Iterator[RotationSite]:
 def _placed(maker: Maker, end: End, heads: Array, along: bool) -> list[WidthPlace]:
     own = [WidthPlace(key, axis, heads, along) for key, axis in maker.places]
     return own + [WidthPlace(key, 0, positions, along) for key, positions in end.added]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Tensors with all queries, keys and values, as (key, axis), and the positions of each, (heads, width)."""
+
+    tensors: tuple[tuple[str, int], ...]
+    queries: Array
+    keys: Array
+    values: Array
+
+
+def packed_of(graph: Graph, k: int) -> Packed | None:
+    """The weights in a node of attention; None where it holds none, or some that cannot change."""
+    node = graph.deps.nodes[k]
+    own = own_heads(node.proto) if not node.path else None
+    if own is None or not own.packed or (weight := graph.use(k, 1)) is None or len(weight.axes) != 2:
+        return None
+    total, tensors = weight.axes[1].size, [(weight.source, 1)]
+    if own.bias is not None:
+        if (bias := graph.use(k, own.bias)) is None:
+            return None
+        tensors.append((bias.source, 0))
+    parts = np.split(np.arange(total), np.cumsum(packed_sizes(total, attributes_of(node.proto)))[:-1])
+    return Packed(tuple(tensors), *(part.reshape(own.count, -1) for part in parts))
+
+
+def packed_scores(graph: Graph, k: int) -> RotationSite | None:
+    """Queries and keys of a node that holds their weights."""
+    if (held := packed_of(graph, k)) is None:
+        return None
+    places = [WidthPlace(key, axis, held.queries, True) for key, axis in held.tensors]
+    places += [WidthPlace(key, axis, held.keys, False) for key, axis in held.tensors]
+    queries, keys = (_inside(graph, k, held, positions) for positions in (held.queries, held.keys))
+    return grouped(graph, places, (queries,), keys, 1, False)
+
+
+def _inside(graph: Graph, k: int, held: Packed, positions: Array) -> Sensor:
+    """What a node makes of its input."""
+    weight, *bias = (graph.read(key).astype(np.float64)[..., positions.ravel()] for key, _ in held.tensors)
+    shift = bias[0].reshape(positions.shape) if bias else None
+    return Sensor(graph.deps.nodes[k].inputs[0], 2, None, len(positions), through=weight, shift=shift)
+
+
+def packed_values(graph: Graph, k: int) -> Maker | None:
+    """Values of a node that holds their weights, and where their means over the tokens go."""
+    held, out = packed_of(graph, k), graph.deps.nodes[k].outputs[0]
+    if held is None or (shape := graph.shape(out)) is None:
+        return None
+    ids = np.broadcast_to(held.values.ravel(), shape)
+    mixed = Sensor(out, 2, None, len(held.values))
+    return walked(graph, End(k, 0, out, ids, held.values, mixed), held.tensors)
+
+
+def grouped(
+    graph: Graph,
+    places: Sequence[WidthPlace],
+    made: tuple[Sensor, ...],
+    read: Sensor | None,
+    still: int | None,
+    centred: bool,
+) -> RotationSite | None:
+    """A site, where each position of the width is one channel of a group in all blocks and places; else None."""
+    for group in graph.deps.groups:
+        channel = {(s.source, s.axis): s.positions for s in group.slots}
+        if (places[0].key, places[0].axis) not in channel:
+            continue
+        named = [_channels(channel.get((p.key, p.axis)), p.positions) for p in places]
+        names = [n for n in named if n is not None]
+        if len(names) == len(places) and all(np.array_equal(n, names[0]) for n in names):
+            return RotationSite(group.name, names[0], tuple(places), made, read, still, centred)
+    return None
+
+
+def _channels(slot: Array | None, positions: Array) -> Array | None:
+    """(width,): the channel of each position, the same one in all blocks; None where it is not."""
+    if slot is None:
+        return None
+    owner = np.full(max(int(slot.max()), int(positions.max())) + 1, -1)
+    owner[slot] = np.arange(len(slot))[:, None]
+    found = owner[positions]
+    one_each = (found == found[0]).all() and (found >= 0).all() and np.unique(found[0]).size == len(slot)
+    return found[0] if one_each else None

@@ -63,7 +63,7 @@ class Normalised(Carried):
         product = has(node.proto, Trait.MULTIPLIES) and operator_of(node.proto).divisor is None
         if not (taken == [x, x] if product else power is not None and (power == 2).all()):
             raise Bent
-        takers = [self.graph.deps.nodes[j] for j, _ in self.graph.takers.get(out, ())]
+        takers = [self.graph.deps.nodes[j] for j, _ in self.graph.deps.takers.get(out, ())]
         if not all(has(n.proto, Trait.PASSES) and self.axis(n.outputs[0]) is None for n in takers):
             raise Bent
         self.even.append(taken[0])
@@ -80,7 +80,7 @@ class Normalised(Carried):
         if MEAN not in traits_of(node.proto) or before is None or x not in self.axes:
             raise Bent
         axis = self.axes[x][0]
-        takers = [self.graph.deps.nodes[j] for j, _ in self.graph.takers.get(mean, ())]
+        takers = [self.graph.deps.nodes[j] for j, _ in self.graph.deps.takers.get(mean, ())]
         subtracted = all(operator_of(n.proto).signs == (1, -1) and list(n.inputs) == [x, mean] for n in takers)
         if after != (*before[:axis], 1, *before[axis + 1 :]) or not subtracted or mean in self.graph.outputs:
             raise Bent

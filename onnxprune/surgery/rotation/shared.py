@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from onnxprune.channels.dependencies import Use
-from onnxprune.model.elements import Tensor
+from onnxprune.keyed import keyed
 from onnxprune.model.fresh_names import all_names, fresh_name
 from onnxprune.model.graphs import refill
 from onnxprune.model.network import Network
@@ -26,10 +26,8 @@ def shared(graph: Graph, vectors: bool) -> list[str]:
     Args:
         vectors: those alone that have one axis of more than one position.
     """
-    found: dict[str, list[Use]] = {}
-    for use in graph.deps.uses:
-        found.setdefault(use.source, []).append(use)
-    return [key for key, uses in found.items() if len(uses) > 1 and all(_may(graph, u, vectors) for u in uses)]
+    found = graph.deps.uses_of.items()
+    return [key for key, uses in found if len(uses) > 1 and all(_may(graph, u, vectors) for u in uses)]
 
 
 def _may(graph: Graph, use: Use, vectors: bool) -> bool:
@@ -46,9 +44,7 @@ def apart(graph: Graph, keys: Collection[str]) -> tuple[Network, dict[str, str]]
             name = fresh_name(use.source, names)
             copies[name], taken[use.node, use.input] = use.source, name
         firsts.add(use.source)
-    more: dict[str, list[tuple[str, Tensor | None]]] = {}
-    for name, key in copies.items():
-        more.setdefault(key, []).append((name, graph.network.tensor(key)))
+    more = keyed((key, (name, graph.network.tensor(key))) for name, key in copies.items())
     out = graph.network.with_copies(more).own()
     main = [k for k, node in enumerate(graph.deps.nodes) if not node.path]
     for k, node in zip(main, out.graph.graph.node, strict=True):

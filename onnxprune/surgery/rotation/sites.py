@@ -1,6 +1,5 @@
 """Widths that only linear maps touch, and where in the file and in the values of the network such a width lies."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -129,22 +128,8 @@ class Graph:
     deps: Dependencies
 
     @cached_property
-    def takers(self) -> Mapping[str, list[tuple[int, int]]]:
-        """Nodes that take a value and at which input, by position in the analysis."""
-        found: dict[str, list[tuple[int, int]]] = {}
-        for k, node in enumerate(self.deps.nodes):
-            for place, key in enumerate(node.inputs):
-                if key:
-                    found.setdefault(key, []).append((k, place))
-        return found
-
-    @cached_property
     def outputs(self) -> frozenset[str]:
         return frozenset(v.name for v in self.network.graph.graph.output)
-
-    @cached_property
-    def _served(self) -> Counter[str]:
-        return Counter(u.source for u in self.deps.uses)
 
     @cached_property
     def touched(self) -> Mapping[str, list[int]]:
@@ -165,7 +150,7 @@ class Graph:
     def use(self, k: int, place: int) -> Use | None:
         """The tensor of the main graph that node k takes there, and nobody else: one that may change."""
         found = next((u for u in self.deps.uses_at.get(k, ()) if u.input == place), None)
-        if found is None or self._served[found.source] != 1:
+        if found is None or len(self.deps.uses_of[found.source]) != 1:
             return None
         return found if self.may_change(found.source) else None
 
@@ -177,7 +162,7 @@ class Graph:
     def holds_bias(self, k: int) -> bool:
         """Whether a layer has, or may get, a bias that takes over what is lost in the mean."""
         node = self.deps.nodes[k]
-        after = self.takers.get(node.outputs[0], [])
+        after = self.deps.takers.get(node.outputs[0], [])
         added = len(after) == 1 and operator_of(self.deps.nodes[after[0][0]].proto).signs == (1, 1)
         own = operator_of(node.proto).bias is not None
         return own or (added and self.use(after[0][0], 1 - after[0][1]) is not None)

@@ -77,7 +77,7 @@ class _Stream(Normalised):
         out, perm = node.outputs[0], attributes_of(node.proto).get("perm", [1, 0])
         if not has(node.proto, Trait.VIEW) or node.proto.op_type != "Transpose" or list(perm) != [1, 0]:
             return False
-        takers = [(self.graph.deps.nodes[j].proto, place) for j, place in self.graph.takers.get(out, ())]
+        takers = [(self.graph.deps.nodes[j].proto, place) for j, place in self.graph.deps.takers.get(out, ())]
         products = all(multiplies_values(proto) and place == 1 for proto, place in takers)
         if not takers or not products or out in self.graph.outputs:
             return False
