@@ -20,9 +20,11 @@ from onnxprune.channels.index_grids import lines_everywhere
 from onnxprune.channels.nodes import Node
 from onnxprune.channels.polynomials import Polynomial
 from onnxprune.model.evaluate import evaluate
-from onnxprune.model.shapes import attributes_of, sizes_given
+from onnxprune.model.shapes import sizes_given
 from onnxprune.model.statics import Statics
-from onnxprune.operators.registry import Trait, by_reference, has, operator_of, traits_of
+from onnxprune.operators.casts import PLAIN_FLOATS
+from onnxprune.operators.node_info import Numbers
+from onnxprune.operators.registry import Trait, attributes_of, by_reference, has, operator_of, traits_of
 from onnxprune.operators.roles import Line
 
 Place = tuple[str, int]  # a value and one of its axes
@@ -30,13 +32,11 @@ Origins = np.ndarray  # of frozenset[Place], one for each element
 
 NOWHERE: frozenset[Place] = frozenset()
 MOVES = Trait.MOVES | Trait.CASTS
-FLOATS = frozenset(
-    {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE}
-)
+MEAN = Trait.STATISTICS | Trait.RANGE
 
 
 @dataclass
-class Arithmetic:
+class Arithmetic(Numbers):
     """The shape arithmetic of a network."""
 
     statics: Statics
@@ -48,7 +48,6 @@ class Arithmetic:
     without_mean: set[str] = field(default_factory=set)  # values from which their own mean is subtracted
 
     def static(self, key: str) -> np.ndarray:
-        """Which elements of a known constant are the same at every size of the input, bool in its shape."""
         if key not in self.masks:
             mask = self._static(key, self.statics.constants[key].shape)
             if not mask.all() and (symbols := self.symbols(key)) is not None:
@@ -57,32 +56,25 @@ class Arithmetic:
         return self.masks[key]
 
     def known(self, key: str) -> np.ndarray | None:
-        """The value of a constant at the sizes of the analysis."""
         return self.statics.constants.get(key)
 
     def constant(self, key: str) -> np.ndarray | None:
-        """The value of a constant that is known and the same at every size of the input."""
         value = self.statics.constants.get(key)
         return None if value is None or not self.static(key).all() else value
 
     def grid(self, data: str, indices: str) -> list[Line] | None:
-        """Positions that a grid of indices names on the axes of a value; None where it is no grid."""
         return lines_everywhere(self.statics, self.makers, data, indices)
 
     def is_open(self, key: str, axis: int) -> bool:
-        """Whether the length of an axis hangs on sizes that the model leaves open."""
         return self.statics.is_open(key, axis)
 
     def elsewhere(self, key: str, numbers: str) -> list[tuple[tuple[int, ...] | None, np.ndarray | None]]:
-        """The shape of one value and the known numbers of another at other sizes, very small and large ones too."""
         return [(s.shapes.get(key), s.constants.get(numbers)) for s in (*self.statics.others, *self.statics.edges)]
 
     def is_float(self, key: str) -> bool:
-        """Whether the elements of a value are known to be floating point numbers."""
-        return self.statics.types.get(key) in FLOATS
+        return self.statics.types.get(key) in PLAIN_FLOATS
 
     def centred(self, key: str) -> bool:
-        """Whether a value, or what it is the square or size of, has its own mean subtracted from it somewhere."""
         maker = self.makers.get(key)
         return key in self.without_mean or (
             maker is not None and has(maker.proto, Trait.POWERS) and maker.inputs[0] in self.without_mean
@@ -102,22 +94,28 @@ class Arithmetic:
         inputs = [self.static(k) for k in node.inputs if k]
         lengths = all(not self.is_open(k, j) for k in node.inputs if k for j in range(self.statics.constants[k].ndim))
         k = _carried(node, traits)
-        if k is not None and lengths and all(x.all() for j, x in enumerate(inputs) if j != k):
-            moved = self._moved(node, key, k, inputs[k])
-            if moved is not None:
-                return moved.astype(bool)
-        if traits & Trait.JOINS and all(x.ndim == 1 for x in inputs):
-            return np.concatenate(inputs)
+        certain = k is None or (lengths and all(x.all() for j, x in enumerate(inputs) if j != k))
+        if certain and (moved := self._moved(node, key, inputs)) is not None:
+            return moved
         if traits & Trait.ELEMENTWISE:
             return np.logical_and.reduce([np.broadcast_to(x, shape) for x in inputs])
         return np.full(shape, lengths and all(x.all() for x in inputs))
 
-    def _moved(self, node: Node, key: str, k: int, elements: np.ndarray) -> np.ndarray | None:
-        """What a node that only moves elements of input k makes of others in their place, in one output."""
+    def _moved(self, node: Node, key: str, inputs: Sequence[Any]) -> np.ndarray | None:
+        """What a node that only moves or joins elements makes of these in their place, in one output; else None."""
+        traits = traits_of(node.proto)
+        if (k := _carried(node, traits)) is None:
+            joins = traits & Trait.JOINS and all(x is not None and x.ndim == 1 for x in inputs)
+            return np.concatenate(inputs) if joins else None
+        if inputs[k] is None:
+            return None
         told = [self.statics.constants[name] if name else None for name in node.inputs]
-        told[k] = elements.astype(np.int64)
+        told[k] = np.arange(inputs[k].size).reshape(inputs[k].shape)
         moved = evaluate(node.proto, told, {**attributes_of(node.proto), "to": onnx.TensorProto.INT64}, self.opset)
-        return None if moved is None else moved[[name for name in node.outputs if name].index(key)]
+        if moved is None:
+            return None
+        places = moved[[name for name in node.outputs if name].index(key)]
+        return inputs[k].ravel()[places.ravel()].reshape(places.shape)
 
     def symbols(self, key: str) -> np.ndarray | None:
         """The elements of a known integer as polynomials of open sizes, (its shape); None where they are none."""
@@ -149,16 +147,11 @@ class Arithmetic:
     def _symbols_of(self, node: Node, key: str, traits: Trait) -> np.ndarray | None:
         """What a node makes of polynomials: it moves them, or it adds, multiplies and divides them."""
         inputs = [self.symbols(k) for k in node.inputs if k]
-        k = _carried(node, traits)
-        if k is not None and (carried := inputs[k]) is not None:
-            moved = self._moved(node, key, k, np.arange(carried.size).reshape(carried.shape))
-            return None if moved is None else _array([carried.flat[place] for place in moved.flat], moved.shape)
+        if (moved := self._moved(node, key, inputs)) is not None:
+            return moved
         known = [x for x in inputs if x is not None]
-        if len(known) < len(node.inputs):
-            return None
-        if traits & Trait.JOINS and all(x.ndim == 1 for x in known):
-            return np.concatenate(known)
-        if not traits & (Trait.ADDS | Trait.MULTIPLIES) or operator_of(node.proto).value is by_reference:
+        computes = traits & (Trait.ADDS | Trait.MULTIPLIES) and operator_of(node.proto).value is not by_reference
+        if len(known) < len(node.inputs) or not computes:
             return None
         made = evaluate(node.proto, known, attributes_of(node.proto), self.opset)
         return None if made is None else made[0]
@@ -177,12 +170,8 @@ class Arithmetic:
         if traits & Trait.SIZES:
             return _of_shape(node, len(self.statics.shapes[node.inputs[0]]))
         inputs = [self.origins(k) for k in node.inputs if k]
-        if (k := _carried(node, traits)) is not None:
-            moved = self._moved(node, key, k, np.arange(inputs[k].size).reshape(inputs[k].shape))
-            if moved is not None:
-                return _array([inputs[k].flat[place] for place in moved.flat], moved.shape)
-        if traits & Trait.JOINS and all(x.ndim == 1 for x in inputs):
-            return np.concatenate(inputs)
+        if (moved := self._moved(node, key, inputs)) is not None:
+            return moved
         return _merged(inputs, shape, bool(traits & Trait.ELEMENTWISE))
 
     def stays_in(self, key: str, path: str) -> bool:
@@ -232,7 +221,7 @@ def _carried(node: Node, traits: Trait) -> int | None:
 
 def centred(graph: onnx.GraphProto) -> Iterator[str]:
     """Values of which a node takes their mean, and another one subtracts it."""
-    means = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "ReduceMean" and node.input}
+    means = {node.output[0]: node.input[0] for node in graph.node if MEAN in traits_of(node) and node.input}
     for node in graph.node:
         if operator_of(node).signs == (1, -1) and len(node.input) == 2 and means.get(node.input[1]) == node.input[0]:
             yield node.input[0]

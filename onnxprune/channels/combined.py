@@ -23,15 +23,12 @@ def solved(coupling: Coupling) -> tuple[Labels, Labels]:
     """
     while True:
         component = coupling.solve()
-        combined = np.zeros((_factors(coupling), int(component.max()) + 1), np.int64)
+        factors = max((len(product.parts) for product in coupling.products.values()), default=0)
+        combined = np.zeros((factors, int(component.max()) + 1), np.int64)
         clashes = list(_clashes(coupling, component, combined))
         combined[:, component[0]] = 0
         if not any(clashes):
             return component, combined
-
-
-def _factors(coupling: Coupling) -> int:
-    return max((len(product.parts) for product in coupling.products.values()), default=0)
 
 
 def _clashes(coupling: Coupling, component: Labels, combined: Labels) -> Iterator[bool]:

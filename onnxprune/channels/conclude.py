@@ -5,11 +5,13 @@ import functools
 import numpy as np
 
 from onnxprune.channels.combined import solved
-from onnxprune.channels.dependencies import Dependencies, Use, passed
+from onnxprune.channels.dependencies import Dependencies, passed
 from onnxprune.channels.grouping import groups_of
+from onnxprune.channels.nodes import Use
 from onnxprune.channels.parameters import INTEGERS, computed_once
 from onnxprune.channels.ties import Ties
 from onnxprune.channels.walk import Walk
+from onnxprune.keyed import keyed
 from onnxprune.operators.boxes import Value, choose_factor
 from onnxprune.operators.labels import Labels, is_fixed
 from onnxprune.operators.roles import Role
@@ -75,12 +77,8 @@ def _tie_shared(walk: Walk, roles: np.ndarray) -> None:
 
     Where one of the layers takes a part of it only, the rest has the roles that the other layers give it.
     """
-    shared: dict[str, list[Use]] = {}
-    for use in walk.uses:
-        filters = [x for x in use.axes if not is_fixed(x) and (roles[x] & (Role.WRITE | Role.READ)).any()]
-        if filters and walk.sources[use.source].dtype not in INTEGERS:
-            shared.setdefault(use.source, []).append(use)
-    for first, *others in shared.values():
+    filters = (use for use in walk.uses if _filters(use, roles) and walk.sources[use.source].dtype not in INTEGERS)
+    for first, *others in keyed((use.source, use) for use in filters).values():
         for use in others:
             walk.coupling.node = use.node
             for a, b in zip(first.axes, use.axes, strict=True):
@@ -89,14 +87,16 @@ def _tie_shared(walk: Walk, roles: np.ndarray) -> None:
             _share_roles([first, *others], roles)
 
 
+def _filters(use: Use, roles: np.ndarray) -> bool:
+    return any(not is_fixed(x) and (roles[x] & (Role.WRITE | Role.READ)).any() for x in use.axes)
+
+
 def _tie_idle(walk: Walk) -> None:
     """What one layer takes of a tensor and does not use follows what another layer makes of it.
 
     Slices of one weight or bias would each be cut from a copy of their own otherwise.
     """
-    uses: dict[str, list[Use]] = {}
-    for use in walk.uses:
-        uses.setdefault(use.source, []).append(use)
+    uses = keyed((use.source, use) for use in walk.uses)
     several = [found for found in uses.values() if len(found) > 1]
     if not several:
         return

@@ -12,11 +12,10 @@ from onnxprune.channels.nodes import Node
 from onnxprune.channels.walk import Walk
 from onnxprune.model.bodies import branch_taken, follows_bodies
 from onnxprune.model.graphs import subgraphs
-from onnxprune.model.sort import captured
-from onnxprune.model.static import attributes_of, find
+from onnxprune.model.static import find
 from onnxprune.operators.boxes import Value, choose_factor
-from onnxprune.operators.labels import Axes, fixed
-from onnxprune.operators.registry import Trait, has
+from onnxprune.operators.labels import Axes, fixed, unlabelled
+from onnxprune.operators.registry import Trait, attributes_of, has
 
 
 def enter(walk: Walk, node: Node) -> None:
@@ -28,13 +27,7 @@ def enter(walk: Walk, node: Node) -> None:
 
 
 def _leave_alone(walk: Walk, node: Node) -> None:
-    index = len(walk.nodes) - 1
-    for k, key in enumerate(node.inputs):
-        if key:
-            walk.freeze_taken(index, k, key, "hands it to a body")
-    for body, _ in subgraphs(node.proto, node.path):
-        for name in sorted(captured(body)):
-            walk.freeze_taken(index, -1, walk.key(name), "captures it in a body")
+    walk.freeze_around(node, len(walk.nodes) - 1, "hands it to a body", "captures it in a body")
     _give(walk, node, [None] * len(node.outputs))
 
 
@@ -77,11 +70,7 @@ def _scan(walk: Walk, node: Node) -> None:
     _body(walk, node, body, path, [*carried, *slices], carried, skip=0, scans=scans)
 
 
-BODIES: dict[Trait, Callable[[Walk, Node], None]] = {
-    Trait.BRANCHES: _branches,
-    Trait.LOOPS: _loop,
-    Trait.SCANS: _scan,
-}
+BODIES: dict[Trait, Callable[[Walk, Node], None]] = {Trait.BRANCHES: _branches, Trait.LOOPS: _loop, Trait.SCANS: _scan}
 
 
 def _body(
@@ -107,9 +96,7 @@ def _body(
     walk.coupling.node = index
     for key in keys[:skip]:
         walk.freeze_value(key, "decides by it")
-    out: list[Axes | None] = []
-    for before, key in zip(carried, keys[skip:], strict=False):
-        out.append(_carry(walk, before, key))
+    out = [_carry(walk, before, key) for before, key in zip(carried, keys[skip:], strict=False)]
     for key, axis in zip(keys[skip + len(carried) :], scans, strict=False):
         out.append(_stack(walk, node, len(out), key, axis))
     _give(walk, node, out)
@@ -174,7 +161,7 @@ def boxed(walk: Walk, key: str) -> Axes | None:
     """The axes of a value as a box; a tensor of the file stays whole."""
     if key in walk.alias:
         walk.freeze_value(key, "is handed out")
-        return tuple(fixed(n) for n in walk.sources[walk.alias[key]].shape)
+        return unlabelled(walk.sources[walk.alias[key]].shape)
     value = walk.values.get(key)
     if value is None:
         return None
@@ -186,8 +173,5 @@ def boxed(walk: Walk, key: str) -> Axes | None:
 def _give(walk: Walk, node: Node, outputs: Sequence[Axes | None]) -> None:
     """What the node gives; without labels where nothing more is known than a shape."""
     for key, axes in zip(node.outputs, outputs, strict=True):
-        shape = walk.statics.shapes.get(key)
-        if axes is None and shape is not None:
-            axes = tuple(fixed(n) for n in shape)
         if key:
-            walk.values[key] = None if axes is None else Value(axes)
+            walk.values[key] = walk.still(key) if axes is None else Value(axes)

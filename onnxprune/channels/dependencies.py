@@ -99,7 +99,7 @@ class Dependencies:
 
     def dead(self, kept: Mapping[str, np.ndarray]) -> np.ndarray:
         """Components that go, (components,) bool, when each named group keeps these channels of its own."""
-        dead = np.zeros(int(self.component.max()) + 1, bool)
+        dead = self.nothing
         for group in self.groups:
             if group.name in kept:
                 gone = np.ones(len(group), bool)
@@ -147,10 +147,6 @@ class Dependencies:
         return found
 
     @cached_property
-    def _makers(self) -> dict[str, Node]:
-        return {key: node for node in self.nodes for key in node.outputs if key}
-
-    @cached_property
     def uses_at(self) -> dict[int, list[Use]]:
         """Tensors of the file that a node takes, by its position."""
         return keyed((use.node, use) for use in self.uses)
@@ -172,7 +168,7 @@ class Dependencies:
 
     def maker(self, key: str) -> Node | None:
         """The node that makes a value."""
-        return self._makers.get(key)
+        return self.arithmetic.makers.get(key)
 
     def approximated(self, dead: np.ndarray) -> list[int]:
         """Nodes that take statistics over fewer channels than in the original, by position."""
@@ -196,7 +192,7 @@ class Dependencies:
 
     def passed(self, index: int) -> list[str]:
         """Values between the origin of a folded shuffle, which ends at this node, and the node."""
-        return passed(self._makers, self.folded_shuffles[index].origin.value, self.nodes[index])
+        return passed(self.arithmetic.makers, self.folded_shuffles[index].origin.value, self.nodes[index])
 
     # --- what it costs -------------------------------------------------------
 

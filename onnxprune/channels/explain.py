@@ -49,13 +49,8 @@ def explain(deps: Dependencies, first: str, second: str | None = None) -> Explan
     Raises:
         UsageError: there is no such node; the message names similar ones.
     """
-    one = find_node(deps, first)
-    if second is None:
-        return _of_one(deps, one)
-    two = find_node(deps, second)
-    if one == two:
-        return _of_one(deps, one)
-    return _of_two(deps, one, two)
+    one, two = find_node(deps, first), find_node(deps, first if second is None else second)
+    return _of_one(deps, one) if one == two else _of_two(deps, one, two)
 
 
 def nodes_by_name(deps: Dependencies) -> dict[str, int]:

@@ -13,11 +13,7 @@ from onnxprune.operators.roles import Role
 
 
 def groups_of(
-    uses: Sequence[Use],
-    parts: Sequence[Labels],
-    component: Labels,
-    roles: np.ndarray,
-    combined: Labels | None = None,
+    uses: Sequence[Use], parts: Sequence[Labels], component: Labels, roles: np.ndarray, combined: Labels | None = None
 ) -> tuple[Group, ...]:
     """Groups in the order in which their first weight is used.
 
@@ -98,7 +94,6 @@ def _slots(rows: list[tuple[Labels, Use | None, int]], at: Occurrences, members:
         role = Role(int(np.bitwise_and.reduce(roles[start:end])))
         key = (use.source, axis, positions.tobytes())
         known = slots.get(key)
-        slots[key] = Slot(
-            use.source, axis, positions, role | known.role if known else role, known.node if known else use.node
-        )
+        role, node = (role, use.node) if known is None else (role | known.role, known.node)
+        slots[key] = Slot(use.source, axis, positions, role, node)
     return tuple(slots.values())

@@ -6,8 +6,8 @@ import numpy as np
 
 from onnxprune.channels.nodes import Node
 from onnxprune.model.skeleton import Shape
-from onnxprune.model.static import Statics, attributes_of
-from onnxprune.operators.registry import Trait, has
+from onnxprune.model.static import Statics
+from onnxprune.operators.registry import Trait, attributes_of, has
 from onnxprune.operators.roles import Line
 
 

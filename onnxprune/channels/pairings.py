@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from onnxprune.channels.nodes import Node
-from onnxprune.model.static import Statics, attributes_of
+from onnxprune.model.static import Statics
 from onnxprune.operators.boxes import Value
 from onnxprune.operators.labels import Labels
-from onnxprune.operators.registry import Shape, Trait, has, operator_of
+from onnxprune.operators.registry import Shape, Trait, attributes_of, has, operator_of
 from onnxprune.operators.split_axes import blocks
 
 Pairs = list[tuple[slice, slice]]

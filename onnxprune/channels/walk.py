@@ -14,15 +14,15 @@ from onnxprune.channels.nodes import Node, Source, Use
 from onnxprune.channels.pairings import paired_otherwise
 from onnxprune.channels.unite import look_elsewhere
 from onnxprune.channels.zero_points import Zeros
-from onnxprune.model.graphs import body_attributes, subgraphs
+from onnxprune.model.graphs import body_attributes, subgraphs, value_of
 from onnxprune.model.sort import captured
-from onnxprune.model.static import Statics, attributes_of, find
+from onnxprune.model.static import Statics, find
 from onnxprune.model.tensors import CUTTABLE
 from onnxprune.operators.boxes import FoldedShuffle, Value
 from onnxprune.operators.coupling import Coupling
-from onnxprune.operators.labels import LARGEST_AXIS, Axes, LabelError, Labels, fixed, is_fixed
+from onnxprune.operators.labels import LARGEST_AXIS, Axes, LabelError, Labels, fixed, is_fixed, unlabelled
 from onnxprune.operators.op import Op
-from onnxprune.operators.registry import MALFORMED, Operator, Trait, has, operator, operator_of
+from onnxprune.operators.registry import MALFORMED, Operator, Trait, attributes_of, has, operator, operator_of
 from onnxprune.operators.roles import Scaling
 
 LARGEST_FILL = 1 << 28  # elements; a fill is a few bytes in the file, and cutting or masking it may write it out
@@ -51,9 +51,7 @@ class Walk:
     thawed: dict[int, Labels] = field(default_factory=dict)  # nodes with statistics over channels that may go
     kept: set[int] = field(default_factory=set)  # nodes with statistics over channels that stay for that
     elsewhere: dict[int, int] = field(default_factory=dict)  # other sizes to look at as well -> a node that wants it
-    fixed_sizes: set[tuple[int, int]] = field(
-        default_factory=set
-    )  # inputs whose computed sizes must stay what they are
+    fixed_sizes: set[tuple[int, int]] = field(default_factory=set)  # inputs whose computed sizes must stay
     numbers: dict[int, dict[int, Axes]] = field(default_factory=dict)  # labels of known arrays, by node and input
     asked: dict[int, str] = field(default_factory=dict)  # sources of which a node takes the sizes alone
     scope: list[dict[str, str]] = field(default_factory=list)
@@ -84,8 +82,7 @@ class Walk:
             self.source(path + tensor.name, "initializer", tuple(tensor.dims), tensor.data_type, path)
         for value in graph.input:
             if path + value.name not in self.sources and path + value.name not in self.values:
-                shape = self.statics.shapes.get(path + value.name)
-                self.values[path + value.name] = None if shape is None else Value(tuple(fixed(n) for n in shape))
+                self.values[path + value.name] = self.still(path + value.name)
         self.arithmetic.without_mean |= {path + name for name in centred(graph)}
         for proto in graph.node:
             inputs = tuple([self.key(name) if name else "" for name in proto.input[:]])
@@ -98,6 +95,11 @@ class Walk:
         self.coupling.node = -1
         self.scope = before
         return names
+
+    def still(self, key: str) -> Value | None:
+        """A value without labels; None where its shape is not known."""
+        shape = self.statics.shapes.get(key)
+        return None if shape is None else Value(unlabelled(shape))
 
     def source(self, key: str, kind: str, shape: tuple[int, ...], dtype: int, path: str) -> None:
         self.sources[key] = Source(key, kind, shape, dtype, path)
@@ -117,13 +119,17 @@ class Walk:
     def give_up(self, node: Node, index: int, why: str) -> None:
         """Freeze all around a node that makes no sense."""
         self.coupling.node, self.unknown[index] = index, why
+        self.freeze_around(node, index, f"freezes it: {why}", f"freezes it: {why}")
+        self.values.update(dict.fromkeys(filter(None, node.outputs)))
+
+    def freeze_around(self, node: Node, index: int, takes: str, captures: str) -> None:
+        """Freeze what a node takes, and what its bodies capture, with a reason for each."""
         for k, key in enumerate(node.inputs):
             if key:
-                self.freeze_taken(index, k, key, f"freezes it: {why}")
+                self.freeze_taken(index, k, key, takes)
         for body, _ in subgraphs(node.proto, node.path):
             for name in sorted(captured(body)):
-                self.freeze_taken(index, -1, self.key(name), f"freezes it: {why}")
-        self.values.update(dict.fromkeys(filter(None, node.outputs)))
+                self.freeze_taken(index, -1, self.key(name), captures)
 
     def visit(self, node: Node) -> None:
         proto = node.proto
@@ -138,30 +144,23 @@ class Walk:
             self.plain(node)
 
     def constant(self, node: Node) -> None:
-        tensor = next((a.t for a in node.proto.attribute[:] if a.name == "value" and a.HasField("t")), None)
-        if tensor is not None:
+        if (tensor := value_of(node.proto)) is not None:
             self.source(node.outputs[0], "constant", tuple(tensor.dims), tensor.data_type, node.path)
             return
-        shape = self.statics.shapes.get(node.outputs[0])
-        self.values[node.outputs[0]] = None if shape is None else Value(tuple(fixed(n) for n in shape))
+        self.values[node.outputs[0]] = self.still(node.outputs[0])
         self.weights.add(node.outputs[0])
 
     def take(self, node: int, k: int, key: str) -> Value | None:
         """The value of input k; a tensor of the file gets labels of its own at each use."""
         if key not in self.alias:
             return self.values.get(key)
-        source = self.sources[self.alias[key]]
-        dtype, consumer = source.dtype, self.nodes[node].proto
-        whole = dtype == onnx.TensorProto.INT32 and operator_of(consumer).labels_int32
-        cuttable = dtype in CUTTABLE or whole
-        cuttable = cuttable and max(source.shape, default=0) <= LARGEST_AXIS
+        source, consumer = self.sources[self.alias[key]], self.nodes[node].proto
         if has(consumer, Trait.SIZES):
             self.asked[node] = source.key
-            return Value(tuple(fixed(n) for n in source.shape))
-        if not cuttable:
-            axes: Axes = tuple(fixed(n) for n in source.shape)
-        else:
-            axes = tuple(self.coupling.label(n) for n in source.shape)
+            return Value(unlabelled(source.shape))
+        whole = source.dtype == onnx.TensorProto.INT32 and operator_of(consumer).labels_int32
+        cuttable = (source.dtype in CUTTABLE or whole) and max(source.shape, default=0) <= LARGEST_AXIS
+        axes = tuple(map(self.coupling.label if cuttable else fixed, source.shape))
         if source.key in self.pinned:
             self.coupling.freeze(*axes, why="takes a tensor that the caller may replace at run time")
         self.uses.append(Use(source.key, node, k, axes))
@@ -179,7 +178,7 @@ class Walk:
                 self.fix_sizes(index, k, where)
         shapes = [self.statics.shapes.get(key) for key in node.outputs if key]
         if self.skips(proto, values):
-            out: list[Value | None] = [Value(tuple(fixed(n) for n in s)) if s is not None else None for s in shapes]
+            out = [self.still(key) for key in node.outputs if key]
             if all(key in self.weights for key in node.inputs if key):
                 self.weights.update(node.outputs)
         else:
@@ -187,10 +186,8 @@ class Walk:
         self.values.update(zip(filter(None, node.outputs), out, strict=True))
         filled = shapes[0] if has(proto, Trait.FILLS) else None
         if filled is not None and math.prod(filled) <= LARGEST_FILL and node.inputs[0] in self.weights:
-            dtype = next(
-                (a.t.data_type for a in proto.attribute if a.name == "value" and a.HasField("t")),
-                onnx.TensorProto.FLOAT,
-            )
+            tensor = value_of(proto)
+            dtype = onnx.TensorProto.FLOAT if tensor is None else tensor.data_type
             self.source(node.outputs[0], "fill", filled, dtype, node.path)
 
     def counts(self, proto: onnx.NodeProto) -> bool:
@@ -239,7 +236,7 @@ class Walk:
         except LabelError as error:
             self.unknown[index] = str(error)
             op.freeze_inputs(f"freezes it: {error}")
-            out = [Value(tuple(fixed(n) for n in s)) if s is not None else None for s in shapes]
+            out = [self.still(key) for key in node.outputs if key]
         for k, key in enumerate(node.inputs):
             if key and key not in self.alias and k not in numbers:
                 self.values[key] = op.values[k]
@@ -278,7 +275,7 @@ class Walk:
         """Freeze what a node takes."""
         if key in self.alias:
             source = self.sources[self.alias[key]]
-            self.uses.append(Use(source.key, node, k, tuple(fixed(n) for n in source.shape)))
+            self.uses.append(Use(source.key, node, k, unlabelled(source.shape)))
         self.freeze_value(key, why)
 
     def freeze_value(self, key: str, why: str) -> None:
@@ -287,7 +284,7 @@ class Walk:
             self.fix_sizes(-1, -1, self.arithmetic.origins(key))
         if key in self.alias:
             source = self.sources[self.alias[key]]
-            self.uses.append(Use(source.key, -1, -1, tuple(fixed(n) for n in source.shape)))
+            self.uses.append(Use(source.key, -1, -1, unlabelled(source.shape)))
         elif value is not None:
             split = () if value.split_axis is None else (value.split_axis.labels,)
             self.coupling.freeze(*value.axes, *split, why=why)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.channels.dependencies import Dependencies, Use
+from onnxprune.channels.dependencies import Dependencies
 from onnxprune.lossless.conditions import Conditions, zero_point
 from onnxprune.lossless.readings import ReaderWeights, bias_of, changeable, grid_of
 from onnxprune.operators.labels import is_fixed
@@ -33,10 +33,8 @@ def shifts(conditions: Conditions, leaving: Leaving) -> dict[int, np.ndarray]:
         gone = leaving.plain[conditions.deps.component[reading.labels]] & reading.constants & ~reading.unweighed
         levels = np.where(gone, reading.facts.low, 0.0)
         if levels.any():
-            parts, _, inputs, _ = reading.weights.shape
-            found[reading.node] = np.einsum(
-                "goit,gi->go", reading.weights, levels.reshape(parts, inputs), optimize=True
-            ).ravel()
+            levels = levels.reshape(len(reading.weights), -1)
+            found[reading.node] = np.einsum("goit,gi->go", reading.weights, levels, optimize=True).ravel()
     return found
 
 
@@ -101,7 +99,7 @@ def _merge(conditions: Conditions, leaving: Leaving, reading: ReaderWeights, val
 def _erase(conditions: Conditions, gone: np.ndarray, values: dict[str, np.ndarray]) -> None:
     """Zeros where what goes reads and writes, so that what only it needed is seen to be idle next."""
     deps, network = conditions.deps, conditions.knowledge.network
-    for key, uses in _uses(deps).items():
+    for key, uses in deps.uses_of.items():
         source = deps.sources[key]
         masks = [[_dead(deps, labels, gone) for labels in use.axes] for use in uses]
         if source.kind == "fill" or not any(m.any() for m in masks[0]):
@@ -111,13 +109,6 @@ def _erase(conditions: Conditions, gone: np.ndarray, values: dict[str, np.ndarra
         array = values.get(key, network.tensor(key))
         if array is not None:
             values[key] = masked_array(array, tuple(~m for m in masks[0]), zero_point(conditions.knowledge, uses[0]))
-
-
-def _uses(deps: Dependencies) -> dict[str, list[Use]]:
-    found: dict[str, list[Use]] = {}
-    for use in deps.uses:
-        found.setdefault(use.source, []).append(use)
-    return found
 
 
 def _dead(deps: Dependencies, labels: np.ndarray, gone: np.ndarray) -> np.ndarray:

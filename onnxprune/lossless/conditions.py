@@ -11,13 +11,13 @@ import numpy as np
 
 from onnxprune.channels.dependencies import Dependencies, Node, Use
 from onnxprune.lossless.propagate import Knowledge
-from onnxprune.lossless.readings import ReaderWeights, gates_of, reading_of, slides
+from onnxprune.lossless.readings import ReaderWeights, readings_of, slides
 from onnxprune.model.bodies import follows_bodies
 from onnxprune.model.graphs import subgraphs
-from onnxprune.model.static import Statics, attributes_of
+from onnxprune.model.static import Statics
 from onnxprune.operators.facts import Facts, reduced
 from onnxprune.operators.labels import Labels, is_fixed, line
-from onnxprune.operators.registry import MALFORMED, Taken, Trait, has, operator_of
+from onnxprune.operators.registry import MALFORMED, Taken, Trait, attributes_of, has, operator_of
 from onnxprune.operators.roles import Role
 from onnxprune.operators.value_numbers import Ids, mix, name_of
 from onnxprune.surgery.recovery.solvable import Finder
@@ -45,17 +45,9 @@ class Conditions:
 
     @classmethod
     def of(cls, knowledge: Knowledge) -> "Conditions":
-        deps, none = knowledge.deps, knowledge.deps.nothing
-        self = cls(
-            knowledge,
-            deps,
-            [],
-            none.copy(),
-            none.copy(),
-            none.copy(),
-            np.zeros(none.size, np.uint64),
-            np.full(none.size, -np.inf),
-        )
+        deps, size = knowledge.deps, knowledge.deps.nothing.size
+        likeness, largest = np.zeros(size, np.uint64), np.full(size, -np.inf)
+        self = cls(knowledge, deps, [], deps.nothing, deps.nothing, deps.nothing, likeness, largest)
         self._look()
         return self
 
@@ -67,16 +59,12 @@ class Conditions:
             mixes = slides(self.deps, node)
             if keeps_apart(self.deps, node) and not mixes:
                 continue
-            found = self._readings(finder, place[index]) if index in place else []
+            found = readings_of(self.knowledge, finder, place[index]) if index in place else []
             self.readings += found
             for reading in found:
                 self._note(reading)
             if (not found or mixes) and not _weights_only(self.knowledge, node):
                 self._note_other(index, node, feeds)
-
-    def _readings(self, finder: Finder, k: int) -> list[ReaderWeights]:
-        reading = reading_of(self.knowledge, finder, k)
-        return [reading] if reading is not None else gates_of(self.knowledge, finder, k)
 
     def _note(self, reading: ReaderWeights) -> None:
         parts = self.deps.component[reading.labels]
@@ -86,13 +74,9 @@ class Conditions:
             self.needed_apart[parts[~spare]] = True
         self.lively[parts[~reading.facts.constant]] = True
         used = np.flatnonzero(np.broadcast_to(reading.labels != 0, reading.labels.shape))
-        place = mix(
-            _occurrence(parts[used]),
-            used // reading.weights.shape[2],
-            name_of(f"reader {reading.node} {reading.place}"),
-        )
-        names = mix(reading.facts.identity[used], place)
-        np.bitwise_xor.at(self.likeness, parts[used], names)
+        reader = name_of(f"reader {reading.node} {reading.place}")
+        place = mix(_occurrence(parts[used]), used // reading.weights.shape[2], reader)
+        np.bitwise_xor.at(self.likeness, parts[used], mix(reading.facts.identity[used], place))
         np.maximum.at(self.size, parts[used], np.log2(reading.facts.scale[used]))
 
     def _note_other(self, index: int, node: Node, feeds: dict[str, list[tuple[Labels, np.ndarray]]]) -> None:
@@ -218,12 +202,9 @@ def _only(parts: np.ndarray, own: np.ndarray, others: np.ndarray, reached: np.nd
 
 def _occurrence(parts: np.ndarray) -> np.ndarray:
     """How often each entry has come before, (n,)."""
-    order = np.argsort(parts, kind="stable")
-    sorted_parts = parts[order]
-    starts = np.flatnonzero(np.diff(sorted_parts, prepend=-1))
-    out = np.empty(parts.size, np.int64)
-    lengths = np.diff(np.append(starts, parts.size))
-    out[order] = np.arange(parts.size) - np.repeat(starts, lengths)
+    order, out = np.argsort(parts, kind="stable"), np.empty(parts.size, np.int64)
+    starts = np.flatnonzero(np.diff(parts[order], prepend=-1))
+    out[order] = np.arange(parts.size) - np.repeat(starts, np.diff(np.append(starts, parts.size)))
     return out
 
 

@@ -18,10 +18,9 @@ import onnx
 
 from onnxprune.lossless.nested import Body
 from onnxprune.model.bodies import follows_bodies
-from onnxprune.model.static import attributes_of
 from onnxprune.operators.facts import Facts, NothingKnown, Shape, aligned, facts, reduced
 from onnxprune.operators.node_info import Numbers
-from onnxprune.operators.registry import MALFORMED, Trait, has
+from onnxprune.operators.registry import MALFORMED, Trait, attributes_of, has
 from onnxprune.operators.value_numbers import Ids, bits, mix, name_of
 
 HULLS = 2  # rounds after which bounds that still grow are let go, to 0 or without end
@@ -143,13 +142,11 @@ def _settled(
             knowing.note(key, state)
         knowing.walk(body.nodes)
         ends = [_suiting(knowing.fact(key), shape) for key, shape in zip(after, shapes, strict=True)]
-        new = _named(
-            token,
-            [
-                None if s is None or e is None or shape is None else either(s, e, shape, token)
-                for s, e, shape in zip(states, ends, shapes, strict=True)
-            ],
-        )
+        both = [
+            None if s is None or e is None or shape is None else either(s, e, shape, token)
+            for s, e, shape in zip(states, ends, shapes, strict=True)
+        ]
+        new = _named(token, both)
         if all(_same(s, n) for s, n in zip(states, new, strict=True)):
             return states, ends
         late = turn >= TURNS + len(states)  # what one state hands to the next takes a round for each
@@ -162,9 +159,8 @@ def _named(token: Ids, states: Sequence[Facts | None]) -> list[Facts | None]:
     there = [f for f in states if f is not None]
     if not there:
         return list(states)
-    _, first, of = np.unique(
-        np.concatenate([f.identity.ravel() for f in there]), return_index=True, return_inverse=True
-    )
+    names = np.concatenate([f.identity.ravel() for f in there])
+    _, first, of = np.unique(names, return_index=True, return_inverse=True)
     labels = iter(np.split(mix(token, first[of.ravel()]), np.cumsum([f.identity.size for f in there])[:-1]))
     return [None if f is None else facts(f.low, f.high, next(labels).reshape(f.shape), f.scale) for f in states]
 

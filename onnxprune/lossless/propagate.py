@@ -17,10 +17,10 @@ from onnxprune.lossless.inside import enter
 from onnxprune.lossless.nested import NestedGraph
 from onnxprune.model.defaults import overridable
 from onnxprune.model.network import Network
-from onnxprune.model.static import attributes_of, opset_of
+from onnxprune.model.static import opset_of
 from onnxprune.operators.facts import INTEGERS, Facts, Shape, known, of_integers, reduced, unknown
 from onnxprune.operators.labels import is_fixed
-from onnxprune.operators.registry import MALFORMED, Trait, has, operator_of
+from onnxprune.operators.registry import MALFORMED, Trait, attributes_of, has, operator_of
 from onnxprune.operators.site import Site
 from onnxprune.operators.value_numbers import name_of
 from onnxprune.runtime.session import make_session
@@ -99,8 +99,7 @@ class Knowledge:
         return self.facts[name]
 
     def shape(self, name: str) -> Shape | None:
-        found = self.deps.statics.shapes.get(name)
-        return None if found is None else tuple(found)
+        return self.deps.statics.shapes.get(name)
 
     def type(self, name: str) -> int:
         """Element type of a value, 0 where it is unknown or the name empty."""

@@ -8,10 +8,9 @@ import onnx
 
 from onnxprune.channels.dependencies import Dependencies, Node
 from onnxprune.lossless.propagate import Knowledge
-from onnxprune.model.static import attributes_of
 from onnxprune.operators.facts import Facts, NothingKnown, Shape, along, reduced
 from onnxprune.operators.labels import Labels, is_fixed
-from onnxprune.operators.registry import Trait, has, operator_of
+from onnxprune.operators.registry import Trait, attributes_of, has, operator_of
 from onnxprune.operators.sums import touches_padding
 from onnxprune.surgery.recovery.solvable import FLOATS, Bias, Finder, linear_of
 
@@ -49,10 +48,18 @@ class ReaderWeights:
         return fixed if self.takes_constants else fixed & (self.facts.low == 0)
 
 
+def readings_of(knowledge: Knowledge, finder: Finder, k: int) -> list[ReaderWeights]:
+    """How node k reads, where it is a layer whose weights and input are known well enough; else none."""
+    if has(knowledge.network.nodes[k], Trait.RECURRENT):
+        return gates_of(knowledge, finder, k)
+    found = reading_of(knowledge, finder, k) if has(knowledge.network.nodes[k], Trait.LINEAR) else None
+    return [] if found is None else [found]
+
+
 def reading_of(knowledge: Knowledge, finder: Finder, k: int) -> ReaderWeights | None:
-    """How node k reads, where it is a layer whose weights and input are known well enough."""
+    """How a linear layer reads; None where that is not known."""
     node, network = knowledge.network.nodes[k], knowledge.network
-    if not has(node, Trait.LINEAR) or len(node.input) < 2:
+    if len(node.input) < 2:
         return None
     value, attributes = finder.deps.values.get(node.input[0]), attributes_of(node)
     weights = knowledge.array(node.input[1])
@@ -86,7 +93,7 @@ def _along(found: Facts, shape: Shape, axis: int) -> Facts | None:
 def gates_of(knowledge: Knowledge, finder: Finder, k: int) -> list[ReaderWeights]:
     """How the gates of a recurrent node read its input and its own hidden units; none where that is not known."""
     node, network = knowledge.network.nodes[k], knowledge.network
-    if not has(node, Trait.RECURRENT) or network.is_constant(node.input[0]):
+    if network.is_constant(node.input[0]):
         return []
     w, r = (knowledge.array(node.input[place]) for place in (1, 2))
     value, units = finder.deps.values.get(node.input[0]), finder.use(k, 2)
@@ -145,9 +152,8 @@ def bias_of(finder: Finder, k: int, weights: np.ndarray) -> Bias | None:
 def holds_bias(knowledge: Knowledge, finder: Finder, k: int, weights: np.ndarray) -> bool:
     """Whether a layer has a bias in floats, or can be given one."""
     node = knowledge.network.nodes[k]
-    if finder.deps.statics.types.get(node.output[0], onnx.TensorProto.FLOAT) not in FLOATS or _quantised(
-        knowledge, node
-    ):
+    dtype = finder.deps.statics.types.get(node.output[0], onnx.TensorProto.FLOAT)
+    if dtype not in FLOATS or _quantised(knowledge, node):
         return False
     if bias_of(finder, k, weights) is not None:
         return True

@@ -7,9 +7,8 @@ import numpy as np
 import onnx
 
 from onnxprune.model.graphs import subgraphs
-from onnxprune.model.shapes import attributes_of
 from onnxprune.model.statics import Statics
-from onnxprune.operators.registry import Trait, has
+from onnxprune.operators.registry import Shape, Trait, attributes_of, has
 
 
 @dataclass(frozen=True)
@@ -55,10 +54,7 @@ def walk_body(
     while True:
         shapes, types = set(statics.shapes), set(statics.types)
         for value in values:
-            key = keys[value.given]
-            if key in statics.shapes and key in statics.types:
-                statics.shapes.setdefault(path + value.name, statics.shapes[key])
-                statics.types.setdefault(path + value.name, statics.types[key])
+            _note(statics, path + value.name, keys[value.given], statics.shapes.get(keys[value.given]))
         _give_slices(node, keys, body, path, statics)
         walk()
         lasting = [v for v in values if statics.shapes.get(path + v.name) == statics.shapes.get(path + v.after)]
@@ -67,19 +63,24 @@ def walk_body(
         values = lasting
         _forget(statics, path, shapes, types)
     for value in values:
-        if value.output and path + value.name in statics.shapes:
-            statics.shapes.setdefault(outer + value.output, statics.shapes[path + value.name])
-            statics.types.setdefault(outer + value.output, statics.types[path + value.name])
+        if value.output:
+            _note(statics, outer + value.output, path + value.name, statics.shapes.get(path + value.name))
     _give_stacks(node, keys, body, paths, statics)
+
+
+def _note(statics: Statics, key: str, like: str, shape: Shape | None) -> None:
+    """Take over the type of another value where both this and a shape are known."""
+    if shape is not None and like in statics.types:
+        statics.shapes.setdefault(key, shape)
+        statics.types.setdefault(key, statics.types[like])
 
 
 def _give_slices(node: onnx.NodeProto, keys: Sequence[str], body: onnx.GraphProto, path: str, statics: Statics) -> None:
     """Shapes of the slices that the body of a Scan takes."""
     for key, name, axis in _sliced(node, keys, body):
-        if (whole := statics.shapes.get(key)) is not None and key in statics.types:
+        if (whole := statics.shapes.get(key)) is not None:
             axis %= len(whole)
-            statics.shapes.setdefault(path + name, (*whole[:axis], *whole[axis + 1 :]))
-            statics.types.setdefault(path + name, statics.types[key])
+            _note(statics, path + name, key, (*whole[:axis], *whole[axis + 1 :]))
 
 
 def _give_stacks(
@@ -90,10 +91,9 @@ def _give_stacks(
     rounds = next((shapes[key][axis] for key, _, axis in _sliced(node, keys, body) if key in shapes), None)
     for name, made, axis in _stacked(node, body):
         part = shapes.get(path + made)
-        if rounds is not None and part is not None and path + made in statics.types:
+        if rounds is not None and part is not None:
             axis %= len(part) + 1
-            shapes.setdefault(outer + name, (*part[:axis], rounds, *part[axis:]))
-            statics.types.setdefault(outer + name, statics.types[path + made])
+            _note(statics, outer + name, path + made, (*part[:axis], rounds, *part[axis:]))
 
 
 def give_branch(

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from onnx import ModelProto, NodeProto
 
 from onnxprune.errors import ModelError
-from onnxprune.model.tensors import bodies, quoted
+from onnxprune.model.tensors import nodes as within
+from onnxprune.model.tensors import quoted
 
 MOST = 1 << 20  # nodes that a model may unfold to; the largest language models have a tenth of that
 DEEPEST = 200  # calls inside each other; runtimes follow them by recursion
@@ -24,7 +25,7 @@ def check_calls(model: ModelProto) -> None:
     Raises:
         ModelError: a function is recursive, defined twice, or a part of a chain or an explosion of calls.
     """
-    names = [(f.domain, f.name, _overload(f)) for f in model.functions]
+    names = [(f.domain, f.name, f.overload) for f in model.functions]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise ModelError(f"two functions are named {_shown(twice[0])}")
     functions = dict(zip(names, model.functions, strict=True))
@@ -45,31 +46,19 @@ def check_calls(model: ModelProto) -> None:
         raise ModelError(f"with its functions written out it has {total:.2g} nodes, and {MOST} are supported")
 
 
-def _overload(message: object) -> str:
-    return getattr(message, "overload", "")
-
-
 def _shown(name: Name) -> str:
     return quoted(":".join(filter(None, name)))
-
-
-def _all(nodes: Iterable[NodeProto]) -> Iterable[NodeProto]:
-    pending = [nodes]
-    while pending:
-        for node in pending.pop():
-            yield node
-            pending += [body.node for body in bodies(node)]
 
 
 def _calls(nodes: Iterable[NodeProto], known: Iterable[Name]) -> Counter[Name]:
     """How often each function is called, in bodies as well."""
     known = frozenset(known)
-    found = Counter((n.domain, n.op_type, _overload(n)) for n in _all(nodes)) if known else Counter()
+    found = Counter((n.domain, n.op_type, n.overload) for n in within(nodes)) if known else Counter()
     return Counter({name: count for name, count in found.items() if name in known})
 
 
 def _unfolded(nodes: Iterable[NodeProto], calls: Counter[Name], sizes: dict[Name, int]) -> int:
-    return sum(1 for _ in _all(nodes)) + sum(sizes[name] * count for name, count in calls.items())
+    return sum(1 for _ in within(nodes)) + sum(sizes[name] * count for name, count in calls.items())
 
 
 def _callees_first(calls: dict[Name, Counter[Name]]) -> list[Name]:

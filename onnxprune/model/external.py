@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -81,14 +81,16 @@ def fetch(model: ModelProto, path: Path | None) -> tuple[ExternalStyle | None, s
     for found in ranges:
         by_file.setdefault(resolve(found.location, path), []).append(found)
     sizes = {file: _size(file, found[0].location) for file, found in by_file.items()}
-    _check_total(ranges, sum(sizes.values()))
+    wanted, available = sum(r.length for r in ranges), sum(sizes.values())
+    if wanted > REPEATS * available:  # ranges of a small file that overlap so often that they would fill the memory
+        raise ModelError(f"the model asks for {wanted} bytes of external data, and its data files hold {available}")
     digest = hashlib.sha256()
     for file, within in by_file.items():
         with opened(file, within[0].location) as stream:
             for found in within:
                 digest.update(_read(found, stream))
     style = ExternalStyle(max(1, min(r.length for r in ranges)), bool(outside[1]), tuple(sizes))
-    return style, digest.hexdigest(), sum(sizes.values())
+    return style, digest.hexdigest(), available
 
 
 def _entry(tensor: TensorProto) -> tuple[str, int, int]:
@@ -107,6 +109,10 @@ def _entry(tensor: TensorProto) -> tuple[str, int, int]:
     return location, int(numbers.get("offset", 0)), length
 
 
+def refused(location: str, why: str) -> ModelError:
+    return ModelError(f"external data at {quoted(location)} is refused: {why}")
+
+
 def resolve(location: str, path: Path) -> Path:
     """The real path of a data file that may be read for the model at `path`.
 
@@ -116,18 +122,14 @@ def resolve(location: str, path: Path) -> Path:
     windows = PureWindowsPath(location)  # knows both separators, drives and UNC paths
     absolute = windows.root or (windows.drive and os.name == "nt")  # elsewhere "a:0" is a plain name
     if "\0" in location or absolute or ".." in windows.parts:
-        raise ModelError(
-            f"external data at {quoted(location)} is refused: only files in the directory of the model are read"
-        )
+        raise refused(location, "only files in the directory of the model are read")
     homes = dict.fromkeys((path.absolute().parent, Path(os.path.realpath(path)).parent))
     allowed = [os.path.realpath(home) for home in homes]
     for home in homes:
         if os.path.lexists(home / location):
             real = Path(os.path.realpath(home / location))
             if not any(real.is_relative_to(directory) for directory in allowed):
-                raise ModelError(
-                    f"external data at {quoted(location)} is refused: the link leads out of the directory of the model"
-                )
+                raise refused(location, "the link leads out of the directory of the model")
             return real
     raise ModelError(
         f"the weights are missing: the model keeps them in {quoted(location)}, which is not in "
@@ -151,13 +153,10 @@ def opened(file: Path, location: str) -> Iterator[BinaryIO]:
     try:
         found = open_regular(file, getattr(os, "O_NOFOLLOW", 0))
         if found is None:
-            raise ModelError(f"external data at {quoted(location)} is refused: it is not a regular file")
+            raise refused(location, "it is not a regular file")
         with found as stream:
             if os.fstat(stream.fileno()).st_nlink > 1:
-                raise ModelError(
-                    f"external data at {quoted(location)} is refused: it is a hard link to a file that may lie "
-                    "anywhere; replace it by a copy"
-                )
+                raise refused(location, "it is a hard link to a file that may lie anywhere; replace it by a copy")
             yield stream
     except OSError as error:
         raise FileError(f"cannot read external data at {quoted(location)}: {error.strerror}") from error
@@ -170,13 +169,6 @@ def open_regular(path: Path, flags: int = 0) -> BinaryIO | None:
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)
     return None
-
-
-def _check_total(ranges: Iterable[Range], available: int) -> None:
-    """Refuse a small file whose ranges overlap so often that they would fill the memory."""
-    wanted = sum(r.length for r in ranges)
-    if wanted > REPEATS * available:
-        raise ModelError(f"the model asks for {wanted} bytes of external data, and its data files hold {available}")
 
 
 def _read(found: Range, stream: BinaryIO) -> bytes:

@@ -1,4 +1,4 @@
-"""Graphs of a model and of the bodies inside it, gone through in one order, and their tensors by key.
+"""Graphs of a model and of the bodies inside it, gone through in one order, their tensors by key, and new names.
 
 A key is the name of a value behind the path of its graph: nothing for the main graph, "{first output of the
 node}.{attribute}/" for a body.
@@ -33,6 +33,11 @@ def graphs_of(graph: GraphProto, path: str = "") -> Iterator[tuple[GraphProto, s
     for node in filter(body_attributes, graph.node):
         for body, below in subgraphs(node, path):
             yield from graphs_of(body, below)
+
+
+def value_of(node: NodeProto) -> TensorProto | None:
+    """The tensor in the attribute `value` of a node, such as a Constant has; None where there is none."""
+    return next((a.t for a in node.attribute[:] if a.name == "value" and a.HasField("t")), None)
 
 
 def constants_of(graph: GraphProto, path: str = "") -> Iterator[tuple[str, TensorProto]]:
@@ -127,3 +132,23 @@ def set_field(message: Any, field: Any, value: Any) -> None:
         getattr(message, field.name).CopyFrom(value)
     else:
         setattr(message, field.name, value)
+
+
+def all_names(model: ModelProto) -> set[str]:
+    """Names of all values of a graph and of the bodies inside it: what a new value must not be called."""
+    names: set[str] = set()
+    for graph, _ in graphs_of(model.graph):
+        names |= {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
+        names |= {v.name for v in (*graph.input, *graph.output)}
+        names |= {name for node in graph.node for name in (*node.input[:], *node.output[:])}
+    return names
+
+
+def fresh_name(stem: str, names: set[str]) -> str:
+    """The stem, or the stem and a number, that is not among the names; it is put among them."""
+    name, k = stem, 0
+    while name in names:
+        k += 1
+        name = f"{stem}.{k}"
+    names.add(name)
+    return name

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from onnxprune.model.elements import Placed
 from onnxprune.model.network import LIFTED, Network, placed
 from onnxprune.model.tensors import is_external, nbytes_of
-from onnxprune.model.wire import Unknown, content, fields, opening
+from onnxprune.model.wire import Damaged, content, fields, opening
 
 # Field numbers of onnx.proto
 GRAPH = 7  # of ModelProto
@@ -39,11 +40,7 @@ def outline(path: Path, *, least: int | None = None) -> Network | None:
                     out += content(file, start, end)
             model = onnx.ModelProto()
             model.ParseFromString(bytes(out))
-        except (Unknown, UnicodeDecodeError):
-            return None
-        except Exception as error:  # DecodeError, a class of its own in each protobuf implementation
-            if type(error).__name__ != "DecodeError":
-                raise
+        except (Damaged, UnicodeDecodeError, DecodeError):
             return None
     tensors = {}
     for tensor in model.graph.initializer:

@@ -16,13 +16,14 @@ from onnx import ModelProto
 from onnxprune.errors import FileError, ModelError, UsageError
 from onnxprune.model import external, validate
 from onnxprune.model.calls import check_calls
-from onnxprune.model.decode import Damaged, decode
+from onnxprune.model.decode import decode
 from onnxprune.model.encode import fingerprint
 from onnxprune.model.external import ExternalStyle
 from onnxprune.model.skeleton import weightless
 from onnxprune.model.sniff import AGAIN, HEAD, sniff
 from onnxprune.model.sort import put_in_order
 from onnxprune.model.tensors import quoted
+from onnxprune.model.wire import Damaged
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from onnx import (
 
 from onnxprune.errors import ModelError
 from onnxprune.model.external import open_regular, resolve
-from onnxprune.model.wire import Unknown, content, fields, varint
+from onnxprune.model.wire import Damaged, content, fields, varint
 
 MOST = 2_000_000  # fields that are looked at, of more than a hundred thousand nodes: some seconds
 
@@ -62,13 +62,13 @@ def data_files(path: Path) -> tuple[Path, ...]:
 
 
 def _locations(file: BinaryIO, kind: Any, begin: int, end: int, seen: Iterator[int]) -> Iterator[str]:
-    """What the tensors within a message say of the file that their elements are in.  Raises Unknown for a bomb."""
+    """What the tensors within a message say of the file that their elements are in.  Raises Damaged for a bomb."""
     if kind is TensorProto:
         yield from _location(file, begin, end)
         return
     for number, _, body, stop in fields(file, begin, end):
         if next(seen) > MOST:
-            raise Unknown("more fields than a model has")
+            raise Damaged("more fields than a model has")
         if number in _CHILDREN[kind]:
             yield from _locations(file, _CHILDREN[kind][number], body, stop, seen)
 

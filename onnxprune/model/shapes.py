@@ -8,18 +8,9 @@ import onnx
 
 from onnxprune.model.skeleton import LONGEST
 from onnxprune.model.statics import Statics
-from onnxprune.operators.registry import Alike, Shape, Trait, has, operator_of
+from onnxprune.operators.registry import Alike, Shape, Trait, attributes_of, has, operator_of
 
 EIGHT_BIT = frozenset({onnx.TensorProto.INT8, onnx.TensorProto.UINT8})
-
-
-def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
-    """Attributes as Python values, without bodies and references."""
-    return {
-        a.name: onnx.helper.get_attribute_value(a)
-        for a in node.attribute[:]
-        if a.type not in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) and not a.ref_attr_name
-    }
 
 
 def sizes_given(node: onnx.NodeProto, axes: Any, whole: Callable[[Any], Any]) -> Any:
@@ -62,7 +53,7 @@ def _infer_contrib(node: onnx.NodeProto, keys: list[str], path: str, statics: St
     """Shapes of operators that onnx's inference does not know."""
     dtype = _type_of(node, [statics.types.get(key) for key in keys])
     if (copy := _stand_in(node, opset)) is not None:
-        last = _has_channels_last(node)
+        last = has(node, Trait.CHANNELS_LAST) or bool(attributes_of(node).get("channels_last"))
         _infer_standard(copy, dict(zip(node.input, keys, strict=True)), path, statics, opset, EIGHT_BIT, last)
     else:
         found = _shapes_of(node, [statics.shapes.get(key) for key in keys], attributes_of(node))
@@ -118,12 +109,6 @@ def _stand_in(node: onnx.NodeProto, opset: int) -> onnx.NodeProto | None:
     return copy
 
 
-def _has_channels_last(node: onnx.NodeProto) -> bool:
-    """Whether the first input of a pool has its channels at the end."""
-    told = any(a.name == "channels_last" and a.i for a in node.attribute)
-    return told or has(node, Trait.CHANNELS_LAST)
-
-
 def _type_of(node: onnx.NodeProto, types: Sequence[int | None]) -> int | None:
     """Element type of the outputs, from those of the inputs."""
     typed_by = operator_of(node).typed_by
@@ -136,13 +121,7 @@ def _type_of(node: onnx.NodeProto, types: Sequence[int | None]) -> int | None:
 def _shapes_of(
     node: onnx.NodeProto, shapes: Sequence[Shape | None], attributes: Mapping[str, Any]
 ) -> list[Shape | None]:
-    """Shapes of the outputs, as far as they are known, of operators that are like no standard one.
-
-    Args:
-        node: any node.
-        shapes: of its inputs, None where left out or unknown.
-        attributes: of the node, as Python values.
-    """
+    """Shapes of the outputs, as far as they are known, of operators that are like no standard one."""
     known = operator_of(node).shape
     if known is None or isinstance(known, Alike) or not shapes or shapes[0] is None:
         return []

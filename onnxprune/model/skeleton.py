@@ -13,8 +13,7 @@ from onnxprune.operators.registry import LARGEST_VALUE, Trait, traits_of
 
 Shape = tuple[int, ...]
 CONVOLVES = Trait.LINEAR | Trait.CONVOLVES
-SAMPLE = {0: 1}  # size taken for a symbolic axis by its position; the others are spatial
-SPATIAL = 224
+SPATIAL = 224  # size taken for a symbolic axis, but for the first one
 PRIMES = (2, 3, 5, 7, 11, 13)
 MOST = 1 << 40  # elements of a tensor of the file
 LONGEST = 1 << 26  # positions of an axis; the shape of a value with a longer one counts as unknown
@@ -53,6 +52,12 @@ def open_axes(value: onnx.ValueInfoProto, rank: int) -> Iterator[tuple[int, str]
 Shapes = dict[str, Shape]
 
 
+def _opened(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> dict[str, dict[int, str]]:
+    """Axes of the inputs whose sizes the model leaves open, with the names of these."""
+    given = shapes.keys() - {tensor.name for tensor in model.graph.initializer}
+    return {v.name: dict(open_axes(v, len(shapes[v.name]))) for v in model.graph.input if v.name in given}
+
+
 def other_sizes(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> Iterator[list[Shapes]]:
     """Other shapes of the inputs in which sizes that the model leaves open are other ones; sizes of one name alike.
 
@@ -60,9 +65,7 @@ def other_sizes(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> Iterator
     their sizes, all but one are multiples; then all, by the same factor, for those that want them in proportion; last
     the samples alone, for those that take one size.  Nothing where no size is open.
     """
-    weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = {v.name: v for v in model.graph.input if v.name in shapes and v.name not in weights}
-    opened = {name: dict(open_axes(value, len(shapes[name]))) for name, value in inputs.items()}
+    opened = _opened(model, shapes)
     sizes = {name or axis: axis for axes in opened.values() for axis, name in axes.items()}
     prime = {size: PRIMES[k % len(PRIMES)] for k, size in enumerate(sizes)}
 
@@ -86,12 +89,10 @@ def sizes_of(
     model: onnx.ModelProto, shapes: Mapping[str, Shape], size: Callable[[int], int], last: int | None = None
 ) -> Shapes:
     """Shapes of the inputs in which each size that the model leaves open is made from what it is, up to a last axis."""
-    inputs = {v.name: v for v in model.graph.input if v.name in shapes}
-    opened = {
-        name: {k: dim for k, dim in open_axes(value, len(shapes[name])) if last is None or k <= last}
-        for name, value in inputs.items()
+    return {
+        key: tuple(size(n) if k in axes and (last is None or k <= last) else n for k, n in enumerate(shapes[key]))
+        for key, axes in _opened(model, shapes).items()
     }
-    return {key: tuple(size(n) if k in axes else n for k, n in enumerate(shapes[key])) for key, axes in opened.items()}
 
 
 def weightless(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -141,6 +142,6 @@ def _make_concrete(value: onnx.ValueInfoProto, shape: Shape | None, channels: in
         if shape is not None:
             dim.dim_value = shape[k]
         elif not dim.HasField("dim_value") or dim.dim_value < 0:
-            dim.dim_value = channels if k == 1 and channels else SAMPLE.get(k, SPATIAL)
+            dim.dim_value = channels if k == 1 and channels else SPATIAL if k else 1
         if dim.dim_value > LONGEST:  # onnx's inference goes through such an axis position by position
             dim.Clear()

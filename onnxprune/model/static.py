@@ -6,9 +6,8 @@ differs there is open too, and what is computed from it decides nothing and is n
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from fractions import Fraction
 from functools import partial
 
 import numpy as np
@@ -17,14 +16,14 @@ from onnx import numpy_helper
 
 from onnxprune.model.bodies import give_branch, walk_body
 from onnxprune.model.evaluate import evaluate
-from onnxprune.model.graphs import body_attributes, graphs_of, subgraphs
-from onnxprune.model.pins import pins
-from onnxprune.model.shapes import attributes_of, infer_node, note_type, sizes_given
+from onnxprune.model.graphs import body_attributes, graphs_of, subgraphs, value_of
+from onnxprune.model.shapes import infer_node, note_type, sizes_given
 from onnxprune.model.skeleton import Shape, other_sizes, sizes_of, skeleton_of
+from onnxprune.model.sort import defined
 from onnxprune.model.sound import without_unsound
 from onnxprune.model.statics import Statics
 from onnxprune.model.thresholds import beyond, shortened, thresholds
-from onnxprune.operators.registry import LARGEST_VALUE, MALFORMED, Trait, has
+from onnxprune.operators.registry import LARGEST_VALUE, MALFORMED, Taken, Trait, attributes_of, has, operator_of
 
 BROADCASTS = 7  # opset from which operands broadcast by themselves
 COMBINES = Trait.ADDS | Trait.MULTIPLIES
@@ -53,7 +52,7 @@ def infer(
         statics.edges = [infer_once(model, shapes) for shapes in _edges(model, statics)]
         if _drops_ones(statics.skeleton.graph):  # ranks differ there
             statics.accepted = [*statics.accepted, *filter(statics.accepts, statics.edges)]
-        statics.pinned = pins(statics)
+        statics.pinned = _pins(statics)
     for other in {id(s): s for s in (*statics.others, *statics.accepted)}.values():
         other.others = other.accepted = [statics]
         other.edges, other.pinned = statics.edges, statics.pinned
@@ -67,7 +66,7 @@ def _edges(model: onnx.ModelProto, statics: Statics) -> Iterator[dict[str, Shape
     if _drops_ones(graph):
         yield sizes_of(model, statics.shapes, lambda n: 1, last=0)
     for share in shortened(graph, constants, statics.shapes, statics.is_open):
-        yield sizes_of(model, statics.shapes, partial(_shortened, share))
+        yield sizes_of(model, statics.shapes, lambda n, share=share: max(1, int(n * share)))  # type: ignore[misc]
     limits = thresholds(graph, constants, frozenset(statics.sampled))
     if limits:
         yield sizes_of(model, statics.shapes, partial(beyond, limits))
@@ -77,10 +76,6 @@ def runs_out(statics: Statics, input_shapes: Mapping[str, Shape]) -> bool:
     """Whether values have no elements at other sizes of the inputs, and a Reshape asks for some."""
     there = infer_once(statics.skeleton, input_shapes)
     return there.torn and any(0 in shape and 0 not in statics.shapes.get(k, (0,)) for k, shape in there.shapes.items())
-
-
-def _shortened(share: Fraction, size: int) -> int:
-    return max(1, int(size * share))
 
 
 def _drops_ones(graph: onnx.GraphProto) -> bool:
@@ -110,6 +105,26 @@ def _fill(statics: Statics, inferred: onnx.ModelProto, opset: int, observed: Map
         statics.shapes.setdefault(key, array.shape)
         statics.types.setdefault(key, onnx.helper.np_dtype_to_tensor_dtype(array.dtype))
     _walk(statics.skeleton.graph, "", statics, opset, [])
+
+
+def _pins(statics: Statics) -> frozenset[tuple[str, int]]:
+    """Axes that layers of the outermost graph sum over with weights of the file: (value, axis)."""
+    return frozenset(pin for node in statics.skeleton.graph.node for pin in _pinned(statics, node))
+
+
+def _pinned(statics: Statics, node: onnx.NodeProto) -> Iterator[tuple[str, int]]:
+    if len(node.input) < 2 or not has(node, Trait.LINEAR):
+        return
+    data, weight = node.input[:2]
+    ranks = {len(s.shapes[data]) for s in (statics, *statics.others, *statics.edges) if data in s.shapes}
+    if weight not in statics.tensors or len(statics.shapes.get(weight, ())) < 2 or len(ranks) != 1:
+        return
+    row, rank = operator_of(node), ranks.pop()
+    if row.channel is not None:
+        yield data, row.channel
+    elif row.contracts is not None:
+        taken = Taken(attributes_of(node), [statics.shapes.get(key) for key in node.input], lambda _: None)
+        yield from ((data, axis) for axis in row.contracts(taken, 0, rank))
 
 
 def opset_of(model: onnx.ModelProto) -> int:
@@ -153,7 +168,7 @@ def _walk(graph: onnx.GraphProto, path: str, statics: Statics, opset: int, outer
                 _walk_bodies(node, keys, path, statics, opset, scope)
         names.update({name: path + name for name in node.output[:] if name})
         with suppress(*MALFORMED):
-            _evaluate_node(node, keys, path, statics, opset, statics.shapes.get)
+            _evaluate_node(node, keys, path, statics, opset)
         if not bodies:
             with suppress(*MALFORMED):
                 infer_node(node, keys, path, statics, opset)
@@ -184,9 +199,7 @@ def _walk_bodies(
 
 def names_of(graph: onnx.GraphProto, path: str) -> dict[str, str]:
     """Keys of all names that a graph gives to values of its own."""
-    sparse = (t.values for t in graph.sparse_initializer)
-    names = {value.name: path + value.name for value in (*graph.input, *graph.initializer, *sparse)}
-    return names | {name: path + name for node in graph.node for name in node.output if name}
+    return {name: path + name for name in defined(graph)}
 
 
 def find(scope: list[dict[str, str]], name: str) -> str:
@@ -194,14 +207,7 @@ def find(scope: list[dict[str, str]], name: str) -> str:
     return next((names[name] for names in reversed(scope) if name in names), name)
 
 
-def _evaluate_node(
-    node: onnx.NodeProto,
-    keys: list[str],
-    path: str,
-    statics: Statics,
-    opset: int,
-    shape_of: Callable[[str], Shape | None],
-) -> None:
+def _evaluate_node(node: onnx.NodeProto, keys: list[str], path: str, statics: Statics, opset: int) -> None:
     constants = statics.constants
     if node.domain not in ("", "ai.onnx"):
         return
@@ -212,7 +218,7 @@ def _evaluate_node(
             statics.shapes.setdefault(path + node.output[0], value.shape)
         return
     if has(node, Trait.SIZES):
-        if keys and (shape := shape_of(keys[0])) is not None:
+        if keys and (shape := statics.shapes.get(keys[0])) is not None:
             value = np.array(sizes_given(node, shape, partial(np.prod, dtype=np.int64)), np.int64)
             constants[path + node.output[0]] = value
             if keys[0] not in statics.tensors:
@@ -232,9 +238,9 @@ def _evaluate_node(
 
 def constant_value(node: onnx.NodeProto) -> np.ndarray | None:
     """Value of a Constant node; None where its data was left out or is no tensor."""
-    for a in node.attribute[:]:
-        if a.name == "value" and a.HasField("t"):
-            return _elements(a.t)
+    if (tensor := value_of(node)) is not None:
+        return _elements(tensor)
+    for a in node.attribute:
         if a.name in ("value_int", "value_ints"):
             return np.array(onnx.helper.get_attribute_value(a), np.int64)
         if a.name in ("value_float", "value_floats"):

@@ -1,7 +1,7 @@
 """Tensors of a model wherever they stand, and how many bytes each one must have."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import onnx
@@ -151,13 +151,13 @@ def graphs(model: ModelProto) -> Iterator[GraphProto]:
         pending += [body for node in graph.node for body in bodies(node)]
 
 
-def nodes(model: ModelProto) -> Iterator[NodeProto]:
-    """Nodes of the graph, of the bodies inside it, and of the functions."""
-    pending = [*model.functions, model.graph]
+def nodes(*parts: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    """These nodes, and those of the bodies inside them."""
+    pending: list[Iterable[NodeProto]] = [*parts]
     while pending:
-        for node in pending.pop().node:
+        for node in pending.pop():
             yield node
-            pending += bodies(node)
+            pending += [body.node for body in bodies(node)]
 
 
 def _of_nodes(nodes: Sequence[NodeProto], *, within: bool = False) -> Iterator[TensorProto]:
@@ -175,10 +175,8 @@ def _of_attributes(found: Sequence[AttributeProto]) -> Iterator[TensorProto]:
         if attribute.HasField("t"):
             yield attribute.t
         yield from attribute.tensors
-        if attribute.HasField("sparse_tensor"):
-            yield attribute.sparse_tensor.values
-            yield attribute.sparse_tensor.indices
-        for sparse in attribute.sparse_tensors:
+        single = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+        for sparse in (*single, *attribute.sparse_tensors):
             yield sparse.values
             yield sparse.indices
 

@@ -59,11 +59,8 @@ def shortened(
             continue
         for axis, start, end in _slices(node, constants):
             bound = max(v for v in (start, end) if v < HIGHEST)
-            if (
-                -len(shape) <= axis < len(shape)
-                and 1 < bound <= shape[axis]
-                and is_open(node.input[0], axis % len(shape))
-            ):
+            inside = -len(shape) <= axis < len(shape) and 1 < bound <= shape[axis]
+            if inside and is_open(node.input[0], axis % len(shape)):
                 found.add(Fraction(bound - 1, shape[axis]))
     return sorted({max(found), min(found)}, reverse=True) if found else []
 

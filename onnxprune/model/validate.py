@@ -21,9 +21,9 @@ from onnxprune.model.tensors import (
 )
 
 DEFAULT = ("", "ai.onnx")  # two names of the default domain
-# Domains whose operators come with onnx or with onnxruntime.
-KNOWN = {*DEFAULT, "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview", "ai.onnx.preview.training"} | {
-    *("com.microsoft", "com.microsoft.nchwc", "com.microsoft.experimental", "com.ms.internal.nhwc", "com.microsoft.dml")
+# Other domains whose operators come with onnx or with onnxruntime.
+KNOWN = {"ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview", "ai.onnx.preview.training", "com.microsoft.dml"} | {
+    *("com.microsoft", "com.microsoft.nchwc", "com.microsoft.experimental", "com.ms.internal.nhwc")
 }
 INT32 = 1 << 31  # what onnx and onnxruntime count versions with
 KEPT = 4096  # bytes of a tensor that the checker may see: shapes and other small constants
@@ -126,7 +126,7 @@ def check_text(model: ModelProto) -> None:
         values = (*graph.input, *graph.output, *graph.value_info)
         texts += [text for v in values for text in (v.doc_string, v.type.denotation)]
         texts += [text for v in values for d in v.type.tensor_type.shape.dim for text in (d.dim_param, d.denotation)]
-    for node in nodes(model):
+    for node in nodes(model.graph.node, *(f.node for f in model.functions)):
         texts += [node.name, node.op_type, node.domain, node.doc_string, *node.input, *node.output]
         texts += [text for a in node.attribute for text in (a.name, a.ref_attr_name, a.doc_string)]
     for text in texts:
@@ -137,12 +137,9 @@ def check_text(model: ModelProto) -> None:
 def unknown_operators(model: ModelProto) -> list[str]:
     """Operators of which neither onnx, onnxruntime nor the model itself is known to have a definition, sorted."""
     local = {(f.domain, f.name) for f in model.functions}
-    used = {(n.domain, n.op_type) for n in nodes(model)} - local
-    return sorted(f"{d}:{o}" if d not in DEFAULT else o for d, o in used if not _is_known(d, o))
-
-
-def _is_known(domain: str, operator: str) -> bool:
-    return onnx.defs.has(operator, "" if domain in DEFAULT else domain) or domain in KNOWN - set(DEFAULT)
+    used = {(n.domain, n.op_type) for n in nodes(model.graph.node, *(f.node for f in model.functions))} - local
+    unknown = ((d, o) for d, o in used if d not in KNOWN and not onnx.defs.has(o, "" if d in DEFAULT else d))
+    return sorted(o if d in DEFAULT else f"{d}:{o}" for d, o in unknown)
 
 
 def checker_warnings(model: ModelProto) -> list[str]:

@@ -8,48 +8,41 @@ FIXED = {1: 8, 5: 4}  # bytes of the wire types of fixed width
 BYTES = 2  # the wire type of what has a length: text, bytes, messages
 
 
-class Unknown(ValueError):
-    """The file holds something that this walk does not understand."""
+class Damaged(ValueError):
+    """The bytes are no protobuf message; says where."""
 
 
 def fields(file: BinaryIO, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
     """The fields of a message between two positions: number, start, start of the content, end.
 
-    Raises:
-        Unknown: there is no message, or one of another kind.
+    Raises Damaged.
     """
     while at < end:
         file.seek(at)
         key, body = varint(file, at)
         kind = key & 7
-        if not key >> 3:  # as in a file of zeros, however long
-            raise Unknown("a field without a number")
-        if kind == VARINT:
-            stop = varint(file, body)[1]
-        elif kind == BYTES:
+        if not key >> 3 or kind not in (VARINT, BYTES, *FIXED):  # as in a file of zeros, however long
+            raise Damaged(f"byte {at} starts no field")
+        stop = varint(file, body)[1] if kind == VARINT else body + FIXED.get(kind, 0)
+        if kind == BYTES:
             length, body = varint(file, body)
             stop = body + length
-        elif kind in FIXED:
-            stop = body + FIXED[kind]
-        else:
-            raise Unknown(f"wire type {kind}")
         if stop > end:
-            raise Unknown("a field ends behind its message")
+            raise Damaged(f"{stop - body} bytes are announced at byte {body}, and {end - body} follow")
         yield key >> 3, at, body, stop
         at = stop
 
 
 def varint(file: BinaryIO, at: int) -> tuple[int, int]:
     """The number whose bytes begin at the file's position, which is `at`, and the position after it."""
-    value = shift = 0
-    while True:
-        byte = file.read(1)
-        if not byte or shift > 63:
-            raise Unknown("a number that does not end")
-        value |= (byte[0] & 127) << shift
-        at, shift = at + 1, shift + 7
+    value = 0
+    for k in range(10):
+        if not (byte := file.read(1)):
+            break
+        value |= (byte[0] & 127) << 7 * k
         if byte[0] < 128:
-            return value, at
+            return value, at + k + 1
+    raise Damaged(f"no number ends within ten bytes of byte {at}")
 
 
 def content(file: BinaryIO, start: int, end: int) -> bytes:

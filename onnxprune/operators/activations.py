@@ -14,7 +14,7 @@ from onnxprune.operators.op import Op
 from onnxprune.operators.registry import OPERATORS, UNKNOWN, Alike, Attributes, Numbers, Trait, by_reference, define
 from onnxprune.operators.roles import NOT_ZERO, ZeroWhereDead
 from onnxprune.operators.site import Site
-from onnxprune.operators.unary import EACH, HOMOGENEOUS, PLAIN, bound_unary, erf, unary, unchanged
+from onnxprune.operators.unary import EACH, HOMOGENEOUS, PLAIN, erf, unary, unchanged
 from onnxprune.operators.value_numbers import bits, mix, name_of
 from onnxprune.operators.zeros import every, first, provided
 
@@ -39,22 +39,16 @@ def _gelu(x: np.ndarray, a: Mapping[str, Any]) -> np.ndarray:
 
 unary(
     "Relu", lambda x, a: np.maximum(x, 0), HOMOGENEOUS | Trait.CLAMPS | Trait.SELECTS, first,
-    flat=lambda *_: (0.0, np.inf), forward=in_torch("relu"), fused_numbers=(),
+    flat=lambda *_: (0.0, np.inf), fused_numbers=(),
 )  # fmt: skip
 unary(
     "LeakyRelu", lambda x, a: np.where(x >= 0, x, a.get("alpha", 0.01) * x), HOMOGENEOUS, first,
     forward=Forward(lambda node, x: functional.leaky_relu(x, node.get("alpha", 0.01))), fused_numbers=("alpha",),
 )  # fmt: skip
-
-
-def forward_celu(node: TorchCall, x: Tensor) -> Tensor:
-    alpha = node.get("alpha", 1.0)
-    return x.clamp(min=0) + (alpha * torch.expm1(x / alpha)).clamp(max=0)
-
-
 unary(
     "Celu", lambda x, a: _elu(x, a.get("alpha", 1.0), unit=a.get("alpha", 1.0)), Trait.MONOTONE,
-    provided(lambda a: a.get("alpha", 1.0) != 0), forward=Forward(forward_celu),  # 0 / 0
+    provided(lambda a: a.get("alpha", 1.0) != 0),  # 0 / 0
+    forward=Forward(lambda node, x: functional.celu(x, node.get("alpha", 1.0))),
 )  # fmt: skip
 unary(
     "Elu", lambda x, a: _elu(x, a.get("alpha", 1.0)), Trait.MONOTONE, first,
@@ -65,36 +59,21 @@ unary(
     Trait.MONOTONE | Trait.SATURATES, fused_numbers=("alpha", "beta"),
     forward=Forward(lambda node, x: (node.get("alpha", 0.2) * x + node.get("beta", 0.5)).clamp(0, 1)),
 )  # fmt: skip
-
-
-def forward_selu(node: TorchCall, x: Tensor) -> Tensor:
-    alpha, gamma = node.get("alpha", 1.6732632423543772), node.get("gamma", 1.0507009873554805)
-    return gamma * torch.where(x > 0, x, alpha * torch.expm1(x.clamp(max=0)))
-
-
 unary(
     "Selu", lambda x, a: _elu(x, a.get("alpha", _SELU[0]), a.get("gamma", _SELU[1])), Trait.MONOTONE, first,
-    forward=Forward(forward_selu),
+    forward=Forward(lambda node, x: node.get("gamma", _SELU[1]) * functional.elu(x, node.get("alpha", _SELU[0]))),
 )  # fmt: skip
-unary(
-    "Sigmoid", lambda x, a: _sigmoid(x), Trait.MONOTONE | Trait.SATURATES, forward=in_torch("sigmoid"), fused_numbers=()
-)
+unary("Sigmoid", lambda x, a: _sigmoid(x), Trait.MONOTONE | Trait.SATURATES, fused_numbers=())
 unary("Softplus", lambda x, a: np.logaddexp(0, x), Trait.MONOTONE, forward=in_torch("nn.functional.softplus"))
-unary(
-    "Tanh", lambda x, a: np.tanh(x), Trait.MONOTONE | Trait.SATURATES, first, forward=in_torch("tanh"), fused_numbers=()
-)
+unary("Tanh", lambda x, a: np.tanh(x), Trait.MONOTONE | Trait.SATURATES, first, fused_numbers=())
 unary(
     "ThresholdedRelu", lambda x, a: np.where(x > a.get("alpha", 1.0), x, 0), Trait.MONOTONE | Trait.CLAMPS, first,
-    forward=Forward(lambda node, x: torch.where(x > node.get("alpha", 1.0), x, torch.zeros_like(x))),
+    forward=Forward(lambda node, x: functional.threshold(x, node.get("alpha", 1.0), 0.0)),
 )  # fmt: skip
 
-
-def forward_gelu(node: TorchCall, x: Tensor) -> Tensor:
-    return functional.gelu(x, approximate=node.get("approximate", "none"))
-
-
-unary("Gelu", _gelu, zero=first, forward=Forward(forward_gelu))
-unary("com.microsoft:Gelu", _gelu, zero=first, shape=Alike(), forward=Forward(forward_gelu))
+_GELU = Forward(lambda node, x: functional.gelu(x, approximate=node.get("approximate", "none")))
+unary("Gelu", _gelu, zero=first, forward=_GELU)
+unary("com.microsoft:Gelu", _gelu, zero=first, shape=Alike(), forward=_GELU)
 unary(
     "com.microsoft:QuickGelu", lambda x, a: x * _sigmoid(a.get("alpha", 1.702) * x), zero=first, shape=Alike(),
     forward=Forward(lambda node, x: x * torch.sigmoid(node.get("alpha", 1.702) * x)),
@@ -121,24 +100,20 @@ def forward_shrink(node: TorchCall, x: Tensor) -> Tensor:
     return torch.where(x < -edge, x + bias, torch.where(x > edge, x - bias, zero))
 
 
-define(
-    "Shrink", **PLAIN, bound=bound_unary, function=_shrink, traits=EACH,
-    zero=provided(lambda a: a.get("lambd", 0.5) >= 0 or not a.get("bias", 0.0)),
+unary(
+    "Shrink", _shrink, zero=provided(lambda a: a.get("lambd", 0.5) >= 0 or not a.get("bias", 0.0)),
     forward=Forward(forward_shrink),
 )  # fmt: skip
-define(
-    "Affine", **PLAIN, shape=Alike(), traits=EACH | Trait.MONOTONE, bound=bound_unary,
-    function=lambda x, a: a.get("alpha", 1.0) * x + a.get("beta", 0.0),
+unary(
+    "Affine", lambda x, a: a.get("alpha", 1.0) * x + a.get("beta", 0.0), Trait.MONOTONE, shape=Alike(),
     forward=Forward(lambda node, x: node.get("alpha", 1.0) * x + node.get("beta", 0.0)),
 )  # fmt: skip
-define(
-    "ParametricSoftplus", **PLAIN, shape=Alike(), traits=EACH, bound=bound_unary,
-    function=lambda x, a: a.get("alpha", 1.0) * np.logaddexp(0, a.get("beta", 1.0) * x),
+unary(
+    "ParametricSoftplus", lambda x, a: a.get("alpha", 1.0) * np.logaddexp(0, a.get("beta", 1.0) * x), shape=Alike(),
     forward=Forward(lambda node, x: node.get("alpha", 1.0) * functional.softplus(x * node.get("beta", 1.0))),
 )  # fmt: skip
-define(
-    "ScaledTanh", **PLAIN, shape=Alike(), traits=EACH, bound=bound_unary,
-    function=lambda x, a: a.get("alpha", 1.0) * np.tanh(a.get("beta", 1.0) * x),
+unary(
+    "ScaledTanh", lambda x, a: a.get("alpha", 1.0) * np.tanh(a.get("beta", 1.0) * x), shape=Alike(),
     forward=Forward(lambda node, x: node.get("alpha", 1.0) * torch.tanh(x * node.get("beta", 1.0))),
 )  # fmt: skip
 
@@ -182,14 +157,11 @@ def bound_clip(site: Site) -> Facts:
     given = [site.attributes.get(name, site.optional(k)) for k, name in ((1, "min"), (2, "max"))]
     sides = (np.float64(side) if e is None else e for e, side in zip(given, (-np.inf, np.inf), strict=True))
     low, high = (known(np.ravel(side)[:1].reshape(())) for side in sides)
-    bounds = (
-        np.minimum(np.maximum(found.low, low.low), high.low),
-        np.minimum(np.maximum(found.high, low.high), high.high),
-    )
+    least, most = (np.minimum(np.maximum(end, low.low), high.low) for end in (found.low, found.high))
     name = mix(found.identity, name_of("Clip"), *low.exact, *high.exact)
     if given[1] is None and low.zero:
-        return facts(*bounds, name, found.scale)
-    return facts(*bounds, mix(name, bits(found.scale)))
+        return facts(least, most, name, found.scale)
+    return facts(least, most, mix(name, bits(found.scale)))
 
 
 def _ends_of_clip(a: Attributes, number: Numbers) -> tuple[float, float]:
@@ -237,13 +209,9 @@ def fused(node: TorchCall, x: Tensor) -> Tensor:
     name = node.get("activation", "")
     if not name:
         return x
-    given = node.get("activation_params", [])
     names = ("min", "max") if name == "Clip" else ("alpha", "beta")
-    told = dict(zip(names, given, strict=False)) | {
-        k.removeprefix("activation_"): v
-        for k, v in node.attributes.items()
-        if k in ("activation_alpha", "activation_beta")
-    }
-    if name in ("Selu",) and "beta" in told:
+    told = dict(zip(names, node.get("activation_params", []), strict=False))
+    told |= {key: node.get(f"activation_{key}") for key in ("alpha", "beta") if f"activation_{key}" in node.attributes}
+    if name == "Selu" and "beta" in told:
         told["gamma"] = told.pop("beta")
     return activation(name, told)(x)

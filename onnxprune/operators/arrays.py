@@ -16,33 +16,21 @@ from onnxprune.operators.lazy_torch import Tensor, torch
 Value = Any  # a Tensor, a list of them (a sequence), or an object array of text
 
 CARRIERS: dict[int, str] = {  # type of an ONNX tensor → that of torch
-    TensorProto.FLOAT: "float32",
-    TensorProto.DOUBLE: "float64",
-    TensorProto.FLOAT16: "float32",
-    TensorProto.BFLOAT16: "float32",
+    **dict.fromkeys((TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16), "float32"),
     **dict.fromkeys((17, 18, 19, 20), "float32"),  # float8
+    TensorProto.DOUBLE: "float64",
     TensorProto.BOOL: "bool",
-    TensorProto.INT8: "int8",
-    TensorProto.UINT8: "uint8",
+    **dict.fromkeys((TensorProto.INT8, 22, 26), "int8"),  # and int4, int2
+    **dict.fromkeys((TensorProto.UINT8, 21, 25), "uint8"),  # and uint4, uint2
     TensorProto.INT16: "int16",
     TensorProto.UINT16: "uint16",
     TensorProto.INT32: "int32",
     **dict.fromkeys((TensorProto.INT64, TensorProto.UINT32, TensorProto.UINT64), "int64"),
-    **dict.fromkeys((22, 26), "int8"),  # int4, int2
-    **dict.fromkeys((21, 25), "uint8"),  # uint4, uint2
 }
 FLOATS = frozenset(kind for kind, dtype in CARRIERS.items() if dtype.startswith("float"))
-RANGES = {
-    TensorProto.INT8: (-128, 127),
-    TensorProto.UINT8: (0, 255),
-    TensorProto.INT16: (-(1 << 15), (1 << 15) - 1),
-    TensorProto.UINT16: (0, (1 << 16) - 1),
-    TensorProto.INT32: (-(1 << 31), (1 << 31) - 1),
-    22: (-8, 7),
-    21: (0, 15),
-    26: (-2, 1),
-    25: (0, 3),
-}
+_ENDS = {int(helper.np_dtype_to_tensor_dtype(d)): np.iinfo(d) for d in map(np.dtype, "i1 u1 i2 u2 i4".split())}
+RANGES = {kind: (int(ends.min), int(ends.max)) for kind, ends in _ENDS.items()}
+RANGES |= {22: (-8, 7), 21: (0, 15), 26: (-2, 1), 25: (0, 3)}
 
 
 def carrier(kind: int) -> "torch.dtype":

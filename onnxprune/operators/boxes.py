@@ -26,7 +26,6 @@ from dataclasses import replace
 import numpy as np
 
 from onnxprune.operators import large_blocks
-from onnxprune.operators.banks import factored
 from onnxprune.operators.coupling import Coupling
 from onnxprune.operators.labels import (
     LARGEST_AXIS,
@@ -47,6 +46,7 @@ from onnxprune.operators.split_axes import (
     SplitAxis,
     Value,
     blocks,
+    factored,
     keeps,
     regrouped,
 )
@@ -198,7 +198,8 @@ def reshape(
             labels, origin = _merge(coupling, name, value, old)
             parts, split = _split(coupling, labels, shape[new], new.start, origin)
             if split is not None and any(splits):
-                parts, split = choose_factor(coupling, Value(tuple(parts), _shift(split, -new.start)), (), heads), None
+                own = replace(split, dims=tuple(d - new.start for d in split.dims))
+                parts, split = choose_factor(coupling, Value(tuple(parts), own), (), heads), None
             axes += parts
             splits.append(split)
     out = Value(tuple(axes), next(filter(None, splits), None))
@@ -221,15 +222,10 @@ def _torn(value: Value, old: slice, new: tuple[int, ...]) -> set[int]:
 
 def _returns(value: Value, old: slice, new: slice, shape: tuple[int, ...]) -> bool:
     """Whether a block has no split axes, or merges them back into the axis that they were split from."""
-    if not _is_split(value, old):
+    if (split := value.split_axis) is None or not _is_split(value, old):
         return True
-    assert value.split_axis is not None
     wide = [d for d in range(new.start, new.stop) if shape[d] > 1]
-    return (
-        _stands(value.split_axis, shape)
-        and value.split_axis.origin is not None
-        and wide == [value.split_axis.origin.axis]
-    )
+    return _stands(split, shape) and split.origin is not None and wide == [split.origin.axis]
 
 
 def _moved(value: Value, shape: tuple[int, ...]) -> SplitAxis | None:
@@ -245,10 +241,6 @@ def _moved(value: Value, shape: tuple[int, ...]) -> SplitAxis | None:
     if not all(d in where for d in split.dims):
         return None
     return replace(split, dims=tuple(where[d] for d in split.dims))
-
-
-def _shift(split: SplitAxis, by: int) -> SplitAxis:
-    return replace(split, dims=tuple(d + by for d in split.dims))
 
 
 def _merge(coupling: Coupling, name: str, value: Value, old: slice) -> tuple[Labels, Origin | None]:

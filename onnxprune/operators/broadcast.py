@@ -1,10 +1,11 @@
-"""Element-wise functions of several values: channels of broadcast operands are the same channels."""
+"""Arithmetic, comparisons, logic and bits of several values: channels of broadcast operands are the same channels."""
 
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
 
+from onnxprune.operators.boxes import Value
 from onnxprune.operators.facts import Facts, NothingKnown, facts
 from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.intervals import NEAR_SUM, affine, times
@@ -24,63 +25,78 @@ def combine(op: Op, *xs: Axes | None, **attributes: int) -> Axes:
     return op.broadcast(*xs)
 
 
+def pointwise(op: Op, **_: object) -> list[Axes] | list[Value]:
+    """Of one value, whose channels stay as split as they are, or several."""
+    if len(op.values) == 1:
+        return [op.unmoved()] * len(op.shapes)
+    return [op.broadcast(*(op.axes(k) for k in range(len(op.values))))] * len(op.shapes)
+
+
 def _aligned(x: Axes, y: Axes, axis: int | None) -> Axes:
     """The second operand of the broadcast before opset 7, padded to the end as numpy does it."""
     start = len(x) - len(y) if axis is None else axis
     return (*y, *(fixed(1) for _ in range(len(x) - start - len(y))))
 
 
-def bound_arithmetic(site: Site) -> Facts:
+def _with_numbers(site: Site, commutes: bool) -> tuple[Facts, Facts, np.ndarray | None]:
+    """Two operands, and the numbers of the second where it is made of weights; of what commutes, of either."""
     if site.opset < 7 and site.attributes.get("broadcast"):
         raise NothingKnown
-    op, (x, y) = site.node.op_type, site.operands(0, 1)
-    data = [site.array(k) is None for k in (0, 1)]
-    if data == [True, False] or (data == [False, True] and op in ("Add", "Mul")):
-        value, number = (x, y.low) if data[0] else (y, x.low)
-        if not np.isfinite(number).all() or (op == "Div" and not number.all()):
-            raise NothingKnown
-        if op == "Div" and site.whole:
-            return _bound_quotient(site, value, number)
-        if op in ("Mul", "Div"):
-            return affine(value, number if op == "Mul" else 1 / number, np.zeros(1), EXACT)
-        return affine(value, np.ones(1), number if op == "Add" else -number, 0.0 if site.whole else NEAR_SUM)
-    return combined(site, op, x, y)
+    (x, y), (left, right) = site.operands(0, 1), (site.array(k) is not None for k in (0, 1))
+    x, y, right = (y, x, True) if commutes and left and not right else (x, y, right and not left)
+    if right and not np.isfinite(y.low).all():
+        raise NothingKnown
+    return x, y, y.low if right else None
 
 
-def _bound_quotient(site: Site, x: Facts, number: np.ndarray) -> Facts:
-    """Integers by a number: towards zero."""
-    ends = [np.trunc(end / number) for end in (x.low, x.high)]
-    return facts(np.minimum(*ends), np.maximum(*ends), mix(*x.exact, bits(number), site.kind))
+def bound_addition(site: Site, sign: int) -> Facts:
+    x, y, number = _with_numbers(site, sign > 0)
+    if number is not None:
+        return affine(x, np.ones(1), sign * number, 0.0 if site.whole else NEAR_SUM)
+    return added(site, x, y, sign)
 
 
-def combined(site: Site, op: str, x: Facts, y: Facts) -> Facts:
-    """Add, Sub, Mul or Div of two values that both depend on data."""
-    if op == "Add":
-        low, high = x.low + y.low, x.high + y.high
-    elif op == "Sub":
-        low, high = x.low - y.high, x.high - y.low
-    elif op == "Mul":
-        corners = [times(a, b) for a in (x.low, x.high) for b in (y.low, y.high)]
-        low, high = np.minimum.reduce(corners), np.maximum.reduce(corners)
-    else:
-        none = x.zero & all(b == 1 for a, b in zip(x.shape, y.shape, strict=True) if a > 1)
-        fixed = (x.constant & y.constant & (y.low != 0)) | none  # else zero by zero would be zero no more
-        ratio = np.divide(x.low, y.low, out=np.zeros(np.broadcast_shapes(x.shape, y.shape)), where=fixed & ~none)
-        low, high = np.where(fixed, ratio, -np.inf), np.where(fixed, ratio, np.inf)
-    if op == "Mul":
-        return facts(low, high, mix(x.identity, y.identity, site.kind), x.scale * y.scale)
-    if op == "Div":
-        return facts(low, high, mix(x.identity, y.identity, site.kind), x.scale / y.scale)
+def added(site: Site, x: Facts, y: Facts, sign: int = 1) -> Facts:
+    """Of two values that both depend on data: their sum, or their difference."""
+    low, high = (x.low + y.low, x.high + y.high) if sign > 0 else (x.low - y.high, x.high - y.low)
     return facts(low, high, mix(x.identity, y.identity, bits(y.scale / x.scale), site.kind), x.scale)
 
 
-def bound_several(site: Site) -> Facts:
+def bound_multiplication(site: Site) -> Facts:
+    x, y, number = _with_numbers(site, True)
+    if number is not None:
+        return affine(x, number, np.zeros(1), EXACT)
+    corners = [times(a, b) for a in (x.low, x.high) for b in (y.low, y.high)]
+    names = mix(x.identity, y.identity, site.kind)
+    return facts(np.minimum.reduce(corners), np.maximum.reduce(corners), names, x.scale * y.scale)
+
+
+def bound_division(site: Site) -> Facts:
+    x, y, number = _with_numbers(site, False)
+    if number is not None:
+        return _by_number(site, x, number)
+    none = x.zero & all(b == 1 for a, b in zip(x.shape, y.shape, strict=True) if a > 1)
+    fixed = (x.constant & y.constant & (y.low != 0)) | none  # else zero by zero would be zero no more
+    ratio = np.divide(x.low, y.low, out=np.zeros(np.broadcast_shapes(x.shape, y.shape)), where=fixed & ~none)
+    low, high = np.where(fixed, ratio, -np.inf), np.where(fixed, ratio, np.inf)
+    return facts(low, high, mix(x.identity, y.identity, site.kind), x.scale / y.scale)
+
+
+def _by_number(site: Site, x: Facts, number: np.ndarray) -> Facts:
+    if not number.all():
+        raise NothingKnown
+    if not site.whole:
+        return affine(x, 1 / number, np.zeros(1), EXACT)
+    ends = [np.trunc(end / number) for end in (x.low, x.high)]  # of integers towards zero
+    return facts(np.minimum(*ends), np.maximum(*ends), mix(*x.exact, bits(number), site.kind))
+
+
+def bound_several(site: Site, fold: np.ufunc, mean: bool = False) -> Facts:
     found = site.operands()
-    fold = {"Sum": np.add, "Mean": np.add, "Max": np.maximum, "Min": np.minimum}[site.node.op_type]
-    share = 1 / len(found) if site.node.op_type == "Mean" else 1.0
-    low, high, names = found[0].low, found[0].high, found[0].identity
+    share = 1 / len(found) if mean else 1.0
+    low, high = reduce(fold, [f.low for f in found]), reduce(fold, [f.high for f in found])
+    names = found[0].identity
     for other in found[1:]:
-        low, high = fold(low, other.low), fold(high, other.high)
         names = mix(names, other.identity, bits(other.scale / found[0].scale))
     return facts(share * low, share * high, mix(names, site.kind), found[0].scale)
 
@@ -101,36 +117,33 @@ def pairwise(name: str, **columns: Any) -> Forward:
 _EACH: dict[str, Any] = {"couple": combine, "apart": True}
 
 define(
-    "Add", **_EACH, zero=every, bound=bound_arithmetic, value=in_numpy(np.add), labels_int32=True, signs=(1, 1),
-    traits=Trait.ELEMENTWISE | Trait.SHIFTS | Trait.POWERS | Trait.ADDS | Trait.COMPARES, forward=pairwise("add"),
+    "Add", **_EACH, zero=every, bound=partial(bound_addition, sign=1), value=in_numpy(np.add), labels_int32=True,
+    signs=(1, 1), forward=pairwise("add"),
+    traits=Trait.ELEMENTWISE | Trait.SHIFTS | Trait.POWERS | Trait.ADDS | Trait.COMPARES,
 )  # fmt: skip
 define(
-    "Sub", **_EACH, zero=every, bound=bound_arithmetic, value=in_numpy(np.subtract), labels_int32=True, signs=(1, -1),
-    traits=Trait.ELEMENTWISE | Trait.SHIFTS | Trait.ADDS | Trait.COMPARES, forward=pairwise("sub"),
+    "Sub", **_EACH, zero=every, bound=partial(bound_addition, sign=-1), value=in_numpy(np.subtract), labels_int32=True,
+    signs=(1, -1), traits=Trait.ELEMENTWISE | Trait.SHIFTS | Trait.ADDS | Trait.COMPARES, forward=pairwise("sub"),
 )  # fmt: skip
 define(
-    "Mul", **_EACH, zero=some, bound=bound_arithmetic, value=in_numpy(np.multiply), labels_int32=True,
+    "Mul", **_EACH, zero=some, bound=bound_multiplication, value=in_numpy(np.multiply), labels_int32=True,
     traits=Trait.ELEMENTWISE | Trait.SHIFTS | Trait.MULTIPLIES, forward=pairwise("mul"),
 )  # fmt: skip
-
-
-_SEVERAL: dict[str, Any] = {**_EACH, "zero": every, "bound": bound_several}
-
 define(
-    "Sum", **_SEVERAL, traits=Trait.ELEMENTWISE | Trait.ADDS,
+    "Sum", **_EACH, zero=every, bound=partial(bound_several, fold=np.add), traits=Trait.ELEMENTWISE | Trait.ADDS,
     forward=Forward(lambda node, *x: reduce(torch.add, x)),
 )  # fmt: skip
-define("Mean", **_SEVERAL, traits=Trait.ELEMENTWISE, forward=Forward(lambda node, *x: reduce(torch.add, x) / len(x)))
 define(
-    "Max", **_SEVERAL, value=lambda x, _: np.asarray(np.max(np.broadcast_arrays(*x), axis=0)),
-    traits=Trait.ELEMENTWISE | Trait.CLAMPS | Trait.COMPARES | Trait.SELECTS,
-    forward=Forward(lambda node, *x: reduce(torch.maximum, x)),
+    "Mean", **_EACH, zero=every, bound=partial(bound_several, fold=np.add, mean=True), traits=Trait.ELEMENTWISE,
+    forward=Forward(lambda node, *x: reduce(torch.add, x) / len(x)),
 )  # fmt: skip
-define(
-    "Min", **_SEVERAL, value=lambda x, _: np.asarray(np.min(np.broadcast_arrays(*x), axis=0)),
-    traits=Trait.ELEMENTWISE | Trait.CLAMPS | Trait.COMPARES | Trait.SELECTS,
-    forward=Forward(lambda node, *x: reduce(torch.minimum, x)),
-)  # fmt: skip
+for name, fold in (("Max", np.maximum), ("Min", np.minimum)):
+    define(
+        name, **_EACH, zero=every, bound=partial(bound_several, fold=fold),
+        value=in_numpy(lambda *x, fold=fold: fold.reduce(np.broadcast_arrays(*x))),
+        traits=Trait.ELEMENTWISE | Trait.CLAMPS | Trait.COMPARES | Trait.SELECTS,
+        forward=Forward(lambda node, *x, name=fold.__name__: reduce(getattr(torch, name), x)),
+    )  # fmt: skip
 
 
 def forward_division(node: TorchCall, a: Tensor, b: Tensor) -> Tensor:
@@ -149,7 +162,7 @@ def value_of_division(x: Arrays, _: Attributes) -> np.ndarray | None:
 
 
 define(
-    "Div", **_EACH, zero=quotient, bound=bound_arithmetic, value=value_of_division, divisor=1,
+    "Div", **_EACH, zero=quotient, bound=bound_division, value=value_of_division, divisor=1,
     traits=Trait.ELEMENTWISE | Trait.SHIFTS | Trait.UNEVEN | Trait.MULTIPLIES, forward=Forward(forward_division),
 )  # fmt: skip
 
@@ -159,22 +172,29 @@ def _positive_exponent(op: Op) -> ZeroWhereDead:
     return first(op) if exponent is not None and np.all(exponent > 0) else NOT_ZERO
 
 
-def bound_others(site: Site) -> Facts:
-    """Operands as they are give an outcome as it is; constants are followed through PRelu and Pow."""
-    found, op, low, high = site.operands(), site.node.op_type, np.array(-np.inf), np.array(np.inf)
-    if op == "PRelu" and site.array(1) is not None and site.opset >= 7:
-        return _bound_prelu(site, *found)
-    if op == "Where":
-        low, high = np.minimum(found[1].low, found[2].low), np.maximum(found[1].high, found[2].high)
-    if op == "Pow":
-        fixed = found[0].constant & found[1].constant
-        with np.errstate(all="ignore"):
-            value = np.power(np.where(fixed, found[0].low, 1), np.where(fixed, found[1].low, 1))
-        low, high = np.where(fixed, value, -np.inf), np.where(fixed, value, np.inf)
-    return facts(low, high, mix(site.kind, *(part for f in found for part in f.exact)))
+def bound_others(site: Site, low: np.ndarray | float = -np.inf, high: np.ndarray | float = np.inf) -> Facts:
+    """Operands as they are give an outcome as it is."""
+    return facts(low, high, mix(site.kind, *(part for f in site.operands() for part in f.exact)))
 
 
-def _bound_prelu(site: Site, x: Facts, slope: Facts) -> Facts:
+def bound_where(site: Site) -> Facts:
+    _, a, b = site.operands()
+    return bound_others(site, np.minimum(a.low, b.low), np.maximum(a.high, b.high))
+
+
+def bound_power(site: Site) -> Facts:
+    """Of constants."""
+    base, exponent = site.operands()
+    fixed = base.constant & exponent.constant
+    with np.errstate(all="ignore"):
+        value = np.power(np.where(fixed, base.low, 1), np.where(fixed, exponent.low, 1))
+    return bound_others(site, np.where(fixed, value, -np.inf), np.where(fixed, value, np.inf))
+
+
+def bound_prelu(site: Site) -> Facts:
+    if site.array(1) is None or site.opset < 7:
+        return bound_others(site)
+    x, slope = site.operands()
     s = slope.low
     with np.errstate(invalid="ignore"):
         a, b = (np.where(end >= 0, end, times(end, s)) for end in (x.low, x.high))
@@ -193,7 +213,7 @@ def forward_power(node: TorchCall, a: Tensor, b: Tensor) -> Tensor:
 
 
 define(
-    "Pow", **_EACH, zero=_positive_exponent, bound=bound_others, value=by_reference, divisor=0,
+    "Pow", **_EACH, zero=_positive_exponent, bound=bound_power, value=by_reference, divisor=0,
     shape=lambda x, _: [x[0]], traits=Trait.ELEMENTWISE | Trait.NUMBERS | Trait.POWERS,
     forward=Forward(forward_power, into=(0,)),
 )  # fmt: skip
@@ -214,11 +234,11 @@ def forward_prelu(node: TorchCall, x: Tensor, slope: Tensor) -> Tensor:
 
 
 define(
-    "PRelu", couple=prelu, zero=first, bound=bound_others, apart=True,
+    "PRelu", couple=prelu, zero=first, bound=bound_prelu, apart=True,
     traits=Trait.ELEMENTWISE | Trait.UNARY | Trait.SCALES, forward=Forward(forward_prelu),
 )  # fmt: skip
 define(
-    "Where", **_EACH, zero=only(1, 2), bound=bound_others, value=in_numpy(np.where),
+    "Where", **_EACH, zero=only(1, 2), bound=bound_where, value=in_numpy(np.where),
     traits=Trait.ELEMENTWISE | Trait.COMPARES | Trait.SELECTS,
     forward=Forward(lambda node, condition, a, b: torch.where(condition, a, b), into=(1, 2)),
 )  # fmt: skip
@@ -236,3 +256,36 @@ def forward_image_scaler(node: TorchCall, x: Tensor) -> Tensor:
 
 
 define("ImageScaler", couple=image_scaler, apart=True, shape=Alike(), forward=Forward(forward_image_scaler))
+
+
+_COMPARED: dict[str, Any] = {"couple": pointwise, "takes_split": True, "bound": bound_others, "apart": True}
+_DECISION = Trait.ELEMENTWISE | Trait.DECIDES | Trait.COMPARES
+
+define("Equal", **_COMPARED, value=in_numpy(np.equal), traits=_DECISION, forward=pairwise("eq", into=()))
+define("Greater", **_COMPARED, value=in_numpy(np.greater), traits=_DECISION, forward=pairwise("gt", into=()))
+define("Less", **_COMPARED, value=in_numpy(np.less), traits=_DECISION, forward=pairwise("lt", into=()))
+define("GreaterOrEqual", **_COMPARED, value=by_reference, traits=_DECISION, forward=pairwise("ge", into=()))
+define("LessOrEqual", **_COMPARED, value=by_reference, traits=_DECISION, forward=pairwise("le", into=()))
+define(
+    "Mod", **_COMPARED, value=lambda x, a: (np.fmod if a.get("fmod") else np.mod)(*x), traits=_DECISION | Trait.UNEVEN,
+    forward=Forward(lambda node, a, b: torch.fmod(a, b) if node.get("fmod") else torch.remainder(a, b)),
+)  # fmt: skip
+define("And", **_COMPARED, value=by_reference, traits=Trait.ELEMENTWISE, forward=pairwise("logical_and", into=()))
+define("Or", **_COMPARED, value=by_reference, traits=Trait.ELEMENTWISE, forward=pairwise("logical_or", into=()))
+define("Xor", **_COMPARED, value=by_reference, traits=Trait.ELEMENTWISE, forward=pairwise("logical_xor", into=()))
+_BITS: dict[str, Any] = {"couple": pointwise, "takes_split": True, "bound": bound_others, "traits": Trait.ELEMENTWISE}
+
+define("BitwiseAnd", **_BITS, forward=pairwise("bitwise_and", into=()))
+define("BitwiseOr", **_BITS, forward=pairwise("bitwise_or", into=()))
+define("BitwiseXor", **_BITS, forward=pairwise("bitwise_xor", into=()))
+
+
+def forward_bit_shift(node: TorchCall, a: Tensor, b: Tensor) -> Tensor:
+    left = node.get("direction") == "LEFT"
+    return torch.bitwise_left_shift(a, b) if left else torch.bitwise_right_shift(a, b)
+
+
+define(
+    "BitShift", couple=pointwise, takes_split=True, bound=bound_others, traits=Trait.ELEMENTWISE | Trait.DECIDES,
+    forward=Forward(forward_bit_shift, into=()),
+)  # fmt: skip

@@ -70,13 +70,8 @@ def value_of_cast(x: Arrays, a: Mapping[str, Any]) -> np.ndarray | None:
 
 
 def convert(x: Tensor, dtype: "torch.dtype") -> Tensor:
-    """Another type; whole numbers that are carried in float stay there where a gradient comes with them."""
+    """Another type; half precision is carried in float32, and numbers become True where they are not 0."""
     return x != 0 if dtype == torch.bool and x.dtype != torch.bool else x.to(dtype)
-
-
-def forward_cast(node: TorchCall, x: Tensor) -> Tensor:
-    """Half precision is carried in float32.  Numbers become True where they are not 0."""
-    return convert(x, carrier(node.get("to")))
 
 
 def _into_floats(node: TorchCall) -> tuple[int, ...]:
@@ -85,7 +80,7 @@ def _into_floats(node: TorchCall) -> tuple[int, ...]:
 
 define(
     "Cast", **PLAIN, zero=first, bound=bound_cast, value=value_of_cast, labels_int32=True, traits=_cast_traits,
-    forward=Forward(forward_cast, into=_into_floats),
+    forward=Forward(lambda node, x: convert(x, carrier(node.get("to"))), into=_into_floats),
 )  # fmt: skip
 define(
     "CastLike", couple=unchanged, zero=first, bound=bound_cast, apart=True, traits=EACH,

@@ -1,4 +1,7 @@
-"""Convolutions: they write one set of channels and read another, by filters that slide over maps."""
+"""Convolutions: they write one set of channels and read another, by filters that slide over maps.
+
+Transposed ones spread each element over an area by filters.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from onnxprune.operators.activations import bound_fused, fused
-from onnxprune.operators.broadcast import combined
+from onnxprune.operators.broadcast import added
 from onnxprune.operators.facts import Facts, NothingKnown, aligned, expanded, facts, known, reduced
 from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.intervals import zero_where
-from onnxprune.operators.labels import Axes, Kind, Labels, fixed, is_fixed, line
+from onnxprune.operators.labels import Axes, Kind, Labels, fixed, is_fixed, line, repeated
 from onnxprune.operators.lazy_torch import Tensor, functional
 from onnxprune.operators.op import Op
-from onnxprune.operators.patches import linear_conv, padding
+from onnxprune.operators.patches import linear_conv, linear_conv_transpose, padding
 from onnxprune.operators.registry import Alike, Attributes, Taken, Trait, define, has
 from onnxprune.operators.roles import NOT_ZERO, ZeroWhereDead
 from onnxprune.operators.site import Site
@@ -98,21 +101,17 @@ def depthwise(taken: Taken, weight: int = 1) -> bool:
     return shape is not None and group > 1 and shape[1] == 1
 
 
-def repair_conv(edit: Any, group: int = 1, **_: Any) -> None:
-    repair_groups(edit, group, 1)
-
-
-def repair_in_place(edit: Any, group: int = 1, **_: Any) -> None:
-    repair_conv(edit, group)
-    for axis in range(2, edit.rank_in(0)):
-        if edit.size_in(1, axis) > 1:
-            edit.in_place(axis)
-
-
-def repair_groups(edit: Any, group: int, weight: int) -> None:
+def repair_groups(edit: Any, group: int = 1, weight: int = 1, **_: Any) -> None:
     """As many groups as the channels that stay fill."""
     if group > 1:
         edit.set_attribute("group", edit.count_in(0, 1) // edit.count_in(weight, 1))
+
+
+def repair_in_place(edit: Any, group: int = 1, **_: Any) -> None:
+    repair_groups(edit, group)
+    for axis in range(2, edit.rank_in(0)):
+        if edit.size_in(1, axis) > 1:
+            edit.in_place(axis)
 
 
 def filters_of(w: np.ndarray, attributes: Attributes) -> np.ndarray:
@@ -152,11 +151,6 @@ def bound_made_filters(site: Site) -> Facts:
     return zero_where(site, vanishing.reshape(at), summand.reshape(at))
 
 
-def _filtered(taken: Taken, k: int, rank: int) -> list[int]:
-    """A filter sums over channels and space; samples, filters and biases stay apart."""
-    return [] if k > 1 else list(range(1, rank))
-
-
 def padded(x: Tensor, before: Sequence[int], after: Sequence[int], value: float = 0.0) -> Tensor:
     """The axes of space (the last ones) padded, or cut where a number is negative."""
     pads = [n for pair in zip(reversed(before), reversed(after), strict=True) for n in pair]
@@ -175,7 +169,8 @@ def forward_conv(node: TorchCall, x: Tensor, w: Tensor, b: Tensor | None = None)
 
 define(
     "Conv", couple=conv, channel=1, zero=zero_conv, repair=repair_in_place, bound=bound_conv, apart=depthwise,
-    contracts=_filtered, factors=(0, 1), filters=filters_of, linear=linear_conv, bias=2,
+    contracts=lambda _, k, rank: [] if k > 1 else list(range(1, rank)),  # samples, filters and biases stay apart
+    factors=(0, 1), filters=filters_of, linear=linear_conv, bias=2,
     work=lambda y, x, w: math.prod(y) * math.prod(w[1:]), traits=Trait.LINEAR | Trait.LAYER | Trait.CONVOLVES,
     forward=Forward(forward_conv),
 )  # fmt: skip
@@ -194,7 +189,8 @@ def fused_conv(
 def bound_fused_conv(site: Site) -> Facts:
     found = bound_conv(site)
     if site.has(3):
-        found = combined(site, "Add", *aligned([(found, site.shape_out()), site.fact(3)]))
+        y, z = aligned([(found, site.shape_out()), site.fact(3)])
+        found = added(site, y, z)
     return bound_fused(site, found)
 
 
@@ -206,7 +202,70 @@ def forward_fused_conv(
 
 
 define(
-    "com.microsoft:FusedConv", couple=fused_conv, channel=1, repair=repair_conv, bound=bound_fused_conv,
+    "com.microsoft:FusedConv", couple=fused_conv, channel=1, repair=repair_groups, bound=bound_fused_conv,
     shape=Alike("Conv", (0, 1)), traits=Trait.LAYER, forward=Forward(forward_fused_conv),
     written=with_activation("Conv"),
+)  # fmt: skip
+
+
+def conv_transpose(op: Op, x: Axes, w: Axes, b: Axes | None = None, *, group: int = 1, **_: Any) -> Axes:
+    """Weights are (in, out / group, ...): the first axis reads."""
+    op.freeze(*x[2:], *w[2:], why=SLIDES)
+    per_group = w[0].size // group
+    op.writes(w[1])
+    op.reads(w[0])
+    if group > 1 and per_group == 1:  # depthwise, with w[1] outputs for each channel
+        out = repeated(x[1], w[1].size, each=True)
+        op.freeze(*(w[1:2] if w[1].size > 1 else ()), why="gives every channel the same number of outputs")
+        op.tie(x[1], w[0])
+        op.writes(w[0])
+        op.follows(w[0])
+    else:
+        grid = x[1].reshape(group, -1)
+        op.contract(w[0], x[1], op.weights[1] or op.zero_inputs[0])
+        op.tie(grid[:1], grid)
+        out = repeated(w[1], group)
+    if b is not None:
+        op.tie(out, *b)
+        op.adds(*b)
+    kernel = math.prod(k.size for k in w[2:])
+    op.macs(x[0].size * math.prod(a.size for a in x[2:]) * kernel, w[0], w[1])
+    return (x[0], out, ...)  # type: ignore[return-value]
+
+
+def repair_conv_transpose(edit: Any, group: int = 1, **_: Any) -> None:
+    if group > 1:
+        edit.set_attribute("group", edit.count_out(0, 1) // edit.count_in(1, 1))
+
+
+def _one_channel_each(taken: Taken) -> bool:
+    shape, group = taken.shapes[1], taken.attributes.get("group", 1)
+    return shape is not None and group > 1 and shape[0] == group
+
+
+def forward_conv_transpose(node: TorchCall, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+    """Filters (inputs, outputs per group, *kernel).  What lies beyond the padding is cut off the full result."""
+    rank = x.dim() - 2
+    ones, zeros = [1] * rank, [0] * rank
+    strides, dilations = node.get("strides", ones), node.get("dilations", ones)
+    more = node.get("output_padding", zeros)
+    y = getattr(functional, f"conv_transpose{rank}d")(x, w, b, strides, 0, more, node.get("group", 1), dilations)
+    wanted, auto = node.get("output_shape"), node.get("auto_pad", "NOTSET")
+    if wanted is None and auto in ("SAME_UPPER", "SAME_LOWER"):
+        wanted = [size * stride for size, stride in zip(x.shape[2:], strides, strict=True)]
+    if wanted is None:
+        pads = node.get("pads", [0] * 2 * rank) if auto != "VALID" else [0] * 2 * rank
+        before, after = pads[:rank], pads[rank:]
+    else:
+        cut = [size - want for size, want in zip(y.shape[2:], wanted[-rank:], strict=True)]
+        less, rest = [max(0, n) // 2 for n in cut], [n - max(0, n) // 2 for n in cut]
+        before, after = (less, rest) if auto == "SAME_UPPER" else (rest, less)
+    return padded(y, [-n for n in before], [-n for n in after])
+
+
+define(
+    "ConvTranspose", couple=conv_transpose, channel=1, zero=made(2), repair=repair_conv_transpose, bound=bound_conv,
+    apart=_one_channel_each, filters=transposed_filters_of, linear=linear_conv_transpose, bias=2,
+    work=lambda y, x, w: math.prod(x) * math.prod(w[1:]),
+    traits=Trait.LINEAR | Trait.LAYER | Trait.CONVOLVES | Trait.SPREADS, forward=Forward(forward_conv_transpose),
 )  # fmt: skip

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.operators.convolution import SLIDES, convolve, repair_conv
+from onnxprune.operators.convolution import SLIDES, convolve, repair_groups
 from onnxprune.operators.facts import Facts
 from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.intervals import zero_where
@@ -74,7 +74,7 @@ def forward_deform_conv(
 
 
 define(
-    "DeformConv", couple=deform_conv, channel=1, zero=made(3), repair=repair_conv, bound=bound_deform_conv,
+    "DeformConv", couple=deform_conv, channel=1, zero=made(3), repair=repair_groups, bound=bound_deform_conv,
     traits=Trait.LAYER | Trait.CONVOLVES, work=lambda y, x, w: math.prod(y) * math.prod(w[1:]),
     forward=Forward(forward_deform_conv),
 )  # fmt: skip

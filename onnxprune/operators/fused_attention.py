@@ -1,5 +1,6 @@
 """onnxruntime's Attention with the weights of queries, keys and values; rotary positions; embeddings."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -131,11 +132,6 @@ def embed(
     return [y, (...,), y][: len(op.given)]
 
 
-def _embed(x: Arrays, _: Attributes) -> list[Shape | None]:
-    out = (*x[0], x[2][1])
-    return [out, x[0][:1], out]
-
-
 def forward_embed_layer_normalization(
     node: TorchCall, ids: Tensor, segments: Tensor | None, words: Tensor, places: Tensor, kinds: Tensor | None,
     scale: Tensor, shift: Tensor, mask: Tensor | None = None, positions: Tensor | None = None,
@@ -151,20 +147,13 @@ def forward_embed_layer_normalization(
 
 
 define(
-    "com.microsoft:EmbedLayerNormalization", couple=embed, shape=_embed, typed_by=FLOAT,
-    traits=Trait.SCALES | Trait.LOOKS_UP, forward=Forward(forward_embed_layer_normalization, into=(2, 3, 4, 5, 6)),
+    "com.microsoft:EmbedLayerNormalization", couple=embed, typed_by=FLOAT, traits=Trait.SCALES | Trait.LOOKS_UP,
+    shape=lambda x, _: [(*x[0], x[2][1]), x[0][:1], (*x[0], x[2][1])],
+    forward=Forward(forward_embed_layer_normalization, into=(2, 3, 4, 5, 6)),
 )  # fmt: skip
 
 
-def rotary(op: Op, x: Axes, cos: Axes, sin: Axes, *positions: Axes | None, num_heads: int = 0, **_: Any) -> Axes:
-    return _rotate(op, x, [cos, sin, *positions], num_heads)
-
-
-def fused_rotary(op: Op, x: Axes, positions: Axes, cos: Axes, sin: Axes, *, num_heads: int = 0, **_: Any) -> Axes:
-    return _rotate(op, x, [positions, cos, sin], num_heads or x[-1].size // (2 * cos[-1].size))
-
-
-def _rotate(op: Op, x: Axes, tables: list[Axes | None], heads: int) -> Axes:
+def turn(op: Op, x: Axes, tables: Sequence[Axes | None], heads: int) -> Axes:
     """Pairs of features turn by an angle of their own: heads may go, features may not."""
     op.freeze(*(labels for axes in tables if axes for labels in axes), why="turns features by it")
     op.freeze(x[0], why="has a position for each token of each sample")
@@ -228,7 +217,8 @@ def forward_rotary_embedding(
 
 
 define(
-    "RotaryEmbedding", couple=rotary, repair=repair_rotary, bound=bound_rotary,
+    "RotaryEmbedding", repair=repair_rotary, bound=bound_rotary,
+    couple=lambda op, x, *tables, num_heads=0, **_: turn(op, x, tables, num_heads),
     forward=Forward(forward_rotary_embedding, into=(0, 1, 2)),
 )  # fmt: skip
 
@@ -244,6 +234,9 @@ def forward_rotary_embedding_of_runtime(
 
 
 define(
-    "com.microsoft:RotaryEmbedding", couple=fused_rotary, repair=repair_rotary, bound=bound_rotary, shape=Alike(),
+    "com.microsoft:RotaryEmbedding", repair=repair_rotary, bound=bound_rotary, shape=Alike(),
+    couple=lambda op, x, places, cos, sin, *, num_heads=0, **_: turn(
+        op, x, (places, cos, sin), num_heads or x[-1].size // (2 * cos[-1].size)
+    ),
     forward=Forward(forward_rotary_embedding_of_runtime, into=(0, 2, 3)),
 )  # fmt: skip

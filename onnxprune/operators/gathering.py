@@ -11,7 +11,7 @@ from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, Labels, fixed, is_fixed, line
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
-from onnxprune.operators.registry import LARGEST_VALUE, Arrays, Trait, by_reference, define
+from onnxprune.operators.registry import LARGEST_VALUE, Trait, by_reference, define
 from onnxprune.operators.site import Site, spread
 from onnxprune.operators.value_numbers import mix
 from onnxprune.operators.zeros import first
@@ -163,10 +163,6 @@ def _looked_up(site: Site) -> Facts:
     return padded(facts(low, high, place), len(picks) + low.ndim)
 
 
-def _small_when_gathered(x: Arrays) -> bool:
-    return x[0].size * x[1].size <= LARGEST_VALUE * max(1, x[0].shape[0] if x[0].ndim else 1)
-
-
 def forward_gather(node: TorchCall, x: Tensor, indices: Tensor) -> Tensor:
     axis = node.get("axis", 0) % x.dim()
     index = upwards(indices, x.shape[axis])
@@ -175,7 +171,8 @@ def forward_gather(node: TorchCall, x: Tensor, indices: Tensor) -> Tensor:
 
 define(
     "Gather", couple=gather, takes_split=True, zero=first, repair=repair_gather, bound=bound_gather, apart=True,
-    value=lambda x, a: np.take(x[0], x[1].astype(np.int64), axis=a.get("axis", 0)), small=_small_when_gathered,
+    value=lambda x, a: np.take(x[0], x[1].astype(np.int64), axis=a.get("axis", 0)),
+    small=lambda x: x[0].size * x[1].size <= LARGEST_VALUE * max(1, x[0].shape[0] if x[0].ndim else 1),
     traits=Trait.MOVES | Trait.RANGE | Trait.MAPS | Trait.LOOKS_UP | Trait.PASSES,
     forward=Forward(forward_gather, into=(0,)),
 )  # fmt: skip

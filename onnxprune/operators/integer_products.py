@@ -1,12 +1,13 @@
 """Products and convolutions of integers: zero points and scales that stand for one channel each follow it."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import onnx
 
-from onnxprune.operators.convolution import convolve, depthwise, forward_conv, repair_conv, repair_groups
+from onnxprune.operators.convolution import convolve, depthwise, forward_conv, repair_groups
 from onnxprune.operators.facts import Facts, NothingKnown, facts
 from onnxprune.operators.forward import Forward, TorchCall, Units
 from onnxprune.operators.intervals import zero_where
@@ -57,23 +58,21 @@ def matmul_integer(op: Op, a: Axes, b: Axes, a_zero: Axes | None = None, b_zero:
     return product_of_integers(op, a, b, (0, 1), 0, 3, b_zero)
 
 
-def bound_integer_layer(site: Site) -> Facts:
-    """Filters that hold their zero point alone."""
+def bound_integer_layer(site: Site, axis: int) -> Facts:
+    """Filters, which lie along an axis of the weights, that hold their zero point alone."""
     w, point, shape = site.weight(1), site.weight(3, np.zeros((), np.int8)), site.shape_out()
     if w.ndim < 2:
         raise NothingKnown
-    axis = 0 if site.node.op_type == "ConvInteger" else w.ndim - 1
     at = line(w.ndim, axis)
     differs = w != (point.reshape(at) if point.size > 1 else point.reshape(()))
-    vanishing = ~differs.any(axis=tuple(k for k in range(w.ndim) if k != axis))
-    channel = 1 if axis == 0 else len(shape) - 1
-    return zero_where(site, vanishing.reshape(line(len(shape), channel)))
+    vanishing = ~differs.any(axis=tuple(k for k, n in enumerate(at) if n == 1))
+    return zero_where(site, vanishing.reshape(line(len(shape), 1 if axis == 0 else -1)))
 
 
 _INTEGERS = Trait.LAYER | Trait.QUANTIZES | Trait.INTEGER
 
 
-def per_column(v: Tensor, w: Tensor) -> Tensor:
+def per_column(v: Tensor) -> Tensor:
     """One number, or one per column of a matrix."""
     return v.reshape(()) if v.numel() == 1 else v if v.dim() > 1 else v.reshape(1, -1)
 
@@ -91,7 +90,7 @@ def whole_units(node: TorchCall, position: int, inputs: Inputs) -> Units | None:
         return None
     if zero is None:
         return torch.tensor(UNIT), torch.zeros(())
-    return torch.tensor(UNIT), along(zero, w, 0) if node.op == "ConvInteger" else per_column(zero, w)
+    return torch.tensor(UNIT), along(zero, w, 0) if node.op == "ConvInteger" else per_column(zero)
 
 
 def forward_matmul_integer(
@@ -99,11 +98,11 @@ def forward_matmul_integer(
 ) -> Tensor:
     one = torch.ones((), device=a.device)
     left = real(a, one, None if a_zero is None else per_row(a_zero))
-    return left @ real(b, one, None if b_zero is None else per_column(b_zero, b))
+    return left @ real(b, one, None if b_zero is None else per_column(b_zero))
 
 
 define(
-    "MatMulInteger", couple=matmul_integer, zero=made(), bound=bound_integer_layer, labels_int32=True,
+    "MatMulInteger", couple=matmul_integer, zero=made(), bound=partial(bound_integer_layer, axis=-1), labels_int32=True,
     zero_points=ZeroPoints({0: 2, 1: 3}), traits=_INTEGERS, written=in_steps_of_one("MatMul"),
     forward=Forward(forward_matmul_integer, into=(0, 1), units=whole_units),
 )  # fmt: skip
@@ -125,9 +124,9 @@ def forward_conv_integer(
 
 
 define(
-    "ConvInteger", couple=conv_integer, zero=made(), repair=repair_conv, bound=bound_integer_layer, apart=depthwise,
-    labels_int32=True, zero_points=ZeroPoints({0: 2, 1: 3}), traits=_INTEGERS | Trait.CONVOLVES,
-    written=in_steps_of_one("Conv"),
+    "ConvInteger", couple=conv_integer, zero=made(), repair=repair_groups, apart=depthwise, labels_int32=True,
+    bound=partial(bound_integer_layer, axis=0), zero_points=ZeroPoints({0: 2, 1: 3}),
+    traits=_INTEGERS | Trait.CONVOLVES, written=in_steps_of_one("Conv"),
     forward=Forward(forward_conv_integer, into=(0, 1), units=whole_units),
 )  # fmt: skip
 
@@ -152,10 +151,6 @@ def bound_qlinear_conv(site: Site) -> Facts:
     low, high = np.where(grid == 0, low, -np.inf), np.where(grid == 0, high, np.inf)
     names = mix(site.token, np.arange(len(w), dtype=np.uint64))
     return facts(low, high, names).map(lambda a: a.reshape(line(rank, 1)))
-
-
-def repair_qlinear_conv(edit: Any, group: int = 1, **_: Any) -> None:
-    repair_groups(edit, group, 3)
 
 
 def conv_units(node: TorchCall, position: int, inputs: Inputs) -> Units | None:
@@ -190,8 +185,9 @@ def written_conv(node: onnx.NodeProto, tensors: Tensors) -> Nodes:
 
 
 define(
-    "QLinearConv", couple=qlinear_conv, zero=made(8), repair=repair_qlinear_conv, bound=bound_qlinear_conv,
-    apart=lambda taken: depthwise(taken, 3), labels_int32=True, zero_points=ZeroPoints({0: 2, 3: 5}, held=7),
+    "QLinearConv", couple=qlinear_conv, zero=made(8), repair=partial(repair_groups, weight=3),
+    bound=bound_qlinear_conv, apart=partial(depthwise, weight=3), labels_int32=True,
+    zero_points=ZeroPoints({0: 2, 3: 5}, held=7),
     traits=_INTEGERS | Trait.CONVOLVES | Trait.STEPS, written=Written(written_conv),
     forward=Forward(forward_qlinear_conv, into=(0, 3, 8), units=conv_units),
 )  # fmt: skip
@@ -222,7 +218,7 @@ def matrix_units(places: tuple[int, int, int]) -> Callable[[TorchCall, int, Inpu
         z = inputs[zero] if zero < len(inputs) else None
         if position != weight or w is None or s is None:
             return None
-        return per_column(s, w), torch.zeros(()) if z is None else per_column(z, w)
+        return per_column(s), torch.zeros(()) if z is None else per_column(z)
 
     return scaling
 
@@ -231,7 +227,7 @@ def forward_qlinear_matmul(
     node: TorchCall, a: Tensor, a_scale: Tensor, a_zero: Tensor, b: Tensor, b_scale: Tensor, b_zero: Tensor,
     scale: Tensor, zero: Tensor,
 ) -> Tensor:  # fmt: skip
-    y = real(a, per_row(a_scale), per_row(a_zero)) @ real(b, per_column(b_scale, b), per_column(b_zero, b))
+    y = real(a, per_row(a_scale), per_row(a_zero)) @ real(b, per_column(b_scale), per_column(b_zero))
     return requantised(node, y, scale, zero)
 
 

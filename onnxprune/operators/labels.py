@@ -4,7 +4,7 @@ Label 0 (`FIXED`) never dies.  Operators state equations between labels (`onnxpr
 components of all equations are the smallest sets of positions that can be removed without breaking a shape.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
@@ -33,6 +33,11 @@ def fixed(size: int) -> Labels:
     if size > LARGEST_FIXED:
         raise LabelError(f"an axis of {size} positions is too long to follow")
     return np.broadcast_to(np.int64(FIXED), (size,))
+
+
+def unlabelled(shape: Iterable[int]) -> Axes:
+    """Axes of these sizes that never shrink."""
+    return tuple(map(fixed, shape))
 
 
 def repeated(labels: Labels, times: int, *, each: bool = False) -> Labels:

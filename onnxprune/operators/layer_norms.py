@@ -1,5 +1,6 @@
 """Norms over features, by their variance or by the mean of their squares."""
 
+from functools import partial
 from typing import Any
 
 from onnxprune.operators.facts import Facts, NothingKnown, reduced
@@ -8,7 +9,7 @@ from onnxprune.operators.intervals import zero_where
 from onnxprune.operators.labels import Axes, fixed
 from onnxprune.operators.lazy_torch import Tensor, functional, torch
 from onnxprune.operators.op import Op
-from onnxprune.operators.registry import Arrays, Attributes, Shape, Taken, Trait, define
+from onnxprune.operators.registry import Arrays, Attributes, Shape, Trait, define
 from onnxprune.operators.site import Site
 from onnxprune.operators.value_numbers import mix
 from onnxprune.operators.zeros import every, provided
@@ -17,22 +18,22 @@ _no_division_by_zero = provided(lambda a: a.get("epsilon", 1e-5) > 0, every)
 NORMALISES = "normalises over its channels"
 
 
-def rms_norm(op: Op, x: Axes, *params: Axes | None, axis: int = -1, **_: Any) -> list[Axes]:
+def norm(op: Op, x: Axes, *params: Axes | None, rms: bool, axis: int = -1, **_: Any) -> list[Axes]:
     """Removed channels that are zero add nothing to the mean of squares but their number."""
-    over = op.mean if sum(op.given) == 1 else op.statistics
+    over = op.mean if rms and sum(op.given) == 1 else op.statistics
     over(*x[axis:], why=NORMALISES)
     statistics = (*x[:axis], *(fixed(1) for _ in x[axis:]))
     return [op.broadcast(x, *params), *[statistics] * (len(op.shapes) - 1)]
 
 
-def repair_rms_norm(edit: Any, axis: int = -1, epsilon: float | None = None, **_: Any) -> None:
+def repair_rms_norm(
+    edit: Any, axis: int = -1, epsilon: float | None = None, *, scale: int = 1, default: float = 1e-5, **_: Any
+) -> None:
     """x / √(s · share + ε) is x / √(s + ε / share) / √share, for s a mean over the share of channels that stay."""
-    skips = edit.node.op_type.startswith("Skip")
     share = edit.share_in(0, range(edit.rank_in(0))[axis:])
     if share != 1:
-        given = (1e-12 if skips else 1e-5) if epsilon is None else epsilon
-        edit.set_attribute("epsilon", given / share)
-        edit.scale_input(2 if skips else 1, share**-0.5)
+        edit.set_attribute("epsilon", (default if epsilon is None else epsilon) / share)
+        edit.scale_input(scale, share**-0.5)
 
 
 def bound_rms_norm(site: Site) -> Facts:
@@ -44,10 +45,6 @@ def bound_rms_norm(site: Site) -> Facts:
     return zero_where(site, x.zero, names=mix(*x.exact, *row.exact, *scale.exact, site.token))
 
 
-def _normalised_axes(taken: Taken, k: int, rank: int) -> list[int]:
-    return [] if k else list(range(rank))[taken.attributes.get("axis", -1) :]
-
-
 def forward_rms_normalization(node: TorchCall, x: Tensor, scale: Tensor) -> Any:
     """Zhang, Sennrich 2019, arXiv 1910.07467."""
     axis = node.get("axis", -1) % x.dim()
@@ -57,24 +54,24 @@ def forward_rms_normalization(node: TorchCall, x: Tensor, scale: Tensor) -> Any:
     return (y, deviation) if node.outputs > 1 else y
 
 
+_RMS: dict[str, Any] = {
+    "couple": partial(norm, rms=True), "zero": _no_division_by_zero, "repair": repair_rms_norm,
+    "bound": bound_rms_norm, "shape": lambda x, _: [x[0]],
+    "contracts": lambda taken, k, rank: [] if k else list(range(rank))[taken.attributes.get("axis", -1) :],
+}  # fmt: skip
 define(
-    "RMSNormalization SimplifiedLayerNormalization", couple=rms_norm,
-    zero=_no_division_by_zero, repair=repair_rms_norm, bound=bound_rms_norm, contracts=_normalised_axes,
-    shape=lambda x, _: [x[0]], traits=Trait.SCALES | Trait.NORMALISES, forward=Forward(forward_rms_normalization),
+    "RMSNormalization SimplifiedLayerNormalization", **_RMS, traits=Trait.SCALES | Trait.NORMALISES,
+    forward=Forward(forward_rms_normalization),
 )  # fmt: skip
-define(
-    "com.microsoft:SimplifiedLayerNormalization", couple=rms_norm,
-    zero=_no_division_by_zero, repair=repair_rms_norm, bound=bound_rms_norm, contracts=_normalised_axes,
-    shape=lambda x, _: [x[0]], traits=Trait.SCALES,
-)  # fmt: skip
+define("com.microsoft:SimplifiedLayerNormalization", **_RMS, traits=Trait.SCALES)
 
 
-def skip_rms_norm(op: Op, x: Axes, skip: Axes, *params: Axes | None, **_: Any) -> list[Axes]:
+def skip_norm(op: Op, x: Axes, skip: Axes, *params: Axes | None, rms: bool, **_: Any) -> list[Axes]:
     y = op.broadcast(x, skip, *params)
-    if any(op.given[1:3]):  # the statistics themselves
-        op.statistics(y[-1], why=NORMALISES)
-    else:
+    if rms and not any(op.given[1:3]):  # not the statistics themselves
         op.mean(y[-1], inputs=(0, 1, 3), why=NORMALISES)
+    else:
+        op.statistics(y[-1], why=NORMALISES)
     return [y if shape is not None and len(shape) == len(y) else (...,) for shape in op.shapes]  # type: ignore[misc]
 
 
@@ -93,21 +90,10 @@ def forward_skip_rms_normalization(
 
 
 define(
-    "com.microsoft:SkipSimplifiedLayerNormalization", couple=skip_rms_norm, repair=repair_rms_norm, shape=_skip_norm,
-    traits=Trait.SCALES, forward=Forward(forward_skip_rms_normalization),
+    "com.microsoft:SkipSimplifiedLayerNormalization", couple=partial(skip_norm, rms=True), shape=_skip_norm,
+    repair=partial(repair_rms_norm, scale=2, default=1e-12), traits=Trait.SCALES,
+    forward=Forward(forward_skip_rms_normalization),
 )  # fmt: skip
-
-
-def layer_norm(op: Op, x: Axes, *params: Axes | None, axis: int = -1, **_: Any) -> list[Axes]:
-    op.statistics(*x[axis:], why=NORMALISES)
-    statistics = (*x[:axis], *(fixed(1) for _ in x[axis:]))
-    return [op.broadcast(x, *params), *[statistics] * (len(op.shapes) - 1)]
-
-
-def skip_layer_norm(op: Op, x: Axes, skip: Axes, *params: Axes | None, **_: Any) -> list[Axes]:
-    y = op.broadcast(x, skip, *params)
-    op.statistics(y[-1], why=NORMALISES)
-    return [y if shape is not None and len(shape) == len(y) else (...,) for shape in op.shapes]  # type: ignore[misc]
 
 
 def forward_layer_normalization(node: TorchCall, x: Tensor, scale: Tensor, bias: Tensor | None = None) -> Any:
@@ -124,7 +110,7 @@ def forward_layer_normalization(node: TorchCall, x: Tensor, scale: Tensor, bias:
 
 
 define(
-    "LayerNormalization", couple=layer_norm, zero=_no_division_by_zero, apart=True,
+    "LayerNormalization", couple=partial(norm, rms=False), zero=_no_division_by_zero, apart=True,
     traits=Trait.SCALES | Trait.STATISTICS | Trait.NORMALISES | Trait.CENTRES,
     forward=Forward(forward_layer_normalization),
 )  # fmt: skip
@@ -140,6 +126,6 @@ def forward_skip_layer_normalization(
 
 
 define(
-    "com.microsoft:SkipLayerNormalization", couple=skip_layer_norm, shape=_skip_norm, traits=Trait.SCALES,
-    forward=Forward(forward_skip_layer_normalization),
+    "com.microsoft:SkipLayerNormalization", couple=partial(skip_norm, rms=False), shape=_skip_norm,
+    traits=Trait.SCALES, forward=Forward(forward_skip_layer_normalization),
 )  # fmt: skip

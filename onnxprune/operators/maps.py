@@ -90,15 +90,12 @@ def forward_grid_sample(node: TorchCall, x: Tensor, grid: Tensor) -> Tensor:
     return functional.grid_sample(x, grid, SAMPLING.get(mode, mode), edges, align_corners=corners)
 
 
+_SAMPLES = Forward(forward_grid_sample, into=lambda node: (0,) if node.get("mode") == "nearest" else (0, 1))
 define(
     "GridSample", couple=grid_sample, zero=first, statistics=lambda op: range(2, len(op.shapes[0] or ())),
-    bound=bound_grid_sample, apart=True,
-    forward=Forward(forward_grid_sample, into=lambda node: (0,) if node.get("mode") == "nearest" else (0, 1)),
+    bound=bound_grid_sample, apart=True, forward=_SAMPLES,
 )  # fmt: skip
-define(
-    "com.microsoft:GridSample", shape=Alike("GridSample", (0, 1)),
-    forward=Forward(forward_grid_sample, into=lambda node: (0,) if node.get("mode") == "nearest" else (0, 1)),
-)  # fmt: skip
+define("com.microsoft:GridSample", shape=Alike("GridSample", (0, 1)), forward=_SAMPLES)
 
 
 def columns_to_image(op: Op, x: Axes, *_: Axes | None, **__: Any) -> Axes:
@@ -132,12 +129,6 @@ def crop(op: Op, x: Axes, **_: Any) -> Axes:
     return (*x[:2], op.fixed_out(2), op.fixed_out(3))
 
 
-def bound_crop(site: Site) -> Facts:
-    """Of early Windows exports: a part of every map."""
-    found = site.data()
-    return reduced(found, range(2, len(found.shape))).named(site.kind)
-
-
 def _crop_shape(x: Arrays, a: Attributes) -> list[Shape | None]:
     left, top, right, bottom = a.get("border", (0, 0, 0, 0))
     height, width = a.get("scale", (x[0][2] - top - bottom, x[0][3] - left - right))
@@ -151,4 +142,7 @@ def forward_crop(node: TorchCall, x: Tensor) -> Tensor:
     return x[:, :, top : top + height, left : left + width]
 
 
-define("Crop", couple=crop, zero=first, bound=bound_crop, apart=True, shape=_crop_shape, forward=Forward(forward_crop))
+define(
+    "Crop", couple=crop, zero=first, apart=True, shape=_crop_shape, forward=Forward(forward_crop),
+    bound=lambda site: reduced(site.data(), range(2, len(site.shape()))).named(site.kind),
+)  # fmt: skip

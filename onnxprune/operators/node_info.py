@@ -104,8 +104,8 @@ class NodeInfo:
         """Positions on each axis of input `data` that the grid in input `indices` names; None where it is no grid."""
         return self.arithmetic.grid(self.names[data], self.names[indices])
 
-    def required_ints(self, k: int, attribute: Any = None) -> list[int]:
+    def required_ints(self, k: int) -> list[int]:
         """Like `ints`, but they must not be left out.  Raises LabelError."""
-        if (found := self.ints(k, attribute)) is None:
+        if (found := self.ints(k)) is None:
             raise LabelError(f"its input {k} is left out")
         return found

@@ -164,10 +164,6 @@ def lrn(op: Op, x: Axes, **_: Any) -> Axes:
     return x
 
 
-def repair_lrn(edit: Any, **_: Any) -> None:
-    edit.in_place(1)
-
-
 def bound_lrn(site: Site) -> Facts:
     """Zeros stay zeros."""
     if site.attributes.get("bias", 1.0) <= 0:
@@ -197,9 +193,9 @@ def forward_lrn(node: TorchCall, x: Tensor) -> Tensor:
 
 
 define(
-    "LRN", couple=lrn, channel=1, zero=provided(lambda a: a.get("bias", 1.0) > 0), repair=repair_lrn,
-    contracts=lambda *_: [1], bound=bound_lrn, forward=Forward(forward_lrn),
-)  # fmt: skip  # it divides by that
+    "LRN", couple=lrn, channel=1, zero=provided(lambda a: a.get("bias", 1.0) > 0),  # it divides by that
+    repair=lambda edit, **_: edit.in_place(1), contracts=lambda *_: [1], bound=bound_lrn, forward=Forward(forward_lrn),
+)  # fmt: skip
 
 
 def lp_normalization(op: Op, x: Axes, *, axis: int = -1, **_: Any) -> Axes:

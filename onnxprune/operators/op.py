@@ -16,7 +16,7 @@ import numpy as np
 from onnxprune.operators import boxes
 from onnxprune.operators.boxes import FoldedShuffle, Value, choose_factor, factor
 from onnxprune.operators.coupling import Coupling
-from onnxprune.operators.labels import Axes, Kind, LabelError, Labels, fixed, is_fixed
+from onnxprune.operators.labels import Axes, Kind, LabelError, Labels, fixed, is_fixed, unlabelled
 from onnxprune.operators.node_info import NodeInfo
 from onnxprune.operators.registry import MALFORMED, Operator, Trait
 from onnxprune.operators.roles import NOT_ZERO, Balance, Multiplies, Role, Scaling, ZeroWhereDead
@@ -295,5 +295,5 @@ def complete(out: Any, shape: tuple[int, ...] | None) -> Value | None:
     if isinstance(out, Value):
         return out
     if out and out[-1] is ...:
-        return None if shape is None else Value((*out[:-1], *(fixed(s) for s in shape[len(out) - 1 :])))
+        return None if shape is None else Value((*out[:-1], *unlabelled(shape[len(out) - 1 :])))
     return Value(tuple(out))

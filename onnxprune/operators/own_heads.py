@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from onnxprune.model.static import attributes_of
-from onnxprune.operators.registry import operator_of
+from onnxprune.operators.registry import attributes_of, operator_of
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Padding: what is new has channels of its own."""
+"""Padding: what is new has channels of its own; and middle parts of axes, or zeros around them."""
 
 from typing import Any
 
@@ -9,10 +9,11 @@ from onnxprune.operators.forward import Forward, TorchCall, numbers, take
 from onnxprune.operators.labels import Axes, Labels, fixed
 from onnxprune.operators.lazy_torch import Tensor, functional
 from onnxprune.operators.op import Op
-from onnxprune.operators.registry import LARGEST_VALUE, Arrays, Trait, by_reference, define
+from onnxprune.operators.registry import LARGEST_VALUE, Trait, by_reference, define
 from onnxprune.operators.roles import NOT_ZERO
 from onnxprune.operators.site import Site, numbers_name
 from onnxprune.operators.value_numbers import mix
+from onnxprune.operators.zeros import first
 
 
 def pad(op: Op, x: Axes, *_: Axes | None, **attributes: Any) -> Axes:
@@ -96,10 +97,6 @@ def bound_pad(site: Site) -> Facts:
     return facts(low, high, mix(found.identity, name, site.kind), found.scale)
 
 
-def _small_when_padded(x: Arrays) -> bool:
-    return x[0].size + sum(abs(int(v)) for v in x[1].ravel()) <= LARGEST_VALUE and x[0].ndim == 1
-
-
 def _border(mode: str, length: int, before: int, after: int) -> list[int]:
     """Places that a padded axis takes its positions from."""
     places = np.arange(-before, length + after)
@@ -137,7 +134,51 @@ def forward_pad(
 
 define(
     "Pad", couple=pad, zero=lambda op: op.zero_where_dead(0) if op.zero_padded() else NOT_ZERO, repair=repair_pad,
-    follows=frozenset({1}), bound=bound_pad, apart=True, value=by_reference, small=_small_when_padded,
+    follows=frozenset({1}), bound=bound_pad, apart=True, value=by_reference,
+    small=lambda x: x[0].ndim == 1 and x[0].size + sum(abs(int(v)) for v in x[1].ravel()) <= LARGEST_VALUE,
     traits=Trait.RANGE | Trait.MAPS | Trait.NUMBERS | Trait.PADS | Trait.SELECTS,
     forward=Forward(forward_pad, into=(0,), host=(1, 2, 3)),
+)  # fmt: skip
+
+
+def center_crop_pad(op: Op, x: Axes, _: Any, *, axes: Any = None, **__: Any) -> Axes:
+    """The middle is elsewhere when channels are gone, so that these stay where their axis gets another length."""
+    out, target = list(x), op.some_ints(1) or []
+    for k, size in zip(range(len(x)) if axes is None else axes, target, strict=True):
+        if size != x[k].size or op.open_in(0, k):
+            op.freeze(x[k], why="cuts out its middle, or pads around it")
+            out[k] = op.fixed_out(k % len(x)) if size is None else fixed(size)
+    return tuple(out)
+
+
+def repair_center_crop_pad(edit: Any, axes: Any = None, **_: Any) -> None:
+    target, shape = edit.ints(1), edit.shape_out(0)
+    if target is not None:
+        wanted = [shape[k] for k in (range(len(shape)) if axes is None else axes)]
+        edit.set_ints(1, None, {j: n for j, n in enumerate(wanted) if n != target[j]})
+
+
+def bound_center_crop_pad(site: Site) -> Facts:
+    """Zeros may come around what is the same all along an axis."""
+    found, after, target = site.data(), site.shape_out(), site.some_numbers(1)
+    moved = any(found.shape[k] > 1 and (n != after[k] or site.open_in(k)) for k, n in enumerate(site.shape()))
+    if moved or target is None:
+        raise NothingKnown
+    identity = mix(found.identity, numbers_name(site, 1, target), site.kind)
+    return facts(np.minimum(found.low, 0), np.maximum(found.high, 0), identity, found.scale)
+
+
+def forward_center_crop_pad(node: TorchCall, x: Tensor, target: Tensor) -> Tensor:
+    for k, size in zip(node.get("axes", range(x.dim())), numbers(target), strict=True):
+        if (missing := size - x.shape[k]) < 0:
+            x = x.narrow(k, -missing // 2, size)
+        else:
+            x = functional.pad(x.movedim(k, -1), (missing // 2, missing - missing // 2)).movedim(-1, k)
+    return x
+
+
+define(
+    "CenterCropPad", couple=center_crop_pad, zero=first, repair=repair_center_crop_pad, follows=frozenset({1}),
+    bound=bound_center_crop_pad, apart=True, value=by_reference, traits=Trait.NUMBERS | Trait.MAPS | Trait.SELECTS,
+    forward=Forward(forward_center_crop_pad, into=(0,), host=(1,)),
 )  # fmt: skip

@@ -76,11 +76,7 @@ def linear_conv(weight: Sequence[int], attributes: dict[str, Any]) -> Linear:
         return _gather(_padded(x, begin, sizes), out[2:], strides, dilations, kernel, rows, groups)
 
     return Linear(
-        groups,
-        1,
-        lambda w: w.reshape(groups, w.shape[0] // groups, -1),
-        lambda m, shape: m.reshape(shape),
-        columns,
+        groups, 1, lambda w: w.reshape(groups, w.shape[0] // groups, -1), lambda m, shape: m.reshape(shape), columns
     )
 
 
@@ -100,15 +96,12 @@ def linear_conv_transpose(weight: Sequence[int], attributes: dict[str, Any]) -> 
         return np.ascontiguousarray(parted).reshape(shape)
 
     def columns(x: Array, out: Sequence[int], rows: Array) -> Array:
-        spread = np.zeros(
-            (*x.shape[:2], *((n - 1) * s + 1 for n, s in zip(x.shape[2:], strides, strict=True))), x.dtype
-        )
+        room = [(n - 1) * s + 1 for n, s in zip(x.shape[2:], strides, strict=True)]
+        spread = np.zeros((*x.shape[:2], *room), x.dtype)
         spread[(slice(None), slice(None), *(slice(None, None, s) for s in strides))] = x
         reach = [(k - 1) * d for k, d in zip(kernel, dilations, strict=True)]
-        begin = [
-            r - p
-            for r, p in zip(reach, _transposed_begins(attributes, x.shape[2:], out[2:], strides, reach), strict=True)
-        ]
+        pads = _transposed_begins(attributes, x.shape[2:], out[2:], strides, reach)
+        begin = [r - p for r, p in zip(reach, pads, strict=True)]
         sizes = [o + r for o, r in zip(out[2:], reach, strict=True)]
         ones = (1,) * len(kernel)
         return _gather(_padded(spread, begin, sizes), out[2:], ones, dilations, kernel, rows, groups)
@@ -124,11 +117,7 @@ def linear_product(transposed: bool, scale: float = 1.0) -> Linear:
 
     turn: Callable[[Array], Array] = (lambda w: w) if transposed else (lambda w: w.T)
     return Linear(
-        1,
-        -1,
-        lambda w: scale * turn(w)[None],
-        lambda m, _: np.ascontiguousarray(turn(m[0]) / scale),
-        columns,
+        1, -1, lambda w: scale * turn(w)[None], lambda m, _: np.ascontiguousarray(turn(m[0]) / scale), columns
     )
 
 

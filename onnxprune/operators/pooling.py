@@ -37,7 +37,7 @@ def pooled(site: Site) -> Facts:
 def bound_pool(site: Site) -> Facts:
     found = pooled(site)
     low, high = found.low, found.high
-    counts = site.attributes.get("count_include_pad", 0) and site.node.op_type == "AveragePool"
+    counts = site.attributes.get("count_include_pad", 0)
     if counts and (any(site.attributes.get("pads", ())) or site.attributes.get("auto_pad", b"NOTSET") != b"NOTSET"):
         low, high = np.minimum(low, 0), np.maximum(high, 0)
     return facts(low, high, mix(found.identity, site.kind), found.scale)
@@ -72,10 +72,6 @@ def windows(node: TorchCall, sizes: Sequence[int]) -> tuple[list[int], list[int]
     return kernel, strides, dilations, before, fitted
 
 
-def _infinite(x: Tensor) -> float:
-    return -math.inf if x.is_floating_point() else torch.iinfo(x.dtype).min
-
-
 def places_of_maxima(node: TorchCall, x: Tensor, found: Tensor, sizes: Sequence[int], before: Sequence[int]) -> Tensor:
     """Places within the whole tensor of what was found in the (perhaps padded) space, row or column by column."""
     axes, rest = list[Tensor](), found
@@ -95,7 +91,8 @@ def forward_max_pool(node: TorchCall, x: Tensor) -> Any:
     kernel, strides, dilations, before, after = windows(node, x.shape[2:])
     lopsided = before != after or any(2 * p > k for p, k in zip(before, kernel, strict=True))
     pads = [0] * rank if lopsided else before
-    wide = padded(x, before, after, _infinite(x)) if lopsided else x
+    lowest = -math.inf if x.is_floating_point() else torch.iinfo(x.dtype).min
+    wide = padded(x, before, after, lowest) if lopsided else x
     wide = wide if wide.is_floating_point() else wide.to(torch.float32)
     y = getattr(functional, f"max_pool{rank}d")(wide, kernel, strides, pads, dilations, return_indices=node.outputs > 1)
     if node.outputs == 1:
@@ -166,12 +163,7 @@ define(
 )  # fmt: skip
 
 
-def roi_pool(op: Op, x: Axes, rois: Axes, **_: Any) -> Axes:
-    op.freeze(x[0], *x[2:], *rois, why="takes regions of it")
-    return (fixed(rois[0].size), x[1], ...)  # type: ignore[return-value]
-
-
-def roi_align(op: Op, x: Axes, rois: Axes, batch: Axes, **_: Any) -> Axes:
+def regions(op: Op, x: Axes, rois: Axes, batch: Axes = (), **_: Any) -> Axes:
     op.freeze(x[0], *x[2:], *rois, *batch, why="takes regions of it")
     return (fixed(rois[0].size), x[1], ...)  # type: ignore[return-value]
 
@@ -181,8 +173,7 @@ def bound_regions(site: Site) -> Facts:
     return homogeneous_rows(site, (0, 2, 3), with_zero=True)
 
 
-define("MaxRoiPool", couple=roi_pool, channel=1, zero=first, apart=True, bound=bound_regions)
-define("RoiAlign", couple=roi_align, channel=1, zero=first, apart=True, bound=bound_regions)
+define("MaxRoiPool RoiAlign", couple=regions, channel=1, zero=first, apart=True, bound=bound_regions)
 
 
 def forward_max_unpool(node: TorchCall, x: Tensor, places: Tensor, sizes: Tensor | None = None) -> Tensor:

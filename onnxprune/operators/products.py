@@ -77,9 +77,9 @@ def bound_product(site: Site) -> Facts:
     """With weights on the right; of other products, and of integers, zeros are followed."""
     w, a = site.array(1), site.attributes
     if site.inputs[0] is None or w is None or w.ndim != 2 or a.get("transA", 0) or site.whole:
-        return MATRICES.bound(site) if site.node.op_type == "MatMul" else bound_turned(site)
+        return MATRICES.bound(site) if operator_of(site.node).bias is None else bound_turned(site)
     w, shape = w if a.get("transB", 0) else w.T, site.shape()
-    bias = bias_of(site, 2, len(w), a.get("beta", 1.0)) if operator_of(site.node).bias == 2 else np.zeros(len(w))
+    bias = bias_of(site, 2, len(w), a.get("beta", 1.0)) if operator_of(site.node).bias else np.zeros(len(w))
     whole = along(site.data(), shape, -1)
     if whole.shape[-1] != w.shape[1]:
         raise NothingKnown

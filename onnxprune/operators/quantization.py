@@ -1,7 +1,7 @@
 """Quantised networks: scales and zero points of channels follow them; integers are cut without a cast."""
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,7 +50,7 @@ def _quantized(
     return x
 
 
-def bound_quantize(site: Site) -> Facts:
+def bound_quantize(site: Site, *, to_real: bool) -> Facts:
     found, rank, scale = site.data(), len(site.shape()), site.weight(1)
     given = site.attributes.get("output_dtype", 0) or TensorProto.UINT8  # the type that a zero point has, if any
     zero = site.weight(2, np.zeros((), INTEGERS.get(given, np.float32)))
@@ -58,7 +58,7 @@ def bound_quantize(site: Site) -> Facts:
         raise NothingKnown
     at = line(rank, site.attributes.get("axis", 1))
     s, z = (a.astype(np.float64).reshape(at if a.size > 1 else [1] * rank) for a in (scale, zero))
-    if site.node.op_type == "DequantizeLinear":
+    if to_real:
         bounds = applied(found, lambda x: (x - z) * s, True)
     elif zero.dtype.kind not in "iu":
         raise NothingKnown
@@ -69,7 +69,7 @@ def bound_quantize(site: Site) -> Facts:
 
 _STEPS = Trait.SHIFTS | Trait.NUMBERS | Trait.MAPS | Trait.QUANTIZES
 _QUANTIZE: dict[str, Any] = {
-    "couple": quantize, "takes_split": True, "zero": first, "bound": bound_quantize, "apart": True, "shape": Alike(),
+    "couple": quantize, "takes_split": True, "zero": first, "apart": True, "shape": Alike(),
 }  # fmt: skip
 
 
@@ -137,7 +137,8 @@ def _ends_of_integers(_: Attributes, number: Numbers) -> tuple[float, float]:
 define(
     "QuantizeLinear com.microsoft:QuantizeLinear", **_QUANTIZE, zero_points=ZeroPoints(held=2), flat=_ends_of_integers,
     typed_by=lambda node: 2 if len(node.input) > 2 and node.input[2] else UINT8,
-    traits=_STEPS | Trait.DECIDES | Trait.ROUNDS, forward=Forward(forward_quantize_linear, into=(0,)),
+    bound=partial(bound_quantize, to_real=False), traits=_STEPS | Trait.DECIDES | Trait.ROUNDS,
+    forward=Forward(forward_quantize_linear, into=(0,)),
 )  # fmt: skip
 
 
@@ -163,7 +164,7 @@ def forward_dequantize_linear(node: TorchCall, x: Tensor, scale: Tensor, zero: T
 
 define(
     "DequantizeLinear com.microsoft:DequantizeLinear", **_QUANTIZE, labels_int32=True, zero_points=ZeroPoints({0: 2}),
-    typed_by=FLOAT, traits=_STEPS | Trait.RANGE | Trait.DEQUANTIZES,
+    bound=partial(bound_quantize, to_real=True), typed_by=FLOAT, traits=_STEPS | Trait.RANGE | Trait.DEQUANTIZES,
     forward=Forward(forward_dequantize_linear, into=(0,), units=units_of),
 )  # fmt: skip
 

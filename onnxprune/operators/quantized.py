@@ -1,6 +1,7 @@
 """Operators on quantised maps: what the integers stand for is computed in float and quantised again."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from onnxprune.operators.labels import Axes
 from onnxprune.operators.lazy_torch import Tensor, functional, torch
 from onnxprune.operators.op import Op
 from onnxprune.operators.pooling import forward_average_pool, pooled
-from onnxprune.operators.quantization import Steps, real, real_bounds, requantised, rounded_bounds, steps_at
+from onnxprune.operators.quantization import Pair, Steps, real, real_bounds, requantised, rounded_bounds, steps_at
 from onnxprune.operators.registry import Alike, Arrays, Attributes, Shape, Trait, define
 from onnxprune.operators.reshaping import concat
 from onnxprune.operators.site import Site
@@ -24,11 +25,11 @@ def qlinear_pointwise(op: Op, a: Axes, a_scale: Axes, a_zero: Axes, b: Axes, *re
     return op.broadcast(a, b)
 
 
-def bound_qlinear_pointwise(site: Site) -> Facts:
+def bound_qlinear_pointwise(site: Site, corners: Callable[[Pair, Pair], list[np.ndarray]]) -> Facts:
+    """Between the least and the largest of what `corners` makes of bounds of what both stand for."""
     both, steps = site.operands(0, 3), [steps_at(site, k) for k in (1, 4, 6)]
-    (al, ah), (bl, bh) = map(real_bounds, both, steps[:2])
-    corners = [al + bl, ah + bh] if site.node.op_type == "QLinearAdd" else [al * bl, al * bh, ah * bl, ah * bh]
-    bounds = rounded_bounds((np.minimum.reduce(corners), np.maximum.reduce(corners)), steps[2])
+    found = corners(*map(real_bounds, both, steps))
+    bounds = rounded_bounds((np.minimum.reduce(found), np.maximum.reduce(found)), steps[2])
     known: list[Facts | Steps] = [*both, *steps]
     return facts(*bounds, mix(*(part for x in known for part in x.exact), site.kind))
 
@@ -51,13 +52,16 @@ def between_two_steps(function: Callable[[Tensor, Tensor], Tensor]) -> Forward:
     return Forward(forward, into=(0, 3))
 
 
+_POINTWISE: dict[str, Any] = {"couple": qlinear_pointwise, "apart": True}
 define(
-    "com.microsoft:QLinearAdd", couple=qlinear_pointwise, bound=bound_qlinear_pointwise, apart=True,
-    shape=Alike("Add", (0, 3)), traits=Trait.STEPS | Trait.QUANTIZES, forward=between_two_steps(lambda a, b: a + b),
+    "com.microsoft:QLinearAdd", **_POINTWISE, shape=Alike("Add", (0, 3)), traits=Trait.STEPS | Trait.QUANTIZES,
+    bound=partial(bound_qlinear_pointwise, corners=lambda a, b: [a[0] + b[0], a[1] + b[1]]),
+    forward=between_two_steps(lambda a, b: a + b),
 )  # fmt: skip
 define(
-    "com.microsoft:QLinearMul", couple=qlinear_pointwise, bound=bound_qlinear_pointwise, apart=True,
-    shape=Alike("Mul", (0, 3)), traits=Trait.STEPS, forward=between_two_steps(lambda a, b: a * b),
+    "com.microsoft:QLinearMul", **_POINTWISE, shape=Alike("Mul", (0, 3)), traits=Trait.STEPS,
+    bound=partial(bound_qlinear_pointwise, corners=lambda a, b: [x * y for x in a for y in b]),
+    forward=between_two_steps(lambda a, b: a * b),
 )  # fmt: skip
 
 

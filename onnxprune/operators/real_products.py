@@ -1,6 +1,7 @@
 """Products of integers that give real numbers, or steps of a scale."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,10 +31,9 @@ from onnxprune.operators.written import Nodes, Tensors, Written, attributes_of, 
 from onnxprune.operators.zeros import made
 
 
-def bound_real_product(site: Site) -> Facts:
-    """Columns of weights that hold their zero point alone give the bias."""
-    point, last = (3, 4) if site.node.op_type == "DynamicQuantizeMatMul" else (5, 6)
-    w, zero, bias, shape = site.weight(1), site.optional(point), site.optional(last), site.shape_out()
+def bound_real_product(site: Site, point: int) -> Facts:
+    """Columns of weights that hold their zero point alone give the bias, which is the input behind it."""
+    w, zero, bias, shape = site.weight(1), site.optional(point), site.optional(point + 1), site.shape_out()
     if w.ndim != 2:
         raise NothingKnown
     vanishing = ~(w != (0 if zero is None else zero)).any(axis=0)
@@ -54,13 +54,14 @@ def forward_matmul_integer_to_float(
     node: TorchCall, a: Tensor, b: Tensor, a_scale: Tensor, b_scale: Tensor, a_zero: Tensor | None = None,
     b_zero: Tensor | None = None, bias: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    y = real(a, a_scale, a_zero) @ real(b, per_column(b_scale, b), None if b_zero is None else per_column(b_zero, b))
+    y = real(a, a_scale, a_zero) @ real(b, per_column(b_scale), None if b_zero is None else per_column(b_zero))
     return y if bias is None else y + bias
 
 
 define(
-    "com.microsoft:MatMulIntegerToFloat", couple=matmul_integer_to_float, zero=made(6), bound=bound_real_product,
-    zero_points=ZeroPoints({0: 4, 1: 5}), shape=Alike("MatMul", (0, 1)), typed_by=FLOAT, traits=Trait.LAYER,
+    "com.microsoft:MatMulIntegerToFloat", couple=matmul_integer_to_float, zero=made(6),
+    bound=partial(bound_real_product, point=5), zero_points=ZeroPoints({0: 4, 1: 5}), shape=Alike("MatMul", (0, 1)),
+    typed_by=FLOAT, traits=Trait.LAYER,
     forward=Forward(forward_matmul_integer_to_float, into=(0, 1, 6), units=matrix_units((1, 3, 5))),
 )  # fmt: skip
 
@@ -81,8 +82,8 @@ def forward_dynamic_quantize_matmul(
 
 
 define(
-    "com.microsoft:DynamicQuantizeMatMul", couple=dynamic_quantize_matmul, bound=bound_real_product,
-    shape=Alike("MatMul", (0, 1)), traits=Trait.LAYER | Trait.ROUNDS,
+    "com.microsoft:DynamicQuantizeMatMul", couple=dynamic_quantize_matmul,
+    bound=partial(bound_real_product, point=3), shape=Alike("MatMul", (0, 1)), traits=Trait.LAYER | Trait.ROUNDS,
     forward=Forward(forward_dynamic_quantize_matmul, into=(0, 1, 4), units=matrix_units((1, 2, 3))),
 )  # fmt: skip
 

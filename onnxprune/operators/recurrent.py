@@ -1,6 +1,7 @@
 """Recurrent layers: a hidden unit is one row of every gate, one column of the recurrent weights, one of each state."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from onnxprune.operators.labels import Axes, Labels, fixed
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
 from onnxprune.operators.patches import linear_gates
-from onnxprune.operators.registry import Attributes, Trait, define
-from onnxprune.operators.roles import ZeroWhereDead
+from onnxprune.operators.quantization import one_scale
+from onnxprune.operators.registry import Arrays, Attributes, Shape, Trait, define
+from onnxprune.operators.roles import Scaling, ZeroWhereDead
 from onnxprune.operators.site import Site
 from onnxprune.operators.value_numbers import EXACT, mix, multiples
 
@@ -90,7 +92,7 @@ def _outputs(x: Axes, units: Labels, direction: Labels, layout: int) -> list[Axe
     return [(fixed(x[0].size), direction, fixed(x[1].size), units), last, last]
 
 
-def recurrent(gates: int, outputs: int = 2) -> Callable[..., list[Axes]]:
+def recurrent(gates: int, outputs: int) -> Callable[..., list[Axes]]:
     return lambda op, *inputs, layout=0, **_: couple_gates(op, gates, layout, *inputs)[:outputs]
 
 
@@ -104,11 +106,11 @@ def gates_of(w: np.ndarray, _: Attributes) -> np.ndarray:
     return w.reshape(-1, w.shape[2])[None, :, :, None]
 
 
-def bound_recurrent(site: Site) -> list[Facts | None]:
+def bound_recurrent(site: Site, kind: str) -> list[Facts | None]:
     """Hidden units with the same weights stay the same from states of zero on, and without weights at zero."""
     w, r = site.weight(1), site.weight(2)
     states = [site.fact(k)[0] for k in (5, 6) if site.has(k)]
-    if not stays_at_rest(site.node.op_type, site.attributes) or not all(s.zero.all() for s in states):
+    if not stays_at_rest(kind, site.attributes) or not all(s.zero.all() for s in states):
         raise NothingKnown
     units = r.shape[2]
     rows = [a.reshape(len(a), -1, units, a.shape[2]).transpose(2, 0, 1, 3).reshape(units, -1) for a in (w, r)]
@@ -122,23 +124,21 @@ def bound_recurrent(site: Site) -> list[Facts | None]:
 
 
 DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
-DEFAULT_ALPHA = {"LeakyRelu": 0.01, "Elu": 1.0, "ThresholdedRelu": 1.0, "HardSigmoid": 0.2}
+PARAMETERS = {  # of activations that have any, alpha and beta where they are not told
+    "LeakyRelu": (0.01,), "Elu": (1.0,), "ThresholdedRelu": (1.0,), "HardSigmoid": (0.2, 0.5), "Affine": (1.0, 1.0),
+    "ScaledTanh": (1.0, 1.0),
+}  # fmt: skip
 
 
 def functions(node: TorchCall, direction: int) -> list[Callable[[Tensor], Tensor]]:
     """The activations of one direction, with their parameters."""
     count = len(DEFAULTS[node.op])
     names = node.get("activations", DEFAULTS[node.op] * 2)[direction * count :][:count]
-    alphas, betas = iter(node.get("activation_alpha", [])), iter(node.get("activation_beta", []))
-    made = list[Callable[[Tensor], Tensor]]()
-    for name in names:
-        told: dict[str, float] = {}
-        if name in ("LeakyRelu", "Elu", "ThresholdedRelu", "HardSigmoid", "Affine", "ScaledTanh"):
-            told["alpha"] = next(alphas, DEFAULT_ALPHA.get(name, 1.0))
-        if name in ("HardSigmoid", "Affine", "ScaledTanh"):
-            told["beta"] = next(betas, 0.5 if name == "HardSigmoid" else 1.0)
-        made.append(activation(name, told))
-    return made
+    given = {key: iter(node.get(f"activation_{key}", [])) for key in ("alpha", "beta")}
+    return [
+        activation(name, {k: next(given[k], v) for k, v in zip(given, PARAMETERS.get(name, ()), strict=False)})
+        for name in names
+    ]
 
 
 def _clipped(node: TorchCall, x: Tensor) -> Tensor:
@@ -234,12 +234,48 @@ def forward_recurrent(
     return y, *last
 
 
-_GATES: dict[str, Any] = {
-    "repair": repair_recurrent, "bound": bound_recurrent, "filters": gates_of,
-    "linear": lambda shape, _: linear_gates(shape[0]), "traits": Trait.LAYER | Trait.RECURRENT,
-    "forward": Forward(forward_recurrent, into=(0, 1, 2, 3, 5, 6, 7)),
-}  # fmt: skip
+for name, gates, outputs, parameters in (
+    ("LSTM", 4, 3, (1, 2, 3, 5, 6, 7)), ("GRU", 3, 2, (1, 2, 3, 5)), ("RNN", 1, 2, (1, 2, 3, 5)),
+):  # fmt: skip
+    define(
+        name, couple=recurrent(gates, outputs), zero=stays_zero(name, *parameters), repair=repair_recurrent,
+        bound=partial(bound_recurrent, kind=name), filters=gates_of, linear=lambda shape, _: linear_gates(shape[0]),
+        gates=gates, traits=Trait.LAYER | Trait.RECURRENT,
+        forward=Forward(forward_recurrent, into=(0, 1, 2, 3, 5, 6, 7)),
+    )  # fmt: skip
 
-define("LSTM", gates=4, couple=recurrent(4, outputs=3), zero=stays_zero("LSTM", 1, 2, 3, 5, 6, 7), **_GATES)
-define("GRU", gates=3, couple=recurrent(3), zero=stays_zero("GRU", 1, 2, 3, 5), **_GATES)
-define("RNN", couple=recurrent(1), zero=stays_zero("RNN", 1, 2, 3, 5), **_GATES)
+
+_lstm_stays_zero = stays_zero("LSTM", 1, 2, 3, 5, 6, 7)
+
+
+def quantized_lstm(
+    op: Op, x: Axes, w: Axes, r: Axes, b: Axes | None = None, lengths: Axes | None = None, h: Axes | None = None,
+    c: Axes | None = None, p: Axes | None = None, *steps: Axes | None, **_: Any,
+) -> list[Axes]:  # fmt: skip
+    """Weights (directions, features, gates · units) in eight bits; scales and zero points for each column, or one."""
+    one_scale(op, x)
+    op.sums(op.relies(_lstm_stays_zero(op)), r[1], why="takes one scale over all units")
+    out = couple_gates(op, 4, 0, x, (w[0], w[2], w[1]), (r[0], r[2], r[1]), b, lengths, h, c, p)
+    for weight, scale in zip((w, w, r, r), steps, strict=True):
+        if scale is not None and len(scale) == 2:
+            op.tie(weight[2], scale[1])
+            op.freeze(scale[0], why="has a direction for each position")
+    for place, k in ((1, 8), (2, 10)):
+        zero = op.constant(k + 1)
+        if zero is None or (zero.any() and zero.size > 1):
+            return op.unknown("has zero points of its own for each direction or column")
+        op.scalings[place] = Scaling("", op.names[k + 1] if zero.any() else "", None)  # ranked as integers
+    return out
+
+
+def _lstm_shape(x: Arrays, a: Attributes) -> list[Shape | None]:
+    """Input (steps, batch, features), recurrent weights (directions, units, gates · units)."""
+    (steps, batch, _), directions, units = x[0], x[2][0], a["hidden_size"]
+    last = (directions, batch, units)
+    return [(steps, directions, batch, units), last, last]
+
+
+define(
+    "com.microsoft:DynamicQuantizeLSTM", gates=4, couple=quantized_lstm, zero=_lstm_stays_zero,
+    repair=lambda edit, **_: edit.set_attribute("hidden_size", edit.count_in(2, 1)), shape=_lstm_shape,
+)  # fmt: skip

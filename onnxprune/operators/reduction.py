@@ -1,6 +1,7 @@
 """Reductions: sums over channels need dead ones to be zero."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from onnxprune.operators.registry import (
     Arrays,
     Attributes,
     Evaluation,
+    Numbers,
     Taken,
     Trait,
     axes_of,
@@ -30,21 +32,16 @@ from onnxprune.operators.zeros import first
 COUNTS = "reduces over its channels, and removed ones would count"
 
 
-def _reduced(op: Op) -> list[int]:
-    given = op.attributes.get("axes", op.constant(1))
-    rank = len(op.values[0].axes) if op.values[0] is not None else 0
-    return list(range(rank)) if given is None else [int(k) for k in given]
+def _told(attributes: Attributes, constant: Numbers, rank: int) -> list[int]:
+    """Axes that are reduced: all, where none are told."""
+    given = attributes.get("axes", constant(1))
+    return list(range(rank)) if given is None else sorted({int(k) % rank for k in np.ravel(given)})
 
 
 def _reduce(
-    op: Op,
-    x: Axes,
-    over: Callable[[Labels], None],
-    *,
-    keepdims: int = 1,
-    noop_with_empty_axes: int = 0,
+    op: Op, x: Axes, over: Callable[[Labels], None], *, keepdims: int = 1, noop_with_empty_axes: int = 0,
     axes: Any = None,
-) -> Axes:
+) -> Axes:  # fmt: skip
     given = op.ints(1, axes)
     if given is None:
         given = [] if noop_with_empty_axes else list(range(len(x)))
@@ -75,33 +72,37 @@ def reduce(op: Op, x: Axes, *_: Axes | None, **attributes: Any) -> Axes:
     return _reduce(op, x, lambda labels: op.statistics(labels, why=COUNTS), **attributes)
 
 
-def bound_reduction(site: Site) -> Facts:
-    """Over other axes than those of channels; how many elements a sum has may depend on the input."""
+Bounds = tuple[np.ndarray | float, np.ndarray | float]
+
+
+def summed(flat: Facts) -> Bounds:
+    """Of a sum: how many elements it has may depend on the input."""
+    return np.where(flat.low >= 0, 0.0, -np.inf), np.where(flat.high <= 0, 0.0, np.inf)
+
+
+def bound_reduction(site: Site, bounds: Callable[[Facts], Bounds], homogeneous: bool = True) -> Facts:
+    """Over other axes than those of channels: what `bounds` says, which grows with the elements where it may."""
     found, told = site.data(), site.has(1) or "axes" in site.attributes
     rank = len(found.shape)
     if not told and site.attributes.get("noop_with_empty_axes", 0):
         raise NothingKnown
     gone = sorted({k % rank for k in (site.numbers(1, "axes") if told else range(rank))})
     flat = reduced(found, gone)
-    low, high, names, scale = flat.low, flat.high, mix(flat.identity, site.kind, *gone), flat.scale
-    if site.node.op_type in ("ReduceSumSquare", "ReduceProd", "ReduceLogSum", "ReduceLogSumExp"):
-        squares = site.node.op_type == "ReduceSumSquare"
-        nothing = flat.zero & squares  # the product of no elements is one
-        low, high = np.full(low.shape, 0 if squares else -np.inf), np.where(nothing, 0, np.inf)
-        names, scale = mix(names, bits(scale)), np.ones(scale.shape)
-    if site.node.op_type == "ReduceSum" or (site.whole and site.node.op_type == "ReduceMean"):  # a mean by its sum
-        low, high = np.where(low >= 0, low * 0, -np.inf), np.where(high <= 0, high * 0, np.inf)
-    elif site.node.op_type in ("ReduceL1", "ReduceL2"):
-        low, high = np.zeros(low.shape), np.where(flat.zero, 0, np.inf)
-    out = facts(low, high, names, scale)
+    names = mix(flat.identity, site.kind, *gone)
+    out = facts(*bounds(flat), *((names, flat.scale) if homogeneous else (mix(names, bits(flat.scale)),)))
     return out if site.attributes.get("keepdims", 1) else out.map(lambda a: np.squeeze(a, tuple(gone)))
 
 
-def _axes_gone(taken: Taken, k: int, rank: int) -> list[int]:
-    told = taken.attributes.get("axes")
-    if told is None and (array := taken.constant(1)) is not None:
-        told = array.ravel().tolist()
-    return list(range(rank)) if told is None else sorted({int(j) % rank for j in told})
+_AMONG = partial(bound_reduction, bounds=lambda flat: (flat.low, flat.high))
+_SUMMED = partial(bound_reduction, bounds=summed)
+_LENGTH = partial(bound_reduction, bounds=lambda flat: (0.0, np.where(flat.zero, 0.0, np.inf)))
+_SQUARES = partial(_LENGTH, homogeneous=False)
+_ANYTHING = partial(bound_reduction, bounds=lambda _: (-np.inf, np.inf), homogeneous=False)  # of no elements 1, say
+
+
+def bound_mean(site: Site) -> Facts:
+    """Of integers by their sum."""
+    return _SUMMED(site) if site.whole else _AMONG(site)
 
 
 def _value_of(fn: Callable) -> Evaluation:
@@ -126,31 +127,15 @@ def over_axes(reduce: Callable[[Tensor, tuple[int, ...], bool], Tensor]) -> Forw
     return Forward(forward, into=(0,), host=(1,))
 
 
-def _reduction(name: str, couple: Any, traits: Trait = NONE, **columns: Any) -> None:
-    """The row of a reduction."""
-    define(name, couple=couple, statistics=_reduced, contracts=_axes_gone, traits=traits, **columns)
-
-
-_reduction(
-    "ReduceSum", reduce_sum, Trait.STATISTICS | Trait.PASSES, zero=first, bound=bound_reduction,
-    value=_value_of(np.sum), forward=over_axes(lambda x, axes, keep: x.sum(axes, keep, dtype=x.dtype)),
-)  # fmt: skip
-_reduction(
-    "ReduceL1", reduce_sum, zero=first, bound=bound_reduction,
-    forward=over_axes(lambda x, axes, keep: x.abs().sum(axes, keep)),
-)  # fmt: skip
-_reduction(
-    "ReduceL2", reduce_sum, Trait.STATISTICS, zero=first, bound=bound_reduction,
-    forward=over_axes(lambda x, axes, keep: torch.linalg.vector_norm(x, 2, axes, keep)),
-)  # fmt: skip
-_reduction(
-    "ReduceSumSquare", reduce_sum, Trait.STATISTICS, zero=first, bound=bound_reduction,
-    forward=over_axes(lambda x, axes, keep: x.square().sum(axes, keep)),
-)  # fmt: skip
-_reduction(
-    "ReduceLogSum", reduce_sum, bound=bound_reduction,
-    forward=over_axes(lambda x, axes, keep: x.sum(axes, keep).log()),
-)  # fmt: skip
+def _reduction(
+    name: str, couple: Any, computed: Callable[..., Tensor], bound: Any, traits: Trait = NONE, **columns: Any
+) -> None:
+    """The row of a reduction, which `computed` gives in torch: of (x, axes, whether they stay)."""
+    define(
+        name, couple=couple, statistics=lambda op: _told(op.attributes, op.constant, len(op.values[0].axes)),
+        contracts=lambda taken, _, rank: _told(taken.attributes, taken.constant, rank), bound=bound, traits=traits,
+        forward=over_axes(computed), **columns,
+    )  # fmt: skip
 
 
 def mean_of(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
@@ -160,20 +145,6 @@ def mean_of(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
     return torch.div(x.sum(axes, keep), count, rounding_mode="trunc").to(x.dtype)
 
 
-_reduction(
-    "ReduceMean", reduce_mean, Trait.STATISTICS | Trait.RANGE | Trait.MAPS | Trait.PASSES, zero=first,
-    repair=repair_mean, bound=bound_reduction, forward=over_axes(mean_of),
-)  # fmt: skip
-_reduction(
-    "ReduceMax", reduce, Trait.RANGE | Trait.MAPS | Trait.SELECTS, zero=first, bound=bound_reduction,
-    value=_value_of(np.max), forward=over_axes(lambda x, axes, keep: x.amax(axes, keep)),
-)  # fmt: skip
-_reduction(
-    "ReduceMin", reduce, Trait.RANGE | Trait.SELECTS, zero=first, bound=bound_reduction, value=_value_of(np.min),
-    forward=over_axes(lambda x, axes, keep: x.amin(axes, keep)),
-)  # fmt: skip
-
-
 def product_of(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
     for axis in sorted(axes, reverse=True):
         x = x.prod(axis, keep, dtype=x.dtype)
@@ -181,12 +152,33 @@ def product_of(x: Tensor, axes: tuple[int, ...], keep: bool) -> Tensor:
 
 
 _reduction(
-    "ReduceProd", reduce, zero=first, bound=bound_reduction, value=_value_of(np.prod), forward=over_axes(product_of)
-)
-_reduction(
-    "ReduceLogSumExp", reduce, bound=bound_reduction,
-    forward=over_axes(lambda x, axes, keep: x.logsumexp(axes, keep)),
+    "ReduceSum", reduce_sum, lambda x, axes, keep: x.sum(axes, keep, dtype=x.dtype), _SUMMED,
+    Trait.STATISTICS | Trait.PASSES, zero=first, value=_value_of(np.sum),
 )  # fmt: skip
+_reduction("ReduceL1", reduce_sum, lambda x, axes, keep: x.abs().sum(axes, keep), _LENGTH, zero=first)
+_reduction(
+    "ReduceL2", reduce_sum, lambda x, axes, keep: torch.linalg.vector_norm(x, 2, axes, keep), _LENGTH,
+    Trait.STATISTICS, zero=first,
+)  # fmt: skip
+_reduction(
+    "ReduceSumSquare", reduce_sum, lambda x, axes, keep: x.square().sum(axes, keep), _SQUARES, Trait.STATISTICS,
+    zero=first,
+)  # fmt: skip
+_reduction("ReduceLogSum", reduce_sum, lambda x, axes, keep: x.sum(axes, keep).log(), _ANYTHING)
+_reduction(
+    "ReduceMean", reduce_mean, mean_of, bound_mean,
+    Trait.STATISTICS | Trait.RANGE | Trait.MAPS | Trait.PASSES, zero=first, repair=repair_mean,
+)  # fmt: skip
+_reduction(
+    "ReduceMax", reduce, lambda x, axes, keep: x.amax(axes, keep), _AMONG, Trait.RANGE | Trait.MAPS | Trait.SELECTS,
+    zero=first, value=_value_of(np.max),
+)  # fmt: skip
+_reduction(
+    "ReduceMin", reduce, lambda x, axes, keep: x.amin(axes, keep), _AMONG, Trait.RANGE | Trait.SELECTS, zero=first,
+    value=_value_of(np.min),
+)  # fmt: skip
+_reduction("ReduceProd", reduce, product_of, _ANYTHING, zero=first, value=_value_of(np.prod))
+_reduction("ReduceLogSumExp", reduce, lambda x, axes, keep: x.logsumexp(axes, keep), _ANYTHING)
 
 
 def arg_reduce(op: Op, x: Axes, *, axis: int = 0, keepdims: int = 1, **_: Any) -> Axes:
@@ -229,8 +221,7 @@ def cumulative_sum(op: Op, x: Axes, axis_input: Axes, **_: Any) -> Axes:
 def bound_cumulative_sum(site: Site) -> Facts:
     """Sums of any number of elements, none perhaps."""
     whole = homogeneous_rows(site, site.numbers(1))
-    low, high = np.where(whole.low >= 0, 0, -np.inf), np.where(whole.high <= 0, 0, np.inf)
-    return facts(low, high, whole.identity, whole.scale)
+    return facts(*summed(whole), whole.identity, whole.scale)
 
 
 def _summed_axis(taken: Taken, k: int, rank: int) -> list[int]:
@@ -247,8 +238,7 @@ def forward_cum_sum(node: TorchCall, x: Tensor, axis: Tensor) -> Tensor:
 
 define(
     "CumSum", couple=cumulative_sum, zero=_sums_along_fixed, value=by_reference, bound=bound_cumulative_sum,
-    contracts=_summed_axis,
-    forward=Forward(forward_cum_sum, into=(0,), host=(1,)),
+    contracts=_summed_axis, forward=Forward(forward_cum_sum, into=(0,), host=(1,)),
 )  # fmt: skip
 
 

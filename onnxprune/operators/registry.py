@@ -254,6 +254,15 @@ def define(names: str, **columns: Any) -> None:
         OPERATORS[name] = Operator(**columns)
 
 
+def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
+    """Attributes as Python values, without bodies and references."""
+    return {
+        a.name: onnx.helper.get_attribute_value(a)
+        for a in node.attribute[:]
+        if a.type not in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) and not a.ref_attr_name
+    }
+
+
 def operator(domain: str, op_type: str) -> str:
     """Name of an operator in the table."""
     return op_type if domain in ("", "ai.onnx") else f"{domain}:{op_type}"

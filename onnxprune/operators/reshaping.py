@@ -12,7 +12,7 @@ from onnxprune.operators.forward import Forward, TorchCall, axes_told, numbers
 from onnxprune.operators.labels import Axes, fixed, is_fixed
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op, on
-from onnxprune.operators.registry import Arrays, Attributes, Shape, Trait, axes_of, define
+from onnxprune.operators.registry import Arrays, Attributes, Shape, Trait, axes_of, define, operator_of
 from onnxprune.operators.site import Site
 from onnxprune.operators.zeros import first, joined
 
@@ -52,7 +52,7 @@ def bound_reshape(site: Site) -> Facts:
 
 def _sure(site: Site, old: list[int], new: list[int]) -> bool:
     """Whether a Reshape pairs these axes at every size: it copies their lengths, or all are told."""
-    if site.node.op_type != "Reshape":
+    if not operator_of(site.node).follows:  # of no target
         return True
     told = site.some_numbers(1, "shape")
     if told is None:
@@ -94,11 +94,6 @@ def _reshaped_value(x: Arrays, a: Attributes) -> np.ndarray | None:
     return x[0].reshape([x[0].shape[k] if v == 0 else int(v) for k, v in enumerate(target)])
 
 
-def _flattened(x: Arrays, a: Attributes) -> np.ndarray:
-    axis = a.get("axis", 1)
-    return x[0].reshape(math.prod(x[0].shape[:axis]), -1)
-
-
 def _reshape_shape(x: Arrays, a: Attributes) -> list[Shape | None]:
     """Before opset 5 the target is an attribute."""
     told = [x[0][k] if size == 0 else size for k, size in enumerate(a.get("shape", ()))]
@@ -130,8 +125,8 @@ def forward_flatten(node: TorchCall, x: Tensor) -> Tensor:
 
 
 define(
-    "Flatten", couple=reshape, **_RESHAPE, value=_flattened, traits=_SAME | Trait.RESHAPES,
-    forward=Forward(forward_flatten),
+    "Flatten", couple=reshape, **_RESHAPE, traits=_SAME | Trait.RESHAPES, forward=Forward(forward_flatten),
+    value=lambda x, a: x[0].reshape(math.prod(x[0].shape[: a.get("axis", 1)]), -1),
 )  # fmt: skip
 
 
@@ -160,17 +155,14 @@ def squeeze(op: Op, *, axes: Any = None, **_: Any) -> Value:
     With one of them the network is looked at with and without that axis, and each other one keeps two positions.
     """
     value = op.values[0]
-    opened = [] if value is None or op.ints(1, axes) is not None else _opened(op, value)
+    told = value is None or op.ints(1, axes) is not None
+    opened = [] if value is None or told else [k for k in range(len(value.axes)) if op.open_in(0, k)]
     if len(opened) > 1 or (value is not None and opened and not is_fixed(value.along(opened[0]))):
         return op.unknown("drops all axes of one position, and the model leaves open which these are")
     for labels in (op.axes(0) or ()) if opened else ():
         for half in (labels[::2], labels[1::2]) if labels.size > 1 and not is_fixed(labels) else ():
             op.part(half)
     return op.reshape(op.shapes[0])
-
-
-def _opened(op: Op, value: Value) -> list[int]:
-    return [k for k in range(len(value.axes)) if op.open_in(0, k)]
 
 
 def bound_squeeze(site: Site) -> Facts:

@@ -41,11 +41,9 @@ def repair_split(edit: Any, axis: int = 0, num_outputs: int | None = None, **_: 
     told = edit.ints(1, "split")
     if told is not None:
         edit.set_ints(1, "split", {k: v for k, v in enumerate(counts) if v != told[k]})
-    elif len(set(counts)) > 1 or any(not edit.live_out(k, axis).all() for k in range(len(counts))):
-        even = len(set(counts)) == 1
-        if not even:
-            edit.add_ints(1, "split", counts)
-            edit.drop_attribute("num_outputs")
+    elif len(set(counts)) > 1:
+        edit.add_ints(1, "split", counts)
+        edit.drop_attribute("num_outputs")
 
 
 def bound_split(site: Site) -> list[Facts]:
@@ -184,12 +182,12 @@ def forward_slices(
     return x
 
 
+_SLICE: dict[str, Any] = {
+    "couple": slice_, "takes_split": True, "zero": first, "repair": repair_slice,
+    "forward": Forward(forward_slices, into=(0,), host=(1, 2, 3, 4)),
+}  # fmt: skip
 define(
-    "Slice", couple=slice_, takes_split=True, zero=first, repair=repair_slice, follows=frozenset({1, 2, 3, 4}),
-    bound=bound_slice, apart=True, value=_sliced_value, traits=_PART | Trait.NUMBERS | Trait.SLICES,
-    forward=Forward(forward_slices, into=(0,), host=(1, 2, 3, 4)),
+    "Slice", **_SLICE, follows=frozenset({1, 2, 3, 4}), bound=bound_slice, apart=True, value=_sliced_value,
+    traits=_PART | Trait.NUMBERS | Trait.SLICES,
 )  # fmt: skip
-define(
-    "DynamicSlice", couple=slice_, takes_split=True, zero=first, repair=repair_slice, traits=Trait.MOVES,
-    forward=Forward(forward_slices, into=(0,), host=(1, 2, 3, 4)),
-)  # fmt: skip
+define("DynamicSlice", **_SLICE, traits=Trait.MOVES)

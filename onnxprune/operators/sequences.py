@@ -1,22 +1,17 @@
 """Sequences of tensors: what they hold, and the nodes without sequences that take their place."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
 from onnxprune.operators.forward import Forward, TorchCall, numbers
-from onnxprune.operators.lazy_torch import torch
+from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.registry import define
 from onnxprune.operators.sizes import opaque
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 MOST = 4096  # elements of a sequence
 
@@ -49,12 +44,15 @@ class Sequenced:
     def attribute(self, name: str, default: int) -> int:
         return next((int(a.i) for a in self.node.attribute if a.name == name), default)
 
-    def place(self, k: int, default: int) -> int | None:
-        """A place in a sequence, that input k says; None where it is computed from data or sizes."""
-        if k >= len(self.node.input) or not self.node.input[k]:
-            return default
-        known = self.number(self.node.input[k])
-        return None if known is None or known.size != 1 else int(known.reshape(()))
+    def place(self, k: int, default: int, last: int) -> int | None:
+        """A place in the sequence that it takes, that input k says; None where it is computed, or behind the last."""
+        found: np.ndarray | None = np.array(default)
+        if k < len(self.node.input) and self.node.input[k]:
+            found = self.number(self.node.input[k])
+        place, count = None if found is None or found.size != 1 else int(found.reshape(())), len(self.given or ())
+        if place is None or not -count <= place <= last:
+            return None
+        return place + count if place < 0 else place
 
     @property
     def singly(self) -> bool:
@@ -135,11 +133,8 @@ def forward_sequence_insert(
 
 def with_one_more(site: Sequenced) -> list[str] | None:
     given = site.given
-    place = None if given is None or len(given) == MOST else site.place(2, len(given))
-    if given is None or place is None or not -len(given) <= place <= len(given):
-        return None
-    place += len(given) if place < 0 else 0
-    return [*given[:place], site.node.input[1], *given[place:]]
+    place = None if given is None or len(given) == MOST else site.place(2, len(given), len(given))
+    return None if given is None or place is None else [*given[:place], site.node.input[1], *given[place:]]
 
 
 define(
@@ -153,20 +148,17 @@ def forward_sequence_erase(node: TorchCall, sequence: list[Tensor], position: Te
 
 
 def with_one_less(site: Sequenced) -> list[str] | None:
-    given = site.given
-    place = None if given is None else site.place(1, -1)
-    if given is None or place is None or not -len(given) <= place < len(given):
-        return None
-    place += len(given) if place < 0 else 0
-    return [*given[:place], *given[place + 1 :]]
+    given = site.given or []
+    place = site.place(1, -1, len(given) - 1)
+    return None if place is None else [*given[:place], *given[place + 1 :]]
 
 
 define("SequenceErase", elements=with_one_less, forward=Forward(forward_sequence_erase, into=(0,), host=(1,)))
 
 
 def element_node(site: Sequenced) -> Nodes | None:
-    given, place = site.given or [], site.place(1, 0)
-    if place is None or not -len(given) <= place < len(given):
+    given = site.given or []
+    if (place := site.place(1, 0, len(given) - 1)) is None:
         return None
     return [helper.make_node("Identity", [given[place]], site.node.output, name=site.node.name)]
 

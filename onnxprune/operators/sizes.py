@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 import numpy as np
-import onnx
 from onnx import numpy_helper
 
 from onnxprune.errors import ModelError
@@ -61,19 +60,12 @@ define(
     value=lambda x, _: np.arange(*(bound.item() for bound in x)).astype(x[0].dtype),
     forward=Forward(forward_span, into=(), host=(0, 1, 2)),
 )  # fmt: skip
-define(
-    "RandomNormal RandomUniform", couple=shape, takes_split=True, traits=Trait.RANDOM,
-    forward=Forward(native, into=(), pure=False),
-)  # fmt: skip
-define(
-    "Multinomial", couple=shape, takes_split=True, traits=Trait.RANDOM | Trait.DECIDES,
-    forward=Forward(native, into=(), pure=False),
-)  # fmt: skip
-define(
-    "RandomNormalLike RandomUniformLike", couple=like, traits=Trait.RANDOM,
-    forward=Forward(native, into=(), pure=False),
-)  # fmt: skip
-define("Bernoulli", couple=like, traits=Trait.RANDOM | Trait.DECIDES, forward=Forward(native, into=(), pure=False))
+
+_DRAWS = Forward(native, into=(), pure=False)
+define("RandomNormal RandomUniform", couple=shape, takes_split=True, traits=Trait.RANDOM, forward=_DRAWS)
+define("Multinomial", couple=shape, takes_split=True, traits=Trait.RANDOM | Trait.DECIDES, forward=_DRAWS)
+define("RandomNormalLike RandomUniformLike", couple=like, traits=Trait.RANDOM, forward=_DRAWS)
+define("Bernoulli", couple=like, traits=Trait.RANDOM | Trait.DECIDES, forward=_DRAWS)
 
 
 def forward_eye_like(node: TorchCall, x: Tensor) -> Tensor:
@@ -85,9 +77,9 @@ def forward_eye_like(node: TorchCall, x: Tensor) -> Tensor:
 define("EyeLike", couple=like, forward=Forward(forward_eye_like, into=()))
 
 
-def _filled_with_zeros(op: Op) -> ZeroWhereDead:
-    value = op.attributes.get("value")
-    return ZeroWhereDead(value is None or not np.any(numpy_helper.to_array(value)))
+def _fill(a: Attributes) -> np.ndarray:
+    """The one element of a filled tensor, (1,)."""
+    return numpy_helper.to_array(a["value"]).reshape(1) if "value" in a else np.zeros(1, np.float32)
 
 
 def constant_of_shape(op: Op, _: Axes, **__: Any) -> Axes:
@@ -104,7 +96,7 @@ def repair_constant_of_shape(edit: Any, **_: Any) -> None:
 
 
 def bound_fill(site: Site) -> Facts:
-    value = numpy_helper.to_array(site.attributes["value"]) if "value" in site.attributes else np.zeros(1)
+    value = _fill(site.attributes)
     value = value if value.dtype.kind in "iu" else value.astype(np.float64)
     return known(value.reshape((1,) * len(site.shape_out())))
 
@@ -113,8 +105,7 @@ def _filled_value(x: Arrays, a: Attributes) -> np.ndarray | None:
     shape = [int(v) for v in x[0]]
     if math.prod(shape) > LARGEST_VALUE or any(not 0 <= v <= LARGEST_VALUE for v in shape):
         return None
-    value = onnx.numpy_helper.to_array(a["value"]) if "value" in a else np.zeros(1, np.float32)
-    return np.full(shape, value.ravel()[0], value.dtype)
+    return np.full(shape, _fill(a)[0])
 
 
 def forward_constant_of_shape(node: TorchCall, sizes: Tensor) -> Tensor:
@@ -124,7 +115,8 @@ def forward_constant_of_shape(node: TorchCall, sizes: Tensor) -> Tensor:
 
 
 define(
-    "ConstantOfShape", couple=constant_of_shape, zero=_filled_with_zeros, repair=repair_constant_of_shape,
+    "ConstantOfShape", couple=constant_of_shape, zero=lambda op: ZeroWhereDead(not np.any(_fill(op.attributes))),
+    repair=repair_constant_of_shape,
     follows=frozenset({0}), bound=bound_fill, apart=True, value=_filled_value,
     traits=Trait.REPEATS | Trait.FILLS | Trait.SELECTS,
     forward=Forward(forward_constant_of_shape, into=(), host=(0,)),

@@ -1,5 +1,6 @@
 """Softmax and what else makes shares of scores."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,14 +27,13 @@ def softmax(op: Op, x: Axes, **_: Any) -> Axes:
     return x
 
 
-def bound_softmax(site: Site) -> Facts:
+def bound_softmax(site: Site, low: float, high: float) -> Facts:
     """Equal elements of equal rows come out equal."""
     found, rank = site.data(), len(site.shape())
     if site.opset < 13 and site.attributes.get("axis", 1) not in (-1, rank - 1):
         raise NothingKnown
     rows = reduced(found, [site.attributes.get("axis", -1) % rank])
     names = mix(*rows.exact, *found.exact, site.kind)
-    low, high = (-np.inf, 0.0) if site.node.op_type == "LogSoftmax" else (0.0, 1.0)
     return facts(np.full(names.shape, low), np.full(names.shape, high), names)
 
 
@@ -49,10 +49,11 @@ def forward_softmax(node: TorchCall, x: Tensor) -> Tensor:
     return (torch.softmax if node.op == "Softmax" else torch.log_softmax)(*_coerced(node, x)).reshape(x.shape)
 
 
-define(
-    "Softmax LogSoftmax", couple=softmax, statistics=_normalised, bound=bound_softmax, apart=True,
-    traits=Trait.SATURATES, forward=Forward(forward_softmax),
-)  # fmt: skip
+for name, low, high in (("Softmax", 0.0, 1.0), ("LogSoftmax", -np.inf, 0.0)):
+    define(
+        name, couple=softmax, statistics=_normalised, bound=partial(bound_softmax, low=low, high=high), apart=True,
+        traits=Trait.SATURATES, forward=Forward(forward_softmax),
+    )  # fmt: skip
 
 
 def forward_hardmax(node: TorchCall, x: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from functools import cached_property
 
 import numpy as np
 
-from onnxprune.operators.labels import Axes, Factor, Labels, fixed, is_fixed, line
+from onnxprune.operators.coupling import Coupling
+from onnxprune.operators.labels import Axes, Factor, Labels, Product, fixed, is_fixed, line
 
 LARGEST_SPLIT = 1 << 22  # labels; beyond that the channels are frozen instead
 
@@ -76,6 +77,22 @@ class Value:
         """The labels of an axis; all those of its split axis where it is split."""
         split = self.split_axis is not None and axis in self.split_axis.dims
         return self.split_axis.labels.ravel() if self.split_axis is not None and split else self.axes[axis]
+
+
+def factored(coupling: Coupling, value: Value, product: Product) -> Axes:
+    """The factors of a product, in the order in which the axes of a value have them.
+
+    Such is an axis that holds whole filters of a bank, (out · in · taps).
+    """
+    split = value.split_axis
+    assert split is not None
+    if sorted(split.factors) == sorted(product.factors):
+        order = [product.factors.index(f) for f in split.factors]
+        if np.array_equal(split.labels, product.labels.transpose(order)):
+            parts = dict(zip(split.dims, (product.parts[k] for k in order), strict=True))
+            return tuple(parts.get(d, x) for d, x in enumerate(value.axes))
+    coupling.freeze(split.labels, why="splits it into other factors than its filters have")
+    return tuple(fixed(x.size) if d in split.dims else x for d, x in enumerate(value.axes))
 
 
 def blocks(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[slice, slice]]:

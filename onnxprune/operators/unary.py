@@ -4,8 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.operators.boxes import Value
-from onnxprune.operators.broadcast import bound_others
+from onnxprune.operators.broadcast import bound_others, pointwise
 from onnxprune.operators.facts import Facts, NothingKnown, facts
 from onnxprune.operators.forward import Forward, TorchCall, in_torch
 from onnxprune.operators.intervals import applied
@@ -16,12 +15,6 @@ from onnxprune.operators.registry import NONE, Trait, by_reference, define, in_n
 from onnxprune.operators.site import Site
 from onnxprune.operators.value_numbers import mix
 from onnxprune.operators.zeros import first
-
-
-def pointwise(op: Op, **_: object) -> list[Axes] | list[Value]:
-    if len(op.values) == 1:
-        return [op.unmoved()] * len(op.shapes)
-    return [op.broadcast(*(op.axes(k) for k in range(len(op.values))))] * len(op.shapes)
 
 
 def bound_unary(site: Site) -> Facts:
@@ -45,46 +38,40 @@ EACH = Trait.ELEMENTWISE | Trait.UNARY
 HOMOGENEOUS = Trait.MONOTONE | Trait.HOMOGENEOUS
 
 
-def unary(names: str, function: Any, traits: Trait = NONE, zero: Any = never, **columns: Any) -> None:
-    """The row of a function of one value."""
+def unary(
+    name: str, function: Any, traits: Trait = NONE, zero: Any = never, forward: Forward | None = None, **columns: Any
+) -> None:
+    """The row of a function of one value; torch has it under the same name unless `forward` says what computes it."""
     define(
-        names, couple=pointwise, takes_split=True, zero=zero, bound=bound_unary, apart=True, function=function,
+        name, couple=pointwise, takes_split=True, zero=zero, bound=bound_unary, apart=True, function=function,
         traits=EACH | traits, **columns,
+        forward=forward or in_torch(name.lower(), into=() if traits & Trait.DECIDES else None),
     )  # fmt: skip
 
 
-unary("Neg", lambda x, a: -x, HOMOGENEOUS, first, value=in_numpy(np.negative), forward=in_torch("neg"))
-unary("Asinh", lambda x, a: np.arcsinh(x), Trait.MONOTONE, first, forward=in_torch("asinh"))
-unary("Atan", lambda x, a: np.arctan(x), Trait.MONOTONE, first, forward=in_torch("atan"))
-unary(
-    "Ceil", lambda x, a: np.ceil(x), Trait.MONOTONE | Trait.DECIDES, first, value=in_numpy(np.ceil),
-    forward=in_torch("ceil", into=()),
-)  # fmt: skip
-unary("Erf", lambda x, a: erf(x), Trait.MONOTONE | Trait.SATURATES, first, forward=in_torch("erf"))
-unary("Exp", lambda x, a: np.exp(x), Trait.MONOTONE, forward=in_torch("exp"))
-unary(
-    "Floor", lambda x, a: np.floor(x), Trait.MONOTONE | Trait.DECIDES, first, value=in_numpy(np.floor),
-    forward=in_torch("floor", into=()),
-)  # fmt: skip
-unary("Log", lambda x, a: np.log(x), Trait.MONOTONE, divisor=0, forward=in_torch("log"))
-unary(
-    "Round", lambda x, a: np.round(x), Trait.MONOTONE | Trait.DECIDES, first, value=by_reference,
-    forward=in_torch("round", into=()),
-)  # fmt: skip
-unary("Sinh", lambda x, a: np.sinh(x), Trait.MONOTONE, first, forward=in_torch("sinh"))
-unary("Sqrt", lambda x, a: np.sqrt(x), Trait.MONOTONE, first, value=in_numpy(np.sqrt), forward=in_torch("sqrt"))
+unary("Neg", lambda x, a: -x, HOMOGENEOUS, first, value=in_numpy(np.negative))
+unary("Asinh", lambda x, a: np.arcsinh(x), Trait.MONOTONE, first)
+unary("Atan", lambda x, a: np.arctan(x), Trait.MONOTONE, first)
+unary("Ceil", lambda x, a: np.ceil(x), Trait.MONOTONE | Trait.DECIDES, first, value=in_numpy(np.ceil))
+unary("Erf", lambda x, a: erf(x), Trait.MONOTONE | Trait.SATURATES, first)
+unary("Exp", lambda x, a: np.exp(x), Trait.MONOTONE)
+unary("Floor", lambda x, a: np.floor(x), Trait.MONOTONE | Trait.DECIDES, first, value=in_numpy(np.floor))
+unary("Log", lambda x, a: np.log(x), Trait.MONOTONE, divisor=0)
+unary("Round", lambda x, a: np.round(x), Trait.MONOTONE | Trait.DECIDES, first, value=by_reference)
+unary("Sinh", lambda x, a: np.sinh(x), Trait.MONOTONE, first)
+unary("Sqrt", lambda x, a: np.sqrt(x), Trait.MONOTONE, first, value=in_numpy(np.sqrt))
 # Neither rising nor falling: of these constants alone are followed.
-unary("Abs", lambda x, a: np.abs(x), Trait.POWERS, zero=first, value=by_reference, forward=in_torch("abs"))
-unary("Acos", lambda x, a: np.arccos(x), forward=in_torch("acos"))
-unary("Acosh", lambda x, a: np.arccosh(x), forward=in_torch("acosh"))
-unary("Asin", lambda x, a: np.arcsin(x), zero=first, forward=in_torch("asin"))
-unary("Atanh", lambda x, a: np.arctanh(x), zero=first, forward=in_torch("atanh"))
-unary("Cos", lambda x, a: np.cos(x), forward=in_torch("cos"))
-unary("Cosh", lambda x, a: np.cosh(x), forward=in_torch("cosh"))
-unary("Reciprocal", lambda x, a: 1 / x, divisor=0, forward=in_torch("reciprocal"))
-unary("Sign", lambda x, a: np.sign(x), Trait.DECIDES, first, value=by_reference, forward=in_torch("sign", into=()))
-unary("Sin", lambda x, a: np.sin(x), zero=first, forward=in_torch("sin"))
-unary("Tan", lambda x, a: np.tan(x), zero=first, forward=in_torch("tan"))
+unary("Abs", lambda x, a: np.abs(x), Trait.POWERS, first, value=by_reference)
+unary("Acos", lambda x, a: np.arccos(x))
+unary("Acosh", lambda x, a: np.arccosh(x))
+unary("Asin", lambda x, a: np.arcsin(x), zero=first)
+unary("Atanh", lambda x, a: np.arctanh(x), zero=first)
+unary("Cos", lambda x, a: np.cos(x))
+unary("Cosh", lambda x, a: np.cosh(x))
+unary("Reciprocal", lambda x, a: 1 / x, divisor=0)
+unary("Sign", lambda x, a: np.sign(x), Trait.DECIDES, first, value=by_reference)
+unary("Sin", lambda x, a: np.sin(x), zero=first)
+unary("Tan", lambda x, a: np.tan(x), zero=first)
 
 PLAIN: dict[str, Any] = {"couple": pointwise, "takes_split": True, "apart": True}  # without a function here
 _DECIDED: dict[str, Any] = {**PLAIN, "bound": bound_others}  # what is alike is decided alike
@@ -99,13 +86,9 @@ define("IsInf", **_DECIDED, traits=EACH, forward=Forward(forward_is_inf, into=()
 define("IsNaN", **_DECIDED, traits=EACH, forward=in_torch("isnan", into=()))
 define("Not", **_DECIDED, value=in_numpy(np.logical_not), traits=EACH, forward=in_torch("logical_not", into=()))
 define(
-    "BitwiseNot",
-    couple=pointwise,
-    takes_split=True,
-    bound=bound_others,
-    traits=EACH,
+    "BitwiseNot", couple=pointwise, takes_split=True, bound=bound_others, traits=EACH,
     forward=in_torch("bitwise_not", into=()),
-)
+)  # fmt: skip
 
 
 def unchanged(op: Op, x: Axes, *_: Axes | None, **__: object) -> Axes:

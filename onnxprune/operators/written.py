@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from onnxprune.operators.registry import OPERATORS
+from onnxprune.operators.registry import OPERATORS, attributes_of
 
 Tensors = Mapping[str, onnx.TensorProto]  # of the file, by name
 Nodes = tuple[list[onnx.NodeProto], onnx.TensorProto | None]  # and the scale of their bias
@@ -29,10 +29,6 @@ class Written:
     nodes: Callable[[onnx.NodeProto, Tensors], Nodes]
     opset: int = 13  # of DequantizeLinear with a scale for each channel
     sums: bool = False
-
-
-def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
-    return {a.name: helper.get_attribute_value(a) for a in node.attribute}
 
 
 def between_quantisers(

@@ -6,8 +6,7 @@ import onnx
 from onnx import helper
 
 from onnxprune.model.defaults import overridable
-from onnxprune.model.fresh_names import all_names
-from onnxprune.model.graphs import graphs_of, refill
+from onnxprune.model.graphs import all_names, graphs_of, refill
 from onnxprune.surgery.draft import Draft
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from text_graphs import build
 
-from onnxprune.model.fresh_names import all_names, fresh_name
+from onnxprune.model.graphs import all_names, fresh_name
 
 
 def with_a_branch() -> ModelProto:

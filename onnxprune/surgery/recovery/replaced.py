@@ -8,8 +8,7 @@ import onnx
 from onnx import helper
 
 from onnxprune.channels.dependencies import Dependencies
-from onnxprune.model.fresh_names import all_names, fresh_name
-from onnxprune.model.graphs import graphs_of, refill, tensors_of
+from onnxprune.model.graphs import all_names, fresh_name, graphs_of, refill, tensors_of
 from onnxprune.model.network import Network
 from onnxprune.model.tensors import CUTTABLE, read_tensor
 from onnxprune.operators.registry import operator_of

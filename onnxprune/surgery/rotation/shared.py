@@ -10,8 +10,7 @@ import numpy as np
 
 from onnxprune.channels.dependencies import Use
 from onnxprune.keyed import keyed
-from onnxprune.model.fresh_names import all_names, fresh_name
-from onnxprune.model.graphs import refill
+from onnxprune.model.graphs import all_names, fresh_name, refill
 from onnxprune.model.network import Network
 from onnxprune.operators.labels import is_fixed
 from onnxprune.surgery.rotation.sites import Graph, RotationSite, WidthPlace

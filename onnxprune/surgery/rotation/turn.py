@@ -13,8 +13,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnxprune.errors import UsageError
-from onnxprune.model.fresh_names import all_names, fresh_name
-from onnxprune.model.graphs import refill
+from onnxprune.model.graphs import all_names, fresh_name, refill
 from onnxprune.model.network import Network
 from onnxprune.model.static import attributes_of, opset_of
 from onnxprune.operators.registry import Trait, has
