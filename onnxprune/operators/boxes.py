@@ -196,10 +196,9 @@ def reshape(
             axes += large
         else:
             labels, origin = _merge(coupling, name, value, old)
-            parts, split = _split(coupling, labels, shape[new], new.start, origin)
+            parts, split = _split(coupling, labels, shape[new], 0 if any(splits) else new.start, origin)
             if split is not None and any(splits):
-                own = replace(split, dims=tuple(d - new.start for d in split.dims))
-                parts, split = choose_factor(coupling, Value(tuple(parts), own), (), heads), None
+                parts, split = choose_factor(coupling, Value(tuple(parts), split), (), heads), None
             axes += parts
             splits.append(split)
     out = Value(tuple(axes), next(filter(None, splits), None))
