@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from onnxprune.budget.cost import CHANNELS, Costs
+from onnxprune.budget.cost import Costs
 from onnxprune.budget.order import ALLOCATORS, Allocator, Choices, Losses, Step
 from onnxprune.errors import UsageError
 
@@ -16,8 +16,8 @@ KINDS = ("macs", "params", "size")
 class Budget:
     """What is asked for: a share of channels to remove, or a share of a cost to keep.
 
-    ratio: share of each group's channels to remove, 0 ≤ ratio < 1; under an allocation other than "uniform" the share
-        of all groups' channels together.
+    ratio: share of each group's channels to remove, 0 ≤ ratio < 1; under an allocation other than "uniform" groups lose
+        other shares, which come to the same multiply-accumulates.
     target: (kind, share to keep), a kind of cost of `Costs`.
     ratio_for: share to remove for single groups; those are not changed to meet a target.
     max_ratio: no group loses more than this share.
@@ -34,7 +34,7 @@ class Budget:
         for name, value in (("ratio", self.ratio), *(("ratio for " + g, r) for g, r in self.ratio_for.items())):
             if value is not None and not 0 <= value < 1:
                 raise UsageError(f"{name} is the share of channels to remove, at least 0 and below 1, not {value}")
-        if self.target is not None and self.target[0] not in (*KINDS, CHANNELS):
+        if self.target is not None and self.target[0] not in KINDS:
             raise UsageError(f"a target is one of {', '.join(k + '=' for k in KINDS)}, not {self.target[0]!r}")
         if self.target is not None and not 0 < self.target[1] <= 1:
             raise UsageError(f"a target is the share to keep, above 0 and at most 1, not {self.target[1]}")
@@ -44,15 +44,16 @@ class Budget:
             raise UsageError(f"channel counts are rounded to 1 or more, not {self.round_to}")
 
     def as_target(self, costs: Costs) -> "Budget":
-        """The same budget as a share of a cost to keep: a ratio is over the channels of all free groups."""
+        """The same budget as a share of a cost to keep: of a ratio, the MACs that are left when every group loses it.
+
+        Groups without a part in the MACs lose the ratio itself.
+        """
         if self.target is not None:
             return self
-        kept = sum(
-            keep_of(n, self.ratio_for[g], self) if g in self.ratio_for else n * (1 - (self.ratio or 0.0))
-            for g, n in costs.groups.items()
-        )
-        free = sum(costs.groups.values())
-        return replace(self, ratio=None, target=(CHANNELS, kept / free if free else 1.0))
+        ratios = {g: self.ratio_for.get(g, self.ratio or 0.0) for g in costs.groups}
+        left = costs.share("macs", [keep_of(n, ratios[g], self) for g, n in costs.groups.items()])
+        idle = {g: ratios[g] for k, g in enumerate(costs.groups) if not costs.takes_part("macs", k)}
+        return replace(self, ratio=None, target=("macs", left), ratio_for={**idle, **self.ratio_for})
 
     def counts(self, group: str, channels: int) -> tuple[int, ...]:
         """What a group may keep, from all of its channels down; one entry where it is not free to change."""

@@ -9,8 +9,6 @@ from functools import cached_property
 
 import numpy as np
 
-CHANNELS = "channels"  # the cost that counts the channels of all groups
-
 Counts = Sequence[int] | np.ndarray
 Axis = tuple[float, tuple[tuple[int, float], ...]]  # fixed positions, ((group, repeats), ...)
 
@@ -35,8 +33,7 @@ class Costs:
     """Cost functions of a network over the kept channels of its groups.
 
     groups: channels of each group before pruning, by name.
-    terms: for each kind of cost ("macs", "params", "size"), the products that add up to it; "channels", the number of
-        channels of all groups together, is there without being given.
+    terms: for each kind of cost ("macs", "params", "size"), the products that add up to it.
     """
 
     groups: Mapping[str, int]
@@ -45,7 +42,7 @@ class Costs:
     def total(self, kind: str, kept: Counts | None = None) -> float:
         """The cost when the groups keep so many channels: (groups,) counts in the order of `groups`; None for all."""
         counts = list(self.groups.values()) if kept is None else kept
-        return sum(term.value(counts) for term in self._terms(kind))
+        return sum(term.value(counts) for term in self.terms[kind])
 
     def share(self, kind: str, kept: Counts) -> float:
         """What is left of the cost, from 0 to 1."""
@@ -58,19 +55,15 @@ class Costs:
         after[group] = count
         return sum(term.value(after) - term.value(before) for term in self._touching[kind][group])
 
-    def _terms(self, kind: str) -> tuple[Term, ...]:
-        return self._all[kind]
-
-    @cached_property
-    def _all(self) -> Mapping[str, tuple[Term, ...]]:
-        each = tuple((k, 1.0) for k in range(len(self.groups)))
-        return {CHANNELS: (Term(1, ((0, each),)),), **self.terms}
+    def takes_part(self, kind: str, group: int) -> bool:
+        """Whether the cost depends on the channels of a group."""
+        return bool(self._touching[kind][group])
 
     @cached_property
     def _touching(self) -> Mapping[str, list[list[Term]]]:
         """Of each kind, for each group, the terms that depend on it."""
         found: dict[str, list[list[Term]]] = {}
-        for kind, terms in self._all.items():
+        for kind, terms in self.terms.items():
             found[kind] = [[] for _ in self.groups]
             for term in terms:
                 for group in {g for _, parts in term.axes for g, _ in parts}:

@@ -237,8 +237,8 @@ def _ratio_asked(run: Run) -> str:
     request = run.request
     if request.ratio is None:
         return "remove nothing"
-    together = request.allocation != "uniform" or request.method == "msvfp"
-    return f"remove {100 * request.ratio:g}% of the channels of {'all groups together' if together else 'each group'}"
+    asked = f"{100 * request.ratio:g}% of the channels of each group"
+    return f"keep the MACs that are left without {asked}" if request.variable_rate else f"remove {asked}"
 
 
 # Those under which the output may change; `lossless` chooses by what the network computes (`pipeline.lossless`).

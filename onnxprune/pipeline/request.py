@@ -65,6 +65,11 @@ class Request(
         """The name of the budget; a ratio for some layers alone counts as one for all."""
         return next(iter(given_budgets(vars(self))), "ratio")
 
+    @property
+    def variable_rate(self) -> bool:
+        """Whether groups may lose other shares than one another."""
+        return self.allocation != "uniform" or self.method == "msvfp"
+
     def changed(self, **values: Any) -> "Request":
         """The same request with other values, which are what was settled on and are not checked again."""
         other = copy(self)
@@ -126,8 +131,8 @@ class Request(
         method = "obs" if chosen else "ncc" if self.method == "auto" else self.method
         repairs = not self.lossless and (self.retrain is None or method == "obs")
         repairs = repairs and not (method == "msvfp" and self.finetune)  # which trains in its search instead
-        bare = self.target is not None and self.compensate == "none" and not self.finetune  # no layer is solved again
-        spread = method == "obs" and self.ratio is None and not bare
+        bare = self.max_drop is None and self.compensate == "none" and not self.finetune  # no layer is solved again
+        spread = method == "obs" and not bare
         settled = {
             "method": method,
             "allocation": "sensitivity" if spread else "uniform",

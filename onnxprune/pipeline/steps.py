@@ -10,10 +10,12 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
+from onnxprune.budget import Budget
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import ModelError, UsageError, spelled
 from onnxprune.model.graphs import tensors_of
 from onnxprune.model.tensors import read_tensor
+from onnxprune.pipeline.costs import costs_of
 from onnxprune.pipeline.decision import Decision
 from onnxprune.pipeline.log import Log
 from onnxprune.pipeline.request import Request
@@ -21,6 +23,7 @@ from onnxprune.pipeline.run import Run, start
 from onnxprune.pipeline.study import Kept, Study
 from onnxprune.pipeline.targets import Limit
 from onnxprune.pipeline.tune import BETWEEN, Teacher, recipe_of, tune
+from onnxprune.pipeline.whole_groups import ratios_of, whole_groups
 from onnxprune.surgery.align import Alignment
 from onnxprune.surgery.recovery.replaced import spread, with_biases
 
@@ -62,6 +65,8 @@ def step_request(request: Request, k: int, deps: Dependencies, kept: Mapping[str
         kept: what earlier cuts have left of its groups.
     """
     each, done = 1 / (request.steps or 1), (k + 1) / (request.steps or 1)
+    if request.ratio is not None and request.variable_rate:
+        request = request.changed(ratio=None, target=(_limit_of(request, deps),))
     request = request.changed(
         ratio_for={name: 1 - (1 - share) ** each for name, share in request.ratio_for.items()},
         max_ratio=1 - (1 - request.max_ratio) ** each,
@@ -69,6 +74,15 @@ def step_request(request: Request, k: int, deps: Dependencies, kept: Mapping[str
     if request.ratio is not None:
         return request.changed(ratio=max(0.0, 1 - (1 - request.ratio) ** done / _width_left(deps, kept)))
     return request.changed(target=tuple(_part_of(limit, done, deps, kept) for limit in request.target or ()))
+
+
+def _limit_of(request: Request, deps: Dependencies) -> Limit:
+    """The MACs that a ratio leaves, which groups share out."""
+    fixed = {**ratios_of(deps, request), **dict.fromkeys(whole_groups(deps, request), 0.0)}
+    budget = Budget(request.ratio, None, fixed, request.max_ratio, request.round_to).as_target(costs_of(deps, 0))
+    assert budget.target is not None
+    kind, share = budget.target
+    return Limit(kind, share, None, f"{kind}={share:.6g}")
 
 
 def _part_of(limit: Limit, done: float, deps: Dependencies, kept: Mapping[str, np.ndarray]) -> Limit:

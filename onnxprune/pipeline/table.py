@@ -41,7 +41,7 @@ class BudgetOptions:
     ratio: float | None = option(
         None,
         "Share of each group's channels to remove, below 1; 0.5 and 50% are the same.  Where groups lose different "
-        "shares, the share of all their channels together.",
+        "shares ({allocation}), they come to the MACs that are left when each loses this one.",
         RATIO, BUDGET, PRUNES, metavar="R", plan=True,
     )  # fmt: skip
     target: Sequence[Limit] | None = option(
@@ -69,8 +69,8 @@ class BudgetOptions:
     )  # fmt: skip
     allocation: str = option(
         "auto",
-        f"How groups share the budget: {', '.join(ALLOCATIONS)}; auto: by sensitivity under {{target}} and "
-        "{max_drop}, but uniform under {target} with {compensate} none.",
+        f"How groups share the budget: {', '.join(ALLOCATIONS)}; auto: by sensitivity with obs; uniform "
+        "with other methods, and where {compensate} is none without a {max_drop}.",
         Word(("auto", *ALLOCATIONS)), BUDGET, CHOOSES, metavar="NAME", plan=True,
     )  # fmt: skip
     ratio_for: Mapping[str, float] = option(

@@ -31,10 +31,8 @@ def test_costs_add_up_and_change_by_what_a_group_touches() -> None:
     costs = chain(10, 20)  # 3·10 + 10·20 + 20·2
     assert costs.total("macs") == 270
     assert costs.total("size") == 320
-    assert costs.total("channels") == 30
     kept = np.array([10, 20])
     assert costs.change("macs", kept, 0, 5) == -(15 + 100)
-    assert costs.change("channels", kept, 1, 25) == 5
     assert costs.share("macs", [5, 20]) == pytest.approx(155 / 270)
 
 
@@ -88,13 +86,22 @@ def test_a_loss_that_comes_late_does_not_hide_behind_its_start() -> None:
     assert convex([4, 2, 1], np.array([0, 1, 2, 6, 9.0])).tolist() == [0, 2, 6]
 
 
-def test_a_ratio_under_another_allocation_is_one_over_all_channels() -> None:
+def test_a_ratio_under_another_allocation_leaves_the_macs_of_the_same_share_everywhere() -> None:
     costs = chain(10, 30)
-    found = allocate(costs, Budget(ratio=0.5, round_to=1), "global", rising(costs))
-    assert sum(found.kept.values()) == 20
-    assert found.kept["g0"] != 5
+    found = allocate(costs, Budget(ratio=0.5, round_to=1), "global", rising(costs)).kept
+    assert found["g0"] != 5
+    left, same = (costs.total("macs", kept) for kept in (list(found.values()), [5, 15]))
+    assert same - found["g1"] - found["g0"] < left <= same  # a channel more of either group does not fit in
     part = allocate(costs, Budget(ratio=0.5, round_to=1, ratio_for={"g1": 0.0}), "global", rising(costs))
     assert part.kept == {"g0": 5, "g1": 30}
+
+
+def test_a_group_without_macs_loses_the_ratio_itself() -> None:
+    costs = Costs({"idle": 8, "busy": 10, "other": 10}, {"macs": (Term(1, ((0, ((1, 1),)), (0, ((2, 1),)))),)})
+    losses = {g: np.arange(n + 1.0) * (1 + 9 * (g == "busy")) for g, n in costs.groups.items()}
+    assert allocate(costs, Budget(ratio=0.5), "global", losses).kept == {"idle": 4, "busy": 8, "other": 3}  # 24 of 25
+    alone = Costs({"idle": 8}, {"macs": ()})
+    assert allocate(alone, Budget(ratio=0.5), "global", {"idle": np.arange(9.0)}).kept == {"idle": 4}
 
 
 @pytest.mark.parametrize("allocation", ALLOCATORS)
@@ -120,7 +127,7 @@ def test_what_can_be_given_back_is() -> None:
     st.lists(st.integers(1, 70), min_size=1, max_size=6),
     st.floats(0.05, 1.0),
     st.sampled_from(sorted(ALLOCATORS)),
-    st.sampled_from(["macs", "params", "size", "channels"]),
+    st.sampled_from(["macs", "params", "size"]),
     st.sampled_from([None, 1, 4, 8]),
 )
 def test_a_target_is_met_to_within_the_finest_step(
