@@ -132,7 +132,7 @@ class Request(
         repairs = not self.lossless and (self.retrain is None or method == "obs")
         repairs = repairs and not (method == "msvfp" and self.finetune)  # which trains in its search instead
         bare = self.max_drop is None and self.compensate == "none" and not self.finetune  # no layer is solved again
-        spread = method == "obs" and not bare
+        spread = method == "obs" and not bare and self.ratio != 0
         settled = {
             "method": method,
             "allocation": "sensitivity" if spread else "uniform",
