@@ -76,7 +76,7 @@ def test_a_repair_that_does_not_help_is_left_out(fault: str, monkeypatch: pytest
     model = conv_net(channels=16)
     plain = onnxprune.prune(model, compensate="none", method="obs", **RATIO)
     monkeypatch.setattr(repair, "compensate", damaged)
-    result = onnxprune.prune(model, **RATIO)
+    result = onnxprune.prune(model, allocation="uniform", **RATIO)
     assert result.report.warnings[0].startswith("cut without repair")
     assert result.model.graph == plain.model.graph
 
