@@ -109,9 +109,12 @@ def _telling(session: Session, feeds: Sequence[Feed]) -> str | None:
     On drawn images a classifier is often unsure.  But nearly every class wins sometimes, while of coordinates always
     the same ones are the largest, and an embedding has many numbers.
     """
-    outputs = _joined([numbers(session.run(feed)) for feed in feeds])
     samples = sum(len(next(iter(feed.values()))) for feed in feeds)
-    given = {n: s for n, a in outputs.items() if len(a) == samples and (s := as_scores(a)) is not None and s.ndim == 2}
+    first = _scores(numbers(session.run(feeds[0])), len(next(iter(feeds[0].values()))))
+    if all(s.shape[1] > samples for s in first.values()):
+        return None
+    outputs = _joined([numbers(session.run(feed)) for feed in feeds])
+    given = _scores(outputs, samples)
     if (found := class_scores(given)) is not None:
         return found.output if found.classes <= samples else None
     if len(outputs) != 1 or len(given) != 1:
@@ -119,6 +122,12 @@ def _telling(session: Session, feeds: Sequence[Feed]) -> str | None:
     name, rows = next(iter(given.items()))
     winners = len(set(rows.argmax(axis=1).tolist()))
     return name if rows.shape[1] <= FEW and winners >= WINNERS * rows.shape[1] else None
+
+
+def _scores(outputs: Mapping[str, np.ndarray], samples: int) -> dict[str, np.ndarray]:
+    """Those outputs that may be scores of classes, (samples, classes)."""
+    each = {n: as_scores(a) for n, a in outputs.items() if a.ndim and len(a) == samples}
+    return {n: s for n, s in each.items() if s is not None and s.ndim == 2}
 
 
 def _joined(outputs: Sequence[Mapping[str, np.ndarray]]) -> Feed:

@@ -16,6 +16,8 @@ from onnxprune.surgery.recovery.wanted import Path, Walker
 STEPS, FEWEST = 40, 8  # at most, and below which it is not begun
 MULTIPLICATIONS = 1.5e12  # of all couples of a network together
 ROWS = 3 << 14  # of the second layer, or `rows_for` where that is more
+PER_FEATURE = 4  # rows at least: with fewer, both layers together fit those that are seen and no others
+VAIN = 3  # couples in a row that gain nothing, after which no other is tried
 HOLD = 8  # one batch of so many is held out
 WIDTH = 4  # arrays of the size of what the second layer reads that are held beside it
 
@@ -59,12 +61,14 @@ class Couples:
 
     seconds: `couples` of the layers under way.
     done: how many have been looked at; left: multiplications that are left for the others.
+    vain: how many of the last ones have gained nothing.
     """
 
     under_way: UnderWay
     seconds: Mapping[int, Solvable]
     done: int = 0
     left: float = MULTIPLICATIONS
+    vain: int = 0
 
     def refined(
         self, layer: Solvable, path: Path, filters: np.ndarray, bias: np.ndarray
@@ -74,7 +78,7 @@ class Couples:
         What the reader should start from is noted among the priors.
         """
         second = self.seconds.get(layer.node)
-        if second is None:
+        if second is None or self.vain == VAIN:
             return filters, bias
         share = self.left / (len(self.seconds) - self.done)
         self.done += 1
@@ -100,6 +104,7 @@ class Couples:
         self.left -= steps * each
         options = way.options
         found = together(*pairs, first, start, ridge=options.ridge, rounds=options.rounds, steps=steps)
+        self.vain = 0 if found else self.vain + 1
         if found is None:
             return filters, bias
         filters, bias = filters.copy(), bias.copy()
@@ -141,9 +146,10 @@ class _Views:
         batches = range(len(end))
         held = [b for b in batches if b % HOLD == HOLD - 1] or [b for b in batches if b % 2]
         whole = feats2.size and feats2.size % max(channels, 1) == 0
-        if between is None or not held or not outs2.any() or not whole:
-            return None
         total = sum(self.first.linear.positions(m.shape) for b, m in enumerate(middle) if b not in held)
+        few = total < PER_FEATURE * max(feats.size, feats2.size)
+        if between is None or not held or not outs2.any() or not whole or few:
+            return None
         most = min(max(ROWS, rows_for(feats.size)), self.way.options.budget // (4 * (feats.size + WIDTH * feats2.size)))
         seen = [b for b in batches if b not in held]
         return tuple(self._pair(some, most / total, between, feats, outs2) for some in (seen, held))  # type: ignore[return-value]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg.blas import dgemm
 
 
 @dataclass(frozen=True)
@@ -66,18 +67,23 @@ def solved(reader: Reader, gone: np.ndarray, ridge: float) -> np.ndarray:
 
 @dataclass
 class _Work:
-    """What is left of the inverse and the weights of one reader while channels leave; `features` are places in it."""
+    """What is left of the inverse and the weights of one reader while channels leave; `features` are places in it.
+
+    Features that are gone stay in both, and are not asked for, until they are most of them.
+    """
 
     inverse: np.ndarray
     weights: np.ndarray
     features: np.ndarray
+    there: np.ndarray  # (features,), which have not left
 
     @classmethod
     def of(cls, reader: Reader, ridge: float) -> "_Work":
         gram = reader.gram.astype(np.float64)
         scale = max(float(np.trace(gram)) / len(gram), 1e-12)
         gram[np.diag_indices_from(gram)] += ridge * scale
-        return cls(np.linalg.inv(gram), reader.weights.astype(np.float64), reader.features.copy())
+        there = np.ones(len(gram), bool)
+        return cls(np.linalg.inv(gram), reader.weights.astype(np.float64), reader.features.copy(), there)
 
     def costs(self, alive: np.ndarray) -> np.ndarray:
         f = self.features[alive]  # (alive, repeats)
@@ -90,13 +96,19 @@ class _Work:
         f = self.features[channels].ravel()
         rows, weights = self.inverse[f], self.weights[:, f]
         lost = _one_by_one(rows[:, f], weights, len(channels))
-        stay = np.ones(len(self.inverse), bool)
-        stay[f] = False
-        step = np.linalg.solve(rows[:, f], rows[:, stay])
-        self.weights = self.weights[:, stay] - weights @ step
-        self.inverse = self.inverse[np.ix_(stay, stay)] - rows[:, stay].T @ step
-        self.features = (np.cumsum(stay) - 1)[self.features]  # wrong for those that are gone, and not asked for
+        step = np.linalg.solve(rows[:, f], rows)
+        self.weights -= weights @ step
+        self.inverse = dgemm(-1, step.T, rows.T, 1, self.inverse.T, trans_b=1, overwrite_c=1).T
+        self.there[f] = False
+        if 2 * int(self.there.sum()) < len(self.there):
+            self._compress()
         return lost
+
+    def _compress(self) -> None:
+        stay = self.there
+        self.inverse, self.weights = self.inverse[np.ix_(stay, stay)], self.weights[:, stay]
+        self.features = (np.cumsum(stay) - 1)[self.features]
+        self.there = np.ones(len(self.inverse), bool)
 
 
 def _one_by_one(block: np.ndarray, weights: np.ndarray, channels: int) -> np.ndarray:

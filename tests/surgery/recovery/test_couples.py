@@ -23,11 +23,11 @@ Layer = tuple[str, dict[str, object]]
 CONV, GEMM, MATMUL = ("Conv", {"pads": [1] * 4}), ("Gemm", {"transB": 1}), ("MatMul", {})
 
 
-def network(layer: Layer, *between: str, groups: int = 1) -> onnx.ModelProto:
-    """Three layers of eight channels, the same nodes between any two of them; the last one adds what the first gave."""
+def network(layer: Layer, *between: str, groups: int = 1, layers: int = 3) -> onnx.ModelProto:
+    """Layers of eight channels with a bias, the same nodes between any two of them, and a Relu behind the last."""
     kind, attributes = layer
     rng, nodes, tensors, value = np.random.default_rng(0), [], [], "x"
-    for k in range(3):
+    for k in range(layers):
         shape = {"Conv": (8, 8 // groups, 3, 3)}.get(kind, (8, 8))
         weight = rng.normal(size=shape) / np.sqrt(np.prod(shape[1:]))
         tensors += [numpy_helper.from_array(weight.astype(np.float32), f"w{k}")]
@@ -37,7 +37,7 @@ def network(layer: Layer, *between: str, groups: int = 1) -> onnx.ModelProto:
         nodes.append(helper.make_node(kind, inputs, [value := f"y{k}"], name=f"l{k}", **attributes, **more))
         if kind == "MatMul":
             nodes.append(helper.make_node("Add", [value, f"b{k}"], [value := f"a{k}"]))
-        for op in between if k < 2 else ():
+        for op in between if k < layers - 1 else ():
             shape = {"kernel_shape": [2, 2]} if op == "MaxPool" else {}
             nodes.append(helper.make_node(op, [value], [value := f"{op}{k}"], **shape))
     nodes.append(helper.make_node("Relu", [value], ["out"]))
@@ -132,11 +132,27 @@ def test_batches_that_are_copies_of_one_show_several_of_its_samples(monkeypatch:
     assert len(np.unique(first[:, :, 20], axis=1).T) > 3
 
 
-def test_nothing_is_solved_together_where_no_sample_could_judge_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "given", [feeds(1), [{"x": f["x"][:1]} for f in feeds(4)]], ids=["none to judge it", "fewer rows than unknowns"]
+)
+def test_nothing_is_solved_together_where_samples_are_too_few(
+    given: list[Mapping[str, np.ndarray]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = network(CONV, "Relu")
-    one = left(model, CONV, batches=1)[1].SerializeToString(deterministic=True)
-    monkeypatch.setattr(module, "STEPS", 0)
-    assert left(model, CONV, batches=1)[1].SerializeToString(deterministic=True) == one
+    deps = analyse(model)
+    kept = {g.name: np.arange(0, 8, 2) for g in deps.groups}
+    monkeypatch.setattr(module, "together", lambda *_, **__: pytest.fail("solved together"))
+    compensate("lstsq", model, deps, kept, analyse=analyse, feeds=given)
+
+
+def test_where_couples_gain_nothing_no_more_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+    monkeypatch.setattr(module, "together", lambda *_, **__: tried.append(None))
+    model = network(CONV, "Relu", layers=8)
+    deps = analyse(model)
+    kept = {g.name: np.arange(0, 8, 2) for g in deps.groups}
+    compensate("lstsq", model, deps, kept, analyse=analyse, feeds=feeds(8))
+    assert len(tried) == module.VAIN < len(coupled(model))
 
 
 def test_a_layer_whose_input_is_whole_still_serves_its_reader() -> None:
