@@ -279,7 +279,8 @@ def prune(
         output: path to write to; None keeps the outcome in memory.
         progress: called with (what is done, how far, of how much; 0 of 0 where that is not known).
         ratio: Share of each group's channels to remove, below 1; 0.5 and 50% are the same.  Where
-            groups lose different shares, the share of all their channels together.
+            groups lose different shares (allocation), they come to the MACs that are left when each
+            loses this one.
         target: What to keep of a cost, as a share or an amount: macs=0.5, macs=50M, params=1M,
             size=250KB, activations=64KiB (the peak), latency=5ms (measured here).  With several, all
             hold.
@@ -288,8 +289,8 @@ def prune(
             one point.  Needs data or test_data.
         lossless: Remove only what cannot change the output: channels that are constant, that nobody
             reads, or copies and multiples of others.
-        allocation: How groups share the budget: uniform, global, sensitivity; auto: by sensitivity
-            under target and max_drop, but uniform under target with compensate none.
+        allocation: How groups share the budget: uniform, global, sensitivity; auto: by sensitivity with
+            obs; uniform with other methods, and where compensate is none without a max_drop.
         ratio_for: Another ratio for some layers, by a pattern (*, ?, [..]) of node or weight names.
         max_ratio: No group loses more than this share.
         round_to: Keep multiples of N channels; without it 8 in groups of 64 and more, 4 in those of 32
@@ -482,8 +483,8 @@ def sweep(
         min_accuracy, min_snr, latency: what the recommended cut of a network has to hold: the share of its first
             figure, dB, seconds (or "5ms").
         progress: called with (what is done, how far, of how much; 0 of 0 where that is not known).
-        allocation: How groups share the budget: uniform, global, sensitivity; auto: by sensitivity
-            under target and max_drop, but uniform under target with compensate none.
+        allocation: How groups share the budget: uniform, global, sensitivity; auto: by sensitivity with
+            obs; uniform with other methods, and where compensate is none without a max_drop.
         ratio_for: Another ratio for some layers, by a pattern (*, ?, [..]) of node or weight names.
         max_ratio: No group loses more than this share.
         round_to: Keep multiples of N channels; without it 8 in groups of 64 and more, 4 in those of 32

@@ -185,7 +185,7 @@ def test_a_plan_tells_what_decides_which_channels_stay() -> None:
         "ratio": 0.5,
         "method": "obs",
         "compensate": "lstsq",
-        "allocation": "uniform",
+        "allocation": "sensitivity",
         "max_ratio": 1.0,
         "exclude": ["a"],
         "heads": "whole",
@@ -200,7 +200,7 @@ def test_what_auto_stands_for_follows_from_the_budget_and_the_repair() -> None:
         (): ("obs", "sensitivity", "lstsq"),
         ("compensate",): ("obs", "uniform", "none"),
         ("compensate", "finetune"): ("obs", "sensitivity", "none"),
-        ("ratio",): ("obs", "uniform", "lstsq"),
+        ("ratio",): ("obs", "sensitivity", "lstsq"),
         ("ratio", "compensate"): ("ncc", "uniform", "none"),
     }
     values: dict[str, Any] = {"compensate": "none", "finetune": 1, "ratio": 0.5}
