@@ -57,7 +57,9 @@ def main() -> None:
             cells = []
             for method in METHODS:
                 for given in (None, train):
-                    before, after = top1(model, args.images, test, given, ratio=ratio, method=method, **reading)
+                    before, after = top1(
+                        model, args.images, test, given, ratio=ratio, method=method, allocation="uniform", **reading
+                    )
                     cells.append(f"{after:.1f}")
             print(f"| {title}, {before:.1f} | {ratio:.0%} | {' | '.join(cells)} |", flush=True)
 

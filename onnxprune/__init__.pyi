@@ -290,7 +290,8 @@ def prune(
         lossless: Remove only what cannot change the output: channels that are constant, that nobody
             reads, or copies and multiples of others.
         allocation: How groups share the budget: uniform, global, sensitivity; auto: by sensitivity with
-            obs; uniform with other methods, and where compensate is none without a max_drop.
+            obs; uniform with other methods, for a ratio in steps, and where compensate is none without
+            max_drop or finetune.
         ratio_for: Another ratio for some layers, by a pattern (*, ?, [..]) of node or weight names.
         max_ratio: No group loses more than this share.
         round_to: Keep multiples of N channels; without it 8 in groups of 64 and more, 4 in those of 32
@@ -484,7 +485,8 @@ def sweep(
             figure, dB, seconds (or "5ms").
         progress: called with (what is done, how far, of how much; 0 of 0 where that is not known).
         allocation: How groups share the budget: uniform, global, sensitivity; auto: by sensitivity with
-            obs; uniform with other methods, and where compensate is none without a max_drop.
+            obs; uniform with other methods, for a ratio in steps, and where compensate is none without
+            max_drop or finetune.
         ratio_for: Another ratio for some layers, by a pattern (*, ?, [..]) of node or weight names.
         max_ratio: No group loses more than this share.
         round_to: Keep multiples of N channels; without it 8 in groups of 64 and more, 4 in those of 32

@@ -69,7 +69,7 @@ class Inference:
         taken, given = tuple(place.get(name) for name in node.input), tuple(map(bool, node.output))
         told = tuple(attribute.SerializeToString() for attribute in node.attribute)
         known = tuple((place[name], x.dtype.str, x.shape, x.tobytes()) for name, x in data.items())
-        question = (node.op_type, opset, told, taken, given, tuple(types.values()), known)
+        question = (node.domain, node.op_type, opset, told, taken, given, tuple(types.values()), known)
         if question not in self.answers:
             self.answers[question] = self._of_node(node, opset, types, data)
         return {name: t for name, t in zip(node.output, self.answers[question], strict=True) if t is not None}

@@ -68,7 +68,7 @@ unary("Softplus", lambda x, a: np.logaddexp(0, x), Trait.MONOTONE, forward=in_to
 unary("Tanh", lambda x, a: np.tanh(x), Trait.MONOTONE | Trait.SATURATES, first, fused_numbers=())
 unary(
     "ThresholdedRelu", lambda x, a: np.where(x > a.get("alpha", 1.0), x, 0), Trait.MONOTONE | Trait.CLAMPS, first,
-    forward=Forward(lambda node, x: functional.threshold(x, node.get("alpha", 1.0), 0.0)),
+    forward=Forward(lambda node, x: torch.where(x > node.get("alpha", 1.0), x, 0.0)),
 )  # fmt: skip
 
 _GELU = Forward(lambda node, x: functional.gelu(x, approximate=node.get("approximate", "none")))

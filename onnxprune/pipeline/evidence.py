@@ -79,9 +79,9 @@ def _repair_order(
 ) -> Evidence:  # fmt: skip
     """The order in which channels leave best, found on the user's samples or on drawn ones."""
     request = run.request
-    if not groups or (request.ratio == 0 and not request.ratio_for):
-        return Evidence(method)
     losses = allocator_of(request.allocation).losses == "sensitivity"
+    if not groups or (request.ratio == 0 and not request.ratio_for and not losses):
+        return Evidence(method)
     what, progress = list[str](), run.log.progress
     try:
         given = samples()

@@ -185,14 +185,8 @@ def _got(before: Figures, after: Figures, plan: Plan, request: Request) -> str:
         "macs": (after.macs, before.macs, "of the MACs"),
     }
     asked = [limit.cost for limit in request.target or () if limit.cost in left]
-    order = dict.fromkeys(
-        (
-            *asked,
-            *(["channels"] if request.ratio is not None and request.allocation == "uniform" else []),
-            "macs",
-            "params",
-        )
-    )
+    same = request.ratio is not None and not request.variable_rate
+    order = dict.fromkeys((*asked, *(["channels"] if same else []), "macs", "params"))
     parts = [f"{a / b:.1%} {what}" if b else f"all {what}" for a, b, what in (left[k] for k in order)]
     return f"{', '.join(parts[:-1])} and {parts[-1]} left"
 

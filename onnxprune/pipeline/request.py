@@ -132,7 +132,8 @@ class Request(
         repairs = not self.lossless and (self.retrain is None or method == "obs")
         repairs = repairs and not (method == "msvfp" and self.finetune)  # which trains in its search instead
         bare = self.max_drop is None and self.compensate == "none" and not self.finetune  # no layer is solved again
-        spread = method == "obs" and not bare and self.ratio != 0
+        even = self.ratio == 0 or (self.ratio is not None and self.steps is not None)
+        spread = method == "obs" and not bare and not even
         settled = {
             "method": method,
             "allocation": "sensitivity" if spread else "uniform",

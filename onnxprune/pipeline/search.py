@@ -43,7 +43,7 @@ def thin_layer_by_layer(
     Args:
         run, weights: the network, its data, and the `retrain` of the request.
         method: the row of MSVFP with its options.
-        costs, budget: what is asked for; a ratio is taken over the channels of all free groups together.
+        costs, budget: what is asked for; of a ratio, the MACs that are left when each group loses it.
         free: groups that may lose channels; those with a ratio of their own lose it at once, before the search.
         select: which channels of such a group stay.
 

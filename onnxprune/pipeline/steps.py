@@ -6,6 +6,7 @@ the training of msvfp inside a cut.
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from glob import escape
 
 import numpy as np
 import onnx
@@ -66,7 +67,7 @@ def step_request(request: Request, k: int, deps: Dependencies, kept: Mapping[str
     """
     each, done = 1 / (request.steps or 1), (k + 1) / (request.steps or 1)
     if request.ratio is not None and request.variable_rate:
-        request = request.changed(ratio=None, target=(_limit_of(request, deps),))
+        request = _as_target(request, deps)
     request = request.changed(
         ratio_for={name: 1 - (1 - share) ** each for name, share in request.ratio_for.items()},
         max_ratio=1 - (1 - request.max_ratio) ** each,
@@ -76,13 +77,15 @@ def step_request(request: Request, k: int, deps: Dependencies, kept: Mapping[str
     return request.changed(target=tuple(_part_of(limit, done, deps, kept) for limit in request.target or ()))
 
 
-def _limit_of(request: Request, deps: Dependencies) -> Limit:
-    """The MACs that a ratio leaves, which groups share out."""
+def _as_target(request: Request, deps: Dependencies) -> Request:
+    """The request with the MACs that its ratio leaves instead, which groups share out; those without any lose it."""
     fixed = {**ratios_of(deps, request), **dict.fromkeys(whole_groups(deps, request), 0.0)}
     budget = Budget(request.ratio, None, fixed, request.max_ratio, request.round_to).as_target(costs_of(deps, 0))
     assert budget.target is not None
     kind, share = budget.target
-    return Limit(kind, share, None, f"{kind}={share:.6g}")
+    idle = {escape(g): ratio for g, ratio in budget.ratio_for.items() if g not in fixed}
+    limit = Limit(kind, share, None, f"{kind}={share:.6g}")
+    return request.changed(ratio=None, target=(limit,), ratio_for={**idle, **request.ratio_for})
 
 
 def _part_of(limit: Limit, done: float, deps: Dependencies, kept: Mapping[str, np.ndarray]) -> Limit:

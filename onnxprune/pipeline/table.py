@@ -69,8 +69,8 @@ class BudgetOptions:
     )  # fmt: skip
     allocation: str = option(
         "auto",
-        f"How groups share the budget: {', '.join(ALLOCATIONS)}; auto: by sensitivity with obs; uniform "
-        "with other methods, and where {compensate} is none without a {max_drop}.",
+        f"How groups share the budget: {', '.join(ALLOCATIONS)}; auto: by sensitivity with obs; uniform with "
+        "other methods, for a {ratio} in {steps}, and where {compensate} is none without {max_drop} or {finetune}.",
         Word(("auto", *ALLOCATIONS)), BUDGET, CHOOSES, metavar="NAME", plan=True,
     )  # fmt: skip
     ratio_for: Mapping[str, float] = option(

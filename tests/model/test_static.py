@@ -10,6 +10,7 @@ from onnx.reference import ReferenceEvaluator
 from onnxprune.channels.arithmetic import Arithmetic
 from onnxprune.channels.dependencies import Node
 from onnxprune.model.evaluate import evaluate
+from onnxprune.model.inference import Inference
 from onnxprune.model.static import attributes_of, infer
 from onnxprune.operators.registry import LARGEST_VALUE as LARGEST
 from onnxprune.operators.registry import OPERATORS
@@ -25,6 +26,17 @@ def parsed(text: str, opset: int = 17) -> ModelProto:
 def test_symbolic_sizes_are_sampled() -> None:
     statics = infer(parsed("g (float[n,3,h,w] x) => (float y) { y = Relu(x) }"))
     assert statics.shapes["y"] == (1, 3, 224, 224)
+
+
+@pytest.mark.parametrize("domains", [("ai.onnx", ""), ("", "ai.onnx")])
+def test_nodes_of_other_domains_are_asked_for_apart(domains: tuple[str, str]) -> None:
+    """The checker knows the operators of the default domain by its empty name alone."""
+    model, ask = parsed("g (float[2,3] x) => (float[2,3] y) { y = Relu(x) }"), Inference().of_node
+    answers = []
+    for domain in domains:
+        model.graph.node[0].domain = domain
+        answers.append(bool(ask(model.graph.node[0], 17, {"x": (TensorProto.FLOAT, (2, 3))}, {})))
+    assert answers == [not domain for domain in domains]
 
 
 @pytest.mark.parametrize("bounds", ["three, yes", "three,", ", yes"])

@@ -226,6 +226,12 @@ def test_msvfp_tells_its_loss_and_prefers_what_hurts_least() -> None:
     assert found.report.metrics[0].after >= uniform.report.metrics[0].after - 0.02
 
 
+@pytest.mark.parametrize("allocation", ["sensitivity", "global"])
+def test_a_ratio_of_nothing_needs_no_samples(allocation: str) -> None:
+    report = pruned(DIGITS, ratio=0, allocation=allocation).report
+    assert report.after.macs == report.before.macs
+
+
 def test_msvfp_takes_a_ratio_over_all_groups_and_keeps_to_limits() -> None:
     found = pruned(
         DIGITS,

@@ -202,8 +202,10 @@ def test_what_auto_stands_for_follows_from_the_budget_and_the_repair() -> None:
         ("compensate", "finetune"): ("obs", "sensitivity", "none"),
         ("ratio",): ("obs", "sensitivity", "lstsq"),
         ("ratio", "compensate"): ("ncc", "uniform", "none"),
+        ("ratio", "finetune"): ("obs", "sensitivity", "lstsq"),
+        ("ratio", "finetune", "steps"): ("obs", "uniform", "lstsq"),
     }
-    values: dict[str, Any] = {"compensate": "none", "finetune": 1, "ratio": 0.5}
+    values: dict[str, Any] = {"compensate": "none", "finetune": 1, "ratio": 0.5, "steps": 2}
     for given, settled in rows.items():
         budget = {} if "ratio" in given else {"target": "macs=0.5"}
         if "finetune" in given and find_spec("torch") is None:
