@@ -207,8 +207,7 @@ def test_a_drop_in_another_unit_may_be_more_than_one() -> None:
 
 
 def test_percentages_are_shares() -> None:
-    texts = onnxprune.prune(conv_net(16), ratio="50%", measure=False)
-    numbers = onnxprune.prune(conv_net(16), ratio=0.5, compensate="none", measure=False)
+    texts, numbers = (onnxprune.prune(conv_net(16), ratio=r, compensate="none", measure=False) for r in ("50%", 0.5))
     assert [g.kept for g in texts.report.groups] == [g.kept for g in numbers.report.groups]
     assert share(onnxprune.prune(conv_net(16), target="macs=50%", measure=False)) <= 0.5
 

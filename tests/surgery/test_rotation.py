@@ -236,7 +236,9 @@ def test_an_orthogonal_basis_spans_the_same_at_every_rank() -> None:
 # --- the command -------------------------------------------------------------
 
 
-CUT: dict[str, Any] = {"ratio": 0.5, "measure": False, "round_to": 1, "data": {"x": sequences(160)}}
+CUT: dict[str, Any] = {
+    "ratio": 0.5, "allocation": "uniform", "measure": False, "round_to": 1, "data": {"x": sequences(160)},
+}  # fmt: skip
 
 
 @functools.cache
@@ -269,12 +271,13 @@ def test_attention_in_one_node_is_cut_in_another_basis(how: str, tmp_path: Path)
     assert onnxprune.verify(model, result.model, tmp_path / "plan.json").passed
 
 
+@pytest.mark.parametrize("allocation", ["uniform", "sensitivity"])
 @pytest.mark.parametrize("how", IN_ONE_NODE)
-def test_a_low_rank_of_attention_in_one_node_is_cut_without_loss(how: str) -> None:
+def test_a_low_rank_of_attention_in_one_node_is_cut_without_loss(how: str, allocation: str) -> None:
     """With the bias, which counts as one more direction."""
     model = fused_attention(how, rank=WIDTH // 4)
     widths = [g.name for g in graph_of(model).deps.groups if len(g) == WIDTH]
-    result = onnxprune.prune(model, include=widths, **CUT)
+    result = onnxprune.prune(model, include=widths, **CUT | {"allocation": allocation})
     x = sequences(32, seed=1)
     wanted, given = (make_session(m).run({"x": x})["y"] for m in (model, result.model))
     assert np.abs(given - wanted).max() < 1e-2 * np.abs(wanted).max()
@@ -389,7 +392,7 @@ def test_a_shared_table_stays_one(scaled: bool, double: bool, tmp_path: Path) ->
 
 def test_what_shared_vectors_are_copied_for_counts_after_the_cut_alone() -> None:
     model = shared_vector()
-    result = onnxprune.prune(model, **CUT | {"target": "params=60%", "ratio": None})
+    result = onnxprune.prune(model, **CUT | {"target": "params=60%", "ratio": None, "allocation": "auto"})
     floats = [t for m in (model, result.model) for t in [m.graph.initializer]]
     one, two = (sum(math.prod(t.dims) for t in tensors) for tensors in floats)
     assert result.plan.rotation

@@ -27,6 +27,7 @@ WIDEST = 1200  # features of a reader up to which all their covariances are used
 ELEMENT = 60  # multiply-accumulates that take as long as one element that is passed on
 PROBES = (0.25, 0.5)  # shares of a group that trial runs leave out
 TOGETHER = 0.5  # of a loss that is left where the layer which writes the channels is solved together with the reader
+STILL = 1e-10  # drift that rounding makes
 FAINT = 1e-3  # of the mean worth: what the channel of no worth at all has
 
 Tell = Callable[[str, int, int], None]  # what is done, how far, of how much
@@ -158,13 +159,16 @@ def _scaled(
     """
     if drift is None or len(group) < 2:
         return np.zeros(len(group) + 1)
-    counts = sorted({max(1, int(len(group) * share)) for share in PROBES})
-    units = []
-    for count in counts:
+    ahead, drifts = sorted({max(1, int(len(group) * share)) for share in PROBES}), dict[int, float]()
+    while ahead:
+        count = ahead.pop(0)
         values = repaired(drift.network, ports, found.order[:count], ridge)
         whole = drift.network.source.with_tensors(encoded(drift.network, values))
-        trial = masked(whole, deps, deps.dead({group.name: found.order[count:]}))
-        units.append(drift(trial) / max(found.loss[count], 1e-30))
+        drifts[count] = drift(masked(whole, deps, deps.dead({group.name: found.order[count:]})))
+        if not ahead and drifts[count] < STILL and count < len(group) - 1:
+            ahead = [(count + len(group)) // 2]  # nothing but rounding as yet, which tells nothing of the rest
+    counts = [c for c, moved in drifts.items() if not moved < STILL] or list(drifts)
+    units = [drifts[c] / max(found.loss[c], 1e-30) for c in counts]
     if not np.isfinite(units).all() or (found.loss[-1] > 0 and not any(units)):
         return np.full(len(group) + 1, np.nan)
     unit = np.exp(np.interp(np.arange(len(group) + 1), counts, np.log(np.maximum(units, 1e-30))))
