@@ -101,7 +101,7 @@ def test_report_on_a_terminal_of_80_columns(run: Runner, there: Path) -> None:
     for name in ("parameters", "MACs", "file size", "peak activations", "latency", "top1", "agreement"):
         assert name in words
     assert "171,162" in words["parameters"]
-    assert "45,686" in words["parameters"]
+    assert "42,946" in words["parameters"]
     assert "say little about accuracy" in " ".join(outcome.out.split())
     assert "equal up to rounding" in outcome.out
     assert "image:1x1x8x8; --input-shapes" in " ".join(outcome.out.split())
