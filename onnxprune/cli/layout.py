@@ -9,7 +9,7 @@ import click
 from onnxprune.cli.flags import FLAGS
 
 EXAMPLES = (
-    ("onnxprune net.onnx small.onnx --ratio 0.5", "as without half of the channels, no data needed"),
+    ("onnxprune net.onnx small.onnx --ratio 0.5", "as deep as half of each layer, no data needed"),
     ("onnxprune net.onnx small.onnx --target macs=0.5 --data val.npz", "half of the MACs, accuracy told"),
     ("onnxprune inspect net.onnx", "what can be cut, what not, and why"),
 )

@@ -238,7 +238,7 @@ def _ratio_asked(run: Run) -> str:
     if request.ratio is None:
         return "remove nothing"
     asked = f"{100 * request.ratio:g}% of the channels of each group"
-    return f"keep the MACs that are left without {asked}" if request.variable_rate else f"remove {asked}"
+    return f"keep as many MACs as without {asked}" if request.variable_rate else f"remove {asked}"
 
 
 # Those under which the output may change; `lossless` chooses by what the network computes (`pipeline.lossless`).

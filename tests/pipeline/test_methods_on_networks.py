@@ -249,7 +249,7 @@ def test_msvfp_takes_a_ratio_over_all_groups_and_keeps_to_limits() -> None:
     assert all(g.kept % (8 if g.channels >= 64 else 4) == 0 for g in free)
     same = pruned(DIGITS, ratio=0.4, exclude=["conv1.weight"], ratio_for={"fc1.weight": 0.5}, compensate="none")
     assert found.report.after.macs <= same.report.after.macs < found.report.before.macs
-    assert found.report.asked.startswith("keep the MACs that are left without 40% of the channels of each group")
+    assert found.report.asked.startswith("keep as many MACs as without 40% of the channels of each group")
     capped = pruned(DIGITS, target="macs=0.05", method="msvfp", data=SAMPLE, limit=50)
     assert any("with a cap of 0.7 on each group" in w for w in capped.report.warnings)
 
