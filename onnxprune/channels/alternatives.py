@@ -32,7 +32,7 @@ def finest(analysed: Callable[[Choices], Found]) -> Dependencies:
     Args:
         analysed: the walk over the network with these choices, and its conclusions.
     """
-    walk, best = analysed(Choices())
+    walk, best = first = analysed(Choices())
     tried = {str(Choices())}
     while len(tried) < LARGEST_SEARCH:
         new = next((c for c in _others(walk, best) if str(c) not in tried), None)
@@ -40,7 +40,7 @@ def finest(analysed: Callable[[Choices], Found]) -> Dependencies:
             break
         tried.add(str(new))
         other, deps = analysed(new)
-        weights = {use.source for use in best.weights}  # whatever is chosen
+        weights = {use.source for use in first[1].weights}  # the same ones, whatever is chosen
         if _half(deps, weights) < _half(best, weights):
             walk, best = other, deps
     return best
