@@ -84,8 +84,6 @@ def gram(rows: Integers, fold: bool = False) -> Floats:
     alone = sum(1 for _ in rows.filters.blocks()) == 1  # whose sums need no more digits than it has
     total: NDArray = np.zeros((channels, channels), rows.dtype if alone else np.float64)
     multiply = blas.ssyrk if rows.dtype is np.float32 else blas.dsyrk
-    panel = min(channels, PANEL)
-    memory: NDArray = np.zeros((panel, panel), rows.dtype, order="F")
     with _libraries().limit(limits=1, user_api="blas"):
         for block in rows.blocks():
             columns = block.reshape(channels, -1)
@@ -94,11 +92,10 @@ def gram(rows: Integers, fold: bool = False) -> Floats:
             if total.dtype == columns.dtype:
                 multiply(1.0, columns.T, beta=1.0, c=total.T, trans=1, lower=1, overwrite_c=1)
                 continue
-            for start in range(0, channels, panel):
-                stop = min(start + panel, channels)
+            for start in range(0, channels, PANEL):
+                stop = start + PANEL
                 own = columns[start:stop]
-                into = memory if len(own) == panel else np.zeros((len(own), len(own)), rows.dtype, order="F")
-                total[start:stop, start:stop] += multiply(1.0, own.T, trans=1, lower=1, c=into, overwrite_c=1).T
+                total[start:stop, start:stop] += multiply(1.0, own.T, trans=1, lower=1).T
                 total[start:stop, stop:] += own @ columns[stop:].T
     return total
 

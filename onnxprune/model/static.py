@@ -204,7 +204,10 @@ def names_of(graph: onnx.GraphProto, path: str) -> dict[str, str]:
 
 def find(scope: list[dict[str, str]], name: str) -> str:
     """Key of a name in the innermost graph that has it."""
-    return next((names[name] for names in reversed(scope) if name in names), name)
+    for names in reversed(scope):
+        if name in names:
+            return names[name]
+    return name
 
 
 def _evaluate_node(node: onnx.NodeProto, keys: list[str], path: str, statics: Statics, opset: int) -> None:
