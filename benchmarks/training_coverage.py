@@ -21,10 +21,11 @@ from onnxprune.errors import OnnxPruneError
 from onnxprune.model import load
 from onnxprune.model.graphs import tensors_of
 from onnxprune.operators.arrays import FLOATS, from_array
+from onnxprune.operators.registry import Shape
 from onnxprune.runtime.inputs import NORMAL, PIXELS, POSITIVE, random_inputs
 from onnxprune.runtime.resolve import resolve_shapes
 from onnxprune.runtime.session import Session, make_session
-from onnxprune.runtime.specs import Feed, Shape
+from onnxprune.runtime.specs import Feed
 from onnxprune.training.agree import agreement, quantises
 from onnxprune.training.module import TorchModule
 

@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from onnxprune.channels.nodes import Node
-from onnxprune.model.skeleton import Shape
 from onnxprune.model.static import Statics
-from onnxprune.operators.registry import Trait, attributes_of, has
+from onnxprune.operators.registry import Shape, Trait, attributes_of, has
 from onnxprune.operators.roles import Line
 
 

@@ -11,13 +11,13 @@ from onnxprune.lossless.change import Leaving, changed, missing_biases, shifts
 from onnxprune.lossless.conditions import Conditions
 from onnxprune.lossless.propagate import Knowledge
 from onnxprune.model.network import Network
+from onnxprune.progress import Progress, silent
 from onnxprune.surgery.recovery.replaced import with_biases_at
 
 LARGEST = 10  # as a power of two, how many times larger a channel may be than the one that stands in for it
 KINDS = ("dead", "ignored", "duplicate")
 
 Kept = dict[str, np.ndarray]
-Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def redundancy(
     stays: Mapping[str, Collection[int]] | None = None,
     multiple: int = 1,
     share: float = 1.0,
-    progress: Progress = lambda _: None,
+    progress: Progress = silent,
 ) -> Redundancy:
     """Find all channels without which a network computes the same, and change its weights so that it does.
 
@@ -81,7 +81,7 @@ def redundancy(
     while True:
         state = _State(Network.of(model), deps, {g.name: np.zeros(len(g), np.int64) for g in deps.groups})
         while _step(state, held, analyse):
-            progress(sum(int((g > 0).sum()) for g in state.gone.values()))
+            progress(f"{sum(int((g > 0).sum()) for g in state.gone.values())} channels can go", 0, 0)
         back = {name: _too_many(state.order.get(name, []), g.size, multiple, share) for name, g in state.gone.items()}
         if not any(back.values()):
             return _outcome(state)

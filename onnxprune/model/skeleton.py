@@ -9,9 +9,8 @@ from onnxprune.errors import ModelError
 from onnxprune.model.defaults import overridable
 from onnxprune.model.graphs import copy_graph, graphs_of
 from onnxprune.model.tensors import CUTTABLE
-from onnxprune.operators.registry import LARGEST_VALUE, Trait, traits_of
+from onnxprune.operators.registry import LARGEST_VALUE, Shape, Shapes, Trait, traits_of
 
-Shape = tuple[int, ...]
 CONVOLVES = Trait.LINEAR | Trait.CONVOLVES
 SPATIAL = 224  # size taken for a symbolic axis, but for the first one
 PRIMES = (2, 3, 5, 7, 11, 13)
@@ -47,9 +46,6 @@ def open_axes(value: onnx.ValueInfoProto, rank: int) -> Iterator[tuple[int, str]
         dim = dims[axis] if axis < len(dims) else onnx.TensorShapeProto.Dimension()
         if not dim.HasField("dim_value") or dim.dim_value < 0:
             yield axis, dim.dim_param
-
-
-Shapes = dict[str, Shape]
 
 
 def _opened(model: onnx.ModelProto, shapes: Mapping[str, Shape]) -> dict[str, dict[int, str]]:

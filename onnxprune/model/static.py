@@ -18,12 +18,22 @@ from onnxprune.model.bodies import give_branch, walk_body
 from onnxprune.model.evaluate import evaluate
 from onnxprune.model.graphs import body_attributes, graphs_of, subgraphs, value_of
 from onnxprune.model.shapes import infer_node, note_type, sizes_given
-from onnxprune.model.skeleton import Shape, other_sizes, sizes_of, skeleton_of
+from onnxprune.model.skeleton import other_sizes, sizes_of, skeleton_of
 from onnxprune.model.sort import defined
 from onnxprune.model.sound import without_unsound
 from onnxprune.model.statics import Statics
 from onnxprune.model.thresholds import beyond, shortened, thresholds
-from onnxprune.operators.registry import LARGEST_VALUE, MALFORMED, Taken, Trait, attributes_of, has, operator_of
+from onnxprune.operators.registry import (
+    LARGEST_VALUE,
+    MALFORMED,
+    Shape,
+    Shapes,
+    Taken,
+    Trait,
+    attributes_of,
+    has,
+    operator_of,
+)
 
 BROADCASTS = 7  # opset from which operands broadcast by themselves
 COMBINES = Trait.ADDS | Trait.MULTIPLIES
@@ -59,7 +69,7 @@ def infer(
     return statics
 
 
-def _edges(model: onnx.ModelProto, statics: Statics) -> Iterator[dict[str, Shape]]:
+def _edges(model: onnx.ModelProto, statics: Statics) -> Iterator[Shapes]:
     """Sizes of 1, such as slices find too small, and such as lie beyond the numbers that sizes are compared with."""
     graph, constants = statics.skeleton.graph, statics.constants
     yield sizes_of(model, statics.shapes, lambda n: 1)

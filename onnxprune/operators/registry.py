@@ -21,6 +21,7 @@ FLOAT, UINT8 = -1, -2  # in `typed_by`: the outputs have this type, whatever goe
 LARGEST_VALUE = 4096  # elements of a constant that is computed; shapes, indices and sizes are shorter
 
 Shape = tuple[int, ...]
+Shapes = Mapping[str, Shape]
 Attributes = Mapping[str, Any]
 Arrays = Sequence[Any]  # the value of each input, None where it is left out
 Numbers = Callable[[int], np.ndarray | None]  # of an input, None where it is left out or computed

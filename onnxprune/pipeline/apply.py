@@ -6,18 +6,17 @@ from typing import Any
 from onnxprune.pipeline.calibration import calibrating
 from onnxprune.pipeline.decision import Choice, Decision
 from onnxprune.pipeline.limits import limited
-from onnxprune.pipeline.log import Progress, silent
 from onnxprune.pipeline.lossless import repeat_lossless
 from onnxprune.pipeline.metrics import prepare
-from onnxprune.pipeline.paths import as_path
 from onnxprune.pipeline.prune import Result, check_output, finish, no_budget
 from onnxprune.pipeline.repair import repair
+from onnxprune.pipeline.replay import plan_of, start_again
 from onnxprune.pipeline.request import Request
-from onnxprune.pipeline.rotate import repeat
-from onnxprune.pipeline.run import Run, start
+from onnxprune.pipeline.run import Run
 from onnxprune.pipeline.signature import takes
 from onnxprune.pipeline.tune import finetuned
-from onnxprune.surgery.plan import Plan, check_plan
+from onnxprune.progress import Progress, silent
+from onnxprune.surgery.plan import Plan
 
 
 @takes("apply")
@@ -42,15 +41,13 @@ def apply(
         ModelError, FileError: as for `prune`.
     """
     no_budget(options)
-    read = plan
-    plan = plan if isinstance(plan, Plan) else Plan.load(as_path(plan, "plan"))
+    read, plan = plan, plan_of(plan)
     told = {k: v for k, v in plan.options.items() if k in ("heads", "method", "seed", "compensate", "lossless", "thaw")}
     budget = {} if told.get("lossless") else {"ratio": 0.0}
     request = Request.of(options, "apply", **budget, **told)
     check_output(source, output, request, plan=read)
     with limited(request, source):
-        run, _ = repeat(start(source, request, progress, plan.alignment), plan.rotation)
-        check_plan(run.original.deps, plan)
+        run, _ = start_again(source, request, progress, plan)
         if plan.source.get("sha256") != run.file.sha256:  # before `prepare`: that holds whatever is cut
             run.log.warnings.append("the plan was made for another file; its channels are those of this one by name")
         return finish(_decided(prepare(run, chooses=False), plan), output)

@@ -11,10 +11,10 @@ import numpy as np
 from onnxprune.errors import ModelError, spelled
 from onnxprune.model.network import Network
 from onnxprune.pipeline.even_classes import ClassSearch, even_classes
-from onnxprune.pipeline.log import Progress, silent
 from onnxprune.pipeline.parts import deal
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.study import Study
+from onnxprune.progress import Progress, silent
 from onnxprune.runtime.altered import altered
 from onnxprune.runtime.batches import Dataset
 from onnxprune.runtime.fit import read_options

@@ -7,7 +7,7 @@ import numpy as np
 
 from onnxprune.errors import ModelError
 from onnxprune.model.network import Network
-from onnxprune.pipeline.log import Progress, silent
+from onnxprune.progress import Progress, silent
 from onnxprune.runtime.accuracy import numbers
 from onnxprune.runtime.classes import as_scores, class_scores, is_probable
 from onnxprune.runtime.evolution import of_all_classes

@@ -17,8 +17,8 @@ from onnxprune.criteria.eigen import EigenEnergy
 from onnxprune.criteria.rules import Cshe
 from onnxprune.operators.labels import is_fixed
 from onnxprune.operators.registry import Trait, has
-from onnxprune.pipeline.log import Progress
 from onnxprune.pipeline.study import Study
+from onnxprune.progress import Progress
 from onnxprune.runtime.batches import Dataset
 from onnxprune.runtime.capture import fitting, tapped, values
 

@@ -13,24 +13,22 @@ from onnxprune.model import Model, load, save
 from onnxprune.model.external import ExternalStyle
 from onnxprune.pipeline.declare import options_of
 from onnxprune.pipeline.limits import limited
-from onnxprune.pipeline.log import Progress, silent
 from onnxprune.pipeline.metrics import prepare
 from onnxprune.pipeline.outcome import sign
-from onnxprune.pipeline.paths import as_path
 from onnxprune.pipeline.prune import check_output
+from onnxprune.pipeline.replay import coupling, plan_of, start_again
 from onnxprune.pipeline.request import Request
-from onnxprune.pipeline.rotate import coupling, repeat
-from onnxprune.pipeline.run import Run, start
+from onnxprune.pipeline.run import Run
 from onnxprune.pipeline.signature import takes
 from onnxprune.pipeline.tune import Teacher, recipe_of, tune
+from onnxprune.progress import Progress, silent
 from onnxprune.report.summary import MetricRow, Samples
 from onnxprune.report.words import merit
 from onnxprune.runtime.accuracy import evaluate
 from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import model_inputs
 from onnxprune.surgery.binding import OWN, bound, compared, content
-from onnxprune.surgery.plan import Plan, check_plan
-from onnxprune.surgery.rotation.turn import Rotation
+from onnxprune.surgery.plan import Plan
 from onnxprune.training import require_torch
 from onnxprune.training.recipe import EPOCHS
 
@@ -101,13 +99,12 @@ def finetune(
     """
     require_torch()
     epochs = options_of(Request)["epochs"].read(options.get("epochs", EPOCHS))
-    known = plan if plan is None or isinstance(plan, Plan) else Plan.load(as_path(plan, "plan"))
+    known = None if plan is None else plan_of(plan)
     request = Request.of(options, "finetune", ratio=0.0, compensate="none", finetune=epochs, **coupling(known))
     check_output(source, output, request, pruned=pruned, plan=plan)
     small = load(pruned)
     with limited(request, source):
-        run = start(source, request, progress, known.alignment if known else None)
-        run, _ = repeat(run, known.rotation if known else Rotation())
+        run, _ = start_again(source, request, progress, known)
         teacher = Teacher(run.original, _belong(run, small, known))
         run = prepare(run, chooses=False)
         model = tune(run, teacher, small.proto, recipe_of(request), (), run.training_data)
@@ -127,7 +124,6 @@ def _belong(run: Run, small: Model, plan: Plan | None) -> dict[str, np.ndarray] 
             raise UsageError(f"the networks do not belong together: their {what} are {one} and {two}")
     if plan is None:
         return None
-    check_plan(run.original.deps, plan)
     if (wrong := compared(plan, run.file.proto, small.proto).wrong) or plan.content not in (None, content(small.proto)):
         said = f": tensor {wrong[0]!r} is not as planned" if wrong else ""
         raise UsageError(f"the plan does not belong to the pruned file{said}; give the one that was written with it")

@@ -11,9 +11,9 @@ from onnxprune.channels.dependencies import Group, Slot
 from onnxprune.criteria.filters import Indices
 from onnxprune.criteria.ranking import Ranking
 from onnxprune.pipeline.group_filters import Weights
-from onnxprune.pipeline.log import Progress
 from onnxprune.pipeline.study import Study
 from onnxprune.pipeline.trials import Trials, likeness
+from onnxprune.progress import Progress
 from onnxprune.report.sensitivities import RATIOS, Curve, Sensitivity, kept_at
 from onnxprune.runtime.batches import Dataset
 

@@ -13,12 +13,12 @@ from onnxprune.operators.roles import Role
 from onnxprune.pipeline.costs import peak_activations
 from onnxprune.pipeline.layer_costs import homes_of, layer_costs, layer_rows
 from onnxprune.pipeline.limits import limited
-from onnxprune.pipeline.log import Progress, silent
 from onnxprune.pipeline.report import frozen_rows, untouched
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.rotate import outlook
 from onnxprune.pipeline.run import Run, start
 from onnxprune.pipeline.signature import takes, worded
+from onnxprune.progress import Progress, silent
 from onnxprune.report.inspection import GroupShare, Inspection, UnknownRow
 from onnxprune.report.summary import Figures
 from onnxprune.report.words import listed

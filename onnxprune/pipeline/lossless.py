@@ -48,7 +48,7 @@ def _search(run: Run, stays: dict, multiple: int, share: float) -> Redundancy:
     with one_thread():
         return redundancy(
             own.network, own.deps, analyse=own.analyse, stays=stays, multiple=multiple, share=share,
-            progress=lambda gone: run.log.progress(f"{gone} channels can go", 0, 0),
+            progress=run.log.progress,
         )  # fmt: skip
 
 

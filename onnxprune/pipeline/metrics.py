@@ -13,11 +13,11 @@ from scipy.stats import binom
 from onnxprune.errors import UsageError, spelled
 from onnxprune.model.network import Network
 from onnxprune.pipeline.gates import gauged
-from onnxprune.pipeline.log import tell
 from onnxprune.pipeline.parts import divide
 from onnxprune.pipeline.ranges import range_doubts
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Run
+from onnxprune.progress import tell
 from onnxprune.runtime.accuracy import Metric, find_metric
 from onnxprune.runtime.batches import Batch, Dataset
 from onnxprune.runtime.classes import Scores, as_scores, class_scores, label_problem, numbers

@@ -18,7 +18,6 @@ from onnxprune.pipeline.choose import Chooser
 from onnxprune.pipeline.decision import Choice, Decision
 from onnxprune.pipeline.examine import Findings, examine
 from onnxprune.pipeline.limits import limited
-from onnxprune.pipeline.log import Progress, silent
 from onnxprune.pipeline.lossless import choose_lossless
 from onnxprune.pipeline.metrics import prepare
 from onnxprune.pipeline.outcome import rewritten, sign, style_of
@@ -31,6 +30,7 @@ from onnxprune.pipeline.run import Run, start
 from onnxprune.pipeline.signature import takes
 from onnxprune.pipeline.steps import in_steps
 from onnxprune.pipeline.tune import finetuned, short_training
+from onnxprune.progress import Progress, silent
 from onnxprune.report.summary import Report
 from onnxprune.surgery.binding import bound
 from onnxprune.surgery.plan import Plan

@@ -17,9 +17,9 @@ from onnxprune.pipeline.calibration import Calibration, Samples
 from onnxprune.pipeline.decision import Choice, Decision
 from onnxprune.pipeline.group_filters import Weights
 from onnxprune.pipeline.group_losses import worth
-from onnxprune.pipeline.log import Progress, silent
 from onnxprune.pipeline.run import Run
 from onnxprune.pipeline.study import Kept, Study
+from onnxprune.progress import Progress, silent
 from onnxprune.runtime.accuracy import Metric, evaluate
 from onnxprune.runtime.batches import Dataset
 from onnxprune.runtime.compare import Difference

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
@@ -20,9 +19,7 @@ from onnxprune.pipeline.run import Run
 from onnxprune.pipeline.study import Study
 from onnxprune.pipeline.whole_groups import whole_groups
 from onnxprune.report.words import listed
-from onnxprune.runtime.proof import Proof
 from onnxprune.runtime.prove import prove
-from onnxprune.surgery.plan import Plan
 from onnxprune.surgery.rotation.heads import attention_sites
 from onnxprune.surgery.rotation.moments import bases
 from onnxprune.surgery.rotation.shared import apart, join, shared, together
@@ -250,24 +247,3 @@ def settle(run: Run, turned: Turned, kept: Collection[str]) -> Run:
         run.log.notes.append(f"{len(stay)} widths that only linear maps touch were rotated before they were cut")
     original = run.original.having(model) if same else run.original.again(model)
     return replace(run, original=original, rotation=rotation)
-
-
-def coupling(plan: Plan | None) -> dict[str, Any]:
-    """The options that a network is analysed with to have the groups of a plan."""
-    told = plan.options if plan else {}
-    return {name: told[name] for name in ("heads", "thaw") if name in told}
-
-
-def repeat(run: Run, rotation: Rotation) -> tuple[Run, Proof | None]:
-    """The run with the network rotated as a plan says; the proof that it changes nothing, where it was asked for.
-
-    Raises:
-        UsageError: the network has no such widths.
-        CheckFailed: the rotated network is not the original.
-    """
-    if not rotation:
-        return run, None
-    found = rotatable(run)
-    model = found.rotated(rotation)
-    proof = prove(run.original.network, model, run.stimuli()).require(NOT_EQUAL) if run.request.verify else None
-    return replace(run, original=run.original.again(model), rotation=rotation, upright=run.original), proof

@@ -13,12 +13,13 @@ from onnxprune.model.network import Network
 from onnxprune.model.static import runs_out
 from onnxprune.pipeline.fold import plain_form
 from onnxprune.pipeline.limits import require_analysed
-from onnxprune.pipeline.log import Log, Messages, Progress, begin
+from onnxprune.pipeline.log import Log, Messages
 from onnxprune.pipeline.parts import Parts
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.study import Study
 from onnxprune.pipeline.table import ReadingOptions
 from onnxprune.pipeline.unrunnable import runnable
+from onnxprune.progress import Progress, begin
 from onnxprune.runtime.accuracy import Metric
 from onnxprune.runtime.data import Dataset, open_data
 from onnxprune.runtime.inputs import KINDS, NORMAL, parse_input_shapes, random_inputs

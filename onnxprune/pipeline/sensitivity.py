@@ -7,9 +7,9 @@ from onnxprune.pipeline.calibration import calibrating
 from onnxprune.pipeline.choose import Chooser
 from onnxprune.pipeline.inspect import analysed
 from onnxprune.pipeline.limits import limited
-from onnxprune.pipeline.log import Progress, silent
 from onnxprune.pipeline.rotate import in_best_bases
 from onnxprune.pipeline.signature import takes
+from onnxprune.progress import Progress, silent
 from onnxprune.report.sensitivities import Sensitivity
 
 

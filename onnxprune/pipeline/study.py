@@ -11,6 +11,7 @@ from onnx import ModelProto
 from onnxprune.channels.analysis import analyse
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.model.network import Network
+from onnxprune.operators.registry import Shapes
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.unrunnable import recorded
 from onnxprune.runtime.capture import missing_shapes, observe
@@ -20,7 +21,6 @@ from onnxprune.surgery.rewrite import cut
 
 MOST_UNKNOWN = 8  # operators behind each other whose output shapes are told by the weights of the next layer
 
-Shapes = Mapping[str, tuple[int, ...]]
 Kept = Mapping[str, np.ndarray]
 
 

@@ -8,12 +8,10 @@ import onnx
 from onnxprune.errors import ModelError
 from onnxprune.model.network import Network
 from onnxprune.model.static import attributes_of
-from onnxprune.operators.registry import Trait, has, operator_of, traits_of
+from onnxprune.operators.registry import Shape, Trait, has, operator_of, traits_of
 from onnxprune.pipeline.limits import no_room
 from onnxprune.pipeline.request import Request
 from onnxprune.runtime.session import make_session
-
-Shape = tuple[int, ...]
 
 
 def runnable(request: Request, network: Network, size: int) -> tuple[Request, list[str]]:

@@ -12,20 +12,18 @@ from onnxprune.model import load
 from onnxprune.model.tensors import CUTTABLE, quoted
 from onnxprune.pipeline.examine import masked_original, required
 from onnxprune.pipeline.limits import limited
-from onnxprune.pipeline.log import Progress, silent
 from onnxprune.pipeline.measure import drift, sessions_of
-from onnxprune.pipeline.paths import as_path
+from onnxprune.pipeline.replay import coupling, plan_of, start_again
 from onnxprune.pipeline.request import Request
-from onnxprune.pipeline.rotate import coupling, repeat
-from onnxprune.pipeline.run import start
 from onnxprune.pipeline.signature import takes
 from onnxprune.pipeline.study import Study
+from onnxprune.progress import Progress, silent
 from onnxprune.report.summary import DriftRow
 from onnxprune.runtime.proof import Proof
 from onnxprune.runtime.prove import prove
 from onnxprune.runtime.source import Source, Variant
 from onnxprune.surgery.binding import BoundWeights, bound, compared, content, strange
-from onnxprune.surgery.plan import Plan, check_plan
+from onnxprune.surgery.plan import Plan
 from onnxprune.surgery.recovery.replaced import spread, with_biases
 
 SEVERAL = 5  # operators that are named
@@ -96,16 +94,14 @@ def verify(
         UsageError: the plan does not fit the original.
         ModelError, FileError: one of the models cannot be read or run.
     """
-    plan = plan if isinstance(plan, Plan) else Plan.load(as_path(plan, "plan"))
+    plan = plan_of(plan)
     model = load(pruned)
     request = Request.of(options, "verify", ratio=0.0, compensate="none", **coupling(plan))
     with limited(request, source):
-        run = start(source, request, progress, plan.alignment)
+        run, rotation = start_again(source, request, progress, plan)
         if plan.alignment and not run.alignment:  # or weights in another order would pass for the original's
             raise CheckFailed("the original with its channels in the order of the plan is not the original")
-        run, rotation = repeat(run, plan.rotation)
         whole = run.original
-        check_plan(whole.deps, plan)
         progress("verify", 0, 0)
         own, lossless = run.file.proto, bool(plan.options.get("lossless"))
         weights = compared(_bound(whole, plan, own), own, model.proto)

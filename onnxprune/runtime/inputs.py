@@ -9,7 +9,8 @@ import numpy as np
 
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.model.dims import Expression, expressions
-from onnxprune.runtime.specs import Dim, Feed, Shape, Spec, anonymous, describe, fits
+from onnxprune.operators.registry import Shape
+from onnxprune.runtime.specs import Dim, Feed, Spec, anonymous, describe, fits
 
 # Sizes that networks are built for, most common first; image sizes that are multiples of 32 suit most of them.
 SIZES = (224, 320, 256, 512, 640, 32, 64, 16, 128, 96, 28, 48, 299, 160, 416, 16000, 1024, 8, 4, 2, 1)

@@ -10,16 +10,15 @@ import onnx
 from onnxprune.errors import ModelError, UsageError
 from onnxprune.model.network import Network
 from onnxprune.model.static import Statics, infer_once
-from onnxprune.operators.registry import operator_of
+from onnxprune.operators.registry import Shape, Shapes, operator_of
 from onnxprune.runtime.capture import observe
 from onnxprune.runtime.inputs import example, listing, proposals, random_inputs
 from onnxprune.runtime.session import Session, make_session
 from onnxprune.runtime.source import Source, Variant
-from onnxprune.runtime.specs import Shape, model_inputs
+from onnxprune.runtime.specs import model_inputs
 
 TRIES = 160  # before the search asks for --input-shapes
 SMALL = 1024  # elements of the inputs from which on few networks run out of a map to pool
-Shapes = dict[str, Shape]
 MODEST_ELEMENTS = 1 << 28  # of all values together; 1 GiB of floats, of which a run holds a part at a time
 MODEST_MACS = 1 << 36  # seconds on one core
 MOST_ELEMENTS = 1 << 31  # 8 GiB, for a network that runs at no modest size

@@ -12,7 +12,6 @@ from onnx import helper
 from onnxprune.errors import ModelError
 
 Dim = int | str | None
-Shape = tuple[int, ...]
 Feed = dict[str, np.ndarray]
 
 # Names that exporters write where they mean "unknown": equal ones say nothing about equal sizes.

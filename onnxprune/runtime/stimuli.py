@@ -13,6 +13,7 @@ from itertools import pairwise
 import numpy as np
 
 from onnxprune.errors import ModelError
+from onnxprune.operators.registry import Shape
 from onnxprune.runtime.inputs import (
     KINDS,
     NORMAL,
@@ -27,7 +28,7 @@ from onnxprune.runtime.inputs import (
     random_inputs,
 )
 from onnxprune.runtime.session import Session
-from onnxprune.runtime.specs import Feed, Shape, Spec
+from onnxprune.runtime.specs import Feed, Spec
 
 DATA = "your data"
 USUAL = (NORMAL, POSITIVE, PIXELS)  # tried always; the others where these do not reach the outputs

@@ -1,6 +1,6 @@
 """Compensations by name: what those channels that stay take over from those that go."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,20 +9,20 @@ import onnx
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import UsageError
 from onnxprune.model.network import Network
+from onnxprune.progress import Progress, silent
 from onnxprune.surgery.recovery.closed import closed
 from onnxprune.surgery.recovery.layer_graph import LayerGraph
 from onnxprune.surgery.recovery.lstsq import Lstsq, lstsq
 from onnxprune.surgery.recovery.replaced import with_biases
+from onnxprune.surgery.recovery.runner import Feeds
 from onnxprune.surgery.recovery.stored import encoded
 from onnxprune.surgery.recovery.unfused import written_out
 
-Feeds = Sequence[Mapping[str, np.ndarray]]
-Tell = Callable[[str, int, int], None]
 Values = tuple[dict[str, np.ndarray], dict[str, str]]
 
 
 # From (network, analysis, kept channels, samples, options, progress) to values and what was left alone, by key.
-Solve = Callable[[Network, Dependencies, Mapping[str, np.ndarray], Feeds, Lstsq, Tell], Values]
+Solve = Callable[[Network, Dependencies, Mapping[str, np.ndarray], Feeds, Lstsq, Progress], Values]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def compensate(
     analyse: Callable[[Network], Dependencies],
     feeds: Feeds | None = None,
     options: Lstsq = Lstsq(),  # noqa: B008  (a frozen value)
-    progress: Tell = lambda *_: None,
+    progress: Progress = silent,
 ) -> Compensated:
     """Give those channels that stay the work of those that go.
 

@@ -9,10 +9,10 @@ from typing import Any
 from onnxprune.errors import COMMAND_LINE, OnnxPruneError
 from onnxprune.model.references import data_files
 from onnxprune.pipeline.limits import limited
-from onnxprune.pipeline.log import silent
 from onnxprune.pipeline.prune import Result, completed
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import start
+from onnxprune.progress import silent
 from onnxprune.report.files import write
 from onnxprune.report.summary import Report
 from onnxprune.report.tradeoff import EXACT

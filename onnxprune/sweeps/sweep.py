@@ -11,10 +11,10 @@ from typing import Any
 from onnxprune.errors import COMMAND_LINE, OnnxPruneError, UsageError, spelled
 from onnxprune.keyed import keyed
 from onnxprune.model import load
-from onnxprune.pipeline.log import Progress, silent
 from onnxprune.pipeline.measure import cpu_name, sessions_of
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.signature import takes
+from onnxprune.progress import Progress, silent
 from onnxprune.report.files import write
 from onnxprune.report.jsonable import line
 from onnxprune.report.tradeoff import Row, Sweep, Timing, Wanted, with_fronts

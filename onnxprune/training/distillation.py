@@ -17,13 +17,14 @@ from onnxprune.errors import CheckFailed, UsageError, spelled
 from onnxprune.model.graphs import tensors_of
 from onnxprune.model.network import Network
 from onnxprune.model.tensors import quoted, read_tensor
+from onnxprune.progress import Progress
 from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import Feed
 from onnxprune.runtime.trim import kept_memory
 from onnxprune.surgery.binding import content, digest
 from onnxprune.training.agree import agreement
 from onnxprune.training.augment import Change, change_of
-from onnxprune.training.loop import Outcome, Progress, Training, held_batches
+from onnxprune.training.loop import Outcome, Training, held_batches
 from onnxprune.training.module import TorchModule
 from onnxprune.training.objective import Objective, ScoredOutput, objective
 from onnxprune.training.places import FeaturePlace, spread

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from onnxprune.errors import FileError
+from onnxprune.progress import Progress
 from onnxprune.runtime.specs import Feed
 from onnxprune.training import checkpoint, optimizer
 from onnxprune.training.augment import Change, Mixing
@@ -28,7 +29,6 @@ COPIES = 512  # changed copies of held-out samples, about
 INTERRUPTED = "interrupted"  # by Ctrl-C
 RECENT = 50  # steps whose mean loss is told
 
-Progress = Callable[[str, int, int], None]  # what is done, how far, of how much
 Target = tuple[Feed, dict[str, Tensor], Tensor | None, Mixed | None]  # a feed, the original's outputs, labels, mixing
 
 

@@ -22,12 +22,12 @@ from onnxprune.pipeline.choose import Chooser
 from onnxprune.pipeline.decision import Choice
 from onnxprune.pipeline.drop import largest_cut
 from onnxprune.pipeline.feature_maps import views_of
-from onnxprune.pipeline.log import silent
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.rotate import rotate
 from onnxprune.pipeline.run import Run, start
 from onnxprune.pipeline.study import Study
 from onnxprune.pipeline.trials import Trials, likeness, task_loss
+from onnxprune.progress import silent
 from onnxprune.runtime.accuracy import find_metric
 from onnxprune.runtime.batches import Dataset
 from onnxprune.runtime.data import open_data

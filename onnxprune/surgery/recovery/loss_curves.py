@@ -13,6 +13,7 @@ from onnxprune.channels.dependencies import Dependencies, Group, Slot
 from onnxprune.errors import ModelError
 from onnxprune.model.network import Network
 from onnxprune.operators.labels import line
+from onnxprune.progress import Progress, silent
 from onnxprune.surgery.recovery.couples import couples
 from onnxprune.surgery.recovery.drift import Drift
 from onnxprune.surgery.recovery.eliminate import Order, Reader, elimination, solved
@@ -29,8 +30,6 @@ PROBES = (0.25, 0.5)  # shares of a group that trial runs leave out
 TOGETHER = 0.5  # of a loss that is left where the layer which writes the channels is solved together with the reader
 STILL = 1e-10  # drift that rounding makes
 FAINT = 1e-3  # of the mean worth: what the channel of no worth at all has
-
-Tell = Callable[[str, int, int], None]  # what is done, how far, of how much
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def repair_curves(
     seed: int = 0,
     losses: bool = True,
     together: bool = True,
-    progress: Tell = lambda *_: None,
+    progress: Progress = silent,
 ) -> dict[str, LossCurve]:
     """For each named group the order of its channels and the loss.
 
@@ -203,7 +202,7 @@ def repaired_bias(
     return (bias + change.reshape(bias.shape)).astype(bias.dtype)
 
 
-def _seen(finder: Finder, weights: set[str], feeds: Feeds, seed: int, progress: Tell) -> dict[str, Seen]:
+def _seen(finder: Finder, weights: set[str], feeds: Feeds, seed: int, progress: Progress) -> dict[str, Seen]:
     """Covariances of the input of every layer whose weights are named."""
     network, runner = finder.network, Runner(finder.network, feeds)
     found: dict[str, Seen] = {}

@@ -1,6 +1,6 @@
 """Layer after layer, the weights that stay are solved for what the original network gave."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,6 +9,7 @@ import onnx
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.model.graphs import subgraphs
 from onnxprune.model.network import Network
+from onnxprune.progress import Progress, silent
 from onnxprune.surgery.recovery.couples import Couples, couples
 from onnxprune.surgery.recovery.layer_graph import LayerGraph, changed_nodes
 from onnxprune.surgery.recovery.runner import Feeds, Runner, activations, within
@@ -135,7 +136,7 @@ def lstsq(
     kept: Mapping[str, np.ndarray],
     feeds: Feeds,
     options: Lstsq,
-    progress: Callable[[str, int, int], None] = lambda *_: None,
+    progress: Progress = silent,
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """New values of tensors by key, in the layout of the model, and why layers were left alone, by label."""
     dead = deps.dead(kept)

@@ -9,17 +9,17 @@ al., ICLR 2024, arXiv 2401.15024).
 Both are second moments over samples, batch by batch in one session: nothing is held but the sums.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular, svd
 
+from onnxprune.progress import Progress, silent
 from onnxprune.runtime.session import make_session
 from onnxprune.surgery.recovery.runner import THREADS, Feeds
 from onnxprune.surgery.rotation.sites import Array, Graph, RotationSite
 
-Tell = Callable[[str, int, int], None]
 FLOOR = 1e-6  # of the mean energy, that every direction has: what no sample moves can still be inverted
 
 
@@ -63,7 +63,7 @@ def _root(moment: np.ndarray) -> np.ndarray:
     return cholesky(moment + FLOOR * size * np.eye(len(moment)))
 
 
-def bases(graph: Graph, sites: Sequence[RotationSite], feeds: Feeds, progress: Tell = lambda *_: None) -> list[Basis]:
+def bases(graph: Graph, sites: Sequence[RotationSite], feeds: Feeds, progress: Progress = silent) -> list[Basis]:
     """The best basis of each site on samples.
 
     Args:
