@@ -20,6 +20,7 @@ import torch
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model import load
 from onnxprune.model.graphs import tensors_of
+from onnxprune.model.network import Network
 from onnxprune.operators.arrays import FLOATS, from_array
 from onnxprune.operators.registry import Shape
 from onnxprune.runtime.inputs import NORMAL, PIXELS, POSITIVE, random_inputs
@@ -45,7 +46,7 @@ def row(path: Path, steps: int, samples: int) -> tuple[str, ...]:
     error = max(agreement(network, model, feeds).values())
     losses, spent = descended(network, feeds, steps)
     got = sum(p.grad is not None for p in network.parameters())
-    trained = network.written(model)
+    trained = network.written(Network.of(model)).proto()
     if skeleton(trained, set(network.weights)) != skeleton(model, set(network.weights)):
         raise OnnxPruneError("the graph came back changed")
     agreement(network, trained, feeds, None if quantises(network) else 1e-2)  # weights of half precision are rounded

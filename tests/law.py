@@ -24,8 +24,9 @@ from onnxprune.channels.conclude import conclude
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.channels.walk import Walk
 from onnxprune.channels.zero_points import Zero
+from onnxprune.model.graphs import opset_of
 from onnxprune.model.sort import put_in_order
-from onnxprune.model.static import infer, opset_of
+from onnxprune.model.static import infer
 from onnxprune.operators.boxes import Value
 from onnxprune.operators.labels import is_fixed
 from onnxprune.operators.roles import Role

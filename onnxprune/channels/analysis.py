@@ -12,8 +12,9 @@ from onnxprune.channels.dependencies import Dependencies
 from onnxprune.channels.unite import unite
 from onnxprune.channels.walk import Walk
 from onnxprune.model.defaults import overridable
+from onnxprune.model.graphs import opset_of
 from onnxprune.model.network import Network
-from onnxprune.model.static import Statics, infer, opset_of
+from onnxprune.model.static import Statics, infer
 from onnxprune.operators.coupling import Coupling
 from onnxprune.operators.labels import Choices
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from onnxprune.channels.dependencies import Dependencies, Use
 from onnxprune.errors import UsageError
+from onnxprune.model.graphs import is_constant
 from onnxprune.model.tensors import quoted
 from onnxprune.operators.labels import FIXED, Cause, Kind, Labels, is_fixed
 from onnxprune.operators.roles import Role
@@ -72,7 +73,7 @@ def find_node(deps: Dependencies, name: str) -> int:
     known = nodes_by_name(deps)
     if name in known:
         return known[name]
-    worth = {k for k, index in known.items() if deps.nodes[index].proto.op_type != "Constant"}
+    worth = {k for k, index in known.items() if not is_constant(deps.nodes[index].proto)}
     inside = [k for k in known if k in worth and name and name.lower() in k.lower()]
     near = list(dict.fromkeys([*inside[:5], *get_close_matches(name, sorted(worth), 5, 0.5)]))[:5]
     hint = f"; near it: {', '.join(map(quoted, near))}" if near else "; `onnxprune inspect -v` lists the layers"

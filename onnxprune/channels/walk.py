@@ -14,7 +14,7 @@ from onnxprune.channels.nodes import Node, Source, Use
 from onnxprune.channels.pairings import paired_otherwise
 from onnxprune.channels.unite import look_elsewhere
 from onnxprune.channels.zero_points import Zeros
-from onnxprune.model.graphs import body_attributes, subgraphs, value_of
+from onnxprune.model.graphs import body_attributes, is_constant, subgraphs, value_of
 from onnxprune.model.sort import captured
 from onnxprune.model.static import Statics, find
 from onnxprune.model.tensors import CUTTABLE
@@ -22,7 +22,7 @@ from onnxprune.operators.boxes import FoldedShuffle, Value
 from onnxprune.operators.coupling import Coupling
 from onnxprune.operators.labels import LARGEST_AXIS, Axes, LabelError, Labels, fixed, is_fixed, unlabelled
 from onnxprune.operators.op import Op
-from onnxprune.operators.registry import MALFORMED, Operator, Trait, attributes_of, has, operator, operator_of
+from onnxprune.operators.registry import MALFORMED, Operator, Trait, attributes_of, has, operator_of
 from onnxprune.operators.roles import Scaling
 
 LARGEST_FILL = 1 << 28  # elements; a fill is a few bytes in the file, and cutting or masking it may write it out
@@ -133,7 +133,7 @@ class Walk:
 
     def visit(self, node: Node) -> None:
         proto = node.proto
-        if operator(proto.domain, proto.op_type) == "Constant":
+        if is_constant(proto):
             self.constant(node)
         elif has(proto, Trait.SAME) and len(node.inputs) == len(node.outputs) == 1 and node.inputs[0] in self.alias:
             self.alias[node.outputs[0]] = self.alias[node.inputs[0]]

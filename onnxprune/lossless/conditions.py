@@ -56,15 +56,27 @@ class Conditions:
         place = {index: k for k, index in enumerate(finder.index)}
         feeds = _feeds(self.knowledge)
         for index, node in enumerate(self.deps.nodes):
-            mixes = slides(self.deps, node)
-            if keeps_apart(self.deps, node) and not mixes:
-                continue
-            found = readings_of(self.knowledge, finder, place[index]) if index in place else []
-            self.readings += found
-            for reading in found:
-                self._note(reading)
-            if (not found or mixes) and not _weights_only(self.knowledge, node):
-                self._note_other(index, node, feeds)
+            try:
+                mixes = slides(self.deps, node)
+                if keeps_apart(self.deps, node) and not mixes:
+                    continue
+                found = readings_of(self.knowledge, finder, place[index]) if index in place else []
+                self.readings += found
+                for reading in found:
+                    self._note(reading)
+                if (not found or mixes) and not _weights_only(self.knowledge, node):
+                    self._note_other(index, node, feeds)
+            except MALFORMED:
+                self._note_malformed(index, node)
+
+    def _note_malformed(self, index: int, node: Node) -> None:
+        """A node whose inputs or attributes do not suit its operator needs all that it takes."""
+        values = [value for key in node.inputs if (value := self.deps.values.get(key)) is not None]
+        taken = [labels for one in (*self.deps.uses_at.get(index, ()), *values) for labels in one.axes]
+        taken += [value.split_axis.labels.ravel() for value in values if value.split_axis is not None]
+        for labels in (labels for labels in taken if not is_fixed(labels)):
+            for found in (self.needed, self.needed_apart, self.lively):
+                found[self.deps.component[labels]] = True
 
     def _note(self, reading: ReaderWeights) -> None:
         parts = self.deps.component[reading.labels]

@@ -16,8 +16,8 @@ from onnxprune.errors import OnnxPruneError
 from onnxprune.lossless.inside import enter
 from onnxprune.lossless.nested import NestedGraph
 from onnxprune.model.defaults import overridable
+from onnxprune.model.graphs import opset_of
 from onnxprune.model.network import Network
-from onnxprune.model.static import opset_of
 from onnxprune.operators.facts import INTEGERS, Facts, Shape, known, of_integers, reduced, unknown
 from onnxprune.operators.labels import is_fixed
 from onnxprune.operators.registry import MALFORMED, Trait, attributes_of, has, operator_of

@@ -67,7 +67,7 @@ class Temporary:
             with suppress(OSError):  # some network file systems have no locks
                 fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-    def write(self, chunks: Iterable[bytes]) -> tuple[str, int]:
+    def write(self, chunks: Iterable[bytes | memoryview]) -> tuple[str, int]:
         """Write, flush to the disk and read back; gives the sha256 and the number of bytes.
 
         Raises:

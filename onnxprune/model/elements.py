@@ -33,6 +33,10 @@ class Tensor:
         """All elements as `raw_data` has them, perhaps some megabytes at a time."""
         yield stored(self.array())
 
+    def apart(self) -> "Tensor":
+        """The same elements, which need no others in memory."""
+        return Given(self.array())
+
 
 def is_packed(dtype: np.dtype) -> bool:
     """Whether elements take less than a byte in a file; arrays of ml_dtypes keep each in a byte of its own."""
@@ -66,6 +70,11 @@ class Held(Tensor):
     def pieces(self) -> Iterator[bytes | memoryview]:
         yield self.proto.raw_data or stored(self.array())
 
+    def apart(self) -> Tensor:
+        copy = TensorProto()
+        copy.CopyFrom(self.proto)
+        return Held(copy)
+
 
 @dataclass(frozen=True, eq=False)
 class Placed(Held):
@@ -95,6 +104,9 @@ class Placed(Held):
                     raise FileError(f"{self.path} is cut off; get it again")
                 left -= len(part)
                 yield part
+
+    def apart(self) -> Tensor:
+        return self
 
 
 @dataclass(frozen=True, eq=False)

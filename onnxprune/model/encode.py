@@ -1,4 +1,4 @@
-"""ModelProto to bytes without a second copy of the weights.
+"""A model to bytes without a second copy of the weights.
 
 `SerializeToString` needs twice the model on top of the message and stops at 2 GiB.  But a message is the sequence of
 its fields, so it can be written in pieces: what is small is serialised, and the elements of large tensors are fetched
@@ -7,8 +7,8 @@ https://protobuf.dev/programming-guides/encoding/
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf.message import Message  # type: ignore[import-untyped]
@@ -16,6 +16,9 @@ from google.protobuf.unknown_fields import UnknownFieldSet  # type: ignore[impor
 from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from onnxprune.errors import ModelError
+from onnxprune.model.elements import Tensor
+from onnxprune.model.graphs import tensors_of
+from onnxprune.model.network import Network, whole
 from onnxprune.model.tensors import BITS, TYPED_FIELDS, elements, label, nbytes
 from onnxprune.model.wire import BYTES, FIXED, VARINT, number, opening
 
@@ -37,23 +40,26 @@ class Elements:
     """The elements of one large tensor, which are fetched only when they are written.
 
     Args:
-        tensor: holds them.
+        tensor: holds them, in a message or beside its graph.
         field: `raw_data`, or the typed field that they are in.
         length: bytes; of a typed field together with its tag.
         holder: field that the tensor stands in: `initializer`, or `t` and `tensors` of an attribute.
     """
 
-    tensor: TensorProto
+    tensor: TensorProto | Tensor
     field: str
     length: int
     holder: str
 
-    def bytes(self) -> bytes:
-        """The elements, row by row, little-endian."""
+    def pieces(self) -> Iterator[bytes | memoryview]:
+        """The elements, row by row, little-endian, perhaps some megabytes at a time."""
+        if isinstance(self.tensor, Tensor):
+            yield from self.tensor.pieces()
+            return
         data = self.tensor.raw_data if self.field == "raw_data" else _field(self.tensor, self.field)
         if len(data) != self.length:
             raise ModelError(f"{label(self.tensor)} holds {len(data)} bytes where its dims ask for {self.length}")
-        return data
+        yield data
 
 
 Piece = bytes | Elements
@@ -65,7 +71,7 @@ def inline(found: Elements) -> list[Piece]:
     return [header(TensorProto, "raw_data", found.length), found] if found.field == "raw_data" else [found]
 
 
-def encode(model: ModelProto, place: Place = inline, large: int = LARGE) -> list[Piece]:
+def encode(model: ModelProto | Network, place: Place = inline, large: int = LARGE) -> list[Piece]:
     """The encoded model as pieces to be written one after the other.
 
     Args:
@@ -73,7 +79,11 @@ def encode(model: ModelProto, place: Place = inline, large: int = LARGE) -> list
         place: what to write for the elements of tensors with at least `large` bytes.
         large: bytes.
     """
-    return _encode(model, place, large, "")
+    if isinstance(model, ModelProto):
+        return _Encoder(place, large).fields(model, "")
+    inside = tensors_of(model.graph)
+    beside = {id(tensor): model.tensors[key] for key, tensor in inside.items() if key in model.tensors}
+    return _Encoder(place, large, beside).fields(model.graph, "")
 
 
 def length(pieces: Iterable[Piece]) -> int:
@@ -81,14 +91,14 @@ def length(pieces: Iterable[Piece]) -> int:
     return sum(p.length if isinstance(p, Elements) else len(p) for p in pieces)
 
 
-def chunks(pieces: Iterable[Piece]) -> Iterator[bytes]:
+def chunks(pieces: Iterable[Piece]) -> Iterator[bytes | memoryview]:
     """The pieces as bytes in chunks that are worth a system call; the elements of one tensor at a time."""
     pending = bytearray()
     for piece in pieces:
         if isinstance(piece, Elements):
             yield bytes(pending)
             pending.clear()
-            yield piece.bytes()
+            yield from piece.pieces()
         else:
             pending += piece
             if len(pending) > CHUNK:
@@ -106,16 +116,6 @@ def fingerprint(model: ModelProto) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def is_large(message: Message, large: int) -> bool:
-    """Whether a message holds a tensor whose elements take at least `large` bytes."""
-    if isinstance(message, TensorProto):
-        # no element is longer than 16 bytes; small tensors are told apart without looking further
-        return message.data_type in BITS and elements(message) >= large // 16 and nbytes(message) >= large
-    if isinstance(message, AttributeProto) and message.type in _PLAIN:
-        return False
-    return any(is_large(child, large) for name in HOLDERS.get(type(message), ()) for child in _children(message, name))
-
-
 _PLAIN = {AttributeProto.INT, AttributeProto.INTS, AttributeProto.FLOAT, AttributeProto.FLOATS, AttributeProto.STRING}
 
 
@@ -126,31 +126,62 @@ def _children(message: Message, name: str) -> Iterable[Any]:
     return (value,) if message.HasField(name) else ()
 
 
-def _encode(message: Message, place: Place, large: int, holder: str) -> list[Piece]:
-    """The fields of a message in the order of their numbers, unknown ones last, as protobuf writes them."""
-    pieces: list[Piece] = []
-    elsewhere = False  # whether the place says of itself where the elements are
-    for field in sorted(message.DESCRIPTOR.fields, key=lambda f: f.number):
-        if isinstance(message, TensorProto) and (field.name == "raw_data" or field.name in TYPED_FIELDS):
-            found = _elements(message, field.name, place, holder)
-            elsewhere |= bool(found) and not any(isinstance(piece, Elements) for piece in found)
-            pieces += found
-        elif elsewhere and field.name == "data_location":
-            continue  # onnx's own loader writes "here" into every tensor
-        elif field.name in HOLDERS.get(type(message), ()):
-            for child in _children(message, field.name):
-                whole = not is_large(child, large)
-                inner = [_serialized(child)] if whole else _encode(child, place, large, field.name)
-                pieces += [header(type(message), field.name, length(inner)), *inner]
-        else:
-            pieces.append(_field(message, field.name))
-    return pieces + [_unknown(u) for u in UnknownFieldSet(message)]
+@dataclass(frozen=True)
+class _Encoder:
+    """What to write for the elements of large tensors; `beside`: those beside their graph, by the id of the message."""
 
+    place: Place
+    large: int
+    beside: Mapping[int, Tensor] = field(default_factory=dict)
 
-def _elements(tensor: TensorProto, name: str, place: Place, holder: str) -> list[Piece]:
-    if name == "raw_data":
-        return place(Elements(tensor, name, nbytes(tensor), holder)) if tensor.HasField(name) else []
-    return place(Elements(tensor, name, len(_field(tensor, name)), holder)) if len(getattr(tensor, name)) else []
+    def fields(self, message: Message, holder: str, elements: Tensor | None = None) -> list[Piece]:
+        """The fields of a message in the order of their numbers, unknown ones last, as protobuf writes them."""
+        pieces: list[Piece] = []
+        elsewhere = False  # whether the place says of itself where the elements are
+        for part in sorted(message.DESCRIPTOR.fields, key=lambda f: f.number):
+            name = part.name
+            if isinstance(message, TensorProto) and (name == "raw_data" or name in TYPED_FIELDS):
+                found = self._elements(message, name, holder, elements)
+                elsewhere |= bool(found) and not any(isinstance(piece, Elements) for piece in found)
+                pieces += found
+            elif elsewhere and name == "data_location":
+                continue  # onnx's own loader writes "here" into every tensor
+            elif name in HOLDERS.get(type(message), ()):
+                for child in _children(message, name):
+                    inner = self._child(child, name)
+                    pieces += [header(type(message), name, length(inner)), *inner]
+            else:
+                pieces.append(_field(message, name))
+        return pieces + [_unknown(u) for u in UnknownFieldSet(message)]
+
+    def _child(self, message: Message, holder: str) -> list[Piece]:
+        elements = self.beside.get(id(message))
+        if elements is not None and isinstance(message, TensorProto):
+            message, elements = whole(message, elements)
+            if elements is not None and not self._is_large(message):
+                message.raw_data, elements = b"".join(elements.pieces()), None
+        if elements is None and not self._is_large(message):
+            return [_serialized(message)]
+        return self.fields(message, holder, elements)
+
+    def _is_large(self, message: Message) -> bool:
+        """Whether a message holds a tensor whose elements take many bytes, or stand beside the graph."""
+        if isinstance(message, TensorProto):
+            # no element is longer than 16 bytes; small tensors are told apart without looking further
+            large = message.data_type in BITS and elements(message) >= self.large // 16
+            return id(message) in self.beside or (large and nbytes(message) >= self.large)
+        if isinstance(message, AttributeProto) and message.type in _PLAIN:
+            return False
+        names = HOLDERS.get(type(message), ())
+        return any(self._is_large(child) for name in names for child in _children(message, name))
+
+    def _elements(self, tensor: TensorProto, name: str, holder: str, given: Tensor | None) -> list[Piece]:
+        if name == "raw_data":
+            there = given is not None or tensor.HasField(name)
+            return self.place(Elements(given or tensor, name, nbytes(tensor), holder)) if there else []
+        if not len(getattr(tensor, name)):
+            return []
+        return self.place(Elements(tensor, name, len(_field(tensor, name)), holder))
 
 
 def _serialized(message: Message) -> bytes:

@@ -13,7 +13,13 @@ from typing import Any
 from google.protobuf.message import Message  # type: ignore[import-untyped]
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
+DEFAULT = ("", "ai.onnx")  # two names of the default domain
 Put = Callable[[TensorProto, str], TensorProto | None]  # what is put in the place of a tensor; None for itself
+
+
+def opset_of(model: ModelProto, without: int = 1) -> int:
+    """Version of the default operator set, or a number for a model that imports only others."""
+    return max((o.version for o in model.opset_import if o.domain in DEFAULT), default=without)
 
 
 def subgraphs(node: NodeProto, path: str = "") -> Iterator[tuple[GraphProto, str]]:
@@ -35,6 +41,11 @@ def graphs_of(graph: GraphProto, path: str = "") -> Iterator[tuple[GraphProto, s
             yield from graphs_of(body, below)
 
 
+def is_constant(node: NodeProto) -> bool:
+    """Whether a node is a Constant of ONNX."""
+    return node.op_type == "Constant" and node.domain in DEFAULT
+
+
 def value_of(node: NodeProto) -> TensorProto | None:
     """The tensor in the attribute `value` of a node, such as a Constant has; None where there is none."""
     return next((a.t for a in node.attribute[:] if a.name == "value" and a.HasField("t")), None)
@@ -43,7 +54,7 @@ def value_of(node: NodeProto) -> TensorProto | None:
 def constants_of(graph: GraphProto, path: str = "") -> Iterator[tuple[str, TensorProto]]:
     """Tensors that Constant nodes of a graph hold, by key."""
     for node in graph.node:
-        for attribute in node.attribute[:] if node.op_type == "Constant" else ():
+        for attribute in node.attribute[:] if is_constant(node) else ():
             if attribute.name == "value":
                 yield path + node.output[0], attribute.t
 
@@ -102,7 +113,7 @@ def _copy_node(node: NodeProto, out: GraphProto, path: str, put: Put) -> None:
     new: dict[int, TensorProto | None] = {}
     for k, attribute in enumerate(node.attribute[:]):
         if attribute.type == AttributeProto.TENSOR:
-            held = node.op_type == "Constant" and attribute.name == "value"
+            held = is_constant(node) and attribute.name == "value"
             new[k] = put(attribute.t, path + node.output[0] if held else "")
     bodies = list(subgraphs(node, path))
     if not bodies and all(tensor is None for tensor in new.values()):

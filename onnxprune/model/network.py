@@ -3,7 +3,7 @@
 Networks that are cut, masked or changed otherwise share all tensors that they leave as they are.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,6 @@ from onnxprune.model.tensors import is_external, nbytes_of
 LIFTED = 64 << 10  # bytes of elements from which on they are kept beside the graph; fewer may be a shape that it reads
 
 Elements = Tensor | np.ndarray
-Place = Callable[[TensorProto, TensorProto, str], bool]  # (new, of the graph, key): says where elements are, or not
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,22 +51,23 @@ class Network:
                 tensors[key] = placed(tensor, folder)
             if not key or nbytes_of(tensor) < LIFTED or is_external(tensor):
                 return None
-            tensors[key], new = Held(tensor), TensorProto(data_location=TensorProto.EXTERNAL)
-            _head(new, tensor, tensor.name, tensor.dims)
+            tensors[key], new = Held(tensor), head_of(tensor, tensor.name, tensor.dims)
+            new.data_location = TensorProto.EXTERNAL
             return new
 
         return cls(copied(model, put), tensors)
 
     @cached_property
-    def _inside(self) -> dict[str, TensorProto]:
+    def heads(self) -> dict[str, TensorProto]:
+        """All tensors of the file by key, without the elements of large ones."""
         return tensors_of(self.graph)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._inside
+        return key in self.heads
 
     def tensor(self, key: str) -> Tensor:
         """A tensor of the file.  Raises KeyError."""
-        return self.tensors[key] if key in self.tensors else Held(self._inside[key])
+        return self.tensors[key] if key in self.tensors else Held(self.heads[key])
 
     def array(self, key: str) -> np.ndarray:
         """The elements of a tensor of the file.  Raises KeyError, and ModelError where they cannot be read."""
@@ -76,11 +76,20 @@ class Network:
     @property
     def nbytes(self) -> int:
         """Bytes of the elements that stand beside the graph, but for those in other files."""
-        return sum(nbytes_of(self._inside[key]) for key, t in self.tensors.items() if not isinstance(t, Placed))
+        return sum(nbytes_of(self.heads[key]) for key, t in self.tensors.items() if not isinstance(t, Placed))
 
     def leave_tensors(self) -> None:
         """Go on with the graph alone, for all who hold this network, once its tensors are in files of their own."""
         object.__setattr__(self, "tensors", {})
+
+    def apart(self) -> "Network":
+        """The same with elements of its own in memory: those of others may be given up, and nothing is made twice."""
+        return Network(self.graph, {key: tensor.apart() for key, tensor in self.tensors.items()})
+
+    def without(self, keys: Iterable[str]) -> "Network":
+        """The same, in which some tensors are what the graph says of them: that they lie in another file."""
+        gone = set(keys)
+        return Network(self.graph, {key: t for key, t in self.tensors.items() if key not in gone})
 
     def own(self) -> "Network":
         """The same with a graph that nobody else has, which may be changed before it is handed on."""
@@ -129,8 +138,8 @@ class Network:
 
         Raises UsageError where there is no such value, or where a tensor has another shape or type.
         """
-        for key in values.keys() & self._inside.keys():
-            _check(values[key], self._inside[key])
+        for key in values.keys() & self.heads.keys():
+            _check(values[key], self.heads[key])
         out, more = self.with_tensors(values), {name: v for name, v in values.items() if name not in self}
         makers = {name: (node, k) for node in out.graph.graph.node for k, name in enumerate(node.output) if name}
         for name in more:
@@ -163,23 +172,15 @@ class Network:
                 graph.output.add().name = name
         return out
 
-    def proto(self, place: Place = lambda *_: False) -> ModelProto:
-        """All of it as one message; what lies in other files stays there.
-
-        Args:
-            place: where elements are that do not go into the message.
-        """
+    def proto(self) -> ModelProto:
+        """All of it as one message; what lies in other files stays there."""
         out = self.own().graph
         for key, new in tensors_of(out).items():
-            if (found := self.tensors.get(key)) is None:
-                continue
-            tensor = _emptied(new)
-            if place(new, tensor, key):
-                continue
-            if isinstance(found, Placed) and tensor.external_data:
-                new.CopyFrom(tensor)
-            else:
-                fill(new, tensor, found)
+            if key in self.tensors:
+                message, elements = whole(_emptied(new), self.tensors[key])
+                new.CopyFrom(message)
+                if elements is not None:
+                    new.raw_data = b"".join(elements.pieces())
         return out
 
 
@@ -190,13 +191,13 @@ def placed(tensor: TensorProto, folder: Path | None) -> Placed:
     return Placed(tensor, path, place.offset or 0, place.length or nbytes_of(tensor))
 
 
-def fill(new: TensorProto, tensor: TensorProto, elements: Tensor) -> None:
-    """Make a whole tensor of one of a network's graph and its elements."""
+def whole(tensor: TensorProto, elements: Tensor) -> tuple[TensorProto, Tensor | None]:
+    """A tensor of a network's graph as a file has it, and the elements that its `raw_data` is to hold, if any."""
+    if isinstance(elements, Placed) and tensor.external_data:
+        return tensor, None
     if type(elements) is Held and elements.proto.name == tensor.name:
-        new.CopyFrom(elements.proto)
-        return
-    _head(new, tensor, tensor.name, tensor.dims)
-    new.raw_data = b"".join(elements.pieces())
+        return elements.proto, None
+    return head_of(tensor, tensor.name, tensor.dims), elements
 
 
 def _emptied(tensor: TensorProto) -> TensorProto:
@@ -210,7 +211,7 @@ def _emptied(tensor: TensorProto) -> TensorProto:
 def _put(new: TensorProto, like: TensorProto, name: str, key: str, given: Elements, tensors: dict[str, Tensor]) -> None:
     """Write a tensor into a graph; its elements into `tensors` where they are large, or were outside."""
     elements = given if isinstance(given, Tensor) else Given(np.asarray(given))
-    _head(new, like, name, elements.shape)
+    new.CopyFrom(head_of(like, name, elements.shape))
     tensors.pop(key, None)
     if nbytes_of(new) >= LIFTED or like.external_data:
         new.data_location = TensorProto.EXTERNAL
@@ -222,13 +223,12 @@ def _put(new: TensorProto, like: TensorProto, name: str, key: str, given: Elemen
         new.raw_data = bytes(stored(elements.array()))
 
 
-def _head(new: TensorProto, like: TensorProto, name: str, shape: Sequence[int]) -> None:
-    """All that a tensor says but its elements."""
-    new.name, new.data_type = name, like.data_type
-    new.dims.extend(shape)
-    new.metadata_props.extend(like.metadata_props)
+def head_of(like: TensorProto, name: str, shape: Sequence[int]) -> TensorProto:
+    """A tensor of another name and shape that says all that one says, but its elements."""
+    new = TensorProto(name=name, data_type=like.data_type, dims=shape, metadata_props=like.metadata_props)
     if like.doc_string:
         new.doc_string = like.doc_string
+    return new
 
 
 def _check(value: Elements, old: TensorProto) -> None:

@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +20,8 @@ from onnxprune.model.calls import check_calls
 from onnxprune.model.decode import decode
 from onnxprune.model.encode import fingerprint
 from onnxprune.model.external import ExternalStyle
+from onnxprune.model.graphs import opset_of
+from onnxprune.model.network import Network
 from onnxprune.model.skeleton import weightless
 from onnxprune.model.sniff import AGAIN, HEAD, sniff
 from onnxprune.model.sort import put_in_order
@@ -49,14 +52,20 @@ class Model:
     warnings: tuple[str, ...] = ()
     status: os.stat_result | None = field(default=None, repr=False)
 
+    @cached_property
+    def network(self) -> Network:
+        """The same as a value that is changed into others, and shares its tensors with them."""
+        return Network.of(self.proto)
+
     @property
     def opset(self) -> int:
         """Version of the default operator set; 0 if only other domains are used."""
-        return validate.opset(self.proto)
+        return opset_of(self.proto, 0)
 
     def leave_weights(self) -> None:
         """Go on with the nodes alone, for all who hold this model, once its weights are in a file of their own."""
         object.__setattr__(self, "proto", weightless(self.proto))
+        self.network.leave_tensors()
 
 
 def load(source: "str | os.PathLike[str] | bytes | ModelProto | Model | Any") -> Model:

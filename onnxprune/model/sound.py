@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import onnx
 
-from onnxprune.model.graphs import refill
+from onnxprune.model.graphs import is_constant, refill
 
 # All operators of onnx 1.23.2, in all versions, were given an input of unknown type, with each attribute in turn.
 FRAGILE = frozenset({"EyeLike", "RegexFullMatch", "DictVectorizer", "LabelEncoder", "TreeEnsemble"})
@@ -36,7 +36,7 @@ def _is_sound(node: onnx.NodeProto, context: onnx.checker.C.CheckerContext) -> b
     bodies = [a.g for a in node.attribute[:] if a.type == onnx.AttributeProto.GRAPH]
     if bodies:  # the checker would not find the values that they take from outside
         return all(_is_sound(inner, context) for body in bodies for inner in body.node) and _has_inputs(node, context)
-    if node.op_type == "Constant" and not node.input:  # its data may be left out here, which the checker minds
+    if is_constant(node) and not node.input:  # its data may be left out here, which the checker minds
         return len(node.attribute) == 1
     try:
         onnx.checker.check_node(node, context)

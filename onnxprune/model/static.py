@@ -16,7 +16,7 @@ from onnx import numpy_helper
 
 from onnxprune.model.bodies import give_branch, walk_body
 from onnxprune.model.evaluate import evaluate
-from onnxprune.model.graphs import body_attributes, graphs_of, subgraphs, value_of
+from onnxprune.model.graphs import body_attributes, graphs_of, is_constant, opset_of, subgraphs, value_of
 from onnxprune.model.shapes import infer_node, note_type, sizes_given
 from onnxprune.model.skeleton import other_sizes, sizes_of, skeleton_of
 from onnxprune.model.sort import defined
@@ -137,11 +137,6 @@ def _pinned(statics: Statics, node: onnx.NodeProto) -> Iterator[tuple[str, int]]
         yield from ((data, axis) for axis in row.contracts(taken, 0, rank))
 
 
-def opset_of(model: onnx.ModelProto) -> int:
-    """Version of the default operator set."""
-    return max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=1)
-
-
 def _elements(tensor: onnx.TensorProto) -> np.ndarray | None:
     """The value of a small tensor; None where it was left out or is damaged."""
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
@@ -224,7 +219,7 @@ def _evaluate_node(node: onnx.NodeProto, keys: list[str], path: str, statics: St
     constants = statics.constants
     if node.domain not in ("", "ai.onnx"):
         return
-    if node.op_type == "Constant":
+    if is_constant(node):
         statics.tensors.add(path + node.output[0])
         if (value := constant_value(node)) is not None and value.size <= LARGEST_VALUE:
             constants[path + node.output[0]] = value

@@ -143,14 +143,6 @@ def bodies(node: NodeProto) -> Iterator[GraphProto]:
         yield from attribute.graphs
 
 
-def graphs(model: ModelProto) -> Iterator[GraphProto]:
-    """The graph, and the bodies inside it."""
-    pending = [model.graph]
-    while pending:
-        yield (graph := pending.pop())
-        pending += [body for node in graph.node for body in bodies(node)]
-
-
 def nodes(*parts: Iterable[NodeProto]) -> Iterator[NodeProto]:
     """These nodes, and those of the bodies inside them."""
     pending: list[Iterable[NodeProto]] = [*parts]

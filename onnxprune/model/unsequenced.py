@@ -4,10 +4,10 @@ from collections.abc import Collection, Iterator
 
 import onnx
 
-from onnxprune.model.graphs import graphs_of, refill, subgraphs
+from onnxprune.model.graphs import graphs_of, opset_of, refill, subgraphs
 from onnxprune.model.network import Network
 from onnxprune.model.sort import defined
-from onnxprune.model.static import infer, opset_of
+from onnxprune.model.static import infer
 from onnxprune.model.statics import Statics
 from onnxprune.operators.registry import operator_of
 from onnxprune.operators.sequences import Sequenced

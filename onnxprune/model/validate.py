@@ -5,12 +5,13 @@ from onnx import ModelProto, TensorProto
 
 from onnxprune.errors import ModelError
 from onnxprune.model.encode import chunks, encode
+from onnxprune.model.graphs import DEFAULT, opset_of
 from onnxprune.model.tensors import (
     BITS,
     TYPED,
     TYPED_FIELDS,
+    bodies,
     elements,
-    graphs,
     is_external,
     label,
     nbytes,
@@ -20,18 +21,12 @@ from onnxprune.model.tensors import (
     tensors,
 )
 
-DEFAULT = ("", "ai.onnx")  # two names of the default domain
 # Other domains whose operators come with onnx or with onnxruntime.
 KNOWN = {"ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview", "ai.onnx.preview.training", "com.microsoft.dml"} | {
     *("com.microsoft", "com.microsoft.nchwc", "com.microsoft.experimental", "com.ms.internal.nhwc")
 }
 INT32 = 1 << 31  # what onnx and onnxruntime count versions with
 KEPT = 4096  # bytes of a tensor that the checker may see: shapes and other small constants
-
-
-def opset(model: ModelProto) -> int:
-    """Version of the default domain; 0 for a model that imports only others."""
-    return max((o.version for o in model.opset_import if o.domain in DEFAULT), default=0)
 
 
 def check_versions(model: ModelProto) -> None:
@@ -60,8 +55,8 @@ def check_versions(model: ModelProto) -> None:
     if odd := next((o for o in imports if not -INT32 <= o.version < INT32), None):
         raise ModelError(f"it declares version {odd.version} of the operator set {quoted(odd.domain)}; none has it")
     known = onnx.defs.onnx_opset_version()
-    if opset(model) > known:
-        raise ModelError(_newer(f"opset {opset(model)}", known))
+    if opset_of(model) > known:
+        raise ModelError(_newer(f"opset {opset_of(model)}", known))
 
 
 def _newer(what: str, known: int) -> str:
@@ -120,7 +115,7 @@ def check_text(model: ModelProto) -> None:
     texts += [text for p in model.metadata_props for text in (p.key, p.value)]
     texts += [text for f in model.functions for text in (f.name, f.domain, *f.input, *f.output, *f.attribute)]
     texts += [text for t in tensors(model) for text in (t.name, t.doc_string)]
-    for graph in graphs(model):
+    for graph in (model.graph, *(body for node in nodes(model.graph.node) for body in bodies(node))):
         texts += [v.name for part in (graph.input, graph.output, graph.value_info) for v in part]
         texts += [graph.name, graph.doc_string]
         values = (*graph.input, *graph.output, *graph.value_info)

@@ -30,6 +30,7 @@ from onnxprune.model.atomic import (
 )
 from onnxprune.model.encode import LARGE, Elements, Piece, chunks, encode, inline, length
 from onnxprune.model.external import THRESHOLD, ExternalStyle, open_regular
+from onnxprune.model.network import Network
 from onnxprune.model.references import data_files
 from onnxprune.model.tensors import quoted
 
@@ -80,7 +81,7 @@ class _Outside:
 
 
 def save(
-    model: ModelProto,
+    model: ModelProto | Network,
     path: str | os.PathLike[str],
     *,
     style: ExternalStyle | None = None,
@@ -121,7 +122,7 @@ def save(
     return SavedFile(target, digest, size + outside.size, data, unused)
 
 
-def size_of(model: ModelProto, style: ExternalStyle | None = None) -> int:
+def size_of(model: ModelProto | Network, style: ExternalStyle | None = None) -> int:
     """Bytes of the file, and of its data file, that `save` would write: at most so many."""
     outside, rest = _layout(model, style)
     return outside.size + rest
@@ -163,7 +164,7 @@ def may_replace(target: Path, *, force: bool, source: Path | None, weights: Sequ
     return status
 
 
-def _layout(model: ModelProto, style: ExternalStyle | None) -> tuple[_Outside, int]:
+def _layout(model: ModelProto | Network, style: ExternalStyle | None) -> tuple[_Outside, int]:
     """What goes into the data file, and the size of the rest, estimated from above."""
     size = length(encode(model))
     if style is None and size <= LIMIT:
@@ -185,7 +186,7 @@ def _layout(model: ModelProto, style: ExternalStyle | None) -> tuple[_Outside, i
     return _Outside(tuple(outside), tuple(offsets)), rest
 
 
-def _select(model: ModelProto, threshold: int, *, attributes: bool) -> list[Elements]:
+def _select(model: ModelProto | Network, threshold: int, *, attributes: bool) -> list[Elements]:
     """Elements to be stored outside, in the order in which they are encoded."""
     chosen: list[Elements] = []
 
@@ -198,7 +199,7 @@ def _select(model: ModelProto, threshold: int, *, attributes: bool) -> list[Elem
     return chosen
 
 
-def _pieces(model: ModelProto, outside: _Outside, data: Path | None) -> list[Piece]:
+def _pieces(model: ModelProto | Network, outside: _Outside, data: Path | None) -> list[Piece]:
     """The model file; tensors that are in the data file say where."""
     if data is None:
         return encode(model)

@@ -31,6 +31,11 @@ def _elu(x: np.ndarray, alpha: float, gamma: float = 1.0, unit: float = 1.0) -> 
     return gamma * np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0) / unit))
 
 
+def _celu(x: Tensor, alpha: float) -> Tensor:
+    """With 0 for alpha, which torch refuses, what ONNX's formula divides by it is no number at and above 0."""
+    return functional.celu(x, alpha) if alpha else torch.where(x < 0, x * 0, torch.nan)
+
+
 def _gelu(x: np.ndarray, a: Mapping[str, Any]) -> np.ndarray:
     if a.get("approximate") in (b"tanh", "tanh"):
         return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
@@ -48,7 +53,7 @@ unary(
 unary(
     "Celu", lambda x, a: _elu(x, a.get("alpha", 1.0), unit=a.get("alpha", 1.0)), Trait.MONOTONE,
     provided(lambda a: a.get("alpha", 1.0) != 0),  # 0 / 0
-    forward=Forward(lambda node, x: functional.celu(x, node.get("alpha", 1.0))),
+    forward=Forward(lambda node, x: _celu(x, node.get("alpha", 1.0))),
 )  # fmt: skip
 unary(
     "Elu", lambda x, a: _elu(x, a.get("alpha", 1.0)), Trait.MONOTONE, first,

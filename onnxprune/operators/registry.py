@@ -32,6 +32,7 @@ class Trait(Flag):
     """What other parts of the program ask of an operator in one word."""
 
     VIEW = auto()  # the elements of input 0, all of them, in another shape or order
+    PERMUTES = auto()  # puts the axes of input 0 in another order
     MOVES = auto()  # every element of the outputs is one of input 0, whatever its type
     SELECTS = auto()  # what it gives are elements that it takes, places of some or numbers of its own: none overflows
     PLACES = auto()  # every element of the output is one of the last input, at places that the others say
@@ -56,6 +57,7 @@ class Trait(Flag):
     UNEVEN = auto()  # what it gives is not in proportion to what it takes
     CLAMPS = auto()  # is zero or constant over a wide range
     SATURATES = auto()  # flat at one end or both, with values of at most about 1
+    UNSHIFTED = auto()  # gives the same where all that it takes along its axis is more by one number
     DECIDES = auto()  # rounds or chooses: a small difference may become a whole step, another index, another number
     VALUES_FIRST = auto()  # gives the values before the decision that picked them
     LINEAR = auto()  # products of input 0 with the weights that are input 1, summed up

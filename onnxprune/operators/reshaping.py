@@ -206,7 +206,7 @@ def transpose(op: Op, *, perm: Any = None) -> Value:
 define(
     "Transpose", couple=transpose, takes_split=True, zero=first, apart=True,
     bound=lambda site: site.data().map(lambda a: a.transpose(site.attributes.get("perm"))).named(site.kind),
-    value=lambda x, a: np.transpose(x[0], a.get("perm")), traits=_SAME,
+    value=lambda x, a: np.transpose(x[0], a.get("perm")), traits=_SAME | Trait.PERMUTES,
     forward=Forward(lambda node, x: x.permute(node.get("perm", list(range(x.dim()))[::-1]))),
 )  # fmt: skip
 

@@ -52,7 +52,7 @@ def forward_softmax(node: TorchCall, x: Tensor) -> Tensor:
 for name, low, high in (("Softmax", 0.0, 1.0), ("LogSoftmax", -np.inf, 0.0)):
     define(
         name, couple=softmax, statistics=_normalised, bound=partial(bound_softmax, low=low, high=high), apart=True,
-        traits=Trait.SATURATES, forward=Forward(forward_softmax),
+        traits=Trait.SATURATES | Trait.UNSHIFTED, forward=Forward(forward_softmax),
     )  # fmt: skip
 
 

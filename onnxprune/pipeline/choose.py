@@ -69,7 +69,7 @@ class Chooser:
         deps, request = run.original.deps, run.request
         weights, method, turned = Weights(run.original.network, deps), method_of(request), turned or Turned()
         ratios, notes = ratios_of(deps, request), whole_groups(deps, request)
-        notes |= {g.name: why for g in deps.groups if g.name not in notes and (why := _unfit(weights, g))}
+        notes |= {g.name: why for g in deps.groups if g.name not in notes and (why := unfit(weights, g))}
         costs = costs_of(deps, run.file.size)
         free = [g for g in deps.groups if g.name not in notes]
         evidence = evidence_of(run, method, weights, free, samples, turned.ranked)
@@ -206,7 +206,7 @@ def method_of(request: Request) -> Method:
     return found.with_options({**seeded, **request.method_options})
 
 
-def _unfit(weights: Weights, group: Group) -> str | None:
+def unfit(weights: Weights, group: Group) -> str | None:
     """Why the filters of a group cannot be compared at all; None where they can."""
     if any(not math.prod(weights.deps.sources[slot.source].shape) for slot in group.writers):
         return "its filters have no weights"

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import onnx
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.model import Model
@@ -35,7 +34,7 @@ class Findings:
     measured: Measurements = field(default_factory=Measurements)
 
 
-def examine(decision: Decision, written: onnx.ModelProto | Path) -> Findings:
+def examine(decision: Decision, written: Network | Path) -> Findings:
     """Verify and measure, before anything is put in place: an error here leaves what was there.
 
     Raises:

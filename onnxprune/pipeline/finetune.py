@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,11 @@ import onnx
 from onnxprune.errors import UsageError
 from onnxprune.model import Model, load, save
 from onnxprune.model.external import ExternalStyle
+from onnxprune.model.network import Network
 from onnxprune.pipeline.declare import options_of
 from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.metrics import prepare
-from onnxprune.pipeline.outcome import sign
+from onnxprune.pipeline.outcome import signed
 from onnxprune.pipeline.prune import check_output
 from onnxprune.pipeline.replay import coupling, plan_of, start_again
 from onnxprune.pipeline.request import Request
@@ -72,9 +73,14 @@ class TrainingReport:
 class Trained:
     """A trained model, the plan that binds it where there was one, and the report."""
 
-    model: onnx.ModelProto
+    network: Network
     plan: Plan | None
     report: TrainingReport
+
+    @cached_property
+    def model(self) -> onnx.ModelProto:
+        """The trained model as one message."""
+        return self.network.proto()
 
 
 @takes("finetune")
@@ -107,9 +113,9 @@ def finetune(
         run, _ = start_again(source, request, progress, known)
         teacher = Teacher(run.original, _belong(run, small, known))
         run = prepare(run, chooses=False)
-        model = tune(run, teacher, small.proto, recipe_of(request), (), run.training_data)
-        known = known and bound(known, run.file.proto, model)
-        _signed(model, known, run.file.size, small.external)
+        model = tune(run, teacher, small.network, recipe_of(request), (), run.training_data)
+        known = known and bound(known, run.file.network, model)
+        model = _signed(model, known, run.file.size, small.external)
         return Trained(model, known, _delivered(run, small, model, output))
 
 
@@ -117,35 +123,37 @@ def _belong(run: Run, small: Model, plan: Plan | None) -> dict[str, np.ndarray] 
     """Kept channels, where a plan tells them.  Raises UsageError where the networks or the plan do not fit."""
     whole = run.original.graph
     for what, one, two in (
-        ("inputs", [s.name for s in model_inputs(whole)], [s.name for s in model_inputs(small.proto)]),
-        ("outputs", [o.name for o in whole.graph.output], [o.name for o in small.proto.graph.output]),
+        ("inputs", [s.name for s in model_inputs(whole)], [s.name for s in model_inputs(small.network.graph)]),
+        ("outputs", [o.name for o in whole.graph.output], [o.name for o in small.network.graph.graph.output]),
     ):
         if one != two:
             raise UsageError(f"the networks do not belong together: their {what} are {one} and {two}")
     if plan is None:
         return None
-    if (wrong := compared(plan, run.file.proto, small.proto).wrong) or plan.content not in (None, content(small.proto)):
+    wrong = compared(plan, run.file.network, small.network).wrong
+    if wrong or plan.content not in (None, content(small.network)):
         said = f": tensor {wrong[0]!r} is not as planned" if wrong else ""
         raise UsageError(f"the plan does not belong to the pruned file{said}; give the one that was written with it")
     return {g.name: plan.kept[g.name] for g in plan.groups if len(g.keep) < g.channels}
 
 
-def _signed(model: onnx.ModelProto, plan: Plan | None, most: int, style: ExternalStyle | None) -> None:
-    """Metadata of this program that holds for the new weights; nothing where the file has none."""
+def _signed(network: Network, plan: Plan | None, most: int, style: ExternalStyle | None) -> Network:
+    """With metadata of this program that holds for the new weights; nothing where the file has none."""
     if plan is not None:
-        sign(model, plan, most, style)
-        return
-    for entry in list(model.metadata_props):
+        return signed(network, plan, most, style)
+    out = network.own()
+    for entry in list(out.graph.metadata_props):
         if entry.key in [OWN + name for name in STALE]:
-            model.metadata_props.remove(entry)
+            out.graph.metadata_props.remove(entry)
         elif entry.key == OWN + "content":
-            entry.value = content(model)
+            entry.value = content(network)
+    return out
 
 
-def _delivered(run: Run, small: Model, model: onnx.ModelProto, output: Any) -> TrainingReport:
+def _delivered(run: Run, small: Model, model: Network, output: Any) -> TrainingReport:
     """Write and measure; the figures are those of the file that is put in place."""
     rows: list[tuple[MetricRow, float]] = []
-    measure = partial(_measured, run, small.proto, rows)
+    measure = partial(_measured, run, small.network, rows)
     saved = None
     if output is None or run.request.dry_run:
         measure(model)
@@ -161,7 +169,7 @@ def _delivered(run: Run, small: Model, model: onnx.ModelProto, output: Any) -> T
     )  # fmt: skip
 
 
-def _measured(run: Run, small: onnx.ModelProto, rows: list[tuple[MetricRow, float]], trained: Any) -> None:
+def _measured(run: Run, small: Network, rows: list[tuple[MetricRow, float]], trained: Any) -> None:
     """Figures of the original, the pruned and the trained network, by onnxruntime."""
     if (test := run.parts.figures) is None:
         return

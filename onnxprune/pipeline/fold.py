@@ -12,7 +12,7 @@ import onnx
 
 from onnxprune.errors import ModelError
 from onnxprune.model.functions import inlined
-from onnxprune.model.graphs import refill, tensors_of
+from onnxprune.model.graphs import is_constant, refill, tensors_of
 from onnxprune.model.network import Network
 from onnxprune.model.tensors import nbytes_of
 from onnxprune.model.unsequenced import without_sequences
@@ -76,7 +76,7 @@ def _computed(model: onnx.ModelProto) -> Iterator[str]:
     single: set[str] = set()
     for node in model.graph.node:
         plain = not any(a.type in (a.GRAPH, a.GRAPHS) for a in node.attribute) and not has(node, Trait.RANDOM)
-        if node.op_type == "Constant" or (plain and node.input and all(not k or k in constant for k in node.input)):
+        if is_constant(node) or (plain and node.input and all(not k or k in constant for k in node.input)):
             constant |= set(node.output)
             looks_up = has(node, Trait.LOOKS_UP) and node.input[1] in codes
             taken |= set(node.output) if has(node, Trait.STATISTICS) or looks_up or taken & set(node.input) else set()

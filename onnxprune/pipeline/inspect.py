@@ -38,7 +38,7 @@ def inspect(source: Any, *, progress: Progress = silent, **options: Any) -> Insp
         FileError: the file cannot be read.
     """
     run = analysed(source, "inspect", options, progress)
-    deps, proto, cut = run.original.deps, run.file.proto, outlook(run)
+    deps, proto, cut = run.original.deps, run.file.network.graph, outlook(run)
     if deps.thawed:
         labels = [deps.nodes[k].label for k in deps.thawed]
         run.log.notes.append(

@@ -8,6 +8,7 @@ import onnx
 
 from onnxprune.model.external import ExternalStyle
 from onnxprune.model.graphs import refill
+from onnxprune.model.network import Network
 from onnxprune.model.write import size_of
 from onnxprune.pipeline.decision import Choice, Decision
 from onnxprune.pipeline.run import Run
@@ -18,12 +19,12 @@ from onnxprune.surgery.rotation.turn import Rotation
 from onnxprune.version import VERSION
 
 
-def rewritten(decision: Decision) -> tuple[Plan, onnx.ModelProto]:
-    """The plan of a decision, and the model as it will be written."""
+def rewritten(decision: Decision) -> tuple[Plan, Network]:
+    """The plan of a decision, and the network as it will be written."""
     with decision.run.log.stage("plan"):
         plan = _plan(decision)
     with decision.run.log.stage("rewrite"):
-        return plan, _cut(decision, plan)
+        return plan, _cut(decision, plan).apart()
 
 
 def style_of(run: Run) -> ExternalStyle | None:
@@ -48,25 +49,21 @@ def _plan(decision: Decision) -> Plan:
     return replace(plan, rotation=run.rotation if kept else Rotation())
 
 
-def _cut(decision: Decision, plan: Plan) -> onnx.ModelProto:
+def _cut(decision: Decision, plan: Plan) -> Network:
     run, kept = decision.run, decision.kept
-    if kept:
-        pruned = decision.filled.pruned(kept)
-        sign(pruned, plan, run.file.size, style_of(run))
-        return pruned
-    copy = onnx.ModelProto()
-    copy.CopyFrom(run.file.proto)
-    return copy
+    return signed(decision.filled.pruned(kept), plan, run.file.size, style_of(run)) if kept else run.file.network
 
 
-def sign(pruned: onnx.ModelProto, plan: Plan, most: int, style: ExternalStyle | None) -> None:
-    """Provenance under one prefix of the metadata, as long for any weights; what an earlier run left is replaced.
+def signed(network: Network, plan: Plan, most: int, style: ExternalStyle | None) -> Network:
+    """With provenance under one prefix of the metadata, as long for any weights; what an earlier run left is replaced.
 
     Args:
         most: bytes that the file may have, those of the original; of what does not fit, the last is left out.
         style: how its weights are written.
     """
-    refill(pruned.metadata_props, [p for p in pruned.metadata_props if not p.key.startswith(OWN)])
+    out = network.own()
+    own = out.graph.metadata_props
+    refill(own, [p for p in own if not p.key.startswith(OWN)])
     text = json.dumps({**plan.to_json(), "source": plan.source["sha256"]}, sort_keys=True)  # not the file's name
     facts = {
         "onnxprune.content": plan.content or "0" * 64,
@@ -76,10 +73,11 @@ def sign(pruned: onnx.ModelProto, plan: Plan, most: int, style: ExternalStyle | 
         "onnxprune.weights": hashlib.sha256(json.dumps(plan.digests, sort_keys=True).encode()).hexdigest(),
         "onnxprune.options": json.dumps(plan.options, sort_keys=True),
     }
-    room = most - size_of(pruned, style)
+    room = most - size_of(out, style)
     for key, value in facts.items():
         made = onnx.ModelProto()
         made.metadata_props.add(key=key, value=value)
         room -= made.ByteSize()
         if room >= 0:
-            pruned.metadata_props.extend(made.metadata_props)
+            own.extend(made.metadata_props)
+    return out

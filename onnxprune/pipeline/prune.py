@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import onnx
 from onnxprune.errors import CheckFailed, UsageError
 from onnxprune.model import save
 from onnxprune.model.external import ExternalStyle
+from onnxprune.model.network import Network
 from onnxprune.model.write import may_replace, size_of
 from onnxprune.pipeline.budgets import BUDGETS
 from onnxprune.pipeline.calibration import calibrating
@@ -20,7 +22,7 @@ from onnxprune.pipeline.examine import Findings, examine
 from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.lossless import choose_lossless
 from onnxprune.pipeline.metrics import prepare
-from onnxprune.pipeline.outcome import rewritten, sign, style_of
+from onnxprune.pipeline.outcome import rewritten, signed, style_of
 from onnxprune.pipeline.paths import check_paths, out
 from onnxprune.pipeline.repair import repair
 from onnxprune.pipeline.report import make_report
@@ -40,9 +42,14 @@ from onnxprune.surgery.plan import Plan
 class Result:
     """A pruned model, the plan that made it, and the report; the user's own model is unchanged."""
 
-    model: onnx.ModelProto
+    network: Network
     plan: Plan
     report: Report
+
+    @cached_property
+    def model(self) -> onnx.ModelProto:
+        """The pruned model as one message."""
+        return self.network.proto()
 
     def save(self, output: str | os.PathLike[str], *, force: bool = False, save_as_external_data: bool = False) -> Path:
         """Write the model, whole or not at all, and give its path.
@@ -157,12 +164,12 @@ def finish(decision: Decision, output: str | os.PathLike[str] | None) -> Result:
     run = decision.run
     request, log, style = run.request, run.log, style_of(run)
     plan, pruned = rewritten(decision)
-    if decision.kept and size_of(pruned, style) > max(run.file.size, size_of(run.file.proto, style)):
+    if decision.kept and size_of(pruned, style) > max(run.file.size, size_of(run.file.network, style)):
         decision = _left_whole(decision)
         plan, pruned = rewritten(decision)
-    plan = bound(plan, run.file.proto, pruned)
+    plan = bound(plan, run.file.network, pruned)
     if decision.kept:
-        sign(pruned, plan, run.file.size, style)
+        pruned = signed(pruned, plan, run.file.size, style)
     found: list[Findings] = []
     saved = None
     if output is None or request.dry_run:
@@ -173,9 +180,7 @@ def finish(decision: Decision, output: str | os.PathLike[str] | None) -> Result:
                 pruned, Path(output), style=style, force=request.force, source=run.file.path,
                 check=lambda path: found.append(examine(decision, path)),
             )  # fmt: skip
-    return Result(
-        pruned, plan, make_report(decision, found[0], plan, saved.size if saved else pruned.ByteSize(), saved)
-    )
+    return Result(pruned, plan, make_report(decision, found[0], plan, saved.size if saved else size_of(pruned), saved))
 
 
 def _left_whole(decision: Decision) -> Decision:

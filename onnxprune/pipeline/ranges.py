@@ -14,6 +14,7 @@ from onnxprune.runtime.capture import tapped
 from onnxprune.runtime.specs import Feed
 from onnxprune.surgery.recovery.layer_graph import LayerGraph
 
+STEPPED = Trait.QUANTIZES | Trait.ROUNDS | Trait.NUMBERS  # all: integers of real numbers, in steps that it takes
 CLIPPED = 0.25  # share of the values that may lie outside of what an input is quantised to
 NARROW = 0.05  # share of that range which the values have to span
 FEWEST = 8  # samples that statistics are taken over
@@ -71,7 +72,7 @@ def _unlike_range(network: LayerGraph, name: str, array: np.ndarray) -> str | No
 
 def _limits(network: LayerGraph, name: str, dtype: np.dtype) -> tuple[float, float] | None:
     """The range that an input is quantised to, in the numbers that it takes; None where it is not."""
-    node = next((network.nodes[k] for k in network.consumers.get(name, ()) if _is(network.nodes[k], "Quantize")), None)
+    node = next((network.nodes[k] for k in network.consumers.get(name, ()) if has(network.nodes[k], STEPPED)), None)
     if node is not None:
         scale, zero = network.tensor(node.input[1]), network.tensor(node.input[2]) if len(node.input) > 2 else None
         if scale is None or scale.size != 1 or zero is None or zero.dtype not in (np.int8, np.uint8):
@@ -80,13 +81,9 @@ def _limits(network: LayerGraph, name: str, dtype: np.dtype) -> tuple[float, flo
         return (limits.min - offset) * factor, (limits.max - offset) * factor
     while (k := network.follow(name)) is not None and has(network.nodes[k], Trait.VIEW):
         name = network.nodes[k].output[0]
-    if dtype not in (np.int8, np.uint8) or k is None or not _is(network.nodes[k], "Dequantize"):
+    if dtype not in (np.int8, np.uint8) or k is None or not has(network.nodes[k], Trait.DEQUANTIZES):
         return None
     return float(np.iinfo(dtype).min), float(np.iinfo(dtype).max)
-
-
-def _is(node: onnx.NodeProto, kind: str) -> bool:
-    return node.op_type == f"{kind}Linear"
 
 
 def _unlike_norm(network: LayerGraph, norm: onnx.NodeProto, rows: np.ndarray) -> list[str]:

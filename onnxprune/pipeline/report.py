@@ -195,7 +195,7 @@ def _next(run: Run, saved: SavedFile | None, changed: bool) -> tuple[str, ...]:
     """How to go on with TensorRT and polygraphy; nothing where nothing was removed."""
     if saved is None or not changed:
         return ()
-    inputs = [s for s in model_inputs(run.file.proto) if not s.closed]
+    inputs = [s for s in model_inputs(run.original.graph) if not s.closed]
     shapes = run.original.shapes
     sizes = {s.name: [str(d) for d in shapes[s.name]] for s in inputs if s.name in shapes}
     here = saved.path.is_relative_to(Path.cwd())
@@ -203,7 +203,7 @@ def _next(run: Run, saved: SavedFile | None, changed: bool) -> tuple[str, ...]:
     polygraphy = ["polygraphy", "run", path, "--trt", "--onnxrt"]
     if sizes:
         polygraphy += ["--input-shapes", *(f"{n}:[{','.join(d)}]" for n, d in sizes.items())]
-    return *trtexec(path, sizes, run.file.proto, tensorrt()), shlex.join(polygraphy)
+    return *trtexec(path, sizes, run.file.network.graph, tensorrt()), shlex.join(polygraphy)
 
 
 def trtexec(path: str, sizes: Mapping[str, Sequence[str]], model: onnx.ModelProto, release: int | None) -> list[str]:

@@ -3,17 +3,14 @@
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import onnx
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import UsageError
-from onnxprune.model.graphs import tensors_of
 from onnxprune.model.network import Network
-from onnxprune.model.tensors import read_tensor
-from onnxprune.surgery.rewrite import cut
+from onnxprune.surgery.rewrite import pruned
 from onnxprune.surgery.versions import versions
 
-Retrain = Callable[[onnx.ModelProto], onnx.ModelProto]
+Retrain = Callable[[Network], Network]
 
 
 def shared(deps: Dependencies, kept: Mapping[str, np.ndarray]) -> set[str]:
@@ -32,33 +29,33 @@ def trained_model(network: Network, deps: Dependencies, kept: Mapping[str, np.nd
         network: the whole one.
         deps: its analysis.
         kept: channels that stay of the groups that have lost some.
-        retrain: from the pruned model to the trained one, which has the same tensors by name and shape.
+        retrain: from the pruned network to the trained one, which has the same tensors by name and shape.
 
     Raises UsageError where the trained model is not the pruned one with other weights.
     """
     dead = deps.dead(kept)
-    pruned = cut(network, deps, dead)
-    given = tensors_of(retrain(pruned))
-    before = tensors_of(pruned)
+    before = pruned(network, deps, dead).apart()
+    given = retrain(before)
     plans = {}
     for version in versions(deps, dead):
         if not version.copied and version.source.kind != "fill":
             plans[version.source.key] = version.live
-    for key in shared(deps, kept) & before.keys() & given.keys():
-        if not np.array_equal(read_tensor(before[key]), read_tensor(given[key])):
+    for key in shared(deps, kept) & before.heads.keys() & given.heads.keys():
+        if not np.array_equal(before.array(key), given.array(key)):
             raise UsageError(f"'retrain' cannot change '{key}' here: it is shared by layers cut differently")
     values = dict[str, np.ndarray]()
-    for key in tensors_of(network.graph):
+    for key in network.heads:
         if key not in before or key not in given:
             if key in plans:
                 raise UsageError(f"'retrain' gave a model without '{key}', which the pruned one has")
             continue
-        if list(given[key].dims) != list(before[key].dims) or given[key].data_type != before[key].data_type:
+        old, new = before.heads[key], given.heads[key]
+        if list(old.dims) != list(new.dims) or old.data_type != new.data_type:
             raise UsageError(f"'retrain' changed the shape or type of '{key}'")
-        array, new = network.array(key), read_tensor(given[key])
+        array, trained = network.array(key), given.array(key)
         if key in plans:
             values[key] = array.copy()
-            values[key][np.ix_(*(np.flatnonzero(m) for m in plans[key]))] = new
-        elif not np.array_equal(array, new):
-            values[key] = new
+            values[key][np.ix_(*(np.flatnonzero(m) for m in plans[key]))] = trained
+        elif not np.array_equal(array, trained):
+            values[key] = trained
     return network.with_tensors(values)

@@ -85,13 +85,17 @@ class Run:
         data = tuple(batch.feeds for batch, _ in batches)
         statics = self.original.deps.statics
         return Stimuli(
-            model_inputs(self.file.proto), self.original.shapes, self.request.seed, data, partial(runs_out, statics)
+            model_inputs(self.original.graph),
+            self.original.shapes,
+            self.request.seed,
+            data,
+            partial(runs_out, statics),
         )
 
     def made(self, proof: Proof | None = None) -> list[Feed]:
         """One feed of made input, of the kind that reaches furthest where a proof has shown that."""
         kind = next((k for k in (proof.inputs if proof else ()) if k in KINDS), NORMAL)
-        return random_inputs(model_inputs(self.file.proto), self.original.shapes, seed=self.request.seed, kind=kind)
+        return random_inputs(model_inputs(self.original.graph), self.original.shapes, seed=self.request.seed, kind=kind)
 
 
 def start(source: Any, request: Request, progress: Progress, alignment: Alignment | None = None) -> Run:
@@ -99,7 +103,7 @@ def start(source: Any, request: Request, progress: Progress, alignment: Alignmen
     begun = time.perf_counter()
     begin(progress, "load")
     file = replace(load(source))  # of its own, since its weights may be left behind
-    network, written_out = plain_form(given := Network.of(file.proto))
+    network, written_out = plain_form(given := file.network)
     loaded = time.perf_counter()
     specs = model_inputs(network.graph)
     hints = parse_input_shapes(request.input_shapes, specs)
@@ -132,7 +136,7 @@ def _aligned(run: Run, alignment: Alignment) -> Run:
     if not alignment:
         return run
     other = aligned(run.original.network, alignment)
-    if run.request.verify and not prove(run.file.proto, other, run.stimuli()).passed:
+    if run.request.verify and not prove(run.file.network, other, run.stimuli()).passed:
         run.log.warnings.append("channels of grouped convolutions could not be reordered, so that fewer can go")
         return run
     return replace(run, original=run.original.having(other), alignment=alignment)

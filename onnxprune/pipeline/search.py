@@ -97,13 +97,16 @@ class _Task:
 
     def search(self, run: Run, trials: Trials, weights: Weights, loss: Loss, options: Msvfp) -> tuple[Thinning, Trials]:
         """Thin the network until the share is met; what it has come to, and trials of the network as it was trained."""
-        train = run.request.retrain or (lambda pruned: pruned)
+        train = run.request.retrain
+
+        def by_user(pruned: Network) -> Network:
+            return Network.of(train(pruned.proto())) if train else pruned
 
         def retrain(kept: Kept) -> dict[str, Filters]:
             """Train the network without what is gone, and take over its weights."""
             nonlocal trials
             study = trials.study
-            trials = trials.having(trained_model(study.network, study.deps, {**self.fixed, **kept}, train))
+            trials = trials.having(trained_model(study.network, study.deps, {**self.fixed, **kept}, by_user))
             new = Weights(trials.study.network, study.deps)
             return {g.name: new.filters(g) for g in self.groups}
 
@@ -117,7 +120,7 @@ class _Task:
             self.cost,
             lambda kept: trials.mean({**self.fixed, **kept}, loss),
             options,
-            retrain=retrain if run.request.retrain is not None else None,
+            retrain=retrain if train else None,
             least={g.name: self.choices[g.name][-1] for g in self.groups},
             multiple={g.name: _multiple(self.choices[g.name]) for g in self.groups},
             fine=True,

@@ -9,15 +9,15 @@ from dataclasses import replace
 from glob import escape
 
 import numpy as np
-import onnx
 
 from onnxprune.budget import Budget
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import ModelError, UsageError, spelled
-from onnxprune.model.graphs import tensors_of
-from onnxprune.model.tensors import read_tensor
+from onnxprune.model.network import Network
+from onnxprune.pipeline.choose import method_of, unfit
 from onnxprune.pipeline.costs import costs_of
 from onnxprune.pipeline.decision import Decision
+from onnxprune.pipeline.group_filters import Weights
 from onnxprune.pipeline.log import Log
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Run, start
@@ -44,10 +44,10 @@ def in_steps(run: Run, cut_once: Cut) -> Decision:
     kept: dict[str, np.ndarray] = {}
     inner = run
     for k in range(number):
-        wanted = step_request(request, k, own.deps, kept).changed(strict=False)
+        wanted = step_request(request, k, own, kept).changed(strict=False)
         done = cut_once(replace(inner, request=wanted))
         kept = composed(own.deps, kept, done.kept)
-        pruned = done.filled.pruned(done.kept)
+        pruned = done.filled.pruned(done.kept).apart()
         if inner is not run:
             run.log.add(inner.log)
         if k == number - 1:
@@ -58,16 +58,17 @@ def in_steps(run: Run, cut_once: Cut) -> Decision:
     return Decision(run, replace(done.choice, kept=kept), _filled(own, kept, pruned), done.judges)
 
 
-def step_request(request: Request, k: int, deps: Dependencies, kept: Mapping[str, np.ndarray]) -> Request:
+def step_request(request: Request, k: int, own: Study, kept: Kept) -> Request:
     """What the k-th cut is asked for: an equal factor of what is left each time, and in the end the target.
 
     Args:
-        deps: of the original.
+        own: the original.
         kept: what earlier cuts have left of its groups.
     """
+    deps = own.deps
     each, done = 1 / (request.steps or 1), (k + 1) / (request.steps or 1)
     if request.ratio is not None and request.variable_rate:
-        request = _as_target(request, deps)
+        request = _as_target(request, own)
     request = request.changed(
         ratio_for={name: 1 - (1 - share) ** each for name, share in request.ratio_for.items()},
         max_ratio=1 - (1 - request.max_ratio) ** each,
@@ -77,9 +78,15 @@ def step_request(request: Request, k: int, deps: Dependencies, kept: Mapping[str
     return request.changed(target=tuple(_part_of(limit, done, deps, kept) for limit in request.target or ()))
 
 
-def _as_target(request: Request, deps: Dependencies) -> Request:
-    """The request with the MACs that its ratio leaves instead, which groups share out; those without any lose it."""
-    fixed = {**ratios_of(deps, request), **dict.fromkeys(whole_groups(deps, request), 0.0)}
+def _as_target(request: Request, own: Study) -> Request:
+    """The request with the MACs that its ratio leaves instead, which groups share out; those without any lose it.
+
+    What cannot be ranked by its weights stays whole, as it does in a single cut.
+    """
+    deps, weights, method = own.deps, Weights(own.network, own.deps), method_of(request)
+    scaled = "scales" in method.needs
+    unranked = [g.name for g in deps.groups if unfit(weights, g) or (scaled and method.lacks(weights.filters(g)))]
+    fixed = {**ratios_of(deps, request), **dict.fromkeys([*whole_groups(deps, request), *unranked], 0.0)}
     budget = Budget(request.ratio, None, fixed, request.max_ratio, request.round_to).as_target(costs_of(deps, 0))
     assert budget.target is not None
     kind, share = budget.target
@@ -116,26 +123,28 @@ def _width_left(deps: Dependencies, kept: Mapping[str, np.ndarray]) -> float:
     return sum(len(kept[g.name]) for g in groups) / width if width else 1.0
 
 
-def _started(run: Run, pruned: onnx.ModelProto) -> Run:
+def _started(run: Run, pruned: Network) -> Run:
     """A run of the network as it is now, on the same samples."""
     request, log = run.request, run.log
-    inner = start(pruned, request.changed(data=None, test_data=None, train_data=None), log.progress, Alignment())
+    inner = start(
+        pruned.proto(), request.changed(data=None, test_data=None, train_data=None), log.progress, Alignment()
+    )
     inner.log.notes.clear()
     log.seconds.update({name: log.seconds.get(name, 0.0) + s for name, s in inner.log.seconds.items()})
     told = Log(log.progress, log.seconds, inner.log.warnings, inner.log.notes, log.interrupted)
     return replace(inner, request=request, log=told, parts=run.parts, train=run.train, metrics=run.metrics)
 
 
-def _filled(own: Study, kept: Kept, pruned: onnx.ModelProto) -> Study:
+def _filled(own: Study, kept: Kept, pruned: Network) -> Study:
     """The original with the weights of the pruned network in their places.
 
     Raises ModelError where they have none there.
     """
     full = own.again(with_biases(own.network, own.deps, own.dead(kept)))
     filled = full.having(full.network.with_tensors(spread(full.deps, full.dead(kept), pruned)))
-    again, wanted = tensors_of(filled.pruned(kept)), tensors_of(pruned)
-    for key, tensor in wanted.items():
-        if key not in again or not np.array_equal(read_tensor(again[key]), read_tensor(tensor)):
+    again = filled.pruned(kept)
+    for key in pruned.heads:
+        if key not in again or not np.array_equal(again.array(key), pruned.array(key)):
             raise ModelError(
                 f"cuts in steps have no place for tensor {key!r} in the original; leave {spelled('steps')} out"
             )

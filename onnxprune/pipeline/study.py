@@ -17,7 +17,7 @@ from onnxprune.pipeline.unrunnable import recorded
 from onnxprune.runtime.capture import missing_shapes, observe
 from onnxprune.runtime.inputs import decided, random_inputs
 from onnxprune.runtime.specs import model_inputs
-from onnxprune.surgery.rewrite import cut
+from onnxprune.surgery.rewrite import pruned
 
 MOST_UNKNOWN = 8  # operators behind each other whose output shapes are told by the weights of the next layer
 
@@ -38,9 +38,8 @@ class Study:
     request: Request
 
     @classmethod
-    def of(cls, model: ModelProto | Network, shapes: Shapes, request: Request) -> Study:
+    def of(cls, network: Network, shapes: Shapes, request: Request) -> Study:
         """Analyse a network."""
-        network = Network.of(model)
         return cls(network, analysis_of(network, shapes, request), shapes, request)
 
     @property
@@ -48,25 +47,25 @@ class Study:
         """The network without the elements of large tensors."""
         return self.network.graph
 
-    def analyse(self, network: ModelProto | Network) -> Dependencies:
+    def analyse(self, network: Network) -> Dependencies:
         """The analysis of another network as this one was analysed."""
-        return analysis_of(Network.of(network), self.shapes, self.request)
+        return analysis_of(network, self.shapes, self.request)
 
-    def again(self, network: ModelProto | Network, request: Request | None = None) -> Study:
+    def again(self, network: Network, request: Request | None = None) -> Study:
         """Another network, analysed as this one was, or as another request wants."""
         return Study.of(network, self.shapes, request or self.request)
 
-    def having(self, network: ModelProto | Network, deps: Dependencies | None = None) -> Study:
+    def having(self, network: Network, deps: Dependencies | None = None) -> Study:
         """The same with other weights, of which the analysis holds as well, or with another analysis."""
-        return replace(self, network=Network.of(network), deps=deps or self.deps)
+        return replace(self, network=network, deps=deps or self.deps)
 
     def dead(self, kept: Kept) -> np.ndarray:
         """(components,) bool: what goes where groups keep these channels; groups that are not named keep all."""
         return self.deps.dead(kept)
 
-    def pruned(self, kept: Kept) -> ModelProto:
+    def pruned(self, kept: Kept) -> Network:
         """The network without the other channels."""
-        return cut(self.network, self.deps, self.dead(kept))
+        return pruned(self.network, self.deps, self.dead(kept))
 
 
 def analysis_of(network: Network, shapes: Shapes, request: Request) -> Dependencies:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
+from onnxprune.model.network import Network
 from onnxprune.pipeline.decision import Decision
 from onnxprune.pipeline.request import Request
-from onnxprune.pipeline.retraining import Retrain, shared, trained_model
+from onnxprune.pipeline.retraining import shared, trained_model
 from onnxprune.pipeline.run import Run
 from onnxprune.pipeline.study import Study
 from onnxprune.runtime.batches import Dataset
@@ -42,9 +43,9 @@ class Teacher:
 
 
 def tune(
-    run: Run, teacher: Teacher, pruned: onnx.ModelProto, recipe: Recipe, fixed: Collection[str] = (),
+    run: Run, teacher: Teacher, pruned: Network, recipe: Recipe, fixed: Collection[str] = (),
     data: Dataset | None = None, least: int | None = None,
-) -> onnx.ModelProto:  # fmt: skip
+) -> Network:  # fmt: skip
     """Train a pruned network: the same graph with other float weights, never worse on held-out samples.
 
     Args:
@@ -80,7 +81,7 @@ def tune(
 
 
 def _job(
-    run: Run, teacher: Teacher, pruned: onnx.ModelProto, recipe: Recipe, fixed: Collection[str],
+    run: Run, teacher: Teacher, pruned: Network, recipe: Recipe, fixed: Collection[str],
     data: Dataset | None, least: int,
 ) -> tuple[TrainingJob, str]:  # fmt: skip
     """What is to be trained, and on what in words."""
@@ -97,9 +98,8 @@ def _job(
     dead = deps.nothing if teacher.kept is None else deps.dead(teacher.kept)
     fewest = max(1, min(least, int(WORK / max(1, deps.macs(dead)))))
     threads = run.request.threads or usable_cpus()
-    found = places(deps, dead, pruned)
-    whole = study.network.proto()
-    return TrainingJob(whole, pruned, found, load, held, recipe, fewest, threads, fixed, run.log.progress), what
+    found = places(deps, dead, pruned.graph)
+    return TrainingJob(study.network, pruned, found, load, held, recipe, fewest, threads, fixed, run.log.progress), what
 
 
 def finetuned(decision: Decision) -> Decision:
@@ -117,7 +117,7 @@ def finetuned(decision: Decision) -> Decision:
     return replace(decision, filled=filled.having(trained))
 
 
-def short_training(run: Run) -> Retrain:
+def short_training(run: Run) -> Callable[[onnx.ModelProto], onnx.ModelProto]:
     """What a search that thins the network step by step trains it with in between: once over some of the samples.
 
     Each training has others of them, in turn.
@@ -129,7 +129,7 @@ def short_training(run: Run) -> Retrain:
 
     def train(pruned: onnx.ModelProto) -> onnx.ModelProto:
         some = data and data.counted().chosen(np.arange(next(turns) % number, data.counted().samples or 0, number))
-        return tune(run, teacher, pruned, recipe, (), some, SHORT)
+        return tune(run, teacher, Network.of(pruned), recipe, (), some, SHORT).proto()
 
     return train
 

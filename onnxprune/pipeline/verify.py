@@ -5,10 +5,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import onnx
-
 from onnxprune.errors import CheckFailed
 from onnxprune.model import load
+from onnxprune.model.network import Network
 from onnxprune.model.tensors import CUTTABLE, quoted
 from onnxprune.pipeline.examine import masked_original, required
 from onnxprune.pipeline.limits import limited
@@ -21,7 +20,6 @@ from onnxprune.progress import Progress, silent
 from onnxprune.report.summary import DriftRow
 from onnxprune.runtime.proof import Proof
 from onnxprune.runtime.prove import prove
-from onnxprune.runtime.source import Source, Variant
 from onnxprune.surgery.binding import BoundWeights, bound, compared, content, strange
 from onnxprune.surgery.plan import Plan
 from onnxprune.surgery.recovery.replaced import spread, with_biases
@@ -103,17 +101,17 @@ def verify(
             raise CheckFailed("the original with its channels in the order of the plan is not the original")
         whole = run.original
         progress("verify", 0, 0)
-        own, lossless = run.file.proto, bool(plan.options.get("lossless"))
-        weights = compared(_bound(whole, plan, own), own, model.proto)
-        masked = _masked(whole, plan, model.proto, weights)
+        own, made, lossless = run.file.network, model.network, bool(plan.options.get("lossless"))
+        weights = compared(_bound(whole, plan, own), own, made)
+        masked = _masked(whole, plan, made, weights)
         box = partial(whole.deps.box, dead=whole.dead(plan.kept))
         other = "" if plan.source.get("sha256") == run.file.sha256 else "; the plan was made for another file"
-        proof = prove(masked, model.proto, run.stimuli(), box=box, loose=lossless)
+        proof = prove(masked, made, run.stimuli(), box=box, loose=lossless)
         surgery = required(proof, lossless, other)
         _require(weights, other, lossless)
-        same = None if plan.content is None else content(model.proto) == plan.content
-        far = drift(sessions_of(own, model.proto, request), run.made())
-        added = strange(model.proto, whole.pruned(plan.kept)) if same is False else ()
+        same = None if plan.content is None else content(made) == plan.content
+        far = drift(sessions_of(own, made, request), run.made())
+        added = strange(made.graph, whole.pruned(plan.kept).graph) if same is False else ()
     return Verdict(surgery, weights, same, far, rotation, added)
 
 
@@ -122,7 +120,7 @@ def _repaired(plan: Plan) -> bool:
     return plan.options.get("compensate", "none") != "none" or bool(plan.options.get("lossless"))
 
 
-def _bound(whole: Study, plan: Plan, own: onnx.ModelProto) -> Plan:
+def _bound(whole: Study, plan: Plan, own: Network) -> Plan:
     """A plan of version 1 with the digests of what the cut makes now, where it was the cut alone."""
     if plan.digests is not None or _repaired(plan):
         return plan
@@ -141,7 +139,7 @@ def _require(weights: BoundWeights, other: str, lossless: bool) -> None:
         )
 
 
-def _masked(whole: Study, plan: Plan, pruned: onnx.ModelProto, weights: BoundWeights) -> Source | Variant:
+def _masked(whole: Study, plan: Plan, pruned: Network, weights: BoundWeights) -> Network:
     """The masked original, with the weights of the pruned model where they were repaired.
 
     Under a lossless plan it is the original itself.

@@ -21,9 +21,11 @@ from onnx import TensorProto
 
 from onnxprune.errors import FileError, ModelError
 from onnxprune.model.elements import Placed, Tensor
-from onnxprune.model.network import LIFTED, Network, fill
+from onnxprune.model.encode import chunks, encode, length
+from onnxprune.model.network import LIFTED, Network
 from onnxprune.model.outline import outline
 from onnxprune.model.tensors import nbytes_of
+from onnxprune.model.write import LIMIT
 from onnxprune.runtime.branches import steer
 from onnxprune.runtime.edited import hand_over, sow
 from onnxprune.runtime.folder import Folder
@@ -107,19 +109,14 @@ def prepare(variant: Variant, taps: Iterable[str] = ()) -> Prepared:
     if isinstance(source, bytes) and plain:
         return Prepared(source, folder)
     network = _edited(variant, taps)
-    weights = {t.name: network.tensors[t.name] for t in _lifted(network)}
-    outside = {t.name for t in _lifted(network) if t.external_data}
-    moved = {name: weights[name] for name in sorted(outside) if not isinstance(weights[name], Placed)}
-    large = sum(nbytes_of(t) for t in _lifted(network) if t.name in (moved if outside else weights)) >= SPILL_MODEL
+    lifted = {t.name: t for t in network.graph.graph.initializer if t.name in network.tensors}
+    outside = {name for name, t in lifted.items() if t.external_data}
+    moved = sorted(name for name in outside if not isinstance(network.tensors[name], Placed))
+    large = sum(nbytes_of(lifted[name]) for name in (moved if outside else lifted)) >= SPILL_MODEL
     if large and (moved or not outside):
-        return _spill(network)
-
-    def place(new: TensorProto, tensor: TensorProto, key: str) -> bool:
-        if key in moved:
-            new.CopyFrom(tensor)
-        return key in moved
-
-    return Prepared(_serialise(network.proto(place)), folder, {name: t.array() for name, t in moved.items()})
+        return _spill(network, lifted)
+    given = {name: network.tensors[name].array() for name in moved}
+    return Prepared(_serialised(network.without(moved)), folder, given)
 
 
 def _edited(variant: Variant, taps: Iterable[str]) -> Network:
@@ -137,11 +134,6 @@ def _edited(variant: Variant, taps: Iterable[str]) -> Network:
     if variant.seeded:
         sow(graph)
     return multiply_unsigned(network) if variant.unsigned else network
-
-
-def _lifted(network: Network) -> list[TensorProto]:
-    """Initializers of the main graph whose elements stand beside it."""
-    return [t for t in network.graph.graph.initializer if t.name in network.tensors]
 
 
 @contextmanager
@@ -194,34 +186,29 @@ def as_proto(source: Path | str | bytes | onnx.ModelProto) -> onnx.ModelProto:
         raise ModelError(f"{name} is no ONNX model: {str(error).splitlines()[0]}") from error
 
 
-def _serialise(model: onnx.ModelProto) -> bytes:
-    try:
-        return model.SerializeToString()
-    except Exception as error:  # EncodeError or ValueError, by protobuf implementation
+def _serialised(network: Network) -> bytes:
+    pieces = encode(network)
+    if length(pieces) > LIMIT:
         raise ModelError(
             "the model holds more than 2 GiB outside its initializers (in Constant nodes), which protobuf cannot "
             "write; turn them into initializers first"
-        ) from error
+        )
+    return b"".join(chunks(pieces))
 
 
-def _spill(network: Network) -> Prepared:
-    """Write the large weights of the main graph to a temporary data file that the model refers to, one at a time."""
-    holds, own = Folder(), {t.name for t in _lifted(network)}
+def _spill(network: Network, lifted: Iterable[str]) -> Prepared:
+    """Write large weights of the main graph to a temporary data file that the model refers to, one at a time."""
+    holds, out = Folder(), network.own()
+    heads = {t.name: t for t in out.graph.graph.initializer}
+    large = [name for name in lifted if nbytes_of(heads[name]) >= LIFTED]  # a smaller one may be a shape
+    for name in lifted:
+        del heads[name].external_data[:]
     path = os.path.join(holds.name, "model.onnx")
     try:
         with open(os.path.join(holds.name, "weights"), "wb") as file:
-
-            def place(new: TensorProto, tensor: TensorProto, key: str) -> bool:
-                if key not in own:
-                    return False
-                if nbytes_of(tensor) >= LIFTED:
-                    _write(file, new, tensor, network.tensors[key])
-                else:  # may be a shape that inference reads
-                    fill(new, tensor, network.tensors[key])
-                return True
-
-            skeleton = network.proto(place)
-        Path(path).write_bytes(_serialise(skeleton))
+            for name in large:
+                _write(file, heads[name], network.tensors[name])
+        Path(path).write_bytes(_serialised(out.without(large)))
     except OSError as error:
         holds.cleanup()
         room = f"cannot hold the model's weights in {tempfile.gettempdir()}: {error.strerror or error}"
@@ -229,12 +216,10 @@ def _spill(network: Network) -> Prepared:
     return Prepared(path, holds=holds)
 
 
-def _write(file: BinaryIO, new: TensorProto, tensor: TensorProto, elements: Tensor) -> None:
-    """Append the elements of a tensor at the next page, and make the new one point there."""
+def _write(file: BinaryIO, tensor: TensorProto, elements: Tensor) -> None:
+    """Append elements at the next page, and make their tensor point there."""
     start = -(-file.tell() // mmap.ALLOCATIONGRANULARITY) * mmap.ALLOCATIONGRANULARITY
     file.seek(start)
-    length = sum(map(file.write, elements.pieces()))
-    new.name, new.data_type, new.data_location = tensor.name, tensor.data_type, TensorProto.EXTERNAL
-    new.dims.extend(tensor.dims)
-    for key, number in (("location", "weights"), ("offset", start), ("length", length)):
-        new.external_data.add(key=key, value=str(number))
+    size = sum(map(file.write, elements.pieces()))
+    for key, number in (("location", "weights"), ("offset", start), ("length", size)):
+        tensor.external_data.add(key=key, value=str(number))

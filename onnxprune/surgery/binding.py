@@ -11,30 +11,32 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
+from onnxprune.model.elements import Given, Tensor
 from onnxprune.model.encode import Elements, Piece, chunks, encode
-from onnxprune.model.graphs import graphs_of, refill, tensors_of
+from onnxprune.model.graphs import graphs_of, is_constant, refill
+from onnxprune.model.network import Network
 from onnxprune.model.static import constant_value
-from onnxprune.model.tensors import quoted, read_tensor, tensors
+from onnxprune.model.tensors import quoted, tensors
 from onnxprune.surgery.plan import Plan
 
 BLOCK = 4 << 20  # bytes of a tensor that are compared in one go
 OWN = "onnxprune."  # what the keys of this program's metadata begin with
-Tensors = Mapping[str, onnx.TensorProto]
+Tensors = Mapping[str, Tensor]
 
 
-def bound(plan: Plan, original: onnx.ModelProto, pruned: onnx.ModelProto) -> Plan:
+def bound(plan: Plan, original: Network, pruned: Network) -> Plan:
     """The plan with what binds it to a pruned model.
 
     Args:
         plan: that the model was pruned by.
         original: the user's own model, before anything was folded or reordered.
-        pruned: complete, all weights inside.
+        pruned: what it was pruned to.
     """
     own, made = held(original), held(pruned)
-    digests = {key: digest(read_tensor(t)) for key, t in made.items() if not _is_taken(plan, own, key, read_tensor(t))}
-    computed = made_from(original, [key for key in made if _of(plan, key) not in own])
+    arrays = ((key, tensor.array()) for key, tensor in made.items())
+    digests = {key: digest(array) for key, array in arrays if not _is_taken(plan, own, key, array)}
+    computed = made_from(original.graph, [key for key in made if _of(plan, key) not in own])
     return replace(plan, digests=digests, computed=computed, content=content(pruned))
 
 
@@ -62,12 +64,12 @@ class BoundWeights:
         return ", ".join(parts)
 
 
-def compared(plan: Plan, original: onnx.ModelProto, pruned: onnx.ModelProto) -> BoundWeights:
+def compared(plan: Plan, original: Network, pruned: Network) -> BoundWeights:
     """What is known of the weights of a pruned model, from the original and the plan alone."""
     own, made, digests = held(original), held(pruned), plan.digests
     found: dict[str, list[str]] = {name: [] for name in ("taken", "planned", "wrong", "unbound")}
     for key, tensor in made.items():
-        array = read_tensor(tensor)
+        array = tensor.array()
         if digests is not None and key in digests:
             verdict = "planned" if digest(array) == digests[key] else "wrong"
         elif _is_taken(plan, own, key, array):
@@ -79,14 +81,14 @@ def compared(plan: Plan, original: onnx.ModelProto, pruned: onnx.ModelProto) -> 
     return BoundWeights(**{name: tuple(keys) for name, keys in found.items()})
 
 
-def held(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+def held(network: Network) -> dict[str, Tensor]:
     """All numbers of a model by the key of the tensor, those that a Constant holds in attributes of its own too."""
-    found = dict(tensors_of(model))
-    for graph, path in graphs_of(model.graph):
+    found = {key: network.tensor(key) for key in network.heads}
+    for graph, path in graphs_of(network.graph.graph):
         for node in graph.node:
-            value = constant_value(node) if node.op_type == "Constant" and path + node.output[0] not in found else None
+            value = constant_value(node) if is_constant(node) and path + node.output[0] not in found else None
             if value is not None:
-                found[path + node.output[0]] = numpy_helper.from_array(value)
+                found[path + node.output[0]] = Given(value)
     return found
 
 
@@ -107,7 +109,7 @@ def _is_taken(plan: Plan, own: Tensors, key: str, array: np.ndarray) -> bool:
     source = _of(plan, key)
     if source not in own:
         return False
-    whole = plan.alignment.apply(read_tensor(own[source]), source)
+    whole = plan.alignment.apply(own[source].array(), source)
     positions = dict(plan.initializers.get(key, {}))
     if whole.dtype != array.dtype or whole.ndim != array.ndim:
         return False
@@ -149,7 +151,7 @@ def digest(array: np.ndarray) -> str:
     return found.hexdigest()
 
 
-def content(model: onnx.ModelProto) -> str:
+def content(model: onnx.ModelProto | Network) -> str:
     """sha256 of a model but for this program's own metadata, the same wherever the weights are stored."""
     large: list[Elements] = []
 
@@ -163,7 +165,8 @@ def content(model: onnx.ModelProto) -> str:
     refill(rest.metadata_props, [p for p in rest.metadata_props if not p.key.startswith(OWN)])
     found = hashlib.sha256(rest.SerializeToString(deterministic=True))
     for elements in large:
-        found.update(elements.bytes())
+        for piece in elements.pieces():
+            found.update(piece)
     return found.hexdigest()
 
 
@@ -179,7 +182,7 @@ def made_from(model: onnx.ModelProto, names: Iterable[str]) -> dict[str, tuple[s
             if key in seen or not key:
                 continue
             seen.add(key)
-            if key in own or (key in makers and makers[key].op_type == "Constant"):
+            if key in own or (key in makers and is_constant(makers[key])):
                 leaves.add(key)
             elif key in makers:
                 waiting += makers[key].input

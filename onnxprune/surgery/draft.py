@@ -11,9 +11,8 @@ from onnx import numpy_helper
 
 from onnxprune.channels.dependencies import Dependencies, Node
 from onnxprune.model.evaluate import evaluate
-from onnxprune.model.graphs import all_names, fresh_name, graphs_of
+from onnxprune.model.graphs import all_names, fresh_name, graphs_of, opset_of
 from onnxprune.model.shapes import attributes_of, sizes_given
-from onnxprune.model.static import opset_of
 from onnxprune.operators.labels import is_fixed
 from onnxprune.operators.registry import Trait, has
 

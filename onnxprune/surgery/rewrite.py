@@ -29,15 +29,19 @@ QUANTISED = frozenset({onnx.TensorProto.UINT8, onnx.TensorProto.INT8, onnx.Tenso
 
 
 def cut(model: onnx.ModelProto | Network, deps: Dependencies, dead: np.ndarray) -> onnx.ModelProto:
-    """A copy of the model without the dead components.
+    """A copy of the model that is `pruned`."""
+    return pruned(Network.of(model), deps, dead).proto()
+
+
+def pruned(original: Network, deps: Dependencies, dead: np.ndarray) -> Network:
+    """The network without the dead components.
 
     Args:
-        model: the model that `deps` was made from; never changed.
+        original: the network that `deps` was made from.
         deps: its analysis.
         dead: (components,) bool, from `Dependencies.dead`.
     """
     plans = list(versions(deps, dead))
-    original = Network.of(model)
     network = _with_versions(original, plans, lambda version, whole: CutTensor(whole, version.live))
     out = network.graph
     draft = Draft(out, deps, dead)
@@ -59,7 +63,7 @@ def cut(model: onnx.ModelProto | Network, deps: Dependencies, dead: np.ndarray) 
     drop_unused(out, original.graph)
     list_tensors(out, original.graph)
     refresh_shapes(draft)
-    return network.proto()
+    return network.having(out)
 
 
 def mask(model: onnx.ModelProto | Network, deps: Dependencies, dead: np.ndarray) -> onnx.ModelProto:

@@ -169,10 +169,10 @@ def timed(store: Store, row: Row, job: Job) -> Timing | None:
     if (stored := store.get(key, TIMES)) is not None:
         return Timing(**stored)
     try:
-        model = load(job.source).proto
+        model = load(job.source).network
         shapes = {name: tuple(shape) for name, shape in (row.input_shapes or {}).items()}
-        feed = random_inputs(model_inputs(model), shapes, seed=request.seed)[0]
-        sessions = sessions_of(model, load(store.folder / row.model).proto, request)
+        feed = random_inputs(model_inputs(model.graph), shapes, seed=request.seed)[0]
+        sessions = sessions_of(model, load(store.folder / row.model).network, request)
         found = measure(sessions, feed, seconds=SECONDS)
     except OnnxPruneError:
         return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-import onnx
 import torch
 from torch import Tensor
 
@@ -13,7 +12,7 @@ from onnxprune.errors import ModelError
 from onnxprune.operators.arrays import from_array
 from onnxprune.operators.registry import Trait, has
 from onnxprune.runtime.session import Session, make_session
-from onnxprune.runtime.source import Variant
+from onnxprune.runtime.source import Source, Variant
 from onnxprune.training.module import TorchModule
 from onnxprune.training.program import every
 
@@ -29,7 +28,7 @@ Sample = Mapping[str, np.ndarray]
 
 
 def agreement(
-    network: TorchModule, model: onnx.ModelProto, samples: Iterable[Sample], limit: float | None = None
+    network: TorchModule, model: Source, samples: Iterable[Sample], limit: float | None = None
 ) -> dict[str, float]:
     """Compare the outputs of a network in torch with those of onnxruntime.
 
@@ -112,7 +111,7 @@ def error(right: np.ndarray, found: np.ndarray, mean: bool = False) -> float:
     return float(gap.max(initial=0) / max(size.max(initial=0), SMALLEST))
 
 
-def first_difference(network: TorchModule, model: onnx.ModelProto, sample: Sample, limit: float) -> str:
+def first_difference(network: TorchModule, model: Source, sample: Sample, limit: float) -> str:
     """The first node, in the order of the file, whose output differs, in words."""
     coarse = quantises(network)
     steps = [(step, name) for step in network.steps for name in step.writes if name and not step.path]

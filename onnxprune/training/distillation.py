@@ -9,14 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 import torch
 from torch import Tensor
 
 from onnxprune.errors import CheckFailed, UsageError, spelled
-from onnxprune.model.graphs import tensors_of
 from onnxprune.model.network import Network
-from onnxprune.model.tensors import quoted, read_tensor
+from onnxprune.model.tensors import quoted
 from onnxprune.progress import Progress
 from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import Feed
@@ -54,8 +52,8 @@ class TrainingJob:
         progress: told of every step.
     """
 
-    original: onnx.ModelProto
-    pruned: onnx.ModelProto
+    original: Network
+    pruned: Network
     places: Sequence[FeaturePlace]
     load: Callable[[int], TrainingSamples]
     held: TrainingSamples
@@ -77,7 +75,7 @@ class Distilled:
     loss: mean on the held-out samples as onnxruntime gives it, before and after.
     """
 
-    model: onnx.ModelProto
+    model: Network
     changed: tuple[str, ...]
     frozen: Mapping[str, str]
     apart: float
@@ -184,7 +182,7 @@ def inner_ends(student: TorchModule) -> list[str]:
     return [name for name in student.ends if name not in student.outputs]
 
 
-def held_loss(job: TrainingJob, model: onnx.ModelProto, training: Training) -> float:
+def held_loss(job: TrainingJob, model: Network, training: Training) -> float:
     """Mean loss of a model on the held-out samples and changed copies of them, computed by onnxruntime."""
     session = make_session(model, providers="cpu", threads=job.threads, optimize=True, taps=training.inner)
     total, measured = 0.0, training.objective.to("cpu")
@@ -216,7 +214,7 @@ def _threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def changed_weights(before: onnx.ModelProto, after: onnx.ModelProto, trained: Collection[str]) -> tuple[str, ...]:
+def changed_weights(before: Network, after: Network, trained: Collection[str]) -> tuple[str, ...]:
     """Keys of the tensors that have other elements; all else is the same to the last bit.
 
     Args:
@@ -226,8 +224,8 @@ def changed_weights(before: onnx.ModelProto, after: onnx.ModelProto, trained: Co
     Raises CheckFailed where a tensor has another shape or type, one that was not trained has changed, or anything else
     in the file has.
     """
-    old, new = tensors_of(before), tensors_of(after)
-    changed = tuple(k for k in old if k in new and digest(read_tensor(old[k])) != digest(read_tensor(new[k])))
+    old, new = before.heads, after.heads
+    changed = tuple(k for k in old if k in new and digest(before.array(k)) != digest(after.array(k)))
     for key in changed:
         if key not in trained:
             raise CheckFailed(f"training has changed {quoted(key)}, which is no weight that was trained")
@@ -238,8 +236,7 @@ def changed_weights(before: onnx.ModelProto, after: onnx.ModelProto, trained: Co
     return changed
 
 
-def _blank(model: onnx.ModelProto, keys: Collection[str]) -> onnx.ModelProto:
-    """A copy with zeros in some tensors."""
-    network = Network.of(model)
+def _blank(network: Network, keys: Collection[str]) -> Network:
+    """The network with zeros in some tensors."""
     own = (key for key in keys if key in network)
-    return network.with_tensors({key: np.zeros_like(network.array(key)) for key in own}).proto()
+    return network.with_tensors({key: np.zeros_like(network.array(key)) for key in own})

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from onnxprune.errors import ModelError, OnnxPruneError, UsageError
-from onnxprune.model import Model, load
+from onnxprune.model import load
 from onnxprune.model.functions import inlined
 from onnxprune.model.network import Network
 from onnxprune.model.unsequenced import without_sequences
@@ -48,9 +48,9 @@ class TorchModule(torch.nn.Module):
 
     @classmethod
     def of(
-        cls, model: onnx.ModelProto | Model | str | os.PathLike[str], device: str | torch.device = "cpu"
+        cls, model: onnx.ModelProto | Network | str | os.PathLike[str], device: str | torch.device = "cpu"
     ) -> TorchModule:
-        """The network of a file or a loaded model.
+        """The network of a file or a message, which is checked, or one that was read.
 
         Args:
             model: never changed.
@@ -60,7 +60,8 @@ class TorchModule(torch.nn.Module):
             ModelError: it is no valid model, or an operator behind its weights has no row in the table; named.
             FileError: the file cannot be read.
         """
-        return cls(Program(without_sequences(inlined(Network.of(load(model).proto))).proto()), device)
+        network = model if isinstance(model, Network) else load(model).network
+        return cls(Program(without_sequences(inlined(network)).proto()), device)
 
     @property
     def device(self) -> torch.device:
@@ -101,16 +102,16 @@ class TorchModule(torch.nn.Module):
         self._run(self.steps, values, kept)
         return {name: values[name] for name in dict.fromkeys((*self.outputs, *watch))}
 
-    def written(self, model: onnx.ModelProto) -> onnx.ModelProto:
-        """A copy of the model with the trained weights, and nothing else changed.
+    def written(self, network: Network) -> Network:
+        """A network with the trained weights, and nothing else changed.
 
         Args:
-            model: with the same tensors as the one that the network was made of; never changed.
+            network: with the same tensors as the one that this was made of.
 
         Raises ModelError where a trained tensor is not there, or has another shape or type.
         """
         values = {w.key: (w, p.detach()) for w, p in zip(self.weights.values(), self.parameter_list, strict=True)}
-        return rewritten(model, values)
+        return rewritten(network, values)
 
     def _check(self, inputs: Mapping[str, Tensor], watch: Sequence[str]) -> None:
         if missing := [name for name in self.inputs if name not in inputs]:

@@ -11,7 +11,7 @@ import torch
 from onnx import numpy_helper
 
 from onnxprune.model.defaults import overridable
-from onnxprune.model.graphs import body_attributes, subgraphs
+from onnxprune.model.graphs import body_attributes, is_constant, subgraphs
 from onnxprune.model.static import find, names_of
 from onnxprune.operators.arrays import Value, attribute, constant, from_array
 from onnxprune.operators.forward import Forward, TorchCall
@@ -145,7 +145,7 @@ class Program:
         for sparse in graph.sparse_initializer:
             self._hold(path + sparse.values.name, from_array(_dense(sparse)))
         for proto in graph.node:
-            if proto.op_type == "Constant" and proto.domain in ("", "ai.onnx"):
+            if is_constant(proto):
                 self._constant(proto, path)
             else:
                 steps += self._steps(proto, path, scope)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import onnx
 import torch
 from torch import Tensor
 
+from onnxprune.model.network import Network
 from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import Feed
 from onnxprune.training.module import TorchModule
@@ -19,7 +19,7 @@ Teacher = Callable[[Feed], Mapping[str, Tensor]]
 
 
 def teacher_of(
-    model: onnx.ModelProto, ends: Sequence[str], places: Sequence[FeaturePlace], device: str, threads: int | None
+    model: Network, ends: Sequence[str], places: Sequence[FeaturePlace], device: str, threads: int | None
 ) -> Teacher:
     """The outputs for a feed, other values, and the inner maps as the pruned network has them, on the device.
 
@@ -40,7 +40,7 @@ def teacher_of(
 
 
 def rounded(
-    model: onnx.ModelProto, feeds: Sequence[Feed], ends: Sequence[str], places: Sequence[FeaturePlace]
+    model: Network, feeds: Sequence[Feed], ends: Sequence[str], places: Sequence[FeaturePlace]
 ) -> Teacher | None:
     """The same with products in bfloat16, which the CPU takes in less time; None where that is not as good."""
     network, names = TorchModule.of(model), [*ends, *(p.name for p in places)]

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 import torch
 from onnx import helper
 from torch import Tensor
@@ -148,9 +147,9 @@ def _scaling(key: str, steps: Iterable[ProgramStep], program: Program) -> Units 
     return found[0] if found and same else None
 
 
-def rewritten(model: onnx.ModelProto, values: dict[str, tuple[Weight, Tensor]]) -> onnx.ModelProto:
-    """A copy of the model with other elements in these tensors, each in its own type; all else as it was."""
-    network, changed = Network.of(model), dict[str, np.ndarray]()
+def rewritten(network: Network, values: dict[str, tuple[Weight, Tensor]]) -> Network:
+    """The network with other elements in these tensors, each in its own type; all else as it was."""
+    changed = dict[str, np.ndarray]()
     for key, (weight, parameter) in values.items():
         if key not in network:
             raise ModelError(f"the model has no tensor {key!r}, which was trained")
@@ -161,4 +160,4 @@ def rewritten(model: onnx.ModelProto, values: dict[str, tuple[Weight, Tensor]]) 
         after = weight.elements(parameter, before)
         if not np.array_equal(before, after):
             changed[key] = after
-    return network.with_tensors(changed).proto()
+    return network.with_tensors(changed)

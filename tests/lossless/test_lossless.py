@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from onnx import helper, numpy_helper, parser
 from planted import CLOSE, Net, gone, lossless
+from text_graphs import build
 
 import onnxprune
 from onnxprune.channels import analyse
 from onnxprune.lossless import redundancy
+from onnxprune.lossless.conditions import Conditions
+from onnxprune.lossless.propagate import Knowledge
 
 # --- constants ---------------------------------------------------------------
 
@@ -488,3 +491,12 @@ def test_a_channel_that_a_kernel_slides_over_stays_unless_it_is_zero(groups: int
     last[:, 2] = 0
     _, _, error = lossless(net.model(net.op("Conv", gated, net.tensor(last)), 3, 9, 9))
     assert error < CLOSE
+
+
+@pytest.mark.parametrize("node", ["Conv(a)", "MatMul(a)", "Einsum(a, a)", "LSTM(a)"])
+def test_a_node_that_makes_no_sense_needs_all_that_it_takes(node: str) -> None:
+    model = build(f"a = Conv(x, w[8,3,1,1])  b = {node}  y = Relu(b)")
+    deps = analyse(model)
+    conditions = Conditions.of(Knowledge.of(model, deps))
+    taken = deps.component[deps.values["a"].axes[1]]
+    assert conditions.needed[taken].all()

@@ -12,7 +12,7 @@ from model_files import add, content, external, model, node, wide
 from onnx import TensorProto, helper
 
 from onnxprune.errors import CheckFailed, FileError, ModelError, UsageError
-from onnxprune.model import ExternalStyle, load, save
+from onnxprune.model import ExternalStyle, load, network, save
 
 OUTSIDE = ExternalStyle()
 
@@ -45,6 +45,21 @@ def test_outside(tmp_path: Path) -> None:
     inline = onnx.load(saved.path, load_external_data=False)
     stored = {t.name: t.data_location == TensorProto.EXTERNAL for t in inline.graph.initializer}
     assert stored == {"w0": True, "w1": True, "w2": True, "w": False}
+
+
+@pytest.mark.parametrize("style", [None, OUTSIDE], ids=["inside", "outside"])
+@pytest.mark.parametrize("least", [64, 64 << 10], ids=["small", "large"])
+def test_a_network_is_written_as_the_message_that_it_stands_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least: int, style: ExternalStyle | None
+) -> None:
+    monkeypatch.setattr(network, "LIFTED", least)  # bytes from which on elements stand beside the graph
+    proto = wide()
+    proto.graph.initializer.append(helper.make_tensor("floats", TensorProto.FLOAT, [30_000], np.arange(30_000.0)))
+    given = network.Network.of(proto)
+    given = given.with_tensors({"w0": given.array("w0") * 2, "w": given.array("w") * 2})
+    one, two = (save(m, tmp_path / f"{k}.onnx", style=style) for k, m in enumerate((given, given.proto())))
+    assert (one.sha256, one.size, one.data) == (two.sha256, two.size, two.data)
+    assert load(one.path).proto == given.proto()
 
 
 def test_onnxruntime_runs_both_forms_alike(tmp_path: Path) -> None:

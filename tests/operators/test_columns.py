@@ -20,7 +20,8 @@ from wheel_models import node_tests
 from onnxprune.channels import Dependencies
 from onnxprune.lossless.conditions import contraction_axes, keeps_apart
 from onnxprune.model.evaluate import evaluate
-from onnxprune.model.static import attributes_of, opset_of
+from onnxprune.model.graphs import opset_of
+from onnxprune.model.static import attributes_of
 from onnxprune.operators.labels import is_fixed
 from onnxprune.operators.registry import LARGEST_VALUE, OPERATORS, Trait, has, operator_of, traits_of
 

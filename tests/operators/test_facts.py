@@ -20,7 +20,7 @@ from wheel_models import LAWLESS, node_tests
 
 from onnxprune.channels import analyse
 from onnxprune.lossless.propagate import Knowledge
-from onnxprune.model.static import opset_of
+from onnxprune.model.graphs import opset_of
 from onnxprune.operators.facts import Facts, aligned, expanded, facts, known, of_integers, reduced, reshaped, unknown
 from onnxprune.operators.facts import axis_blocks as blocks_of
 from onnxprune.operators.registry import operator, operator_of

@@ -16,7 +16,7 @@ from test_facts import behind, check
 
 from onnxprune.channels import analyse
 from onnxprune.lossless.propagate import Knowledge
-from onnxprune.model.static import opset_of
+from onnxprune.model.graphs import opset_of
 from onnxprune.operators.facts import Facts
 from onnxprune.operators.registry import OPERATORS
 

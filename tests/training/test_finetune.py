@@ -13,6 +13,7 @@ from text_graphs import build
 
 import onnxprune
 from onnxprune import CheckFailed, FileError, UsageError, finetune, prune, verify
+from onnxprune.model.network import Network
 from onnxprune.pipeline import tune
 
 torch = pytest.importorskip("torch", reason="training needs torch: pip install 'onnxprune[train]'")
@@ -232,13 +233,13 @@ def test_anything_else_that_changes_is_found(fault: Callable[[onnx.ModelProto], 
     before, after = tampered(fault)
     trained = [] if fault is _weight else [t.name for t in before.graph.initializer]
     with pytest.raises(CheckFailed, match="training has changed"):
-        changed_weights(before, after, trained)
+        changed_weights(Network.of(before), Network.of(after), trained)
 
 
 def test_a_weight_that_was_trained_may_change() -> None:
     before, after = tampered(_weight)
     first = before.graph.initializer[0].name
-    assert changed_weights(before, after, [first]) == (first,)
+    assert changed_weights(Network.of(before), Network.of(after), [first]) == (first,)
 
 
 def test_networks_and_plans_that_do_not_belong_together_are_refused(ruined: onnxprune.Result) -> None:

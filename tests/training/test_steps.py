@@ -1,5 +1,6 @@
 """Training between cuts and after them: what is proven, what the teacher is, and what Ctrl-C ends."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ from text_graphs import build
 
 from onnxprune import Plan, finetune, prune, verify
 from onnxprune.pipeline import tune
+from onnxprune.pipeline.choose import Chooser
+from onnxprune.pipeline.inspect import analysed
+from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.steps import step_request
 
 pytest.importorskip("torch", reason="training needs torch: pip install 'onnxprune[train]'")
 
@@ -110,3 +115,16 @@ def test_a_rotated_plan_is_learnt_in_its_own_basis(monkeypatch: pytest.MonkeyPat
     }
     assert teacher.study.network.proto().graph.initializer != model.graph.initializer, "it has the bases of the plan"
     assert teacher.study.request.heads == "dims"
+
+
+def test_a_ratio_that_is_shared_out_leaves_what_cannot_be_ranked_whole_as_a_single_cut_does() -> None:
+    nodes = "a = Conv(x, w1[16,3,3,3])  b = Relu(a)  c = Conv(b, w2[16,16,1,1])"
+    nodes += "  d = BatchNormalization(c, s[16], t[16], u[16], v[16])  e = Relu(d)  y = Conv(e, w3[4,16,1,1])"
+    run = analysed(build(nodes), "inspect", {})
+    request = Request.of({"ratio": 0.5, "allocation": "sensitivity", "steps": 2, "finetune": 1, "method": "bn"})
+    chooser = Chooser.of(replace(run, request=request), lambda: pytest.fail("nothing is to be run"))
+    assert len(chooser.free) == 1 < len(chooser.groups)
+    wanted = chooser.budget(None).as_target(chooser.costs).target
+    (limit,) = step_request(request, 1, run.original, {}).target or ()
+    assert wanted is not None
+    assert limit.share == pytest.approx(wanted[1])

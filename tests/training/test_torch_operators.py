@@ -16,7 +16,7 @@ import rows_shape
 import rows_training
 from legacy import LEGACY, run_legacy
 from onnx import ModelProto, TensorProto
-from rows import Row
+from rows import Row, row
 
 pytest.importorskip("torch", reason="torch, the extra `train`, is not installed")
 import torch
@@ -208,6 +208,15 @@ def test_control_flow_and_sequences(name: str) -> None:
         for output, wanted in right.items():
             np.testing.assert_allclose(outputs[output].detach().numpy(), wanted, rtol=1e-5, atol=1e-6)
         check_slopes(session, arrays_now, inputs, {n: y for n, y in outputs.items() if y.requires_grad})
+
+
+def test_a_celu_that_divides_by_zero_gives_what_onnxruntime_gives() -> None:
+    model, data, _ = row("Celu", (2, 3, 8), free=0, alpha=0.0).build(seed=1)
+    (out,) = TorchModule.of(model)({n: from_array(x) for n, x in data.items()}).values()
+    (wanted,) = session_of(model).run(data).values()
+    assert np.isnan(wanted).any()
+    assert not np.isnan(wanted).all()
+    np.testing.assert_array_equal(out.numpy(), wanted)
 
 
 @pytest.mark.parametrize("name", rows_training.DRAWN)

@@ -22,6 +22,7 @@ from onnxprune.surgery.recovery.layer_graph import LayerGraph
 from onnxprune.surgery.recovery.loss_curves import Port, Seen, ports_of, repaired_bias
 from onnxprune.surgery.recovery.solvable import Finder, Solvable, folded_norm, value_of
 
+RECTIFIES = Trait.CLAMPS | Trait.HOMOGENEOUS  # both: max(0, x)
 COPY = 1e-3  # relative distance up to which a filter is a scaled copy of another
 
 
@@ -178,7 +179,7 @@ def _means(network: LayerGraph, writers: Sequence[Writer]) -> np.ndarray | None:
     after = network.follow(writers[0].layer.y)
     assert after is not None
     then = [network.nodes[k] for k in network.consumers.get(network.nodes[after].output[0], ())]
-    if [n.op_type for n in then] != ["Relu"]:
+    if len(then) != 1 or not has(then[0], RECTIFIES):
         return None
     mean, deviation = writers[0].moments
     ratio = mean / np.maximum(deviation, 1e-12)

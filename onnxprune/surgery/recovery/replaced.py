@@ -8,9 +8,9 @@ import onnx
 from onnx import helper
 
 from onnxprune.channels.dependencies import Dependencies
-from onnxprune.model.graphs import all_names, fresh_name, graphs_of, refill, tensors_of
+from onnxprune.model.graphs import all_names, fresh_name, graphs_of, refill
 from onnxprune.model.network import Network
-from onnxprune.model.tensors import CUTTABLE, read_tensor
+from onnxprune.model.tensors import CUTTABLE
 from onnxprune.operators.registry import operator_of
 from onnxprune.surgery.recovery.layer_graph import LayerGraph, changed_nodes
 from onnxprune.surgery.recovery.solvable import Finder, Solvable, is_solvable, multiplies_values, value_of
@@ -18,21 +18,20 @@ from onnxprune.surgery.tidy import list_tensors
 from onnxprune.surgery.versions import versions
 
 
-def spread(deps: Dependencies, dead: np.ndarray, pruned: onnx.ModelProto) -> dict[str, np.ndarray]:
+def spread(deps: Dependencies, dead: np.ndarray, pruned: Network) -> dict[str, np.ndarray]:
     """The weights of a pruned model, by key, in the layout of the original; zero where it has none.
 
     Args:
         deps: the analysis of the original, with the biases that the pruned model has.
         dead: (components,) bool, what the pruned model lacks.
     """
-    small = tensors_of(pruned)
     live = {key: tuple(np.ones(n, bool) for n in source.shape) for key, source in deps.sources.items()}
     live |= {v.source.key: v.live for v in versions(deps, dead) if not v.copied}
     values = {}
     for key, source in deps.sources.items():
-        if key not in small or source.dtype not in CUTTABLE | {onnx.TensorProto.INT32}:  # biases, behind integers
+        if key not in pruned or source.dtype not in CUTTABLE | {onnx.TensorProto.INT32}:  # biases, behind integers
             continue
-        array = read_tensor(small[key])
+        array = pruned.array(key)
         if array.shape == tuple(np.count_nonzero(mask) for mask in live[key]):
             values[key] = np.zeros(source.shape, array.dtype)
             values[key][np.ix_(*live[key])] = array

@@ -42,7 +42,7 @@ def plain(shape: Sequence[int]) -> View:
 def behind(view: View, node: onnx.NodeProto, shape: tuple[int, ...]) -> View:
     """What one more node that changes shape or order alone, whose output has this shape, makes of a view."""
     before = view.shape
-    if node.op_type != "Transpose":
+    if not has(node, Trait.PERMUTES):
         return View(shape, lambda w: view.seen(w).reshape(shape), lambda w: view.stored(w.reshape(before)))
     perm = attributes_of(node).get("perm", range(len(before))[::-1])
     back = np.argsort(perm)

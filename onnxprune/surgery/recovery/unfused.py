@@ -11,9 +11,9 @@ import onnx
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.keyed import keyed
-from onnxprune.model.graphs import refill
+from onnxprune.model.graphs import opset_of, refill
 from onnxprune.model.network import Network
-from onnxprune.model.static import attributes_of, opset_of
+from onnxprune.model.static import attributes_of
 from onnxprune.operators.registry import Trait, has, operator_of
 from onnxprune.operators.written import Written
 from onnxprune.surgery.recovery.flattened import branches_with_layers, flattened

@@ -118,7 +118,7 @@ def _softmaxed(graph: Graph, k: int) -> bool:
     key = graph.deps.nodes[k].outputs[0]
     while len(found := graph.deps.takers.get(key, [])) == 1:
         node = graph.deps.nodes[found[0][0]]
-        if node.proto.op_type == "Softmax":
+        if has(node.proto, Trait.UNSHIFTED):
             shape = graph.shape(key)
             return shape is not None and attributes_of(node.proto).get("axis", -1) in (-1, len(shape) - 1)
         if not (has(node.proto, Trait.MULTIPLIES) or operator_of(node.proto).signs == (1, 1)):

@@ -75,7 +75,7 @@ class _Stream(Normalised):
         """Whether a node transposes a matrix of weights for products with it, such as the table of tokens."""
         node = self.graph.deps.nodes[k]
         out, perm = node.outputs[0], attributes_of(node.proto).get("perm", [1, 0])
-        if not has(node.proto, Trait.VIEW) or node.proto.op_type != "Transpose" or list(perm) != [1, 0]:
+        if not has(node.proto, Trait.PERMUTES) or list(perm) != [1, 0]:
             return False
         takers = [(self.graph.deps.nodes[j].proto, place) for j, place in self.graph.deps.takers.get(out, ())]
         products = all(multiplies_values(proto) and place == 1 for proto, place in takers)

@@ -13,9 +13,9 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnxprune.errors import UsageError
-from onnxprune.model.graphs import all_names, fresh_name, refill
+from onnxprune.model.graphs import all_names, fresh_name, opset_of, refill
 from onnxprune.model.network import Network
-from onnxprune.model.static import attributes_of, opset_of
+from onnxprune.model.static import attributes_of
 from onnxprune.operators.registry import Trait, has
 from onnxprune.surgery.rotation.sites import Array, Graph, RotationSite
 
