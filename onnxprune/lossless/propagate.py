@@ -46,7 +46,7 @@ class Knowledge:
             model: never changed; the model of `deps`.
             deps: its analysis, for shapes and axes of channels.
         """
-        network = NestedGraph.of(model)
+        network = NestedGraph(Network.of(model))
         self = cls(network, deps, overridable(network.model) | network.given_later)
         self.walk(network.main)
         return self

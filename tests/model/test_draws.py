@@ -10,6 +10,7 @@ from onnx import helper, numpy_helper
 from onnxprune.channels import analyse
 from onnxprune.channels.parameters import computed_once
 from onnxprune.lossless.nested import NestedGraph
+from onnxprune.model.network import Network
 from onnxprune.surgery.recovery.layer_graph import LayerGraph
 
 DRAWN = "RandomNormal <shape = [6, 4]> ()"
@@ -35,8 +36,8 @@ def once(model: onnx.ModelProto) -> Callable[[str], bool]:
 
 
 ASKED = {
-    "LayerGraph": lambda model: LayerGraph.of(model).is_constant,
-    "NestedGraph": lambda model: NestedGraph.of(model).is_constant,
+    "LayerGraph": lambda model: LayerGraph(Network.of(model)).is_constant,
+    "NestedGraph": lambda model: NestedGraph(Network.of(model)).is_constant,
     "computed_once": once,
 }
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 import onnx
@@ -46,11 +46,6 @@ class LayerGraph:
     source: Network
     unpacked: bool = False
     nested: ClassVar[bool] = False  # whether the nodes inside bodies are among them
-
-    @classmethod
-    def of(cls, model: onnx.ModelProto | Network, *, unpacked: bool = False) -> Self:
-        """The nodes of a model."""
-        return cls(Network.of(model), unpacked)
 
     @property
     def model(self) -> onnx.ModelProto:

@@ -90,7 +90,7 @@ def clipping(model: onnx.ModelProto, *bounds: str) -> onnx.ModelProto:
 def coupled(model: onnx.ModelProto) -> dict[str, str]:
     """The layers that are solved together with another one, by name."""
     deps = analyse(model)
-    finder = Finder(LayerGraph.of(model, unpacked=True), deps, deps.nothing)
+    finder = Finder(LayerGraph(Network.of(model), unpacked=True), deps, deps.nothing)
     layers = [finder.layer(k) for k, node in enumerate(model.graph.node) if is_solvable(node)]
     return {finder.network.nodes[k].name: x.label for k, x in couples(finder, layers).items()}
 

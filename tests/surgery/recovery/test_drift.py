@@ -35,7 +35,7 @@ def test_outputs_of_single_samples_are_compared_with_their_own(
     monkeypatch.setattr(trial_drift, "ENOUGH", 1 << 10)
     rng = np.random.default_rng(0)
     feeds = [{"x": rng.standard_normal((1, 1, 4)).astype(np.float32)} for _ in range(samples)]
-    drift = Drift(LayerGraph.of(scaled(1, width), unpacked=True), feeds, 1.0)
+    drift = Drift(LayerGraph(Network.of(scaled(1, width)), unpacked=True), feeds, 1.0)
     assert drift(Network.of(scaled(1, width))) == 0
     assert drift(Network.of(scaled(0.5, width))) == pytest.approx(0.25, rel=0.5)
 

@@ -9,6 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.channels import analyse
+from onnxprune.model.network import Network
 from onnxprune.surgery.recovery import runner as module
 from onnxprune.surgery.recovery.layer_graph import LayerGraph
 from onnxprune.surgery.recovery.runner import AT_ONCE, Runner, activations, affordable, within
@@ -21,7 +22,7 @@ def chain() -> LayerGraph:
     nodes = [helper.make_node("Neg", [one], [two]) for one, two in itertools.pairwise(names)]
     values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, (2, 3)) for n in ("x", "y")]
     graph = helper.make_graph(nodes, "chain", values[:1], values[1:])
-    return LayerGraph.of(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    return LayerGraph(Network.of(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)))
 
 
 @pytest.mark.parametrize("pinned", [False, True])
