@@ -92,7 +92,7 @@ def measure(args: argparse.Namespace) -> dict:
         **network.reading,
     )
     calibration = None if drawn else open_data(source, model_inputs(model.proto), **network.reading)
-    study = Study.of(model.proto, {}, request)
+    study = Study.of(model.network, {}, request)
     deps, samples = study.deps, calibrating(study, calibration)
     run = Run(request, model, study, Log(), Parts(calibration))
     before, found, chosen, seconds, memory = peak(), {}, {}, 0.0, 0

@@ -16,6 +16,7 @@ import onnxprune
 from onnxprune.channels import analyse
 from onnxprune.criteria import METHODS
 from onnxprune.errors import CheckFailed, ModelError, UsageError
+from onnxprune.model.network import Network
 from onnxprune.pipeline import budgets, evidence, measure
 from onnxprune.pipeline.calibration import calibrating
 from onnxprune.pipeline.choose import Chooser
@@ -53,7 +54,7 @@ def pruned(source: Any, **options: Any) -> onnxprune.Result:
 def studied(path: Path, limit: int | None = None) -> tuple[Study, Dataset]:
     model = onnx.load(path)
     request = Request(ratio=0.5, data=SAMPLE)
-    return Study.of(model, {}, request), open_data(SAMPLE, model_inputs(model), limit=limit)
+    return Study.of(Network.of(model), {}, request), open_data(SAMPLE, model_inputs(model), limit=limit)
 
 
 def half(study: Study) -> dict[str, np.ndarray]:

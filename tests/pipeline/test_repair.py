@@ -98,7 +98,9 @@ def test_a_border_that_was_zero_is_not_judged_by_itself() -> None:
 def test_samples_are_as_many_as_memory_and_time_allow() -> None:
     def wanted(size: int, **options: Any) -> tuple[int, str]:
         model = conv_net(size=size)
-        return calibration.wanted_samples(Study.of(model, {"x": (1, 3, size, size)}, Request(ratio=0.5, **options)))
+        return calibration.wanted_samples(
+            Study.of(Network.of(model), {"x": (1, 3, size, size)}, Request(ratio=0.5, **options))
+        )
 
     assert wanted(8) == (512, "")
     many, why = wanted(512)
@@ -109,7 +111,7 @@ def test_samples_are_as_many_as_memory_and_time_allow() -> None:
 
 def test_judges_are_samples_that_nothing_is_solved_on() -> None:
     model = conv_net()
-    drawn = calibration.calibrating(Study.of(model, {"x": (1, 3, 8, 8)}, Request(ratio=0.5)), None)()
+    drawn = calibration.calibrating(Study.of(Network.of(model), {"x": (1, 3, 8, 8)}, Request(ratio=0.5)), None)()
     assert (sum(len(f["x"]) for f in drawn.feeds), sum(len(f["x"]) for f in drawn.judges)) == (512, 32)
     seen = {a.tobytes() for f in drawn.feeds for a in f["x"]}
     assert not any(a.tobytes() in seen for f in drawn.judges for a in f["x"])
