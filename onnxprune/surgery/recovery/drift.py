@@ -1,6 +1,8 @@
 """How far the outputs of a network move when something is tried on it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import compress
+from types import MappingProxyType
 
 import numpy as np
 
@@ -9,12 +11,14 @@ from onnxprune.operators.registry import Trait, has
 from onnxprune.runtime.classes import numbers
 from onnxprune.runtime.scales import Scales
 from onnxprune.runtime.session import make_session
-from onnxprune.runtime.specs import Spec, model_inputs, shortened
+from onnxprune.runtime.specs import Feed, Spec, model_inputs, shortened
 from onnxprune.surgery.recovery.layer_graph import LayerGraph
-from onnxprune.surgery.recovery.runner import THREADS, Feeds
+from onnxprune.surgery.recovery.runner import THREADS, Feeds, piece
 
 MULTIPLICATIONS = 2e12  # of all trial runs together
+HELD = 1 << 29  # bytes of values that trial runs go on from
 ENOUGH = 1 << 17  # numbers of the outputs that tell their drift; more, of other samples, tell the same
+NOTHING: Mapping[str, float] = MappingProxyType({})
 FEW, FEWEST = 16, 4  # samples that are taken all the same, and where there are too many multiplications
 
 
@@ -24,7 +28,14 @@ class Drift:
     Numbers of two scales in one output count as two outputs.
     """
 
-    def __init__(self, network: LayerGraph, feeds: Feeds, multiplications: float) -> None:
+    def __init__(
+        self, network: LayerGraph, feeds: Feeds, multiplications: float, entering: Mapping[str, float] = NOTHING
+    ) -> None:
+        """
+        Args:
+            multiplications: of all trial runs with one sample.
+            entering: values that trial runs may go on from, the last ones first, and bytes of each for one sample.
+        """
         self.network = network
         names = [v.name for v in network.model.graph.output]
         self.names = [self._before(n) for n in names]
@@ -37,10 +48,24 @@ class Drift:
             self.wanted = self._run(network.source)
         self.scales = Scales.of(self.wanted)
         self.wanted = [self.scales.parts(run) for run in self.wanted]
+        self.held = self._holding(entering)
+
+    def _holding(self, entering: Mapping[str, float]) -> list[Feed]:
+        """Values of the original network for each feed, as many of the last ones as fit.
+
+        Short numbers are rounded where a run is interrupted and not elsewhere, which is no drift.
+        """
+        room = np.cumsum([*entering.values()]) * max(_samples(self.feeds), 1) <= HELD
+        inside = [n for n in compress(entering, room) if n in self.network.maker]
+        model = self.network.source
+        taps = [n for n in inside if n not in self.network.outputs]
+        session = make_session(model, providers="cpu", threads=THREADS, optimize=True, taps=taps) if inside else None
+        runs = [{**feed, **(session.run(feed, inside) if session else {})} for feed in self.feeds]
+        return [{n: a for n, a in run.items() if not _is_short(a)} for run in runs]
 
     def _telling(self) -> float:
         """How many samples have enough numbers in all outputs together, at least a few."""
-        samples = sum(max((len(a) for a in feed.values() if a.ndim), default=1) for feed in self.feeds)
+        samples = _samples(self.feeds)
         found = sum(array.size for run in self.wanted for array in run.values())
         return max(FEW, ENOUGH * samples / max(found, 1))
 
@@ -54,12 +79,33 @@ class Drift:
         outputs = {v.name for v in model.graph.graph.output}
         taps = [n for n in self.names if n not in outputs]
         session = make_session(model, providers="cpu", threads=THREADS, optimize=True, taps=taps)
-        runs = (numbers(session.run(feed, self.names)) for feed in self.feeds)
-        return [self.scales.parts({n: array.astype(np.float64) for n, array in run.items()}) for run in runs]
+        return self._numbers(session.run(feed, self.names) for feed in self.feeds)
 
-    def __call__(self, model: Network) -> float:
+    def _later(self, model: Network, changed: Collection[str]) -> list[dict[str, np.ndarray]] | None:
+        """Outputs that move where a model gives some other values alone, from what is held on; None where one lacks."""
+        graph = LayerGraph(model)
+        new = [n not in self.network.maker or n in changed for n in graph.maker]
+        own = set(compress(graph.maker.values(), new)) - graph.constant
+        made = {n for k in own for n in graph.nodes[k].output}
+        entering = {n for k in own for n in graph.inputs[k] if n not in made and not graph.is_constant(n)}
+        keep = [n for n in self.names if n in made]
+        if not keep or not entering or not entering <= self.held[0].keys():
+            return None
+        part = piece(graph, own, {n: [self.held[0][n]] for n in sorted(entering)}, keep)
+        session = make_session(part, providers="cpu", threads=THREADS, optimize=True)
+        return self._numbers(session.run({n: feed[n] for n in entering}, keep) for feed in self.held)
+
+    def _numbers(self, runs: Iterable[Feed]) -> list[dict[str, np.ndarray]]:
+        return [self.scales.parts({n: a.astype(np.float64) for n, a in numbers(run).items()}) for run in runs]
+
+    def __call__(self, model: Network, changed: Collection[str] = ()) -> float:
+        """The drift of a model.
+
+        Args:
+            changed: the values of the original network that may differ, where that is known.
+        """
         total = 0.0
-        found = self._run(model)
+        found = (self._later(model, changed) if changed else None) or self._run(model)
         for name in self.wanted[0]:
             both = ((w, f) for w, f in zip(self.wanted, found, strict=True) if name in w and name in f)
             pairs = [(w[name].ravel(), f[name].ravel()) for w, f in both]
@@ -82,3 +128,11 @@ def _some(feeds: Feeds, inputs: Sequence[Spec], samples: float) -> Feeds:
         return feeds if (count := max(1, wanted // max(size, 1))) >= len(feeds) else feeds[:count]
     some = shortened(feeds[0], inputs, wanted)
     return feeds if len(feeds) == 1 and some is feeds[0] else [some]
+
+
+def _samples(feeds: Feeds) -> int:
+    return sum(max((len(a) for a in feed.values() if a.ndim), default=1) for feed in feeds)
+
+
+def _is_short(array: np.ndarray) -> bool:
+    return "float" in array.dtype.name and array.dtype.itemsize < 4

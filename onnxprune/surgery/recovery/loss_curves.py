@@ -4,6 +4,7 @@ Where layers that read a group can be solved again, that is what is left of the 
 cut alone.  Both are drift of the network's outputs, so that the groups compare.
 """
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,11 +14,13 @@ from onnxprune.channels.dependencies import Dependencies, Group, Slot
 from onnxprune.errors import ModelError
 from onnxprune.model.network import Network
 from onnxprune.operators.labels import line
+from onnxprune.operators.registry import Trait, has
 from onnxprune.progress import Progress, silent
+from onnxprune.runtime.specs import model_inputs
 from onnxprune.surgery.recovery.couples import couples
 from onnxprune.surgery.recovery.drift import Drift
 from onnxprune.surgery.recovery.eliminate import Order, Reader, elimination, solved
-from onnxprune.surgery.recovery.layer_graph import LayerGraph
+from onnxprune.surgery.recovery.layer_graph import LayerGraph, changed_nodes
 from onnxprune.surgery.recovery.runner import Feeds, Runner, activations, elements, within
 from onnxprune.surgery.recovery.solvable import Finder, Solvable, value_of
 from onnxprune.surgery.recovery.solve import product, rows_for
@@ -93,7 +96,7 @@ def repair_curves(
     finder = Finder(network := LayerGraph(original, unpacked=True), deps, deps.nothing)
     seen = _seen(finder, {s.source for g in groups for s in g.readers}, feeds, seed, progress)
     each = deps.macs() + ELEMENT * elements(deps)
-    drift = Drift(network, feeds, each * len(groups) * len(PROBES)) if losses else None
+    drift = Drift(network, feeds, each * len(groups) * len(PROBES), _held(network, deps, groups)) if losses else None
     curves, pairs = {}, _solved_together(finder) if losses and together else {}
     for k, group in enumerate(groups):
         progress(f"measuring {group.name}", k, len(groups))
@@ -143,6 +146,28 @@ def _typical_where_unseen(curves: Mapping[str, LossCurve]) -> dict[str, LossCurv
     return {name: seen.get(name, replace(c, loss=even[name])) for name, c in curves.items()}
 
 
+def _changed(network: LayerGraph, deps: Dependencies, dead: np.ndarray) -> set[str]:
+    """Values that differ once the dead components are gone."""
+    return {name for k in changed_nodes(network, deps, dead) for name in network.nodes[k].output if name}
+
+
+def _held(network: LayerGraph, deps: Dependencies, groups: Sequence[Group]) -> dict[str, float]:
+    """Values that trial runs of the groups may go on from, the last ones first, and bytes of each for one sample.
+
+    None where activations are quantised: a run that begins inside rounds other values.
+    """
+    if any(has(node, Trait.QUANTIZES) for k, node in enumerate(network.nodes) if k not in network.constant):
+        return {}
+    shapes, found = activations(deps), set[str]()
+    for group in groups:
+        changed = changed_nodes(network, deps, deps.dead({group.name: np.arange(len(group) // 2)}))
+        made = {name for k in changed for name in network.nodes[k].output}
+        found |= {name for k in changed for name in network.inputs[k] if name in network.maker} - made
+    unit = max([shapes[s.name][0] for s in model_inputs(network.model) if shapes.get(s.name)] or [1])
+    last = sorted((n for n in found if n in shapes and not network.is_constant(n)), key=network.maker.__getitem__)
+    return {name: 4 * math.prod(shapes[name]) / unit for name in reversed(last)}
+
+
 def _scaled(
     deps: Dependencies,
     group: Group,
@@ -163,7 +188,8 @@ def _scaled(
         count = ahead.pop(0)
         values = repaired(drift.network, ports, found.order[:count], ridge)
         whole = drift.network.source.with_tensors(encoded(drift.network, values))
-        drifts[count] = drift(masked(whole, deps, deps.dead({group.name: found.order[count:]})))
+        dead = deps.dead({group.name: found.order[count:]})
+        drifts[count] = drift(masked(whole, deps, dead), _changed(drift.network, deps, dead))
         if not ahead and drifts[count] < STILL and count < len(group) - 1:
             ahead = [(count + len(group)) // 2]  # nothing but rounding as yet, which tells nothing of the rest
     counts = [c for c, moved in drifts.items() if not moved < STILL] or list(drifts)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import onnx
@@ -139,8 +140,8 @@ class Runner:
         keep = sorted(n for n in made if n == asked or self._wanted(n))
         entering = {n for k in nodes for n in network.inputs[k] if n not in made and n not in self.replaced}
         values = {n: self.value(n) for n in sorted(entering) if not network.is_constant(n)}
-        piece = self._piece(nodes, values, keep)
-        session = make_session(piece, providers="cpu", threads=THREADS, optimize=True, arena=False)
+        part = piece(network, nodes, values, keep, self.replaced)
+        session = make_session(part, providers="cpu", threads=THREADS, optimize=True, arena=False)
         out: dict[str, Batches] = {n: [] for n in keep}
         spent = [v for n, v in values.items() if n != asked and not self._owner(n)._wanted(n)]
         for b in range(self.batches):
@@ -154,29 +155,41 @@ class Runner:
         if self.lender:
             self.lender.sweep()
 
-    def _piece(self, nodes: Iterable[int], values: Mapping[str, Batches], keep: Sequence[str]) -> Network:
-        """A model of these nodes and the constants that they take."""
-        network, chosen, replaced = self.network, set(nodes), {}
-        fixed: set[str] = set()
-        todo = [n for k in chosen for n in network.inputs[k]]
-        while todo:
-            name = todo.pop()
-            if name in self.replaced:
-                replaced[name] = self.replaced[name]
-            elif (k := network.maker.get(name)) is None:
-                fixed |= {name} - values.keys()
-            elif k in network.constant and k not in chosen:
-                chosen.add(k)
-                todo += network.inputs[k]
-        piece = onnx.ModelProto(ir_version=max(network.model.ir_version, 4))
-        piece.graph.name = "piece"
-        piece.graph.node.extend(network.nodes[k] for k in sorted(chosen))
-        piece.graph.initializer.extend(t for name, t in network.tensors.items() if name in fixed)
-        piece.graph.sparse_initializer.extend(t for name, t in network.sparse.items() if name in fixed)
-        for name, arrays in values.items():
-            element = helper.np_dtype_to_tensor_dtype(arrays[0].dtype)
-            piece.graph.input.append(helper.make_tensor_value_info(name, element, None))
-        piece.graph.output.extend(onnx.ValueInfoProto(name=n) for n in keep)
-        piece.opset_import.extend(network.model.opset_import)
-        piece.functions.extend(network.model.functions)
-        return Network(piece, network.source.tensors).with_more(replaced)
+
+def piece(
+    network: LayerGraph,
+    nodes: Iterable[int],
+    values: Mapping[str, Batches],
+    keep: Sequence[str],
+    replaced: Mapping[str, np.ndarray] = MappingProxyType({}),
+) -> Network:
+    """A model of these nodes and the constants that they take.
+
+    Args:
+        values: what comes in, by name, batch by batch.
+        keep: its outputs.
+        replaced: constants that have other values than in the network.
+    """
+    chosen, others, fixed = set(nodes), dict[str, np.ndarray](), set[str]()
+    todo = [n for k in chosen for n in network.inputs[k]]
+    while todo:
+        name = todo.pop()
+        if name in replaced:
+            others[name] = replaced[name]
+        elif (k := network.maker.get(name)) is None:
+            fixed |= {name} - values.keys()
+        elif k in network.constant and k not in chosen:
+            chosen.add(k)
+            todo += network.inputs[k]
+    model = onnx.ModelProto(ir_version=max(network.model.ir_version, 4))
+    model.graph.name = "piece"
+    model.graph.node.extend(network.nodes[k] for k in sorted(chosen))
+    model.graph.initializer.extend(t for name, t in network.tensors.items() if name in fixed)
+    model.graph.sparse_initializer.extend(t for name, t in network.sparse.items() if name in fixed)
+    for name, arrays in values.items():
+        element = helper.np_dtype_to_tensor_dtype(arrays[0].dtype)
+        model.graph.input.append(helper.make_tensor_value_info(name, element, None))
+    model.graph.output.extend(onnx.ValueInfoProto(name=n) for n in keep)
+    model.opset_import.extend(network.model.opset_import)
+    model.functions.extend(network.model.functions)
+    return Network(model, network.source.tensors).with_more(others)

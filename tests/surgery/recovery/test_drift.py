@@ -72,3 +72,36 @@ def test_small_numbers_beside_large_ones_count_by_their_own_scale() -> None:
     drift = Drift(LayerGraph(beside(0.1), unpacked=True), feeds, 1.0)
     assert drift(beside(0.1)) == 0
     assert drift(beside(0)) == pytest.approx(1, rel=0.1)
+
+
+def chained(*factors: float, dtype: int = TensorProto.FLOAT) -> Network:
+    """A product and a Relu for each factor, one after the other."""
+    nodes, tensors, at = [], [], "x"
+    for k, factor in enumerate(factors):
+        nodes += [helper.make_node("Mul", [at, f"f{k}"], [f"m{k}"]), helper.make_node("Relu", [f"m{k}"], [f"r{k}"])]
+        tensors.append(numpy_helper.from_array(helper.tensor_dtype_to_np_dtype(dtype).type(factor), f"f{k}"))
+        at = f"r{k}"
+    ends = helper.make_tensor_value_info("x", dtype, ("n", 4)), helper.make_tensor_value_info(at, dtype, ("n", 4))
+    graph = helper.make_graph(nodes, "g", [ends[0]], [ends[1]], tensors)
+    return Network.of(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "room", "first"),
+    [(TensorProto.FLOAT, 1 << 20, "m2"), (TensorProto.FLOAT, 0, "x"), (TensorProto.FLOAT16, 1 << 20, "x")],
+    ids=["from what is held", "nothing fits", "short numbers"],
+)
+def test_a_run_goes_on_from_where_something_changes(
+    dtype: int, room: int, first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Held values are falsified, so that it shows which ones were taken."""
+    monkeypatch.setattr(trial_drift, "HELD", room)
+    rng = np.random.default_rng(0)
+    feeds = [{"x": np.abs(rng.standard_normal((8, 4))).astype(helper.tensor_dtype_to_np_dtype(dtype))} for _ in "ab"]
+    network = LayerGraph(chained(1, 2, 3, 4, dtype=dtype), unpacked=True)
+    drift, other = Drift(network, feeds, 1.0, {"r2": 16.0, "r1": 16.0}), chained(1, 2, 2, 4, dtype=dtype)
+    later = {"m2", "r2", "m3", "r3"}
+    assert drift(other, later) == pytest.approx(drift(other), rel=1e-6)
+    drift.held = [{n: 0 * a if n == "r1" else a for n, a in feed.items()} for feed in drift.held]
+    assert (drift(other, later) == pytest.approx(drift(other))) == (first == "x")
+    assert drift(other, {"m0", "r0", "m1", "r1", *later}) == pytest.approx(drift(other), rel=1e-6)
