@@ -22,6 +22,7 @@ from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import Feed, model_inputs
 from onnxprune.runtime.synthetic import Layout, Scale, is_grey, synthetic_feeds
 from onnxprune.surgery.recovery.runner import MEMORY, activations, affordable, elements
+from onnxprune.surgery.recovery.under_way import HOLD
 
 SAMPLES = 512  # to solve on
 FEWEST = 16
@@ -40,6 +41,7 @@ class Calibration:
     judges: others of the same kind, which nothing is solved on.
     count, wanted: how many are solved on, and beyond how many more would not be taken.
     kind: "data", the user's, or "drawn".
+    distinct: how many of the batches are samples as they are; the others are altered copies of them in the same order.
     """
 
     feeds: Sequence[Feed]
@@ -48,6 +50,7 @@ class Calibration:
     count: int
     wanted: int
     kind: str
+    distinct: int
 
 
 Samples = Callable[[], Calibration]  # gathered when they are first asked for
@@ -64,14 +67,19 @@ def _given(study: Study, data: Dataset) -> Calibration:
     solved, held = (some.chosen(rows) for rows in deal(some.samples or 0, HANDS, seed))
     if not (solved.samples and held.samples):
         solved, held = some, some  # a handful, and the report warns of that
-    feeds, judges = ([b.feeds for b in part.batched(min(BATCH, wanted))] for part in (solved, held))
     count = solved.samples or 0
+    feeds, judges = ([b.feeds for b in part.batched(batch_of(count))] for part in (solved, held))
     limit = fewer if count >= wanted else ""
     times = min(max(SAMPLES, TIMES * count), *bounds(study)) // max(count, 1)
     more = with_copies(feeds, times - 1, seed) if times >= TIMES else feeds
     copies = f" and altered copies, {len(more) * count // len(feeds)} in all" if len(more) > len(feeds) else ""
     what = f"{count} samples of the data{copies}, without their labels{limit}"
-    return Calibration(more, judges, what, count, wanted, "data")
+    return Calibration(more, judges, what, count, wanted, "data", len(feeds))
+
+
+def batch_of(samples: int) -> int:
+    """Samples in a batch: few enough that one of `HOLD` batches can be held out."""
+    return max(1, min(BATCH, -(-samples // HOLD)))
 
 
 def with_copies(feeds: Sequence[Feed], copies: int, seed: int) -> list[Feed]:
@@ -86,7 +94,7 @@ def with_copies(feeds: Sequence[Feed], copies: int, seed: int) -> list[Feed]:
 def _drawn(study: Study, progress: Progress) -> Calibration:
     (wanted, fewer), request = wanted_samples(study), study.request
     judges = min(JUDGES, wanted)
-    draw = partial(drawn_feeds, study.network, study.deps.statics.shapes, request, batch=judges)
+    draw = partial(drawn_feeds, study.network, study.deps.statics.shapes, request, batch=batch_of(wanted))
 
     def pool(count: int) -> list[Feed]:
         found = draw(count)[0]
@@ -99,7 +107,7 @@ def _drawn(study: Study, progress: Progress) -> Calibration:
     held = -(-len(feeds) * judges // (wanted + judges))
     noise = f"; noise for {', '.join(noisy)}, which takes no images" if noisy else ""
     what = f"{wanted} drawn samples{fewer}{noise}; real ones repair better ({spelled('data')})"
-    return Calibration(feeds[:-held], feeds[-held:], what, wanted, wanted, "drawn")
+    return Calibration(feeds[:-held], feeds[-held:], what, wanted, wanted, "drawn", len(feeds) - held)
 
 
 def passed(study: Study) -> tuple[float, float]:

@@ -30,6 +30,7 @@ from onnxprune.surgery.compensate import COMPENSATIONS, Compensated, compensate
 from onnxprune.surgery.recovery.loss_curves import LossCurve, repair_curves
 from onnxprune.surgery.recovery.lstsq import IN_BODY
 from onnxprune.surgery.recovery.runner import THREADS
+from onnxprune.surgery.recovery.under_way import Lstsq
 from onnxprune.surgery.recovery.unfused import written_out
 
 MUTE = -100.0  # dB, of outputs that cannot be compared; as many above are all the same
@@ -80,9 +81,10 @@ def repaired(study: Study, kept: Kept, samples: Samples, progress: Progress = si
     Raises UsageError where the compensation is unknown.
     """
     name = study.request.compensate
-    feeds = samples().feeds if needs_samples(name) else None
+    solve = partial(compensate, name, study.network, study.deps, kept, analyse=study.analyse, progress=progress)
+    given = samples() if needs_samples(name) else None
     with one_thread():
-        return compensate(name, study.network, study.deps, kept, analyse=study.analyse, feeds=feeds, progress=progress)
+        return solve() if given is None else solve(feeds=given.feeds, options=Lstsq(distinct=given.distinct))
 
 
 def repair(run: Run, choice: Choice, samples: Samples) -> Decision:

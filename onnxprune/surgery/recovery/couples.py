@@ -18,7 +18,6 @@ MULTIPLICATIONS = 1.5e12  # of all couples of a network together
 ROWS = 3 << 14  # of the second layer, or `rows_for` where that is more
 PER_FEATURE = 4  # rows at least: with fewer, both layers together fit those that are seen and no others
 VAIN = 3  # couples in a row that gain nothing, after which no other is tried
-HOLD = 8  # one batch of so many is held out
 WIDTH = 4  # arrays of the size of what the second layer reads that are held beside it
 
 
@@ -144,7 +143,7 @@ class _Views:
         between = self._between(outs)
         middle, end = self.way.original.value(self.path.end), self.way.original.value(self.after.end)
         batches = range(len(end))
-        held = [b for b in batches if b % HOLD == HOLD - 1] or [b for b in batches if b % 2]
+        held = self.way.held or [b for b in batches if b % 2]
         whole = feats2.size and feats2.size % max(channels, 1) == 0
         total = sum(self.first.linear.positions(m.shape) for b, m in enumerate(middle) if b not in held)
         few = total < PER_FEATURE * max(feats.size, feats2.size)

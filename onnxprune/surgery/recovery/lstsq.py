@@ -16,7 +16,7 @@ from onnxprune.surgery.recovery.runner import Feeds, Runner, activations, within
 from onnxprune.surgery.recovery.solvable import Finder, Solvable, has_weights, label_of
 from onnxprune.surgery.recovery.solve import Goal, fit, rows_for
 from onnxprune.surgery.recovery.stored import encoded
-from onnxprune.surgery.recovery.under_way import Lstsq, UnderWay
+from onnxprune.surgery.recovery.under_way import HOLD, Lstsq, UnderWay
 from onnxprune.surgery.recovery.wanted import Path
 from onnxprune.surgery.rewrite import masked
 from onnxprune.surgery.thaw import beside
@@ -59,7 +59,7 @@ class Work(UnderWay):
         """Filters and biases that come nearest to what the original gives at the end of the path."""
         lm = layer.stays
         outs = lm.any(axis=2).ravel() & (np.abs(self.gauge(layer, path)) > 1e-9)
-        columns, goal = self._samples(layer, path, lm, outs)
+        columns, goal, held = self._samples(layer, path, lm, outs)
         filters, bias = filters.copy(), base.copy()
         groups, per = filters.shape[:2]
         picked = np.cumsum(outs) - 1
@@ -72,14 +72,16 @@ class Work(UnderWay):
             feats = np.flatnonzero(lm[g, rows[0]])
             solved, shift = fit(
                 columns[at], goal.of(some), filters[g][np.ix_(rows, feats)], base[g * per + rows],
-                ridge=self.options.ridge, rounds=self.options.rounds, intercept=layer.bias is not None,
+                ridge=self.options.ridge, rounds=self.options.rounds, intercept=layer.bias is not None, held=held,
             )  # fmt: skip
             filters[g][np.ix_(rows, feats)] = solved
             bias[g * per + rows] = shift
         return filters, bias
 
-    def _samples(self, layer: Solvable, path: Path, lm: np.ndarray, outs: np.ndarray) -> tuple[list[np.ndarray], Goal]:
-        """Columns of each living group, and the goal, over sampled rows of all batches."""
+    def _samples(
+        self, layer: Solvable, path: Path, lm: np.ndarray, outs: np.ndarray
+    ) -> tuple[list[np.ndarray], Goal, int]:
+        """Columns of each living group, and the goal, over sampled rows of all batches; how many are held out, last."""
         x, end = self.pruned.value(layer.x), self.wanted(layer, path)
         linear, rng = layer.linear, np.random.default_rng(self.options.seed)
         live = [g for g in range(lm.shape[0]) if lm[g].any()]
@@ -88,9 +90,9 @@ class Work(UnderWay):
         total = sum(linear.positions(e.shape) for e in end)
         share = min(1.0, self.options.budget / width / total, rows_for(lm.shape[2]) / total)
         columns: list[list[np.ndarray]] = [[] for _ in live]
-        wanted, offsets = [], []
-        for b, value in enumerate(end):
-            count = linear.positions(value.shape)
+        wanted, offsets, held = [], [], 0
+        for b in sorted(range(len(end)), key=self.held.__contains__):
+            value, count = end[b], linear.positions(end[b].shape)
             rows = np.arange(count)
             if share < 1:
                 rows = np.sort(rng.choice(count, max(1, round(count * share)), replace=False))
@@ -99,7 +101,9 @@ class Work(UnderWay):
                 c.append(found[g] if f.size == found.shape[1] else found[g][f])
             wanted.append(linear.outputs(value, rows)[outs])
             offsets.append(self.offset(layer, path, b, value.shape, rows, outs))
-        return [np.concatenate(c, axis=1) for c in columns], self.goal(layer, path, outs, wanted, offsets)
+            held += rows.size * (b in self.held)
+        goal = self.goal(layer, path, outs, wanted, offsets)
+        return [np.concatenate(c, axis=1) for c in columns], goal, held or goal.wanted.shape[1] // HOLD
 
     def _store(
         self, layer: Solvable, filters: np.ndarray, weight: np.ndarray, bias: np.ndarray, base: np.ndarray

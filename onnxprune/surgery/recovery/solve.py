@@ -7,9 +7,9 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from onnxprune.errors import ModelError
-from onnxprune.surgery.recovery.leave_out import chosen_ridge
 
 ROWS, PER_FEATURE = 1 << 14, 16  # of a system that are enough; more change nothing and take their time
+GRID = tuple(float(r) for r in np.geomspace(1e-3, 10, 9))  # ridges that are tried, shares of the mean variance
 CHUNK = 1 << 14  # rows that are multiplied in single precision before the sum goes on in double
 STILL = 1e-12  # of the squares: variance that is none, but rounding of float32
 
@@ -41,6 +41,11 @@ class Goal:
         offset = None if self.offset is None else self.offset[outputs]
         return replace(self, wanted=self.wanted[outputs], factor=self.factor[outputs], offset=offset)
 
+    def rows(self, some: slice) -> "Goal":
+        """The goal at some of the rows."""
+        offset = None if self.offset is None else self.offset[:, some]
+        return replace(self, wanted=self.wanted[:, some], offset=offset)
+
     def invert(self, end: np.ndarray) -> np.ndarray:
         rest = end if self.offset is None else end - self.offset
         return rest / self.factor[:, None]
@@ -65,49 +70,74 @@ def is_still(centred: np.ndarray, mean: np.ndarray) -> bool:
     return float(np.vdot(centred, centred)) <= STILL * centred.shape[1] * float(mean @ mean)
 
 
-def _factored(gram: np.ndarray, ridge: float, scale: float) -> tuple[Any, float]:
-    """Cholesky factor of `gram + ridge · scale`, and the ridge that rounding errors in the sums asked for.
+def _factored(inner: np.ndarray, strength: float, least: float) -> Any:
+    """Cholesky factor of `inner + strength · 1`, with more than that where rounding errors in the sums ask for it.
 
     Raises ModelError where there is NaN or infinity among the activations.
     """
-    if not np.isfinite(gram).all():
+    if not np.isfinite(inner).all():
         raise ModelError("the network gives NaN or infinity on the samples")
     while True:
         try:
-            return cho_factor(gram + ridge * scale * np.eye(len(gram)), lower=True), ridge
+            return cho_factor(inner + strength * np.eye(len(inner)), lower=True)
         except LinAlgError:
-            ridge = max(10 * ridge, 1e-8)
+            strength = max(10 * strength, least)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Centred columns (features, rows) and their inner products, ready for any ridge.
+
+    With fewer rows than features it is the products of rows that are taken: the same solution, and an input of 25,088
+    features costs no 25,088² numbers.
+    """
+
+    values: np.ndarray
+    inner: np.ndarray
+    scale: float  # mean variance of the features, times the rows
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> "Columns | None":
+        """None where they are constant: they tell nothing."""
+        lines = values.T if values.shape[1] < values.shape[0] else values
+        inner = product(lines, lines)
+        scale = float(np.trace(inner)) / max(len(values), 1)
+        return None if scale <= 0 else cls(values, inner, scale)
+
+    @property
+    def wide(self) -> bool:
+        return self.values.shape[1] < self.values.shape[0]
+
+    def onto(self, rest: np.ndarray) -> np.ndarray:
+        """What is to be explained, (outputs, rows), as `Ridge.change` takes it."""
+        return rest if self.wide else product(rest, self.values)
+
+    def ridge(self, ridge: float) -> "Ridge":
+        """The regression with a ridge in units of the mean variance of the features."""
+        return Ridge(self, _factored(self.inner, ridge * self.scale, 1e-8 * self.scale))
+
+    def told(self, onto: np.ndarray, others: np.ndarray, rest: np.ndarray, least: float) -> float:
+        """The ridge with the least error on other columns, whose `rest` is to be explained: from the least one up."""
+        best, lowest = least, np.inf
+        for ridge in (least, *(r for r in GRID if r > least)):
+            left = self.ridge(ridge).change(onto).astype(np.float32) @ others - rest
+            if (error := float(np.vdot(left, left))) >= lowest:
+                break
+            best, lowest = ridge, error
+        return best
 
 
 @dataclass(frozen=True)
 class Ridge:
-    """Centred columns (features, rows) with the factor of their products, ready to be solved for any aim.
+    """Ridge regression on `columns`."""
 
-    With fewer rows than features it is the products of rows that are factored: the same solution, and an input of
-    25,088 features costs no 25,088² numbers.
-    """
-
-    columns: np.ndarray
+    columns: Columns
     factor: Any
-    strength: float  # of the pull toward the prior, in units of the products
 
-    @classmethod
-    def of(cls, columns: np.ndarray, ridge: float) -> "Ridge | None":
-        """None where the columns are constant: they tell nothing."""
-        wide = columns.shape[1] < columns.shape[0]
-        gram = product(columns.T, columns.T) if wide else product(columns, columns)
-        scale = float(np.trace(gram)) / max(len(columns), 1)
-        if scale <= 0:
-            return None
-        factor, ridge = _factored(gram, ridge, scale)
-        return cls(columns, factor, ridge * scale)
-
-    def solve(self, aim: np.ndarray, prior: np.ndarray) -> np.ndarray:
-        """Weights (outputs, features) that give the centred aim (outputs, rows), drawn to the prior."""
-        if self.columns.shape[1] < self.columns.shape[0]:
-            rest = aim - prior.astype(np.float32) @ self.columns
-            return prior + cho_solve(self.factor, rest.T).T.astype(np.float32) @ self.columns.T
-        return cho_solve(self.factor, (product(aim, self.columns) + self.strength * prior).T).T
+    def change(self, onto: np.ndarray) -> np.ndarray:
+        """Weights (outputs, features) that explain best what `Columns.onto` was given."""
+        found = cho_solve(self.factor, onto.T).T
+        return found.astype(np.float32) @ self.columns.values.T if self.columns.wide else found
 
 
 def fit(
@@ -119,6 +149,7 @@ def fit(
     ridge: float,
     rounds: int,
     intercept: bool = True,
+    held: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Filters and biases that come nearest to the goal.
 
@@ -127,24 +158,40 @@ def fit(
         goal: for (outputs, rows).
         prior: (outputs, features), what the filters are drawn to.
         bias: (outputs,), what the layer adds now.
-        ridge: least strength of that pull, as a share of the mean variance of the features; where rows are few, as
-            much more as leaves the least error on rows that are left out.
+        ridge: least strength of that pull, as a share of the mean variance of the features.
         rounds: how often the aim is renewed where an activation follows that is flat on one side.
+        held: so many of the last rows are not solved on; the ridge is the one that leaves the least error on them.
     """
-    mean = columns.mean(axis=1, dtype=np.float64) if intercept else np.zeros(len(columns))
+    seen = slice(columns.shape[1] - held)
+    mean = columns[:, seen].mean(axis=1, dtype=np.float64) if intercept else np.zeros(len(columns))
     columns = columns - mean[:, None].astype(np.float32)
-    start = goal.invert(goal.wanted) - prior.astype(np.float32) @ columns
-    start -= start.mean(axis=1, keepdims=True) if intercept else 0
-    system = None if is_still(columns, mean) else Ridge.of(columns, chosen_ridge(columns, start, ridge))
-    weights, shift = prior.astype(np.float64), bias.astype(np.float64) + prior @ mean
-    flat = np.isfinite(goal.low) or np.isfinite(goal.high)
-    aim = goal.invert(goal.wanted)
-    for again in range(rounds if flat else 1):
-        if again or flat:
-            now = weights.astype(np.float32) @ columns + shift[:, None].astype(np.float32)
-            aim = goal.aims(now)
+    base, shift = prior.astype(np.float32) @ columns, bias.astype(np.float64) + prior @ mean
+    system = None if is_still(columns[:, seen], mean) else Columns.of(columns[:, seen])
+    if system is not None:
+        rest = goal.aims(base + _upright(shift)) - base
+        solver = system.ridge(_told(system, columns, rest, ridge, intercept))
+    weights, now, aim = prior.astype(np.float64), base[:, seen], goal.invert(goal.wanted)[:, seen]
+    flat, part = np.isfinite(goal.low) or np.isfinite(goal.high), goal.rows(seen)
+    for _ in range(rounds if flat else 1):
+        if flat:
+            aim = part.aims(now + _upright(shift))
         if intercept:
             shift = aim.mean(axis=1, dtype=np.float64)
         if system is not None:
-            weights = system.solve(aim - shift[:, None].astype(np.float32), prior)
+            weights = prior + solver.change(system.onto(aim - _upright(shift) - base[:, seen]))
+            now = weights.astype(np.float32) @ columns[:, seen]
     return weights, shift - weights @ mean
+
+
+def _upright(numbers: np.ndarray) -> np.ndarray:
+    return numbers[:, None].astype(np.float32)
+
+
+def _told(system: Columns, columns: np.ndarray, rest: np.ndarray, ridge: float, intercept: bool) -> float:
+    """The ridge by the rows of `columns` that the system was not made of; the given one where there are none."""
+    seen = system.values.shape[1]
+    if seen == columns.shape[1]:
+        return ridge
+    if intercept:
+        rest = rest - rest[:, :seen].mean(axis=1, keepdims=True)
+    return system.told(system.onto(rest[:, :seen]), columns[:, seen:], rest[:, seen:], ridge)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -11,16 +12,19 @@ from onnxprune.surgery.recovery.solvable import Finder, Solvable, value_of
 from onnxprune.surgery.recovery.solve import Goal
 from onnxprune.surgery.recovery.wanted import Affine, Path, Plus, Walker
 
+HOLD = 8  # one batch of so many is held out
+
 
 @dataclass(frozen=True)
 class Lstsq:
     """Options of the layer-wise least squares.
 
-    ridge: pull toward the weights that stand, as a share of the mean variance of a layer's input.
+    ridge: least pull toward the weights that stand, as a share of the mean variance of a layer's input.
     rounds: how often the aim of a layer is renewed where an activation behind it is flat on one side.
     budget: bytes for the input patches of one layer; rows are sampled to fit.
     memory: bytes of activations that both networks may hold; it limits the number of samples.
     seed: of that sampling.
+    distinct: batches of samples of their own, where those that follow are altered copies of them in the same order.
     """
 
     ridge: float = 1e-3
@@ -28,6 +32,7 @@ class Lstsq:
     budget: int = 256 << 20
     memory: int = MEMORY
     seed: int = 0
+    distinct: int | None = None
 
 
 @dataclass
@@ -43,6 +48,12 @@ class UnderWay:
     priors: dict[str, np.ndarray] = field(default_factory=dict)  # filters that layers start from, by key of the weights
     pins: dict[int, list[tuple[Runner, str]]] = field(default_factory=dict)  # values that are held, by layer
     alone: dict[str, str] = field(default_factory=dict)  # layers that turn out not to be solvable, and why
+
+    @cached_property
+    def held(self) -> list[int]:
+        """Batches that nothing is solved on: one of `HOLD`, and its copies; none where there are fewer."""
+        distinct = self.options.distinct or self.original.batches
+        return [b for b in range(self.original.batches) if b % distinct % HOLD == HOLD - 1]
 
     def ready(self, name: str) -> bool:
         """Whether a value of the pruned network depends on nothing that is still to be solved."""

@@ -1,0 +1,62 @@
+"""Ridge regression of a layer: the ridge is the one that serves rows which nothing is solved on."""
+
+import numpy as np
+import pytest
+
+from onnxprune.surgery.recovery.solve import GRID, Columns, Goal, fit
+
+
+def problem(features: int, rows: int, noise: float, seed: int) -> tuple[np.ndarray, Goal, np.ndarray]:
+    """Columns, a goal for three outputs, and the weights behind it."""
+    rng = np.random.default_rng(seed)
+    weights = rng.standard_normal((3, features)) / np.sqrt(features)
+    columns = rng.standard_normal((features, rows)) + 1
+    wanted = weights @ columns + noise * rng.standard_normal((3, rows)) + 2
+    return columns.astype(np.float32), Goal(wanted.astype(np.float32), np.ones(3, np.float32), None), weights
+
+
+def told(features: int, rows: int, noise: float, seed: int, least: float = 1e-3) -> float:
+    """The ridge by an eighth of the rows."""
+    columns, goal, _ = problem(features, rows, noise, seed)
+    seen = rows - rows // 8
+    columns -= columns[:, :seen].mean(axis=1, keepdims=True)
+    rest = goal.wanted - goal.wanted[:, :seen].mean(axis=1, keepdims=True)
+    system = Columns.of(columns[:, :seen])
+    assert system is not None
+    return system.told(system.onto(rest[:, :seen]), columns[:, seen:], rest[:, seen:], least)
+
+
+@pytest.mark.parametrize("rows", [400, 80, 40], ids=["many rows", "few", "fewer than features"])
+def test_noise_asks_for_a_strong_ridge_and_none_for_the_least(rows: int) -> None:
+    noisy = [told(60, rows, 3.0, seed) for seed in range(3)]
+    assert min(noisy) > 0.05
+    assert rows < 60 or max(told(60, rows, 0.0, seed) for seed in range(3)) == 1e-3
+    assert told(60, rows, 3.0, 0, least=7.0) in {7.0, GRID[-1]}
+
+
+@pytest.mark.parametrize("rows", [400, 80, 40], ids=["many rows", "few", "fewer than features"])
+@pytest.mark.parametrize("seed", range(3))
+def test_new_rows_are_fitted_better(rows: int, seed: int) -> None:
+    columns, goal, weights = problem(60, rows, 2.0, seed)
+    fresh = np.random.default_rng(99).standard_normal((60, 500))
+    found = [
+        fit(columns, goal, np.zeros((3, 60)), np.zeros(3), ridge=1e-3, rounds=1, held=held)[0]
+        for held in (0, rows // 8)
+    ]
+    plain, held = (float(np.square((w - weights) @ fresh).mean()) for w in found)
+    assert held < 0.9 * plain
+
+
+@pytest.mark.parametrize("bounds", [(-np.inf, np.inf), (0.0, np.inf)], ids=["straight", "flat below"])
+def test_rows_that_are_held_out_are_not_solved_on(bounds: tuple[float, float]) -> None:
+    """What they want changes nothing where the least ridge is the best there is."""
+    columns, goal, weights = problem(20, 800, 0.0, 0)
+    wanted = np.maximum(goal.wanted, bounds[0])
+    goals = [Goal(wanted[:, some], goal.factor, None, *bounds) for some in (slice(None), slice(700))]
+    found = [
+        fit(columns[:, :count], g, np.zeros((3, 20)), np.zeros(3), ridge=1e-6, rounds=30, held=held)
+        for g, count, held in zip(goals, (800, 700), (100, 0), strict=True)
+    ]
+    for held, alone in zip(*found, strict=True):
+        assert np.allclose(held, alone, atol=1e-6)
+    assert np.allclose(found[0][0], weights, atol=0.02)
