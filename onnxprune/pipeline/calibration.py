@@ -123,11 +123,12 @@ def _unit(study: Study) -> int:
 
 
 def wanted_samples(study: Study) -> tuple[int, str]:
-    """How many samples to solve on, and why not more where there is a reason."""
+    """How many samples to solve on, those of one run at least, and why not more where there is a reason."""
     held, quick = bounds(study)
     wanted = max(min(FEWEST, held), min(SAMPLES, held, quick))
     wanted -= wanted % JUDGES if wanted > JUDGES else 0
-    if wanted == SAMPLES:
+    wanted = max(wanted, _unit(study))
+    if wanted >= SAMPLES:
         return wanted, ""
     return wanted, f" (not {SAMPLES}, to take less {'memory' if held < quick else 'time'})"
 

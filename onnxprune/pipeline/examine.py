@@ -69,19 +69,20 @@ def originals(
 ) -> Iterator[tuple[Source | Variant, Source | Variant]]:
     """The masked original and the original itself; after this, the weights of a large one are no longer in memory."""
     own, filled, request = decision.run.original.network, decision.filled, decision.run.request
-    reference: Source | Variant = own  # a lossless cut has to equal the original itself
+    whole = own  # a lossless cut has to equal the original itself
     if request.verify and not request.lossless:
-        reference = masked_original(filled.network, filled.deps, dead)
-    original: Source | Variant = own
+        whole = masked_original(filled.network, filled.deps, dead)
     if own.nbytes < SPILL_MODEL:
-        yield reference, original
+        yield whole, own
         return
+    reference: Source | Variant = Network(own.graph, {})
+    original: Source | Variant = file_of(decision.run.file) or reference
     with ExitStack() as stack:
-        if request.verify:
-            reference = stack.enter_context(held(Variant.of(reference)))
-        original = file_of(decision.run.file) or (
-            stack.enter_context(held(Variant(own))) if measured else Network(own.graph, {})
-        )
+        if request.verify:  # in a network of its own, whose tensors stay where they take no file
+            reference = stack.enter_context(held(Variant(whole.own())))
+        if measured and isinstance(original, Network):
+            original = stack.enter_context(held(Variant(own.own())))
+        del whole
         decision.run.file.leave_weights()
         for network in (own, filled.network):
             network.leave_tensors()

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import user_script
 from cli_runs import DIGITS, SAMPLE
+from onnx import helper, numpy_helper
 
 import onnxprune
 from onnxprune.errors import FileError, UsageError
@@ -235,3 +237,29 @@ def test_a_wrong_argument_is_named_as_python_has_it(case: str) -> None:
     with pytest.raises(UsageError, match=said) as found:
         call()
     assert "--" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"ratio": 0.0, "compensate": "none"}, {"lossless": True}, {"ratio": 0.5, "compensate": "none"}],
+    ids=["0", "lossless", "half"],
+)
+def test_a_large_network_whose_weights_stand_in_nodes(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """These cannot be left in a file of weights, and are still there when the outcome is run and asked for."""
+    for module in ("pipeline.examine", "runtime.source"):
+        monkeypatch.setattr(f"onnxprune.{module}.SPILL_MODEL", 100_000)
+    rng, value = np.random.default_rng(0), helper.make_tensor_value_info
+    nodes, at = [], "x"
+    for k, shape in enumerate([(4, 160), (160, 160), (160, 160), (160, 4)]):
+        tensor = numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32))
+        nodes += [
+            helper.make_node("Constant", [], [f"w{k}"], value=tensor),
+            helper.make_node("MatMul", [at, f"w{k}"], [f"m{k}"]),
+            helper.make_node("Tanh", [f"m{k}"], [f"t{k}"]),
+        ]
+        at = f"t{k}"
+    graph = helper.make_graph(nodes, "constants", [value("x", FLOAT, ["n", 4])], [value(at, FLOAT, ["n", 4])])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    result = onnxprune.prune(model, measure=True, **options)
+    assert onnx.load_model_from_string(result.model.SerializeToString()) == result.model
+    assert all(node.attribute[0].t.raw_data for node in result.model.graph.node if node.op_type == "Constant")

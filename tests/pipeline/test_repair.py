@@ -109,6 +109,36 @@ def test_samples_are_as_many_as_memory_and_time_allow() -> None:
     assert wanted(512, max_memory="1GiB")[0] < many
 
 
+def test_at_least_the_samples_of_one_run_are_taken() -> None:
+    """A network that fixes its batch takes no fewer, whatever memory allows."""
+    model = conv_net(size=16)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 40
+    study = Study.of(Network.of(model), {"x": (40, 3, 16, 16)}, Request(ratio=0.5, max_memory="4MiB"))
+    assert calibration.bounds(study)[0] < 40
+    drawn = calibration.calibrating(study, None)()
+    assert [len(f["x"]) for f in (*drawn.feeds, *drawn.judges)] == [40, 40]
+    assert not np.array_equal(drawn.feeds[0]["x"], drawn.judges[0]["x"])
+
+
+def test_a_depthwise_transposed_convolution_does_not_stop_the_choice() -> None:
+    """Its weight carries what it reads and what it makes on one axis."""
+    rng, value = np.random.default_rng(0), helper.make_tensor_value_info
+    shapes = {"w0": (8, 3, 3, 3), "w1": (8, 1, 2, 2), "w2": (4, 8, 3, 3)}
+    nodes = [
+        helper.make_node("Conv", ["x", "w0"], ["a"]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("ConvTranspose", ["b", "w1"], ["c"], group=8, strides=[2, 2]),
+        helper.make_node("Relu", ["c"], ["d"]),
+        helper.make_node("Conv", ["d", "w2"], ["y"]),
+    ]
+    tensors = [numpy_helper.from_array(rng.standard_normal(s).astype(np.float32), n) for n, s in shapes.items()]
+    ends = value("x", 1, ["n", 3, 8, 8]), value("y", 1, ["n", 4, 10, 10])
+    graph = helper.make_graph(nodes, "depthwise", [ends[0]], [ends[1]], tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    report = onnxprune.prune(model, **RATIO).report
+    assert any(note.startswith("lstsq changed") for note in report.notes)
+
+
 def test_judges_are_samples_that_nothing_is_solved_on() -> None:
     model = conv_net()
     drawn = calibration.calibrating(Study.of(Network.of(model), {"x": (1, 3, 8, 8)}, Request(ratio=0.5)), None)()

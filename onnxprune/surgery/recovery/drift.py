@@ -19,6 +19,7 @@ MULTIPLICATIONS = 2e12  # of all trial runs together
 HELD = 1 << 29  # bytes of values that trial runs go on from
 ENOUGH = 1 << 17  # numbers of the outputs that tell their drift; more, of other samples, tell the same
 NOTHING: Mapping[str, float] = MappingProxyType({})
+FAINT = 1e-6  # drift that may come of rounding alone, where a run that begins inside is fused in another way
 FEW, FEWEST = 16, 4  # samples that are taken all the same, and where there are too many multiplications
 
 
@@ -104,8 +105,13 @@ class Drift:
         Args:
             changed: the values of the original network that may differ, where that is known.
         """
+        later = self._later(model, changed) if changed else None
+        moved = 0.0 if later is None else self._moved(later)
+        return self._moved(self._run(model)) if moved < FAINT else moved
+
+    def _moved(self, found: Sequence[Mapping[str, np.ndarray]]) -> float:
+        """The drift of the outputs of all feeds."""
         total = 0.0
-        found = (self._later(model, changed) if changed else None) or self._run(model)
         for name in self.wanted[0]:
             both = ((w, f) for w, f in zip(self.wanted, found, strict=True) if name in w and name in f)
             pairs = [(w[name].ravel(), f[name].ravel()) for w, f in both]

@@ -15,6 +15,7 @@ from onnxprune.errors import ModelError
 from onnxprune.model.network import Network
 from onnxprune.operators.labels import line
 from onnxprune.operators.registry import Trait, has
+from onnxprune.operators.roles import Role
 from onnxprune.progress import Progress, silent
 from onnxprune.runtime.specs import model_inputs
 from onnxprune.surgery.recovery.couples import couples
@@ -23,7 +24,7 @@ from onnxprune.surgery.recovery.eliminate import Order, Reader, elimination, sol
 from onnxprune.surgery.recovery.layer_graph import LayerGraph, changed_nodes
 from onnxprune.surgery.recovery.runner import Feeds, Runner, activations, elements, within
 from onnxprune.surgery.recovery.solvable import Finder, Solvable, value_of
-from onnxprune.surgery.recovery.solve import product, rows_for
+from onnxprune.surgery.recovery.solve import NOT_FINITE, product, rows_for
 from onnxprune.surgery.recovery.stored import encoded
 from onnxprune.surgery.rewrite import masked
 
@@ -94,19 +95,24 @@ def repair_curves(
     """
     feeds, groups = within(feeds, activations(deps)), [g for g in deps.groups if g.name in set(names)]
     finder = Finder(network := LayerGraph(original, unpacked=True), deps, deps.nothing)
-    seen = _seen(finder, {s.source for g in groups for s in g.readers}, feeds, seed, progress)
+    seen = _seen(finder, {s.source for g in groups for s in _readers(g)}, feeds, seed, progress)
     each = deps.macs() + ELEMENT * elements(deps)
     drift = Drift(network, feeds, each * len(groups) * len(PROBES), _held(network, deps, groups)) if losses else None
     curves, pairs = {}, _solved_together(finder) if losses and together else {}
     for k, group in enumerate(groups):
         progress(f"measuring {group.name}", k, len(groups))
-        ports = [p for s in group.readers if s.source in seen for p in ports_of(finder, group, s, seen[s.source])]
+        ports = [p for s in _readers(group) if s.source in seen for p in ports_of(finder, group, s, seen[s.source])]
         plain = not ports or group.name in ranked
         found = by_worth(worth(group)) if plain else elimination([p.reader for p in ports], ridge=ridge)
         left = TOGETHER if not plain and _is_between(group, pairs) else 1
         loss = left * _scaled(deps, group, ports, found, drift, ridge)
         curves[group.name] = LossCurve(found.order, loss, bool(ports))
     return _typical_where_unseen(curves)
+
+
+def _readers(group: Group) -> list[Slot]:
+    """Slots of layers that sum over the channels of a group; a depthwise one keeps them apart."""
+    return [s for s in group.readers if not s.role & Role.DEPTHWISE]
 
 
 def _solved_together(finder: Finder) -> dict[str, str]:
@@ -263,7 +269,7 @@ def _moments(layer: Solvable, x: list[np.ndarray], shapes: list[tuple[int, ...]]
             if not tied:
                 grams[g] += product(c, c)
     if not all(np.isfinite(s).all() for s in (*sums, *squares)):
-        raise ModelError("the network gives NaN or infinity on the samples")
+        raise ModelError(NOT_FINITE)
     means = tuple(s / rows_seen for s in sums)
     if tied:  # too wide for all covariances: the variances alone
         found = tuple(np.maximum(q / rows_seen - m * m, 0) for q, m in zip(squares, means, strict=True))

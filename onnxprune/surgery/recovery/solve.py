@@ -11,6 +11,7 @@ from onnxprune.errors import ModelError
 ROWS, PER_FEATURE = 1 << 14, 16  # of a system that are enough; more change nothing and take their time
 GRID = tuple(float(r) for r in np.geomspace(1e-3, 10, 9))  # ridges that are tried, shares of the mean variance
 CHUNK = 1 << 14  # rows that are multiplied in single precision before the sum goes on in double
+NOT_FINITE = "the network gives NaN or infinity on the samples"
 STILL = 1e-12  # of the squares: variance that is none, but rounding of float32
 
 
@@ -76,7 +77,7 @@ def _factored(inner: np.ndarray, strength: float, least: float) -> Any:
     Raises ModelError where there is NaN or infinity among the activations.
     """
     if not np.isfinite(inner).all():
-        raise ModelError("the network gives NaN or infinity on the samples")
+        raise ModelError(NOT_FINITE)
     while True:
         try:
             return cho_factor(inner + strength * np.eye(len(inner)), lower=True)
@@ -117,7 +118,12 @@ class Columns:
         return Ridge(self, _factored(self.inner, ridge * self.scale, 1e-8 * self.scale))
 
     def told(self, onto: np.ndarray, others: np.ndarray, rest: np.ndarray, least: float) -> float:
-        """The ridge with the least error on other columns, whose `rest` is to be explained: from the least one up."""
+        """The ridge with the least error on other columns, whose `rest` is to be explained: from the least one up.
+
+        Raises ModelError where there is NaN or infinity among those.
+        """
+        if not (np.isfinite(others).all() and np.isfinite(rest).all()):
+            raise ModelError(NOT_FINITE)
         best, lowest = least, np.inf
         for ridge in (least, *(r for r in GRID if r > least)):
             left = self.ridge(ridge).change(onto).astype(np.float32) @ others - rest
@@ -168,8 +174,7 @@ def fit(
     base, shift = prior.astype(np.float32) @ columns, bias.astype(np.float64) + prior @ mean
     system = None if is_still(columns[:, seen], mean) else Columns.of(columns[:, seen])
     if system is not None:
-        rest = goal.aims(base + _upright(shift)) - base
-        solver = system.ridge(_told(system, columns, rest, ridge, intercept))
+        solver = system.ridge(_told(system, columns, goal.aims(base + _upright(shift)) - base, ridge, intercept))
     weights, now, aim = prior.astype(np.float64), base[:, seen], goal.invert(goal.wanted)[:, seen]
     flat, part = np.isfinite(goal.low) or np.isfinite(goal.high), goal.rows(seen)
     for _ in range(rounds if flat else 1):

@@ -105,3 +105,12 @@ def test_a_run_goes_on_from_where_something_changes(
     drift.held = [{n: 0 * a if n == "r1" else a for n, a in feed.items()} for feed in drift.held]
     assert (drift(other, later) == pytest.approx(drift(other))) == (first == "x")
     assert drift(other, {"m0", "r0", "m1", "r1", *later}) == pytest.approx(drift(other), rel=1e-6)
+
+
+def test_what_may_be_rounding_alone_is_run_as_a_whole() -> None:
+    rng = np.random.default_rng(0)
+    feeds = [{"x": np.abs(rng.standard_normal((8, 4))).astype(np.float32)}]
+    model = chained(1, 2, 3, 4)
+    drift = Drift(LayerGraph(model, unpacked=True), feeds, 1.0, {"r2": 16.0, "r1": 16.0})
+    drift.held = [{n: a * np.float32(1 + 1e-5) for n, a in feed.items()} for feed in drift.held]  # as after fusing
+    assert drift(model, {"m2", "r2", "m3", "r3"}) == 0

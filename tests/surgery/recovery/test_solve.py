@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from onnxprune.errors import ModelError
 from onnxprune.surgery.recovery.solve import GRID, Columns, Goal, fit
 
 
@@ -60,3 +61,13 @@ def test_rows_that_are_held_out_are_not_solved_on(bounds: tuple[float, float]) -
     for held, alone in zip(*found, strict=True):
         assert np.allclose(held, alone, atol=1e-6)
     assert np.allclose(found[0][0], weights, atol=0.02)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+@pytest.mark.parametrize("row", [0, -1], ids=["solved on", "held out"])
+def test_what_is_no_number_is_told_wherever_it_is(row: int, number: float) -> None:
+    columns, goal, _ = problem(20, 80, 0.0, 0)
+    columns[0, row] = number
+    with pytest.raises(ModelError, match="NaN or infinity"):
+        fit(columns, goal, np.zeros((3, 20)), np.zeros(3), ridge=1e-3, rounds=1, held=10)
