@@ -14,6 +14,7 @@ import pytest
 from cli_runs import CUT, DIGITS, MIXED, ROOT, SAMPLE, Runner, finished, nothing_written, process, stuck_model
 
 from onnxprune.cli.screen import Bar
+from onnxprune.model.network import Network
 
 stages, study = map(import_module, ("onnxprune.pipeline.outcome", "onnxprune.pipeline.study"))
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and devices of POSIX")
@@ -58,16 +59,16 @@ def test_strict_fails_when_nothing_can_be_cut(run: Runner, there: Path) -> None:
 def test_a_wrong_rewrite_is_caught_and_nothing_is_written(
     run: Runner, there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def damaging(*given: object) -> onnx.ModelProto:
-        model = stages_cut(*given)
+    def damaging(*given: object) -> Network:
+        model = rewritten(*given).proto()
         weight = next(t for t in model.graph.initializer if t.name == "conv2.weight")
         array = onnx.numpy_helper.to_array(weight).copy()
         array[[0, 1]] = array[[1, 0]]
         weight.CopyFrom(onnx.numpy_helper.from_array(array, weight.name))
-        return model
+        return Network.of(model)
 
-    stages_cut = study.cut
-    monkeypatch.setattr(study, "cut", damaging)
+    rewritten = study.pruned
+    monkeypatch.setattr(study, "pruned", damaging)
     (there / "out.onnx").write_bytes(b"what was there before")
     with nothing_written(there):
         outcome = run(DIGITS, "out.onnx", *CUT, "--plan-out", "plan.json", "--report", "report.html")
@@ -104,7 +105,7 @@ def test_no_memory_is_one_line(run: Runner, there: Path, monkeypatch: pytest.Mon
     def greedy(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(study, "cut", greedy)
+    monkeypatch.setattr(study, "pruned", greedy)
     with nothing_written(there):
         outcome = run(DIGITS, "out.onnx", *CUT)
     assert outcome.code == 3

@@ -15,6 +15,7 @@ from test_other_sizes import HALF
 from test_other_sizes import cut as pruned_pair
 
 from onnxprune import CheckFailed, prune
+from onnxprune.model.network import Network
 from onnxprune.model.static import Statics
 from onnxprune.operators.registry import OPERATORS
 from onnxprune.operators.roles import ZeroWhereDead
@@ -103,12 +104,12 @@ def pads_keep_zeros(patch: pytest.MonkeyPatch) -> None:
 def repairs_write_sizes(patch: pytest.MonkeyPatch) -> None:
     """The first number that follows from sizes is what it was in the analysis."""
 
-    def faulty(model: ModelProto, *rest: Any) -> ModelProto:
-        pruned = cut(model, *rest)
-        name = sizes_that_are_read(pruned)[0]
-        return with_constant(pruned, name, *values(pruned, [name], {"N": 1, "H": 8, "W": 8, "K": 4}))
+    def faulty(*given: Any) -> Network:
+        rewritten = cut(*given)
+        name = sizes_that_are_read(rewritten)[0]
+        return Network.of(with_constant(rewritten, name, *values(rewritten, [name], {"N": 1, "H": 8, "W": 8, "K": 4})))
 
-    patch.setattr(import_module("onnxprune.pipeline.study"), "cut", faulty)
+    patch.setattr(import_module("onnxprune.pipeline.study"), "pruned", faulty)
 
 
 def reshapes_pair_alike(patch: pytest.MonkeyPatch) -> None:

@@ -60,10 +60,10 @@ def test_a_repair_that_learns_its_samples_by_heart_is_not_praised_for_it(model: 
         next(iter(make_session(m).run({"image": data["image"]}).values())).argmax(axis=1) for m in (model, found.model)
     )
     fitted, _, held = parts.deal(48, (3, 0, 1), seed=0)
-    assert (before == after)[fitted].mean() > 0.95
+    assert (before == after)[fitted].mean() > 0.9
     (row,) = [m for m in found.report.metrics if m.name == "agreement"]
     assert row.after == pytest.approx((before == after)[held].mean())
-    assert row.after < 0.95
+    assert row.after < 0.9
     assert found.report.samples == Samples("data", fitted=36, searched=0, measured=12)
     assert row.samples == 12
     assert "36 fitted on; the figures come from 12 others" in str(found.report)
