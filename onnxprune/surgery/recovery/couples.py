@@ -16,7 +16,7 @@ from onnxprune.surgery.recovery.wanted import Path, Walker
 STEPS, FEWEST = 40, 8  # at most, and below which it is not begun
 MULTIPLICATIONS = 1.5e12  # of all couples of a network together
 ROWS = 3 << 14  # of the second layer, or `rows_for` where that is more
-PER_FEATURE = 4  # rows at least: with fewer, both layers together fit those that are seen and no others
+PER_FEATURE = 8  # rows at least: with fewer, both layers together fit those that are seen and no others
 VAIN = 3  # couples in a row that gain nothing, after which no other is tried
 WIDTH = 4  # arrays of the size of what the second layer reads that are held beside it
 
