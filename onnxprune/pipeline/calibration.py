@@ -21,7 +21,7 @@ from onnxprune.runtime.fit import read_options
 from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import Feed, model_inputs
 from onnxprune.runtime.synthetic import Layout, Scale, is_grey, synthetic_feeds
-from onnxprune.surgery.recovery.runner import MEMORY, activations, affordable, elements
+from onnxprune.surgery.recovery.runner import MEMORY, activations, affordable, analysed_with, elements
 from onnxprune.surgery.recovery.under_way import HOLD
 
 SAMPLES = 512  # to solve on
@@ -118,8 +118,7 @@ def passed(study: Study) -> tuple[float, float]:
 
 def _unit(study: Study) -> int:
     """How many samples the network was analysed with."""
-    shapes = study.deps.statics.shapes
-    return max([shapes[s.name][0] for s in model_inputs(study.graph) if shapes.get(s.name)] or [1])
+    return analysed_with(study.graph, study.deps.statics.shapes)
 
 
 def wanted_samples(study: Study) -> tuple[int, str]:

@@ -19,7 +19,7 @@ MULTIPLICATIONS = 2e12  # of all trial runs together
 HELD = 1 << 29  # bytes of values that trial runs go on from
 ENOUGH = 1 << 17  # numbers of the outputs that tell their drift; more, of other samples, tell the same
 NOTHING: Mapping[str, float] = MappingProxyType({})
-FAINT = 1e-6  # drift that may come of rounding alone, where a run that begins inside is fused in another way
+ROUNDING = 1e-6  # drift that may come of rounding alone, where a run that begins inside is fused in another way
 FEW, FEWEST = 16, 4  # samples that are taken all the same, and where there are too many multiplications
 
 
@@ -107,7 +107,7 @@ class Drift:
         """
         later = self._later(model, changed) if changed else None
         moved = 0.0 if later is None else self._moved(later)
-        return self._moved(self._run(model)) if moved < FAINT else moved
+        return self._moved(self._run(model)) if moved < ROUNDING else moved
 
     def _moved(self, found: Sequence[Mapping[str, np.ndarray]]) -> float:
         """The drift of the outputs of all feeds."""

@@ -17,12 +17,11 @@ from onnxprune.operators.labels import line
 from onnxprune.operators.registry import Trait, has
 from onnxprune.operators.roles import Role
 from onnxprune.progress import Progress, silent
-from onnxprune.runtime.specs import model_inputs
 from onnxprune.surgery.recovery.couples import couples
 from onnxprune.surgery.recovery.drift import Drift
 from onnxprune.surgery.recovery.eliminate import Order, Reader, elimination, solved
 from onnxprune.surgery.recovery.layer_graph import LayerGraph, changed_nodes
-from onnxprune.surgery.recovery.runner import Feeds, Runner, activations, elements, within
+from onnxprune.surgery.recovery.runner import Feeds, Runner, activations, analysed_with, elements, within
 from onnxprune.surgery.recovery.solvable import Finder, Solvable, value_of
 from onnxprune.surgery.recovery.solve import NOT_FINITE, product, rows_for
 from onnxprune.surgery.recovery.stored import encoded
@@ -169,7 +168,7 @@ def _held(network: LayerGraph, deps: Dependencies, groups: Sequence[Group]) -> d
         changed = changed_nodes(network, deps, deps.dead({group.name: np.arange(len(group) // 2)}))
         made = {name for k in changed for name in network.nodes[k].output}
         found |= {name for k in changed for name in network.inputs[k] if name in network.maker} - made
-    unit = max([shapes[s.name][0] for s in model_inputs(network.model) if shapes.get(s.name)] or [1])
+    unit = analysed_with(network.model, shapes)
     last = sorted((n for n in found if n in shapes and not network.is_constant(n)), key=network.maker.__getitem__)
     return {name: 4 * math.prod(shapes[name]) / unit for name in reversed(last)}
 

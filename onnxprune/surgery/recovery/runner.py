@@ -11,6 +11,7 @@ from onnx import helper
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.model.network import Network
 from onnxprune.runtime.session import make_session
+from onnxprune.runtime.specs import model_inputs
 from onnxprune.runtime.trim import give_back
 from onnxprune.surgery.recovery.layer_graph import LayerGraph
 
@@ -26,6 +27,11 @@ AT_ONCE = 6  # values of the largest size that are held at the same time: three 
 def activations(deps: Dependencies) -> dict[str, tuple[int, ...]]:
     """Shapes of the values that pass through a network, for the samples that it was analysed with; weights do not."""
     return {name: shape for name, shape in deps.statics.shapes.items() if name not in deps.sources}
+
+
+def analysed_with(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """How many samples the shapes of a network are those of."""
+    return max([shapes[s.name][0] for s in model_inputs(model) if shapes.get(s.name)] or [1])
 
 
 def within(feeds: Feeds, shapes: Mapping[str, tuple[int, ...]], memory: int = MEMORY) -> Feeds:
