@@ -22,6 +22,7 @@ class Budget:
     ratio_for: share to remove for single groups; those are not changed to meet a target.
     max_ratio: no group loses more than this share.
     round_to: kept counts are multiples of this, where the group is wide enough; None chooses by width (`step_of`).
+    widths: channels of groups before earlier cuts, where there were some: all shares are of these.
     """
 
     ratio: float | None = None
@@ -29,6 +30,7 @@ class Budget:
     ratio_for: Mapping[str, float] = field(default_factory=dict)
     max_ratio: float = 1.0
     round_to: int | None = None
+    widths: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, value in (("ratio", self.ratio), *(("ratio for " + g, r) for g, r in self.ratio_for.items())):
@@ -50,19 +52,36 @@ class Budget:
         """
         if self.target is not None:
             return self
-        ratios = {g: self.ratio_for.get(g, self.ratio or 0.0) for g in costs.groups}
-        left = costs.share("macs", [keep_of(n, ratios[g], self) for g, n in costs.groups.items()])
-        idle = {g: ratios[g] for k, g in enumerate(costs.groups) if not costs.takes_part("macs", k)}
+        left = costs.share("macs", [self.keep(g, n) for g, n in costs.groups.items()])
+        idle = {g: self.ratio_of(g) for k, g in enumerate(costs.groups) if not costs.takes_part("macs", k)}
         return replace(self, ratio=None, target=("macs", left), ratio_for={**idle, **self.ratio_for})
 
     def counts(self, group: str, channels: int) -> tuple[int, ...]:
         """What a group may keep, from all of its channels down; one entry where it is not free to change."""
         if group in self.ratio_for:
-            return (keep_of(channels, self.ratio_for[group], self),)
-        step = step_of(channels, self.round_to)
-        floor = max(1, min(step, channels), int(np.ceil(channels * (1 - self.max_ratio) - 1e-9)))
+            return (self.keep(group, channels),)
+        width = self.widths.get(group, channels)
+        step = step_of(width, self.round_to)
+        floor = max(1, min(step, channels), int(np.ceil(width * (1 - self.max_ratio) - 1e-9)))
         first = (channels - 1) // step * step
         return channels, *(keep for keep in range(first, floor - 1, -step) if keep > 0)
+
+    def ratio_of(self, group: str) -> float:
+        """The share that a group loses."""
+        return self.ratio_for.get(group, self.ratio or 0.0)
+
+    def keep(self, group: str, channels: int) -> int:
+        """Channels that stay of so many when a group loses its share, rounded to the nearest step, at least one."""
+        width = self.widths.get(group, channels)
+        step = step_of(width, self.round_to)
+        wanted = width * (1 - min(self.ratio_of(group), self.max_ratio))
+        if wanted == width:
+            return channels
+        least = width * (1 - self.max_ratio)
+        keep = int(np.floor(wanted / step + 0.5)) * step
+        while keep < least:
+            keep += step
+        return max(1, min(step, channels), min(keep, channels))
 
 
 @dataclass(frozen=True)
@@ -91,8 +110,7 @@ def allocate(costs: Costs, budget: Budget, allocation: str = "uniform", losses: 
     if allocator.losses and losses is None:
         raise UsageError(f"allocation {allocation!r} needs the losses of each group")
     if budget.target is None and not allocator.losses:
-        ratios = {g: budget.ratio_for.get(g, budget.ratio or 0.0) for g in costs.groups}
-        return Allocation({g: keep_of(n, ratios[g], budget) for g, n in costs.groups.items()})
+        return Allocation({g: budget.keep(g, n) for g, n in costs.groups.items()})
     budget = budget.as_target(costs)
     choices = [budget.counts(g, n) for g, n in costs.groups.items()]
     assert budget.target is not None
@@ -127,19 +145,6 @@ def step_of(channels: int, round_to: int | None) -> int:
     if round_to is not None:
         return round_to if channels >= round_to else 1
     return 8 if channels >= 64 else 4 if channels >= 32 else 1
-
-
-def keep_of(channels: int, ratio: float, budget: Budget) -> int:
-    """Channels that stay of so many when a share goes, rounded to the nearest step, at least one."""
-    step = step_of(channels, budget.round_to)
-    wanted = channels * (1 - min(ratio, budget.max_ratio))
-    if wanted == channels:
-        return channels
-    least = channels * (1 - budget.max_ratio)
-    keep = int(np.floor(wanted / step + 0.5)) * step
-    while keep < least:
-        keep += step
-    return max(1, min(step, channels), min(keep, channels))
 
 
 def hand_back(costs: Costs, kind: str, share: float, kept: np.ndarray, choices: Choices) -> np.ndarray:

@@ -1,6 +1,5 @@
 """From a run to the channels that stay: which groups may be cut, how many channels each keeps, and which."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,7 +12,7 @@ from onnxprune.criteria.methods import Method
 from onnxprune.criteria.methods import method as find_method
 from onnxprune.criteria.msvfp import Msvfp
 from onnxprune.criteria.ranking import Ranking, ranking
-from onnxprune.errors import ModelError, UsageError, spelled
+from onnxprune.errors import UsageError, spelled
 from onnxprune.pipeline.calibration import Samples
 from onnxprune.pipeline.costs import costs_of
 from onnxprune.pipeline.decision import Choice
@@ -68,8 +67,7 @@ class Chooser:
         """
         deps, request = run.original.deps, run.request
         weights, method, turned = Weights(run.original.network, deps), method_of(request), turned or Turned()
-        ratios, notes = ratios_of(deps, request), whole_groups(deps, request)
-        notes |= {g.name: why for g in deps.groups if g.name not in notes and (why := unfit(weights, g))}
+        ratios, notes = ratios_of(deps, request), whole_groups(weights, method, request)
         costs = costs_of(deps, run.file.size)
         free = [g for g in deps.groups if g.name not in notes]
         evidence = evidence_of(run, method, weights, free, samples, turned.ranked)
@@ -87,9 +85,10 @@ class Chooser:
     def budget(self, target: tuple[str, float] | None) -> Budget:
         """The budget that leaves what must stay whole."""
         fixed = {**self.ratios, **dict.fromkeys(self.notes, 0.0)}
-        request = self.run.request
+        request, uncut = self.run.request, self.run.teacher
         ratio = request.ratio if target is None else None
-        return Budget(ratio, target, fixed, request.max_ratio, request.round_to)
+        widths = {g.name: len(g) for g in uncut.deps.groups} if uncut else {}
+        return Budget(ratio, target, fixed, request.max_ratio, request.round_to, widths)
 
     def choose(self, target: tuple[str, float] | None) -> Choice:
         """The channels that stay under a target, or without one under the ratio of the request."""
@@ -204,14 +203,3 @@ def method_of(request: Request) -> Method:
     found = find_method(request.method)
     seeded = {"seed": request.seed} if any(o.name == "seed" for o in found.options) else {}
     return found.with_options({**seeded, **request.method_options})
-
-
-def unfit(weights: Weights, group: Group) -> str | None:
-    """Why the filters of a group cannot be compared at all; None where they can."""
-    if any(not math.prod(weights.deps.sources[slot.source].shape) for slot in group.writers):
-        return "its filters have no weights"
-    try:
-        finite = bool(np.isfinite(weights.filters(group).energies).all())
-    except ModelError:
-        finite = False
-    return None if finite else "its weights are not finite"

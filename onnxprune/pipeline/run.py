@@ -45,7 +45,8 @@ class Run:
     parts: the user's samples by what they are for; before they are divided, those of `data` and, as those that
         figures come from, of `test_data`.
     train: samples that the user gave to train on.
-    teacher: what training learns from, where that is not `original`: in all cuts of several but the first.
+    teacher: the network that nothing is cut of, where that is not `original`: in all cuts of several but the first.
+        Training learns from it, and shares of channels are of those that it has.
     metrics: the figures of merit, the first of which a search goes by.
     alignment, rotation: how the channels of `original` differ from those of `file`.
     upright: `original` before it was rotated, where it was.

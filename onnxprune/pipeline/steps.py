@@ -14,7 +14,7 @@ from onnxprune.budget import Budget
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import ModelError, UsageError, spelled
 from onnxprune.model.network import Network
-from onnxprune.pipeline.choose import method_of, unfit
+from onnxprune.pipeline.choose import method_of
 from onnxprune.pipeline.costs import costs_of
 from onnxprune.pipeline.decision import Decision
 from onnxprune.pipeline.group_filters import Weights
@@ -59,23 +59,24 @@ def in_steps(run: Run, cut_once: Cut) -> Decision:
 
 
 def step_request(request: Request, k: int, own: Study, kept: Kept) -> Request:
-    """What the k-th cut is asked for: an equal factor of what is left each time, and in the end the target.
+    """What the k-th cut is asked for: of the original, an equal factor more each time, and in the end the target.
 
     Args:
         own: the original.
         kept: what earlier cuts have left of its groups.
     """
-    deps = own.deps
-    each, done = 1 / (request.steps or 1), (k + 1) / (request.steps or 1)
+    done = (k + 1) / (request.steps or 1)
     if request.ratio is not None and request.variable_rate:
         request = _as_target(request, own)
-    request = request.changed(
-        ratio_for={name: 1 - (1 - share) ** each for name, share in request.ratio_for.items()},
-        max_ratio=1 - (1 - request.max_ratio) ** each,
-    )
+    request = request.changed(ratio_for={name: _part(share, done) for name, share in request.ratio_for.items()})
     if request.ratio is not None:
-        return request.changed(ratio=max(0.0, 1 - (1 - request.ratio) ** done / _width_left(deps, kept)))
-    return request.changed(target=tuple(_part_of(limit, done, deps, kept) for limit in request.target or ()))
+        return request.changed(ratio=_part(request.ratio, done))
+    return request.changed(target=tuple(_part_of(limit, done, own.deps, kept) for limit in request.target or ()))
+
+
+def _part(ratio: float, done: float) -> float:
+    """A share to remove a part of the way, as powers go."""
+    return 1 - (1 - ratio) ** done
 
 
 def _as_target(request: Request, own: Study) -> Request:
@@ -83,10 +84,9 @@ def _as_target(request: Request, own: Study) -> Request:
 
     What cannot be ranked by its weights stays whole, as it does in a single cut.
     """
-    deps, weights, method = own.deps, Weights(own.network, own.deps), method_of(request)
-    scaled = "scales" in method.needs
-    unranked = [g.name for g in deps.groups if unfit(weights, g) or (scaled and method.lacks(weights.filters(g)))]
-    fixed = {**ratios_of(deps, request), **dict.fromkeys([*whole_groups(deps, request), *unranked], 0.0)}
+    deps = own.deps
+    whole = whole_groups(Weights(own.network, deps), method_of(request), request)
+    fixed = {**ratios_of(deps, request), **dict.fromkeys(whole, 0.0)}
     budget = Budget(request.ratio, None, fixed, request.max_ratio, request.round_to).as_target(costs_of(deps, 0))
     assert budget.target is not None
     kind, share = budget.target
@@ -114,13 +114,6 @@ def composed(
             raise UsageError(f"{spelled('steps')} cannot be used here: group {name!r} changes once channels are gone")
         found[name] = np.asarray(before[name])[channels] if name in before else channels
     return found
-
-
-def _width_left(deps: Dependencies, kept: Mapping[str, np.ndarray]) -> float:
-    """Share of the channels that is left of the groups that were cut."""
-    groups = [g for g in deps.groups if g.name in kept]
-    width = sum(map(len, groups))
-    return sum(len(kept[g.name]) for g in groups) / width if width else 1.0
 
 
 def _started(run: Run, pruned: Network) -> Run:

@@ -1,10 +1,15 @@
-"""Which groups the patterns of a request name, and which of them stay whole."""
+"""Which groups the patterns of a request name, and which stay whole."""
 
+import math
 from fnmatch import fnmatchcase
 
-from onnxprune.channels.dependencies import Dependencies
+import numpy as np
+
+from onnxprune.channels.dependencies import Dependencies, Group
 from onnxprune.channels.experts import UNASKED, experts
-from onnxprune.errors import UsageError, spelled
+from onnxprune.criteria.methods import Method
+from onnxprune.errors import ModelError, UsageError, spelled
+from onnxprune.pipeline.group_filters import Weights
 from onnxprune.pipeline.request import Request
 
 
@@ -28,10 +33,38 @@ def ratios_of(deps: Dependencies, request: Request) -> dict[str, float]:
     }
 
 
-def whole_groups(deps: Dependencies, request: Request) -> dict[str, str]:
+def excluded(deps: Dependencies, request: Request) -> dict[str, str]:
     """Groups that the user wants whole, with the reason.  Raises UsageError likewise."""
     notes = {name: f"excluded by {p!r}" for p in request.exclude for name in _matching(deps, p, "exclude")}
     if request.include:
         included = {name for p in request.include for name in _matching(deps, p, "include")}
         notes |= {g.name: "not included" for g in deps.groups if g.name not in included}
     return {name: UNASKED for name in experts(deps) if name not in ratios_of(deps, request)} | notes
+
+
+def whole_groups(weights: Weights, method: Method, request: Request) -> dict[str, str]:
+    """Groups that lose nothing, with the reason: the user's word, or weights that leave the method nothing to rank by.
+
+    Raises UsageError for a pattern that matches nothing, and where no group has what the method looks at.
+    """
+    groups = weights.deps.groups
+    found = excluded(weights.deps, request)
+    found |= {g.name: why for g in groups if g.name not in found and (why := _unfit(weights, g))}
+    if "scales" not in method.needs:
+        return found
+    free = [g for g in groups if g.name not in found]
+    lacking = {g.name: why for g in free if (why := method.lacks(weights.filters(g)))}
+    if lacking and len(lacking) == len(free):
+        raise UsageError(next(iter(lacking.values())))
+    return found | dict.fromkeys(lacking, "no unfused BatchNormalization stands behind it")
+
+
+def _unfit(weights: Weights, group: Group) -> str | None:
+    """Why the filters of a group cannot be compared at all; None where they can."""
+    if any(not math.prod(weights.deps.sources[slot.source].shape) for slot in group.writers):
+        return "its filters have no weights"
+    try:
+        finite = bool(np.isfinite(weights.filters(group).energies).all())
+    except ModelError:
+        finite = False
+    return None if finite else "its weights are not finite"

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxprune.budget import ALLOCATORS, Budget, Costs, allocate, hand_back, step_of
-from onnxprune.budget.allocate import keep_of
 from onnxprune.budget.cost import Term
 from onnxprune.budget.order import convex
 from onnxprune.errors import UsageError
@@ -39,14 +38,21 @@ def test_costs_add_up_and_change_by_what_a_group_touches() -> None:
 def test_a_ratio_is_rounded_to_the_step_of_the_width() -> None:
     budget = Budget(ratio=0.3)
     assert [step_of(n, None) for n in (16, 32, 64)] == [1, 4, 8]
-    assert [keep_of(n, 0.3, budget) for n in (10, 16, 32, 64, 100)] == [7, 11, 24, 48, 72]  # 22.4, 44.8, 70 rounded
-    assert keep_of(3, 0.9, budget) == 1
-    assert keep_of(64, 0.5, Budget(ratio=0.5, round_to=5)) == 30
-    assert keep_of(64, 0.9, Budget(ratio=0.9, max_ratio=0.25)) == 48
+    assert [budget.keep("g", n) for n in (10, 16, 32, 64, 100)] == [7, 11, 24, 48, 72]  # 22.4, 44.8, 70 rounded
+    assert Budget(ratio=0.9).keep("g", 3) == 1
+    assert Budget(ratio=0.5, round_to=5).keep("g", 64) == 30
+    assert Budget(ratio=0.9, max_ratio=0.25).keep("g", 64) == 48
+
+
+def test_after_earlier_cuts_shares_are_of_the_channels_that_there_were() -> None:
+    again = Budget(ratio=0.3, max_ratio=0.5, ratio_for={"h": 0.0}, widths={"g": 64, "h": 64})
+    assert [again.keep("g", n) for n in (64, 56, 48, 40)] == [48, 48, 48, 40]
+    assert again.keep("h", 56) == 56
+    assert [again.counts("g", n) for n in (64, 52, 40, 32)] == [(64, 56, 48, 40, 32), (52, 48, 40, 32), (40, 32), (32,)]
 
 
 def test_round_to_wider_than_a_group_leaves_it_single_channels() -> None:
-    assert keep_of(6, 0.5, Budget(ratio=0.5, round_to=8)) == 3
+    assert Budget(ratio=0.5, round_to=8).keep("g", 6) == 3
 
 
 def test_a_target_removes_the_same_share_everywhere() -> None:

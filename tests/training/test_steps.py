@@ -96,6 +96,22 @@ def test_shares_of_single_layers_hold_over_all_steps() -> None:
     assert kept["conv2.weight"] == pytest.approx(0.5, abs=0.05)
 
 
+@pytest.mark.parametrize("steps", [2, 5])
+@pytest.mark.parametrize(
+    "options",
+    [{"target": "macs=0.3", "max_ratio": 0.25}, {"ratio": 0.3, "ratio_for": {"conv[12]*": 0.1}}],
+    ids=["largest ratio", "ratio"],
+)
+def test_counts_are_rounded_once_whatever_the_number_of_cuts(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], steps: int
+) -> None:
+    monkeypatch.setattr("onnxprune.pipeline.steps.tune", lambda run, teacher, pruned, *_: pruned)
+    monkeypatch.setattr(tune, "tune", lambda run, teacher, pruned, *_: pruned)
+    options |= {"method": "l2", "compensate": "none", "finetune": 1, "measure": False, "verify": False}
+    once, often = (prune(DIGITS, **options, **more).report for more in ({}, {"steps": steps}))
+    assert [g.kept for g in often.groups] == [g.kept for g in once.groups]
+
+
 def test_a_rotated_plan_is_learnt_in_its_own_basis(monkeypatch: pytest.MonkeyPatch) -> None:
     model, data = attention(), sequences(64)
     result = prune(model, ratio=0.5, round_to=1, data=data, measure=False, heads="dims")
