@@ -57,9 +57,9 @@ class Trait(Flag):
     UNEVEN = auto()  # what it gives is not in proportion to what it takes
     CLAMPS = auto()  # is zero or constant over a wide range
     SATURATES = auto()  # flat at one end or both, with values of at most about 1
-    UNSHIFTED = auto()  # gives the same where all that it takes along its axis is more by one number
     DECIDES = auto()  # rounds or chooses: a small difference may become a whole step, another index, another number
     VALUES_FIRST = auto()  # gives the values before the decision that picked them
+    SPLITS = auto()  # takes input 0 apart along an axis, into parts that follow each other
     LINEAR = auto()  # products of input 0 with the weights that are input 1, summed up
     LAYER = auto()  # multiplies what it takes by weights
     CONVOLVES = auto()  # its weights are filters of several axes
@@ -189,6 +189,8 @@ class Operator:
     linear: `(shape of the weights, attributes)` → the layer as a product of matrices (`onnxprune.operators.patches`).
     bias: the input that is added to the outputs of a layer, one number for each.
     signs: of a sum of two values, with what sign each of them goes in.
+    unshifted: `(attributes, rank, opset)` → axes along which all that it takes may be more by one number, for the same
+        output.
     flat: `(attributes, input → its numbers)` → the range of input 0 beyond which the output goes no further.
     work: `(y, x, w)`, shapes of output 0 and of the first two inputs → multiply-accumulates, for an estimate.
 
@@ -228,6 +230,7 @@ class Operator:
     linear: Callable[[Shape, Attributes], Any] | None = None
     bias: int | None = None
     signs: tuple[int, int] | None = None
+    unshifted: Callable[[Attributes, int, int], list[int]] | None = None
     flat: Callable[[Attributes, Numbers], tuple[float, float]] | None = None
     work: Callable[[Shape, Shape, Shape], int] | None = None
     value: Evaluation | None = None

@@ -72,7 +72,7 @@ def forward_split(node: TorchCall, x: Tensor, sizes: Tensor | None = None) -> tu
 
 define(
     "Split", couple=split, takes_split=True, zero=first, repair=repair_split, follows=frozenset({1}), bound=bound_split,
-    apart=True, value=by_reference, shape=_split_shape, traits=_PART,
+    apart=True, value=by_reference, shape=_split_shape, traits=_PART | Trait.SPLITS,
     forward=Forward(forward_split, into=(0,), host=(1,)),
 )  # fmt: skip
 

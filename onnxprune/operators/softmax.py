@@ -10,16 +10,19 @@ from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.labels import Axes
 from onnxprune.operators.lazy_torch import Tensor, torch
 from onnxprune.operators.op import Op
-from onnxprune.operators.registry import Alike, Trait, define
+from onnxprune.operators.registry import Alike, Attributes, Trait, define
 from onnxprune.operators.site import Site
 from onnxprune.operators.value_numbers import mix
 
 
-def _normalised(op: Op) -> list[int]:
+def _axes(attributes: Attributes, rank: int, opset: int) -> list[int]:
     """Axes over which a softmax goes: before opset 13 all from the named one on."""
-    rank = len(op.values[0].axes) if op.values[0] is not None else 0
-    axis = op.attributes.get("axis", 1 if op.opset < 13 else -1) % max(1, rank)
-    return list(range(axis, rank)) if op.opset < 13 else [axis]
+    axis = attributes.get("axis", 1 if opset < 13 else -1) % max(1, rank)
+    return list(range(axis, rank)) if opset < 13 else [axis]
+
+
+def _normalised(op: Op) -> list[int]:
+    return _axes(op.attributes, len(op.values[0].axes) if op.values[0] is not None else 0, op.opset)
 
 
 def softmax(op: Op, x: Axes, **_: Any) -> Axes:
@@ -29,10 +32,10 @@ def softmax(op: Op, x: Axes, **_: Any) -> Axes:
 
 def bound_softmax(site: Site, low: float, high: float) -> Facts:
     """Equal elements of equal rows come out equal."""
-    found, rank = site.data(), len(site.shape())
-    if site.opset < 13 and site.attributes.get("axis", 1) not in (-1, rank - 1):
+    found, axes = site.data(), _axes(site.attributes, len(site.shape()), site.opset)
+    if len(axes) > 1:
         raise NothingKnown
-    rows = reduced(found, [site.attributes.get("axis", -1) % rank])
+    rows = reduced(found, axes)
     names = mix(*rows.exact, *found.exact, site.kind)
     return facts(np.full(names.shape, low), np.full(names.shape, high), names)
 
@@ -52,7 +55,7 @@ def forward_softmax(node: TorchCall, x: Tensor) -> Tensor:
 for name, low, high in (("Softmax", 0.0, 1.0), ("LogSoftmax", -np.inf, 0.0)):
     define(
         name, couple=softmax, statistics=_normalised, bound=partial(bound_softmax, low=low, high=high), apart=True,
-        traits=Trait.SATURATES | Trait.UNSHIFTED, forward=Forward(forward_softmax),
+        unshifted=_axes, traits=Trait.SATURATES, forward=Forward(forward_softmax),
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from onnxprune.operators.registry import Shape, Trait, has, operator_of, traits_
 from onnxprune.pipeline.limits import no_room
 from onnxprune.pipeline.request import Request
 from onnxprune.runtime.session import make_session
+from onnxprune.surgery.recovery.solvable import multiplies_matrices, multiplies_values
 
 
 def runnable(request: Request, network: Network, size: int) -> tuple[Request, list[str]]:
@@ -80,6 +81,7 @@ def _wanted(model: onnx.ModelProto, name: str) -> tuple[int, int, int] | None:
         shape, attributes = weights.get(node.input[1], ()) if len(node.input) > 1 else (), attributes_of(node)
         if Trait.LINEAR | Trait.CONVOLVES in traits_of(node) and len(shape) > 2:
             return len(shape), 1, shape[0] if has(node, Trait.SPREADS) else shape[1] * attributes.get("group", 1)
-        if node.op_type == "Gemm" and len(shape) == 2 and not attributes.get("transA", 0):
+        with_bias = multiplies_matrices(node) and not multiplies_values(node)  # which takes two axes and no more
+        if with_bias and len(shape) == 2 and not attributes.get("transA", 0):
             return 2, 1, shape[1 if attributes.get("transB", 0) else 0]
     return None

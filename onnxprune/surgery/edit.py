@@ -12,6 +12,7 @@ from onnx import helper
 from onnxprune.channels.dependencies import Node
 from onnxprune.channels.index_grids import grid_of
 from onnxprune.errors import ModelError
+from onnxprune.operators.registry import Trait, has
 from onnxprune.surgery.draft import Draft
 from onnxprune.surgery.grids import made_grid
 from onnxprune.surgery.retrace import divides, retraced, wanted_from
@@ -178,7 +179,7 @@ class Edit:
         """The Concat that makes input k, its constant parts rewritten; None where the wrong entries lie elsewhere."""
         deps = self.draft.deps
         maker = deps.maker(self.source.inputs[k])
-        if maker is None or maker.proto.op_type != "Concat" or maker.path != self.source.path:
+        if maker is None or not has(maker.proto, Trait.JOINS) or maker.path != self.source.path:
             return None
         inputs, start, left = list(maker.proto.input), 0, dict(changes)
         for j, key in enumerate(maker.inputs):

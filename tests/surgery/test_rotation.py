@@ -111,6 +111,16 @@ def test_attention_in_one_node_gives_the_same_in_any_basis(how: str, bias: bool)
     _assert_same(model, turned(graph, sites), [sequences(n) for n in (1, 3)])
 
 
+@pytest.mark.parametrize(("opset", "axis", "still"), [(17, None, 3), (12, 3, 3), (12, -1, 3), (12, None, None)])
+def test_keys_may_shift_where_a_softmax_goes_over_them_alone(opset: int, axis: int | None, still: int | None) -> None:
+    model = attention()
+    model.opset_import[0].version = opset  # before 13 it goes over all axes from the second one on by default
+    (softmax,) = (node for node in model.graph.node if node.op_type == "Softmax")
+    del softmax.attribute[:]
+    softmax.attribute.extend([] if axis is None else [helper.make_attribute("axis", axis)])
+    assert {site.still for site in attention_sites(graph_of(model)) if site.read is not None} == {still}
+
+
 @pytest.mark.parametrize(("how", "left"), [("rotary", []), ("shared", []), ("present", [])])
 def test_attention_in_one_node_that_shows_or_shares_its_keys_keeps_their_basis(how: str, left: list[str]) -> None:
     assert kinds(attention_sites(graph_of(fused_attention(how)))) == left
@@ -499,8 +509,13 @@ def test_heads_are_left_open_by_default() -> None:
 
 
 def test_uneven_parts_are_those_of_onnx() -> None:
-    found = follow.parts_of([np.arange(7)], {"axis": 0, "num_outputs": 3, follow.OUTPUTS: 3})
-    assert [part.tolist() for part in found] == [[0, 1, 2], [3, 4, 5], [6]]
+    split = helper.make_node("Split", ["x"], ["a", "b", "c"], axis=1, num_outputs=3)
+    sizes = {"x": 7, "a": 3, "b": 3, "c": 1}
+    infos = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, n]) for name, n in sizes.items()]
+    proto = helper.make_graph([split], "g", infos[:1], infos[1:])
+    graph = graph_of(helper.make_model(proto, opset_imports=[helper.make_opsetid("", 18)]))
+    found = follow.walked(graph, follow.End(-1, 0, "x", np.arange(7)[None]), ())
+    assert {e.value: e.ids.ravel().tolist() for e in found.ends} == {"a": [0, 1, 2], "b": [3, 4, 5], "c": [6]}
 
 
 # --- a look at the network ---------------------------------------------------

@@ -20,17 +20,6 @@ from onnxprune.surgery.rotation.sites import Array, Graph, Sensor
 LARGEST = 1 << 24  # elements of an array of positions
 
 
-def parts_of(x: Sequence[Array], a: Mapping[str, Any]) -> list[Array]:
-    axis = a.get("axis", 0)
-    sizes = a.get("split", x[1] if len(x) > 1 else None)
-    parts = a.get("num_outputs", a[OUTPUTS])
-    sizes = [-(-x[0].shape[axis] // parts)] * parts if sizes is None else sizes
-    return np.array_split(x[0], np.cumsum(sizes)[:-1].tolist(), axis)
-
-
-OUTPUTS = "outputs of the node"  # beside its attributes
-
-
 def _moved(node: onnx.NodeProto) -> Callable[[Sequence[Array], Mapping[str, Any]], Any] | None:
     """Where the elements of input 0 go, each to one place; None where a node does something else."""
     traits = traits_of(node)
@@ -38,7 +27,7 @@ def _moved(node: onnx.NodeProto) -> Callable[[Sequence[Array], Mapping[str, Any]
         return lambda x, _: x[0]
     if Trait.PASSES | Trait.MOVES not in traits or traits & (Trait.JOINS | Trait.REPEATS):
         return None
-    return parts_of if node.op_type == "Split" else operator_of(node).value
+    return operator_of(node).value
 
 
 @dataclass(frozen=True)
@@ -134,17 +123,18 @@ class _Walk:
 
     def _step(self, at: End) -> list[Any] | None:
         node = self.graph.deps.nodes[at.node]
+        if at.place == 0 and has(node.proto, Trait.SPLITS):
+            return self._parts(at)
         if at.place == 0 and (moved := _moved(node.proto)) is not None:
             inputs = [at.ids, *(self.graph.known(key) if key else None for key in node.inputs[1:])]
             unknown = any(x is None for x, key in zip(inputs, node.inputs, strict=True) if key)
             if unknown and not has(node.proto, Trait.UNARY):
                 return None
-            attributes = {**attributes_of(node.proto), OUTPUTS: len(node.outputs)}
             try:
-                found = moved(inputs, attributes)  # type: ignore[arg-type]
+                found = moved(inputs, attributes_of(node.proto))  # type: ignore[arg-type]
             except MALFORMED:
                 return None
-            return None if found is None else found if isinstance(found, list) else [found]
+            return None if found is None else [found]
         if has(node.proto, Trait.MULTIPLIES):
             scaled = at.place != operator_of(node.proto).divisor and self._scalar(node.inputs[1 - at.place])
             return [at.ids] if scaled else None
@@ -153,6 +143,12 @@ class _Walk:
         if has(node.proto, Trait.ATTENDS):
             return self._attended(at)
         return self._mixed(at) if multiplies_values(node.proto) else None
+
+    def _parts(self, at: End) -> list[Any] | None:
+        node = self.graph.deps.nodes[at.node]
+        axis, shapes = attributes_of(node.proto).get("axis", 0), [self.graph.shape(key) for key in node.outputs]
+        ends = np.cumsum([shape[axis] for shape in shapes if shape is not None])
+        return None if None in shapes else np.split(at.ids, ends[:-1], axis)
 
     def _scalar(self, key: str) -> bool:
         shape = self.graph.shape(key)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from onnxprune.model.graphs import opset_of
 from onnxprune.model.static import attributes_of
 from onnxprune.operators.own_heads import OwnHeads, own_heads
 from onnxprune.operators.reach import packed_sizes
@@ -118,10 +119,11 @@ def _softmaxed(graph: Graph, k: int) -> bool:
     key = graph.deps.nodes[k].outputs[0]
     while len(found := graph.deps.takers.get(key, [])) == 1:
         node = graph.deps.nodes[found[0][0]]
-        if has(node.proto, Trait.UNSHIFTED):
-            shape = graph.shape(key)
-            return shape is not None and attributes_of(node.proto).get("axis", -1) in (-1, len(shape) - 1)
-        if not (has(node.proto, Trait.MULTIPLIES) or operator_of(node.proto).signs == (1, 1)):
+        row = operator_of(node.proto)
+        if row.unshifted is not None:
+            rank, opset = len(graph.shape(key) or ()), opset_of(graph.network.graph)
+            return row.unshifted(attributes_of(node.proto), rank, opset) == [rank - 1]
+        if not (has(node.proto, Trait.MULTIPLIES) or row.signs == (1, 1)):
             return False
         key = node.outputs[0]
     return False
