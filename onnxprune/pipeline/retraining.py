@@ -36,26 +36,27 @@ def trained_model(network: Network, deps: Dependencies, kept: Mapping[str, np.nd
     dead = deps.dead(kept)
     before = pruned(network, deps, dead).apart()
     given = retrain(before)
-    plans = {}
-    for version in versions(deps, dead):
-        if not version.copied and version.source.kind != "fill":
-            plans[version.source.key] = version.live
+    cut = {v.source.key: v.live for v in versions(deps, dead) if not v.copied and v.source.kind != "fill"}
     for key in shared(deps, kept) & before.heads.keys() & given.heads.keys():
         if not np.array_equal(before.array(key), given.array(key)):
             raise UsageError(f"'retrain' cannot change '{key}' here: it is shared by layers cut differently")
     values = dict[str, np.ndarray]()
     for key in network.heads:
-        if key not in before or key not in given:
-            if key in plans:
-                raise UsageError(f"'retrain' gave a model without '{key}', which the pruned one has")
-            continue
-        old, new = before.heads[key], given.heads[key]
-        if list(old.dims) != list(new.dims) or old.data_type != new.data_type:
-            raise UsageError(f"'retrain' changed the shape or type of '{key}'")
-        array, trained = network.array(key), given.array(key)
-        if key in plans:
-            values[key] = array.copy()
-            values[key][np.ix_(*(np.flatnonzero(m) for m in plans[key]))] = trained
-        elif not np.array_equal(array, trained):
-            values[key] = trained
+        if key in before and key in given:
+            array, trained = network.array(key), _trained(key, before, given)
+            if key in cut:
+                values[key] = array.copy()
+                values[key][np.ix_(*cut[key])] = trained
+            elif not np.array_equal(array, trained):
+                values[key] = trained
+        elif key in cut:
+            raise UsageError(f"'retrain' gave a model without '{key}', which the pruned one has")
     return network.with_tensors(values)
+
+
+def _trained(key: str, before: Network, given: Network) -> np.ndarray:
+    """The elements that training gave a tensor.  Raises UsageError where they are others than before in more."""
+    old, new = before.heads[key], given.heads[key]
+    if list(old.dims) != list(new.dims) or old.data_type != new.data_type:
+        raise UsageError(f"'retrain' changed the shape or type of '{key}'")
+    return given.array(key)

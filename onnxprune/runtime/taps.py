@@ -65,14 +65,14 @@ def find_taps(model: onnx.ModelProto) -> Taps:
     names, inner = {tap for taps in before.values() for tap in taps}, list(_inner(graph))
     trails = {name: list(_trail(name, scope, bodies)) for name in [*outputs, *names]}
     return Taps(
-        tuple(n for node in graph.node for n in node.output if n in names),
-        frozenset(n for n, trail in trails.items() if any(d and has(node, BOUNDED) for node, d in trail)),
-        frozenset(n for n, trail in trails.items() if any(has(node, Trait.DECIDES) for node, _ in trail)),
-        any(has(node, Trait.QUANTIZES) for node in graph.node),
-        {key: took for node in inner for key, took in node.decides().items()},
-        tuple(key for node in inner if has(node.proto, WEIGHTED) for key in node.gives()),
-        frozenset(outputs & scope.fixed),
-        {name: tuple(taps) for name, taps in before.items()},
+        names=tuple(n for node in graph.node for n in node.output if n in names),
+        bounded=frozenset(n for n, trail in trails.items() if any(d and has(node, BOUNDED) for node, d in trail)),
+        decided=frozenset(n for n, trail in trails.items() if any(has(node, Trait.DECIDES) for node, _ in trail)),
+        quantized=any(has(node, Trait.QUANTIZES) for node in graph.node),
+        decisions={key: took for node in inner for key, took in node.decides().items()},
+        layers=tuple(key for node in inner if has(node.proto, WEIGHTED) for key in node.gives()),
+        fixed=frozenset(outputs & scope.fixed),
+        before={name: tuple(taps) for name, taps in before.items()},
     )
 
 

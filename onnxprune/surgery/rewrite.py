@@ -179,16 +179,18 @@ def zero_points(network: Network, deps: Dependencies) -> dict[str, np.ndarray]:
     """What zero is in quantised weights, shaped to broadcast over them, by key of the weight."""
     found: dict[str, np.ndarray] = {}
     for use in deps.uses:
-        if (scaling := deps.scaling(use)) is None or not scaling.zero_point:
-            continue
-        zero = deps.statics.constants.get(scaling.zero_point)
-        if zero is None and scaling.zero_point in network:
-            zero = network.array(scaling.zero_point)
-        if zero is not None and scaling.axis is not None and zero.ndim:
-            zero = zero.reshape(line(len(use.axes), scaling.axis))
-        if zero is not None:
+        scaling = deps.scaling(use)
+        if scaling is not None and (zero := _known(network, deps, scaling.zero_point)) is not None:
+            if scaling.axis is not None and zero.ndim:
+                zero = zero.reshape(line(len(use.axes), scaling.axis))
             found[use.source] = zero
     return found | _zeros_of_tables(deps, network)
+
+
+def _known(network: Network, deps: Dependencies, key: str) -> np.ndarray | None:
+    """A constant of the graph or a tensor of the file; None where there is none."""
+    known = deps.statics.constants.get(key)
+    return network.array(key) if known is None and key in network else known
 
 
 def _zeros_of_tables(deps: Dependencies, network: Network) -> dict[str, np.ndarray]:
@@ -200,10 +202,9 @@ def _zeros_of_tables(deps: Dependencies, network: Network) -> dict[str, np.ndarr
             node = deps.nodes[todo.pop()]
             if _moves(node.proto):
                 todo += [taker for key in node.outputs for taker, _ in deps.takers.get(key, ())]
-            elif has(node.proto, Trait.DEQUANTIZES) and len(node.inputs) > 2 and use.node >= 0:
-                zero = deps.statics.constants.get(node.inputs[2])
-                zero = network.array(node.inputs[2]) if zero is None and node.inputs[2] in network else zero
-                if zero is not None and zero.size == 1 and node.inputs[0] != use.source:
+            elif has(node.proto, Trait.DEQUANTIZES) and len(node.inputs) > 2 and node.inputs[0] != use.source:
+                zero = _known(network, deps, node.inputs[2])
+                if zero is not None and zero.size == 1:
                     found[use.source] = zero.reshape(())
     return found
 

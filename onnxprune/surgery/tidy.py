@@ -87,20 +87,15 @@ def _drop_nodes(graph: onnx.GraphProto, kept: set[str], used: Counter[str]) -> N
 
 
 def refresh_shapes(draft: Draft) -> None:
-    """Correct recorded sizes, in positions, of values that lost channels; forget those of values that are gone."""
+    """Correct recorded sizes of values that lost channels; forget those of values that are gone."""
     for graph, path in graphs_of(draft.out.graph):
         made = {name for node in graph.node for name in node.output[:]} | {v.name for v in graph.input}
-        tensors = {t.name: t for t in graph.initializer}
-        lost = {v.name for v in graph.value_info if path + v.name in draft.in_one_piece}
-        for value in [v for v in graph.value_info if v.name in lost or (v.name not in made and v.name not in tensors)]:
-            graph.value_info.remove(value)
+        tensors = {t.name: t.dims for t in graph.initializer}
+        known = (made | tensors.keys()) - {key.removeprefix(path) for key in draft.in_one_piece if key.startswith(path)}
+        if any(value.name not in known for value in graph.value_info):
+            refill(graph.value_info, [value for value in graph.value_info if value.name in known])
         for value in (*graph.value_info, *graph.input, *(graph.output if path else ())):
-            if not value.type.tensor_type.HasField("shape"):
-                continue
-            dims = value.type.tensor_type.shape.dim
-            box = draft.box(path + value.name)
-            sizes = tensors[value.name].dims if value.name in tensors else [int(m.sum()) for m in box or ()]
-            cut_axes = [True] * len(sizes) if value.name in tensors else [not m.all() for m in box or ()]
-            for dim, size, changed in zip(dims, sizes, cut_axes, strict=False):
-                if changed and dim.HasField("dim_value"):
+            cut = [None if m.all() else int(m.sum()) for m in draft.box(path + value.name) or ()]
+            for dim, size in zip(value.type.tensor_type.shape.dim, tensors.get(value.name, cut), strict=False):
+                if size is not None and dim.HasField("dim_value"):
                     dim.dim_value = size

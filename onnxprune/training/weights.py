@@ -73,20 +73,23 @@ def choose(program: Program) -> tuple[dict[str, Weight], dict[str, str], tuple[s
     refuse_unknown(program, {key for key in wanted if program.kinds[key] in FLOATS})
     last = ends(program, wanted)
     alive = reached(program.steps, last)
-    weights, frozen = dict[str, Weight](), dict[str, str]()
-    for key in sorted(held):
-        floating = program.kinds[key] in FLOATS
+
+    def verdict(key: str) -> Weight | str | None:
+        """A weight, why a tensor is none, or nothing where that is not worth a word."""
+        kind, floating = program.kinds[key], program.kinds[key] in FLOATS
         if key not in wanted:
-            if floating and program.constants[key].numel() > 1:
-                frozen[key] = "the network computes with it, and it is no weight of a layer"
-        elif key not in alive:
-            frozen[key] = _why(key, steps)
-        elif floating:
-            weights[key] = Weight(key, program.kinds[key])
-        elif (scaling := _scaling(key, steps, program)) is not None:
-            weights[key] = Weight(key, program.kinds[key], scaling)
-        elif program.kinds[key] in RANGES:
-            frozen[key] = "whole numbers of which the file does not say what they stand for"
+            told = floating and program.constants[key].numel() > 1
+            return "the network computes with it, and it is no weight of a layer" if told else None
+        if key not in alive:
+            return _why(key, steps)
+        scaling = None if floating else _scaling(key, steps, program)
+        if floating or scaling is not None:
+            return Weight(key, kind, scaling)
+        return "whole numbers of which the file does not say what they stand for" if kind in RANGES else None
+
+    found = {key: verdict(key) for key in sorted(held)}
+    weights = {key: given for key, given in found.items() if isinstance(given, Weight)}
+    frozen = {key: why for key, why in found.items() if isinstance(why, str)}
     frozen |= {str(step): "the table has no row for it: onnxruntime computes it" for step in steps if not step.known}
     return weights, frozen, last
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from onnxprune.channels.dependencies import Group
+from onnxprune.channels.dependencies import Group, Use
 from onnxprune.channels.nodes import Node
 from onnxprune.model.static import attributes_of
-from onnxprune.operators.registry import Trait, has, operator_of, traits_of
+from onnxprune.operators.registry import Trait, has, operator_of
 from onnxprune.operators.roles import Role
 from onnxprune.surgery.recovery.solvable import multiplies_matrices, multiplies_values
 from onnxprune.surgery.rotation.carried import Bent, StreamPart
@@ -175,24 +175,19 @@ class _Stream(Normalised):
     def multiplying(self, k: int) -> None:
         """A layer that makes the channels, takes them in, or both; or a product of values that leaves them alone."""
         node, attributes = self.graph.deps.nodes[k], attributes_of(self.graph.deps.nodes[k].proto)
-        x, y, traits = node.inputs[0], node.outputs[0], traits_of(node.proto)
+        x, y = node.inputs[0], node.outputs[0]
         if attributes.get("group", 1) != 1 or attributes.get("transA", 0):
             raise Bent
         weight = next((u for u in self.graph.deps.uses_at.get(k, ()) if u.input == 1), None)
-        table = self.turned.get(node.inputs[1]) if weight is None else None
-        if weight is None and table is None:
-            if multiplies_values(node.proto) and len(self.data(k)[0]) == 1:
-                self.passing(k)
-                return
-            raise Bent
-        filters = Trait.CONVOLVES in traits and Trait.SPREADS not in traits
-        output = 0 if filters or table or attributes.get("transB", 0) else 1
         if weight is not None:
-            if self.graph.use(k, 1) is None or (multiplies_matrices(node.proto) and len(weight.axes) != 2):
-                raise Bent
-            parts = [(weight.source, axis) for axis, labels in enumerate(weight.axes) if self._carry(labels)]
+            parts, output = self._weights(k, weight)
+        elif node.inputs[1] in self.turned:
+            parts, output = [self.turned[node.inputs[1]]], 0
+        elif multiplies_values(node.proto) and len(self.data(k)[0]) == 1:
+            self.passing(k)
+            return
         else:
-            parts = [table] if table else []
+            raise Bent
         for key, axis in parts:
             (self.making if axis == output else self.taking).append((key, axis, y if axis == output else x))
             self.biased &= axis == output or self.graph.holds_bias(k)
@@ -201,8 +196,15 @@ class _Stream(Normalised):
         if len(node.inputs) > 2 and node.inputs[2] and (bias := self.own(k, 2)) is not None:
             self.making.append((*bias, y))
 
-    def _carry(self, labels: Array) -> bool:
-        return bool((self.channel[self.graph.deps.component[labels]] >= 0).any())
+    def _weights(self, k: int, weight: Use) -> tuple[list[tuple[str, int]], int]:
+        """The axes of a layer's weights that have the channels, as (key, axis), and the axis of its output."""
+        node = self.graph.deps.nodes[k].proto
+        if self.graph.use(k, 1) is None or (multiplies_matrices(node) and len(weight.axes) != 2):
+            raise Bent
+        filters = has(node, Trait.CONVOLVES) and not has(node, Trait.SPREADS)
+        owners = [self.channel[self.graph.deps.component[labels]] for labels in weight.axes]
+        parts = [(weight.source, axis) for axis, owner in enumerate(owners) if (owner >= 0).any()]
+        return parts, 0 if filters or attributes_of(node).get("transB", 0) else 1
 
     # --- the whole -----------------------------------------------------------
 
