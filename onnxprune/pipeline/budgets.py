@@ -12,7 +12,7 @@ from onnxprune.criteria.msvfp import Msvfp
 from onnxprune.pipeline.choose import Chooser
 from onnxprune.pipeline.costs import alive_beyond, peak_activations
 from onnxprune.pipeline.decision import Choice
-from onnxprune.pipeline.drop import KIND, largest_choice, least_share
+from onnxprune.pipeline.drop import KIND, bisected, largest_choice, least_share
 from onnxprune.pipeline.measure import timed
 from onnxprune.pipeline.outcome import written_bytes
 from onnxprune.pipeline.run import Run
@@ -103,13 +103,10 @@ def thinned(chooser: Chooser, limit: Limit) -> Thin | None:
         found[gone] = Thin(thin, choice), probe
         return probe.holds
 
-    low, high = 0.0, 1.0 - FINEST
-    if not tried(high):
+    most = 1.0 - FINEST
+    if not tried(most):
         return None
-    while high - low > FINEST:
-        middle = (low + high) / 2
-        low, high = (low, middle) if tried(middle) else (middle, high)
-    thin, taken = found[high]
+    thin, taken = found[bisected(tried, 0.0, most, FINEST)]
     probes = tuple(dict.fromkeys(probe for _, probe in found.values()))  # steps of channels make some equal
     search = Search(KIND, (limit.cost,), (str(limit),), probes, (limit.most(before),), taken.share)
     choice = replace(thin.choice, remarks=(*thin.choice.remarks, described(search)), search=search)
@@ -131,17 +128,11 @@ def searched(chooser: Chooser, *limits: Limit) -> Choice:
         probes.append(Probe(share, tuple(after for _, after in pairs), kept))
         return kept
 
-    least = low = least_share(chooser)
-    high, resolution = 1.0, max(COSTS[limit.cost].resolution for limit in limits)
-    stopped = ""
-    if tried(1.0):
-        low = 1.0
-    while high - low > resolution:
-        middle = (low + high) / 2
-        low, high = (middle, high) if tried(middle) else (low, middle)
-    if low == least and not tried(least):
+    least, resolution = least_share(chooser), max(COSTS[limit.cost].resolution for limit in limits)
+    chosen, stopped = 1.0 if tried(1.0) else bisected(tried, 1.0, least, resolution), ""
+    if chosen == least and not tried(least):
         stopped = _short(limits, probes[-1], befores)
-    choice = found[chosen := least if stopped else low]
+    choice = found[chosen]
     costs, bounds = zip(*((limit.cost, limit.most(b)) for limit, b in zip(limits, befores, strict=True)), strict=True)
     search = Search(KIND, costs, tuple(map(str, limits)), tuple(probes), bounds, chosen)
     return replace(choice, stopped_by=stopped, remarks=(*choice.remarks, described(search)), search=search)

@@ -32,13 +32,22 @@ def largest_cut(evaluate: Callable[[float], float], least: float, limit: float, 
     even the smallest cut loses too much.  The figure is taken to fall as the share does.
     """
     probes: list[Probe] = []
-    low, high = least, 1.0
-    while high - low > resolution:
-        middle = (low + high) / 2
-        figure = evaluate(middle)
-        probes.append(Probe(middle, (figure,), figure >= limit))
-        low, high = (low, middle) if probes[-1].holds else (middle, high)
+
+    def holds(share: float) -> bool:
+        figure = evaluate(share)
+        probes.append(Probe(share, (figure,), figure >= limit))
+        return probes[-1].holds
+
+    bisected(holds, least, 1.0, resolution)
     return probes
+
+
+def bisected(holds: Callable[[float], bool], fails: float, edge: float, resolution: float) -> float:
+    """The last number that holds on the way from `edge`, which is taken to, towards one that is taken to fail."""
+    while abs(edge - fails) > resolution:
+        middle = (fails + edge) / 2
+        fails, edge = (fails, middle) if holds(middle) else (middle, edge)
+    return edge
 
 
 def largest_choice(chooser: Chooser) -> Choice:
