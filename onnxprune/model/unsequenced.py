@@ -1,12 +1,12 @@
 """Sequences of tensors, written out: what stands at a known place of one is the tensor that was put there."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 import onnx
 
 from onnxprune.model.graphs import graphs_of, opset_of, refill, subgraphs
 from onnxprune.model.network import Network
-from onnxprune.model.sort import defined
+from onnxprune.model.sort import captured, defined
 from onnxprune.model.static import infer
 from onnxprune.model.statics import Statics
 from onnxprune.operators.registry import operator_of
@@ -48,7 +48,8 @@ def _known(graph: onnx.GraphProto, statics: Statics, opset: int) -> Sequences:
         if make is not None and _has_room(node, names):
             elements = make(_site(node, found, statics, opset))
             found |= {} if elements is None else {node.output[0]: elements}
-    ends = {value.name for value in graph.output} | {name for node in graph.node for name in _captured(node)}
+    ends = {value.name for value in graph.output}
+    ends.update(name for node in graph.node for body, _ in subgraphs(node) for name in captured(body))
     while True:
         lost = set(found) & ends
         for node in graph.node:
@@ -72,15 +73,6 @@ def _names(graph: onnx.GraphProto) -> set[str]:
 def _has_room(node: onnx.NodeProto, names: Collection[str]) -> bool:
     """Whether no name begins as those of the tensors do that take the place of a node's output."""
     return bool(node.output) and not any(name.startswith(f"{node.output[0]}/") for name in names)
-
-
-def _captured(node: onnx.NodeProto) -> Iterator[str]:
-    """All names in the bodies of a node."""
-    for body, _ in subgraphs(node):
-        yield from (value.name for value in body.output)
-        for inner in body.node:
-            yield from inner.input
-            yield from _captured(inner)
 
 
 def _site(node: onnx.NodeProto, known: Sequences, statics: Statics, opset: int) -> Sequenced:

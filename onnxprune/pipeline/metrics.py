@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from onnxprune.errors import UsageError, spelled
 from onnxprune.model.network import Network
 from onnxprune.pipeline.gates import gauged
 from onnxprune.pipeline.parts import divide
+from onnxprune.pipeline.paths import same
 from onnxprune.pipeline.ranges import range_doubts
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Run
@@ -139,7 +141,7 @@ def _strange(run: Run) -> list[str]:
 def _same(data: Any, test: Any) -> bool:
     """Whether two sources of samples are one."""
     if isinstance(data, (str, os.PathLike)) and isinstance(test, (str, os.PathLike)):
-        return os.path.realpath(data) == os.path.realpath(test)
+        return same(Path(data), Path(test))
     return data is test
 
 

@@ -235,7 +235,7 @@ def _ortvalue(array: np.ndarray) -> Any:
 
 
 def _run_bound(
-    session: Session, feed: Mapping[str, np.ndarray], names: Sequence[str], options: Any = None
+    session: Session, feed: Mapping[str, np.ndarray], names: Sequence[str], options: Any
 ) -> list[np.ndarray]:
     """One run with inputs and outputs bound as OrtValues: the way in and out for bfloat16 and float8."""
     binding = session.native.io_binding()
