@@ -30,6 +30,11 @@ class Slot:
     role: Role
     node: int
 
+    def energies(self, array: np.ndarray) -> np.ndarray:
+        """Sums of the squares of what each channel has of the tensor there, (channels,)."""
+        rows = np.moveaxis(array.astype(np.float64), self.axis, 0)
+        return np.square(rows).reshape(len(rows), -1).sum(axis=1)[self.positions].sum(axis=1)
+
 
 @dataclass(frozen=True)
 class Group:

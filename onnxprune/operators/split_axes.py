@@ -73,6 +73,12 @@ class Value:
         """Whether any position may die."""
         return self.split_axis is not None or not all(map(is_fixed, self.axes))
 
+    @property
+    def labels(self) -> list[Labels]:
+        """Those of all axes that have some, the split ones in one array."""
+        split = [self.split_axis.labels.ravel()] if self.split_axis else []
+        return [x for x in self.axes if not is_fixed(x)] + split
+
     def along(self, axis: int) -> Labels:
         """The labels of an axis; all those of its split axis where it is split."""
         split = self.split_axis is not None and axis in self.split_axis.dims

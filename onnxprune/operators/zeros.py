@@ -132,7 +132,8 @@ def _common(op: Op, k: int, labels: Labels) -> np.ndarray:
         return np.zeros(labels.size, bool)
     if any(x is labels for x in value.axes):
         return np.ones(labels.size, bool)
-    own = [x for x in value.axes if not is_fixed(x)] + ([value.split_axis.labels.ravel()] if value.split_axis else [])
     low, high = labels.min(), labels.max()
-    own = [x for x in own if x.min() <= high and low <= x.max()]  # a layer's own labels lie in a range of their own
+    own = [
+        x for x in value.labels if x.min() <= high and low <= x.max()
+    ]  # a layer's own labels lie in a range of their own
     return np.isin(labels, np.concatenate(own)) if own else np.zeros(labels.size, bool)

@@ -57,7 +57,6 @@ def _decided(run: Run, plan: Plan) -> Decision:
     """What a plan removes, from this network, and what it gives those that stay."""
     if run.request.lossless:
         return repeat_lossless(run, plan)
-    kept = {g.name: plan.kept[g.name] for g in plan.groups if len(g.keep) < g.channels}
-    choice = Choice(kept, {}, {}, origin="remove what the plan removes")
+    choice = Choice(plan.cut, {}, {}, origin="remove what the plan removes")
     decision = repair(run, choice, calibrating(run.original, run.parts.data, run.log.progress))
     return finetuned(decision) if run.request.finetune else decision

@@ -82,12 +82,7 @@ def _takers(deps: Dependencies, group: Group, running: set[str]) -> list[Node]:
 
 def _carries(deps: Dependencies, key: str, index: np.ndarray) -> bool:
     value = deps.values.get(key)
-    if value is None:
-        return False
-    labels = [x for x in value.axes if not is_fixed(x)] + (
-        [value.split_axis.labels.ravel()] if value.split_axis else []
-    )
-    return any((index[deps.component[x]] >= 0).any() for x in labels)
+    return value is not None and any((index[deps.component[x]] >= 0).any() for x in value.labels)
 
 
 def _view(deps: Dependencies, key: str, index: np.ndarray, channels: int) -> MapView | None:

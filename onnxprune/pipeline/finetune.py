@@ -134,7 +134,7 @@ def _belong(run: Run, small: Model, plan: Plan | None) -> dict[str, np.ndarray] 
     if wrong or plan.content not in (None, content(small.network)):
         said = f": tensor {wrong[0]!r} is not as planned" if wrong else ""
         raise UsageError(f"the plan does not belong to the pruned file{said}; give the one that was written with it")
-    return {g.name: plan.kept[g.name] for g in plan.groups if len(g.keep) < g.channels}
+    return plan.cut
 
 
 def _signed(network: Network, plan: Plan | None, most: int, style: ExternalStyle | None) -> Network:

@@ -97,6 +97,5 @@ def _read_shares(weights: Weights, group: Group) -> np.ndarray:
 
 def _shares(weights: Weights, slot: Slot) -> np.ndarray:
     """The share of each channel in the energy of the weights that read it at one place: (channels,)."""
-    array = np.moveaxis(weights.read(slot.source), slot.axis, 0).astype(np.float64)
-    energy = np.square(array).reshape(len(array), -1).sum(axis=1)[slot.positions].sum(axis=1)
+    energy = slot.energies(weights.read(slot.source))
     return energy / energy.sum() if energy.sum() > 0 else np.zeros(len(energy))

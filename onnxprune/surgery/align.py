@@ -168,8 +168,7 @@ class _Trades:
         for slot in group.slots:
             if slot.source not in self.network or not (slot.role & Role.WRITE or self._is_scale(slot)):
                 continue
-            array = np.moveaxis(self.network.array(slot.source).astype(np.float64), slot.axis, 0)
-            energy = np.square(array).reshape(len(array), -1).sum(axis=1)[slot.positions].sum(axis=1)
+            energy = slot.energies(self.network.array(slot.source))
             if slot.role & Role.WRITE:
                 total += energy
             else:

@@ -57,6 +57,11 @@ class Plan:
         """Kept channels by name of the group."""
         return {g.name: np.array(g.keep, np.int64) for g in self.groups}
 
+    @property
+    def cut(self) -> dict[str, np.ndarray]:
+        """The same of the groups that lose some."""
+        return {g.name: np.array(g.keep, np.int64) for g in self.groups if len(g.keep) < g.channels}
+
     def __repr__(self) -> str:
         stay, width = sum(len(g.keep) for g in self.groups), sum(g.channels for g in self.groups)
         return f"<Plan: {stay:,} of {width:,} channels in {len(self.groups)} groups stay>"

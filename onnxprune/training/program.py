@@ -16,7 +16,7 @@ from onnxprune.model.static import find, names_of
 from onnxprune.operators.arrays import Value, attribute, constant, from_array
 from onnxprune.operators.forward import Forward, TorchCall
 from onnxprune.operators.native import native
-from onnxprune.operators.registry import Trait, has, operator_of
+from onnxprune.operators.registry import Trait, attributes_of, has, operator_of
 
 LARGEST = 4096  # elements of a value that is followed to the condition of an If
 NATIVE = Forward(native, into=())
@@ -200,11 +200,7 @@ class Program:
         bodies: tuple[Body, ...],
     ) -> ProgramStep:
         domain = "" if proto.domain == "ai.onnx" else proto.domain
-        attributes = {
-            a.name: attribute(onnx.helper.get_attribute_value(a))
-            for a in proto.attribute
-            if a.type not in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
-        }
+        attributes = {name: attribute(value) for name, value in attributes_of(proto).items()}
         named = [k for k, key in enumerate(writes, 1) if key]
         opset = self.opsets.get(domain or "ai.onnx", 1)
         node = TorchCall(proto.op_type, opset, attributes, named[-1] if named else 0, domain)

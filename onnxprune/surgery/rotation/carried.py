@@ -1,5 +1,6 @@
 """Channels that a stream carries: in which values they lie on which axis, and in which tensors at which positions."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -50,12 +51,16 @@ class Carried:
         self.channel[self.group.components] = np.arange(len(self.group))
         self.axes: dict[str, tuple[int, Array]] = {}
 
+    def carrying(self, axes: Sequence[Array]) -> list[int]:
+        """Those of some axes that have the channels."""
+        return [k for k, x in enumerate(axes) if (self.channel[self.graph.deps.component[x]] >= 0).any()]
+
     def axis(self, key: str) -> int | None:
         """The axis of a value on which the channels lie; None where it has none of them.  Raises Bent."""
         value = self.graph.deps.values.get(key)
         if value is None:
             return None
-        lies = [k for k, x in enumerate(value.axes) if (self.channel[self.graph.deps.component[x]] >= 0).any()]
+        lies = self.carrying(value.axes)
         if not lies:
             return None
         order = self.channel[self.graph.deps.component[value.axes[lies[0]]]]
@@ -86,7 +91,7 @@ class Carried:
         """The tensor that node k takes there and its axis of the channels; None where it has none.  Raises Bent."""
         uses = [u for u in self.graph.deps.uses_at.get(k, ()) if u.input == place]
         for use in uses:
-            lies = [a for a, x in enumerate(use.axes) if (self.channel[self.graph.deps.component[x]] >= 0).any()]
+            lies = self.carrying(use.axes)
             if not lies or (self.graph.deps.sources[use.source].kind == "fill" and self.nothing(use.source)):
                 return None
             if self.graph.use(k, place) is None or len(lies) > 1:

@@ -90,14 +90,13 @@ def together(network: Network, copies: Mapping[str, str]) -> Network:
             stand_in[name] = same
     if not stand_in:
         return network
-    out = network.own()
-    graph = out.graph.graph
-    for node in graph.node:
+    out = network.own().graph
+    for node in out.graph.node:
         for place, name in enumerate(node.input):
             node.input[place] = stand_in.get(name, name)
-    refill(graph.initializer, [t for t in graph.initializer if t.name not in stand_in])
-    refill(graph.input, [v for v in graph.input if v.name not in stand_in])
-    return Network(out.graph, {key: t for key, t in out.tensors.items() if key not in stand_in})
+    refill(out.graph.initializer, [t for t in out.graph.initializer if t.name not in stand_in])
+    refill(out.graph.input, [v for v in out.graph.input if v.name not in stand_in])
+    return network.having(out)
 
 
 def _equal(network: Network, one: str, other: str) -> bool:

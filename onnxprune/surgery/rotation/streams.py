@@ -202,9 +202,8 @@ class _Stream(Normalised):
         if self.graph.use(k, 1) is None or (multiplies_matrices(node) and len(weight.axes) != 2):
             raise Bent
         filters = has(node, Trait.CONVOLVES) and not has(node, Trait.SPREADS)
-        owners = [self.channel[self.graph.deps.component[labels]] for labels in weight.axes]
-        parts = [(weight.source, axis) for axis, owner in enumerate(owners) if (owner >= 0).any()]
-        return parts, 0 if filters or attributes_of(node).get("transB", 0) else 1
+        output = 0 if filters or attributes_of(node).get("transB", 0) else 1
+        return [(weight.source, axis) for axis in self.carrying(weight.axes)], output
 
     # --- the whole -----------------------------------------------------------
 
