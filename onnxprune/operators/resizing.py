@@ -166,16 +166,16 @@ def forward_resize(
         after, factors = _told(node, before, numbers(sizes))
     else:
         after = [math.floor(float(F4(n) * F4(f))) for n, f in zip(before, factors, strict=True)]
-    mode = node.get("mode", "nearest")
+    crops = node.get("coordinate_transformation_mode") == "tf_crop_and_resize"
     bounds = region.reshape(2, -1).T.tolist() if region is not None and region.numel() else [[0.0, 1.0]] * len(axes)
     outside = list[tuple[int, Array]]()
     for axis, was, becomes, factor, bound in zip(axes, before, after, factors, bounds, strict=True):
-        if was == becomes and factor == 1 and node.get("coordinate_transformation_mode") != "tf_crop_and_resize":
+        if was == becomes and factor == 1 and not crops:
             continue
         at = coordinates(node, old, was, becomes, F4(factor), bound)
-        if node.get("coordinate_transformation_mode") == "tf_crop_and_resize":
+        if crops:
             outside.append((axis, (at < 0) | (at > was - 1)))
-        if mode == "nearest":
+        if node.get("mode", "nearest") == "nearest":
             x = repeated_places(x, axis, nearest_places(node, old, at, was, F4(factor)))
         else:
             weights = torch.from_numpy(interpolation(node, at, was, F4(factor))).to(x.device, x.dtype)
