@@ -36,7 +36,7 @@ def split(op: Op, *, axis: int = 0, **_: Any) -> list[Axes] | list[Value]:
     return [on(x, axis, op.part(part)) for part in parts]
 
 
-def repair_split(edit: Any, axis: int = 0, num_outputs: int | None = None, **_: Any) -> None:
+def repair_split(edit: Any, axis: int = 0, **_: Any) -> None:
     counts = [edit.count_out(k, axis) for k in range(len(edit.node.output))]
     told = edit.ints(1, "split")
     if told is not None:

@@ -53,7 +53,7 @@ def make_report(decision: Decision, found: Findings, plan: Plan, size: int, save
         got=_got(before, after, plan, request),
         before=before,
         after=after,
-        groups=group_rows(deps, choice, plan),
+        groups=_group_rows(choice, plan),
         frozen=frozen_rows(deps),
         **_shown(found),
         samples=run.parts.counts,
@@ -142,7 +142,7 @@ def timing(before: Figures, after: Figures, gain: Span | None) -> tuple[str, ...
     return ()
 
 
-def group_rows(deps: Dependencies, choice: Choice, plan: Plan) -> tuple[GroupRow, ...]:
+def _group_rows(choice: Choice, plan: Plan) -> tuple[GroupRow, ...]:
     """A row for each group, in the order of the network."""
     return tuple(
         GroupRow(g.name, g.members, g.channels, len(g.keep), choice.asked.get(g.name), choice.notes.get(g.name, ""))

@@ -80,7 +80,7 @@ def _rotatable(run: Run, vectors: bool) -> Rotatable:
     whole, (upright, means, own) = run.request.heads != "dims", _level(own)
     graph = Graph(own.network, own.deps)
     found = Rotatable(upright, means, graph, tuple(stream_sites(graph)), run.request.heads, copies)
-    if whole and (run.request.heads != "auto" or not _multiplies_values(own.deps)):
+    if whole and (run.request.heads != "auto" or not _attends(own.deps)):
         return found
     deps = own.again(own.network, run.request.changed(heads="dims")).deps if whole else own.deps
     graph = Graph(own.network, deps)
@@ -154,7 +154,7 @@ def _level(own: Study) -> tuple[Graph, tuple[RotationSite, ...], Study]:
     return upright, (), own
 
 
-def _multiplies_values(deps: Dependencies) -> bool:
+def _attends(deps: Dependencies) -> bool:
     """Whether there is an attention: in one node, or a product without weights, as all that are written out have."""
     if any(has(node.proto, Trait.ATTENDS) for node in deps.nodes):
         return True

@@ -47,10 +47,10 @@ class Retrace:
         if maker is None or maker.path != self.path:
             raise KeyError(key)
         if key not in done:  # else a node before this one has it already
-            done[key] = self._sizes(maker, key) if has(maker.proto, Trait.SIZES) else self._anew(maker, key)
+            done[key] = self._sizes(key) if has(maker.proto, Trait.SIZES) else self._anew(maker, key)
         return done[key]
 
-    def _sizes(self, maker: Node, key: str) -> str:
+    def _sizes(self, key: str) -> str:
         """What Shape gives, times what it was, over what it is: right for symbolic sizes that are factors of both.
 
         Raises ModelError where nothing is left to tell a symbolic size by.
