@@ -10,6 +10,7 @@ from onnxprune.errors import ModelError
 
 ROWS, PER_FEATURE = 1 << 14, 16  # of a system that are enough; more change nothing and take their time
 GRID = tuple(float(r) for r in np.geomspace(1e-3, 10, 9))  # ridges that are tried, shares of the mean variance
+MOMENTUM = np.float32(0.7)  # of the last change of the outputs, which the next aim is taken ahead by
 CHUNK = 1 << 14  # rows that are multiplied in single precision before the sum goes on in double
 NOT_FINITE = "the network gives NaN or infinity on the samples"
 STILL = 1e-12  # of the squares: variance that is none, but rounding of float32
@@ -175,16 +176,17 @@ def fit(
     system = None if is_still(columns[:, seen], mean) else Columns.of(columns[:, seen])
     if system is not None:
         solver = system.ridge(_told(system, columns, goal.aims(base + _upright(shift)) - base, ridge, intercept))
-    weights, now, aim = prior.astype(np.float64), base[:, seen], goal.invert(goal.wanted)[:, seen]
+    weights, aim = prior.astype(np.float64), goal.invert(goal.wanted)[:, seen]
     flat, part = np.isfinite(goal.low) or np.isfinite(goal.high), goal.rows(seen)
+    now = before = base[:, seen] + _upright(shift)
     for _ in range(rounds if flat else 1):
         if flat:
-            aim = part.aims(now + _upright(shift))
+            aim = part.aims(now + MOMENTUM * (now - before))
         if intercept:
             shift = aim.mean(axis=1, dtype=np.float64)
         if system is not None:
             weights = prior + solver.change(system.onto(aim - _upright(shift) - base[:, seen]))
-            now = weights.astype(np.float32) @ columns[:, seen]
+        before, now = now, weights.astype(np.float32) @ columns[:, seen] + _upright(shift)
     return weights, shift - weights @ mean
 
 

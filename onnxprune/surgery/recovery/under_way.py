@@ -28,7 +28,7 @@ class Lstsq:
     """
 
     ridge: float = 1e-3
-    rounds: int = 8
+    rounds: int = 4
     budget: int = 256 << 20
     memory: int = MEMORY
     seed: int = 0
