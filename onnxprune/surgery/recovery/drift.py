@@ -20,6 +20,7 @@ HELD = 1 << 29  # bytes of values that trial runs go on from
 ENOUGH = 1 << 17  # numbers of the outputs that tell their drift; more, of other samples, tell the same
 NOTHING: Mapping[str, float] = MappingProxyType({})
 ROUNDING = 1e-6  # drift that may come of rounding alone, where a run that begins inside is fused in another way
+Runs = Sequence[Mapping[str, np.ndarray]]  # the numbers of each output, for each feed
 FEW, FEWEST = 16, 4  # samples that are taken all the same, and where there are too many multiplications
 
 
@@ -50,6 +51,7 @@ class Drift:
         self.scales = Scales.of(self.wanted)
         self.wanted = [self.scales.parts(run) for run in self.wanted]
         self.held = self._holding(entering)
+        self.interrupted: tuple[frozenset[str], Runs] = frozenset(), []
 
     def _holding(self, entering: Mapping[str, float]) -> list[Feed]:
         """Values of the original network for each feed, as many of the last ones as fit.
@@ -82,7 +84,7 @@ class Drift:
         session = make_session(model, providers="cpu", threads=THREADS, optimize=True, taps=taps)
         return self._numbers(session.run(feed, self.names) for feed in self.feeds)
 
-    def _later(self, model: Network, changed: Collection[str]) -> list[dict[str, np.ndarray]] | None:
+    def _later(self, model: Network, changed: Collection[str]) -> Runs | None:
         """Outputs that move where a model gives some other values alone, from what is held on; None where one lacks."""
         graph = LayerGraph(model)
         new = [n not in self.network.maker or n in changed for n in graph.maker]
@@ -106,14 +108,24 @@ class Drift:
             changed: the values of the original network that may differ, where that is known.
         """
         later = self._later(model, changed) if changed else None
-        moved = 0.0 if later is None else self._moved(later)
-        return self._moved(self._run(model)) if moved < ROUNDING else moved
+        if later is None:
+            return self._moved(self._run(model), self.wanted)
+        moved = self._moved(later, self.wanted)
+        return self._moved(later, self._from_held(frozenset(changed))) if moved < ROUNDING else moved
 
-    def _moved(self, found: Sequence[Mapping[str, np.ndarray]]) -> float:
+    def _from_held(self, changed: frozenset[str]) -> Runs:
+        """Outputs of the original network where it is interrupted as a trial run is; the last ones are kept."""
+        if changed != self.interrupted[0]:
+            found = self._later(self.network.source, changed)
+            assert found is not None
+            self.interrupted = changed, found
+        return self.interrupted[1]
+
+    def _moved(self, found: Runs, original: Runs) -> float:
         """The drift of the outputs of all feeds."""
         total = 0.0
         for name in self.wanted[0]:
-            both = ((w, f) for w, f in zip(self.wanted, found, strict=True) if name in w and name in f)
+            both = ((w, f) for w, f in zip(original, found, strict=True) if name in w and name in f)
             pairs = [(w[name].ravel(), f[name].ravel()) for w, f in both]
             if len(pairs) < len(found) or any(w.shape != f.shape for w, f in pairs):
                 continue  # as many rows, or elements of a sequence, as a threshold lets through
