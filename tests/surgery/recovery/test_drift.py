@@ -107,10 +107,13 @@ def test_a_run_goes_on_from_where_something_changes(
     assert drift(other, {"m0", "r0", "m1", "r1", *later}) == pytest.approx(drift(other), rel=1e-6)
 
 
-def test_what_may_be_rounding_alone_is_run_as_a_whole() -> None:
+def test_what_may_be_rounding_alone_is_compared_with_the_original_interrupted_there() -> None:
     rng = np.random.default_rng(0)
     feeds = [{"x": np.abs(rng.standard_normal((8, 4))).astype(np.float32)}]
     model = chained(1, 2, 3, 4)
     drift = Drift(LayerGraph(model, unpacked=True), feeds, 1.0, {"r2": 16.0, "r1": 16.0})
     drift.held = [{n: a * np.float32(1 + 1e-5) for n, a in feed.items()} for feed in drift.held]  # as after fusing
-    assert drift(model, {"m2", "r2", "m3", "r3"}) == 0
+    later = {"m2", "r2", "m3", "r3"}
+    assert drift(model, later) == 0
+    other = chained(1, 2, 3.0001, 4)
+    assert drift(other, later) == pytest.approx(drift(other), rel=1e-2)

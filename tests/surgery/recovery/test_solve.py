@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from onnxprune.errors import ModelError
+from onnxprune.surgery.recovery import solve
 from onnxprune.surgery.recovery.solve import GRID, Columns, Goal, fit
 
 
@@ -71,3 +72,18 @@ def test_what_is_no_number_is_told_wherever_it_is(row: int, number: float) -> No
     columns[0, row] = number
     with pytest.raises(ModelError, match="NaN or infinity"):
         fit(columns, goal, np.zeros((3, 20)), np.zeros(3), ridge=1e-3, rounds=1, held=10)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_aims_taken_ahead_take_half_the_rounds(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    columns, goal, _ = problem(40, 2000, 1.0, seed)
+    goal = Goal(np.maximum(goal.wanted - 2, 0), goal.factor, None, low=0.0)
+
+    def error(rounds: int) -> float:
+        weights, bias = fit(columns, goal, np.zeros((3, 40)), np.zeros(3), ridge=1e-3, rounds=rounds)
+        y = (weights @ columns + bias[:, None]).astype(np.float32)
+        return float(np.square(goal.aims(y) - y).mean())
+
+    ahead, least = error(4), error(200)
+    monkeypatch.setattr(solve, "MOMENTUM", np.float32(0))
+    assert least <= ahead < error(8) < error(4)
