@@ -76,14 +76,14 @@ def test_what_is_no_number_is_told_wherever_it_is(row: int, number: float) -> No
 
 @pytest.mark.parametrize("seed", range(3))
 def test_aims_taken_ahead_take_half_the_rounds(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    columns, goal, _ = problem(40, 2000, 1.0, seed)
-    goal = Goal(np.maximum(goal.wanted - 2, 0), goal.factor, None, low=0.0)
+    columns, goal, _ = problem(40, 2000, 0.3, seed)
+    columns, goal = columns[::2], Goal(np.maximum(goal.wanted - 3, 0), goal.factor, None, low=0.0)
 
     def error(rounds: int) -> float:
-        weights, bias = fit(columns, goal, np.zeros((3, 40)), np.zeros(3), ridge=1e-3, rounds=rounds)
+        weights, bias = fit(columns, goal, np.zeros((3, 20)), np.zeros(3), ridge=1e-3, rounds=rounds)
         y = (weights @ columns + bias[:, None]).astype(np.float32)
         return float(np.square(goal.aims(y) - y).mean())
 
-    ahead, least = error(4), error(200)
+    ahead, least = error(4), error(300)
     monkeypatch.setattr(solve, "MOMENTUM", np.float32(0))
-    assert least <= ahead < error(8) < error(4)
+    assert least < ahead < error(8) < error(4)
