@@ -174,8 +174,7 @@ def fit(
     columns = columns - mean[:, None].astype(np.float32)
     base, shift = prior.astype(np.float32) @ columns, bias.astype(np.float64) + prior @ mean
     system = None if is_still(columns[:, seen], mean) else Columns.of(columns[:, seen])
-    if system is not None:
-        solver = system.ridge(_told(system, columns, goal.aims(base + _upright(shift)) - base, ridge, intercept))
+    solver = system and system.ridge(_told(system, columns, goal.aims(base + _upright(shift)) - base, ridge, intercept))
     weights, aim = prior.astype(np.float64), goal.invert(goal.wanted)[:, seen]
     flat, part = np.isfinite(goal.low) or np.isfinite(goal.high), goal.rows(seen)
     now = before = base[:, seen] + _upright(shift)
@@ -184,8 +183,8 @@ def fit(
             aim = part.aims(now + MOMENTUM * (now - before))
         if intercept:
             shift = aim.mean(axis=1, dtype=np.float64)
-        if system is not None:
-            weights = prior + solver.change(system.onto(aim - _upright(shift) - base[:, seen]))
+        if solver is not None:
+            weights = prior + solver.change(solver.columns.onto(aim - _upright(shift) - base[:, seen]))
         before, now = now, weights.astype(np.float32) @ columns[:, seen] + _upright(shift)
     return weights, shift - weights @ mean
 
