@@ -174,7 +174,8 @@ def fit(
     columns = columns - mean[:, None].astype(np.float32)
     base, shift = prior.astype(np.float32) @ columns, bias.astype(np.float64) + prior @ mean
     system = None if is_still(columns[:, seen], mean) else Columns.of(columns[:, seen])
-    solver = system and system.ridge(_told(system, columns, goal.aims(base + _upright(shift)) - base, ridge, intercept))
+    rest = goal.aims(base + _upright(shift)) - base
+    solver = None if system is None else system.ridge(_told(system, columns, rest, ridge, intercept))
     weights, aim = prior.astype(np.float64), goal.invert(goal.wanted)[:, seen]
     flat, part = np.isfinite(goal.low) or np.isfinite(goal.high), goal.rows(seen)
     now = before = base[:, seen] + _upright(shift)
