@@ -26,6 +26,11 @@ class Goal:
     low: float = -np.inf
     high: float = np.inf
 
+    @property
+    def flat(self) -> bool:
+        """Whether an activation follows that is flat on one side at least."""
+        return bool(np.isfinite(self.low) or np.isfinite(self.high))
+
     def aims(self, y: np.ndarray) -> np.ndarray:
         """What y should be given what it is now: beyond the flat ends of an activation any value does."""
         end = y * self.factor[:, None]
@@ -176,12 +181,10 @@ def fit(
     system = None if is_still(columns[:, seen], mean) else Columns.of(columns[:, seen])
     rest = goal.aims(base + _upright(shift)) - base
     solver = None if system is None else system.ridge(_told(system, columns, rest, ridge, intercept))
-    weights, aim = prior.astype(np.float64), goal.invert(goal.wanted)[:, seen]
-    flat, part = np.isfinite(goal.low) or np.isfinite(goal.high), goal.rows(seen)
+    weights, part = prior.astype(np.float64), goal.rows(seen)
     now = before = base[:, seen] + _upright(shift)
-    for _ in range(rounds if flat else 1):
-        if flat:
-            aim = part.aims(now + MOMENTUM * (now - before))
+    for _ in range(rounds if goal.flat else 1):
+        aim = part.aims(now + MOMENTUM * (now - before)) if goal.flat else part.invert(part.wanted)
         if intercept:
             shift = aim.mean(axis=1, dtype=np.float64)
         if solver is not None:
