@@ -10,7 +10,9 @@ from onnxprune.errors import ModelError
 
 ROWS, PER_FEATURE = 1 << 14, 16  # of a system that are enough; more change nothing and take their time
 GRID = tuple(float(r) for r in np.geomspace(1e-3, 10, 9))  # ridges that are tried, shares of the mean variance
-MOMENTUM = np.float32(0.7)  # of the last change of the outputs, which the next aim is taken ahead by
+# Renewing the aim is a step down the gradient of a convex loss; the next one is taken ahead by a share of the last, as
+# by Nesterov (Soviet Mathematics Doklady 27, 1983), so that half of the steps do.
+MOMENTUM = np.float32(0.7)
 CHUNK = 1 << 14  # rows that are multiplied in single precision before the sum goes on in double
 NOT_FINITE = "the network gives NaN or infinity on the samples"
 STILL = 1e-12  # of the squares: variance that is none, but rounding of float32
