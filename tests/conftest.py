@@ -1,6 +1,11 @@
 """Settings for the whole test suite."""
 
 import os
+
+# Parts of a repair are called here without what a run puts around them: one thread in BLAS, where two of them would
+# wait for each other on matrices of a few rows.  Read when numpy is imported, and by the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import signal
 from pathlib import Path
 
