@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from cli_runs import CUT as SURGERY
 from cli_runs import DIGITS, SAMPLE, Runner, finished, nothing_written, process
 from onnx import TensorProto, helper
 
@@ -18,7 +19,7 @@ from onnxprune.model.external import ExternalStyle
 from onnxprune.model.references import data_files
 
 posix = pytest.mark.skipif(os.name != "posix", reason="links, pipes and devices of POSIX")
-CUT = ("--ratio", 0.5, "--no-measure", "--no-verify")
+CUT = (*SURGERY, "--no-measure", "--no-verify")
 
 
 @pytest.fixture
@@ -32,7 +33,9 @@ def files(there: Path) -> Path:
     (there / "s.py").write_text(
         "import numpy as np\ndef load_data(): yield {'image': np.zeros((1, 1, 8, 8), np.float32)}"
     )
-    onnxprune.prune(there / "in.onnx", ratio=0.5, verify=False, measure=False).plan.save(there / "p.json")
+    onnxprune.prune(there / "in.onnx", ratio=0.5, compensate="none", verify=False, measure=False).plan.save(
+        there / "p.json"
+    )
     (there / "hard.npz").hardlink_to(there / "d.npz")
     (there / "soft.json").symlink_to("p.json")
     return there

@@ -174,8 +174,9 @@ def test_a_bias_that_the_file_keeps_without_its_zeros_is_not_in_the_way() -> Non
     assert [t.values.name for t in result.model.graph.sparse_initializer] == ["bias"]
 
 
-def test_a_network_that_takes_one_sample_at_a_time_is_repaired_too() -> None:
+def test_a_network_that_takes_one_sample_at_a_time_is_repaired_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its batch is free by its inputs, but a reshape in it holds one sample only."""
+    monkeypatch.setattr(calibration, "SAMPLES", 64)  # each of which is a run of its own
     model = conv_net(channels=16)
     flat = next(n for n in model.graph.node if n.op_type == "Flatten")
     shape = onnx.numpy_helper.from_array(np.array([1, 5]), "one")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def test_anyone_can_check_a_cut_by_numpy_take(case: str) -> None:
 
 
 def test_repaired_tensors_have_digests() -> None:
-    result = prune(DIGITS, ratio=0.5, exclude=["*1*"], data=SAMPLE, measure=False)
+    result = prune(DIGITS, ratio=0.5, exclude=["*1*"], **FEW)
     plan = result.plan.to_json()
     how = checked(onnx.load(DIGITS), result.model, plan)
     assert set(how.values()) == {"take", "digest"}
@@ -104,6 +105,22 @@ def test_repaired_tensors_have_digests() -> None:
 
 
 # --- verify ------------------------------------------------------------------
+
+FEW = {"data": SAMPLE, "limit": 64, "measure": False}  # to repair on: what is asked here is whose weights they are
+
+
+@pytest.fixture(scope="module")
+def repaired(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan]:
+    """A network that was cut and repaired, which tests copy before they change it, and its plan."""
+    path = tmp_path_factory.mktemp("repaired") / "out.onnx"
+    return path, prune(DIGITS, path, ratio=0.5, **FEW).plan
+
+
+@pytest.fixture(scope="module")
+def plainly_cut(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Plan]:
+    """The same of a network that was cut alone."""
+    path = tmp_path_factory.mktemp("cut") / "out.onnx"
+    return path, prune(DIGITS, path, ratio=0.5, compensate="none", measure=False).plan
 
 
 def noise(path: Path, name: str = "") -> Path:
@@ -123,24 +140,26 @@ def of_version_1(plan: Plan) -> Plan:
 
 
 @pytest.mark.parametrize("name", ["", "conv2.weight", "conv1.weight"])
-@pytest.mark.parametrize("options", [{"data": SAMPLE}, {"compensate": "none"}], ids=["repaired", "cut"])
-def test_other_weights_are_found_out(tmp_path: Path, options: dict[str, Any], name: str) -> None:
+@pytest.mark.parametrize("how", ["repaired", "plainly_cut"])
+def test_other_weights_are_found_out(tmp_path: Path, request: pytest.FixtureRequest, how: str, name: str) -> None:
     """All of them, one that was repaired, and one that was not."""
-    plan = prune(DIGITS, tmp_path / "out.onnx", ratio=0.5, measure=False, **options).plan
-    found = verify(DIGITS, tmp_path / "out.onnx", plan)
+    path, plan = request.getfixturevalue(how)
+    found = verify(DIGITS, path, plan)
     assert found.passed
     assert found.same
-    assert bool(found.weights.planned) == ("data" in options)
+    assert bool(found.weights.planned) == (how == "repaired")
     with pytest.raises(CheckFailed):
-        verify(DIGITS, noise(tmp_path / "out.onnx", name), plan)
+        verify(DIGITS, noise(shutil.copy(path, tmp_path), name), plan)
 
 
-def test_a_repair_that_an_old_plan_does_not_bind_is_not_verified(run: Runner, there: Path) -> None:
-    result = prune(DIGITS, "out.onnx", ratio=0.5, data=SAMPLE, measure=False)
-    of_version_1(result.plan)  # can be read
-    old = result.plan.to_json() | {"version": 1, "copies": {}}
+def test_a_repair_that_an_old_plan_does_not_bind_is_not_verified(
+    run: Runner, there: Path, repaired: tuple[Path, Plan]
+) -> None:
+    path, plan = repaired
+    of_version_1(plan)  # can be read
+    old = plan.to_json() | {"version": 1, "copies": {}}
     (there / "p.json").write_text(json.dumps({k: v for k, v in old.items() if k not in ("digests", "content")}))
-    outcome = run("verify", DIGITS, "out.onnx", "--plan", "p.json")
+    outcome = run("verify", DIGITS, path, "--plan", "p.json")
     assert outcome.code == 1
     assert "the surgery alone is right" in outcome.err
     assert "any weights would pass" in outcome.err
@@ -168,17 +187,17 @@ def test_an_old_lossless_plan_is_proven_against_the_original(tmp_path: Path) -> 
         verify(model, noise(tmp_path / "out.onnx"), of_version_1(result.plan))
 
 
-def test_another_checkpoint_has_a_plan_of_its_own(tmp_path: Path) -> None:
+def test_another_checkpoint_has_a_plan_of_its_own(
+    tmp_path: Path, repaired: tuple[Path, Plan], plainly_cut: tuple[Path, Plan]
+) -> None:
     (tmp_path / "other.onnx").write_bytes(DIGITS.read_bytes())
-    other = noise(tmp_path / "other.onnx")
-    cut = prune(DIGITS, ratio=0.5, compensate="none", measure=False).plan
+    other, (_, cut), (_, given) = noise(tmp_path / "other.onnx"), plainly_cut, repaired
     apply(other, cut, tmp_path / "cut.onnx", measure=False)
     assert verify(other, tmp_path / "cut.onnx", cut).passed  # numpy.take of whatever the weights are
-    repaired = prune(DIGITS, ratio=0.5, data=SAMPLE, measure=False).plan
-    own = apply(other, repaired, tmp_path / "repaired.onnx", data=SAMPLE, measure=False).plan
+    own = apply(other, given, tmp_path / "repaired.onnx", **FEW).plan
     assert verify(other, tmp_path / "repaired.onnx", own).passed
     with pytest.raises(CheckFailed, match="made for another file"):
-        verify(other, tmp_path / "repaired.onnx", repaired)
+        verify(other, tmp_path / "repaired.onnx", given)
 
 
 @pytest.mark.parametrize("options", [{"ratio": 0.5, "compensate": "none"}, {"lossless": True}], ids=["cut", "lossless"])
@@ -200,23 +219,23 @@ def test_a_plan_of_another_file_is_named_as_the_cause(tmp_path: Path, options: d
     assert "another file" not in str(caught.value)
 
 
-def test_an_order_that_changes_the_network_is_no_excuse_for_weights(tmp_path: Path) -> None:
+def test_an_order_that_changes_the_network_is_no_excuse_for_weights(repaired: tuple[Path, Plan]) -> None:
     """A layer whose filters are swapped in the file and by the plan, and not for those that read it."""
-    result = prune(DIGITS, ratio=0.5, data=SAMPLE, measure=False)
-    data = result.plan.to_json()
-    weight, kept = result.model.graph.initializer[0], data["groups"][0]["keep"]
+    model, data = onnx.load(repaired[0]), repaired[1].to_json()
+    weight, kept = model.graph.initializer[0], data["groups"][0]["keep"]
     order = list(range(data["groups"][0]["channels"]))
     order[kept[0]], order[kept[1]] = kept[1], kept[0]
     array = numpy_helper.to_array(weight)
     weight.CopyFrom(numpy_helper.from_array(array[[1, 0, *range(2, len(array))]], weight.name))
     plan = Plan.from_json(data | {"alignment": {"orders": {weight.name: {"0": order}}, "grouped": {}}})
     with pytest.raises(CheckFailed, match="order of the plan is not the original"):
-        verify(DIGITS, result.model, plan)
+        verify(DIGITS, model, plan)
 
 
-def test_the_content_is_the_same_wherever_weights_are_stored(tmp_path: Path) -> None:
-    plan = prune(DIGITS, tmp_path / "in.onnx", ratio=0.5, measure=False).plan
-    other = prune(DIGITS, tmp_path / "out.onnx", ratio=0.5, measure=False, save_as_external_data=True).plan
+def test_the_content_is_the_same_wherever_weights_are_stored(tmp_path: Path, repaired: tuple[Path, Plan]) -> None:
+    path, plan = repaired
+    shutil.copy(path, tmp_path / "in.onnx")
+    other = prune(DIGITS, tmp_path / "out.onnx", ratio=0.5, save_as_external_data=True, **FEW).plan
     assert plan == other
     for name in ("in.onnx", "out.onnx"):
         assert verify(DIGITS, tmp_path / name, plan).same
@@ -240,10 +259,10 @@ def behind(path: Path, *nodes: onnx.NodeProto) -> Path:
     return path
 
 
-def test_what_was_put_behind_the_network_is_refused_or_told(tmp_path: Path) -> None:
-    node = onnx.helper.make_node
-    plan = prune(DIGITS, tmp_path / "a.onnx", ratio=0.5, measure=False).plan
-    prune(DIGITS, tmp_path / "b.onnx", ratio=0.5, measure=False)
+def test_what_was_put_behind_the_network_is_refused_or_told(tmp_path: Path, repaired: tuple[Path, Plan]) -> None:
+    node, (path, plan) = onnx.helper.make_node, repaired
+    for name in ("a.onnx", "b.onnx"):
+        shutil.copy(path, tmp_path / name)
     limit = node("Constant", [], ["limit"], value_float=1e6)  # no tensor, and a number nevertheless
     with pytest.raises(CheckFailed, match="NOT as planned"):
         verify(DIGITS, behind(tmp_path / "a.onnx", limit, node("Min", ["raw", "limit"], ["last"])), plan)

@@ -140,8 +140,8 @@ def killed(folder: Path, times: int) -> dict[str, dict[str, int]]:
 
 
 def test_signals_at_any_time(tmp_path: Path) -> None:
-    for name, counts in killed(tmp_path, 6).items():
-        assert counts["runs"] == 6
+    for name, counts in killed(tmp_path, 3).items():
+        assert counts["runs"] == 3
         assert counts["stopped"], name
 
 
