@@ -39,6 +39,8 @@ def largest_cut(evaluate: Callable[[float], float], least: float, limit: float, 
         return probes[-1].holds
 
     bisected(holds, least, 1.0, resolution)
+    if not probes:
+        holds(least)  # too near to the whole for a search
     return probes
 
 

@@ -353,6 +353,12 @@ def test_bisection_finds_the_smallest_share_that_holds() -> None:
     assert not any(p.holds for p in largest_cut(lambda share: 0.0, least=0.5, limit=0.3, resolution=0.1))
 
 
+def test_where_nothing_lies_between_the_least_share_and_the_whole_the_least_is_tried() -> None:
+    assert [(p.share, p.holds) for p in largest_cut(lambda share: share, 0.995, 0.5, 0.01)] == [(0.995, True)]
+    report = onnxprune.prune(DIGITS, max_drop="1%", data=SAMPLE, exclude=["*"], method="l2", measure=False).report
+    assert all(g.kept == g.channels for g in report.groups)
+
+
 def test_max_drop_is_held_and_its_search_is_told() -> None:
     found = pruned(DIGITS, max_drop="2%", method="l1", allocation="uniform", data=SAMPLE, limit=200)
     (top1,) = [m for m in found.report.metrics if m.name == "top1"]
