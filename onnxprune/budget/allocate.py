@@ -119,8 +119,8 @@ def allocate(costs: Costs, budget: Budget, allocation: str = "uniform", losses: 
     steps = list(allocator.order(costs, kind, choices, losses or {}))
     kept, met = _descend(costs, kind, share, start, steps)
     if not met:
-        left = costs.share(kind, kept)
-        stopped = f"{kind} can only go down to {left:.1%}: the rest is frozen, excluded or at its largest ratio"
+        left = costs.told(kind, costs.share(kind, kept))
+        stopped = f"{kind} can only go down to {left}: the rest is frozen, excluded or at its largest ratio"
         return Allocation(_named(costs, kept), stopped)
     kept = hand_back(costs, kind, share, kept, choices)
     if costs.total(kind, kept) < _limit(costs, kind, share) - _finest(costs, kind, kept, choices):

@@ -4,7 +4,7 @@ Channels of a group occupy the same slots, so a cost depends on their number alo
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -34,10 +34,12 @@ class Costs:
 
     groups: channels of each group before pruning, by name.
     terms: for each kind of cost ("macs", "params", "size"), the products that add up to it.
+    uncut: of some kinds, what the cost was before earlier cuts, where there were some.
     """
 
     groups: Mapping[str, int]
     terms: Mapping[str, tuple[Term, ...]]
+    uncut: Mapping[str, float] = field(default_factory=dict)
 
     def total(self, kind: str, kept: Counts | None = None) -> float:
         """The cost when the groups keep so many channels: (groups,) counts in the order of `groups`; None for all."""
@@ -48,6 +50,11 @@ class Costs:
         """What is left of the cost, from 0 to 1."""
         whole = self.total(kind)
         return self.total(kind, kept) / whole if whole else 1.0
+
+    def told(self, kind: str, share: float) -> str:
+        """A share of the cost in words, as one of what it was before all cuts."""
+        whole = self.total(kind)
+        return f"{share * whole / (self.uncut.get(kind) or whole or 1.0):.1%}"
 
     def change(self, kind: str, kept: np.ndarray, group: int, count: int) -> float:
         """By how much the cost grows when one group keeps `count` channels instead; negative where it falls."""

@@ -69,6 +69,9 @@ class Chooser:
         weights, method, turned = Weights(run.original.network, deps), method_of(request), turned or Turned()
         ratios, notes = ratios_of(deps, request), whole_groups(weights, method, request)
         costs = costs_of(deps, run.file.size)
+        if run.teacher:
+            uncut = costs_of(run.teacher.deps, 0)
+            costs = replace(costs, uncut={kind: uncut.total(kind) for kind in ("macs", "params")})
         free = [g for g in deps.groups if g.name not in notes]
         evidence = evidence_of(run, method, weights, free, samples, turned.ranked)
         return cls(run, weights, ratios, {**notes, **evidence.whole}, evidence, turned.energy, costs, samples)
@@ -123,7 +126,8 @@ class Chooser:
         finer = allocate(self.costs, single, self.run.request.allocation, losses).kept
         helps = self.costs.share(kind, list(finer.values())) > left + COARSE / 10
         advice = f"; {spelled('round_to', 1)} allows finer ones" if helps else ""
-        return (f"{kind} end at {left:.1%}: a step of any group back exceeds {share:.1%}{advice}",)
+        ends, most = (self.costs.told(kind, x) for x in (left, share))
+        return (f"{kind} end at {ends}: a step of any group back exceeds {most}{advice}",)
 
     def thinned(self, names: Iterable[str], ratio: float) -> "Chooser":
         """The same, but that these groups lose this share, unless the user has a word on them."""

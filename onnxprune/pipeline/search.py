@@ -140,8 +140,8 @@ class _Task:
 
     def stopped(self, kept: Kept, cap: float) -> str:
         """Why the target was not reached."""
-        left = self.costs.share(self.kind, self.counts(kept))
-        return f"{self.kind} can only go down to {left:.1%} with a cap of {cap:g} on each group"
+        left = self.costs.told(self.kind, self.costs.share(self.kind, self.counts(kept)))
+        return f"{self.kind} can only go down to {left} with a cap of {cap:g} on each group"
 
 
 def _multiple(counts: Sequence[int]) -> int:

@@ -112,6 +112,18 @@ def test_counts_are_rounded_once_whatever_the_number_of_cuts(
     assert [g.kept for g in often.groups] == [g.kept for g in once.groups]
 
 
+@pytest.mark.parametrize("steps", [2, 3])
+def test_what_a_cost_can_go_down_to_is_a_share_of_the_original(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    monkeypatch.setattr("onnxprune.pipeline.steps.tune", lambda run, teacher, pruned, *_: pruned)
+    monkeypatch.setattr(tune, "tune", lambda run, teacher, pruned, *_: pruned)
+    options = {"target": "macs=0.1", "max_ratio": 0.25, "finetune": 1, "measure": False, "verify": False}
+    reports = [
+        prune(DIGITS, method="l2", compensate="none", **options, **more).report for more in ({}, {"steps": steps})
+    ]
+    once, often = ([w for w in report.warnings if "can only go down" in w] for report in reports)
+    assert once == often
+
+
 def test_a_rotated_plan_is_learnt_in_its_own_basis(monkeypatch: pytest.MonkeyPatch) -> None:
     model, data = attention(), sequences(64)
     result = prune(model, ratio=0.5, round_to=1, data=data, measure=False, heads="dims")
