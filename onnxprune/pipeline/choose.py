@@ -67,7 +67,8 @@ class Chooser:
         """
         deps, request = run.original.deps, run.request
         weights, method, turned = Weights(run.original.network, deps), method_of(request), turned or Turned()
-        ratios, notes = ratios_of(deps, request), whole_groups(weights, method, request)
+        later = run.teacher is not None
+        ratios, notes = ratios_of(deps, request, later=later), whole_groups(weights, method, request, later=later)
         costs = costs_of(deps, run.file.size)
         if run.teacher:
             uncut = costs_of(run.teacher.deps, 0)

@@ -202,7 +202,7 @@ def rotate(run: Run, samples: Samples) -> tuple[Run, Turned]:
 def in_best_bases(run: Run, samples: Samples) -> tuple[Run, Turned]:
     """The same, whatever is to follow."""
     found = rotatable(run)
-    left = excluded(found.graph.deps, run.request) if found.sites else {}
+    left = excluded(found.graph.deps, run.request, later=run.teacher is not None) if found.sites else {}
     sites = tuple(s for s in found.sites if s.group not in left or name_of(s) in found.frozen)
     if not sites:
         return run, Turned()

@@ -13,48 +13,54 @@ from onnxprune.pipeline.group_filters import Weights
 from onnxprune.pipeline.request import Request
 
 
-def _matching(deps: Dependencies, pattern: str, option: str) -> list[str]:
-    """Groups that have the name, or of which a weight that writes them or its node has it."""
+def _matching(deps: Dependencies, pattern: str, option: str, later: bool) -> list[str]:
+    """Groups that have the name, or of which a weight that writes them or its node has it.
+
+    later: whether there were cuts before, which may have left a group a single channel, so that it is none any more.
+    """
     found = []
     for group in deps.groups:
         names = {group.name} | {s.source for s in group.writers} | {deps.nodes[s.node].label for s in group.writers}
         if any(fnmatchcase(name, pattern) for name in names):
             found.append(group.name)
-    if not found:
+    if not found and not later:
         wanted = f"{spelled(option)} {pattern!r}"
         raise UsageError(f"{wanted} matches no layer that can be cut; `onnxprune inspect` lists them")
     return found
 
 
-def ratios_of(deps: Dependencies, request: Request) -> dict[str, float]:
-    """Shares that some groups lose whatever the others do.  Raises UsageError for a pattern that matches nothing."""
-    return {
-        name: ratio for pattern, ratio in request.ratio_for.items() for name in _matching(deps, pattern, "ratio_for")
-    }
+def ratios_of(deps: Dependencies, request: Request, *, later: bool = False) -> dict[str, float]:
+    """Shares that some groups lose whatever the others do.
+
+    Raises UsageError for a pattern that matches nothing, unless there were cuts before.
+    """
+    ratios = request.ratio_for.items()
+    return {name: ratio for pattern, ratio in ratios for name in _matching(deps, pattern, "ratio_for", later)}
 
 
-def excluded(deps: Dependencies, request: Request) -> dict[str, str]:
+def excluded(deps: Dependencies, request: Request, *, later: bool = False) -> dict[str, str]:
     """Groups that the user wants whole, with the reason.  Raises UsageError likewise."""
-    notes = {name: f"excluded by {p!r}" for p in request.exclude for name in _matching(deps, p, "exclude")}
+    notes = {name: f"excluded by {p!r}" for p in request.exclude for name in _matching(deps, p, "exclude", later)}
     if request.include:
-        included = {name for p in request.include for name in _matching(deps, p, "include")}
+        included = {name for p in request.include for name in _matching(deps, p, "include", later)}
         notes |= {g.name: "not included" for g in deps.groups if g.name not in included}
-    return {name: UNASKED for name in experts(deps) if name not in ratios_of(deps, request)} | notes
+    return {name: UNASKED for name in experts(deps) if name not in ratios_of(deps, request, later=later)} | notes
 
 
-def whole_groups(weights: Weights, method: Method, request: Request) -> dict[str, str]:
+def whole_groups(weights: Weights, method: Method, request: Request, *, later: bool = False) -> dict[str, str]:
     """Groups that lose nothing, with the reason: the user's word, or weights that leave the method nothing to rank by.
 
-    Raises UsageError for a pattern that matches nothing, and where no group has what the method looks at.
+    Raises UsageError for a pattern that matches nothing, and where no group has what the method looks at; neither of
+    them where there were cuts before.
     """
     groups = weights.deps.groups
-    found = excluded(weights.deps, request)
+    found = excluded(weights.deps, request, later=later)
     found |= {g.name: why for g in groups if g.name not in found and (why := _unfit(weights, g))}
     if "scales" not in method.needs:
         return found
     free = [g for g in groups if g.name not in found]
     lacking = {g.name: why for g in free if (why := method.lacks(weights.filters(g)))}
-    if lacking and len(lacking) == len(free):
+    if lacking and len(lacking) == len(free) and not later:
         raise UsageError(next(iter(lacking.values())))
     return found | dict.fromkeys(lacking, "no unfused BatchNormalization stands behind it")
 

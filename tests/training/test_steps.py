@@ -124,6 +124,26 @@ def test_what_a_cost_can_go_down_to_is_a_share_of_the_original(monkeypatch: pyte
     assert once == often
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ratio": 0.97, "include": ["w"]},
+        {"ratio": 0.3, "ratio_for": {"w": 0.97}},
+        {"target": "macs=0.3", "ratio_for": {"w": 0.97}, "exclude": ["v"]},
+    ],
+    ids=["included", "ratio", "target"],
+)
+def test_groups_that_earlier_cuts_left_one_channel_are_still_known(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("onnxprune.pipeline.steps.tune", lambda run, teacher, pruned, *_: pruned)
+    monkeypatch.setattr(tune, "tune", lambda run, teacher, pruned, *_: pruned)
+    model = build("a = Conv(x, w[6,3,1,1])  b = Relu(a)  c = Conv(b, v[9,6,1,1])  d = Relu(c)  y = Conv(d, u[7,9,1,1])")
+    options |= {"method": "l2", "compensate": "none", "finetune": 1, "measure": False, "verify": False}
+    once, often = (prune(model, **options, **more).report for more in ({}, {"steps": 4}))
+    assert [g.kept for g in often.groups] == [g.kept for g in once.groups]
+
+
 def test_a_rotated_plan_is_learnt_in_its_own_basis(monkeypatch: pytest.MonkeyPatch) -> None:
     model, data = attention(), sequences(64)
     result = prune(model, ratio=0.5, round_to=1, data=data, measure=False, heads="dims")
