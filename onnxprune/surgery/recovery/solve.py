@@ -185,13 +185,13 @@ def fit(
     solver = None if system is None else system.ridge(_told(system, columns, rest, ridge, intercept))
     weights, part = prior.astype(np.float64), goal.rows(seen)
     now = before = base[:, seen] + _upright(shift)
-    for _ in range(rounds if goal.flat else 1):
+    for left in reversed(range(rounds if goal.flat else 1)):
         aim = part.aims(now + MOMENTUM * (now - before)) if goal.flat else part.invert(part.wanted)
-        if intercept:
-            shift = aim.mean(axis=1, dtype=np.float64)
+        shift = aim.mean(axis=1, dtype=np.float64) if intercept else shift
         if solver is not None:
             weights = prior + solver.change(solver.columns.onto(aim - _upright(shift) - base[:, seen]))
-        before, now = now, weights.astype(np.float32) @ columns[:, seen] + _upright(shift)
+        if left:
+            before, now = now, weights.astype(np.float32) @ columns[:, seen] + _upright(shift)
     return weights, shift - weights @ mean
 
 
