@@ -20,8 +20,9 @@ HELD = 1 << 29  # bytes of values that trial runs go on from
 ENOUGH = 1 << 17  # numbers of the outputs that tell their drift; more, of other samples, tell the same
 NOTHING: Mapping[str, float] = MappingProxyType({})
 ROUNDING = 1e-6  # drift that may come of rounding alone, where a run that begins inside is fused in another way
-Runs = Sequence[Mapping[str, np.ndarray]]  # the numbers of each output, for each feed
 FEW, FEWEST = 16, 4  # samples that are taken all the same, and where there are too many multiplications
+
+Runs = Sequence[Mapping[str, np.ndarray]]  # the numbers of each output, for each feed
 
 
 class Drift:
@@ -51,7 +52,7 @@ class Drift:
         self.scales = Scales.of(self.wanted)
         self.wanted = [self.scales.parts(run) for run in self.wanted]
         self.held = self._holding(entering)
-        self.interrupted: tuple[frozenset[str], Runs] = frozenset(), []
+        self.interrupted: tuple[frozenset[str], Runs | None] = frozenset(), None
 
     def _holding(self, entering: Mapping[str, float]) -> list[Feed]:
         """Values of the original network for each feed, as many of the last ones as fit.
@@ -108,17 +109,17 @@ class Drift:
             changed: the values of the original network that may differ, where that is known.
         """
         later = self._later(model, changed) if changed else None
-        if later is None:
+        if later is not None and (moved := self._moved(later, self.wanted)) >= ROUNDING:
+            return moved
+        original = self._from_held(frozenset(changed)) if later is not None else None
+        if later is None or original is None:
             return self._moved(self._run(model), self.wanted)
-        moved = self._moved(later, self.wanted)
-        return self._moved(later, self._from_held(frozenset(changed))) if moved < ROUNDING else moved
+        return self._moved(later, original)
 
-    def _from_held(self, changed: frozenset[str]) -> Runs:
+    def _from_held(self, changed: frozenset[str]) -> Runs | None:
         """Outputs of the original network where it is interrupted as a trial run is; the last ones are kept."""
         if changed != self.interrupted[0]:
-            found = self._later(self.network.source, changed)
-            assert found is not None
-            self.interrupted = changed, found
+            self.interrupted = changed, self._later(self.network.source, changed)
         return self.interrupted[1]
 
     def _moved(self, found: Runs, original: Runs) -> float:
