@@ -133,7 +133,6 @@ def _common(op: Op, k: int, labels: Labels) -> np.ndarray:
     if any(x is labels for x in value.axes):
         return np.ones(labels.size, bool)
     low, high = labels.min(), labels.max()
-    own = [
-        x for x in value.labels if x.min() <= high and low <= x.max()
-    ]  # a layer's own labels lie in a range of their own
+    # A layer's own labels lie in a range of their own.
+    own = [x for x in value.labels if x.min() <= high and low <= x.max()]
     return np.isin(labels, np.concatenate(own)) if own else np.zeros(labels.size, bool)
