@@ -1,6 +1,6 @@
 """Layers that are solved together with the one that reads them: which they are, and on what."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,6 +17,7 @@ STEPS, FEWEST = 40, 8  # at most, and below which it is not begun
 MULTIPLICATIONS = 1.5e12  # of all couples of a network together
 ROWS = 3 << 14  # of the second layer, or `rows_for` where that is more
 PER_FEATURE = 8  # rows at least: with fewer, both layers together fit those that are seen and no others
+SPREAD = 16  # batches at least that samples come from, where one of each would be too many rows
 VAIN = 3  # couples in a row that gain nothing, after which no other is tried
 WIDTH = 4  # arrays of the size of what the second layer reads that are held beside it
 
@@ -165,14 +166,14 @@ class _Views:
         return Between(factor, summand, self.path.low, self.path.high)
 
     def _pair(
-        self, batches: Collection[int], share: float, between: Between, feats: np.ndarray, outs: np.ndarray
+        self, batches: Sequence[int], share: float, between: Between, feats: np.ndarray, outs: np.ndarray
     ) -> Pair:
         """Some samples of each batch, a share of it: others of each, since batches may be copies of others, altered."""
         columns, places, wanted, offsets, count = [], [], [], [], 0
         middle, end = self.way.original.value(self.path.end), self.way.original.value(self.after.end)
         one, two, given = self.first.linear, self.second.linear, self.way.pruned.value(self.first.x)
         generator = np.random.default_rng(self.way.options.seed)
-        for b in batches:
+        for b in _some(batches, share * len(end[0]), generator):
             samples = max(1, min(len(end[b]), round(share * len(end[b]))))
             inner, outer = ((samples, *value[b].shape[1:]) for value in (middle, end))
             some = np.sort(generator.permutation(len(end[b]))[:samples])
@@ -187,6 +188,14 @@ class _Views:
             count += one.positions(inner)
         goal = self.way.goal(self.second, self.after, outs, wanted, offsets)
         return Pair(np.concatenate(columns, axis=1), np.concatenate(places, axis=1), between, goal)
+
+
+def _some(batches: Sequence[int], samples: float, generator: np.random.Generator) -> Sequence[int]:
+    """Batches to take so many samples of on average: where that is hardly one in two, as many as have it together."""
+    if samples >= 0.5:
+        return batches
+    count = max(SPREAD, round(samples * len(batches)))
+    return sorted(generator.permutation(batches)[:count].tolist())
 
 
 def _rows_of(samples: np.ndarray, positions: int) -> np.ndarray:

@@ -132,6 +132,24 @@ def test_batches_that_are_copies_of_one_show_several_of_its_samples(monkeypatch:
     assert len(np.unique(first[:, :, 20], axis=1).T) > 3
 
 
+@pytest.mark.parametrize(("most", "samples"), [(7, 16), (40, 40), (10_000, 84)], ids=["few", "half", "all"])
+def test_batches_of_single_samples_give_no_more_rows_than_are_enough(
+    most: int, samples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 96 images of 64 places each an eighth is held out."""
+    seen: list[Pair] = []
+    for name, value in (("ROWS", most * 64), ("rows_for", lambda features: 0)):
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(module, "together", lambda *pairs, **_: seen.extend(pairs[:2]))
+    model = network(CONV, "Relu", layers=2)
+    deps = analyse(model)
+    kept = {g.name: np.arange(0, 8, 2) for g in deps.groups}
+    given = [{"x": f["x"][k : k + 1]} for f in feeds(6) for k in range(16)]
+    compensate("lstsq", model, deps, kept, analyse=analyse, feeds=given)
+    assert [pair.columns.shape[1] / 64 for pair in seen] == [samples, 12]
+    assert [pair.places.shape[1] / 64 for pair in seen] == [samples, 12]
+
+
 @pytest.mark.parametrize(
     "given", [feeds(1), [{"x": f["x"][:1]} for f in feeds(4)]], ids=["none to judge it", "fewer rows than unknowns"]
 )
