@@ -33,9 +33,9 @@ class Tensor:
         """All elements as `raw_data` has them, perhaps some megabytes at a time."""
         yield stored(self.array())
 
-    def apart(self) -> "Tensor":
+    def materialized(self) -> "Tensor":
         """The same elements, which need no others in memory."""
-        return Given(self.array())
+        return ArrayTensor(self.array())
 
 
 def is_packed(dtype: np.dtype) -> bool:
@@ -51,7 +51,7 @@ def stored(array: np.ndarray) -> bytes | memoryview:
 
 
 @dataclass(frozen=True, eq=False)
-class Held(Tensor):
+class ProtoTensor(Tensor):
     """The elements of a tensor of the file that is in memory."""
 
     proto: TensorProto
@@ -70,14 +70,14 @@ class Held(Tensor):
     def pieces(self) -> Iterator[bytes | memoryview]:
         yield self.proto.raw_data or stored(self.array())
 
-    def apart(self) -> Tensor:
+    def materialized(self) -> Tensor:
         copy = TensorProto()
         copy.CopyFrom(self.proto)
-        return Held(copy)
+        return ProtoTensor(copy)
 
 
 @dataclass(frozen=True, eq=False)
-class Placed(Held):
+class ExternalTensor(ProtoTensor):
     """The elements of a tensor of the file that are left in a file, at `start`, `length` bytes of them."""
 
     path: Path
@@ -105,12 +105,12 @@ class Placed(Held):
                 left -= len(part)
                 yield part
 
-    def apart(self) -> Tensor:
+    def materialized(self) -> Tensor:
         return self
 
 
 @dataclass(frozen=True, eq=False)
-class Given(Tensor):
+class ArrayTensor(Tensor):
     """The elements of an array."""
 
     elements: np.ndarray

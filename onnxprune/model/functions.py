@@ -16,4 +16,4 @@ def inlined(network: Network) -> Network:
     known = {(function.domain, function.name) for function in model.functions}
     if not any((n.domain, n.op_type) in known for graph, _ in graphs_of(model.graph) for n in graph.node):
         return network
-    return network.having(inliner.inline_local_functions(model))
+    return network.with_graph(inliner.inline_local_functions(model))

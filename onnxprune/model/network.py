@@ -13,7 +13,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.external_data_helper import ExternalDataInfo
 
 from onnxprune.errors import UsageError
-from onnxprune.model.elements import Given, Held, Placed, Tensor, stored
+from onnxprune.model.elements import ArrayTensor, ExternalTensor, ProtoTensor, Tensor, stored
 from onnxprune.model.graphs import constants_of, copied, graphs_of, refill, tensors_of
 from onnxprune.model.tensors import is_external, nbytes_of
 
@@ -48,26 +48,26 @@ class Network:
 
         def put(tensor: TensorProto, key: str) -> TensorProto | None:
             if key in outside:
-                tensors[key] = placed(tensor, folder)
+                tensors[key] = external(tensor, folder)
             if not key or nbytes_of(tensor) < LIFTED or is_external(tensor):
                 return None
-            tensors[key], new = Held(tensor), head_of(tensor, tensor.name, tensor.dims)
+            tensors[key], new = ProtoTensor(tensor), header_of(tensor, tensor.name, tensor.dims)
             new.data_location = TensorProto.EXTERNAL
             return new
 
         return cls(copied(model, put), tensors)
 
     @cached_property
-    def heads(self) -> dict[str, TensorProto]:
+    def headers(self) -> dict[str, TensorProto]:
         """All tensors of the file by key, without the elements of large ones."""
         return tensors_of(self.graph)
 
     def __contains__(self, key: str) -> bool:
-        return key in self.heads
+        return key in self.headers
 
     def tensor(self, key: str) -> Tensor:
         """A tensor of the file.  Raises KeyError."""
-        return self.tensors[key] if key in self.tensors else Held(self.heads[key])
+        return self.tensors[key] if key in self.tensors else ProtoTensor(self.headers[key])
 
     def array(self, key: str) -> np.ndarray:
         """The elements of a tensor of the file.  Raises KeyError, and ModelError where they cannot be read."""
@@ -76,15 +76,15 @@ class Network:
     @property
     def nbytes(self) -> int:
         """Bytes of the elements that stand beside the graph, but for those in other files."""
-        return sum(nbytes_of(self.heads[key]) for key, t in self.tensors.items() if not isinstance(t, Placed))
+        return sum(nbytes_of(self.headers[key]) for key, t in self.tensors.items() if not isinstance(t, ExternalTensor))
 
-    def leave_tensors(self) -> None:
+    def release_tensors(self) -> None:
         """Go on with the graph alone, for all who hold this network, once its tensors are in files of their own."""
         object.__setattr__(self, "tensors", {})
 
-    def apart(self) -> "Network":
+    def materialized(self) -> "Network":
         """The same with elements of its own in memory: those of others may be given up, and nothing is made twice."""
-        return Network(self.graph, {key: tensor.apart() for key, tensor in self.tensors.items()})
+        return Network(self.graph, {key: tensor.materialized() for key, tensor in self.tensors.items()})
 
     def without(self, keys: Iterable[str]) -> "Network":
         """The same, in which some tensors are what the graph says of them: that they lie in another file."""
@@ -97,7 +97,7 @@ class Network:
         graph.CopyFrom(self.graph)
         return Network(graph, self.tensors)
 
-    def having(self, graph: ModelProto) -> "Network":
+    def with_graph(self, graph: ModelProto) -> "Network":
         """Another graph, with those of the tensors that it has."""
         inside = tensors_of(graph)
         return Network(graph, {key: tensor for key, tensor in self.tensors.items() if key in inside})
@@ -138,8 +138,8 @@ class Network:
 
         Raises UsageError where there is no such value, or where a tensor has another shape or type.
         """
-        for key in values.keys() & self.heads.keys():
-            _check(values[key], self.heads[key])
+        for key in values.keys() & self.headers.keys():
+            _check(values[key], self.headers[key])
         out, more = self.with_tensors(values), {name: v for name, v in values.items() if name not in self}
         makers = {name: (node, k) for node in out.graph.graph.node for k, name in enumerate(node.output) if name}
         for name in more:
@@ -184,20 +184,20 @@ class Network:
         return out
 
 
-def placed(tensor: TensorProto, folder: Path | None) -> Placed:
+def external(tensor: TensorProto, folder: Path | None) -> ExternalTensor:
     """The elements of a tensor that lie in another file."""
     place = ExternalDataInfo(tensor)
     path = (folder or Path()) / place.location
-    return Placed(tensor, path, place.offset or 0, place.length or nbytes_of(tensor))
+    return ExternalTensor(tensor, path, place.offset or 0, place.length or nbytes_of(tensor))
 
 
 def whole(tensor: TensorProto, elements: Tensor) -> tuple[TensorProto, Tensor | None]:
     """A tensor of a network's graph as a file has it, and the elements that its `raw_data` is to hold, if any."""
-    if isinstance(elements, Placed) and tensor.external_data:
+    if isinstance(elements, ExternalTensor) and tensor.external_data:
         return tensor, None
-    if type(elements) is Held and elements.proto.name == tensor.name:
+    if type(elements) is ProtoTensor and elements.proto.name == tensor.name:
         return elements.proto, None
-    return head_of(tensor, tensor.name, tensor.dims), elements
+    return header_of(tensor, tensor.name, tensor.dims), elements
 
 
 def _emptied(tensor: TensorProto) -> TensorProto:
@@ -210,8 +210,8 @@ def _emptied(tensor: TensorProto) -> TensorProto:
 
 def _put(new: TensorProto, like: TensorProto, name: str, key: str, given: Elements, tensors: dict[str, Tensor]) -> None:
     """Write a tensor into a graph; its elements into `tensors` where they are large, or were outside."""
-    elements = given if isinstance(given, Tensor) else Given(np.asarray(given))
-    new.CopyFrom(head_of(like, name, elements.shape))
+    elements = given if isinstance(given, Tensor) else ArrayTensor(np.asarray(given))
+    new.CopyFrom(header_of(like, name, elements.shape))
     tensors.pop(key, None)
     if nbytes_of(new) >= LIFTED or like.external_data:
         new.data_location = TensorProto.EXTERNAL
@@ -223,7 +223,7 @@ def _put(new: TensorProto, like: TensorProto, name: str, key: str, given: Elemen
         new.raw_data = bytes(stored(elements.array()))
 
 
-def head_of(like: TensorProto, name: str, shape: Sequence[int]) -> TensorProto:
+def header_of(like: TensorProto, name: str, shape: Sequence[int]) -> TensorProto:
     """A tensor of another name and shape that says all that one says, but its elements."""
     new = TensorProto(name=name, data_type=like.data_type, dims=shape, metadata_props=like.metadata_props)
     if like.doc_string:

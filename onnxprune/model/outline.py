@@ -11,8 +11,8 @@ from typing import BinaryIO
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from onnxprune.model.elements import Placed
-from onnxprune.model.network import LIFTED, Network, placed
+from onnxprune.model.elements import ExternalTensor
+from onnxprune.model.network import LIFTED, Network, external
 from onnxprune.model.tensors import is_external, nbytes_of
 from onnxprune.model.wire import Damaged, content, fields, opening
 
@@ -45,10 +45,10 @@ def outline(path: Path, *, least: int | None = None) -> Network | None:
     tensors = {}
     for tensor in model.graph.initializer:
         if tensor.name in spans:
-            tensors[tensor.name] = Placed(tensor, path, *spans[tensor.name])
+            tensors[tensor.name] = ExternalTensor(tensor, path, *spans[tensor.name])
             tensor.data_location = onnx.TensorProto.EXTERNAL
         elif is_external(tensor):
-            tensors[tensor.name] = placed(tensor, path.parent)
+            tensors[tensor.name] = external(tensor, path.parent)
         elif nbytes_of(tensor) >= least:  # in one of the typed fields
             return None
     return Network(model, tensors)

@@ -62,10 +62,10 @@ class Model:
         """Version of the default operator set; 0 if only other domains are used."""
         return opset_of(self.proto, 0)
 
-    def leave_weights(self) -> None:
+    def release_weights(self) -> None:
         """Go on with the nodes alone, for all who hold this model, once its weights are in a file of their own."""
         object.__setattr__(self, "proto", weightless(self.proto))
-        self.network.leave_tensors()
+        self.network.release_tensors()
 
 
 def load(source: "str | os.PathLike[str] | bytes | ModelProto | Model | Any") -> Model:

@@ -36,7 +36,7 @@ def without_sequences(network: Network) -> Network:
         elif (write := operator_of(node).unsequenced) is not None:
             out.graph.node.extend(write(_site(node, known, statics, opset)) or ())
     refill(out.graph.value_info, [value for value in out.graph.value_info if value.name not in known])
-    return network.having(out)
+    return network.with_graph(out)
 
 
 def _known(graph: onnx.GraphProto, statics: Statics, opset: int) -> Sequences:

@@ -83,9 +83,9 @@ def originals(
         if measured and isinstance(original, Network):
             original = stack.enter_context(held(Variant(own.own())))
         del whole
-        decision.run.file.leave_weights()
+        decision.run.file.release_weights()
         for network in (own, filled.network):
-            network.leave_tensors()
+            network.release_tensors()
         give_back()
         yield reference, original
 

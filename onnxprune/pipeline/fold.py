@@ -47,7 +47,7 @@ def folded(network: Network) -> Network:
     if not names:
         return network
     try:
-        arrays = make_session(network.having(_only(model, names)), providers="cpu").run({})
+        arrays = make_session(network.with_graph(_only(model, names)), providers="cpu").run({})
     except ModelError:  # the analysis will find what can be done without
         return network
     out = network.own()
@@ -60,7 +60,7 @@ def _without_unused(network: Network, before: Network) -> Network:
     """The network without what only parts used that were there before."""
     out = network.own().graph
     drop_unused(out, before.graph)
-    return network.having(out)
+    return network.with_graph(out)
 
 
 def _weight(network: Network) -> int:

@@ -53,7 +53,7 @@ def _search(run: Run, stays: dict, multiple: int, share: float) -> Redundancy:
 
 
 def _decided(run: Run, found: Redundancy, choice: Choice) -> Decision:
-    filled = run.original.having(found.model, found.deps) if found.kept else run.original
+    filled = run.original.with_network(found.model, found.deps) if found.kept else run.original
     return Decision(run, choice, filled)
 
 

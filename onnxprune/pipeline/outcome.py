@@ -24,7 +24,7 @@ def rewritten(decision: Decision) -> tuple[Plan, Network]:
     with decision.run.log.stage("plan"):
         plan = _plan(decision)
     with decision.run.log.stage("rewrite"):
-        return plan, _cut(decision, plan).apart()
+        return plan, _cut(decision, plan).materialized()
 
 
 def style_of(run: Run) -> ExternalStyle | None:
@@ -36,7 +36,7 @@ def written_bytes(run: Run, choice: Choice) -> int:
     """Bytes of the file that a choice makes; the biases that a repair adds are there, whatever they will hold."""
     filled = run.original
     if run.request.compensate != "none" and choice.kept:
-        filled = filled.again(with_biases(filled.network, filled.deps, filled.dead(choice.kept)))
+        filled = filled.reanalysed(with_biases(filled.network, filled.deps, filled.dead(choice.kept)))
     decision = Decision(run, choice, filled)
     return size_of(_cut(decision, _plan(decision)), style_of(run))
 

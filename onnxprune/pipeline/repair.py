@@ -90,7 +90,7 @@ def repaired(study: Study, kept: Kept, samples: Samples, progress: Progress = si
 def repair(run: Run, choice: Choice, samples: Samples) -> Decision:
     """Compensate: the network with new weights, where those are better, and else as it is."""
     name, log, own = run.request.compensate, run.log, run.original
-    study = own if choice.trained is None else own.having(choice.trained)
+    study = own if choice.trained is None else own.with_network(choice.trained)
     plain = Decision(run, replace(choice, trained=None), study)
     if name == "none" or not choice.kept:
         return plain
@@ -110,7 +110,7 @@ def repair(run: Run, choice: Choice, samples: Samples) -> Decision:
         log.warnings.insert(0, worse)
         return plain
     _tell(run, choice.kept, done, solved_on)
-    return replace(plain, filled=plain.filled.having(done.model, done.deps))
+    return replace(plain, filled=plain.filled.with_network(done.model, done.deps))
 
 
 def _tell(run: Run, kept: Kept, done: Compensated, samples: Calibration | None) -> None:
@@ -136,7 +136,7 @@ def harm(study: Study, kept: Kept, done: Compensated, samples: Calibration) -> s
 
     Empty where it is not.
     """
-    cuts = study.pruned(kept), study.having(done.model, done.deps).pruned(kept)
+    cuts = study.pruned(kept), study.with_network(done.model, done.deps).pruned(kept)
     load = partial(make_session, providers="cpu", threads=THREADS, optimize=True)
     original, plain, solved = map(load, (study.network, *cuts))
     given = [original.run(feed) for feed in samples.judges]
@@ -158,7 +158,7 @@ def repaired_figure(study: Study, judges: Dataset, samples: Samples) -> Callable
 
     def figure(kept: Kept, metric: Metric) -> float:
         done = repaired(study, kept, samples)
-        sessions = {"after": make_session(study.having(done.model, done.deps).pruned(kept), optimize=True)}
+        sessions = {"after": make_session(study.with_network(done.model, done.deps).pruned(kept), optimize=True)}
         if metric.needs_reference:
             sessions["before"] = make_session(study.network, optimize=True)
         reference = "before" if metric.needs_reference else None

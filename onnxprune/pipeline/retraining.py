@@ -34,14 +34,14 @@ def trained_model(network: Network, deps: Dependencies, kept: Mapping[str, np.nd
     Raises UsageError where the trained model is not the pruned one with other weights.
     """
     dead = deps.dead(kept)
-    before = pruned(network, deps, dead).apart()
+    before = pruned(network, deps, dead).materialized()
     given = retrain(before)
     cut = {v.source.key: v.live for v in versions(deps, dead) if not v.copied and v.source.kind != "fill"}
-    for key in shared(deps, kept) & before.heads.keys() & given.heads.keys():
+    for key in shared(deps, kept) & before.headers.keys() & given.headers.keys():
         if not np.array_equal(before.array(key), given.array(key)):
             raise UsageError(f"'retrain' cannot change '{key}' here: it is shared by layers cut differently")
     values = dict[str, np.ndarray]()
-    for key in network.heads:
+    for key in network.headers:
         if key in before and key in given:
             array, trained = network.array(key), _trained(key, before, given)
             if key in cut:
@@ -56,7 +56,7 @@ def trained_model(network: Network, deps: Dependencies, kept: Mapping[str, np.nd
 
 def _trained(key: str, before: Network, given: Network) -> np.ndarray:
     """The elements that training gave a tensor.  Raises UsageError where they are others than before in more."""
-    old, new = before.heads[key], given.heads[key]
+    old, new = before.headers[key], given.headers[key]
     if list(old.dims) != list(new.dims) or old.data_type != new.data_type:
         raise UsageError(f"'retrain' changed the shape or type of '{key}'")
     return given.array(key)

@@ -82,7 +82,7 @@ def _rotatable(run: Run, vectors: bool) -> Rotatable:
     found = Rotatable(upright, means, graph, tuple(stream_sites(graph)), run.request.heads, copies)
     if whole and (run.request.heads != "auto" or not _attends(own.deps)):
         return found
-    deps = own.again(own.network, run.request.changed(heads="dims")).deps if whole else own.deps
+    deps = own.reanalysed(own.network, run.request.changed(heads="dims")).deps if whole else own.deps
     graph = Graph(own.network, deps)
     heads = attention_sites(graph)
     if not heads or (whole and not _covered(own.deps, deps, {s.group for s in heads})):
@@ -125,7 +125,7 @@ def _apart(own: Study, vectors: bool) -> tuple[Study, Mapping[str, str]]:
     for keys in dict.fromkeys(tuple(shared(graph, only)) for only in (vectors, True)):
         if keys:
             network, copies = apart(graph, keys)
-            other = own.again(network)
+            other = own.reanalysed(network)
             if _names(other.deps) == _names(own.deps):
                 return other, copies
     return own, {}
@@ -143,10 +143,10 @@ def _level(own: Study) -> tuple[Graph, tuple[RotationSite, ...], Study]:
     upright = Graph(own.network, own.deps)
     if not any(has(node.proto, Trait.CENTRES) for node in own.deps.nodes) and not any(centred(own.graph.graph)):
         return upright, (), own
-    thawed = own if own.request.thaw else own.again(own.network, own.request.changed(thaw=True))
+    thawed = own if own.request.thaw else own.reanalysed(own.network, own.request.changed(thaw=True))
     sites = tuple(s for s in stream_sites(Graph(own.network, thawed.deps)) if s.level)
     while sites:
-        other = own.again(levelled(upright, sites))
+        other = own.reanalysed(levelled(upright, sites))
         names = {name_of(s) for s in stream_sites(Graph(other.network, other.deps))}
         if all(name_of(s) in names for s in sites):
             return upright, sites, other
@@ -231,7 +231,7 @@ def turn(run: Run, found: Rotatable, rotation: Rotation) -> Run | None:
         run.log.warnings.append(f"nothing was rotated: {NOT_EQUAL} up to rounding")
         return None
     request = run.request.changed(heads=found.heads)
-    original = run.original.again(model, request)
+    original = run.original.reanalysed(model, request)
     return replace(run, request=request, original=original, rotation=rotation, upright=run.original)
 
 
@@ -245,5 +245,5 @@ def settle(run: Run, turned: Turned, kept: Collection[str]) -> Run:
     model, same = found.rotated(rotation), found.frozen <= stay and not found.copies
     if stay:
         run.log.notes.append(f"{len(stay)} widths that only linear maps touch were rotated before they were cut")
-    original = run.original.having(model) if same else run.original.again(model)
+    original = run.original.with_network(model) if same else run.original.reanalysed(model)
     return replace(run, original=original, rotation=rotation)

@@ -140,7 +140,7 @@ def _aligned(run: Run, alignment: Alignment) -> Run:
     if run.request.verify and not prove(run.file.network, other, run.stimuli()).passed:
         run.log.warnings.append("channels of grouped convolutions could not be reordered, so that fewer can go")
         return run
-    return replace(run, original=run.original.having(other), alignment=alignment)
+    return replace(run, original=run.original.with_network(other), alignment=alignment)
 
 
 def _sizes(

@@ -47,7 +47,7 @@ def in_steps(run: Run, cut_once: Cut) -> Decision:
         wanted = step_request(request, k, own, kept).changed(strict=False)
         done = cut_once(replace(inner, request=wanted))
         kept = composed(own.deps, kept, done.kept)
-        pruned = done.filled.pruned(done.kept).apart()
+        pruned = done.filled.pruned(done.kept).materialized()
         if inner is not run:
             run.log.add(inner.log)
         if k == number - 1:
@@ -133,10 +133,10 @@ def _filled(own: Study, kept: Kept, pruned: Network) -> Study:
 
     Raises ModelError where they have none there.
     """
-    full = own.again(with_biases(own.network, own.deps, own.dead(kept)))
-    filled = full.having(full.network.with_tensors(spread(full.deps, full.dead(kept), pruned)))
+    full = own.reanalysed(with_biases(own.network, own.deps, own.dead(kept)))
+    filled = full.with_network(full.network.with_tensors(spread(full.deps, full.dead(kept), pruned)))
     again = filled.pruned(kept)
-    for key in pruned.heads:
+    for key in pruned.headers:
         if key not in again or not np.array_equal(again.array(key), pruned.array(key)):
             raise ModelError(
                 f"cuts in steps have no place for tensor {key!r} in the original; leave {spelled('steps')} out"

@@ -51,11 +51,11 @@ class Study:
         """The analysis of another network as this one was analysed."""
         return analysis_of(network, self.shapes, self.request)
 
-    def again(self, network: Network, request: Request | None = None) -> Study:
+    def reanalysed(self, network: Network, request: Request | None = None) -> Study:
         """Another network, analysed as this one was, or as another request wants."""
         return Study.of(network, self.shapes, request or self.request)
 
-    def having(self, network: Network, deps: Dependencies | None = None) -> Study:
+    def with_network(self, network: Network, deps: Dependencies | None = None) -> Study:
         """The same with other weights, of which the analysis holds as well, or with another analysis."""
         return replace(self, network=network, deps=deps or self.deps)
 

@@ -76,7 +76,7 @@ class Trials:
 
     def having(self, network: Network) -> "Trials":
         """The same of a network with other weights; what the original gives is still what trials compare with."""
-        return Trials(self.study.having(network), self._samples, self._before or self)
+        return Trials(self.study.with_network(network), self._samples, self._before or self)
 
     @cached_property
     def _session(self) -> Session:

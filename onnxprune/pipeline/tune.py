@@ -114,7 +114,7 @@ def finetuned(decision: Decision) -> Decision:
     trained = trained_model(
         filled.network, filled.deps, kept, lambda pruned: tune(run, teacher, pruned, recipe, fixed, data)
     )
-    return replace(decision, filled=filled.having(trained))
+    return replace(decision, filled=filled.with_network(trained))
 
 
 def short_training(run: Run) -> Callable[[onnx.ModelProto], onnx.ModelProto]:

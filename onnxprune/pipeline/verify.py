@@ -151,6 +151,6 @@ def _masked(whole: Study, plan: Plan, pruned: Network, weights: BoundWeights) ->
     changed = {key for key in changed - plan.computed.keys() if sources[key].dtype in CUTTABLE}
     if not (changed or _repaired(plan)) or not dead.any():
         return masked_original(whole.network, whole.deps, dead)
-    full = whole.again(with_biases(whole.network, whole.deps, dead))
+    full = whole.reanalysed(with_biases(whole.network, whole.deps, dead))
     dead = full.dead(plan.kept)
     return masked_original(full.network.with_tensors(spread(full.deps, dead, pruned)), full.deps, dead)

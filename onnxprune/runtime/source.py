@@ -20,7 +20,7 @@ import onnx
 from onnx import TensorProto
 
 from onnxprune.errors import FileError, ModelError
-from onnxprune.model.elements import Placed, Tensor
+from onnxprune.model.elements import ExternalTensor, Tensor
 from onnxprune.model.encode import chunks, encode, length
 from onnxprune.model.network import LIFTED, Network
 from onnxprune.model.outline import outline
@@ -111,7 +111,7 @@ def prepare(variant: Variant, taps: Iterable[str] = ()) -> Prepared:
     network = _edited(variant, taps)
     lifted = {t.name: t for t in network.graph.graph.initializer if t.name in network.tensors}
     outside = {name for name, t in lifted.items() if t.external_data}
-    moved = sorted(name for name in outside if not isinstance(network.tensors[name], Placed))
+    moved = sorted(name for name in outside if not isinstance(network.tensors[name], ExternalTensor))
     large = sum(nbytes_of(lifted[name]) for name in (moved if outside else lifted)) >= SPILL_MODEL
     if large and (moved or not outside):
         return _spill(network, lifted)
@@ -199,15 +199,15 @@ def _serialised(network: Network) -> bytes:
 def _spill(network: Network, lifted: Iterable[str]) -> Prepared:
     """Write large weights of the main graph to a temporary data file that the model refers to, one at a time."""
     holds, out = Folder(), network.own()
-    heads = {t.name: t for t in out.graph.graph.initializer}
-    large = [name for name in lifted if nbytes_of(heads[name]) >= LIFTED]  # a smaller one may be a shape
+    headers = {t.name: t for t in out.graph.graph.initializer}
+    large = [name for name in lifted if nbytes_of(headers[name]) >= LIFTED]  # a smaller one may be a shape
     for name in lifted:
-        del heads[name].external_data[:]
+        del headers[name].external_data[:]
     path = os.path.join(holds.name, "model.onnx")
     try:
         with open(os.path.join(holds.name, "weights"), "wb") as file:
             for name in large:
-                _write(file, heads[name], network.tensors[name])
+                _write(file, headers[name], network.tensors[name])
         Path(path).write_bytes(_serialised(out.without(large)))
     except OSError as error:
         holds.cleanup()

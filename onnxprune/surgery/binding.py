@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
-from onnxprune.model.elements import Given, Tensor
+from onnxprune.model.elements import ArrayTensor, Tensor
 from onnxprune.model.encode import Elements, Piece, chunks, encode
 from onnxprune.model.graphs import graphs_of, is_constant, refill
 from onnxprune.model.network import Network
@@ -83,12 +83,12 @@ def compared(plan: Plan, original: Network, pruned: Network) -> BoundWeights:
 
 def held(network: Network) -> dict[str, Tensor]:
     """All numbers of a model by the key of the tensor, those that a Constant holds in attributes of its own too."""
-    found = {key: network.tensor(key) for key in network.heads}
+    found = {key: network.tensor(key) for key in network.headers}
     for graph, path in graphs_of(network.graph.graph):
         for node in graph.node:
             value = constant_value(node) if is_constant(node) and path + node.output[0] not in found else None
             if value is not None:
-                found[path + node.output[0]] = Given(value)
+                found[path + node.output[0]] = ArrayTensor(value)
     return found
 
 

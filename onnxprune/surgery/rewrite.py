@@ -63,7 +63,7 @@ def pruned(original: Network, deps: Dependencies, dead: np.ndarray) -> Network:
     drop_unused(out, original.graph)
     list_tensors(out, original.graph)
     refresh_shapes(draft)
-    return network.having(out)
+    return network.with_graph(out)
 
 
 def mask(model: onnx.ModelProto | Network, deps: Dependencies, dead: np.ndarray) -> onnx.ModelProto:

@@ -224,7 +224,7 @@ def changed_weights(before: Network, after: Network, trained: Collection[str]) -
     Raises CheckFailed where a tensor has another shape or type, one that was not trained has changed, or anything else
     in the file has.
     """
-    old, new = before.heads, after.heads
+    old, new = before.headers, after.headers
     changed = tuple(k for k in old if k in new and digest(before.array(k)) != digest(after.array(k)))
     for key in changed:
         if key not in trained:

@@ -96,7 +96,7 @@ def together(network: Network, copies: Mapping[str, str]) -> Network:
             node.input[place] = stand_in.get(name, name)
     refill(out.graph.initializer, [t for t in out.graph.initializer if t.name not in stand_in])
     refill(out.graph.input, [v for v in out.graph.input if v.name not in stand_in])
-    return network.having(out)
+    return network.with_graph(out)
 
 
 def _equal(network: Network, one: str, other: str) -> bool:
