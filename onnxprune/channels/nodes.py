@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 
+from onnxprune.model.graphs import value_of
+from onnxprune.model.tensors import read_tensor
 from onnxprune.operators.labels import Axes
 
 
@@ -34,6 +37,12 @@ class Source:
     shape: tuple[int, ...]
     dtype: int
     path: str
+
+
+def filled(source: Source, maker: Node | None) -> np.ndarray:
+    """The elements of a fill, which a ConstantOfShape makes."""
+    value = None if maker is None else value_of(maker.proto)
+    return np.full(source.shape, np.float32(0) if value is None else read_tensor(value).ravel()[0])
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ Short fields of nodes are sliced before they are gone through, here and in other
 iterators end by an exception, which takes 2 µs, and slices are lists.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from google.protobuf.message import Message  # type: ignore[import-untyped]
@@ -76,6 +76,12 @@ def refill(field: Any, messages: Iterable[Message]) -> None:
         copies[k].CopyFrom(message)
     del field[:]
     field.extend(copies)
+
+
+def remove(field: Any, names: Collection[str]) -> None:
+    """Take what has one of these names out of a repeated field."""
+    for k in [k for k, message in enumerate(field) if message.name in names][::-1]:
+        del field[k]
 
 
 def copied(model: ModelProto, put: Put) -> ModelProto:

@@ -6,6 +6,7 @@ from typing import Any
 
 import onnx
 
+from onnxprune.model.graphs import DEFAULT
 from onnxprune.model.skeleton import LONGEST
 from onnxprune.model.statics import Statics
 from onnxprune.operators.registry import Alike, Shape, Trait, attributes_of, has, operator_of
@@ -43,7 +44,7 @@ def infer_node(node: onnx.NodeProto, keys: list[str], path: str, statics: Static
     missing = [name for name in node.output[:] if name and path + name not in statics.shapes]
     if not missing:
         return
-    if node.domain in ("", "ai.onnx"):
+    if node.domain in DEFAULT:
         _infer_standard(node, dict(zip(node.input, keys, strict=True)), path, statics, opset)
     if any(path + name not in statics.shapes for name in missing):
         _infer_contrib(node, keys, path, statics, opset)

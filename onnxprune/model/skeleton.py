@@ -7,7 +7,7 @@ import onnx
 
 from onnxprune.errors import ModelError
 from onnxprune.model.defaults import overridable
-from onnxprune.model.graphs import copy_graph, graphs_of
+from onnxprune.model.graphs import copy_graph, graphs_of, remove
 from onnxprune.model.tensors import CUTTABLE
 from onnxprune.operators.registry import LARGEST_VALUE, Shape, Shapes, Trait, traits_of
 
@@ -35,8 +35,7 @@ def _forget_defaults(skeleton: onnx.ModelProto) -> None:
     for value in skeleton.graph.input:
         if (tensor := given.get(value.name)) is not None:
             value.type.CopyFrom(onnx.helper.make_tensor_type_proto(tensor.data_type, tensor.dims))
-    for k in [k for k, t in enumerate(skeleton.graph.initializer) if t.name in given][::-1]:
-        del skeleton.graph.initializer[k]
+    remove(skeleton.graph.initializer, given)
 
 
 def open_axes(value: onnx.ValueInfoProto, rank: int) -> Iterator[tuple[int, str]]:

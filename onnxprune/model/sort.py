@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from onnx import GraphProto, ModelProto, NodeProto
 
 from onnxprune.errors import ModelError
+from onnxprune.model.graphs import DEFAULT
 from onnxprune.model.tensors import bodies, plain, quoted
 
 SHOWN = 5  # nodes of a cycle that a message names
@@ -100,7 +101,7 @@ def _check_producers(graph: GraphProto) -> None:
         raise ModelError(f"two inputs are named {quoted(twice[0])}")
     producer = dict.fromkeys(_given(graph), "an input or initializer")
     for node in graph.node:
-        if not node.output and node.domain in ("", "ai.onnx"):
+        if not node.output and node.domain in DEFAULT:
             raise ModelError(f"node {describe(node)} has no outputs, so it computes nothing; export the model again")
         for name in filter(None, node.output):
             if name in producer:

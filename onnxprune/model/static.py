@@ -16,7 +16,7 @@ from onnx import numpy_helper
 
 from onnxprune.model.bodies import give_branch, walk_body
 from onnxprune.model.evaluate import evaluate
-from onnxprune.model.graphs import body_attributes, graphs_of, is_constant, opset_of, subgraphs, value_of
+from onnxprune.model.graphs import DEFAULT, body_attributes, graphs_of, is_constant, opset_of, subgraphs, value_of
 from onnxprune.model.shapes import infer_node, note_type, sizes_given
 from onnxprune.model.skeleton import other_sizes, sizes_of, skeleton_of
 from onnxprune.model.sort import defined
@@ -217,7 +217,7 @@ def find(scope: list[dict[str, str]], name: str) -> str:
 
 def _evaluate_node(node: onnx.NodeProto, keys: list[str], path: str, statics: Statics, opset: int) -> None:
     constants = statics.constants
-    if node.domain not in ("", "ai.onnx"):
+    if node.domain not in DEFAULT:
         return
     if is_constant(node):
         statics.tensors.add(path + node.output[0])

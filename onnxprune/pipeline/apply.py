@@ -3,15 +3,16 @@
 import os
 from typing import Any
 
+from onnxprune.errors import UsageError
 from onnxprune.pipeline.calibration import calibrating
 from onnxprune.pipeline.decision import Choice, Decision
 from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.lossless import repeat_lossless
 from onnxprune.pipeline.metrics import prepare
-from onnxprune.pipeline.prune import Result, check_output, finish, no_budget
+from onnxprune.pipeline.prune import Result, check_output, finish
 from onnxprune.pipeline.repair import repair
 from onnxprune.pipeline.replay import plan_of, start_again
-from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.request import Request, given_budgets
 from onnxprune.pipeline.run import Run
 from onnxprune.pipeline.signature import takes
 from onnxprune.pipeline.tune import finetuned
@@ -40,7 +41,8 @@ def apply(
         CheckFailed: as for `prune`; or a lossless plan would change what this network computes.
         ModelError, FileError: as for `prune`.
     """
-    no_budget(options)
+    if given := given_budgets(options):
+        raise UsageError(f"{given[0]} cannot be given together with a plan")
     read, plan = plan, plan_of(plan)
     told = {k: v for k, v in plan.options.items() if k in ("heads", "method", "seed", "compensate", "lossless", "thaw")}
     budget = {} if told.get("lossless") else {"ratio": 0.0}

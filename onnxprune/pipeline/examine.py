@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxprune.channels.dependencies import Dependencies
 from onnxprune.model import Model
 from onnxprune.model.network import Network
 from onnxprune.pipeline.decision import Decision
@@ -71,7 +70,7 @@ def originals(
     own, filled, request = decision.run.original.network, decision.filled, decision.run.request
     whole = own  # a lossless cut has to equal the original itself
     if request.verify and not request.lossless:
-        whole = masked_original(filled.network, filled.deps, dead)
+        whole = masked(filled.network, filled.deps, dead)
     if own.nbytes < SPILL_MODEL:
         yield whole, own
         return
@@ -93,11 +92,6 @@ def originals(
 def required(proof: Proof, lossless: bool, cause: str = "") -> Proof:
     """The proof, or CheckFailed where the models differ, with the cause behind it."""
     return proof.require("the pruned model does not give what the original gives" if lossless else NOT_MASKED, cause)
-
-
-def masked_original(network: Network, deps: Dependencies, dead: np.ndarray) -> Network:
-    """What the pruned model has to equal: the model with zeros for what was removed, without a copy of its weights."""
-    return masked(network, deps, dead) if dead.any() else network
 
 
 def file_of(model: Model) -> Path | None:

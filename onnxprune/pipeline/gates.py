@@ -33,23 +33,23 @@ def require_figures(run: Run, found: Measurements) -> None:
         row = next(m for m in found.metrics if m.unit == "share")
         _require(row.after, float(request.min_accuracy), row.name, "share", words.on(row, counts), "min_accuracy")
     if request.min_snr is not None:
-        value, where = _snr(found, counts)
-        _require(value, request.min_snr, "signal to noise", "dB", where, "min_snr")
+        value, where, advice = _snr(found, counts)
+        _require(value, request.min_snr, "signal to noise", "dB", where, "min_snr", advice)
 
 
-def _snr(found: Measurements, counts: Samples | None) -> tuple[float, str]:
-    """The signal to noise that a gate goes by, and what it was measured on."""
+def _snr(found: Measurements, counts: Samples | None) -> tuple[float, str, str]:
+    """The signal to noise that a gate goes by, what it was measured on, and what else might raise it."""
     row = next((m for m in found.metrics if m.name == "snr"), None)
     if row is not None:
-        return row.after, words.on(row, counts)
+        return row.after, words.on(row, counts), ""
     if not found.drift:
         raise CheckFailed(f"{spelled('min_snr')} cannot be checked: {found.problem or 'nothing was measured'}")
-    return min(r.snr if r.relative else float("inf") for r in found.drift), "on drawn samples"
+    snr = min(r.snr if r.relative else float("inf") for r in found.drift)
+    return snr, "on drawn samples", f", or repair on real samples ({spelled('data')})"
 
 
-def _require(value: float, least: float, name: str, unit: str, where: str, option: str) -> None:
+def _require(value: float, least: float, name: str, unit: str, where: str, option: str, advice: str = "") -> None:
     if not value >= least:
-        advice = "" if "data" in where.split()[-1:] else f", or repair on real samples ({spelled('data')})"
         raise CheckFailed(
             f"{name} is {words.merit(value, unit)} {where}, and {spelled(option)} wants {words.merit(least, unit)}; "
             f"nothing was written: remove less{advice}"

@@ -6,9 +6,10 @@ import numpy as np
 import onnx
 
 from onnxprune.channels.dependencies import Dependencies, Group, Slot
+from onnxprune.channels.nodes import filled
 from onnxprune.criteria.filters import Filters
 from onnxprune.model.network import Network
-from onnxprune.model.tensors import read_tensor
+from onnxprune.operators.labels import line
 from onnxprune.operators.registry import Trait, has
 from onnxprune.operators.roles import Role
 
@@ -24,11 +25,8 @@ class Weights:
 
     def raw(self, key: str) -> np.ndarray:
         """Elements of a tensor of the file in their own type."""
-        if (source := self.deps.sources[key]).kind != "fill":
-            return self.network.array(key)
-        maker = self.deps.maker(key)
-        values = [read_tensor(a.t).ravel()[0] for a in maker.proto.attribute if a.name == "value"] if maker else []
-        return np.full(source.shape, values[0] if values else np.float32(0))
+        source = self.deps.sources[key]
+        return filled(source, self.deps.maker(key)) if source.kind == "fill" else self.network.array(key)
 
     def read(self, key: str) -> np.ndarray:
         """Elements of a tensor of the file, quantised ones as the real numbers that they stand for."""
@@ -49,7 +47,7 @@ class Weights:
         scale = self.network.array(found.scale)
         zero = self.network.array(found.zero_point) if found.zero_point in self.network else np.zeros((), np.int32)
         if found.axis is not None:
-            shape = [-1 if k == found.axis % rank else 1 for k in range(rank)]
+            shape = line(rank, found.axis)
             scale, zero = scale.reshape(shape), (zero.reshape(shape) if zero.ndim else zero)
         return (self.network.array(key).astype(np.float32) - zero.astype(np.float32)) * scale
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import CheckFailed, ModelError, OnnxPruneError
+from onnxprune.model.graphs import DEFAULT
 from onnxprune.operators.labels import is_fixed
 from onnxprune.operators.roles import Role
 from onnxprune.pipeline.costs import peak_activations
@@ -109,7 +110,7 @@ def unknown_rows(deps: Dependencies) -> tuple[UnknownRow, ...]:
     found: dict[tuple[str, str], list[str]] = {}
     for index, reason in deps.unknown.items():
         proto = deps.nodes[index].proto
-        operator = f"{proto.domain}::{proto.op_type}" if proto.domain not in ("", "ai.onnx") else proto.op_type
+        operator = f"{proto.domain}::{proto.op_type}" if proto.domain not in DEFAULT else proto.op_type
         alike = re.sub(r"'[^']*'", "…", reason)  # the same words about other values
         found.setdefault((operator, alike), []).append(deps.nodes[index].label)
     return tuple(UnknownRow(operator, tuple(nodes), reason) for (operator, reason), nodes in found.items())

@@ -1,7 +1,6 @@
 """The main job: a model in, a smaller model that is proven to be the same without the removed channels out."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 import onnx
 
-from onnxprune.errors import CheckFailed, UsageError
+from onnxprune.errors import CheckFailed
 from onnxprune.model import save
 from onnxprune.model.external import ExternalStyle
 from onnxprune.model.network import Network
@@ -26,7 +25,7 @@ from onnxprune.pipeline.outcome import rewritten, signed, style_of
 from onnxprune.pipeline.paths import check_paths, out
 from onnxprune.pipeline.repair import repair
 from onnxprune.pipeline.report import make_report
-from onnxprune.pipeline.request import Request, given_budgets
+from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.rotate import rotate, settle
 from onnxprune.pipeline.run import Run, start
 from onnxprune.pipeline.signature import takes
@@ -190,9 +189,3 @@ def _left_whole(decision: Decision) -> Decision:
     choice = Choice({}, decision.choice.asked, {g.name: why for g in run.original.deps.groups})
     _require(run, choice)
     return replace(decision, choice=choice, filled=run.original)
-
-
-def no_budget(options: Mapping[str, Any]) -> None:
-    """A plan brings its own channels.  Raises UsageError."""
-    if given := given_budgets(options):
-        raise UsageError(f"{given[0]} cannot be given together with a plan")

@@ -13,6 +13,7 @@ from onnx import helper
 
 from onnxprune.channels.dependencies import Dependencies, Use
 from onnxprune.errors import ModelError, UsageError
+from onnxprune.model.graphs import remove
 from onnxprune.model.network import Network
 from onnxprune.operators.labels import is_fixed
 from onnxprune.pipeline.group_filters import Weights
@@ -89,7 +90,7 @@ class Trials:
         """What gives the outputs for a feed when the groups keep these channels; groups not named keep all."""
         network, deps, dead = self.study.network, self.study.deps, self.study.dead(kept)
         if self._fed is None:
-            session = self._load(masked(network, deps, dead) if dead.any() else network)
+            session = self._load(masked(network, deps, dead))
             return lambda feed: numbers(session.run(feed))
         values = {f.name: self._masked(f, dead) for f in self._fed}
         return lambda feed: numbers(self._session.run({**feed, **values}))
@@ -177,9 +178,8 @@ def with_inputs(study: Study, fed: Iterable[Fed]) -> Network:
         out.graph.input.append(helper.make_tensor_value_info(f.name, element, f.full.shape))
         sources.add(f.use.source)
     idle = sources - references(out.graph).keys()
-    for field_ in (out.graph.initializer, out.graph.input):
-        for k in [k for k, item in enumerate(field_) if item.name in idle][::-1]:
-            del field_[k]
+    remove(out.graph.initializer, idle)
+    remove(out.graph.input, idle)
     return network
 
 

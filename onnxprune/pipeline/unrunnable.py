@@ -7,8 +7,7 @@ import onnx
 
 from onnxprune.errors import ModelError
 from onnxprune.model.network import Network
-from onnxprune.model.static import attributes_of
-from onnxprune.operators.registry import Shape, Trait, has, operator_of, traits_of
+from onnxprune.operators.registry import Shape, Trait, attributes_of, has, operator_of, traits_of
 from onnxprune.pipeline.limits import no_room
 from onnxprune.pipeline.request import Request
 from onnxprune.runtime.session import make_session

@@ -9,7 +9,7 @@ from onnxprune.errors import CheckFailed
 from onnxprune.model import load
 from onnxprune.model.network import Network
 from onnxprune.model.tensors import CUTTABLE, quoted
-from onnxprune.pipeline.examine import masked_original, required
+from onnxprune.pipeline.examine import required
 from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.measure import drift, sessions_of
 from onnxprune.pipeline.replay import coupling, plan_of, start_again
@@ -23,6 +23,7 @@ from onnxprune.runtime.prove import prove
 from onnxprune.surgery.binding import BoundWeights, bound, compared, content, strange
 from onnxprune.surgery.plan import Plan
 from onnxprune.surgery.recovery.replaced import spread, with_biases
+from onnxprune.surgery.rewrite import masked
 
 SEVERAL = 5  # operators that are named
 
@@ -103,10 +104,10 @@ def verify(
         progress("verify", 0, 0)
         own, made, lossless = run.file.network, model.network, bool(plan.options.get("lossless"))
         weights = compared(_bound(whole, plan, own), own, made)
-        masked = _masked(whole, plan, made, weights)
+        reference = _reference(whole, plan, made, weights)
         box = partial(whole.deps.box, dead=whole.dead(plan.kept))
         other = "" if plan.source.get("sha256") == run.file.sha256 else "; the plan was made for another file"
-        proof = prove(masked, made, run.stimuli(), box=box, loose=lossless)
+        proof = prove(reference, made, run.stimuli(), box=box, loose=lossless)
         surgery = required(proof, lossless, other)
         _require(weights, other, lossless)
         same = None if plan.content is None else content(made) == plan.content
@@ -139,7 +140,7 @@ def _require(weights: BoundWeights, other: str, lossless: bool) -> None:
         )
 
 
-def _masked(whole: Study, plan: Plan, pruned: Network, weights: BoundWeights) -> Network:
+def _reference(whole: Study, plan: Plan, pruned: Network, weights: BoundWeights) -> Network:
     """The masked original, with the weights of the pruned model where they were repaired.
 
     Under a lossless plan it is the original itself.
@@ -150,7 +151,7 @@ def _masked(whole: Study, plan: Plan, pruned: Network, weights: BoundWeights) ->
     changed = {*weights.planned, *weights.wrong, *weights.unbound} & sources.keys()
     changed = {key for key in changed - plan.computed.keys() if sources[key].dtype in CUTTABLE}
     if not (changed or _repaired(plan)) or not dead.any():
-        return masked_original(whole.network, whole.deps, dead)
+        return masked(whole.network, whole.deps, dead)
     full = whole.reanalysed(with_biases(whole.network, whole.deps, dead))
     dead = full.dead(plan.kept)
-    return masked_original(full.network.with_tensors(spread(full.deps, dead, pruned)), full.deps, dead)
+    return masked(full.network.with_tensors(spread(full.deps, dead, pruned)), full.deps, dead)

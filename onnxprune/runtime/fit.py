@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.errors import UsageError
+from onnxprune.operators.labels import line
 from onnxprune.runtime.readers import Header
 from onnxprune.runtime.specs import Dim, Spec, describe, fits
 
@@ -166,7 +167,7 @@ def _normalised(spec: Spec, axis: int, options: Options, *, scale: bool) -> Step
 
     def along(numbers: tuple[float, ...], default: float) -> np.ndarray:
         values = np.array(numbers or (default,), np.float32)
-        return values.reshape([-1 if i == axis % rank else 1 for i in range(rank)])
+        return values.reshape(line(rank, axis))
 
     channels = (spec.shape or ())[axis]
     for option, numbers in (("--mean", options.mean), ("--std", options.std)):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from onnxprune.model.elements import bits
 from onnxprune.runtime.compare import difference
 
 Axis = tuple[int, int]  # an axis and its length
@@ -18,7 +19,8 @@ class Slices:
     `gaps` and `magnitudes` hold, for each axis, the largest difference and the largest absolute value of the first in
     every slice, (length,); nothing where all bits are the same. `top` is the largest absolute value of all; `flips` of
     `size` elements differ at all.
-    `problem` says what makes the two incomparable: another shape or type, NaN or infinity elsewhere.
+    `problem` says what makes the two incomparable: another shape (then they are `reshaped`) or type, NaN or infinity
+    elsewhere.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Slices:
     flips: int = 0
     size: int = 0
     problem: str | None = None
+    reshaped: bool = False
 
 
 @dataclass
@@ -57,8 +60,8 @@ def sliced(name: str, first: np.ndarray, second: np.ndarray | None) -> Slices:
     if not plain or first.shape != second.shape or first.dtype != second.dtype:
         found = difference(name, first, second)
         gaps, ones = {(0, 1): np.array([found.max_abs])}, {(0, 1): np.ones(1)}
-        return Slices(name, dtype, gaps, ones, 1.0, found.flips, found.size, found.problem)
-    if _identical(first, second):
+        return Slices(name, dtype, gaps, ones, 1.0, found.flips, found.size, found.problem, first.shape != second.shape)
+    if np.array_equal(bits(first), bits(second)):
         return Slices(name, dtype, size=first.size)
     exact = np.promote_types(first.dtype, np.float32) if first.dtype.kind in "fiu" else np.dtype(np.float64)
     a, b = first.astype(exact), second.astype(exact)
@@ -71,12 +74,6 @@ def sliced(name: str, first: np.ndarray, second: np.ndarray | None) -> Slices:
         gap, size = np.abs(a - b), np.abs(a)
     top, flips = float(size.max(initial=0)), int(np.count_nonzero(gap))
     return Slices(name, dtype, _largest(gap), _largest(size), top, flips, gap.size)
-
-
-def _identical(one: np.ndarray, two: np.ndarray) -> bool:
-    """Whether all elements have the same bits."""
-    a, b = (np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in (one, two))
-    return np.array_equal(a, b)
 
 
 def _largest(array: np.ndarray) -> dict[Axis, np.ndarray]:

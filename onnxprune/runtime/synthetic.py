@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from onnxprune.operators.labels import line
 from onnxprune.runtime.inputs import random_inputs
 from onnxprune.runtime.specs import Feed, Spec
 
@@ -145,9 +146,7 @@ def _other(spec: Spec, shape: tuple[int, ...], generator: np.random.Generator) -
         axis = int(np.argmax(shape))
         spectrum = np.fft.rfft(noise, axis=axis)
         fall = 1 / np.sqrt(np.maximum(np.arange(spectrum.shape[axis]), 1))
-        noise = np.fft.irfft(
-            spectrum * fall.reshape([-1 if k == axis else 1 for k in range(len(shape))]), shape[axis], axis
-        )
+        noise = np.fft.irfft(spectrum * fall.reshape(line(len(shape), axis)), shape[axis], axis)
         noise /= max(float(noise.std()), 1e-12)
     return np.asarray(noise.astype(spec.dtype))
 

@@ -71,7 +71,7 @@ class Judge:
         """The check of one value; None for an inner one that lost channels, which says nothing."""
         noise = self.noise.get((found.name, kind), Noise())
         decided = found.name in self.taps.decided
-        if tap and found.problem and found.problem.startswith("shape"):
+        if tap and found.reshaped:
             return None
         if found.problem:
             if decided and noise.unstable:

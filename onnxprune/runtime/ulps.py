@@ -10,7 +10,8 @@ from onnx import TensorProto
 from onnxprune.keyed import keyed
 from onnxprune.model.elements import MadeInBlocks, Tensor
 from onnxprune.model.graphs import constants_of
-from onnxprune.operators.registry import Trait, has, traits_of
+from onnxprune.operators.labels import line
+from onnxprune.operators.registry import Trait, attributes_of, has, traits_of
 from onnxprune.runtime.source import Variant
 from onnxprune.runtime.specs import Feed
 
@@ -80,8 +81,7 @@ class _Dequantized(Tensor):
 
     def array(self) -> np.ndarray:
         codes = self.codes.array()
-        axis = next((a.i for a in self.node.attribute if a.name == "axis"), 1)
-        sizes = [-1 if k == axis % codes.ndim else 1 for k in range(codes.ndim)]
+        sizes = line(codes.ndim, attributes_of(self.node).get("axis", 1))
         rest = (part.array() for part in (self.scale, self.zero) if part is not None)
         scale, *zero = (part.reshape(sizes) if part.size > 1 else part.reshape(()) for part in rest)
         return ((codes.astype(np.float32) - (zero[0].astype(np.float32) if zero else 0)) * scale).astype(scale.dtype)
@@ -100,4 +100,4 @@ def _weights(graph: onnx.GraphProto) -> list[str]:
 
 
 def _in_blocks(node: onnx.NodeProto) -> bool:
-    return any(a.name == "block_size" and a.i for a in node.attribute)
+    return bool(attributes_of(node).get("block_size"))

@@ -12,9 +12,9 @@ from onnx import numpy_helper
 from onnxprune.channels.dependencies import Dependencies, Node
 from onnxprune.model.evaluate import evaluate
 from onnxprune.model.graphs import all_names, fresh_name, graphs_of, opset_of
-from onnxprune.model.shapes import attributes_of, sizes_given
+from onnxprune.model.shapes import sizes_given
 from onnxprune.operators.labels import is_fixed
-from onnxprune.operators.registry import Trait, has
+from onnxprune.operators.registry import Trait, attributes_of, has
 
 Nodes = Mapping[tuple[str, tuple[str, ...]], onnx.NodeProto]  # of a model, by path and outputs
 

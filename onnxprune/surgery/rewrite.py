@@ -12,10 +12,11 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnxprune.channels.dependencies import Dependencies
+from onnxprune.channels.nodes import filled
 from onnxprune.errors import ModelError
 from onnxprune.model.elements import Tensor
 from onnxprune.model.network import Network
-from onnxprune.model.tensors import quoted, read_tensor
+from onnxprune.model.tensors import quoted
 from onnxprune.operators.labels import line
 from onnxprune.operators.registry import MALFORMED, Trait, has, operator_of
 from onnxprune.surgery.draft import Draft, nodes_of
@@ -77,8 +78,9 @@ def masked(original: Network, deps: Dependencies, dead: np.ndarray) -> Network:
     Where something else than a weight sums over channels, the weights that write, scale and shift them are zero too.
     What the masked network gives is by definition what the pruned one must give; it needs none of the repairs.
     """
-    zeros = zero_points(original, deps)
-    plans = list(versions(deps, dead, masked=True))
+    if not dead.any():
+        return original
+    zeros, plans = zero_points(original, deps), list(versions(deps, dead, masked=True))
 
     def zeroed(version: Version, tensor: Tensor) -> Tensor:
         return MaskedTensor(tensor, version.live, zeros.get(version.source.key, 0))
@@ -164,14 +166,13 @@ def _fill(draft: Draft, index: int, proto: onnx.NodeProto, found: list[Version])
 
 def _materialised(network: Network, plans: list[Version], deps: Dependencies) -> tuple[Network, dict[str, str]]:
     """The network with masked fills as tensors of the file, and their names there by name of the version."""
-    made = {n.outputs[0]: n for n in deps.nodes if has(n.proto, Trait.FILLS)}
     renamed, more = dict[str, str](), dict[str, np.ndarray]()
     for version in plans:
         if version.source.kind == "fill":
-            attributes = made[version.source.key].proto.attribute
-            value = next((read_tensor(a.t).ravel()[0] for a in attributes if a.name == "value"), np.float32(0))
             renamed[version.name] = f"{version.name}.masked"
-            more[renamed[version.name]] = masked_array(np.full(version.source.shape, value), version.live)
+            more[renamed[version.name]] = masked_array(
+                filled(version.source, deps.maker(version.source.key)), version.live
+            )
     return network.with_more(more), renamed
 
 

@@ -6,7 +6,7 @@ import onnx
 from onnx import helper
 
 from onnxprune.model.defaults import overridable
-from onnxprune.model.graphs import all_names, graphs_of, refill
+from onnxprune.model.graphs import all_names, graphs_of, refill, remove
 from onnxprune.surgery.draft import Draft
 
 
@@ -64,9 +64,8 @@ def drop_unused(out: onnx.ModelProto, model: onnx.ModelProto) -> None:
         _drop_nodes(graph, kept, used)
     for graph, _ in graphs_of(out.graph):
         names = {t.name for t in graph.initializer if t.name not in kept and not used[t.name]}
-        for values in (graph.initializer, graph.input):
-            for k in [k for k, value in enumerate(values) if value.name in names][::-1]:
-                del values[k]
+        remove(graph.initializer, names)
+        remove(graph.input, names)
 
 
 def _drop_nodes(graph: onnx.GraphProto, kept: set[str], used: Counter[str]) -> None:

@@ -7,8 +7,7 @@ import numpy as np
 from onnx import numpy_helper
 
 from onnxprune.channels.dependencies import Group
-from onnxprune.model.static import attributes_of
-from onnxprune.operators.registry import Trait, has
+from onnxprune.operators.registry import Trait, attributes_of, has
 from onnxprune.surgery.rotation.sites import Array, Graph
 
 ALIKE = 1e-6  # relative difference of factors that have to be the same

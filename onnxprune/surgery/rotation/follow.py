@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxprune.model.static import attributes_of
+from onnxprune.model.graphs import DEFAULT
 from onnxprune.operators.own_heads import OwnHeads, own_heads
-from onnxprune.operators.registry import MALFORMED, Trait, has, operator_of, traits_of
+from onnxprune.operators.registry import MALFORMED, Trait, attributes_of, has, operator_of, traits_of
 from onnxprune.surgery.recovery.solvable import multiplies_matrices, multiplies_values
 from onnxprune.surgery.rotation.sites import Array, Graph, Sensor
 
@@ -109,7 +109,7 @@ class _Walk:
         node = self.graph.deps.nodes[at.node]
         if has(node.proto, Trait.SIZES) and not node.path:
             return []
-        known = node.proto.domain in ("", "ai.onnx") or has(node.proto, Trait.ATTENDS)
+        known = node.proto.domain in DEFAULT or has(node.proto, Trait.ATTENDS)
         outs = self._step(at) if known and not node.path else None
         if outs is None:
             self.ends.append(at)

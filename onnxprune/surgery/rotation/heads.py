@@ -6,10 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnxprune.model.graphs import opset_of
-from onnxprune.model.static import attributes_of
 from onnxprune.operators.own_heads import OwnHeads, own_heads
 from onnxprune.operators.reach import packed_sizes
-from onnxprune.operators.registry import Trait, has, operator_of
+from onnxprune.operators.registry import Trait, attributes_of, has, operator_of
 from onnxprune.surgery.recovery.solvable import multiplies_matrices, multiplies_values
 from onnxprune.surgery.rotation.follow import (
     End,

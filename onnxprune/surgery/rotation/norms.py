@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from onnxprune.model.static import attributes_of
-from onnxprune.operators.registry import Trait, has, operator_of, traits_of
+from onnxprune.operators.registry import Trait, attributes_of, has, operator_of, traits_of
 from onnxprune.surgery.rotation.carried import Bent, Carried, StreamPart
 
 MEAN = Trait.PASSES | Trait.STATISTICS | Trait.RANGE

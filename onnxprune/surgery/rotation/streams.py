@@ -11,8 +11,8 @@ import numpy as np
 
 from onnxprune.channels.dependencies import Group, Use
 from onnxprune.channels.nodes import Node
-from onnxprune.model.static import attributes_of
-from onnxprune.operators.registry import Trait, has, operator_of
+from onnxprune.model.graphs import DEFAULT
+from onnxprune.operators.registry import Trait, attributes_of, has, operator_of
 from onnxprune.operators.roles import Role
 from onnxprune.surgery.recovery.solvable import multiplies_matrices, multiplies_values
 from onnxprune.surgery.rotation.carried import Bent, StreamPart
@@ -61,7 +61,7 @@ class _Stream(Normalised):
             keys = [x for x in (*node.inputs, *node.outputs) if x and x not in self.turned]
             values = dict.fromkeys(key for key in keys if key not in self.graph.network)
             carrying = [key for key in values if self.axis(key) is not None]
-            if any(key in self.graph.outputs for key in carrying) or node.proto.domain not in ("", "ai.onnx"):
+            if any(key in self.graph.outputs for key in carrying) or node.proto.domain not in DEFAULT:
                 raise Bent
             if (visit := _visit(node)) is None or (
                 self.merged.intersection(carrying) and not has(node.proto, Trait.VIEW)

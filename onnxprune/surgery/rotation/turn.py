@@ -15,8 +15,7 @@ from onnx import helper, numpy_helper
 from onnxprune.errors import UsageError
 from onnxprune.model.graphs import all_names, fresh_name, opset_of, refill
 from onnxprune.model.network import Network
-from onnxprune.model.static import attributes_of
-from onnxprune.operators.registry import Trait, has
+from onnxprune.operators.registry import Trait, attributes_of, has
 from onnxprune.surgery.rotation.sites import Array, Graph, RotationSite
 
 if TYPE_CHECKING:
