@@ -161,7 +161,7 @@ def repair_center_crop_pad(edit: Any, axes: Any = None, **_: Any) -> None:
 def bound_center_crop_pad(site: Site) -> Facts:
     """Zeros may come around what is the same all along an axis."""
     found, after, target = site.data(), site.shape_out(), site.some_numbers(1)
-    moved = any(found.shape[k] > 1 and (n != after[k] or site.open_in(k)) for k, n in enumerate(site.shape()))
+    moved = any(found.shape[k] > 1 and (n != after[k] or site.open_in(0, k)) for k, n in enumerate(site.shape()))
     if moved or target is None:
         raise NothingKnown
     identity = mix(found.identity, numbers_name(site, 1, target), site.kind)

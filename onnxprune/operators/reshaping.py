@@ -61,7 +61,7 @@ def _sure(site: Site, old: list[int], new: list[int]) -> bool:
         return True
     if any(told[k] is None for k in new):
         return _copied(site, old, new)
-    return not any(map(site.open_in, old)) and all((told[k] or 0) > 0 for k in new)
+    return not any(site.open_in(0, k) for k in old) and all((told[k] or 0) > 0 for k in new)
 
 
 def _copied(site: Site, old: list[int], new: list[int]) -> bool:
@@ -80,7 +80,7 @@ def _keeps_places(site: Site, found: Facts, old: list[int], new: list[int]) -> b
 
     Of axes with lengths that are open it does where all of them are on one side and the product is not open.
     """
-    opened = [k for k in old if site.open_in(k)]
+    opened = [k for k in old if site.open_in(0, k)]
     varied = [k for k in old if found.shape[k] > 1]
     if any(map(site.open_out, new)) or any(k in varied for k in opened):
         return False
@@ -168,7 +168,7 @@ def squeeze(op: Op, *, axes: Any = None, **_: Any) -> Value:
 def bound_squeeze(site: Site) -> Facts:
     """Nothing where another size has another rank."""
     told = site.has(1) or "axes" in site.attributes
-    if not told and any(map(site.open_in, range(len(site.shape())))):
+    if not told and any(site.open_in(0, k) for k in range(len(site.shape()))):
         raise NothingKnown
     return bound_reshape(site)
 

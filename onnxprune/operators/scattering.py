@@ -50,7 +50,7 @@ def bound_scatter_nd(site: Site) -> Facts:
     k, passing = indices[-1], range(indices[-1], len(shape))
     lines = site.arithmetic.grid(site.node.input[0], site.node.input[1]) or []
     named = {axis: line.positions for axis, line in enumerate(lines) if line.positions is not None}
-    named = {axis: at for axis, at in named.items() if not site.open_in(axis)}
+    named = {axis: at for axis, at in named.items() if not site.open_in(0, axis)}
     places = [*named, *(axis - k + len(indices) - 1 for axis in passing)]
     x, updates = (
         reduced(found, [d for d in range(len(own)) if d not in kept])

@@ -88,7 +88,7 @@ class Site:
             raise NothingKnown
         return [v for v in found if v is not None]
 
-    def open_in(self, axis: int, k: int = 0) -> bool:
+    def open_in(self, k: int, axis: int) -> bool:
         """Whether the length of an axis of input k hangs on sizes that the model leaves open."""
         return self.arithmetic.is_open(self.node.input[k], axis)
 
@@ -145,6 +145,6 @@ def spread(site: Site, axis: int) -> Facts:
 
     Raises NothingKnown, also where the model leaves its length open.
     """
-    if site.open_in(axis):
+    if site.open_in(0, axis):
         raise NothingKnown
     return expanded(site.data(), site.shape(), [axis])

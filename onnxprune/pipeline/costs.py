@@ -8,7 +8,7 @@ import onnx
 
 from onnxprune.budget.cost import Axis, Costs, Term
 from onnxprune.channels.dependencies import Dependencies
-from onnxprune.channels.parameters import INTEGERS
+from onnxprune.channels.parameters import INTEGERS, computed_once
 from onnxprune.model.tensors import BITS
 from onnxprune.operators.labels import Labels, is_fixed
 from onnxprune.operators.registry import Trait, has
@@ -64,7 +64,7 @@ def alive_beyond(deps: Dependencies, limit: float) -> list[str]:
 
 def _moments(deps: Dependencies, dead: np.ndarray, stored: bool) -> Iterator[tuple[int, Collection[str]]]:
     """As each node runs, the bytes that are alive and the values that they are."""
-    alone = frozenset[str]() if stored else from_weights(deps)
+    alone = set[str]() if stored else from_weights(deps)
     same = {} if stored else _integers(deps)
     last = {same.get(key, key): k for k, node in enumerate(deps.nodes) for key in node.inputs if key}
     dying: dict[int, list[str]] = {}
@@ -82,14 +82,9 @@ def _moments(deps: Dependencies, dead: np.ndarray, stored: bool) -> Iterator[tup
         now -= sum(alive.pop(key) for key in dying.pop(k, ()))
 
 
-def from_weights(deps: Dependencies) -> frozenset[str]:
+def from_weights(deps: Dependencies) -> set[str]:
     """Values that are computed from weights and constants alone, such as dequantized weights."""
-    made = set(deps.sources)
-    for node in deps.nodes:
-        given = [key for key in node.inputs if key]
-        if given and made.issuperset(given):
-            made.update(node.outputs)
-    return frozenset(made - deps.sources.keys())
+    return computed_once(deps.nodes, deps.sources) - deps.sources.keys()
 
 
 def _quantises(node: onnx.NodeProto) -> bool:

@@ -1,6 +1,5 @@
 """What each layer of a network costs, before and after a cut."""
 
-import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -41,7 +40,7 @@ def layer_rows(deps: Dependencies, dead: np.ndarray) -> tuple[LayerRow, ...]:
 def layer_costs(deps: Dependencies, dead: np.ndarray) -> tuple[dict[int, int], dict[int, int]]:
     """Multiply-accumulates and parameters of each node that has some, those of weights where they are taken."""
     held = _at_home(homes_of(deps), deps.weights)
-    params = {k: sum(_elements(deps, use, dead) for use in uses) for k, uses in held.items()}
+    params = {k: deps.elements(uses, dead) for k, uses in held.items()}
     return {layer.node: deps.layer_macs(layer, dead) for layer in deps.layers}, params
 
 
@@ -74,7 +73,3 @@ def _carried(uses: list[Use]) -> Labels | None:
 
 def _width(deps: Dependencies, labels: Labels | None, dead: np.ndarray, gates: int) -> int | None:
     return None if labels is None else int(deps.live(labels, dead).sum()) // gates
-
-
-def _elements(deps: Dependencies, use: Use, dead: np.ndarray) -> int:
-    return math.prod(int(deps.live(x, dead).sum()) for x in use.axes)

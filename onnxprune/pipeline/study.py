@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from onnx import ModelProto
@@ -70,8 +71,9 @@ class Study:
 
 def analysis_of(network: Network, shapes: Shapes, request: Request) -> Dependencies:
     """Analyse; where nodes were given up for shapes that cannot be inferred, once more with those that a run shows."""
-    proto, heads, thaw = network.graph, request.heads != "dims", request.thaw
-    deps = analyse(proto, input_shapes=shapes, heads=heads, thaw=thaw)
+    proto = network.graph
+    analysed = partial(analyse, proto, input_shapes=shapes, heads=request.heads != "dims", thaw=request.thaw)
+    deps = analysed()
     missing = missing_shapes(proto, deps.statics.shapes)
     if not (deps.unknown and missing):
         return deps
@@ -81,11 +83,11 @@ def analysis_of(network: Network, shapes: Shapes, request: Request) -> Dependenc
         seen = observe(network, missing, going)
         if going is not feed:
             seen |= observe(network, [name for name in missing if name not in seen], feed)
-        deps = analyse(proto, input_shapes=shapes, observed=seen, heads=heads, thaw=thaw)
-    return deps if request.verify else _without_runs(proto, deps, shapes, heads, thaw)
+        deps = analysed(observed=seen)
+    return deps if request.verify else _without_runs(proto, deps, analysed)
 
 
-def _without_runs(proto: ModelProto, deps: Dependencies, shapes: Shapes, heads: bool, thaw: bool) -> Dependencies:
+def _without_runs(proto: ModelProto, deps: Dependencies, analysed: Callable[..., Dependencies]) -> Dependencies:
     """Analyse with the shapes that weights and the file tell, one unknown operator behind the other."""
     told: dict[str, np.ndarray] = {}
     for _ in range(MOST_UNKNOWN):
@@ -93,5 +95,5 @@ def _without_runs(proto: ModelProto, deps: Dependencies, shapes: Shapes, heads: 
         if not (new := recorded(proto, missing, deps.statics.shapes)):
             break
         told |= new
-        deps = analyse(proto, input_shapes=shapes, observed=told, heads=heads, thaw=thaw)
+        deps = analysed(observed=told)
     return deps

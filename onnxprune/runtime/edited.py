@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 import onnx
 
-from onnxprune.model.graphs import graphs_of, refill
+from onnxprune.model.graphs import refill
+from onnxprune.model.tensors import nodes
 from onnxprune.operators.registry import Trait, has
 
 
@@ -28,19 +29,15 @@ def own(name: str) -> str:
 
 def draws(graph: onnx.GraphProto) -> bool:
     """Whether any node of a graph draws random numbers without a seed of its own."""
-    return any(map(_unseeded, _all_nodes(graph)))
+    return any(map(_unseeded, nodes(graph.node)))
 
 
 def sow(graph: onnx.GraphProto) -> None:
     """Give random operators a seed by the name of what they make: onnxruntime's own hangs on the place of the node."""
-    for node in filter(_unseeded, _all_nodes(graph)):
+    for node in filter(_unseeded, nodes(graph.node)):
         seed = float(zlib.crc32(node.output[0].encode()) % 65536)
         node.attribute.append(onnx.helper.make_attribute("seed", seed))
 
 
 def _unseeded(node: onnx.NodeProto) -> bool:
     return has(node, Trait.RANDOM) and not any(a.name == "seed" for a in node.attribute)
-
-
-def _all_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    return [node for part, _ in graphs_of(graph) for node in part.node]

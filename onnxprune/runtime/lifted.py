@@ -15,6 +15,7 @@ from onnxprune.model.graphs import graphs_of, subgraphs
 from onnxprune.model.inference import Inference
 from onnxprune.model.skeleton import weightless
 from onnxprune.model.sound import without_unsound
+from onnxprune.model.tensors import nodes
 from onnxprune.operators.registry import Trait, has
 from onnxprune.runtime.edited import own
 
@@ -133,6 +134,5 @@ def _leave(
 
 def complete(graph: onnx.GraphProto) -> bool:
     """Whether every loop names all that it gives, so that more can be added behind it."""
-    nodes = (node for part, _ in graphs_of(graph) for node in part.node)
-    bodies = ((node, body) for node in nodes for body, _ in subgraphs(node))
+    bodies = ((node, body) for node in nodes(graph.node) for body, _ in subgraphs(node))
     return all(len(node.output) == len(body.output) - has(node, Trait.LOOPS) for node, body in bodies)

@@ -17,7 +17,7 @@ from onnxprune.model.encode import Elements, Piece, chunks, encode
 from onnxprune.model.graphs import graphs_of, is_constant, refill
 from onnxprune.model.network import Network
 from onnxprune.model.static import constant_value
-from onnxprune.model.tensors import quoted, tensors
+from onnxprune.model.tensors import nodes, quoted, tensors
 from onnxprune.surgery.plan import Plan
 
 BLOCK = 4 << 20  # bytes of a tensor that are compared in one go
@@ -94,9 +94,7 @@ def held(network: Network) -> dict[str, Tensor]:
 
 def strange(pruned: onnx.ModelProto, cut: onnx.ModelProto) -> tuple[str, ...]:
     """Operators that a model has more nodes of than a cut makes, each as often."""
-    here, there = (
-        Counter(n.op_type for graph, _ in graphs_of(model.graph) for n in graph.node) for model in (pruned, cut)
-    )
+    here, there = (Counter(n.op_type for n in nodes(model.graph.node)) for model in (pruned, cut))
     return tuple(sorted((here - there).elements()))
 
 
