@@ -24,7 +24,7 @@ from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.rotate import Turned
 from onnxprune.pipeline.run import Run
 from onnxprune.pipeline.search import thin_layer_by_layer
-from onnxprune.pipeline.whole_groups import ratios_of, whole_groups
+from onnxprune.pipeline.whole_groups import check_patterns, ratios_of, whole_groups
 from onnxprune.report.sensitivities import Sensitivity
 
 REMEMBERED = 512  # channels up to which a group's ranking is kept for the next budget
@@ -67,8 +67,9 @@ class Chooser:
         """
         deps, request = run.original.deps, run.request
         weights, method, turned = Weights(run.original.network, deps), method_of(request), turned or Turned()
-        later = run.teacher is not None
-        ratios, notes = ratios_of(deps, request, later=later), whole_groups(weights, method, request, later=later)
+        if run.teacher is None:  # an earlier cut may have left a group a single channel, so that it is none any more
+            check_patterns(deps, request)
+        ratios, notes = ratios_of(deps, request), whole_groups(weights, method, request, later=run.teacher is not None)
         costs = costs_of(deps, run.file.size)
         if run.teacher:
             uncut = costs_of(run.teacher.deps, 0)

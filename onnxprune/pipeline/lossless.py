@@ -5,7 +5,7 @@ from onnxprune.lossless import KINDS, Redundancy, redundancy
 from onnxprune.pipeline.decision import Choice, Decision
 from onnxprune.pipeline.repair import one_thread
 from onnxprune.pipeline.run import Run
-from onnxprune.pipeline.whole_groups import excluded
+from onnxprune.pipeline.whole_groups import check_patterns, excluded
 from onnxprune.surgery.plan import Plan
 
 WORDS = {"dead": "dead (the same number for every input)", "ignored": "ignored by all that read them"}
@@ -15,6 +15,7 @@ WORDS["duplicate"] = "copies or multiples of others"
 def choose_lossless(run: Run) -> Decision:
     """Channels without which the network computes the same, and the weights that go with it."""
     deps = run.original.deps
+    check_patterns(deps, run.request)
     notes = excluded(deps, run.request)
     stays = {g.name: range(len(g)) for g in deps.groups if g.name in notes}
     with run.log.stage("choose channels"):

@@ -17,7 +17,7 @@ from onnxprune.pipeline.calibration import Samples
 from onnxprune.pipeline.repair import needs_samples, one_thread
 from onnxprune.pipeline.run import Run
 from onnxprune.pipeline.study import Study
-from onnxprune.pipeline.whole_groups import excluded
+from onnxprune.pipeline.whole_groups import check_patterns, excluded
 from onnxprune.report.words import listed
 from onnxprune.runtime.prove import prove
 from onnxprune.surgery.rotation.heads import attention_sites
@@ -202,7 +202,9 @@ def rotate(run: Run, samples: Samples) -> tuple[Run, Turned]:
 def in_best_bases(run: Run, samples: Samples) -> tuple[Run, Turned]:
     """The same, whatever is to follow."""
     found = rotatable(run)
-    left = excluded(found.graph.deps, run.request, later=run.teacher is not None) if found.sites else {}
+    if found.sites:
+        check_patterns(found.graph.deps, run.request)  # before the work
+    left = excluded(found.graph.deps, run.request)
     sites = tuple(s for s in found.sites if s.group not in left or name_of(s) in found.frozen)
     if not sites:
         return run, Turned()

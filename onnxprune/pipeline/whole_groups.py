@@ -1,6 +1,7 @@
 """Which groups the patterns of a request name, and which stay whole."""
 
 import math
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -13,48 +14,47 @@ from onnxprune.pipeline.group_filters import Weights
 from onnxprune.pipeline.request import Request
 
 
-def _matching(deps: Dependencies, pattern: str, option: str, later: bool) -> list[str]:
-    """Groups that have the name, or of which a weight that writes them or its node has it.
-
-    later: whether there were cuts before, which may have left a group a single channel, so that it is none any more.
-    """
-    found = []
+def _matching(deps: Dependencies, pattern: str) -> Iterator[str]:
+    """Groups that have the name, or of which a weight that writes them or its node has it."""
     for group in deps.groups:
         names = {group.name} | {s.source for s in group.writers} | {deps.nodes[s.node].label for s in group.writers}
         if any(fnmatchcase(name, pattern) for name in names):
-            found.append(group.name)
-    if not found and not later:
-        wanted = f"{spelled(option)} {pattern!r}"
-        raise UsageError(f"{wanted} matches no layer that can be cut; `onnxprune inspect` lists them")
-    return found
+            yield group.name
 
 
-def ratios_of(deps: Dependencies, request: Request, *, later: bool = False) -> dict[str, float]:
-    """Shares that some groups lose whatever the others do.
+def check_patterns(deps: Dependencies, request: Request) -> None:
+    """Raise UsageError for a pattern that matches no group."""
+    for option in ("ratio_for", "exclude", "include"):
+        for pattern in getattr(request, option):
+            if not any(_matching(deps, pattern)):
+                wanted = f"{spelled(option)} {pattern!r}"
+                raise UsageError(f"{wanted} matches no layer that can be cut; `onnxprune inspect` lists them")
 
-    Raises UsageError for a pattern that matches nothing, unless there were cuts before.
-    """
-    ratios = request.ratio_for.items()
-    return {name: ratio for pattern, ratio in ratios for name in _matching(deps, pattern, "ratio_for", later)}
+
+def ratios_of(deps: Dependencies, request: Request) -> dict[str, float]:
+    """Shares that some groups lose whatever the others do."""
+    return {name: ratio for pattern, ratio in request.ratio_for.items() for name in _matching(deps, pattern)}
 
 
-def excluded(deps: Dependencies, request: Request, *, later: bool = False) -> dict[str, str]:
-    """Groups that the user wants whole, with the reason.  Raises UsageError likewise."""
-    notes = {name: f"excluded by {p!r}" for p in request.exclude for name in _matching(deps, p, "exclude", later)}
+def excluded(deps: Dependencies, request: Request) -> dict[str, str]:
+    """Groups that the user wants whole, with the reason."""
+    notes = {name: f"excluded by {p!r}" for p in request.exclude for name in _matching(deps, p)}
     if request.include:
-        included = {name for p in request.include for name in _matching(deps, p, "include", later)}
+        included = {name for p in request.include for name in _matching(deps, p)}
         notes |= {g.name: "not included" for g in deps.groups if g.name not in included}
-    return {name: UNASKED for name in experts(deps) if name not in ratios_of(deps, request, later=later)} | notes
+    return {name: UNASKED for name in experts(deps) if name not in ratios_of(deps, request)} | notes
 
 
 def whole_groups(weights: Weights, method: Method, request: Request, *, later: bool = False) -> dict[str, str]:
     """Groups that lose nothing, with the reason: the user's word, or weights that leave the method nothing to rank by.
 
-    Raises UsageError for a pattern that matches nothing, and where no group has what the method looks at; neither of
-    them where there were cuts before.
+    Args:
+        later: whether there were cuts before, which may have left no group what the method looks at.
+
+    Raises UsageError where that is so without one.
     """
     groups = weights.deps.groups
-    found = excluded(weights.deps, request, later=later)
+    found = excluded(weights.deps, request)
     found |= {g.name: why for g in groups if g.name not in found and (why := _unfit(weights, g))}
     if "scales" not in method.needs:
         return found
