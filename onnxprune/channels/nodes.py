@@ -39,7 +39,7 @@ class Source:
     path: str
 
 
-def filled(source: Source, maker: Node | None) -> np.ndarray:
+def fill_of(source: Source, maker: Node | None) -> np.ndarray:
     """The elements of a fill, which a ConstantOfShape makes."""
     value = None if maker is None else value_of(maker.proto)
     return np.full(source.shape, np.float32(0) if value is None else read_tensor(value).ravel()[0])

@@ -36,7 +36,7 @@ HOLDERS: dict[type[Message], tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Elements:
+class TensorData:
     """The elements of one large tensor, which are fetched only when they are written.
 
     Args:
@@ -62,12 +62,12 @@ class Elements:
         yield data
 
 
-Piece = bytes | Elements
-Place = Callable[[Elements], "list[Piece]"]  # the fields that stand for the elements of a large tensor
+Piece = bytes | TensorData
+Place = Callable[[TensorData], "list[Piece]"]  # the fields that stand for the elements of a large tensor
 
 
-def inline(found: Elements) -> list[Piece]:
-    """Elements within the model, where they are."""
+def inline(found: TensorData) -> list[Piece]:
+    """TensorData within the model, where they are."""
     return [header(TensorProto, "raw_data", found.length), found] if found.field == "raw_data" else [found]
 
 
@@ -88,14 +88,14 @@ def encode(model: ModelProto | Network, place: Place = inline, large: int = LARG
 
 def length(pieces: Iterable[Piece]) -> int:
     """Bytes that the pieces take together."""
-    return sum(p.length if isinstance(p, Elements) else len(p) for p in pieces)
+    return sum(p.length if isinstance(p, TensorData) else len(p) for p in pieces)
 
 
 def chunks(pieces: Iterable[Piece]) -> Iterator[bytes | memoryview]:
     """The pieces as bytes in chunks that are worth a system call; the elements of one tensor at a time."""
     pending = bytearray()
     for piece in pieces:
-        if isinstance(piece, Elements):
+        if isinstance(piece, TensorData):
             yield bytes(pending)
             pending.clear()
             yield from piece.pieces()
@@ -142,7 +142,7 @@ class _Encoder:
             name = part.name
             if isinstance(message, TensorProto) and (name == "raw_data" or name in TYPED_FIELDS):
                 found = self._elements(message, name, holder, elements)
-                elsewhere |= bool(found) and not any(isinstance(piece, Elements) for piece in found)
+                elsewhere |= bool(found) and not any(isinstance(piece, TensorData) for piece in found)
                 pieces += found
             elif elsewhere and name == "data_location":
                 continue  # onnx's own loader writes "here" into every tensor
@@ -178,10 +178,10 @@ class _Encoder:
     def _elements(self, tensor: TensorProto, name: str, holder: str, given: Tensor | None) -> list[Piece]:
         if name == "raw_data":
             there = given is not None or tensor.HasField(name)
-            return self.place(Elements(given or tensor, name, nbytes(tensor), holder)) if there else []
+            return self.place(TensorData(given or tensor, name, nbytes(tensor), holder)) if there else []
         if not len(getattr(tensor, name)):
             return []
-        return self.place(Elements(tensor, name, len(_field(tensor, name)), holder))
+        return self.place(TensorData(tensor, name, len(_field(tensor, name)), holder))
 
 
 def _serialized(message: Message) -> bytes:

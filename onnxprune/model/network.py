@@ -19,7 +19,7 @@ from onnxprune.model.tensors import is_external, nbytes_of
 
 LIFTED = 64 << 10  # bytes of elements from which on they are kept beside the graph; fewer may be a shape that it reads
 
-Elements = Tensor | np.ndarray
+TensorLike = Tensor | np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +102,7 @@ class Network:
         inside = tensors_of(graph)
         return Network(graph, {key: tensor for key, tensor in self.tensors.items() if key in inside})
 
-    def with_tensors(self, changed: Mapping[str, Elements]) -> "Network":
+    def with_tensors(self, changed: Mapping[str, TensorLike]) -> "Network":
         """The network with other elements, of the same type, in some tensors of the file, by key."""
         out, tensors = self.own(), dict(self.tensors)
         for key, new in tensors_of(out.graph).items():
@@ -111,7 +111,7 @@ class Network:
                 _put(new, tensor, tensor.name, key, changed[key], tensors)
         return Network(out.graph, tensors)
 
-    def with_copies(self, copies: Mapping[str, Sequence[tuple[str, Elements | None]]]) -> "Network":
+    def with_copies(self, copies: Mapping[str, Sequence[tuple[str, TensorLike | None]]]) -> "Network":
         """The network with more tensors (name, elements), by the key of the one that they resemble and stand behind.
 
         Without elements, that is the tensor itself in its place among them.
@@ -133,7 +133,7 @@ class Network:
             refill(graph.initializer, row)
         return Network(out.graph, tensors)
 
-    def with_values(self, values: Mapping[str, Elements]) -> "Network":
+    def with_values(self, values: Mapping[str, TensorLike]) -> "Network":
         """The network with these values in place of tensors of the file, and of outputs of nodes of the main graph.
 
         Raises UsageError where there is no such value, or where a tensor has another shape or type.
@@ -149,7 +149,7 @@ class Network:
             node.output[k] = f"{name}/replaced"
         return out.with_more(more)
 
-    def with_more(self, more: Mapping[str, Elements]) -> "Network":
+    def with_more(self, more: Mapping[str, TensorLike]) -> "Network":
         """The network with more tensors of the main graph, by name."""
         if not more:
             return self
@@ -208,7 +208,9 @@ def _emptied(tensor: TensorProto) -> TensorProto:
     return was
 
 
-def _put(new: TensorProto, like: TensorProto, name: str, key: str, given: Elements, tensors: dict[str, Tensor]) -> None:
+def _put(
+    new: TensorProto, like: TensorProto, name: str, key: str, given: TensorLike, tensors: dict[str, Tensor]
+) -> None:
     """Write a tensor into a graph; its elements into `tensors` where they are large, or were outside."""
     elements = given if isinstance(given, Tensor) else ArrayTensor(np.asarray(given))
     new.CopyFrom(header_of(like, name, elements.shape))
@@ -231,7 +233,7 @@ def header_of(like: TensorProto, name: str, shape: Sequence[int]) -> TensorProto
     return new
 
 
-def _check(value: Elements, old: TensorProto) -> None:
+def _check(value: TensorLike, old: TensorProto) -> None:
     if list(value.shape) != list(old.dims) or helper.np_dtype_to_tensor_dtype(value.dtype) != old.data_type:
         was = f"{list(old.dims)} of {TensorProto.DataType.Name(old.data_type)}"
         raise UsageError(f"initializer '{old.name}' is {was}, not {list(value.shape)} of {value.dtype}")

@@ -85,7 +85,9 @@ def _edges(model: onnx.ModelProto, statics: Statics) -> Iterator[Shapes]:
 def runs_out(statics: Statics, input_shapes: Mapping[str, Shape]) -> bool:
     """Whether values have no elements at other sizes of the inputs, and a Reshape asks for some."""
     there = infer_once(statics.skeleton, input_shapes)
-    return there.torn and any(0 in shape and 0 not in statics.shapes.get(k, (0,)) for k, shape in there.shapes.items())
+    return there.inconsistent and any(
+        0 in shape and 0 not in statics.shapes.get(k, (0,)) for k, shape in there.shapes.items()
+    )
 
 
 def _drops_ones(graph: onnx.GraphProto) -> bool:
@@ -179,9 +181,9 @@ def _walk(graph: onnx.GraphProto, path: str, statics: Statics, opset: int, outer
                 infer_node(node, keys, path, statics, opset)
         if has(node, Trait.RESHAPES) and keys and node.output:
             before, after = statics.shapes.get(keys[0]), statics.shapes.get(path + node.output[0])
-            statics.torn |= before is not None and after is not None and math.prod(before) != math.prod(after)
+            statics.inconsistent |= before is not None and after is not None and math.prod(before) != math.prod(after)
         if not path and opset >= BROADCASTS and has(node, COMBINES):
-            statics.torn |= not node.domain and not _broadcast([statics.shapes.get(key, ()) for key in keys])
+            statics.inconsistent |= not node.domain and not _broadcast([statics.shapes.get(key, ()) for key in keys])
 
 
 def _broadcast(shapes: Sequence[Shape]) -> bool:

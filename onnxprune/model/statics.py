@@ -20,7 +20,7 @@ class Statics:
     sampled: set[str] = field(default_factory=set)  # constants that follow from the shape of a value
     tensors: set[str] = field(default_factory=set)  # tensors of the file, whose shapes hold for every input
     huge: int = 0  # elements of the largest value whose shape is left out for having too long an axis
-    torn: bool = False  # a Reshape would change the number of elements, or operands do not broadcast, which files claim
+    inconsistent: bool = False  # a Reshape would change the number of elements, or operands do not broadcast
     inferred: frozenset[str] = frozenset()  # values whose shapes no run has to show
     others: list["Statics"] = field(default_factory=list, repr=False, compare=False)  # at other sizes of what is open
     accepted: list["Statics"] = field(default_factory=list, repr=False, compare=False)  # that the whole network takes
@@ -34,7 +34,7 @@ class Statics:
 
     def accepts(self, other: "Statics") -> bool:
         """Whether the network takes other sizes: no shape gets lost there, and no element."""
-        return not other.torn and other.shapes.keys() >= self.inferred
+        return not other.inconsistent and other.shapes.keys() >= self.inferred
 
     def is_open(self, key: str, axis: int) -> bool:
         """Whether the length of an axis hangs on sizes that the model leaves open, or may do so."""

@@ -28,7 +28,7 @@ from onnxprune.model.atomic import (
     sync_directory,
     temporary,
 )
-from onnxprune.model.encode import LARGE, Elements, Piece, chunks, encode, inline, length
+from onnxprune.model.encode import LARGE, Piece, TensorData, chunks, encode, inline, length
 from onnxprune.model.external import THRESHOLD, ExternalStyle, open_regular
 from onnxprune.model.network import Network
 from onnxprune.model.references import data_files
@@ -62,9 +62,9 @@ class SavedFile:
 
 @dataclass(frozen=True)
 class _Outside:
-    """Elements that go into the data file, and where they start in it."""
+    """TensorData that go into the data file, and where they start in it."""
 
-    elements: tuple[Elements, ...]
+    elements: tuple[TensorData, ...]
     offsets: tuple[int, ...]
 
     @property
@@ -186,11 +186,11 @@ def _layout(model: ModelProto | Network, style: ExternalStyle | None) -> tuple[_
     return _Outside(tuple(outside), tuple(offsets)), rest
 
 
-def _select(model: ModelProto | Network, threshold: int, *, attributes: bool) -> list[Elements]:
-    """Elements to be stored outside, in the order in which they are encoded."""
-    chosen: list[Elements] = []
+def _select(model: ModelProto | Network, threshold: int, *, attributes: bool) -> list[TensorData]:
+    """TensorData to be stored outside, in the order in which they are encoded."""
+    chosen: list[TensorData] = []
 
-    def place(found: Elements) -> list[Piece]:
+    def place(found: TensorData) -> list[Piece]:
         if found.field == "raw_data" and found.length >= threshold and (attributes or found.holder == "initializer"):
             chosen.append(found)
         return []
@@ -205,7 +205,7 @@ def _pieces(model: ModelProto | Network, outside: _Outside, data: Path | None) -
         return encode(model)
     waiting = list(zip(outside.elements, outside.offsets, strict=True))[::-1]  # encoding meets them in the same order
 
-    def place(found: Elements) -> list[Piece]:
+    def place(found: TensorData) -> list[Piece]:
         if not waiting or waiting[-1][0].tensor is not found.tensor:
             return inline(found)
         entries = {"location": data.name, "offset": str(waiting.pop()[1]), "length": str(found.length)}

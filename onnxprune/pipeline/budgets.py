@@ -96,7 +96,7 @@ def thinned(chooser: Chooser, limit: Limit) -> Thin | None:
         return Thin(chooser, chooser.choose((KIND, 1.0)))
 
     def tried(gone: float) -> bool:
-        thin = chooser.thinned(names, gone)
+        thin = chooser.with_ratio(names, gone)
         choice = thin.choose((KIND, 1.0))
         share = deps.macs(deps.dead(choice.kept)) / max(1, deps.macs())
         probe = Probe(share, left(chooser, limit, choice)[1:], holds(chooser, limit, choice))

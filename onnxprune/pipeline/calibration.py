@@ -30,7 +30,7 @@ WORK = 1e12  # of all samples on one pass through the network, beyond which fewe
 ELEMENT = 500  # multiply-accumulates that take as long as one element that is drawn, held, or summed up
 BATCH = 32
 TIMES = 4  # as many as the user gives, or `SAMPLES`, are solved on with altered copies; fewer would not be worth it
-JUDGES = 32  # samples that tell whether a repair has helped
+HELD_OUT = 32  # samples that tell whether a repair has helped
 HANDS = (15, 1)  # of the user's samples: solved on, and held out to judge by
 
 
@@ -38,14 +38,14 @@ HANDS = (15, 1)  # of the user's samples: solved on, and held out to judge by
 class Calibration:
     """Samples in batches, and what they are, for the report.
 
-    judges: others of the same kind, which nothing is solved on.
+    held_out: others of the same kind, which nothing is solved on.
     count, wanted: how many are solved on, and beyond how many more would not be taken.
     kind: "data", the user's, or "drawn".
     distinct: how many of the batches are samples as they are; the others are altered copies of them in the same order.
     """
 
     feeds: Sequence[Feed]
-    judges: Sequence[Feed]
+    held_out: Sequence[Feed]
     what: str
     count: int
     wanted: int
@@ -68,13 +68,13 @@ def _given(study: Study, data: Dataset) -> Calibration:
     if not (solved.samples and held.samples):
         solved, held = some, some  # a handful, and the report warns of that
     count = solved.samples or 0
-    feeds, judges = ([b.feeds for b in part.batched(batch_of(count))] for part in (solved, held))
+    feeds, held_out = ([b.feeds for b in part.batched(batch_of(count))] for part in (solved, held))
     limit = fewer if count >= wanted else ""
     times = min(max(SAMPLES, TIMES * count), *bounds(study)) // max(count, 1)
     more = with_copies(feeds, times - 1, seed) if times >= TIMES else feeds
     copies = f" and altered copies, {len(more) * count // len(feeds)} in all" if len(more) > len(feeds) else ""
     what = f"{count} samples of the data{copies}, without their labels{limit}"
-    return Calibration(more, judges, what, count, wanted, "data", len(feeds))
+    return Calibration(more, held_out, what, count, wanted, "data", len(feeds))
 
 
 def batch_of(samples: int) -> int:
@@ -93,7 +93,7 @@ def with_copies(feeds: Sequence[Feed], copies: int, seed: int) -> list[Feed]:
 
 def _drawn(study: Study, progress: Progress) -> Calibration:
     (wanted, fewer), request = wanted_samples(study), study.request
-    judges = min(JUDGES, wanted)
+    held_out = min(HELD_OUT, wanted)
     draw = partial(drawn_feeds, study.network, study.deps.statics.shapes, request, batch=batch_of(wanted))
 
     def pool(count: int) -> list[Feed]:
@@ -101,10 +101,10 @@ def _drawn(study: Study, progress: Progress) -> Calibration:
         grey = any(is_grey(a.shape) for a in found[0].values())
         return found + (draw(count, lines=True)[0] if grey else [])
 
-    feeds, noisy = draw(wanted + judges)
-    search = ClassSearch.of(wanted + judges, *passed(study))
+    feeds, noisy = draw(wanted + held_out)
+    search = ClassSearch.of(wanted + held_out, *passed(study))
     feeds = even_classes(study.network, feeds, pool, search, request.seed, progress)
-    held = -(-len(feeds) * judges // (wanted + judges))
+    held = -(-len(feeds) * held_out // (wanted + held_out))
     noise = f"; noise for {', '.join(noisy)}, which takes no images" if noisy else ""
     what = f"{wanted} drawn samples{fewer}{noise}; real ones repair better ({spelled('data')})"
     return Calibration(feeds[:-held], feeds[-held:], what, wanted, wanted, "drawn", len(feeds) - held)
@@ -125,7 +125,7 @@ def wanted_samples(study: Study) -> tuple[int, str]:
     """How many samples to solve on, those of one run at least, and why not more where there is a reason."""
     held, quick = bounds(study)
     wanted = max(min(FEWEST, held), min(SAMPLES, held, quick))
-    wanted -= wanted % JUDGES if wanted > JUDGES else 0
+    wanted -= wanted % HELD_OUT if wanted > HELD_OUT else 0
     wanted = max(wanted, _unit(study))
     if wanted >= SAMPLES:
         return wanted, ""

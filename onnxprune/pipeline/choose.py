@@ -21,7 +21,7 @@ from onnxprune.pipeline.group_filters import Weights
 from onnxprune.pipeline.group_losses import measured_curves, modelled_curves, with_readers_solved
 from onnxprune.pipeline.limits import require_comparable
 from onnxprune.pipeline.request import Request
-from onnxprune.pipeline.rotate import Turned
+from onnxprune.pipeline.rotate import Rotated
 from onnxprune.pipeline.run import Run
 from onnxprune.pipeline.search import thin_layer_by_layer
 from onnxprune.pipeline.whole_groups import check_patterns, ratios_of, whole_groups
@@ -54,19 +54,19 @@ class Chooser:
     rankings: dict[str, Ranking] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, run: Run, samples: Samples, turned: Turned | None = None) -> "Chooser":
+    def of(cls, run: Run, samples: Samples, rotated: Rotated | None = None) -> "Chooser":
         """Find what the method of a run wants to know, which may take runs of the network.
 
         Args:
             samples: to solve layers on, for a method that does, and for a repair.
-            turned: how the network was rotated, where it was.
+            rotated: how the network was rotated, where it was.
 
         Raises:
             UsageError: a pattern matches nothing, the method cannot do what is asked, or lacks the data that it needs.
             ModelError: the network cannot be run on the user's samples.
         """
         deps, request = run.original.deps, run.request
-        weights, method, turned = Weights(run.original.network, deps), method_of(request), turned or Turned()
+        weights, method, rotated = Weights(run.original.network, deps), method_of(request), rotated or Rotated()
         if run.teacher is None:  # an earlier cut may have left a group a single channel, so that it is none any more
             check_patterns(deps, request)
         ratios, notes = ratios_of(deps, request), whole_groups(weights, method, request, later=run.teacher is not None)
@@ -75,8 +75,8 @@ class Chooser:
             uncut = costs_of(run.teacher.deps, 0)
             costs = replace(costs, uncut={kind: uncut.total(kind) for kind in ("macs", "params")})
         free = [g for g in deps.groups if g.name not in notes]
-        evidence = evidence_of(run, method, weights, free, samples, turned.ranked)
-        return cls(run, weights, ratios, {**notes, **evidence.whole}, evidence, turned.energy, costs, samples)
+        evidence = evidence_of(run, method, weights, free, samples, rotated.ranked)
+        return cls(run, weights, ratios, {**notes, **evidence.whole}, evidence, rotated.energy, costs, samples)
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -131,7 +131,7 @@ class Chooser:
         ends, most = (self.costs.told(kind, x) for x in (left, share))
         return (f"{kind} end at {ends}: a step of any group back exceeds {most}{advice}",)
 
-    def thinned(self, names: Iterable[str], ratio: float) -> "Chooser":
+    def with_ratio(self, names: Iterable[str], ratio: float) -> "Chooser":
         """The same, but that these groups lose this share, unless the user has a word on them."""
         return replace(self, ratios={**dict.fromkeys(names, ratio), **self.ratios})
 

@@ -39,14 +39,14 @@ class Decision:
     """A choice and the networks that go with it.
 
     run: with the network in the bases in which it is cut.
-    filled: that network in its full layout, with the weights that the channels which stay are to have.
-    judges: drawn samples that the repair has not seen, where it has drawn some.
+    compensated: that network in its full layout, with the weights that the channels which stay are to have.
+    held_out: drawn samples that the repair has not seen, where it has drawn some.
     """
 
     run: Run
     choice: Choice
-    filled: Study
-    judges: Sequence[Feed] = ()
+    compensated: Study
+    held_out: Sequence[Feed] = ()
 
     @property
     def kept(self) -> Kept:

@@ -60,12 +60,12 @@ def largest_choice(chooser: Chooser) -> Choice:
     Raises CheckFailed where even the smallest cut that the search tries loses more.
     """
     run, drop = chooser.run, chooser.run.request.max_drop
-    metric, judges = run.metrics[0], run.parts.search
-    assert judges is not None
+    metric, held_out = run.metrics[0], run.parts.search
+    assert held_out is not None
     assert drop is not None
-    trials = Trials(run.original, judges)
+    trials = Trials(run.original, held_out)
     bare = run.request.compensate == "none"
-    figure = trials.figure if bare else repaired_figure(run.original, judges, chooser.samples)
+    figure = trials.figure if bare else repaired_figure(run.original, held_out, chooser.samples)
     before = trials.figure({}, metric)
     found: dict[float, Choice] = {}
 

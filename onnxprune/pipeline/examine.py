@@ -17,10 +17,10 @@ from onnxprune.model import Model
 from onnxprune.model.network import Network
 from onnxprune.pipeline.decision import Decision
 from onnxprune.pipeline.gates import require_figures
-from onnxprune.pipeline.measure import Measurements, measurements, missed
+from onnxprune.pipeline.measure import Measurements, drop_missed, measurements
 from onnxprune.runtime.proof import NOT_MASKED, Proof
 from onnxprune.runtime.prove import prove
-from onnxprune.runtime.source import SPILL_MODEL, Source, Variant, held
+from onnxprune.runtime.source import SPILL_MODEL, Source, Variant, spilled
 from onnxprune.runtime.trim import give_back
 from onnxprune.surgery.rewrite import masked
 
@@ -40,23 +40,23 @@ def examine(decision: Decision, written: Network | Path) -> Findings:
         CheckFailed: the pruned model is not the masked original, or under `lossless` the original.
         UsageError, ModelError: providers, metrics or data do not fit.
     """
-    run, filled = decision.run, decision.filled
+    run, compensated = decision.run, decision.compensated
     request, log = run.request, run.log
     measured = request.measure or run.parts.figures is not None
-    dead = filled.dead(decision.kept)
+    dead = compensated.dead(decision.kept)
     found = Findings()
     with originals(decision, dead, measured) as (reference, original):
         if request.verify:
             with log.stage("verify"):
                 lossless = request.lossless  # which may rely on what saturates
-                box = partial(filled.deps.box, dead=dead)
+                box = partial(compensated.deps.box, dead=dead)
                 proof = required(prove(reference, written, run.stimuli(), box=box, loose=lossless), lossless)
                 log.warnings += proof.warnings
                 found = Findings(proof)
         if measured:
             with log.stage("measure"):
                 found = replace(found, measured=measurements(decision, found.proof, original, written))
-            problems = found.measured.problem, missed(request, found.measured.metrics)
+            problems = found.measured.problem, drop_missed(request, found.measured.metrics)
             log.warnings += filter(None, problems)
             require_figures(run, found.measured)
     return found
@@ -67,10 +67,10 @@ def originals(
     decision: Decision, dead: np.ndarray, measured: bool
 ) -> Iterator[tuple[Source | Variant, Source | Variant]]:
     """The masked original and the original itself; after this, the weights of a large one are no longer in memory."""
-    own, filled, request = decision.run.original.network, decision.filled, decision.run.request
+    own, compensated, request = decision.run.original.network, decision.compensated, decision.run.request
     whole = own  # a lossless cut has to equal the original itself
     if request.verify and not request.lossless:
-        whole = masked(filled.network, filled.deps, dead)
+        whole = masked(compensated.network, compensated.deps, dead)
     if own.nbytes < SPILL_MODEL:
         yield whole, own
         return
@@ -78,12 +78,12 @@ def originals(
     original: Source | Variant = file_of(decision.run.file) or reference
     with ExitStack() as stack:
         if request.verify:  # in a network of its own, whose tensors stay where they take no file
-            reference = stack.enter_context(held(Variant(whole.own())))
+            reference = stack.enter_context(spilled(Variant(whole.own())))
         if measured and isinstance(original, Network):
-            original = stack.enter_context(held(Variant(own.own())))
+            original = stack.enter_context(spilled(Variant(own.own())))
         del whole
         decision.run.file.release_weights()
-        for network in (own, filled.network):
+        for network in (own, compensated.network):
             network.release_tensors()
         give_back()
         yield reference, original

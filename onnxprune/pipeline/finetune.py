@@ -28,7 +28,7 @@ from onnxprune.report.words import merit
 from onnxprune.runtime.accuracy import evaluate
 from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import model_inputs
-from onnxprune.surgery.binding import OWN, bound, compared, content
+from onnxprune.surgery.binding import OWN, bind, check_weights, content
 from onnxprune.surgery.plan import Plan
 from onnxprune.training import require_torch
 from onnxprune.training.recipe import EPOCHS
@@ -114,7 +114,7 @@ def finetune(
         teacher = Teacher(run.original, _belong(run, small, known))
         run = prepare(run, chooses=False)
         model = tune(run, teacher, small.network, recipe_of(request), (), run.training_data)
-        known = known and bound(known, run.file.network, model)
+        known = known and bind(known, run.file.network, model)
         model = _signed(model, known, run.file.size, small.external)
         return Trained(model, known, _delivered(run, small, model, output))
 
@@ -130,7 +130,7 @@ def _belong(run: Run, small: Model, plan: Plan | None) -> dict[str, np.ndarray] 
             raise UsageError(f"the networks do not belong together: their {what} are {one} and {two}")
     if plan is None:
         return None
-    wrong = compared(plan, run.file.network, small.network).wrong
+    wrong = check_weights(plan, run.file.network, small.network).wrong
     if wrong or plan.content not in (None, content(small.network)):
         said = f": tensor {wrong[0]!r} is not as planned" if wrong else ""
         raise UsageError(f"the plan does not belong to the pruned file{said}; give the one that was written with it")

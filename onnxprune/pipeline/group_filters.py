@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 
 from onnxprune.channels.dependencies import Dependencies, Group, Slot
-from onnxprune.channels.nodes import filled
+from onnxprune.channels.nodes import fill_of
 from onnxprune.criteria.filters import Filters
 from onnxprune.model.network import Network
 from onnxprune.operators.labels import line
@@ -26,7 +26,7 @@ class Weights:
     def raw(self, key: str) -> np.ndarray:
         """Elements of a tensor of the file in their own type."""
         source = self.deps.sources[key]
-        return filled(source, self.deps.maker(key)) if source.kind == "fill" else self.network.array(key)
+        return fill_of(source, self.deps.maker(key)) if source.kind == "fill" else self.network.array(key)
 
     def read(self, key: str) -> np.ndarray:
         """Elements of a tensor of the file, quantised ones as the real numbers that they stand for."""

@@ -54,8 +54,8 @@ def _search(run: Run, stays: dict, multiple: int, share: float) -> Redundancy:
 
 
 def _decided(run: Run, found: Redundancy, choice: Choice) -> Decision:
-    filled = run.original.with_network(found.model, found.deps) if found.kept else run.original
-    return Decision(run, choice, filled)
+    compensated = run.original.with_network(found.model, found.deps) if found.kept else run.original
+    return Decision(run, choice, compensated)
 
 
 def _counts(found: Redundancy) -> dict[str, int]:

@@ -10,7 +10,7 @@ from functools import cache, partial
 from platform import machine, processor
 
 from onnxprune.errors import ModelError, spelled
-from onnxprune.pipeline.calibration import JUDGES, drawn_feeds
+from onnxprune.pipeline.calibration import HELD_OUT, drawn_feeds
 from onnxprune.pipeline.decision import Choice, Decision
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Run
@@ -65,9 +65,9 @@ def measurements(decision: Decision, proof: Proof | None, original: Source | Var
     try:
         moment = run.made(proof)[0] if run.timed and wanted else None
         if data is None and run.file.size >= APART:
-            return _apart(run.request, moment, judges(decision), original, pruned)
+            return _apart(run.request, moment, held_out(decision), original, pruned)
         sessions = sessions_of(original, pruned, run.request)
-        found = _together(moment, judges(decision), sessions) if wanted else Measurements()
+        found = _together(moment, held_out(decision), sessions) if wanted else Measurements()
     except ModelError as error:
         if data is not None:
             raise
@@ -113,13 +113,13 @@ def _where(latency: Latency) -> str:
     return f"{latency.provider}, {threads}, {cpu_name()}"
 
 
-def judges(decision: Decision) -> Sequence[Feed]:
+def held_out(decision: Decision) -> Sequence[Feed]:
     """Drawn samples that the repair has not seen, as many as take no time."""
     own = decision.run.original
     shapes = own.deps.statics.shapes
     elements = sum(math.prod(shapes.get(s.name, ())) for s in model_inputs(own.graph))
-    count = min(JUDGES, max(4, ELEMENTS // max(elements, 1)))
-    return decision.judges or drawn_feeds(own.network, shapes, decision.run.request, count)[0]
+    count = min(HELD_OUT, max(4, ELEMENTS // max(elements, 1)))
+    return decision.held_out or drawn_feeds(own.network, shapes, decision.run.request, count)[0]
 
 
 @cache
@@ -167,7 +167,7 @@ def _rows(found: Sequence[Difference]) -> tuple[DriftRow, ...]:
     )
 
 
-def missed(request: Request, rows: Sequence[MetricRow]) -> str | None:
+def drop_missed(request: Request, rows: Sequence[MetricRow]) -> str | None:
     """That a drop which holds on the samples of its search does not hold on others, where that is so."""
     drop = request.max_drop
     if drop is None or not rows or rows[0].before - rows[0].after <= drop:

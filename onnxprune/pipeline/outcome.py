@@ -34,10 +34,10 @@ def style_of(run: Run) -> ExternalStyle | None:
 
 def written_bytes(run: Run, choice: Choice) -> int:
     """Bytes of the file that a choice makes; the biases that a repair adds are there, whatever they will hold."""
-    filled = run.original
+    study = run.original
     if run.request.compensate != "none" and choice.kept:
-        filled = filled.reanalysed(with_biases(filled.network, filled.deps, filled.dead(choice.kept)))
-    decision = Decision(run, choice, filled)
+        study = study.reanalysed(with_biases(study.network, study.deps, study.dead(choice.kept)))
+    decision = Decision(run, choice, study)
     return size_of(_cut(decision, _plan(decision)), style_of(run))
 
 
@@ -51,7 +51,7 @@ def _plan(decision: Decision) -> Plan:
 
 def _cut(decision: Decision, plan: Plan) -> Network:
     run, kept = decision.run, decision.kept
-    return signed(decision.filled.pruned(kept), plan, run.file.size, style_of(run)) if kept else run.file.network
+    return signed(decision.compensated.pruned(kept), plan, run.file.size, style_of(run)) if kept else run.file.network
 
 
 def signed(network: Network, plan: Plan, most: int, style: ExternalStyle | None) -> Network:

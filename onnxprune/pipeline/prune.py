@@ -26,14 +26,14 @@ from onnxprune.pipeline.paths import check_paths, out
 from onnxprune.pipeline.repair import repair
 from onnxprune.pipeline.report import make_report
 from onnxprune.pipeline.request import Request
-from onnxprune.pipeline.rotate import rotate, settle
+from onnxprune.pipeline.rotate import rotate, undo_unused
 from onnxprune.pipeline.run import Run, start
 from onnxprune.pipeline.signature import takes
 from onnxprune.pipeline.steps import in_steps
 from onnxprune.pipeline.tune import finetuned, short_training
 from onnxprune.progress import Progress, silent
 from onnxprune.report.summary import Report
-from onnxprune.surgery.binding import bound
+from onnxprune.surgery.binding import bind
 from onnxprune.surgery.plan import Plan
 
 
@@ -127,10 +127,10 @@ def _decide(run: Run) -> Decision:
 def _cut_once(run: Run) -> Decision:
     """Choose channels, and repair what stays."""
     samples = calibrating(run.original, run.parts.data, run.log.progress)
-    run, turned = rotate(run, samples)
+    run, rotated = rotate(run, samples)
     with run.log.stage("choose channels"):
-        choice = BUDGETS[run.request.budget].choose(Chooser.of(_training_inside(run), samples, turned))
-    run = settle(run, turned, choice.kept)
+        choice = BUDGETS[run.request.budget].choose(Chooser.of(_training_inside(run), samples, rotated))
+    run = undo_unused(run, rotated, choice.kept)
     run.log.notes += choice.remarks
     _check_strict(run, choice)
     return repair(run, choice, samples)
@@ -166,7 +166,7 @@ def finish(decision: Decision, output: str | os.PathLike[str] | None) -> Result:
     if decision.kept and size_of(pruned, style) > max(run.file.size, size_of(run.file.network, style)):
         decision = _left_whole(decision)
         plan, pruned = rewritten(decision)
-    plan = bound(plan, run.file.network, pruned)
+    plan = bind(plan, run.file.network, pruned)
     if decision.kept:
         pruned = signed(pruned, plan, run.file.size, style)
     found: list[Findings] = []
@@ -188,4 +188,4 @@ def _left_whole(decision: Decision) -> Decision:
     run.log.forget(run.messages)
     choice = Choice({}, decision.choice.asked, {g.name: why for g in run.original.deps.groups})
     _require(run, choice)
-    return replace(decision, choice=choice, filled=run.original)
+    return replace(decision, choice=choice, compensated=run.original)

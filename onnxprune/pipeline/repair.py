@@ -105,12 +105,12 @@ def repair(run: Run, choice: Choice, samples: Samples) -> Decision:
             log.warnings.insert(0, f"cut without repair: {error}")
             return plain
     if solved_on and solved_on.kind == "drawn":
-        plain = replace(plain, judges=solved_on.judges)
+        plain = replace(plain, held_out=solved_on.held_out)
     if worse:
         log.warnings.insert(0, worse)
         return plain
     _tell(run, choice.kept, done, solved_on)
-    return replace(plain, filled=plain.filled.with_network(done.model, done.deps))
+    return replace(plain, compensated=plain.compensated.with_network(done.model, done.deps))
 
 
 def _tell(run: Run, kept: Kept, done: Compensated, samples: Calibration | None) -> None:
@@ -139,8 +139,8 @@ def harm(study: Study, kept: Kept, done: Compensated, samples: Calibration) -> s
     cuts = study.pruned(kept), study.with_network(done.model, done.deps).pruned(kept)
     load = partial(make_session, providers="cpu", threads=THREADS, optimize=True)
     original, plain, solved = map(load, (study.network, *cuts))
-    given = [original.run(feed) for feed in samples.judges]
-    before, after = (_nearness(compared_by_scale(given, map(s.run, samples.judges))) for s in (plain, solved))
+    given = [original.run(feed) for feed in samples.held_out]
+    before, after = (_nearness(compared_by_scale(given, map(s.run, samples.held_out))) for s in (plain, solved))
     if after >= before:
         return ""
     kind = "drawn samples" if samples.kind == "drawn" else "data"
@@ -153,8 +153,8 @@ def _nearness(found: Sequence[Difference]) -> float:
     return round(float(np.mean(each)), 1) if each else 0.0
 
 
-def repaired_figure(study: Study, judges: Dataset, samples: Samples) -> Callable[[Kept, Metric], float]:
-    """From kept channels to the figure of merit, on what judges, of the network that was cut and compensated."""
+def repaired_figure(study: Study, held_out: Dataset, samples: Samples) -> Callable[[Kept, Metric], float]:
+    """From kept channels to the figure of merit, on what held_out, of the network that was cut and compensated."""
 
     def figure(kept: Kept, metric: Metric) -> float:
         done = repaired(study, kept, samples)
@@ -162,7 +162,7 @@ def repaired_figure(study: Study, judges: Dataset, samples: Samples) -> Callable
         if metric.needs_reference:
             sessions["before"] = make_session(study.network, optimize=True)
         reference = "before" if metric.needs_reference else None
-        return evaluate(sessions, judges, [metric], reference=reference)["after"][metric.name]
+        return evaluate(sessions, held_out, [metric], reference=reference)["after"][metric.name]
 
     return figure
 

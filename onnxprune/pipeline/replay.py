@@ -39,6 +39,6 @@ def start_again(source: Any, request: Request, progress: Progress, plan: Plan | 
         model = rotatable(run).rotated(plan.rotation)
         if request.verify:
             proof = prove(run.original.network, model, run.stimuli()).require(NOT_EQUAL)
-        run = replace(run, original=run.original.reanalysed(model), rotation=plan.rotation, upright=run.original)
+        run = replace(run, original=run.original.reanalysed(model), rotation=plan.rotation, unrotated=run.original)
     check_plan(run.original.deps, plan)
     return run, proof

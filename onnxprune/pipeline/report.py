@@ -25,7 +25,7 @@ from onnxprune.pipeline.run import Run
 from onnxprune.pipeline.signature import worded
 from onnxprune.report.summary import Figures, FrozenRow, GroupRow, Report, Span
 from onnxprune.report.words import noisy
-from onnxprune.runtime.doctor import versions
+from onnxprune.runtime.doctor import installed_versions
 from onnxprune.runtime.specs import model_inputs
 from onnxprune.surgery.plan import Plan
 
@@ -39,10 +39,10 @@ def make_report(decision: Decision, found: Findings, plan: Plan, size: int, save
         size: of the pruned model, in bytes.
         saved: the file of it, if there is one.
     """
-    run, choice, filled = decision.run, decision.choice, decision.filled
+    run, choice, compensated = decision.run, decision.choice, decision.compensated
     deps, request, log = run.original.deps, run.request, run.log
     dead, shapes = deps.dead(choice.kept), run.original.shapes
-    approximated = filled.deps.approximated(filled.dead(choice.kept))
+    approximated = compensated.deps.approximated(compensated.dead(choice.kept))
     before, after = _figures(run, dead, (run.file.size, size), found.measured)
     over = () if choice.stopped_by else missed(request, before, after)
     return Report(
@@ -64,8 +64,8 @@ def make_report(decision: Decision, found: Findings, plan: Plan, size: int, save
         removed=choice.removed,
         search=choice.search,
         assumed_shapes={name: shapes[name] for name in run.assumed if name in shapes},
-        versions=versions(),
-        approximated=tuple(filled.deps.nodes[k].label for k in approximated),
+        versions=installed_versions(),
+        approximated=tuple(compensated.deps.nodes[k].label for k in approximated),
         sha256={"source": run.file.sha256} | ({"output": saved.sha256} if saved else {}),
         layers=layer_rows(deps, dead),
         sensitivity=choice.sensitivity,

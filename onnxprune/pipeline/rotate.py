@@ -34,14 +34,14 @@ NOT_EQUAL = "the rotated network is not the original"
 class Rotatable:
     """A network as it is before it is rotated, and the widths of it that can be.
 
-    upright: the network as it came.
+    unrotated: the network as it came.
     means: those of the widths there that norms take the mean from.
     graph: the same network in which these are made without a mean, and norms take none away.
     heads: how attention is cut.
     copies: tensors that several nodes share are apart in all of these; what each copy is of.
     """
 
-    upright: Graph
+    unrotated: Graph
     means: tuple[RotationSite, ...]
     graph: Graph
     sites: tuple[RotationSite, ...] = ()
@@ -57,7 +57,7 @@ class Rotatable:
         """The network with some widths in other bases; of the others, norms are as they were."""
         means = [s for s in self.means if name_of(s) in rotation.bases]
         whole = len(means) == len(self.means)
-        graph = self.graph if whole else replace(self.upright, network=levelled(self.upright, means))
+        graph = self.graph if whole else replace(self.unrotated, network=levelled(self.unrotated, means))
         return together(rotated(graph, self.sites, rotation), self.copies)
 
 
@@ -70,16 +70,16 @@ def rotatable(run: Run) -> Rotatable:
     No matrix is to stand in the file twice: where nodes that share one would need other elements, they go on sharing.
     """
     found = _rotatable(run, vectors=False)
-    one = join(found.upright, found.means, found.copies) and join(found.graph, found.sites, found.copies)
+    one = join(found.unrotated, found.means, found.copies) and join(found.graph, found.sites, found.copies)
     return found if one else _rotatable(run, vectors=True)
 
 
 def _rotatable(run: Run, vectors: bool) -> Rotatable:
     """The same, with copies of what nodes share, or of vectors alone."""
     own, copies = _apart(run.original, vectors)
-    whole, (upright, means, own) = run.request.heads != "dims", _level(own)
+    whole, (unrotated, means, own) = run.request.heads != "dims", _level(own)
     graph = Graph(own.network, own.deps)
-    found = Rotatable(upright, means, graph, tuple(stream_sites(graph)), run.request.heads, copies)
+    found = Rotatable(unrotated, means, graph, tuple(stream_sites(graph)), run.request.heads, copies)
     if whole and (run.request.heads != "auto" or not _attends(own.deps)):
         return found
     deps = own.reanalysed(own.network, run.request.changed(heads="dims")).deps if whole else own.deps
@@ -140,18 +140,18 @@ def _level(own: Study) -> tuple[Graph, tuple[RotationSite, ...], Study]:
 
     Such a stream is frozen as long as its norms take a mean; whether it is one shows where statistics are thawed.
     """
-    upright = Graph(own.network, own.deps)
+    unrotated = Graph(own.network, own.deps)
     if not any(has(node.proto, Trait.CENTRES) for node in own.deps.nodes) and not any(centred(own.graph.graph)):
-        return upright, (), own
+        return unrotated, (), own
     thawed = own if own.request.thaw else own.reanalysed(own.network, own.request.changed(thaw=True))
     sites = tuple(s for s in stream_sites(Graph(own.network, thawed.deps)) if s.level)
     while sites:
-        other = own.reanalysed(levelled(upright, sites))
+        other = own.reanalysed(levelled(unrotated, sites))
         names = {name_of(s) for s in stream_sites(Graph(other.network, other.deps))}
         if all(name_of(s) in names for s in sites):
-            return upright, sites, other
+            return unrotated, sites, other
         sites = tuple(s for s in sites if name_of(s) in names)
-    return upright, (), own
+    return unrotated, (), own
 
 
 def _attends(deps: Dependencies) -> bool:
@@ -171,7 +171,7 @@ def _covered(whole: Dependencies, dims: Dependencies, turned: Collection[str]) -
 
 
 @dataclass(frozen=True)
-class Turned:
+class Rotated:
     """How a network was rotated for the cut; nothing where it was not.
 
     found: the network before that, with the widths that were rotated.
@@ -188,18 +188,18 @@ class Turned:
         return {s.group: self.energy[s.group] for s in sites if s.read is not None or s.norms}
 
 
-def rotate(run: Run, samples: Samples) -> tuple[Run, Turned]:
+def rotate(run: Run, samples: Samples) -> tuple[Run, Rotated]:
     """The run with the network in the bases in which it cuts best, and how it came there.
 
     That is done where a repair on samples is to follow.  The rotated network is proven to be the original.
     """
     request = run.request
     if request.method != "obs" or not needs_samples(request.compensate) or request.steps:
-        return run, Turned()
+        return run, Rotated()
     return in_best_bases(run, samples)
 
 
-def in_best_bases(run: Run, samples: Samples) -> tuple[Run, Turned]:
+def in_best_bases(run: Run, samples: Samples) -> tuple[Run, Rotated]:
     """The same, whatever is to follow."""
     found = rotatable(run)
     if found.sites:
@@ -207,23 +207,23 @@ def in_best_bases(run: Run, samples: Samples) -> tuple[Run, Turned]:
     left = excluded(found.graph.deps, run.request)
     sites = tuple(s for s in found.sites if s.group not in left or name_of(s) in found.frozen)
     if not sites:
-        return run, Turned()
+        return run, Rotated()
     try:
         with run.log.stage("choose channels"), one_thread():
             made = bases(found.graph, sites, samples().feeds, run.log.progress)
     except ModelError:
         if run.parts.data is not None:
             raise
-        return run, Turned()  # nothing to be measured on, which the choice will tell
+        return run, Rotated()  # nothing to be measured on, which the choice will tell
     found = replace(found, sites=sites)
     turned = turn(run, found, rotation_of(sites, made))
     if turned is None:
-        return run, Turned()
+        return run, Rotated()
     deps = turned.original.deps
     energy = {s.group: np.zeros(len(deps.group(s.group))) for s in sites}
     for site, basis in zip(sites, made, strict=True):
         energy[site.group][site.channels] += basis.energy.sum(axis=0)
-    return turned, Turned(found, energy)
+    return turned, Rotated(found, energy)
 
 
 def turn(run: Run, found: Rotatable, rotation: Rotation) -> Run | None:
@@ -234,10 +234,10 @@ def turn(run: Run, found: Rotatable, rotation: Rotation) -> Run | None:
         return None
     request = run.request.changed(heads=found.heads)
     original = run.original.reanalysed(model, request)
-    return replace(run, request=request, original=original, rotation=rotation, upright=run.original)
+    return replace(run, request=request, original=original, rotation=rotation, unrotated=run.original)
 
 
-def settle(run: Run, turned: Turned, kept: Collection[str]) -> Run:
+def undo_unused(run: Run, turned: Rotated, kept: Collection[str]) -> Run:
     """The run with what has lost nothing turned back."""
     found = turned.found
     if found is None:

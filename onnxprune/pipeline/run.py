@@ -49,7 +49,7 @@ class Run:
         Training learns from it, and shares of channels are of those that it has.
     metrics: the figures of merit, the first of which a search goes by.
     alignment, rotation: how the channels of `original` differ from those of `file`.
-    upright: `original` before it was rotated, where it was.
+    unrotated: `original` before it was rotated, where it was.
     assumed: inputs whose open sizes the user did not give.
     timed: whether latency is measured where that is asked for: not beside other work.
     messages: notes and warnings that hold whatever is cut.
@@ -65,7 +65,7 @@ class Run:
     metrics: tuple[Metric, ...] = ()
     alignment: Alignment = field(default_factory=Alignment)
     rotation: Rotation = field(default_factory=Rotation)
-    upright: Study | None = None
+    unrotated: Study | None = None
     assumed: tuple[str, ...] = ()
     timed: bool = True
     messages: Messages = ((), ())
@@ -73,7 +73,7 @@ class Run:
     @property
     def before(self) -> Dependencies:
         """The analysis that tells what the network costs as it came; a rotation may need more tensors."""
-        return (self.upright or self.original).deps
+        return (self.unrotated or self.original).deps
 
     @property
     def training_data(self) -> Dataset | None:

@@ -33,8 +33,8 @@ def sensitivity(source: Any, *, progress: Progress = silent, **options: Any) -> 
     run = analysed(source, "sensitivity", options, progress)
     with limited(run.request, source):
         samples = calibrating(run.original, run.parts.data, progress)
-        run, turned = in_best_bases(run, samples)
+        run, rotated = in_best_bases(run, samples)
         asked = run.request.changed(ratio=None, allocation="sensitivity")
-        found = Chooser.of(replace(run, request=asked), samples, turned).sensitivity
+        found = Chooser.of(replace(run, request=asked), samples, rotated).sensitivity
         assert found is not None
         return found

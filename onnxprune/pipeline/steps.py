@@ -47,7 +47,7 @@ def in_steps(run: Run, cut_once: Cut) -> Decision:
         wanted = step_request(request, k, own, kept).changed(strict=False)
         done = cut_once(replace(inner, request=wanted))
         kept = composed(own.deps, kept, done.kept)
-        pruned = done.filled.pruned(done.kept).materialized()
+        pruned = done.compensated.pruned(done.kept).materialized()
         if inner is not run:
             run.log.add(inner.log)
         if k == number - 1:
@@ -55,7 +55,7 @@ def in_steps(run: Run, cut_once: Cut) -> Decision:
         recipe = replace(recipe_of(request, share=BETWEEN / (number - 1)), resume=None)
         pruned = tune(run, Teacher(own, kept), pruned, recipe, (), run.training_data)
         inner = replace(_started(run, pruned), teacher=own)
-    return Decision(run, replace(done.choice, kept=kept), _filled(own, kept, pruned), done.judges)
+    return Decision(run, replace(done.choice, kept=kept), _compensated(own, kept, pruned), done.held_out)
 
 
 def step_request(request: Request, k: int, own: Study, kept: Kept) -> Request:
@@ -128,17 +128,17 @@ def _started(run: Run, pruned: Network) -> Run:
     return replace(inner, request=request, log=told, parts=run.parts, train=run.train, metrics=run.metrics)
 
 
-def _filled(own: Study, kept: Kept, pruned: Network) -> Study:
+def _compensated(own: Study, kept: Kept, pruned: Network) -> Study:
     """The original with the weights of the pruned network in their places.
 
     Raises ModelError where they have none there.
     """
     full = own.reanalysed(with_biases(own.network, own.deps, own.dead(kept)))
-    filled = full.with_network(full.network.with_tensors(spread(full.deps, full.dead(kept), pruned)))
-    again = filled.pruned(kept)
+    compensated = full.with_network(full.network.with_tensors(spread(full.deps, full.dead(kept), pruned)))
+    again = compensated.pruned(kept)
     for key in pruned.headers:
         if key not in again or not np.array_equal(again.array(key), pruned.array(key)):
             raise ModelError(
                 f"cuts in steps have no place for tensor {key!r} in the original; leave {spelled('steps')} out"
             )
-    return filled
+    return compensated

@@ -104,17 +104,17 @@ def _job(
 
 def finetuned(decision: Decision) -> Decision:
     """The decision with the weights that training gives the pruned network."""
-    run, filled, kept = decision.run, decision.filled, decision.kept
+    run, compensated, kept = decision.run, decision.compensated, decision.kept
     if not kept:
         run.log.notes.append("nothing was cut, and so nothing was trained")
         return decision
     left = 1 - BETWEEN if (run.request.steps or 1) > 1 else 1.0  # of the training, after the last cut
     teacher, recipe = Teacher(run.original, kept), recipe_of(run.request, left)
-    fixed, data = shared(filled.deps, kept), run.training_data
+    fixed, data = shared(compensated.deps, kept), run.training_data
     trained = trained_model(
-        filled.network, filled.deps, kept, lambda pruned: tune(run, teacher, pruned, recipe, fixed, data)
+        compensated.network, compensated.deps, kept, lambda pruned: tune(run, teacher, pruned, recipe, fixed, data)
     )
-    return replace(decision, filled=filled.with_network(trained))
+    return replace(decision, compensated=compensated.with_network(trained))
 
 
 def short_training(run: Run) -> Callable[[onnx.ModelProto], onnx.ModelProto]:

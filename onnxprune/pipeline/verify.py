@@ -20,7 +20,7 @@ from onnxprune.progress import Progress, silent
 from onnxprune.report.summary import DriftRow
 from onnxprune.runtime.proof import Proof
 from onnxprune.runtime.prove import prove
-from onnxprune.surgery.binding import BoundWeights, bound, compared, content, strange
+from onnxprune.surgery.binding import BoundWeights, added_operators, bind, check_weights, content
 from onnxprune.surgery.plan import Plan
 from onnxprune.surgery.recovery.replaced import spread, with_biases
 from onnxprune.surgery.rewrite import masked
@@ -103,7 +103,7 @@ def verify(
         whole = run.original
         progress("verify", 0, 0)
         own, made, lossless = run.file.network, model.network, bool(plan.options.get("lossless"))
-        weights = compared(_bound(whole, plan, own), own, made)
+        weights = check_weights(_with_digests(whole, plan, own), own, made)
         reference = _reference(whole, plan, made, weights)
         box = partial(whole.deps.box, dead=whole.dead(plan.kept))
         other = "" if plan.source.get("sha256") == run.file.sha256 else "; the plan was made for another file"
@@ -112,7 +112,7 @@ def verify(
         _require(weights, other, lossless)
         same = None if plan.content is None else content(made) == plan.content
         far = drift(sessions_of(own, made, request), run.made())
-        added = strange(made.graph, whole.pruned(plan.kept).graph) if same is False else ()
+        added = added_operators(made.graph, whole.pruned(plan.kept).graph) if same is False else ()
     return Verdict(surgery, weights, same, far, rotation, added)
 
 
@@ -121,11 +121,11 @@ def _repaired(plan: Plan) -> bool:
     return plan.options.get("compensate", "none") != "none" or bool(plan.options.get("lossless"))
 
 
-def _bound(whole: Study, plan: Plan, own: Network) -> Plan:
+def _with_digests(whole: Study, plan: Plan, own: Network) -> Plan:
     """A plan of version 1 with the digests of what the cut makes now, where it was the cut alone."""
     if plan.digests is not None or _repaired(plan):
         return plan
-    return replace(bound(plan, own, whole.pruned(plan.kept)), content=None)
+    return replace(bind(plan, own, whole.pruned(plan.kept)), content=None)
 
 
 def _require(weights: BoundWeights, other: str, lossless: bool) -> None:

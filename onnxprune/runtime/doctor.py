@@ -29,7 +29,7 @@ class Finding:
     advice: str = ""
 
 
-def versions() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
     """Versions of all that decides the bytes of a pruned model, the machine and its linear algebra among them."""
     packages = {name: found for name in DECIDING if (found := _version(name)) is not None}
     libraries = [lib for lib in threadpool_info() if lib["user_api"] == "blas"]

@@ -27,7 +27,7 @@ def own(name: str) -> str:
     return f"{name}/own"
 
 
-def draws(graph: onnx.GraphProto) -> bool:
+def draws_unseeded(graph: onnx.GraphProto) -> bool:
     """Whether any node of a graph draws random numbers without a seed of its own."""
     return any(map(_unseeded, nodes(graph.node)))
 

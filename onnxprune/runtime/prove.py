@@ -18,7 +18,7 @@ from onnxprune.model.graphs import graphs_of
 from onnxprune.model.tensors import nbytes_of
 from onnxprune.operators.registry import Trait, has
 from onnxprune.runtime import branches
-from onnxprune.runtime.edited import draws
+from onnxprune.runtime.edited import draws_unseeded
 from onnxprune.runtime.engine import engine
 from onnxprune.runtime.handed import Box, Load, part_by_part
 from onnxprune.runtime.lifted import complete, types_inside
@@ -96,7 +96,7 @@ def prove(
     """
     one, two = Variant.of(masked), Variant.of(pruned)
     graph = one.graph
-    if draws(graph):
+    if draws_unseeded(graph):
         one, two = replace(one, seeded=True), replace(two, seeded=True)
     if any(has(node, Trait.INTEGER) for node in graph.node):
         one, two = replace(one, unsigned=True), replace(two, unsigned=True)

@@ -137,7 +137,7 @@ def _edited(variant: Variant, taps: Iterable[str]) -> Network:
 
 
 @contextmanager
-def held(variant: Variant) -> Iterator[Variant]:
+def spilled(variant: Variant) -> Iterator[Variant]:
     """The same model from files of its own, so that what it is made from need not stay in memory; a small one itself.
 
     Raises as `prepare` does.

@@ -7,7 +7,7 @@ fit. Which pairs meet changes when channels go, and the outcome with it; two uin
 import numpy as np
 from onnx import TensorProto
 
-from onnxprune.model.network import Elements, Network
+from onnxprune.model.network import Network, TensorLike
 from onnxprune.operators.registry import Trait, has, operator_of
 
 SHIFT = 128
@@ -15,7 +15,7 @@ SHIFT = 128
 
 def multiply_unsigned(network: Network) -> Network:
     """Shift the int8 weights of integer products, and their zero points, where they are tensors of the graph."""
-    out, added = network.own(), dict[str, Elements]()
+    out, added = network.own(), dict[str, TensorLike]()
     graph = out.graph.graph
     tensors = {t.name: t for t in graph.initializer}
     shifted: dict[str, str] = {}

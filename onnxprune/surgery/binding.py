@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 
 from onnxprune.model.elements import ArrayTensor, Tensor, bits
-from onnxprune.model.encode import Elements, Piece, chunks, encode
+from onnxprune.model.encode import Piece, TensorData, chunks, encode
 from onnxprune.model.graphs import graphs_of, is_constant, refill
 from onnxprune.model.network import Network
 from onnxprune.model.static import constant_value
@@ -25,7 +25,7 @@ OWN = "onnxprune."  # what the keys of this program's metadata begin with
 Tensors = Mapping[str, Tensor]
 
 
-def bound(plan: Plan, original: Network, pruned: Network) -> Plan:
+def bind(plan: Plan, original: Network, pruned: Network) -> Plan:
     """The plan with what binds it to a pruned model.
 
     Args:
@@ -33,7 +33,7 @@ def bound(plan: Plan, original: Network, pruned: Network) -> Plan:
         original: the user's own model, before anything was folded or reordered.
         pruned: what it was pruned to.
     """
-    own, made = held(original), held(pruned)
+    own, made = all_tensors(original), all_tensors(pruned)
     arrays = ((key, tensor.array()) for key, tensor in made.items())
     digests = {key: digest(array) for key, array in arrays if not _is_taken(plan, own, key, array)}
     computed = made_from(original.graph, [key for key in made if _of(plan, key) not in own])
@@ -64,9 +64,9 @@ class BoundWeights:
         return ", ".join(parts)
 
 
-def compared(plan: Plan, original: Network, pruned: Network) -> BoundWeights:
+def check_weights(plan: Plan, original: Network, pruned: Network) -> BoundWeights:
     """What is known of the weights of a pruned model, from the original and the plan alone."""
-    own, made, digests = held(original), held(pruned), plan.digests
+    own, made, digests = all_tensors(original), all_tensors(pruned), plan.digests
     found: dict[str, list[str]] = {name: [] for name in ("taken", "planned", "wrong", "unbound")}
     for key, tensor in made.items():
         array = tensor.array()
@@ -81,7 +81,7 @@ def compared(plan: Plan, original: Network, pruned: Network) -> BoundWeights:
     return BoundWeights(**{name: tuple(keys) for name, keys in found.items()})
 
 
-def held(network: Network) -> dict[str, Tensor]:
+def all_tensors(network: Network) -> dict[str, Tensor]:
     """All numbers of a model by the key of the tensor, those that a Constant holds in attributes of its own too."""
     found = {key: network.tensor(key) for key in network.headers}
     for graph, path in graphs_of(network.graph.graph):
@@ -92,7 +92,7 @@ def held(network: Network) -> dict[str, Tensor]:
     return found
 
 
-def strange(pruned: onnx.ModelProto, cut: onnx.ModelProto) -> tuple[str, ...]:
+def added_operators(pruned: onnx.ModelProto, cut: onnx.ModelProto) -> tuple[str, ...]:
     """Operators that a model has more nodes of than a cut makes, each as often."""
     here, there = (Counter(n.op_type for n in nodes(model.graph.node)) for model in (pruned, cut))
     return tuple(sorted((here - there).elements()))
@@ -147,9 +147,9 @@ def digest(array: np.ndarray) -> str:
 
 def content(model: onnx.ModelProto | Network) -> str:
     """sha256 of a model but for this program's own metadata, the same wherever the weights are stored."""
-    large: list[Elements] = []
+    large: list[TensorData] = []
 
-    def aside(found: Elements) -> list[Piece]:
+    def aside(found: TensorData) -> list[Piece]:
         large.append(found)
         return []
 

@@ -12,7 +12,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from onnxprune.channels.dependencies import Dependencies
-from onnxprune.channels.nodes import filled
+from onnxprune.channels.nodes import fill_of
 from onnxprune.errors import ModelError
 from onnxprune.model.elements import Tensor
 from onnxprune.model.network import Network
@@ -171,7 +171,7 @@ def _materialised(network: Network, plans: list[Version], deps: Dependencies) ->
         if version.source.kind == "fill":
             renamed[version.name] = f"{version.name}.masked"
             more[renamed[version.name]] = masked_array(
-                filled(version.source, deps.maker(version.source.key)), version.live
+                fill_of(version.source, deps.maker(version.source.key)), version.live
             )
     return network.with_more(more), renamed
 

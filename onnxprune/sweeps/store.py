@@ -24,7 +24,7 @@ from onnxprune.pipeline.request import Request
 from onnxprune.report.files import write
 from onnxprune.report.jsonable import dumps
 from onnxprune.report.tradeoff import Row
-from onnxprune.runtime.doctor import versions
+from onnxprune.runtime.doctor import installed_versions
 from onnxprune.runtime.script import split_script
 from onnxprune.sweeps.grid import Combination
 
@@ -43,7 +43,9 @@ def key_of(combination: Combination) -> str:
     request = Request.of(combination.options)
     options = {f.name: getattr(request, f.name) for f in fields(request) if f.name not in READ}
     read = {name: _content(getattr(request, name), name) for name in READ}
-    made = {n: v for n, v in versions().items() if n != "blas"}  # what of that is loaded hangs on what was done before
+    made = {
+        n: v for n, v in installed_versions().items() if n != "blas"
+    }  # what of that is loaded hangs on what was done before
     told = {"schema": SCHEMA, "network": _network(combination.source), "versions": made, "read": read}
     return _digest(json.dumps({**told, "options": options}, sort_keys=True, default=_plain).encode())
 

@@ -116,8 +116,8 @@ def test_at_least_the_samples_of_one_run_are_taken() -> None:
     study = Study.of(Network.of(model), {"x": (40, 3, 16, 16)}, Request(ratio=0.5, max_memory="4MiB"))
     assert calibration.bounds(study)[0] < 40
     drawn = calibration.calibrating(study, None)()
-    assert [len(f["x"]) for f in (*drawn.feeds, *drawn.judges)] == [40, 40]
-    assert not np.array_equal(drawn.feeds[0]["x"], drawn.judges[0]["x"])
+    assert [len(f["x"]) for f in (*drawn.feeds, *drawn.held_out)] == [40, 40]
+    assert not np.array_equal(drawn.feeds[0]["x"], drawn.held_out[0]["x"])
 
 
 def test_a_depthwise_transposed_convolution_does_not_stop_the_choice() -> None:
@@ -142,9 +142,9 @@ def test_a_depthwise_transposed_convolution_does_not_stop_the_choice() -> None:
 def test_judges_are_samples_that_nothing_is_solved_on() -> None:
     model = conv_net()
     drawn = calibration.calibrating(Study.of(Network.of(model), {"x": (1, 3, 8, 8)}, Request(ratio=0.5)), None)()
-    assert (sum(len(f["x"]) for f in drawn.feeds), sum(len(f["x"]) for f in drawn.judges)) == (512, 32)
+    assert (sum(len(f["x"]) for f in drawn.feeds), sum(len(f["x"]) for f in drawn.held_out)) == (512, 32)
     seen = {a.tobytes() for f in drawn.feeds for a in f["x"]}
-    assert not any(a.tobytes() in seen for f in drawn.judges for a in f["x"])
+    assert not any(a.tobytes() in seen for f in drawn.held_out for a in f["x"])
 
 
 def test_a_bias_that_the_file_keeps_without_its_zeros_is_not_in_the_way() -> None:

@@ -168,8 +168,8 @@ def test_a_stream_behind_norms_gives_the_same_in_any_orthonormal_basis(how: str,
 @pytest.mark.parametrize("thaw", [False, True])
 def test_a_network_whose_statistics_are_thawed_is_analysed_once(thaw: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     study = Study.of(Network.of(transformer()), {"x": sequences(1).shape}, Request.of({"thaw": thaw}, ratio=0.5))
-    asked, again = [], Study.again
-    monkeypatch.setattr(Study, "again", lambda own, *given: asked.append(given[1:]) or again(own, *given))
+    asked, again = [], Study.reanalysed
+    monkeypatch.setattr(Study, "reanalysed", lambda own, *given: asked.append(given[1:]) or again(own, *given))
     _, sites, _ = rotate._level(study)
     assert [s.shape for s in sites] == [(1, 16)]
     assert sum(map(len, asked)) == (not thaw)
