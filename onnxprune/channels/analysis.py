@@ -52,8 +52,8 @@ def analyse(
             return walk
 
         walk = walked(statics)
-        for k, node in walk.elsewhere.items():
-            other = walked(statics.accepted[k])
+        for k, node in walk.other_sizes.items():
+            other = walked(statics.accepted_sizes[k])
             box_dead_ends(other)
             unite(walk.coupling, walk.uses, other.coupling, other.uses, node)
         return walk, conclude(walk)

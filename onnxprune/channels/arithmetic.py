@@ -68,8 +68,8 @@ class Arithmetic(Numbers):
     def is_open(self, key: str, axis: int) -> bool:
         return self.statics.is_open(key, axis)
 
-    def elsewhere(self, key: str, numbers: str) -> list[tuple[tuple[int, ...] | None, np.ndarray | None]]:
-        return [(s.shapes.get(key), s.constants.get(numbers)) for s in (*self.statics.others, *self.statics.edges)]
+    def at_other_sizes(self, key: str, numbers: str) -> list[tuple[tuple[int, ...] | None, np.ndarray | None]]:
+        return [(s.shapes.get(key), s.constants.get(numbers)) for s in self.statics.elsewhere]
 
     def is_float(self, key: str) -> bool:
         return self.statics.types.get(key) in PLAIN_FLOATS
@@ -82,7 +82,7 @@ class Arithmetic(Numbers):
 
     def _static(self, key: str, shape: tuple[int, ...]) -> np.ndarray:
         node = self.makers.get(key)
-        if not self.statics.others or key not in self.statics.sampled:
+        if not self.statics.other_sizes or key not in self.statics.sampled:
             return np.ones(shape, bool)
         if node is None or any(self.is_open(key, axis) for axis in range(len(shape))):
             return np.zeros(shape, bool)

@@ -37,8 +37,9 @@ def conclude(walk: Walk) -> Dependencies:
     return Dependencies(
         nodes=tuple(walk.nodes), values=walk.values, sources=walk.sources, uses=tuple(walk.uses),
         component=component, groups=groups, layers=layers, scalings=walk.scalings,
-        folded_shuffles=walk.folded_shuffles, fixed_sizes=frozenset(walk.fixed_sizes), asked=walk.asked, thawed=thawed,
-        roles=roles, zeroed=zeroed, ties=ties, numbers=walk.numbers, kept=frozenset(walk.kept),
+        folded_shuffles=walk.folded_shuffles, fixed_sizes=frozenset(walk.fixed_sizes), thawed=thawed,
+        size_queries=walk.size_queries, known_arrays=walk.known_arrays,
+        frozen_by_statistics=frozenset(walk.frozen_by_statistics), roles=roles, zeroed=zeroed, ties=ties,
         combined=combined, products=tuple(walk.coupling.products.values()),
         balances=tuple(walk.coupling.balances), arithmetic=walk.arithmetic, unknown=walk.unknown,
     )  # fmt: skip

@@ -39,7 +39,7 @@ def _branches(walk: Walk, node: Node) -> None:
         names = walk.graph(body, path, walk.scope)
         given.append([find([*walk.scope, names], value.name) for value in body.output])
     walk.coupling.node = index
-    conditions = [s.constants.get(node.inputs[0]) for s in (walk.statics, *walk.statics.accepted)]
+    conditions = [s.constants.get(node.inputs[0]) for s in (walk.statics, *walk.statics.accepted_sizes)]
     branches = {branch_taken(node.proto, condition) for condition in conditions}
     taken = branches.pop() if len(branches) == 1 else None
     _give(walk, node, [_join(walk, keys, taken) for keys in zip(*given, strict=True)])
@@ -174,4 +174,4 @@ def _give(walk: Walk, node: Node, outputs: Sequence[Axes | None]) -> None:
     """What the node gives; without labels where nothing more is known than a shape."""
     for key, axes in zip(node.outputs, outputs, strict=True):
         if key:
-            walk.values[key] = walk.still(key) if axes is None else Value(axes)
+            walk.values[key] = walk.unlabelled_value(key) if axes is None else Value(axes)

@@ -78,12 +78,12 @@ class Dependencies:
     scalings: Mapping[tuple[int, int], Scaling]  # of quantised weights, by node and input
     folded_shuffles: Mapping[int, FoldedShuffle]
     fixed_sizes: frozenset[tuple[int, int]]  # (node, input) whose computed sizes must stay what they are
-    numbers: Mapping[int, Mapping[int, Axes]]  # known arrays that are cut with channels, by node and input
+    known_arrays: Mapping[int, Mapping[int, Axes]]  # known arrays that are cut with channels, by node and input
     combined: Labels  # (factors, components) labels of the channels that a component combines, 0 where none
     products: tuple[Product, ...]  # axes of such components
-    asked: Mapping[int, str]  # sources of which a node takes the sizes alone, by position of the node
+    size_queries: Mapping[int, str]  # sources of which a node takes the sizes alone, by position of the node
     thawed: Mapping[int, Labels]  # nodes that take statistics over channels that may go -> these
-    kept: frozenset[int]  # nodes that take statistics over channels, which stay for that
+    frozen_by_statistics: frozenset[int]  # nodes that take statistics over channels, which stay for that
     roles: np.ndarray  # (labels,), Role of each label
     zeroed: np.ndarray  # (labels,) bool, weights that masking sets to zero where they are dead
     ties: Ties
@@ -184,13 +184,13 @@ class Dependencies:
         box = self.box(key, dead)
         return box is not None and not all(m.all() for m in box)
 
-    def kept_by_statistics(self) -> tuple[float, list[int]]:
+    def macs_frozen_by_statistics(self) -> tuple[float, list[int]]:
         """Share of the MACs in layers some of whose channels stay for statistics over them, and the nodes."""
         found, macs = dict[int, None](), 0
         for layer in self.layers:
             labels = [x for cost in layer.costs for x in cost.labels if not is_fixed(x)]
             causes = [self.ties.freezer(int(x[0])) for x in labels if self.component[x[0]] == self.frozen]
-            nodes = [cause.node for cause in causes if cause is not None and cause.node in self.kept]
+            nodes = [cause.node for cause in causes if cause is not None and cause.node in self.frozen_by_statistics]
             macs += self.layer_macs(layer, self.nothing) if nodes else 0
             found |= dict.fromkeys(nodes)
         return macs / max(1, self.macs()), list(found)

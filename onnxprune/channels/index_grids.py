@@ -36,7 +36,7 @@ def lines_everywhere(statics: Statics, makers: Mapping[str, Node], data: str, in
         one line for each of the k axes; None where the indices are no such grid, or not known.
     """
     columns: list[list[tuple[np.ndarray | str, int]]] = []
-    for at in (statics, *statics.others, *statics.edges):
+    for at in (statics, *statics.elsewhere):
         array, shape = at.constants.get(indices), at.shapes.get(data)
         lines = _joined_lines(at, makers, indices) if array is None else grid_lines(array)
         if lines is None or shape is None:

@@ -31,11 +31,11 @@ def paired_otherwise(statics: Statics, node: Node, value: Value) -> Iterator[Lab
     """Labels of axes of input 0 that a reshape may pair with others of its output at sizes that are not analysed."""
     if not has(node.proto, Trait.RESHAPES) or not value.has_labels or not (pairs := pairs_of(node, statics)):
         return
-    seen = [pairs, *filter(None, (pairs_of(node, at) for at in statics.accepted))]  # axes of length 1 hide some
+    seen = [pairs, *filter(None, (pairs_of(node, at) for at in statics.accepted_sizes))]  # axes of length 1 hide some
     blurred = [_moved(statics, node, seen[-1])]
-    fits = [t for at in (statics, *statics.others) if (t := _told(node, at)) is not None and not _misfits(*t)]
+    fits = [t for at in (statics, *statics.other_sizes) if (t := _told(node, at)) is not None and not _misfits(*t)]
     follows = len({math.prod(shape) for shape, _ in fits}) > 1
-    for edge in statics.edges if 1 in operator_of(node.proto).follows else ():
+    for edge in statics.extreme_sizes if 1 in operator_of(node.proto).follows else ():
         told = _told(node, edge)
         if told is not None and len(told[0]) == len(value.axes) and not (follows and _misfits(*told)):
             blurred.append(min((_unsure(*told, found) for found in seen), key=len))

@@ -22,11 +22,11 @@ from onnxprune.operators.registry import Trait, has
 WHY = "merges it with an axis whose length the model leaves open"
 
 
-def look_elsewhere(statics: Statics, node: Node, outputs: Sequence[Value | None]) -> list[int]:
+def sizes_to_look_at(statics: Statics, node: Node, outputs: Sequence[Value | None]) -> list[int]:
     """Other sizes of the inputs, of those that the network takes, at which a node does something else to channels."""
     if not any(value is not None and value.has_labels for value in outputs):
         return []
-    return [k for k, other in enumerate(statics.accepted) if _moves_otherwise(node, outputs, statics, other)]
+    return [k for k, other in enumerate(statics.accepted_sizes) if _moves_otherwise(node, outputs, statics, other)]
 
 
 def _moves_otherwise(node: Node, outputs: Sequence[Value | None], here: Statics, there: Statics) -> bool:

@@ -12,7 +12,7 @@ from onnxprune.channels.arithmetic import Arithmetic, Origins, Place, centred
 from onnxprune.channels.dependencies import Layer
 from onnxprune.channels.nodes import Node, Source, Use
 from onnxprune.channels.pairings import paired_otherwise
-from onnxprune.channels.unite import look_elsewhere
+from onnxprune.channels.unite import sizes_to_look_at
 from onnxprune.channels.zero_points import Zeros
 from onnxprune.model.graphs import body_attributes, is_constant, subgraphs, value_of
 from onnxprune.model.sort import captured
@@ -49,11 +49,11 @@ class Walk:
     folded_shuffles: dict[int, FoldedShuffle] = field(default_factory=dict)
     unknown: dict[int, str] = field(default_factory=dict)
     thawed: dict[int, Labels] = field(default_factory=dict)  # nodes with statistics over channels that may go
-    kept: set[int] = field(default_factory=set)  # nodes with statistics over channels that stay for that
-    elsewhere: dict[int, int] = field(default_factory=dict)  # other sizes to look at as well -> a node that wants it
+    frozen_by_statistics: set[int] = field(default_factory=set)  # nodes with statistics over channels that stay
+    other_sizes: dict[int, int] = field(default_factory=dict)  # other sizes to look at as well -> a node that wants it
     fixed_sizes: set[tuple[int, int]] = field(default_factory=set)  # inputs whose computed sizes must stay
-    numbers: dict[int, dict[int, Axes]] = field(default_factory=dict)  # labels of known arrays, by node and input
-    asked: dict[int, str] = field(default_factory=dict)  # sources of which a node takes the sizes alone
+    known_arrays: dict[int, dict[int, Axes]] = field(default_factory=dict)  # labels of known arrays, by node and input
+    size_queries: dict[int, str] = field(default_factory=dict)  # sources of which a node takes the sizes alone
     scope: list[dict[str, str]] = field(default_factory=list)
     pinned: frozenset[str] = frozenset()
 
@@ -82,7 +82,7 @@ class Walk:
             self.source(path + tensor.name, "initializer", tuple(tensor.dims), tensor.data_type, path)
         for value in graph.input:
             if path + value.name not in self.sources and path + value.name not in self.values:
-                self.values[path + value.name] = self.still(path + value.name)
+                self.values[path + value.name] = self.unlabelled_value(path + value.name)
         self.arithmetic.without_mean |= {path + name for name in centred(graph)}
         for proto in graph.node:
             inputs = tuple([self.key(name) if name else "" for name in proto.input[:]])
@@ -96,7 +96,7 @@ class Walk:
         self.scope = before
         return names
 
-    def still(self, key: str) -> Value | None:
+    def unlabelled_value(self, key: str) -> Value | None:
         """A value without labels; None where its shape is not known."""
         shape = self.statics.shapes.get(key)
         return None if shape is None else Value(unlabelled(shape))
@@ -147,7 +147,7 @@ class Walk:
         if (tensor := value_of(node.proto)) is not None:
             self.source(node.outputs[0], "constant", tuple(tensor.dims), tensor.data_type, node.path)
             return
-        self.values[node.outputs[0]] = self.still(node.outputs[0])
+        self.values[node.outputs[0]] = self.unlabelled_value(node.outputs[0])
         self.weights.add(node.outputs[0])
 
     def take(self, node: int, k: int, key: str) -> Value | None:
@@ -156,7 +156,7 @@ class Walk:
             return self.values.get(key)
         source, consumer = self.sources[self.alias[key]], self.nodes[node].proto
         if has(consumer, Trait.SIZES):
-            self.asked[node] = source.key
+            self.size_queries[node] = source.key
             return Value(unlabelled(source.shape))
         whole = source.dtype == onnx.TensorProto.INT32 and operator_of(consumer).labels_int32
         cuttable = (source.dtype in CUTTABLE or whole) and max(source.shape, default=0) <= LARGEST_AXIS
@@ -171,14 +171,14 @@ class Walk:
         values = [self.take(index, k, key) if key else None for k, key in enumerate(node.inputs)]
         labelled = [value is not None and value.has_labels for value in values]
         for k, sizes in self.arithmetic.arrays(node, labelled):
-            axes = self.numbers.setdefault(index, {})[k] = tuple(map(self.coupling.label, sizes))
+            axes = self.known_arrays.setdefault(index, {})[k] = tuple(map(self.coupling.label, sizes))
             values[k] = Value(axes)
         for k, where in self.arithmetic.escapes(node, labelled):
-            if k not in self.numbers.get(index, ()):
+            if k not in self.known_arrays.get(index, ()):
                 self.fix_sizes(index, k, where)
         shapes = [self.statics.shapes.get(key) for key in node.outputs if key]
         if self.skips(proto, values):
-            out = [self.still(key) for key in node.outputs if key]
+            out = [self.unlabelled_value(key) for key in node.outputs if key]
             if all(key in self.weights for key in node.inputs if key):
                 self.weights.update(node.outputs)
         else:
@@ -222,12 +222,12 @@ class Walk:
     def apply(
         self, node: Node, index: int, values: list[Value | None], shapes: Sequence[tuple[int, ...] | None]
     ) -> list[Value | None]:
-        numbers = self.numbers.get(index, {})
+        arrays = self.known_arrays.get(index, {})
         op = Op(
             node.inputs, node.outputs, shapes, attributes_of(node.proto), self.opset, self.arithmetic, self.coupling,
             values,
-            [not key or (key in self.weights and k not in numbers) for k, key in enumerate(node.inputs)],
-            [not key or (self.zeros.reads_zero(node, k) and k not in numbers) for k, key in enumerate(node.inputs)],
+            [not key or (key in self.weights and k not in arrays) for k, key in enumerate(node.inputs)],
+            [not key or (self.zeros.reads_zero(node, k) and k not in arrays) for k, key in enumerate(node.inputs)],
             self.heads, self.thaw,
         )  # fmt: skip
         row = operator_of(node.proto)
@@ -236,9 +236,9 @@ class Walk:
         except LabelError as error:
             self.unknown[index] = str(error)
             op.freeze_inputs(f"freezes it: {error}")
-            out = [self.still(key) for key in node.outputs if key]
+            out = [self.unlabelled_value(key) for key in node.outputs if key]
         for k, key in enumerate(node.inputs):
-            if key and key not in self.alias and k not in numbers:
+            if key and key not in self.alias and k not in arrays:
                 self.values[key] = op.values[k]
         if index not in self.unknown and op.keeps_zeros(row):
             self.zeros.note(node.outputs, self.zeros.given(node))
@@ -248,8 +248,8 @@ class Walk:
         self.note(op, index)
         for labels in paired_otherwise(self.statics, node, values[0]) if values[0] is not None else ():
             self.coupling.freeze(labels, why="merges it with axes that are of other lengths in small or large inputs")
-        for k in look_elsewhere(self.statics, node, out):
-            self.elsewhere.setdefault(k, index)
+        for k in sizes_to_look_at(self.statics, node, out):
+            self.other_sizes.setdefault(k, index)
         return out
 
     def outputs(self, op: Op, node: Node, row: Operator) -> list[Value | None]:
@@ -264,8 +264,8 @@ class Walk:
         self.scalings |= {(index, k): scaling for k, scaling in op.scalings.items()}
         if op.thawed:
             self.thawed[index] = np.concatenate(op.thawed)
-        if op.kept:
-            self.kept.add(index)
+        if op.freezes_statistics:
+            self.frozen_by_statistics.add(index)
         if op.costs:
             self.layers.append(Layer(index, tuple(op.costs)))
         if op.folded_shuffle is not None:

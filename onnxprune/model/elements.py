@@ -43,7 +43,7 @@ def is_packed(dtype: np.dtype) -> bool:
     return BITS.get(helper.np_dtype_to_tensor_dtype(dtype), 8) < 8
 
 
-def bits(array: np.ndarray) -> np.ndarray:
+def raw_bytes(array: np.ndarray) -> np.ndarray:
     """The bytes of the elements of an array, row by row."""
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
@@ -52,7 +52,7 @@ def stored(array: np.ndarray) -> bytes | memoryview:
     """The elements of an array as `raw_data` has them: row by row, those of less than a byte packed."""
     if is_packed(array.dtype):
         return numpy_helper.from_array(array).raw_data
-    return bits(array).data
+    return raw_bytes(array).data
 
 
 @dataclass(frozen=True, eq=False)

@@ -54,18 +54,20 @@ def infer(
     statics = infer_once(model, input_shapes or {}, observed or {})
     statics.inferred = frozenset((infer_once(model, input_shapes or {}) if observed else statics).shapes)
     for several in other_sizes(model, statics.shapes):
-        statics.others += [infer_once(model, shapes) for shapes in several]
-        if any(map(statics.accepts, statics.others)):
+        statics.other_sizes += [infer_once(model, shapes) for shapes in several]
+        if any(map(statics.accepts, statics.other_sizes)):
             break
-    statics.accepted = list(filter(statics.accepts, statics.others)) or statics.others
-    if statics.others:  # the first eight rows are eight at all sizes but smaller ones, and max(H, 150) at all larger
-        statics.edges = [infer_once(model, shapes) for shapes in _edges(model, statics)]
+    statics.accepted_sizes = list(filter(statics.accepts, statics.other_sizes)) or statics.other_sizes
+    if (
+        statics.other_sizes
+    ):  # the first eight rows are eight at all but smaller sizes, and max(H, 150) at all larger ones
+        statics.extreme_sizes = [infer_once(model, shapes) for shapes in _edges(model, statics)]
         if _drops_ones(statics.skeleton.graph):  # ranks differ there
-            statics.accepted = [*statics.accepted, *filter(statics.accepts, statics.edges)]
+            statics.accepted_sizes = [*statics.accepted_sizes, *filter(statics.accepts, statics.extreme_sizes)]
         statics.pinned = _pins(statics)
-    for other in {id(s): s for s in (*statics.others, *statics.accepted)}.values():
-        other.others = other.accepted = [statics]
-        other.edges, other.pinned = statics.edges, statics.pinned
+    for other in {id(s): s for s in (*statics.other_sizes, *statics.accepted_sizes)}.values():
+        other.other_sizes = other.accepted_sizes = [statics]
+        other.extreme_sizes, other.pinned = statics.extreme_sizes, statics.pinned
     return statics
 
 
@@ -128,7 +130,7 @@ def _pinned(statics: Statics, node: onnx.NodeProto) -> Iterator[tuple[str, int]]
     if len(node.input) < 2 or not has(node, Trait.LINEAR):
         return
     data, weight = node.input[:2]
-    ranks = {len(s.shapes[data]) for s in (statics, *statics.others, *statics.edges) if data in s.shapes}
+    ranks = {len(s.shapes[data]) for s in (statics, *statics.elsewhere) if data in s.shapes}
     if weight not in statics.tensors or len(statics.shapes.get(weight, ())) < 2 or len(ranks) != 1:
         return
     row, rank = operator_of(node), ranks.pop()

@@ -22,11 +22,16 @@ class Statics:
     huge: int = 0  # elements of the largest value whose shape is left out for having too long an axis
     inconsistent: bool = False  # a Reshape would change the number of elements, or operands do not broadcast
     inferred: frozenset[str] = frozenset()  # values whose shapes no run has to show
-    others: list["Statics"] = field(default_factory=list, repr=False, compare=False)  # at other sizes of what is open
-    accepted: list["Statics"] = field(default_factory=list, repr=False, compare=False)  # that the whole network takes
-    edges: list["Statics"] = field(default_factory=list, repr=False, compare=False)  # at very small and large sizes
+    other_sizes: list["Statics"] = field(default_factory=list, repr=False, compare=False)  # of what is open
+    accepted_sizes: list["Statics"] = field(default_factory=list, repr=False, compare=False)  # by the whole network
+    extreme_sizes: list["Statics"] = field(default_factory=list, repr=False, compare=False)  # very small and large ones
     pinned: frozenset[tuple[str, int]] = frozenset()  # axes whose lengths the weights of their readers say
     inference: Inference = field(default_factory=Inference, repr=False, compare=False)
+
+    @property
+    def elsewhere(self) -> tuple["Statics", ...]:
+        """What is known at all other sizes."""
+        return (*self.other_sizes, *self.extreme_sizes)
 
     def fixed_constant(self, key: str) -> np.ndarray | None:
         """A value that holds for every input of the model."""
@@ -38,7 +43,7 @@ class Statics:
 
     def is_open(self, key: str, axis: int) -> bool:
         """Whether the length of an axis hangs on sizes that the model leaves open, or may do so."""
-        if not self.others or (key, axis) in self.pinned:
+        if not self.other_sizes or (key, axis) in self.pinned:
             return False
-        here, found = self.shapes.get(key), [s.shapes[key] for s in (*self.others, *self.edges) if key in s.shapes]
+        here, found = self.shapes.get(key), [s.shapes[key] for s in self.elsewhere if key in s.shapes]
         return here is None or not found or any(len(s) != len(here) or s[axis] != here[axis] for s in found)

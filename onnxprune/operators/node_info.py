@@ -25,7 +25,7 @@ class Numbers(Protocol):
     def is_open(self, key: str, axis: int) -> bool:
         """Whether the length of an axis hangs on sizes that the model leaves open."""
 
-    def elsewhere(self, key: str, numbers: str) -> list[tuple[tuple[int, ...] | None, np.ndarray | None]]:
+    def at_other_sizes(self, key: str, numbers: str) -> list[tuple[tuple[int, ...] | None, np.ndarray | None]]:
         """The shape of one value and the known numbers of another at other sizes, very small and large ones too."""
 
     def is_float(self, key: str) -> bool:

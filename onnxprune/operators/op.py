@@ -46,7 +46,7 @@ class Op(NodeInfo):
     results: list[Value] = field(default_factory=list)
     factors: tuple[int, int] = (0, 1)  # the inputs that a product multiplies
     thawed: list[Labels] = field(default_factory=list)  # over which statistics are taken although they may go
-    kept: bool = False  # statistics over channels have frozen some
+    freezes_statistics: bool = False  # statistics over channels have frozen some
     selects: bool = False  # the output is one of several weights, by a choice that masking leaves alone
     folded_shuffle: FoldedShuffle | None = None
 
@@ -132,7 +132,7 @@ class Op(NodeInfo):
         if self.thaw:
             self.thawed += [x for x in labels if not is_fixed(x)]
         else:
-            self.kept |= not all(map(is_fixed, labels))
+            self.freezes_statistics |= not all(map(is_fixed, labels))
             self.freeze(*labels, why=why)
 
     def mean(self, *labels: Labels, inputs: Sequence[int] = (0,), why: str) -> None:

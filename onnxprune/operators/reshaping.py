@@ -66,7 +66,7 @@ def _sure(site: Site, old: list[int], new: list[int]) -> bool:
 
 def _copied(site: Site, old: list[int], new: list[int]) -> bool:
     """Whether the numbers of a target are the lengths of these axes wherever the network was looked at."""
-    seen = site.arithmetic.elsewhere(site.node.input[0], site.node.input[1])
+    seen = site.arithmetic.at_other_sizes(site.node.input[0], site.node.input[1])
     return bool(seen) and all(
         shape is not None
         and told is not None

@@ -123,7 +123,7 @@ def unrounded(request: Request, plan: Plan) -> tuple[str, ...]:
 
 def untouched(deps: Dependencies, lossless: bool = False) -> tuple[str, ...]:
     """That `--thaw` would cut more, where statistics over channels keep most of the network whole."""
-    share, nodes = deps.kept_by_statistics()
+    share, nodes = deps.macs_frozen_by_statistics()
     if lossless or share < WORTH_THAWING:
         return ()
     what = f"hang on channels that {deps.nodes[nodes[0]]} and its like keep"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from onnxprune.model.elements import bits
+from onnxprune.model.elements import raw_bytes
 from onnxprune.runtime.compare import difference
 
 Axis = tuple[int, int]  # an axis and its length
@@ -61,7 +61,7 @@ def sliced(name: str, first: np.ndarray, second: np.ndarray | None) -> Slices:
         found = difference(name, first, second)
         gaps, ones = {(0, 1): np.array([found.max_abs])}, {(0, 1): np.ones(1)}
         return Slices(name, dtype, gaps, ones, 1.0, found.flips, found.size, found.problem, first.shape != second.shape)
-    if np.array_equal(bits(first), bits(second)):
+    if np.array_equal(raw_bytes(first), raw_bytes(second)):
         return Slices(name, dtype, size=first.size)
     exact = np.promote_types(first.dtype, np.float32) if first.dtype.kind in "fiu" else np.dtype(np.float64)
     a, b = first.astype(exact), second.astype(exact)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
-from onnxprune.model.elements import ArrayTensor, Tensor, bits
+from onnxprune.model.elements import ArrayTensor, Tensor, raw_bytes
 from onnxprune.model.encode import Piece, TensorData, chunks, encode
 from onnxprune.model.graphs import graphs_of, is_constant, refill
 from onnxprune.model.network import Network
@@ -135,13 +135,13 @@ def _same(one: np.ndarray, two: np.ndarray) -> bool:
         return False
     if one.dtype.hasobject:
         return bool((one == two).all())
-    return np.array_equal(bits(one), bits(two))
+    return np.array_equal(raw_bytes(one), raw_bytes(two))
 
 
 def digest(array: np.ndarray) -> str:
     """sha256 of a line with the type and the shape, "float32 [8, 3]", and the elements row by row, little-endian."""
     found = hashlib.sha256(f"{array.dtype.name} {list(array.shape)}\n".encode())
-    found.update(repr(array.tolist()).encode() if array.dtype.hasobject else bits(array).data)
+    found.update(repr(array.tolist()).encode() if array.dtype.hasobject else raw_bytes(array).data)
     return found.hexdigest()
 
 

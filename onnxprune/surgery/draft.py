@@ -61,9 +61,9 @@ class Draft:
             self.boxes[key] = self.deps.box(key, self.dead)
         return self.boxes[key]
 
-    def numbers(self, index: int) -> dict[int, tuple[np.ndarray, ...]]:
+    def live_arrays(self, index: int) -> dict[int, tuple[np.ndarray, ...]]:
         """Live positions of the known arrays that a node takes, by input."""
-        arrays = self.deps.numbers.get(index, {})
+        arrays = self.deps.known_arrays.get(index, {})
         return {k: tuple(self.deps.live(x, self.dead) for x in axes) for k, axes in arrays.items()}
 
     def touched(self, node: Node) -> bool:

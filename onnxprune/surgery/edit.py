@@ -15,7 +15,7 @@ from onnxprune.errors import ModelError
 from onnxprune.operators.registry import Trait, has
 from onnxprune.surgery.draft import Draft
 from onnxprune.surgery.grids import made_grid
-from onnxprune.surgery.retrace import divides, retraced, wanted_from
+from onnxprune.surgery.retrace import retraced, wanted_from, went_through_division
 
 LARGEST_SIZE = 1 << 31  # larger integers are no sizes: "to the end" is such a one
 
@@ -155,7 +155,7 @@ class Edit:
         """
         draft, label, path = self.draft, self.source.label, self.source.path
         key, name = self.source.inputs[k], None
-        if divides(draft, key):
+        if went_through_division(draft, key):
             name = retraced(draft, self.index, self.source, k)
         if name is not None:
             was = draft.deps.statics.constants[key]

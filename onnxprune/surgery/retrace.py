@@ -18,7 +18,7 @@ from onnxprune.operators.registry import Trait, has
 from onnxprune.surgery.draft import Draft
 
 
-def divides(draft: Draft, key: str) -> bool:
+def went_through_division(draft: Draft, key: str) -> bool:
     """Whether a computed integer went through a division on its way from sizes that are other ones now."""
     makers = (maker for _, maker in draft.deps.arithmetic.behind(key) if has(maker.proto, Trait.UNEVEN))
     return any(_moves(draft, k) for maker in makers for k in maker.inputs)

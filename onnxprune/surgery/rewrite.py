@@ -22,7 +22,7 @@ from onnxprune.operators.registry import MALFORMED, Trait, has, operator_of
 from onnxprune.surgery.draft import Draft, nodes_of
 from onnxprune.surgery.edit import Edit
 from onnxprune.surgery.retrace import retraced
-from onnxprune.surgery.thaw import around, divides, guard
+from onnxprune.surgery.thaw import around, guard, may_divide_by_zero
 from onnxprune.surgery.tidy import drop_unused, list_tensors, place, refresh_shapes
 from onnxprune.surgery.versions import CutTensor, MaskedTensor, Version, cut_array, masked_array, versions
 
@@ -91,7 +91,7 @@ def masked(original: Network, deps: Dependencies, dead: np.ndarray) -> Network:
     nodes = nodes_of(out)
     for index, node in enumerate(deps.nodes):
         _rewire(nodes[node.path, tuple(node.proto.output)], index, uses, renamed)
-    if divides(deps, dead):
+    if may_divide_by_zero(deps, dead):
         guard(out, deps, dead)
     if approximated := deps.approximated(dead):
         around(out, deps, dead, approximated)
@@ -128,9 +128,9 @@ def _rewire(
 def _keep_fixed_sizes(draft: Draft, index: int, proto: onnx.NodeProto) -> None:
     """Sizes that a node computes with stay those of the original, and so do known arrays where their channels stay."""
     node = draft.deps.nodes[index]
-    numbers = draft.numbers(index)
+    arrays = draft.live_arrays(index)
     for k, key in enumerate(node.inputs):
-        if (live := numbers.get(k)) is not None:
+        if (live := arrays.get(k)) is not None:
             if key in draft.restated or not all(m.all() for m in live):
                 array = cut_array(draft.deps.statics.constants[key], live)
                 proto.input[k] = draft.add_initializer(node.path, f"{node.label}.{k}", array)
@@ -143,7 +143,7 @@ def _keep_fixed_sizes(draft: Draft, index: int, proto: onnx.NodeProto) -> None:
 def _keep_sizes(draft: Draft, index: int, proto: onnx.NodeProto, changed: Collection[str]) -> None:
     """A node that asks a tensor of the file for its sizes becomes the constant that it always was."""
     deps = draft.deps
-    if deps.asked.get(index) in changed:
+    if deps.size_queries.get(index) in changed:
         sizes = deps.statics.constants[deps.nodes[index].outputs[0]]
         proto.op_type = "Constant"
         del proto.input[:], proto.attribute[:]
@@ -230,7 +230,7 @@ def _follow(draft: Draft, index: int, proto: onnx.NodeProto, versioned: Mapping[
     cut_here = {u.input: versioned[index, u.input].live for u in uses if (index, u.input) in versioned}
     if not cut_here and not draft.touched(node):
         return
-    inputs = {u.input: tuple(np.ones(x.size, bool) for x in u.axes) for u in uses} | cut_here | draft.numbers(index)
+    inputs = {u.input: tuple(np.ones(x.size, bool) for x in u.axes) for u in uses} | cut_here | draft.live_arrays(index)
     attributes = {a.name: helper.get_attribute_value(a) for a in proto.attribute if a.type != a.GRAPH}
     try:
         fn(Edit(draft, index, node, proto, inputs), **attributes)

@@ -24,7 +24,7 @@ from onnxprune.surgery.tidy import place
 FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE}
 
 
-def divides(deps: Dependencies, dead: np.ndarray) -> bool:
+def may_divide_by_zero(deps: Dependencies, dead: np.ndarray) -> bool:
     """Whether any node may divide by a channel that is zero in the masked network."""
     return any(
         k < len(node.inputs) and deps.loses(node.inputs[k], dead)
@@ -102,7 +102,7 @@ def around(
 
 def beside(original: Network, deps: Dependencies, dead: np.ndarray) -> Network:
     """The original with as many nodes, in the same order, as its masked version has; itself where that adds none."""
-    approximated, guarded = deps.approximated(dead), divides(deps, dead)
+    approximated, guarded = deps.approximated(dead), may_divide_by_zero(deps, dead)
     if not (approximated or guarded):
         return original
     network = original.own()
@@ -122,7 +122,7 @@ def compute_on_live(draft: Draft, index: int, *, whole: bool = False) -> None:
         whole: gather and spread all positions.
     """
     deps, node, proto = draft.deps, draft.deps.nodes[index], draft.proto(index)
-    uses = {u.input: u.axes for u in deps.uses if u.node == index} | dict(deps.numbers.get(index, {}))
+    uses = {u.input: u.axes for u in deps.uses if u.node == index} | dict(deps.known_arrays.get(index, {}))
     before, after = draft.before[index], draft.after[index]
     for k, key in enumerate(node.inputs):
         box = tuple(deps.live(x, draft.dead) for x in uses[k]) if k in uses else draft.box(key) if key else None

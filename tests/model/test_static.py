@@ -80,16 +80,16 @@ def test_sizes_beyond_a_table_are_none_that_a_network_takes_whatever_the_file_re
     """)
     model.graph.initializer.append(numpy_helper.from_array(np.zeros((1, 8, 4), np.float32), "table"))
     statics = infer(model, {"x": (1, 6, 4)})
-    assert statics.accepted
-    assert all(other.shapes["x"][1] <= 8 for other in statics.accepted)
+    assert statics.accepted_sizes
+    assert all(other.shapes["x"][1] <= 8 for other in statics.accepted_sizes)
 
 
 def test_small_sizes_that_are_looked_at_know_what_is_open() -> None:
     """A Squeeze that is not told its axes has the network looked at for one sample, too."""
     text = "g (float[n,3,h,w] x) => (float y) { z = GlobalAveragePool(x)  y = Squeeze(z) }"
     statics = infer(parsed(text), {"x": (2, 3, 8, 8)})
-    assert len(statics.accepted) > 1
-    assert all(other.is_open("x", 0) for other in statics.accepted)
+    assert len(statics.accepted_sizes) > 1
+    assert all(other.is_open("x", 0) for other in statics.accepted_sizes)
 
 
 def test_the_model_is_left_alone() -> None:
