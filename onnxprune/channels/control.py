@@ -10,7 +10,7 @@ import onnx
 
 from onnxprune.channels.nodes import Node
 from onnxprune.channels.walk import Walk
-from onnxprune.model.bodies import branch_taken, follows_bodies
+from onnxprune.model.bodies import Scan, branch_taken, follows_bodies
 from onnxprune.model.graphs import subgraphs
 from onnxprune.model.static import find
 from onnxprune.operators.boxes import Value, choose_factor
@@ -55,19 +55,16 @@ def _loop(walk: Walk, node: Node) -> None:
             walk.freeze_taken(len(walk.nodes) - 1, k, key, "decides by it")
     ((body, path),) = subgraphs(node.proto, node.path)
     carried = [_taken(walk, node, k) for k in range(2, len(node.inputs))]
-    _body(walk, node, body, path, [None, None, *carried], carried, skip=1, scans=[0] * len(body.output))
+    _body(walk, node, body, path, [None, None, *carried], carried, skip=1, stacked=[0] * len(body.output))
 
 
 def _scan(walk: Walk, node: Node) -> None:
     """Inputs: carried values, then what is gone through along one axis, a slice for each round."""
-    told = attributes_of(node.proto)
     ((body, path),) = subgraphs(node.proto, node.path)
-    count = len(node.inputs) - told["num_scan_inputs"]
-    carried = [_taken(walk, node, k) for k in range(count)]
-    axes = told.get("scan_input_axes") or [0] * told["num_scan_inputs"]
-    slices = [_slice(walk, _taken(walk, node, count + k), axis) for k, axis in enumerate(axes)]
-    scans = told.get("scan_output_axes") or [0] * len(body.output)
-    _body(walk, node, body, path, [*carried, *slices], carried, skip=0, scans=scans)
+    scan = Scan.of(attributes_of(node.proto), len(node.inputs), len(body.output))
+    carried = [_taken(walk, node, k) for k in range(scan.carried)]
+    slices = [_slice(walk, _taken(walk, node, k), axis) for k, (axis, _) in enumerate(scan.sliced, scan.carried)]
+    _body(walk, node, body, path, [*carried, *slices], carried, skip=0, stacked=[axis for axis, _ in scan.stacked])
 
 
 BODIES: dict[Trait, Callable[[Walk, Node], None]] = {Trait.BRANCHES: _branches, Trait.LOOPS: _loop, Trait.SCANS: _scan}
@@ -81,7 +78,7 @@ def _body(
     inputs: Sequence[Axes | None],
     carried: Sequence[Axes | None],
     skip: int,
-    scans: Sequence[int],
+    stacked: Sequence[int],
 ) -> None:
     """Walk a body whose carried values keep their labels; its first `skip` outputs are its own affair."""
     index = len(walk.nodes) - 1
@@ -97,7 +94,7 @@ def _body(
     for key in keys[:skip]:
         walk.freeze_value(key, "decides by it")
     out = [_carry(walk, before, key) for before, key in zip(carried, keys[skip:], strict=False)]
-    for key, axis in zip(keys[skip + len(carried) :], scans, strict=False):
+    for key, axis in zip(keys[skip + len(carried) :], stacked, strict=False):
         out.append(_stack(walk, node, len(out), key, axis))
     _give(walk, node, out)
 

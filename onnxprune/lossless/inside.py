@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 
 from onnxprune.lossless.nested import Body
-from onnxprune.model.bodies import follows_bodies
+from onnxprune.model.bodies import Scan, follows_bodies
 from onnxprune.operators.facts import Facts, NothingKnown, Shape, aligned, facts, reduced
 from onnxprune.operators.node_info import Numbers
 from onnxprune.operators.registry import MALFORMED, Trait, attributes_of, has
@@ -104,21 +104,20 @@ def _loop(knowing: Knowing, node: onnx.NodeProto, bodies: Sequence[Body]) -> lis
 
 def _scan(knowing: Knowing, node: onnx.NodeProto, bodies: Sequence[Body]) -> list[Facts | None]:
     """Inputs: carried values, then what is gone through along one axis, a slice for each round."""
-    (body,), token, told = bodies, _token(node), attributes_of(node)
-    through = told["num_scan_inputs"]
-    size = len(node.input) - through
-    axes, turned = (told.get(f"scan_input_{name}") or [0] * through for name in ("axes", "directions"))
-    some = False  # whether there is a round
-    for key, name, axis, back in zip(node.input[size:], body.inputs[size:], axes, turned, strict=True):
+    (body,), token = bodies, _token(node)
+    scan = Scan.of(attributes_of(node), len(node.input), len(body.outputs))
+    size, some = scan.carried, False  # whether there is a round
+    for key, name, (axis, back) in zip(node.input[size:], body.inputs[size:], scan.sliced, strict=True):
         found = knowing.fact(key)
         knowing.note(name, None if found is None else _slice(*found, axis, mix(token, back)))
         if found is not None and not knowing.is_open(key, axis % len(found[1])):
             some |= found[1][axis] > 0
     states, ends = _settled(knowing, body, token, node.input[:size], 0, 0)
-    given = len(body.outputs) - size
-    axes, turned = (told.get(f"scan_output_{name}") or [0] * given for name in ("axes", "directions"))
-    rest = zip(body.outputs[size:], axes, turned, strict=True)
-    return [*(ends if some else states), *(_stacked(knowing, key, axis, mix(token, back)) for key, axis, back in rest)]
+    rest = zip(body.outputs[size:], scan.stacked, strict=True)
+    return [
+        *(ends if some else states),
+        *(_stacked(knowing, key, axis, mix(token, back)) for key, (axis, back) in rest),
+    ]
 
 
 # --- rounds ----------------------------------------------------------------------

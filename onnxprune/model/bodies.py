@@ -1,7 +1,8 @@
 """Shapes in and behind the bodies of If, Loop and Scan: what is carried keeps its shape if one round keeps it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -142,29 +143,52 @@ def carried(node: onnx.NodeProto, body: onnx.GraphProto) -> list[Carried]:
     ]
 
 
-def _scans(node: onnx.NodeProto, body: onnx.GraphProto) -> bool:
-    """Whether a node is a Scan of opset 9 or later; before, it took the lengths of sequences besides."""
-    return has(node, Trait.SCANS) and len(node.input) == len(body.input)
+@dataclass(frozen=True)
+class Scan:
+    """How a Scan of opset 9 or later goes through what it takes.
+
+        Scan(state, x, y) → (state, z), num_scan_inputs=2           # carried: 1
+        body(state, slice of x, slice of y) → (state, slice of z)
+
+    carried: how many values each round hands to the next one: the first of the inputs and outputs, of the body too.
+    sliced: of each input behind them, the axis that it is gone through along, and 1 if that is from the end, else 0.
+    stacked: of each output behind them, the axis that rounds are stacked along, and the same.
+    """
+
+    carried: int
+    sliced: tuple[tuple[int, int], ...]
+    stacked: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, attributes: Mapping[str, Any], inputs: int, outputs: int) -> "Scan":
+        """From the attributes of the node, and how many inputs and outputs its body has."""
+
+        def along(kind: str, count: int) -> tuple[tuple[int, int], ...]:
+            axes, directions = (attributes.get(f"scan_{kind}_{what}") or [0] * count for what in ("axes", "directions"))
+            return tuple(zip(axes, directions, strict=True))
+
+        through = attributes["num_scan_inputs"]
+        return cls(inputs - through, along("input", through), along("output", outputs - inputs + through))
+
+
+def _scan_of(node: onnx.NodeProto, body: onnx.GraphProto) -> Scan | None:
+    """None for another node, and for a Scan before opset 9, which took the lengths of sequences besides."""
+    scans = has(node, Trait.SCANS) and len(node.input) == len(body.input)
+    return Scan.of(attributes_of(node), len(body.input), len(body.output)) if scans else None
 
 
 def _sliced(node: onnx.NodeProto, keys: Sequence[str], body: onnx.GraphProto) -> Iterator[tuple[str, str, int]]:
     """What a Scan goes through: its key, the name of a slice in the body, and the axis."""
-    told = attributes_of(node)
-    if _scans(node, body):
-        through = told["num_scan_inputs"]
-        axes = told.get("scan_input_axes") or [0] * through
-        names = [value.name for value in body.input[len(body.input) - through :]]
-        yield from zip(keys[len(keys) - through :], names, axes, strict=True)
+    if (scan := _scan_of(node, body)) is not None:
+        rows = zip(keys[scan.carried :], body.input[scan.carried :], scan.sliced, strict=True)
+        yield from ((key, value.name, axis) for key, value, (axis, _) in rows)
 
 
 def _stacked(node: onnx.NodeProto, body: onnx.GraphProto) -> Iterator[tuple[str, str, int]]:
     """What a Scan gives of all its rounds: its name, that in the body of what each gives, and the axis."""
-    told = attributes_of(node)
-    if _scans(node, body):
-        size = len(node.input) - told["num_scan_inputs"]
-        axes = told.get("scan_output_axes") or [0] * (len(body.output) - size)
-        pairs = zip(node.output[size:], body.output[size:], axes, strict=True)
-        yield from ((name, value.name, axis) for name, value, axis in pairs if name)
+    if (scan := _scan_of(node, body)) is not None:
+        rows = zip(node.output[scan.carried :], body.output[scan.carried :], scan.stacked, strict=True)
+        yield from ((name, value.name, axis) for name, value, (axis, _) in rows if name)
 
 
 def _forget(statics: Statics, path: str, shapes: set[str], types: set[str]) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from onnxprune.errors import ModelError
-from onnxprune.model.bodies import follows_bodies
+from onnxprune.model.bodies import Scan, follows_bodies
 from onnxprune.operators.arrays import Value
 from onnxprune.operators.registry import Trait, has
 from onnxprune.training.program import Body, ProgramStep
@@ -53,21 +53,15 @@ def _scan(step: ProgramStep, values: dict[str, Value], run: Run) -> tuple[Value,
     node, body = step.node, step.bodies[0]
     if not follows_bodies(step.proto, node.opset):
         raise ModelError(f"{step} is a Scan of opset 8, which cannot be trained; convert the model to opset 9 or later")
-    through = node.get("num_scan_inputs")
-    split = len(step.reads) - through
-    state: tuple[Any, ...] = tuple(values[key] for key in step.reads[:split])
-    axes = node.get("scan_input_axes", [0] * through)
-    backwards = node.get("scan_input_directions", [0] * through)
-    parts = [values[key].unbind(axis) for key, axis in zip(step.reads[split:], axes, strict=True)]
-    parts = [part[::-1] if back else part for part, back in zip(parts, backwards, strict=True)]
-    rounds = list(zip(*parts, strict=True))
-    stacks: list[list[Tensor]] = [[] for _ in body.outputs[split:]]
-    for given in rounds:
+    scan = Scan.of(node.attributes, len(step.reads), len(body.outputs))
+    state: tuple[Any, ...] = tuple(values[key] for key in step.reads[: scan.carried])
+    parts = [values[key].unbind(axis) for key, (axis, _) in zip(step.reads[scan.carried :], scan.sliced, strict=True)]
+    parts = [part[::-1] if back else part for part, (_, back) in zip(parts, scan.sliced, strict=True)]
+    stacks: list[list[Tensor]] = [[] for _ in scan.stacked]
+    for given in zip(*parts, strict=True):
         out = _body(body, (*state, *given), values, run)
-        state = out[:split]
-        for stack, value in zip(stacks, out[split:], strict=True):
+        state = out[: scan.carried]
+        for stack, value in zip(stacks, out[scan.carried :], strict=True):
             stack.append(value)
-    ends = node.get("scan_output_axes", [0] * len(stacks))
-    turned = node.get("scan_output_directions", [0] * len(stacks))
-    made = zip(stacks, ends, turned, strict=True)
-    return (*state, *(torch.stack(stack[::-1] if back else stack, axis) for stack, axis, back in made))
+    made = zip(stacks, scan.stacked, strict=True)
+    return (*state, *(torch.stack(stack[::-1] if back else stack, axis) for stack, (axis, back) in made))
