@@ -67,10 +67,10 @@ def measure(args: argparse.Namespace) -> dict:
     from onnxprune.pipeline.calibration import calibrating
     from onnxprune.pipeline.choose import Chooser
     from onnxprune.pipeline.log import Log
-    from onnxprune.pipeline.parts import Parts
     from onnxprune.pipeline.repair import repaired
     from onnxprune.pipeline.request import Request
     from onnxprune.pipeline.run import Run
+    from onnxprune.pipeline.split import Split
     from onnxprune.pipeline.study import Study
     from onnxprune.runtime.data import open_data
     from onnxprune.runtime.specs import model_inputs
@@ -94,7 +94,7 @@ def measure(args: argparse.Namespace) -> dict:
     calibration = None if drawn else open_data(source, model_inputs(model.proto), **network.reading)
     study = Study.of(model.network, {}, request)
     deps, samples = study.deps, calibrating(study, calibration)
-    run = Run(request, model, study, Log(), Parts(calibration))
+    run = Run(request, model, study, Log(), Split(calibration))
     before, found, chosen, seconds, memory = peak(), {}, {}, 0.0, 0
     for share in sorted(SHARES, key=lambda s: s != TIMED):
         begun = time.perf_counter()

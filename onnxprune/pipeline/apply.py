@@ -60,5 +60,5 @@ def _decided(run: Run, plan: Plan) -> Decision:
     if run.request.lossless:
         return repeat_lossless(run, plan)
     choice = Choice(plan.cut, {}, {}, origin="remove what the plan removes")
-    decision = repair(run, choice, calibrating(run.original, run.parts.data, run.log.progress))
+    decision = repair(run, choice, calibrating(run.original, run.split.fit, run.log.progress))
     return finetuned(decision) if run.request.finetune else decision

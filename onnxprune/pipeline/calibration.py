@@ -11,8 +11,8 @@ import numpy as np
 from onnxprune.errors import ModelError, spelled
 from onnxprune.model.network import Network
 from onnxprune.pipeline.even_classes import ClassSearch, even_classes
-from onnxprune.pipeline.parts import deal
 from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.split import split_rows
 from onnxprune.pipeline.study import Study
 from onnxprune.progress import Progress, silent
 from onnxprune.runtime.altered import altered
@@ -31,7 +31,7 @@ ELEMENT = 500  # multiply-accumulates that take as long as one element that is d
 BATCH = 32
 TIMES = 4  # as many as the user gives, or `SAMPLES`, are solved on with altered copies; fewer would not be worth it
 HELD_OUT = 32  # samples that tell whether a repair has helped
-HANDS = (15, 1)  # of the user's samples: solved on, and held out to judge by
+SPLIT = (15, 1)  # of the user's samples: solved on, and held out to judge by
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ def calibrating(study: Study, data: Dataset | None, progress: Progress = silent)
 
 def _given(study: Study, data: Dataset) -> Calibration:
     (wanted, fewer), seed = wanted_samples(study), study.request.seed
-    some = data.spread(wanted * sum(HANDS) // HANDS[0])
-    solved, held = (some.chosen(rows) for rows in deal(some.samples or 0, HANDS, seed))
+    some = data.spread(wanted * sum(SPLIT) // SPLIT[0])
+    solved, held = (some.chosen(rows) for rows in split_rows(some.samples or 0, SPLIT, seed))
     if not (solved.samples and held.samples):
         solved, held = some, some  # a handful, and the report warns of that
     count = solved.samples or 0

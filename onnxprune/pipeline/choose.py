@@ -155,8 +155,8 @@ class Chooser:
     def curves(self, groups: Sequence[Group]) -> Sensitivity:
         """What channels of each group are worth: measured where there is data, else modelled."""
         run = self.run
-        if run.parts.data is not None:
-            return measured_curves(run.original, run.parts.data, groups, self.select, run.log.progress)
+        if run.split.fit is not None:
+            return measured_curves(run.original, run.split.fit, groups, self.select, run.log.progress)
         return modelled_curves(self.weights, groups, self.ranking, run.log.progress, self.energy)
 
     @cached_property

@@ -60,7 +60,7 @@ def largest_choice(chooser: Chooser) -> Choice:
     Raises CheckFailed where even the smallest cut that the search tries loses more.
     """
     run, drop = chooser.run, chooser.run.request.max_drop
-    metric, held_out = run.metrics[0], run.parts.search
+    metric, held_out = run.metrics[0], run.split.search
     assert held_out is not None
     assert drop is not None
     trials = Trials(run.original, held_out)

@@ -60,9 +60,9 @@ def evidence_of(
 
 def _feature_maps(run: Run, method: Method, groups: Sequence[Group]) -> Evidence:
     """How much of the energy of each channel's feature maps lies in large eigenvalues."""
-    if run.parts.data is None:
+    if run.split.fit is None:
         raise UsageError(f"'{method.name}' needs calibration images (--data); 'ncc' and 'l2' need weights only")
-    found, seen = energies(run.original, run.parts.data, groups, cast(Cshe, method.rule), run.log.progress)
+    found, seen = energies(run.original, run.split.fit, groups, cast(Cshe, method.rule), run.log.progress)
     whole = {g.name: "its feature maps cannot be captured" for g in groups if g.name not in found}
     remarks = (f"feature maps of {seen} samples rank the channels",) if found else ()
     return Evidence(method, found, whole=whole, remarks=remarks)
@@ -84,7 +84,7 @@ def _repair_order(
         ridge = cast(Obs, method.rule).ridge
         curves = curves_of(run.original, weights, groups, given.feeds, ranked, ridge, losses=losses, progress=progress)
     except ModelError as error:
-        if run.parts.data is not None:
+        if run.split.fit is not None:
             raise
         return Evidence(
             find_method("ncc"), remarks=(*what, f"channels are ranked by their weights (ncc) instead of 'obs': {error}")

@@ -42,7 +42,7 @@ def examine(decision: Decision, written: Network | Path) -> Findings:
     """
     run, compensated = decision.run, decision.compensated
     request, log = run.request, run.log
-    measured = request.measure or run.parts.figures is not None
+    measured = request.measure or run.split.test is not None
     dead = compensated.dead(decision.kept)
     found = Findings()
     with originals(decision, dead, measured) as (reference, original):

@@ -165,13 +165,13 @@ def _delivered(run: Run, small: Model, model: Network, output: Any) -> TrainingR
     return TrainingReport(
         str(run.file.path or "a model from memory"), str(small.path or "a model from memory"),
         str(saved.path) if saved else None, tuple(row for row, _ in rows), {row.name: v for row, v in rows},
-        run.parts.counts, tuple(run.log.warnings), tuple(run.log.notes), dict(run.log.seconds),
+        run.split.counts, tuple(run.log.warnings), tuple(run.log.notes), dict(run.log.seconds),
     )  # fmt: skip
 
 
 def _measured(run: Run, small: Network, rows: list[tuple[MetricRow, float]], trained: Any) -> None:
     """Figures of the original, the pruned and the trained network, by onnxruntime."""
-    if (test := run.parts.figures) is None:
+    if (test := run.split.test) is None:
         return
     load_ = partial(make_session, providers=run.request.providers, threads=run.request.threads, optimize=True)
     sessions = {"original": load_(run.original.network), "before": load_(small), "after": load_(trained)}

@@ -28,7 +28,7 @@ def gauged(request: Request, metrics: tuple[Metric, ...], problem: str) -> tuple
 
 def require_figures(run: Run, found: Measurements) -> None:
     """Raise CheckFailed where the pruned network is worse than the request allows."""
-    request, counts = run.request, run.parts.counts
+    request, counts = run.request, run.split.counts
     if request.min_accuracy is not None:
         row = next(m for m in found.metrics if m.unit == "share")
         _require(row.after, float(request.min_accuracy), row.name, "share", words.on(row, counts), "min_accuracy")

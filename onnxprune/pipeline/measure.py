@@ -59,7 +59,7 @@ def measurements(decision: Decision, proof: Proof | None, original: Source | Var
         ModelError: the models cannot be run on the data.
     """
     run = decision.run
-    wanted, data = run.request.measure, run.parts.figures
+    wanted, data = run.request.measure, run.split.test
     if not wanted and data is None:
         return Measurements()
     try:

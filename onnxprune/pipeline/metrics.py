@@ -14,11 +14,11 @@ from scipy.stats import binom
 from onnxprune.errors import UsageError, spelled
 from onnxprune.model.network import Network
 from onnxprune.pipeline.gates import gauged
-from onnxprune.pipeline.parts import divide
 from onnxprune.pipeline.paths import same
 from onnxprune.pipeline.ranges import range_doubts
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Run
+from onnxprune.pipeline.split import split_data
 from onnxprune.progress import tell
 from onnxprune.runtime.accuracy import Metric, find_metric
 from onnxprune.runtime.batches import Batch, Dataset
@@ -100,24 +100,24 @@ def prepare(run: Run, *, chooses: bool = True) -> Run:
     if (strange := _strange(run)) and request.max_drop is not None:
         raise UsageError(strange[0])
     _tell(run, strange)
-    parts = divide(request, run.parts.data, run.parts.figures, chooses=chooses)
-    if parts.problem:
-        log.warnings.append(parts.problem)
-    if (data := parts.search or parts.figures or parts.data) is None:
-        return replace(run, parts=parts, messages=log.messages)
+    split = split_data(request, run.split.fit, run.split.test, chooses=chooses)
+    if split.problem:
+        log.warnings.append(split.problem)
+    if (data := split.search or split.test or split.fit) is None:
+        return replace(run, split=split, messages=log.messages)
     with log.stage("look at the data"):
         network = run.original.network
         session = make_session(network, providers=request.providers, threads=request.threads, optimize=True)
         judged = judge(session, request, data, network)
-    metrics = gauged(request, judged.metrics, parts.problem)
-    if parts.figures is not None and request.test_data is not None and _same(request.data, request.test_data):
+    metrics = gauged(request, judged.metrics, split.problem)
+    if split.test is not None and request.test_data is not None and _same(request.data, request.test_data):
         log.warnings.append(f"{spelled('test_data')} is {spelled('data')}: figures on samples that may be fitted on")
     if judged.doubts and request.max_drop is not None:
         raise UsageError(judged.doubts[0])
     _tell(run, judged.doubts)
-    if parts.figures and judged.why:
+    if split.test and judged.why:
         log.notes.append(judged.why)
-    return replace(run, parts=parts, metrics=metrics, messages=log.messages)
+    return replace(run, split=split, metrics=metrics, messages=log.messages)
 
 
 def _tell(run: Run, lines: Sequence[str]) -> None:
@@ -130,7 +130,7 @@ def _tell(run: Run, lines: Sequence[str]) -> None:
 def _strange(run: Run) -> list[str]:
     """Samples of the user's that are not numbers, a line for each source of them."""
     lines = []
-    for name, data in {"data": run.parts.data, "test data": run.parts.figures, "training data": run.train}.items():
+    for name, data in {"data": run.split.fit, "test data": run.split.test, "training data": run.train}.items():
         if data is not None and len(places := data.strange()):
             one, first = len(places) == 1, places[0]
             which = f"sample {first}" if one else f"{len(places):,} samples, the first of them number {first},"

@@ -126,7 +126,7 @@ def _decide(run: Run) -> Decision:
 
 def _cut_once(run: Run) -> Decision:
     """Choose channels, and repair what stays."""
-    samples = calibrating(run.original, run.parts.data, run.log.progress)
+    samples = calibrating(run.original, run.split.fit, run.log.progress)
     run, rotated = rotate(run, samples)
     with run.log.stage("choose channels"):
         choice = BUDGETS[run.request.budget].choose(Chooser.of(_training_inside(run), samples, rotated))

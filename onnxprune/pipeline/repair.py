@@ -100,7 +100,7 @@ def repair(run: Run, choice: Choice, samples: Samples) -> Decision:
             solved_on = samples() if needs_samples(name) else None
             worse = harm(study, choice.kept, done, solved_on) if solved_on else ""
         except ModelError as error:
-            if run.parts.data is not None:  # which is to blame
+            if run.split.fit is not None:  # which is to blame
                 raise
             log.warnings.insert(0, f"cut without repair: {error}")
             return plain
@@ -124,7 +124,7 @@ def _tell(run: Run, kept: Kept, done: Compensated, samples: Calibration | None) 
         log.warnings.insert(0, int8 if deps.scalings else f"cut without repair: {why}")
     elif inside := [name for name, why in done.alone.items() if why.startswith(IN_BODY)]:
         log.warnings.insert(0, f"cut without repair in the bodies of {len(inside)} nodes, such as {inside[0]}")
-    if samples and run.parts.data is not None and samples.count < samples.wanted:
+    if samples and run.split.fit is not None and samples.count < samples.wanted:
         log.warnings += too_few(deps, kept, samples.count, done.changed)
     if done.alone:
         first, why = next(iter(done.alone.items()))

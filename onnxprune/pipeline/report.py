@@ -56,7 +56,7 @@ def make_report(decision: Decision, found: Findings, plan: Plan, size: int, save
         groups=_group_rows(choice, plan),
         frozen=frozen_rows(deps),
         **_shown(found),
-        samples=run.parts.counts,
+        samples=run.split.counts,
         input_shapes=shapes,
         warnings=tuple(map(worded, (*log.warnings, *over, *timing(before, after, found.measured.gain)))),
         notes=tuple(map(worded, (*log.notes, *unrounded(request, plan), *untouched(deps, request.lossless)))),

@@ -212,7 +212,7 @@ def in_best_bases(run: Run, samples: Samples) -> tuple[Run, Rotated]:
         with run.log.stage("choose channels"), one_thread():
             made = bases(found.graph, sites, samples().feeds, run.log.progress)
     except ModelError:
-        if run.parts.data is not None:
+        if run.split.fit is not None:
             raise
         return run, Rotated()  # nothing to be measured on, which the choice will tell
     found = replace(found, sites=sites)

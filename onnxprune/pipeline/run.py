@@ -14,8 +14,8 @@ from onnxprune.model.static import runs_out
 from onnxprune.pipeline.fold import plain_form
 from onnxprune.pipeline.limits import require_analysed
 from onnxprune.pipeline.log import Log, Messages
-from onnxprune.pipeline.parts import Parts
 from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.split import Split
 from onnxprune.pipeline.study import Study
 from onnxprune.pipeline.table import ReadingOptions
 from onnxprune.pipeline.unrunnable import runnable
@@ -42,7 +42,7 @@ class Run:
     file: the user's network.
     original: what is cut: the same network, written out where that was needed, with its channels in the order, and its
         linear widths in the bases, in which it is cut.
-    parts: the user's samples by what they are for; before they are divided, those of `data` and, as those that
+    split: the user's samples by what they are for; before they are divided, those of `data` and, as those that
         figures come from, of `test_data`.
     train: samples that the user gave to train on.
     teacher: the network that nothing is cut of, where that is not `original`: in all cuts of several but the first.
@@ -59,7 +59,7 @@ class Run:
     file: Model
     original: Study
     log: Log
-    parts: Parts = field(default_factory=Parts)
+    split: Split = field(default_factory=Split)
     train: Dataset | None = None
     teacher: Study | None = None
     metrics: tuple[Metric, ...] = ()
@@ -78,11 +78,11 @@ class Run:
     @property
     def training_data(self) -> Dataset | None:
         """Samples to train on; None where they are to be drawn."""
-        return self.parts.data if self.train is None else self.train
+        return self.split.fit if self.train is None else self.train
 
     def stimuli(self) -> Stimuli:
         """What the proof runs on: made input of several kinds and sizes, and the first batches of the user's data."""
-        batches = () if self.parts.data is None else zip(self.parts.data, range(DATA_FEEDS), strict=False)
+        batches = () if self.split.fit is None else zip(self.split.fit, range(DATA_FEEDS), strict=False)
         data = tuple(batch.feeds for batch, _ in batches)
         statics = self.original.deps.statics
         return Stimuli(
@@ -124,7 +124,7 @@ def start(source: Any, request: Request, progress: Progress, alignment: Alignmen
     notes = [*_assumed(specs, hints, original), *(f"{name}: {n}" for name, d in opened.items() for n in d.notes)]
     log = Log(progress, seconds, [*file.warnings, *problems, *more], [*notes, *written_out])
     run = Run(
-        request, file, original, log, Parts(data, figures=test), train,
+        request, file, original, log, Split(data, test=test), train,
         assumed=tuple(s.name for s in specs if s.name not in hints and not s.closed),
     )  # fmt: skip
     if network is not given and request.verify:

@@ -51,10 +51,10 @@ def thin_layer_by_layer(
     """
     options = method.rule
     assert isinstance(options, Msvfp)
-    if run.parts.data is None:
+    if run.split.fit is None:
         raise UsageError("'msvfp' needs data to measure its losses on (--data); 'ncc' and 'l2' need weights only")
     task = _Task.of(costs, budget.as_target(costs), free, select)
-    trials = Trials(run.original, run.parts.data.spread(options.images))
+    trials = Trials(run.original, run.split.fit.spread(options.images))
     loss, what = task_loss(trials)
     found, trials = task.search(run, trials, weights, loss, options)
     number, tried = sum(b.size for b in trials.batches), sum(s.trials for s in found.steps)

@@ -32,7 +32,7 @@ def sensitivity(source: Any, *, progress: Progress = silent, **options: Any) -> 
     """
     run = analysed(source, "sensitivity", options, progress)
     with limited(run.request, source):
-        samples = calibrating(run.original, run.parts.data, progress)
+        samples = calibrating(run.original, run.split.fit, progress)
         run, rotated = in_best_bases(run, samples)
         asked = run.request.changed(ratio=None, allocation="sensitivity")
         found = Chooser.of(replace(run, request=asked), samples, rotated).sensitivity

@@ -125,7 +125,7 @@ def _started(run: Run, pruned: Network) -> Run:
     inner.log.notes.clear()
     log.seconds.update({name: log.seconds.get(name, 0.0) + s for name, s in inner.log.seconds.items()})
     told = Log(log.progress, log.seconds, inner.log.warnings, inner.log.notes, log.interrupted)
-    return replace(inner, request=request, log=told, parts=run.parts, train=run.train, metrics=run.metrics)
+    return replace(inner, request=request, log=told, split=run.split, train=run.train, metrics=run.metrics)
 
 
 def _compensated(own: Study, kept: Kept, pruned: Network) -> Study:

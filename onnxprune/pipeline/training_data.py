@@ -5,14 +5,14 @@ from collections.abc import Callable, Mapping
 from onnxprune.errors import UsageError
 from onnxprune.model.network import Network
 from onnxprune.pipeline.calibration import drawn_feeds
-from onnxprune.pipeline.parts import deal
 from onnxprune.pipeline.request import Request
+from onnxprune.pipeline.split import split_rows
 from onnxprune.runtime.batches import Dataset
 from onnxprune.runtime.specs import model_inputs, nbytes
 from onnxprune.training.samples import TrainingSamples
 
 HELD = 1 << 30  # bytes of samples in memory; more data is gone through in parts, one an epoch
-HANDS = (15, 1)  # of the samples: trained on, and held out to tell which state is best
+SPLIT = (15, 1)  # of the samples: trained on, and held out to tell which state is best
 MOST_HELD_OUT = 512
 FEWEST = 32  # samples of which some are held out; with fewer, states are told apart on those that are trained on
 DRAWN_BYTES = 256 << 20  # of drawn samples at the most
@@ -31,7 +31,7 @@ def given(data: Dataset, seed: int) -> tuple[Load, TrainingSamples, str]:
     if count < FEWEST:
         few = TrainingSamples.read(known)
         return lambda _: few, few, f"{count} samples, too few to hold some out"
-    train, held = (known.chosen(rows) for rows in deal(count, HANDS, seed))
+    train, held = (known.chosen(rows) for rows in split_rows(count, SPLIT, seed))
     held = held.spread(MOST_HELD_OUT)
     parts = _parts(train, seed)
     labels = "with labels" if known.has_labels else "without labels"
@@ -62,7 +62,7 @@ def _parts(data: Dataset, seed: int) -> list[Dataset]:
     number = -(-int(each * data.samples) // HELD)
     if number < 2:
         return [data]
-    return [data.chosen(rows) for rows in deal(data.samples, [1] * number, seed)]
+    return [data.chosen(rows) for rows in split_rows(data.samples, [1] * number, seed)]
 
 
 def drawn(
@@ -76,7 +76,7 @@ def drawn(
     count = max(FEWEST, min(most, DRAWN_BYTES // max(each, 1)))
     feeds, noisy = drawn_feeds(model, shapes, request.changed(seed=request.seed + 1), count, min(BATCH, count))
     all_ = TrainingSamples.drawn(feeds)
-    held = max(1, len(all_) * HANDS[1] // sum(HANDS))
+    held = max(1, len(all_) * SPLIT[1] // sum(SPLIT))
     noise = f"; noise for {', '.join(noisy)}, which takes no images" if noisy else ""
     train, rest = all_.part(slice(held, None)), all_.part(slice(held))
     return lambda _: train, rest, f"{len(train)} drawn samples{noise}"

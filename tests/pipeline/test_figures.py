@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnxprune
 from onnxprune.errors import UsageError
-from onnxprune.pipeline import parts
+from onnxprune.pipeline import split
 from onnxprune.pipeline.measure import missed
 from onnxprune.pipeline.request import Request
 from onnxprune.report.summary import MetricRow, Samples
@@ -44,15 +44,15 @@ def warned(report: onnxprune.Report, words: str) -> bool:
 # --- which samples -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("hands", [(3, 0, 1), (2, 1, 1), (0, 1, 1)])
-def test_no_sample_is_in_two_parts_and_each_part_sees_every_class(hands: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("shares", [(3, 0, 1), (2, 1, 1), (0, 1, 1)])
+def test_no_sample_is_in_two_parts_and_each_part_sees_every_class(shares: tuple[int, ...]) -> None:
     labels = np.repeat(np.arange(10), 40)  # sorted, as data often is
-    dealt = parts.deal(400, hands, seed=0)
+    dealt = split.split_rows(400, shares, seed=0)
     np.testing.assert_array_equal(np.sort(np.concatenate(dealt)), np.arange(400))
-    for rows, share in zip(dealt, hands, strict=True):
-        np.testing.assert_array_equal(np.bincount(labels[rows], minlength=10), 40 * share // sum(hands))
-    assert len(set((dealt[-1] % sum(hands)).tolist())) == sum(hands), "a period in the data favours no part"
-    np.testing.assert_array_equal(dealt[-1], parts.deal(400, hands, seed=0)[-1])
+    for rows, share in zip(dealt, shares, strict=True):
+        np.testing.assert_array_equal(np.bincount(labels[rows], minlength=10), 40 * share // sum(shares))
+    assert len(set((dealt[-1] % sum(shares)).tolist())) == sum(shares), "a period in the data favours no part"
+    np.testing.assert_array_equal(dealt[-1], split.split_rows(400, shares, seed=0)[-1])
 
 
 @pytest.mark.parametrize(("model", "ratio"), [(DIGITS, 0.85), (MIXED, 0.65)], ids=["cnn", "mixed"])
@@ -62,7 +62,7 @@ def test_a_repair_that_learns_its_samples_by_heart_is_not_praised_for_it(model: 
     before, after = (
         next(iter(make_session(m).run({"image": data["image"]}).values())).argmax(axis=1) for m in (model, found.model)
     )
-    fitted, _, held = parts.deal(48, (3, 0, 1), seed=0)
+    fitted, _, held = split.split_rows(48, (3, 0, 1), seed=0)
     assert (before == after)[fitted].mean() > 0.9
     (row,) = [m for m in found.report.metrics if m.name == "agreement"]
     assert row.after == pytest.approx((before == after)[held].mean())

@@ -18,24 +18,24 @@ FEWEST = 8  # samples that a search or a figure needs; with fewer, one more hit 
 
 
 @dataclass(frozen=True)
-class Parts:
-    """The user's data by what it is for; None where there is none for that.
+class Split:
+    """The user's data by what it is for, no sample twice; None where there is none for that.
 
-    data: fitted on, where anything is.
+    fit: what is fitted on, where anything is.
     search: what a search for the largest drop decides on.
-    figures: what the figures of the report come from.
+    test: what the figures of the report come from.
     counts: how many samples that makes, for the report.
     problem: why there are no figures although there is data.
     """
 
-    data: Dataset | None = None
+    fit: Dataset | None = None
     search: Dataset | None = None
-    figures: Dataset | None = None
+    test: Dataset | None = None
     counts: Samples | None = None
     problem: str = ""
 
 
-def divide(request: Request, data: Dataset | None, test: Dataset | None, *, chooses: bool = True) -> Parts:
+def split_data(request: Request, data: Dataset | None, test: Dataset | None, *, chooses: bool = True) -> Split:
     """Hold samples out of what is fitted and of what is searched, so that the figures come from others.
 
     Where nothing is fitted on the data (no repair, and a method that looks at weights alone), all of it is measured
@@ -51,23 +51,23 @@ def divide(request: Request, data: Dataset | None, test: Dataset | None, *, choo
     fitted, searched = fits(request, chooses), chooses and request.max_drop is not None
     data = data.counted() if data and fitted else data
     if judged is None:
-        return Parts(data)
+        return Split(data)
     judged = judged.counted()
     shared = fitted and test is None  # the same samples are fitted and measured on
-    hands = (3 - searched) * shared, int(searched), 1
-    if sum(hands) == 1:
-        return Parts(data, None, judged, Samples(source, _count(data) if fitted else 0, 0, _count(judged)))
-    rows = deal(_count(judged), hands, request.seed)
+    shares = (3 - searched) * shared, int(searched), 1
+    if sum(shares) == 1:
+        return Split(data, None, judged, Samples(source, _count(data) if fitted else 0, 0, _count(judged)))
+    rows = split_rows(_count(judged), shares, request.seed)
     fit, search, figures = (judged.chosen(r) for r in rows)
-    if min(_count(part) for part, n in zip((fit, search, figures), hands, strict=True) if n) < FEWEST:
+    if min(_count(part) for part, n in zip((fit, search, figures), shares, strict=True) if n) < FEWEST:
         few = f"{judged.samples} samples of the {source} are too few"
         if searched:
             raise UsageError(f"{few} for {spelled('max_drop')} to search on some and measure on others")
         advice = f"give more, or {spelled('test_data')}"
-        return Parts(data, problem=f"no figures: {few} to fit on some and measure on others; {advice}")
+        return Split(data, problem=f"no figures: {few} to fit on some and measure on others; {advice}")
     data = fit if shared else data
     counts = Samples(source, _count(data) if fitted else 0, _count(search), _count(figures))
-    return Parts(data, search if searched else None, figures, counts)
+    return Split(data, search if searched else None, figures, counts)
 
 
 def _count(data: Dataset | None) -> int:
@@ -85,12 +85,12 @@ def fits(request: Request, chooses: bool = True) -> bool:
     return bool(repair and repair.needs_samples) or (chooses and (ranks or request.allocation == "sensitivity"))
 
 
-def deal(samples: int, hands: Sequence[int], seed: int) -> list[np.ndarray]:
-    """Positions of the samples, dealt to parts that get so many of each `sum(hands)` neighbours, drawn anew each time.
+def split_rows(samples: int, shares: Sequence[int], seed: int) -> list[np.ndarray]:
+    """Positions of the samples of each part, which gets its share of every `sum(shares)` neighbours, drawn anew.
 
     So every part sees all of what the data is sorted by, and no period in it favours one.
     """
-    whole = sum(hands)
-    places = np.tile(np.repeat(np.arange(len(hands)), hands), (-(-samples // whole), 1))
+    whole = sum(shares)
+    places = np.tile(np.repeat(np.arange(len(shares)), shares), (-(-samples // whole), 1))
     owner = np.random.default_rng(seed).permuted(places, axis=1).ravel()[:samples]
-    return [np.flatnonzero(owner == k) for k in range(len(hands))]
+    return [np.flatnonzero(owner == k) for k in range(len(shares))]
