@@ -43,18 +43,18 @@ class Cost:
     resolution: float = 0.01
 
 
-def left(chooser: Chooser, limit: Limit, choice: Choice) -> Pair:
+def cost_of(chooser: Chooser, limit: Limit, choice: Choice) -> Pair:
     """The cost of a limit, before and after."""
     return COSTS[limit.cost].measure(chooser, limit, choice)
 
 
 def holds(chooser: Chooser, limit: Limit, choice: Choice) -> bool:
     """Whether a choice is within a limit."""
-    before, after = left(chooser, limit, choice)
+    before, after = cost_of(chooser, limit, choice)
     return after <= limit.most(before) * (1 + 1e-12)
 
 
-def within(chooser: Chooser, limits: Sequence[Limit]) -> Choice:
+def within_limits(chooser: Chooser, limits: Sequence[Limit]) -> Choice:
     """The choice that leaves most within all limits; where even the smallest network exceeds one, that network.
 
     What is the largest choice for one limit and meets the others, too, is the outcome; else what is so once the layers
@@ -67,7 +67,7 @@ def within(chooser: Chooser, limits: Sequence[Limit]) -> Choice:
         deps = chooser.run.original.deps
         return max(fit or alone, key=lambda choice: deps.macs(deps.dead(choice.kept)))
     for limit, found in thin.items():
-        choice = within(found.chooser, [other for other in limits if other is not limit])
+        choice = within_limits(found.chooser, [other for other in limits if other is not limit])
         if not choice.stopped_by and holds(chooser, limit, choice):
             remarks = tuple(dict.fromkeys((*choice.remarks, *found.choice.remarks)))
             return replace(choice, remarks=remarks, search=choice.search or found.choice.search)
@@ -90,7 +90,7 @@ def thinned(chooser: Chooser, limit: Limit) -> Thin | None:
     if isinstance(chooser.evidence.method.rule, Msvfp):  # which shares a budget out in its own way
         return None
     deps, found = chooser.run.original.deps, dict[float, tuple[Thin, Probe]]()
-    before, _ = left(chooser, limit, Choice({}, {}, {}))
+    before, _ = cost_of(chooser, limit, Choice({}, {}, {}))
     names = alive_beyond(deps, limit.most(before))
     if not names:
         return Thin(chooser, chooser.choose((KIND, 1.0)))
@@ -99,7 +99,7 @@ def thinned(chooser: Chooser, limit: Limit) -> Thin | None:
         thin = chooser.with_ratio(names, gone)
         choice = thin.choose((KIND, 1.0))
         share = deps.macs(deps.dead(choice.kept)) / max(1, deps.macs())
-        probe = Probe(share, left(chooser, limit, choice)[1:], holds(chooser, limit, choice))
+        probe = Probe(share, cost_of(chooser, limit, choice)[1:], holds(chooser, limit, choice))
         found[gone] = Thin(thin, choice), probe
         return probe.holds
 
@@ -122,7 +122,7 @@ def searched(chooser: Chooser, *limits: Limit) -> Choice:
     def tried(share: float) -> bool:
         chooser.run.log.progress(f"trying {share:.1%} of the {KIND}", len(found), 0)
         found[share] = chooser.choose((KIND, share))
-        pairs = [left(chooser, limit, found[share]) for limit in limits]
+        pairs = [cost_of(chooser, limit, found[share]) for limit in limits]
         befores[:] = [before for before, _ in pairs]
         kept = all(after <= limit.most(before) for limit, (before, after) in zip(limits, pairs, strict=True))
         probes.append(Probe(share, tuple(after for _, after in pairs), kept))
@@ -158,7 +158,7 @@ def _shown(search: Search, probe: Probe) -> str:
 
 
 def _planned(chooser: Chooser, limit: Limit) -> Choice:
-    total, (before, _) = chooser.costs.total(limit.cost), left(chooser, limit, Choice({}, {}, {}))
+    total, (before, _) = chooser.costs.total(limit.cost), cost_of(chooser, limit, Choice({}, {}, {}))
     share = limit.most(before) / total if total else 1.0  # a network without layers has nothing to spend
     return chooser.choose((limit.cost, min(1.0, share)))
 
@@ -199,19 +199,11 @@ def _latency(chooser: Chooser, limit: Limit, choice: Choice) -> Pair:
     return (before.median, after.median) if limit.share is None else (before.low, after.low)
 
 
-def _whole(number: float) -> str:
-    return words.count(round(number))
-
-
-def _size(number: float) -> str:
-    return words.size(round(number))
-
-
 COSTS: Mapping[str, Cost] = {
-    "macs": Cost(_analysed(Dependencies.macs), _planned, _whole, "macs"),
-    "params": Cost(_analysed(Dependencies.params), _planned, _whole, "params"),
-    "size": Cost(_bytes, _sized, _size, "bytes"),
-    "activations": Cost(_analysed(peak_activations), searched, _size, "activations"),
+    "macs": Cost(_analysed(Dependencies.macs), _planned, words.count, "macs"),
+    "params": Cost(_analysed(Dependencies.params), _planned, words.count, "params"),
+    "size": Cost(_bytes, _sized, words.size, "bytes"),
+    "activations": Cost(_analysed(peak_activations), searched, words.size, "activations"),
     "latency": Cost(_latency, searched, words.duration, "latency", resolution=0.02),
 }
 
@@ -236,11 +228,11 @@ def _ratio_asked(run: Run) -> str:
 BUDGETS: Mapping[str, Budget] = {
     "ratio": Budget(lambda chooser: chooser.choose(None), _ratio_asked),
     "target": Budget(
-        lambda chooser: within(chooser, chooser.run.request.target or ()),
+        lambda chooser: within_limits(chooser, chooser.run.request.target or ()),
         lambda run: f"keep {' and '.join(map(str, run.request.target or ()))}",
     ),
     "threshold": Budget(
-        lambda chooser: chooser.alike(chooser.run.request.threshold or 0.0),
+        lambda chooser: chooser.by_threshold(chooser.run.request.threshold or 0.0),
         lambda run: f"remove what is at least {run.request.threshold:g} similar to what stays",
     ),
     "max_drop": Budget(

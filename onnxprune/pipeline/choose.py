@@ -99,7 +99,7 @@ class Chooser:
         """The channels that stay under a target, or without one under the ratio of the request."""
         request = self.run.request
         if isinstance(self.evidence.method.rule, Msvfp):
-            return self._by_search(target)
+            return self.by_search(target)
         allocator = allocator_of(request.allocation)
         losses = self._losses if allocator.losses else None
         allocation = allocate(self.costs, self.budget(target), request.allocation, losses)
@@ -181,7 +181,7 @@ class Chooser:
         """Of all groups; those that stay as they are lose nothing."""
         return {**{g.name: np.zeros(len(g) + 1) for g in self.groups}, **self._known[0]}
 
-    def _by_search(self, target: tuple[str, float] | None) -> Choice:
+    def by_search(self, target: tuple[str, float] | None) -> Choice:
         if self.run.request.allocation != "uniform":
             raise UsageError("'msvfp' shares the budget out by itself; leave the allocation as it is")
         found = thin_layer_by_layer(
@@ -190,7 +190,7 @@ class Chooser:
         asked = {g.name: self.ratios.get(g.name) for g in self.groups}
         return Choice(found.kept, asked, self.notes, found.stopped_by, trained=found.trained, remarks=(found.remark,))
 
-    def alike(self, threshold: float) -> Choice:
+    def by_threshold(self, threshold: float) -> Choice:
         """What stays when each channel that goes is at least this similar to one that stays."""
         kept: dict[str, np.ndarray] = {}
         for k, group in enumerate(self.groups):

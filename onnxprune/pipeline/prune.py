@@ -90,10 +90,10 @@ def prune(
     request = Request.of(options)
     check_output(source, output, request)
     with limited(request, source):
-        return completed(start(source, request, progress), output)
+        return prune_run(start(source, request, progress), output)
 
 
-def completed(run: Run, output: str | os.PathLike[str] | None) -> Result:
+def prune_run(run: Run, output: str | os.PathLike[str] | None) -> Result:
     """Do all of it, once the network is read and analysed.  Raises what `prune` raises."""
     return finish(_decide(prepare(run)), output)
 

@@ -168,7 +168,7 @@ def _figure(name: str, value: float) -> str:
     if name == "latency":
         return words.duration(value)
     if name in ("size", "activations") and math.isfinite(value):
-        return words.size(round(value))
+        return words.size(value)
     if name in COSTS:
         return words.si(value)
     return words.merit(value, "share") if name in SHARES else f"{value:.4g}"

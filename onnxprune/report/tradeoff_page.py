@@ -13,7 +13,7 @@ from onnxprune.report.tradeoff import COSTS, EXACT, Row, Sweep
 
 NAMES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "macs": ("MACs", words.si),
-    "bytes": ("file size", lambda value: words.size(round(value))),
+    "bytes": ("file size", words.size),
     "latency": ("latency here", words.duration),
 }
 

@@ -22,9 +22,9 @@ def clean(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
-def count(number: int) -> str:
+def count(number: float) -> str:
     """171162 → 171,162; from ten million on 11.2 M."""
-    return f"{number:,}" if abs(number) < 10_000_000 else si(number)
+    return f"{round(number):,}" if abs(number) < 10_000_000 else si(number)
 
 
 def si(number: float) -> str:
@@ -35,12 +35,12 @@ def si(number: float) -> str:
     return f"{number:g}"
 
 
-def size(count_of_bytes: int) -> str:
+def size(count_of_bytes: float) -> str:
     """686952 → 671 KiB."""
     for factor, unit in ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
         if count_of_bytes >= factor:
             return f"{_three(count_of_bytes / factor)} {unit}"
-    return f"{count_of_bytes} bytes"
+    return f"{round(count_of_bytes)} bytes"
 
 
 def duration(seconds: float) -> str:

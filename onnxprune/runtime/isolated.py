@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 from onnxprune.errors import OnnxPruneError
 from onnxprune.runtime.engine import engine
 from onnxprune.runtime.isolate import receive, send
-from onnxprune.runtime.session import Session, load
+from onnxprune.runtime.session import Session, Settings, load
 from onnxprune.runtime.source import Prepared
 
 
@@ -50,7 +50,7 @@ def _make(head: dict[str, Any], arrays: Any, model: bytes) -> Session:
     engine().set_seed(1)  # Random operators of two models that are compared draw the same numbers
     _confine(head["memory"])
     prepared = Prepared(model if head["inline"] else head["model"], head["folder"], arrays)
-    return load(prepared, head["providers"], head["threads"], tuple(head["ways"]), tuple(head["taps"]))
+    return load(prepared, head["providers"], head["threads"], Settings(*head["settings"]), tuple(head["taps"]))
 
 
 def _confine(memory: int | None) -> None:

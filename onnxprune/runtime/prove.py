@@ -119,12 +119,12 @@ def _observed(
     engine().set_seed(1)  # Random operators of both models then draw the same numbers
     first = view.load(view.one, taps=view.taps.names)
     free = _Way((), [])
-    trials = explored(first.taking(free.switches) if ways else first, stimuli)
+    trials = explored(first.with_fixed_inputs(free.switches) if ways else first, stimuli)
     seen = [replace(free, trials=trials.runs)]
     for taken in ways if trials.runs else ():
         way = _Way(taken, [])
         try:
-            runs = explored(first.taking(way.switches), [trials.runs[0].feed, trials.runs[-1].feed]).runs
+            runs = explored(first.with_fixed_inputs(way.switches), [trials.runs[0].feed, trials.runs[-1].feed]).runs
         except ModelError as error:
             trials.skipped.append(f"{way.where}: {error}")
         else:
@@ -144,7 +144,7 @@ def _compared(view: _View, seen: Sequence[_Way], signature: tuple[Spec, ...]) ->
     second = view.load(view.two, taps=_defined(view.two, view.taps.names))
     inner = set(view.taps.names) - set(second.taps)
     for way in seen:
-        session = second.taking(way.switches) if view.two.steered else second
+        session = second.with_fixed_inputs(way.switches) if view.two.steered else second
         found = ([s for s in _outcome(session, trial) if s.name not in inner] for trial in way.trials)
         way.found.extend(found)
     return list(_changed(signature, _signature(second)))
@@ -153,9 +153,13 @@ def _compared(view: _View, seen: Sequence[_Way], signature: tuple[Spec, ...]) ->
 def _verdicts(view: _View, way: _Way) -> list[Check]:
     """A check of every output and tap in every run; where one fails, again with the room that rounding needs."""
     if view.one.steered:
-        first = view.first and view.first.taking(way.switches)
-        load = view.load
-        view = replace(view, first=first, load=lambda model, taps: load(model, taps=taps).taking(way.switches))
+        free = view.load
+
+        def steered(model: Variant, taps: Sequence[str]) -> Session:
+            return free(model, taps=taps).with_fixed_inputs(way.switches)
+
+        first = view.first and view.first.with_fixed_inputs(way.switches)
+        view = replace(view, first=first, load=steered)
     judge = Judge(view.taps, {}, steps=True)
     checks = _judged(judge, way)
     for noisy in (_moved_inputs, _moved_weights):  # costs, and is seldom needed

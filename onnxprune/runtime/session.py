@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from onnx import helper
@@ -41,7 +41,13 @@ ADVICE = (
 )
 DEFAULT_ADVICE = "is it valid? python -m onnx.checker shows more"
 
-Ways = tuple[bool, bool, bool]  # whether the graph is optimized, threads wait busily, and memory is kept
+
+class Settings(NamedTuple):
+    """How a session runs: whether the graph is optimized, threads wait busily, and memory is kept between runs."""
+
+    optimize: bool
+    spin: bool
+    arena: bool
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Session:
     """A model ready to run.
 
     `inputs` and `outputs` are what it takes and gives, `taps` the outputs that were added to those of the
-    model, `always` the inputs that are the same in every run, `provider` the one that leads, `threads` the number of
+    model, `fixed_inputs` those that are the same in every run, `provider` the one that leads, `threads` the number of
     CPU threads inside an operator.
     """
 
@@ -60,7 +66,7 @@ class Session:
     threads: int
     optimized: bool
     taps: tuple[str, ...] = ()
-    always: Feed = field(default_factory=dict, repr=False)
+    fixed_inputs: Feed = field(default_factory=dict, repr=False)
     _holds: Any = field(default=None, repr=False, compare=False)
 
     def run(self, feed: Mapping[str, np.ndarray], names: Sequence[str] | None = None) -> Feed:
@@ -70,7 +76,7 @@ class Session:
         Raises `ModelError` with onnxruntime's reason when it cannot run the model on these shapes.
         """
         names = [o.name for o in self.outputs] if names is None else list(names)
-        given = {**feed, **self.always}
+        given = {**feed, **self.fixed_inputs}
         if isinstance(self.native, Child):
             return self.native.run(given, names)
         odd = any(s.dtype.char not in _NATIVE for s in (*self.inputs, *self.outputs) if s.element not in (0, 8))
@@ -83,9 +89,9 @@ class Session:
             raise _not_run(error, feed) from error
         return {part: array for name, value in zip(names, values, strict=True) for part, array in _parts(name, value)}
 
-    def taking(self, always: Feed) -> "Session":
+    def with_fixed_inputs(self, fixed: Feed) -> "Session":
         """The same session, which takes some inputs from here, and no longer from those who run it."""
-        return replace(self, inputs=tuple(i for i in self.inputs if i.name not in always), always=always)
+        return replace(self, inputs=tuple(i for i in self.inputs if i.name not in fixed), fixed_inputs=fixed)
 
 
 def _parts(name: str, value: Any) -> Iterator[tuple[str, np.ndarray]]:
@@ -136,9 +142,9 @@ def make_session(
     taps, chosen = tuple(taps), choose(providers)
     threads = threads or usable_cpus()
     prepared = prepare(variant, taps)
-    limits = current()
-    started = _load_apart(prepared, chosen, threads, (optimize, spin, arena), taps, limits) if limits else None
-    session = started or load(prepared, chosen, threads, (optimize, spin, arena), taps)
+    limits, settings = current(), Settings(optimize, spin, arena)
+    started = _load_apart(prepared, chosen, threads, settings, taps, limits) if limits else None
+    session = started or load(prepared, chosen, threads, settings, taps)
     holds = prepared.holds
     if holds and os.name == "posix":
         holds.cleanup()  # mapped files live on without a name, and a killed process leaves none behind
@@ -146,22 +152,22 @@ def make_session(
     return replace(session, _holds=holds)
 
 
-def load(prepared: Prepared, chosen: Sequence[str], threads: int, ways: Ways, taps: tuple[str, ...]) -> Session:
+def load(prepared: Prepared, chosen: Sequence[str], threads: int, settings: Settings, taps: tuple[str, ...]) -> Session:
     """The session of a prepared model in this process.  Raises ModelError."""
-    native = _first_that_loads(prepared, chosen, threads, ways)
+    native = _first_that_loads(prepared, chosen, threads, settings)
     return Session(
         native=native,
         inputs=tuple(from_argument(a) for a in native.get_inputs()),
         outputs=tuple(from_argument(a) for a in native.get_outputs()),
         provider=short(native.get_providers()[0]),
         threads=threads,
-        optimized=ways[0],
+        optimized=settings.optimize,
         taps=taps,
     )
 
 
 def _load_apart(
-    prepared: Prepared, chosen: Sequence[str], threads: int, ways: Ways, taps: tuple[str, ...], limits: Limits
+    prepared: Prepared, chosen: Sequence[str], threads: int, settings: Settings, taps: tuple[str, ...], limits: Limits
 ) -> Session:
     """The session of a prepared model in a process of its own.  Raises ModelError and CheckFailed."""
     child = Child(limits)
@@ -171,49 +177,47 @@ def _load_apart(
         "folder": prepared.folder,
         "providers": list(chosen),
         "threads": threads,
-        "ways": ways,
+        "settings": settings,
         "taps": taps,
     }
-    return Session(child, *child.load(request, dict(prepared.values), inline), threads, ways[0], taps)
+    return Session(child, *child.load(request, dict(prepared.values), inline), threads, settings.optimize, taps)
 
 
-def _first_that_loads(prepared: Prepared, chosen: Sequence[str], threads: int, ways: Ways) -> Any:
+def _first_that_loads(prepared: Prepared, chosen: Sequence[str], threads: int, settings: Settings) -> Any:
     """The native session with the first provider that takes the model; the CPU's reason when none does."""
     for provider in chosen:
         pair = [provider] if provider == CPU else [provider, CPU]
         try:
             # The CPU speaks through the session's own log alone; and progress bars go to standard error.
             with quiet() if provider != CPU else contextlib.nullcontext():
-                settings = _settings(prepared, threads, *ways)
-                return engine().InferenceSession(
-                    prepared.model, settings, providers=configured(pair), enable_fallback=0
-                )
+                options = _options(prepared, threads, settings)
+                return engine().InferenceSession(prepared.model, options, providers=configured(pair), enable_fallback=0)
         except Exception as error:  # onnxruntime's exception classes have no base of their own
             if provider == chosen[-1]:
                 raise refused(error) from error
     raise UsageError("no execution provider to try")
 
 
-def _settings(prepared: Prepared, threads: int, optimize: bool, spin: bool, arena: bool) -> Any:
+def _options(prepared: Prepared, threads: int, settings: Settings) -> Any:
     ort = engine()
-    settings = ort.SessionOptions()
-    settings.log_severity_level = 4  # what matters arrives as an exception
-    settings.intra_op_num_threads = threads
-    settings.inter_op_num_threads = 1
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # what matters arrives as an exception
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
     if prepared.folder:
-        settings.add_session_config_entry("session.model_external_initializers_file_folder_path", prepared.folder)
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", prepared.folder)
     if prepared.values:
         arrays = prepared.values.values()
-        settings.add_external_initializers(list(prepared.values), [_ortvalue(a) for a in arrays])
+        options.add_external_initializers(list(prepared.values), [_ortvalue(a) for a in arrays])
     # Threads that wait busily after a run would slow down the session that is measured next.
-    settings.add_session_config_entry("session.force_spinning_stop", "1")
-    settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
-    settings.enable_cpu_mem_arena = optimize and arena  # its growth by doubling is what limits trip over
-    if not optimize:
-        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        settings.use_deterministic_compute = True
-        settings.add_session_config_entry("session.disable_prepacking", "1")  # a second copy of every weight
-    return settings
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(settings.spin)))
+    options.enable_cpu_mem_arena = settings.optimize and settings.arena  # it grows by doubling, which limits trip over
+    if not settings.optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.use_deterministic_compute = True
+        options.add_session_config_entry("session.disable_prepacking", "1")  # a second copy of every weight
+    return options
 
 
 def refused(error: BaseException | str) -> ModelError:

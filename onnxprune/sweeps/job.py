@@ -9,7 +9,7 @@ from typing import Any
 from onnxprune.errors import COMMAND_LINE, OnnxPruneError
 from onnxprune.model.references import data_files
 from onnxprune.pipeline.limits import limited
-from onnxprune.pipeline.prune import Result, completed
+from onnxprune.pipeline.prune import Result, prune_run
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import start
 from onnxprune.progress import silent
@@ -69,7 +69,7 @@ def _done(job: Job) -> dict[str, Any]:
     request = Request.of({"threads": THREADS, **job.options})
     with limited(request, job.source):
         run = replace(start(job.source, request, silent), timed=False)  # a worker is never alone
-        result = completed(run, folder / model)
+        result = prune_run(run, folder / model)
     write(str(folder / plan), result.plan.text)
     data = {path.name: digest(path) for path in data_files(folder / model)}
     return {"model": model, "plan": plan, "data_sha256": data, **_told(result)}

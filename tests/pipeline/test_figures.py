@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 import onnxprune
 from onnxprune.errors import UsageError
 from onnxprune.pipeline import split
-from onnxprune.pipeline.measure import missed
+from onnxprune.pipeline.measure import drop_missed
 from onnxprune.pipeline.request import Request
 from onnxprune.report.summary import MetricRow, Samples
 from onnxprune.runtime.classes import class_scores
@@ -126,12 +126,12 @@ def test_the_figure_of_a_search_comes_from_samples_that_it_has_not_seen() -> Non
     report = pruned(model, ratio=None, max_drop="2%", data=data, compensate="lstsq", method="l1")
     assert report.samples == Samples("data", 24, 12, 12)
     assert "24 fitted on and 12 searched on; the figures come from 12 others" in str(report)
-    assert (missed(SEARCH, report.metrics) or "") in {"", *report.warnings}
+    assert (drop_missed(SEARCH, report.metrics) or "") in {"", *report.warnings}
 
 
 @pytest.mark.parametrize(("after", "told"), [(0.87, True), (0.89, False), (0.95, False)])
 def test_a_drop_that_does_not_hold_on_other_samples_is_told(after: float, told: bool) -> None:
-    found = missed(SEARCH, [MetricRow("top1", 0.9, after, "%", 100)])
+    found = drop_missed(SEARCH, [MetricRow("top1", 0.9, after, "%", 100)])
     assert (found is not None) == told
     assert not told or "the search has not seen top1 falls by" in str(found)
 
