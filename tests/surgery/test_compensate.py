@@ -325,8 +325,8 @@ def test_ridge_regression_solves_its_normal_equations(rows: int) -> None:
     rng = np.random.default_rng(rows)
     columns, wanted = rng.normal(1, 1, (30, rows)).astype(np.float32), rng.normal(2, 1, (4, rows))
     prior, strength = rng.normal(size=(4, 30)), 0.1
-    goal = Goal(wanted.astype(np.float32), np.ones(4), None)
-    weights, bias = fit(columns, goal, prior, np.zeros(4), ridge=strength, rounds=1)
+    goal = Goal.of(wanted.astype(np.float32), np.ones(4))
+    weights, bias = fit(columns.copy(), goal, prior, np.zeros(4), ridge=strength, rounds=1)
     x, y = (a - a.mean(axis=1, keepdims=True) for a in (columns.astype(float), wanted))
     pull = strength * np.trace(x @ x.T) / 30 * np.eye(30)
     exact = np.linalg.solve(x @ x.T + pull, (y @ x.T + prior @ pull).T).T
@@ -338,7 +338,7 @@ def test_features_that_are_one_number_each_leave_the_bias_to_be_solved_for() -> 
     columns = np.repeat(np.array([[3], [0.1], [-7]], np.float32), 1000, axis=1)
     columns *= 1 + np.random.default_rng(0).normal(0, 1e-7, columns.shape).astype(np.float32)  # rounding
     wanted, prior = np.repeat(np.array([[2], [5]], np.float32), 1000, axis=1), np.ones((2, 3))
-    weights, bias = fit(columns, Goal(wanted, np.ones(2), None), prior, np.zeros(2), ridge=1e-3, rounds=1)
+    weights, bias = fit(columns.copy(), Goal.of(wanted, np.ones(2)), prior, np.zeros(2), ridge=1e-3, rounds=1)
     assert (weights == prior).all()
     assert np.allclose(weights @ columns.mean(axis=1) + bias, [2, 5], atol=1e-5)
 

@@ -97,7 +97,7 @@ class Couples:
         first = Half(filters[0][np.ix_(outs, feats)], bias[outs])
         prior = way.filters(views.second)
         start = Half(prior[0][np.ix_(outs2, feats2)], way.bias(views.second, prior.shape[1])[outs2])
-        each = work(pairs[0], first, len(pairs[0].goal.wanted))
+        each = work(pairs[0], first, len(pairs[0].goal.least))
         steps = min(STEPS, int(share / each))
         if steps < FEWEST:
             return filters, bias

@@ -17,7 +17,7 @@ from onnxprune.surgery.recovery.runner import THREADS, Feeds, piece
 
 MULTIPLICATIONS = 2e12  # of all trial runs together
 HELD = 1 << 29  # bytes of values that trial runs go on from
-ENOUGH = 1 << 17  # numbers of the outputs that tell their drift; more, of other samples, tell the same
+ENOUGH = 1 << 15  # numbers of the outputs that tell their drift; more, of other samples, tell the same
 NOTHING: Mapping[str, float] = MappingProxyType({})
 ROUNDING = 1e-6  # drift that may come of rounding alone, where a run that begins inside is fused in another way
 FEW, FEWEST = 16, 4  # samples that are taken all the same, and where there are too many multiplications

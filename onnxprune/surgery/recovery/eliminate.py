@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg.blas import dgemm
+from scipy.linalg.lapack import dpotrf, dpotri
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,13 @@ def elimination(readers: Sequence[Reader], *, ridge: float = 1e-3, steps: int = 
     work = [_Work.of(r, ridge) if r.gram.ndim == 2 else _Plain.of(r) for r in readers]
     alive, order, loss = np.arange(channels), [], [0.0]
     while alive.size > 1:
-        cost = sum(w.costs(alive) for w in work)
+        cost = np.sum([w.costs(alive) for w in work], axis=0)
         take = min(max(1, alive.size // steps), alive.size - 1)
         chosen = np.argsort(cost, kind="stable")[:take]
-        lost = sum(w.remove(alive[chosen]) for w in work)
+        lost = sum((w.remove(alive[chosen]) for w in work), 0.0)
         order += alive[chosen].tolist()
-        loss += (loss[-1] + np.cumsum(np.maximum(lost, 0.0))).tolist()
+        each = np.cumsum(np.maximum(cost[chosen], 1e-30))  # of what they cost together
+        loss += (loss[-1] + max(lost, 0.0) * each / each[-1]).tolist()
         alive = np.delete(alive, chosen)
     return Order(np.array([*order, *alive]), np.array(loss))
 
@@ -69,7 +71,7 @@ def solved(reader: Reader, gone: np.ndarray, ridge: float) -> np.ndarray:
 class _Work:
     """What is left of the inverse and the weights of one reader while channels leave; `features` are places in it.
 
-    Features that are gone stay in both, and are not asked for, until they are most of them.
+    Features that are gone stay in both, and are not asked for, until they are a quarter of them.
     """
 
     inverse: np.ndarray
@@ -80,10 +82,9 @@ class _Work:
     @classmethod
     def of(cls, reader: Reader, ridge: float) -> "_Work":
         gram = reader.gram.astype(np.float64)
-        scale = max(float(np.trace(gram)) / len(gram), 1e-12)
-        gram[np.diag_indices_from(gram)] += ridge * scale
+        gram[np.diag_indices_from(gram)] += ridge * max(float(np.trace(gram)) / len(gram), 1e-12)
         there = np.ones(len(gram), bool)
-        return cls(np.linalg.inv(gram), reader.weights.astype(np.float64), reader.features.copy(), there)
+        return cls(_inverse(gram), reader.weights.astype(np.float64), reader.features.copy(), there)
 
     def costs(self, alive: np.ndarray) -> np.ndarray:
         f = self.features[alive]  # (alive, repeats)
@@ -91,18 +92,18 @@ class _Work:
         w = self.weights.T[f]  # (alive, repeats, outputs)
         return np.asarray((w @ w.swapaxes(1, 2) * blocks).sum(axis=(1, 2)))
 
-    def remove(self, channels: np.ndarray) -> np.ndarray:
-        """Let channels leave, all in one step: what each costs once those before it are gone, (channels,)."""
+    def remove(self, channels: np.ndarray) -> float:
+        """Let channels leave, all in one step: what that costs."""
         f = self.features[channels].ravel()
         rows, weights = self.inverse[f], self.weights[:, f]
-        lost = _one_by_one(rows[:, f], weights, len(channels))
-        step = np.linalg.solve(rows[:, f], rows)
+        found = np.linalg.solve(rows[:, f], np.column_stack([rows, weights.T]))
+        step, explained = np.split(found, [rows.shape[1]], axis=1)
         self.weights -= weights @ step
         self.inverse = dgemm(-1, step.T, rows.T, 1, self.inverse.T, trans_b=1, overwrite_c=1).T
         self.there[f] = False
-        if 2 * int(self.there.sum()) < len(self.there):
+        if 4 * int(self.there.sum()) < 3 * len(self.there):
             self._compress()
-        return lost
+        return float((weights.T * explained).sum())
 
     def _compress(self) -> None:
         stay = self.there
@@ -111,23 +112,13 @@ class _Work:
         self.there = np.ones(len(self.inverse), bool)
 
 
-def _one_by_one(block: np.ndarray, weights: np.ndarray, channels: int) -> np.ndarray:
-    """What each of some channels costs after those before it.
-
-    Args:
-        block: of the inverse, (features, features), those of one channel after those of the other.
-        weights: (outputs, features).
-    """
-    block, weights = block.copy(), weights.copy()
-    width, lost = len(block) // channels, np.zeros(channels)
-    for c in range(channels):
-        own, rest = slice(c * width, (c + 1) * width), slice((c + 1) * width, None)
-        step = np.linalg.solve(block[own, own], np.column_stack([weights[:, own].T, block[own, rest]]))
-        outputs = len(weights)
-        lost[c] = float((weights[:, own].T * step[:, :outputs]).sum())
-        weights[:, rest] -= weights[:, own] @ step[:, outputs:]
-        block[rest, rest] -= block[rest, own] @ step[:, outputs:]
-    return lost
+def _inverse(matrix: np.ndarray) -> np.ndarray:
+    """Of a symmetric matrix, by its Cholesky factor where rounding leaves it positive definite."""
+    factor, failed = dpotrf(matrix, lower=True)
+    if failed:
+        return np.linalg.inv(matrix)
+    half = np.tril(dpotri(factor, lower=True)[0])
+    return np.ascontiguousarray(half + np.tril(half, -1).T)
 
 
 @dataclass
@@ -144,5 +135,5 @@ class _Plain:
     def costs(self, alive: np.ndarray) -> np.ndarray:
         return self.energy[alive]
 
-    def remove(self, channels: np.ndarray) -> np.ndarray:
-        return self.energy[channels]
+    def remove(self, channels: np.ndarray) -> float:
+        return float(self.energy[channels].sum())

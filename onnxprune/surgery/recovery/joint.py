@@ -104,8 +104,7 @@ class _Problem:
         taps, self.rows = pair.places.shape
         self.inside, self.passed = np.empty((hidden, count), np.float32), np.zeros((hidden, count + 1), np.float32)
         self._features = np.empty((hidden, taps, self.rows), np.float32)
-        wanted = pair.goal.wanted
-        self.energy = max(float(np.vdot(wanted - wanted.mean(axis=1, keepdims=True), wanted)), 1e-12)
+        self.energy = max(pair.goal.energy, 1e-12)
         self.run(first)
 
     @cached_property
@@ -142,7 +141,7 @@ class _Problem:
         self.run(first)
         y = second.weights.astype(np.float32) @ self.features
         y += second.bias[:, None].astype(np.float32)
-        y -= self.pair.goal.aims(y)
+        y -= self.pair.goal.aims(y.copy())
         y *= self.pair.goal.factor[:, None]
         return y
 
@@ -154,7 +153,7 @@ class _Problem:
         """The loss, and its derivatives by both layers."""
         error, between = self.error(first, second), self.pair.between
         loss = float(np.vdot(error, error)) / self.energy
-        error *= (2 / self.energy) * self.pair.goal.factor[:, None].astype(np.float32)
+        error *= (2 / self.energy) * self.pair.goal.factor[:, None]
         later = Half(product(error, self.features), error.sum(axis=1, dtype=np.float64))
         back = second.weights.astype(np.float32).T @ error
         self._back[:, :, :-1] = back.reshape(self._features.shape)

@@ -71,7 +71,7 @@ class Work(UnderWay):
             some = picked[g * per + rows]
             feats = np.flatnonzero(lm[g, rows[0]])
             solved, shift = fit(
-                columns[at], goal.of(some), filters[g][np.ix_(rows, feats)], base[g * per + rows],
+                columns[at], goal.at(some), filters[g][np.ix_(rows, feats)], base[g * per + rows],
                 ridge=self.options.ridge, rounds=self.options.rounds, intercept=layer.bias is not None, held=held,
             )  # fmt: skip
             filters[g][np.ix_(rows, feats)] = solved
@@ -103,7 +103,7 @@ class Work(UnderWay):
             offsets.append(self.offset(layer, path, b, value.shape, rows, outs))
             held += rows.size * (b in self.held)
         goal = self.goal(layer, path, outs, wanted, offsets)
-        return [np.concatenate(c, axis=1) for c in columns], goal, held or goal.wanted.shape[1] // HOLD
+        return [np.concatenate(c, axis=1) for c in columns], goal, held or goal.least.shape[1] // HOLD
 
     def _store(
         self, layer: Solvable, filters: np.ndarray, weight: np.ndarray, bias: np.ndarray, base: np.ndarray

@@ -1,6 +1,6 @@
 """Ridge regression of a layer's output on its input patches, one small system per group of channels."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from onnxprune.errors import ModelError
 
 ROWS, PER_FEATURE = 1 << 14, 16  # of a system that are enough; more change nothing and take their time
 GRID = tuple(float(r) for r in np.geomspace(1e-3, 10, 9))  # ridges that are tried, shares of the mean variance
+TELLING = 64  # outputs about that tell the ridge
 # Renewing the aim is a step down the gradient of a convex loss; the next one is taken ahead by a share of the last, as
 # by Nesterov (Soviet Mathematics Doklady 27, 1983), so that half of the steps do.
 MOMENTUM = np.float32(0.7)
@@ -20,44 +21,58 @@ STILL = 1e-12  # of the squares: variance that is none, but rounding of float32
 
 @dataclass(frozen=True)
 class Goal:
-    """What `factor · y + offset` should be, (outputs, rows), and the range in which it matters exactly."""
+    """What a layer should give: anything from `least` to `most`, (outputs, rows) float32, which are one array mostly.
 
-    wanted: np.ndarray
-    factor: np.ndarray  # (outputs,)
-    offset: np.ndarray | None  # (outputs, rows)
-    low: float = -np.inf
-    high: float = np.inf
+    Beyond the flat end of an activation that follows any number does.
+
+    factor: (outputs,) float32, of its output at the end of the path, in whose units errors count.
+    """
+
+    least: np.ndarray
+    most: np.ndarray
+    factor: np.ndarray
+
+    @classmethod
+    def of(
+        cls,
+        wanted: np.ndarray,
+        factor: np.ndarray,
+        offset: np.ndarray | None = None,
+        low: float = -np.inf,
+        high: float = np.inf,
+    ) -> "Goal":
+        """What makes `factor · y + offset` the wanted numbers, (outputs, rows), where an activation clips both."""
+        upright = factor[:, None].astype(np.float32)
+        exact = np.clip(wanted, low, high, dtype=np.float32)
+        if offset is not None:
+            exact -= offset
+        exact /= upright
+        if not (np.isfinite(low) or np.isfinite(high)):
+            return cls(exact, exact, upright[:, 0])
+        below, above = wanted <= low, wanted >= high
+        under, over = (np.where(upright < 0, *both) for both in ((above, below), (below, above)))
+        return cls(np.where(under, -np.inf, exact), np.where(over, np.inf, exact), upright[:, 0])
 
     @property
     def flat(self) -> bool:
         """Whether an activation follows that is flat on one side at least."""
-        return bool(np.isfinite(self.low) or np.isfinite(self.high))
+        return self.least is not self.most
+
+    @property
+    def energy(self) -> float:
+        """Sum of squares about the mean of each output, where a clipped one ends, in the units of errors."""
+        exact = np.where(np.isinf(self.least), self.most, self.least) * self.factor[:, None]
+        return float(np.vdot(exact - exact.mean(axis=1, keepdims=True), exact))
 
     def aims(self, y: np.ndarray) -> np.ndarray:
-        """What y should be given what it is now: beyond the flat ends of an activation any value does."""
-        end = y * self.factor[:, None]
-        if self.offset is not None:
-            end += self.offset
-        aim = self.wanted
-        if np.isfinite(self.low):
-            aim = np.where(self.wanted <= self.low, np.minimum(end, self.low), aim)
-        if np.isfinite(self.high):
-            aim = np.where(self.wanted >= self.high, np.maximum(end, self.high), aim)
-        return self.invert(aim)
+        """What of the wanted is nearest to y, in its place."""
+        np.maximum(y, self.least, out=y)
+        return np.minimum(y, self.most, out=y)
 
-    def of(self, outputs: np.ndarray) -> "Goal":
-        """The goal of some of the outputs."""
-        offset = None if self.offset is None else self.offset[outputs]
-        return replace(self, wanted=self.wanted[outputs], factor=self.factor[outputs], offset=offset)
-
-    def rows(self, some: slice) -> "Goal":
-        """The goal at some of the rows."""
-        offset = None if self.offset is None else self.offset[:, some]
-        return replace(self, wanted=self.wanted[:, some], offset=offset)
-
-    def invert(self, end: np.ndarray) -> np.ndarray:
-        rest = end if self.offset is None else end - self.offset
-        return rest / self.factor[:, None]
+    def at(self, outputs: Any, rows: slice = slice(None)) -> "Goal":
+        """The goal of some of the outputs at some of the rows."""
+        least = self.least[outputs, rows]
+        return Goal(least, self.most[outputs, rows] if self.flat else least, self.factor[outputs])
 
 
 def rows_for(features: int) -> int:
@@ -74,25 +89,6 @@ def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return total
 
 
-def is_still(centred: np.ndarray, mean: np.ndarray) -> bool:
-    """Whether lines, (n, rows) without their means, are one number each, up to rounding."""
-    return float(np.vdot(centred, centred)) <= STILL * centred.shape[1] * float(mean @ mean)
-
-
-def _factored(inner: np.ndarray, strength: float, least: float) -> Any:
-    """Cholesky factor of `inner + strength · 1`, with more than that where rounding errors in the sums ask for it.
-
-    Raises ModelError where there is NaN or infinity among the activations.
-    """
-    if not np.isfinite(inner).all():
-        raise ModelError(NOT_FINITE)
-    while True:
-        try:
-            return cho_factor(inner + strength * np.eye(len(inner)), lower=True)
-        except LinAlgError:
-            strength = max(10 * strength, least)
-
-
 @dataclass(frozen=True)
 class Columns:
     """Centred columns (features, rows) and their inner products, ready for any ridge.
@@ -106,69 +102,77 @@ class Columns:
     scale: float  # mean variance of the features, times the rows
 
     @classmethod
-    def of(cls, values: np.ndarray) -> "Columns | None":
-        """None where they are constant: they tell nothing."""
+    def of(cls, values: np.ndarray, mean: np.ndarray) -> "Columns | None":
+        """None where they are constant up to rounding, as they were before the mean was taken off: they tell nothing.
+
+        Raises ModelError where there is NaN or infinity among them.
+        """
         lines = values.T if values.shape[1] < values.shape[0] else values
         inner = product(lines, lines)
-        scale = float(np.trace(inner)) / max(len(values), 1)
-        return None if scale <= 0 else cls(values, inner, scale)
+        squares = float(np.trace(inner))
+        if not np.isfinite(squares):
+            raise ModelError(NOT_FINITE)
+        if squares <= STILL * values.shape[1] * float(mean @ mean):
+            return None
+        return cls(values, inner, squares / max(len(values), 1))
 
     @property
     def wide(self) -> bool:
         return self.values.shape[1] < self.values.shape[0]
 
     def onto(self, rest: np.ndarray) -> np.ndarray:
-        """What is to be explained, (outputs, rows), as `Ridge.change` takes it."""
+        """What is to be explained, (outputs, rows), as `change` takes it."""
         return rest if self.wide else product(rest, self.values)
 
-    def ridge(self, ridge: float) -> "Ridge":
-        """The regression with a ridge in units of the mean variance of the features."""
-        return Ridge(self, _factored(self.inner, ridge * self.scale, 1e-8 * self.scale))
+    def factor(self, ridge: float) -> Any:
+        """Cholesky factor for a ridge in units of the mean variance of the features.
 
-    def told(self, onto: np.ndarray, others: np.ndarray, rest: np.ndarray, least: float) -> float:
-        """The ridge with the least error on other columns, whose `rest` is to be explained: from the least one up.
-
-        Raises ModelError where there is NaN or infinity among those.
+        A stronger one where rounding errors in the sums ask for it.
         """
-        if not (np.isfinite(others).all() and np.isfinite(rest).all()):
+        strength = ridge * self.scale
+        while True:
+            try:
+                shifted = self.inner.copy()
+                shifted[np.diag_indices_from(shifted)] += strength
+                return cho_factor(shifted, lower=True, overwrite_a=True, check_finite=False)
+            except LinAlgError:
+                strength = max(10 * strength, 1e-8 * self.scale)
+
+    def change(self, factor: Any, onto: np.ndarray) -> np.ndarray:
+        """Weights (outputs, features) that explain best what `onto` was given."""
+        found = cho_solve(factor, onto.T, check_finite=False).T
+        return found.astype(np.float32) @ self.values.T if self.wide else found
+
+    def told(self, rest: np.ndarray, others: np.ndarray, least: float) -> float:
+        """The ridge with the least error on other columns, (features, more rows): from the least one up.
+
+        Args:
+            rest: what is to be explained, (outputs, rows and those of the others).
+
+        Raises ModelError where there is NaN or infinity among the others.
+        """
+        seen = self.values.shape[1]
+        onto, wanted = self.onto(rest[:, :seen]), rest[:, seen:]
+        if not (np.isfinite(others).all() and np.isfinite(wanted).all()):
             raise ModelError(NOT_FINITE)
         best, lowest = least, np.inf
         for ridge in (least, *(r for r in GRID if r > least)):
-            left = self.ridge(ridge).change(onto).astype(np.float32) @ others - rest
+            left = self.change(self.factor(ridge), onto).astype(np.float32) @ others
+            left -= wanted
             if (error := float(np.vdot(left, left))) >= lowest:
                 break
             best, lowest = ridge, error
         return best
 
 
-@dataclass(frozen=True)
-class Ridge:
-    """Ridge regression on `columns`."""
-
-    columns: Columns
-    factor: Any
-
-    def change(self, onto: np.ndarray) -> np.ndarray:
-        """Weights (outputs, features) that explain best what `Columns.onto` was given."""
-        found = cho_solve(self.factor, onto.T).T
-        return found.astype(np.float32) @ self.columns.values.T if self.columns.wide else found
-
-
 def fit(
-    columns: np.ndarray,
-    goal: Goal,
-    prior: np.ndarray,
-    bias: np.ndarray,
-    *,
-    ridge: float,
-    rounds: int,
-    intercept: bool = True,
-    held: int = 0,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Filters and biases that come nearest to the goal.
+    columns: np.ndarray, goal: Goal, prior: np.ndarray, bias: np.ndarray,
+    *, ridge: float, rounds: int, intercept: bool = True, held: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Filters and biases that come nearest to the goal.  Raises ModelError where there is NaN or infinity.
 
     Args:
-        columns: (features, rows), float32.
+        columns: (features, rows), float32; they are overwritten.
         goal: for (outputs, rows).
         prior: (outputs, features), what the filters are drawn to.
         bias: (outputs,), what the layer adds now.
@@ -176,22 +180,25 @@ def fit(
         rounds: how often the aim is renewed where an activation follows that is flat on one side.
         held: so many of the last rows are not solved on; the ridge is the one that leaves the least error on them.
     """
-    seen = slice(columns.shape[1] - held)
-    mean = columns[:, seen].mean(axis=1, dtype=np.float64) if intercept else np.zeros(len(columns))
-    columns = columns - mean[:, None].astype(np.float32)
+    count = columns.shape[1] - held
+    mean = columns[:, :count].mean(axis=1, dtype=np.float64) if intercept else np.zeros(len(columns))
+    columns -= _upright(mean)
     base, shift = prior.astype(np.float32) @ columns, bias.astype(np.float64) + prior @ mean
-    system = None if is_still(columns[:, seen], mean) else Columns.of(columns[:, seen])
-    rest = goal.aims(base + _upright(shift)) - base
-    solver = None if system is None else system.ridge(_told(system, columns, rest, ridge, intercept))
-    weights, part = prior.astype(np.float64), goal.rows(seen)
-    now = before = base[:, seen] + _upright(shift)
+    system = Columns.of(columns[:, :count], mean)
+    factor = system and system.factor(_told(system, columns, goal, base, shift, ridge, intercept))
+    goal, base, columns = goal.at(slice(None), slice(count)), base[:, :count], columns[:, :count]
+    weights = prior.astype(np.float64)
+    y = before = base + _upright(shift)
     for left in reversed(range(rounds if goal.flat else 1)):
-        aim = part.aims(now + MOMENTUM * (now - before)) if goal.flat else part.invert(part.wanted)
-        shift = aim.mean(axis=1, dtype=np.float64) if intercept else shift
-        if solver is not None:
-            weights = prior + solver.change(solver.columns.onto(aim - _upright(shift) - base[:, seen]))
+        rest = goal.aims(y + MOMENTUM * (y - before))
+        shift = rest.mean(axis=1).astype(np.float64) if intercept else shift
+        rest -= base
+        rest -= _upright(shift)
+        if system is not None:
+            weights = prior + system.change(factor, system.onto(rest))
         if left:
-            before, now = now, weights.astype(np.float32) @ columns[:, seen] + _upright(shift)
+            before, y = y, weights.astype(np.float32) @ columns
+            y += _upright(shift)
     return weights, shift - weights @ mean
 
 
@@ -199,11 +206,18 @@ def _upright(numbers: np.ndarray) -> np.ndarray:
     return numbers[:, None].astype(np.float32)
 
 
-def _told(system: Columns, columns: np.ndarray, rest: np.ndarray, ridge: float, intercept: bool) -> float:
-    """The ridge by the rows of `columns` that the system was not made of; the given one where there are none."""
-    seen = system.values.shape[1]
-    if seen == columns.shape[1]:
+def _told(
+    system: Columns, columns: np.ndarray, goal: Goal, base: np.ndarray, shift: np.ndarray, ridge: float, intercept: bool
+) -> float:
+    """The ridge by the rows of `columns` that the system was not made of; the given one where there are none.
+
+    Some of the outputs tell it.
+    """
+    count = system.values.shape[1]
+    if count == columns.shape[1]:
         return ridge
+    some = slice(None, None, max(1, len(base) // TELLING))
+    rest = goal.at(some).aims(base[some] + _upright(shift[some])) - base[some]
     if intercept:
-        rest = rest - rest[:, :seen].mean(axis=1, keepdims=True)
-    return system.told(system.onto(rest[:, :seen]), columns[:, seen:], rest[:, seen:], ridge)
+        rest -= rest[:, :count].mean(axis=1, keepdims=True)
+    return system.told(rest, columns[:, count:], ridge)

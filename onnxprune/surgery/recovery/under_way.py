@@ -130,7 +130,7 @@ class UnderWay:
         there = [o for o in offsets if o is not None]
         offset = np.concatenate(there, axis=1) if there else None
         factor = self.gauge(layer, path)[outs].astype(np.float32)
-        return Goal(np.concatenate(wanted, axis=1), factor, offset, path.low, path.high)
+        return Goal.of(np.concatenate(wanted, axis=1), factor, offset, path.low, path.high)
 
     def array(self, key: str) -> np.ndarray:
         """A tensor of the file, solved again where it has been."""

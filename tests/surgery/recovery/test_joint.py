@@ -18,7 +18,7 @@ def drawn(low: float, high: float, seed: int = 0) -> tuple[Pair, Half, Half]:
     places = np.stack([rng.permutation(51)[:40] for _ in range(3)])
     factors = (rng.uniform(0.5, 2, n).astype(np.float32) for n in (4, 5))
     wanted, offset = (rng.normal(size=(4, 40)).astype(np.float32) for _ in range(2))
-    goal = Goal(wanted, next(factors), offset, low, high)
+    goal = Goal.of(wanted, next(factors), offset, low, high)
     between = Between(next(factors), rng.normal(size=5).astype(np.float32), low, high)
     first, second = (Half(rng.normal(size=s), rng.normal(size=s[0])) for s in ((5, 7), (4, 15)))
     return Pair(columns, places, between, goal), first, second
@@ -42,7 +42,7 @@ def planted(rows: int, seed: int) -> Pair:
     columns = np.random.default_rng(seed).normal(size=(6, rows)).astype(np.float32)
     wanted = (columns[:1] + 2 * columns[1:2]) * np.array([[1], [-3]], np.float32)
     one = np.ones(1, np.float32)
-    goal = Goal(wanted, np.ones(2, np.float32), None)
+    goal = Goal.of(wanted, np.ones(2))
     return Pair(columns, np.arange(1, rows + 1)[None], Between(one, 0 * one, *OPEN), goal)
 
 
@@ -60,6 +60,6 @@ def test_one_channel_takes_the_part_of_two_where_none_of_them_could() -> None:
 
 def test_what_only_fits_the_samples_that_are_seen_is_not_taken() -> None:
     seen, held = planted(5, 0), planted(80, 1)
-    noise = np.random.default_rng(2).normal(size=seen.goal.wanted.shape).astype(np.float32)
-    seen = replace(seen, goal=replace(seen.goal, wanted=noise))
+    noise = np.random.default_rng(2).normal(size=seen.goal.least.shape).astype(np.float32)
+    seen = replace(seen, goal=Goal.of(noise, seen.goal.factor))
     assert together(seen, held, FIRST, PRIOR, ridge=10.0, rounds=1, steps=40) is None
