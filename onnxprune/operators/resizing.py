@@ -24,11 +24,16 @@ def _stays_inside(attributes: Mapping[str, Any]) -> bool:
     return not (region and attributes.get("extrapolation_value", 0.0))
 
 
+def _stretches(attributes: Mapping[str, Any]) -> bool:
+    """Whether each axis gets the size that is asked for; a policy gives all of them one factor."""
+    return bool(attributes.get("keep_aspect_ratio_policy", b"stretch") == b"stretch")
+
+
 def resize(op: Op, x: Axes, *told: Axes | None, axes: Any = None, **attributes: Any) -> Axes:
     shape = op.shapes[0]
     op.freeze(*(labels for value in told if value for labels in value), why="resizes by it")
     region = attributes.get("coordinate_transformation_mode") == b"tf_crop_and_resize"
-    if region or attributes.get("keep_aspect_ratio_policy", b"stretch") != b"stretch":
+    if region or not _stretches(attributes):
         op.freeze(*(x[k] for k in (range(len(x)) if axes is None else axes)), why="resizes a region of it")
     if shape is None:
         return (x[0], x[1], ...)  # type: ignore[return-value]
@@ -41,11 +46,13 @@ def resize(op: Op, x: Axes, *told: Axes | None, axes: Any = None, **attributes: 
     return tuple(out)
 
 
-def repair_resize(edit: Any, axes: Any = None, **_: Any) -> None:
+def repair_resize(edit: Any, axes: Any = None, **attributes: Any) -> None:
+    """Under a policy what comes out is no size that was asked for; the channels among its axes are frozen."""
     sizes, shape = edit.ints(3), edit.shape_out(0)
     if sizes is not None and len(sizes):
         dims = [k % len(shape) for k in axes] if axes else range(len(shape))
-        edit.set_ints(3, None, {k: shape[d] for k, (d, v) in enumerate(zip(dims, sizes, strict=True)) if v != shape[d]})
+        wanted = [shape[d] for d in dims] if _stretches(attributes) else edit.original(3)
+        edit.set_ints(3, None, {k: n for k, (n, v) in enumerate(zip(wanted, sizes, strict=True)) if v != n})
 
 
 def bound_resize(site: Site) -> Facts:

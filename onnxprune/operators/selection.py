@@ -37,11 +37,12 @@ def split(op: Op, *, axis: int = 0, **_: Any) -> list[Axes] | list[Value]:
 
 
 def repair_split(edit: Any, axis: int = 0, **_: Any) -> None:
+    """What is split evenly goes on being so, unless channels are gone: lengths of other axes hold at one size alone."""
     counts = [edit.count_out(k, axis) for k in range(len(edit.node.output))]
     told = edit.ints(1, "split")
     if told is not None:
         edit.set_ints(1, "split", {k: v for k, v in enumerate(counts) if v != told[k]})
-    elif len(set(counts)) > 1:
+    elif len(set(counts)) > 1 and not all(edit.live_out(k, axis).all() for k in range(len(counts))):
         edit.add_ints(1, "split", counts)
         edit.drop_attribute("num_outputs")
 
