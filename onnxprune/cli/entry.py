@@ -34,12 +34,12 @@ def run(arguments: Sequence[str] | None) -> int:
             sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader has seen enough, as in `| head`
-        drop_output()
+        drop_output(sys.stdout)
         return code
     except KeyboardInterrupt:
         return INTERRUPTED
     except OSError as error:  # what click printed goes to a full disk
-        drop_output()
+        drop_output(sys.stdout)
         Screen().fail(f"cannot write to standard output: {error.strerror or error}", FileError.exit_code)
         return FileError.exit_code
 

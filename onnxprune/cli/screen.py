@@ -59,8 +59,7 @@ class Screen:
         if console.is_terminal and _speaks_unicode(sys.stderr):
             console.print(Text.assemble(("Error: ", "bold red"), clean(message)), soft_wrap=True)
         else:
-            with suppress(FileError, OSError):  # and where nobody hears, nothing is to be done
-                _write(sys.stderr, f"Error: {clean(message)}")
+            _mention(f"Error: {clean(message)}")
 
     def progress(self) -> "Bar":
         """A progress to hand to a job, as a context manager; from here on Ctrl-C is heard by what is at work."""
@@ -87,16 +86,23 @@ def _write(stream: TextIO | None, text: str) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        if stream is sys.stdout:
-            drop_output()
+        drop_output(stream)
         name = "standard output" if stream is sys.stdout else "standard error"
         raise FileError(f"cannot write to {name}: {error.strerror or error}") from None
 
 
-def drop_output() -> None:
-    """Send what is still in the buffers of standard output nowhere, so that Python does not complain at its end."""
+def _mention(text: str) -> None:
+    """A line on standard error that no job stops for: where nobody reads it, or its disk is full, it is lost."""
+    try:
+        _write(sys.stderr, text)
+    except (FileError, OSError, ValueError):
+        drop_output(sys.stderr)
+
+
+def drop_output(stream: TextIO | None) -> None:
+    """Send what is still in the buffers of a standard stream nowhere, so that Python does not complain at its end."""
     with suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # type: ignore[union-attr]
 
 
 @dataclass
@@ -124,7 +130,7 @@ class Bar:
             self._update()
             if not (self.terminal or self.quiet) and time.monotonic() > self.said + SILENCE:
                 self.said = time.monotonic()
-                _write(sys.stderr, ", ".join(self._told()))
+                _mention(", ".join(self._told()))
 
     def begin(self, number: int, of: int) -> None:
         """A stage begins, the first of them being number 1."""
@@ -146,7 +152,7 @@ class Bar:
             if self.progress:  # which knows where its own line stands
                 self.progress.console.print(f"warning: {clean(line)}", soft_wrap=True)
             elif not self.quiet:
-                _write(sys.stderr, f"warning: {clean(line)}")
+                _mention(f"warning: {clean(line)}")
 
     def __enter__(self) -> "Bar":
         if self.terminal and not self.quiet:

@@ -298,6 +298,32 @@ def test_a_full_standard_output_is_one_line(there: Path, words: tuple[object, ..
     assert one_line(outcome.err)
 
 
+LATE = """
+import sys
+from onnxprune.cli import main, screen
+screen.SILENCE = 0
+sys.exit(main())
+"""
+
+
+@posix
+@pytest.mark.parametrize("reader", ["gone", pytest.param("full", marks=FULL)])
+@pytest.mark.parametrize("ratio", ["0.5", "2"])
+def test_words_that_nobody_reads_stop_no_job(there: Path, reader: str, ratio: str) -> None:
+    """Progress, warnings and errors may be lost; what is written and the exit code are the same."""
+    if reader == "full":
+        write = os.open("/dev/full", os.O_WRONLY)
+    else:
+        read, write = os.pipe()
+        os.close(read)
+    command = [sys.executable, "-c", LATE, str(DIGITS), "out.onnx", "--ratio", ratio, *CUT[2:], "--no-measure"]
+    settings = {**os.environ, "PYTHONPATH": str(ROOT)}
+    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=write, text=True, cwd=there, env=settings)
+    os.close(write)
+    assert finished(started).code == (0 if ratio == "0.5" else 2)
+    assert (there / "out.onnx").exists() == (ratio == "0.5")
+
+
 # --- 130, and readers that leave ---------------------------------------------
 
 STAGES = ("load", "analyse", "choose channels", "plan", "rewrite", "save", "verify", "measure")
