@@ -13,12 +13,13 @@ from onnx import helper, numpy_helper
 from runtime_models import conv_net
 
 import onnxprune
-from onnxprune.errors import ModelError, UsageError
+from onnxprune.errors import CheckFailed, ModelError, UsageError
 from onnxprune.model.network import Network
 from onnxprune.pipeline import calibration, repair
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.study import Study
 from onnxprune.surgery.compensate import Compensated
+from onnxprune.surgery.recovery.solve import NOT_FINITE
 
 RATIO = {"ratio": 0.5, "measure": False, "round_to": 1}
 
@@ -69,7 +70,7 @@ def test_losses_know_whether_layers_will_be_solved_together(
 def test_a_repair_that_does_not_help_is_left_out(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def damaged(name: str, model: Network, deps: Any, *_: object, **__: object) -> Compensated:
         if fault == "fails":
-            raise ModelError("the network gives NaN or infinity on the samples")
+            raise ModelError(NOT_FINITE)
         other = model.with_tensors({"w3": -model.array("w3")})
         return Compensated(other, deps, ("w3",), {})
 
@@ -79,6 +80,28 @@ def test_a_repair_that_does_not_help_is_left_out(fault: str, monkeypatch: pytest
     result = onnxprune.prune(model, allocation="uniform", **RATIO)
     assert result.report.warnings[0].startswith("cut without repair")
     assert result.model.graph == plain.model.graph
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("number", [np.inf, 1e38])
+@pytest.mark.parametrize("budget", [{"ratio": 0.25}, {"target": "macs=0.5"}, {"threshold": 0.1}])
+def test_numbers_that_nothing_can_be_solved_on_are_told_of_in_a_line(number: float, budget: dict[str, Any]) -> None:
+    rng = np.random.default_rng(7)
+    graph = onnx.parser.parse_graph(
+        "g (float[N,3,8,8] x) => (float[N,5,8,8] y) { a = Conv<pads=[1,1,1,1]>(x, w1, b)  c = Relu(a)"
+        "  d = Conv(c, w2)  e = Relu(d)  y = Conv(e, w3) }"
+    )
+    tensors = {"w1": rng.standard_normal((8, 3, 3, 3)), "b": rng.standard_normal(8)}
+    tensors |= {"w2": rng.standard_normal((16, 8, 1, 1)), "w3": rng.standard_normal((5, 16, 1, 1))}
+    tensors["w1"][2, 0, 0, 0] = number
+    graph.initializer.extend(numpy_helper.from_array(a.astype(np.float32), name) for name, a in tensors.items())
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    try:
+        report = onnxprune.prune(model, **budget, measure=False).report
+    except CheckFailed as error:  # infinity times the zero of a mask is NaN
+        assert number == np.inf and "NaN or infinity" in str(error)
+    else:
+        assert f"cut without repair: {NOT_FINITE}" in report.warnings
 
 
 def test_a_border_that_was_zero_is_not_judged_by_itself() -> None:

@@ -14,7 +14,8 @@ import numpy as np
 from scipy.linalg import solve_triangular
 from scipy.optimize import minimize
 
-from onnxprune.surgery.recovery.solve import Goal, fit, product
+from onnxprune.errors import ModelError
+from onnxprune.surgery.recovery.solve import NOT_FINITE, Goal, fit, product
 
 HISTORY = 20  # steps that the inverse Hessian is estimated from
 EVERY = 4  # steps from one look at the samples that are held out to the next
@@ -201,9 +202,14 @@ class _Whitened:
 
 
 def _moments(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means of features, and a root of their covariances."""
+    """Means of features, and a root of their covariances.
+
+    Raises ModelError where there is NaN or infinity among them.
+    """
     mean = columns.mean(axis=1, dtype=np.float64)
     centred = columns - mean[:, None].astype(np.float32)
     covariances = product(centred, centred) / columns.shape[1]
+    if not np.isfinite(covariances).all():
+        raise ModelError(NOT_FINITE)
     covariances[np.diag_indices_from(covariances)] += max(SHRINK * float(np.trace(covariances)) / len(mean), 1e-12)
     return mean, np.linalg.cholesky(covariances)

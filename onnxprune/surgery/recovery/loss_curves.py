@@ -67,6 +67,7 @@ class Port:
     reader: Reader
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is no number is told of where it decides something
 def repair_curves(
     original: Network,
     deps: Dependencies,
@@ -267,13 +268,13 @@ def _moments(layer: Solvable, x: list[np.ndarray], shapes: list[tuple[int, ...]]
             squares[g] += np.einsum("fr,fr->f", c, c, dtype=np.float64)
             if not tied:
                 grams[g] += product(c, c)
-    if not all(np.isfinite(s).all() for s in (*sums, *squares)):
-        raise ModelError(NOT_FINITE)
     means = tuple(s / rows_seen for s in sums)
     if tied:  # too wide for all covariances: the variances alone
         found = tuple(np.maximum(q / rows_seen - m * m, 0) for q, m in zip(squares, means, strict=True))
     else:
         found = tuple((g / rows_seen - np.outer(m, m)).astype(np.float32) for g, m in zip(grams, means, strict=True))
+    if not all(np.isfinite(a).all() for a in (*means, *squares, *found)):
+        raise ModelError(NOT_FINITE)
     return Seen(layer, found, means)
 
 

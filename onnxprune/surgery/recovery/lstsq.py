@@ -134,6 +134,7 @@ class Work(UnderWay):
         return {f[0].source for f in found if f is not None}
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is no number is told of where it decides something
 def lstsq(
     whole: Network,
     deps: Dependencies,

@@ -15,7 +15,7 @@ TELLING = 64  # outputs about that tell the ridge
 # by Nesterov (Soviet Mathematics Doklady 27, 1983), so that half of the steps do.
 MOMENTUM = np.float32(0.7)
 CHUNK = 1 << 14  # rows that are multiplied in single precision before the sum goes on in double
-NOT_FINITE = "the network gives NaN or infinity on the samples"
+NOT_FINITE = "the network gives NaN, infinity or numbers close to it on the samples"
 STILL = 1e-12  # of the squares: variance that is none, but rounding of float32
 
 
