@@ -59,6 +59,6 @@ def _decided(run: Run, plan: Plan) -> Decision:
     """What a plan removes, from this network, and what it gives those that stay."""
     if run.request.lossless:
         return repeat_lossless(run, plan)
-    choice = Choice(plan.cut, {}, {}, origin="remove what the plan removes")
+    choice = Choice(plan.cut, {}, {}, origin="remove what the plan removes", options=plan.options)
     decision = repair(run, choice, calibrating(run.original, run.split.fit, run.log.progress))
     return finetuned(decision) if run.request.finetune else decision

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from onnxprune.model.network import Network
+from onnxprune.pipeline.request import options_for
 from onnxprune.pipeline.run import Run
 from onnxprune.pipeline.study import Kept, Study
 from onnxprune.report.sensitivities import Sensitivity
@@ -17,6 +19,7 @@ from onnxprune.runtime.specs import Feed
 class Choice:
     """Channels that stay of each group, what was asked of it, and why some stay whole.
 
+    options: those that chose the channels, where a plan is repeated.
     trained: the whole network with the weights that a search has trained on the way; None where none were.
     removed: channels by the reason for which they could go, under a lossless budget.
     remarks, search, sensitivity: how the choice came about, for the report.
@@ -27,6 +30,7 @@ class Choice:
     notes: Mapping[str, str]
     stopped_by: str = ""
     origin: str = ""  # where the channels come from, when not from the request
+    options: Mapping[str, Any] = field(default_factory=dict)
     trained: Network | None = None
     remarks: tuple[str, ...] = ()
     removed: Mapping[str, int] = field(default_factory=dict)
@@ -51,3 +55,10 @@ class Decision:
     @property
     def kept(self) -> Kept:
         return self.choice.kept
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options that decided which channels stay and what these take over, as JSON values."""
+        own, before = self.run.request.recorded(), self.choice.options
+        again = options_for("apply")
+        return {**before, **{k: v for k, v in own.items() if k in again}} if before else own

@@ -45,7 +45,7 @@ def _plan(decision: Decision) -> Plan:
     run, kept = decision.run, decision.kept
     origin = {"sha256": run.file.sha256, "name": run.file.path.name if run.file.path else None}
     moved = run.alignment if kept else None
-    plan = make_plan(run.original.deps, kept, source=origin, options=run.request.recorded(), alignment=moved)
+    plan = make_plan(run.original.deps, kept, source=origin, options=decision.options, alignment=moved)
     return replace(plan, rotation=run.rotation if kept else Rotation())
 
 

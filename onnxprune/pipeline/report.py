@@ -48,7 +48,7 @@ def make_report(decision: Decision, found: Findings, plan: Plan, size: int, save
     return Report(
         source=str(run.file.path or "a model from memory"),
         output=str(saved.path) if saved else None,
-        options=request.recorded(),
+        options=decision.options,
         asked=_asked(run, choice),
         got=_got(before, after, plan, request),
         before=before,
