@@ -71,7 +71,7 @@ def test_rows_that_are_held_out_are_not_solved_on(bounds: tuple[float, float]) -
 def test_what_is_no_number_is_told_wherever_it_is(row: int, number: float) -> None:
     columns, goal, _ = problem(20, 80, 0.0, 0)
     columns[0, row] = number
-    with pytest.raises(ModelError, match="NaN or infinity"):
+    with pytest.raises(ModelError, match="NaN, infinity"):
         fit(columns, goal, np.zeros((3, 20)), np.zeros(3), ridge=1e-3, rounds=1, held=10)
 
 
