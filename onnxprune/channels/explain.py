@@ -90,8 +90,9 @@ def _has(deps: Dependencies, labels: Labels, role: Role) -> bool:
 
 def _labels(deps: Dependencies, node: int, role: Role) -> Labels:
     """Labels of the channels that a node writes or reads; of one without weights, those that pass through it."""
-    axes = [x for use in deps.uses if use.node == node for x in use.axes if _has(deps, x, role)]
-    if not axes and not any(use.node == node and _writes(deps, use) for use in deps.uses):
+    uses = deps.uses_at.get(node, ())
+    axes = [x for use in uses for x in use.axes if _has(deps, x, role)]
+    if not axes and not any(_writes(deps, use) for use in uses):
         values = [deps.values.get(key) for key in deps.nodes[node].outputs if key]
         axes = [x for v in values if v is not None for x in v.axes if not is_fixed(x)]
     return np.concatenate(axes) if axes else np.zeros(0, np.int64)

@@ -12,8 +12,8 @@ from functools import partial
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
+from onnxprune.errors import ModelError
 from onnxprune.model.bodies import give_branch, walk_body
 from onnxprune.model.evaluate import evaluate
 from onnxprune.model.graphs import DEFAULT, body_attributes, graphs_of, is_constant, opset_of, subgraphs, value_of
@@ -22,6 +22,7 @@ from onnxprune.model.skeleton import other_sizes, sizes_of, skeleton_of
 from onnxprune.model.sort import defined
 from onnxprune.model.sound import without_unsound
 from onnxprune.model.statics import Statics
+from onnxprune.model.tensors import read_tensor
 from onnxprune.model.thresholds import beyond, shortened, thresholds
 from onnxprune.operators.registry import (
     LARGEST_VALUE,
@@ -143,11 +144,9 @@ def _pinned(statics: Statics, node: onnx.NodeProto) -> Iterator[tuple[str, int]]
 
 def _elements(tensor: onnx.TensorProto) -> np.ndarray | None:
     """The value of a small tensor; None where it was left out or is damaged."""
-    if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        return None
     try:
-        return numpy_helper.to_array(tensor)
-    except (ValueError, TypeError, KeyError):
+        return read_tensor(tensor)
+    except ModelError:
         return None
 
 

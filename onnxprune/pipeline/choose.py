@@ -19,11 +19,11 @@ from onnxprune.pipeline.decision import Choice
 from onnxprune.pipeline.evidence import Evidence, evidence_of
 from onnxprune.pipeline.group_filters import Weights
 from onnxprune.pipeline.group_losses import measured_curves, modelled_curves, with_readers_solved
+from onnxprune.pipeline.layer_by_layer import thin_layer_by_layer
 from onnxprune.pipeline.limits import require_comparable
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.rotate import Rotated
 from onnxprune.pipeline.run import Run
-from onnxprune.pipeline.search import thin_layer_by_layer
 from onnxprune.pipeline.whole_groups import check_patterns, ratios_of, whole_groups
 from onnxprune.report.sensitivities import Sensitivity
 

@@ -39,7 +39,7 @@ class Weights:
 
     def _scaling(self, key: str) -> np.ndarray | None:
         """Real values of a quantised weight."""
-        use = next((u for u in self.deps.uses if u.source == key), None)
+        use = next(iter(self.deps.uses_of.get(key, ())), None)
         found = None if use is None else self.deps.scaling(use)
         if found is None or found.scale not in self.network:
             return None

@@ -123,25 +123,32 @@ class Request(
                 )
 
     def _settle(self) -> None:
-        """Put names in the place of "auto"."""
-        least = self.target is not None or self.max_drop is not None
-        solved = self.compensate in ("auto", "lstsq") and self.retrain is None and self.threshold is None
-        solved = solved and not self.method_options  # they were written for a method of weights
-        chosen = self.method == "auto" and not self.lossless and (least or solved)
-        method = "obs" if chosen else "ncc" if self.method == "auto" else self.method
-        repairs = not self.lossless and (self.retrain is None or method == "obs")
-        repairs = repairs and not (method == "msvfp" and self.finetune)  # which trains in its search instead
+        """Put names in the place of "auto"; the method first, by which the others go."""
+        if self.method == "auto":
+            self._put("method", self._usual_method())
+        if self.allocation == "auto":
+            self._put("allocation", self._usual_allocation())
+        if self.compensate == "auto":
+            self._put("compensate", self._usual_compensation())
+
+    def _usual_method(self) -> str:
+        """The one that solves layers again, where that is worth running the network; else one that looks at weights."""
+        solves = self.compensate in ("auto", "lstsq") and self.retrain is None and self.threshold is None
+        solves = solves and not self.method_options  # they were written for a method of weights
+        runs = solves or self.target is not None or self.max_drop is not None
+        return "obs" if runs and not self.lossless else "ncc"
+
+    def _usual_allocation(self) -> str:
+        """By sensitivity where the method measures it, unless all groups are to lose the same share."""
         bare = self.max_drop is None and self.compensate == "none" and not self.finetune  # no layer is solved again
         even = self.ratio == 0 or (self.ratio is not None and self.steps is not None)
-        spread = method == "obs" and not bare and not even
-        settled = {
-            "method": method,
-            "allocation": "sensitivity" if spread else "uniform",
-            "compensate": "lstsq" if repairs else "none",
-        }
-        for name, value in settled.items():
-            if getattr(self, name) == "auto":
-                self._put(name, value)
+        return "sensitivity" if self.method == "obs" and not bare and not even else "uniform"
+
+    def _usual_compensation(self) -> str:
+        """Least squares, unless the network is trained instead, in the search or by the user."""
+        trained = self.retrain is not None and self.method != "obs"
+        trained |= self.method == "msvfp" and self.finetune is not None
+        return "none" if self.lossless or trained else "lstsq"
 
     def _check_training(self) -> None:
         """What is said of a training needs one, and that needs torch.  Raises UsageError before any work."""

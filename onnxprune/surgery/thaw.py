@@ -122,7 +122,7 @@ def compute_on_live(draft: Draft, index: int, *, whole: bool = False) -> None:
         whole: gather and spread all positions.
     """
     deps, node, proto = draft.deps, draft.deps.nodes[index], draft.proto(index)
-    uses = {u.input: u.axes for u in deps.uses if u.node == index} | dict(deps.known_arrays.get(index, {}))
+    uses = {u.input: u.axes for u in deps.uses_at.get(index, ())} | dict(deps.known_arrays.get(index, {}))
     before, after = draft.before[index], draft.after[index]
     for k, key in enumerate(node.inputs):
         box = tuple(deps.live(x, draft.dead) for x in uses[k]) if k in uses else draft.box(key) if key else None
