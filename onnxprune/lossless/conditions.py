@@ -58,7 +58,7 @@ class Conditions:
         for index, node in enumerate(self.deps.nodes):
             try:
                 mixes = slides(self.deps, node)
-                if keeps_apart(self.deps, node) and not mixes:
+                if is_channelwise(self.deps, node) and not mixes:
                     continue
                 found = readings_of(self.knowledge, finder, place[index]) if index in place else []
                 self.readings += found
@@ -220,12 +220,12 @@ def _occurrence(parts: np.ndarray) -> np.ndarray:
     return out
 
 
-def keeps_apart(deps: Dependencies, node: Node) -> bool:
+def is_channelwise(deps: Dependencies, node: Node) -> bool:
     """Whether no channel of the node's inputs has a part in another channel of its outputs."""
-    apart = operator_of(node.proto).apart
+    channelwise = operator_of(node.proto).channelwise
     if any(True for _ in subgraphs(node.proto)):
         return follows_bodies(node.proto, deps.arithmetic.opset)  # what is inside is asked for itself
-    return apart if isinstance(apart, bool) else apart(taken_by(deps.statics, node))
+    return channelwise if isinstance(channelwise, bool) else channelwise(taken_by(deps.statics, node))
 
 
 def contraction_axes(deps: Dependencies, node: Node, k: int, rank: int) -> list[int]:

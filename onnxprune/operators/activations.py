@@ -183,8 +183,8 @@ def forward_clip(node: TorchCall, x: Tensor, low: Tensor | None = None, high: Te
 
 
 define(
-    "Clip", couple=unchanged, zero=_zero_inside, bound=bound_clip, apart=True, value=by_reference, flat=_ends_of_clip,
-    traits=EACH | Trait.CLAMPS | Trait.NUMBERS | Trait.COMPARES | Trait.SELECTS,
+    "Clip", couple=unchanged, zero=_zero_inside, bound=bound_clip, channelwise=True, value=by_reference,
+    flat=_ends_of_clip, traits=EACH | Trait.CLAMPS | Trait.NUMBERS | Trait.COMPARES | Trait.SELECTS,
     forward=Forward(forward_clip, into=(0,)),
 )  # fmt: skip
 

@@ -114,7 +114,7 @@ def pairwise(name: str, **columns: Any) -> Forward:
     return Forward(lambda node, a, b: getattr(torch, name)(a, aligned_operand(node, a, b)), **columns)
 
 
-_EACH: dict[str, Any] = {"couple": combine, "apart": True}
+_EACH: dict[str, Any] = {"couple": combine, "channelwise": True}
 
 define(
     "Add", **_EACH, zero=every, bound=partial(bound_addition, sign=1), value=in_numpy(np.add), labels_int32=True,
@@ -234,7 +234,7 @@ def forward_prelu(node: TorchCall, x: Tensor, slope: Tensor) -> Tensor:
 
 
 define(
-    "PRelu", couple=prelu, zero=first, bound=bound_prelu, apart=True,
+    "PRelu", couple=prelu, zero=first, bound=bound_prelu, channelwise=True,
     traits=Trait.ELEMENTWISE | Trait.UNARY | Trait.SCALES, forward=Forward(forward_prelu),
 )  # fmt: skip
 define(
@@ -255,10 +255,10 @@ def forward_image_scaler(node: TorchCall, x: Tensor) -> Tensor:
     return x * node.get("scale", 1.0) + x.new_tensor(node.get("bias")).reshape(1, -1, 1, 1)
 
 
-define("ImageScaler", couple=image_scaler, apart=True, shape=Alike(), forward=Forward(forward_image_scaler))
+define("ImageScaler", couple=image_scaler, channelwise=True, shape=Alike(), forward=Forward(forward_image_scaler))
 
 
-_COMPARED: dict[str, Any] = {"couple": pointwise, "takes_split": True, "bound": bound_others, "apart": True}
+_COMPARED: dict[str, Any] = {"couple": pointwise, "takes_split": True, "bound": bound_others, "channelwise": True}
 _DECISION = Trait.ELEMENTWISE | Trait.DECIDES | Trait.COMPARES
 
 define("Equal", **_COMPARED, value=in_numpy(np.equal), traits=_DECISION, forward=pairwise("eq", into=()))

@@ -83,6 +83,6 @@ define(
     forward=Forward(lambda node, x: convert(x, carrier(node.get("to"))), into=_into_floats),
 )  # fmt: skip
 define(
-    "CastLike", couple=unchanged, zero=first, bound=bound_cast, apart=True, traits=EACH,
+    "CastLike", couple=unchanged, zero=first, bound=bound_cast, channelwise=True, traits=EACH,
     forward=Forward(lambda node, x, like: convert(x, like.dtype), into=(0,)),
 )  # fmt: skip

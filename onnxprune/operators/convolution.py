@@ -168,7 +168,7 @@ def forward_conv(node: TorchCall, x: Tensor, w: Tensor, b: Tensor | None = None)
 
 
 define(
-    "Conv", couple=conv, channel=1, zero=zero_conv, repair=repair_in_place, bound=bound_conv, apart=depthwise,
+    "Conv", couple=conv, channel=1, zero=zero_conv, repair=repair_in_place, bound=bound_conv, channelwise=depthwise,
     contracts=lambda _, k, rank: [] if k > 1 else list(range(1, rank)),  # samples, filters and biases stay apart
     factors=(0, 1), filters=filters_of, linear=linear_conv, bias=2,
     work=lambda y, x, w: math.prod(y) * math.prod(w[1:]), traits=Trait.LINEAR | Trait.LAYER | Trait.CONVOLVES,
@@ -265,7 +265,7 @@ def forward_conv_transpose(node: TorchCall, x: Tensor, w: Tensor, b: Tensor | No
 
 define(
     "ConvTranspose", couple=conv_transpose, channel=1, zero=made(2), repair=repair_conv_transpose, bound=bound_conv,
-    apart=_one_channel_each, filters=transposed_filters_of, linear=linear_conv_transpose, bias=2,
+    channelwise=_one_channel_each, filters=transposed_filters_of, linear=linear_conv_transpose, bias=2,
     work=lambda y, x, w: math.prod(x) * math.prod(w[1:]),
     traits=Trait.LINEAR | Trait.LAYER | Trait.CONVOLVES | Trait.SPREADS, forward=Forward(forward_conv_transpose),
 )  # fmt: skip

@@ -48,7 +48,7 @@ def forward_depth_to_space(node: TorchCall, x: Tensor) -> Tensor:
 
 
 define(
-    "DepthToSpace", couple=depth_to_space, channel=1, zero=first, bound=bound_depth_to_space, apart=True,
+    "DepthToSpace", couple=depth_to_space, channel=1, zero=first, bound=bound_depth_to_space, channelwise=True,
     traits=Trait.MOVES | Trait.RANGE, forward=Forward(forward_depth_to_space),
 )  # fmt: skip
 
@@ -72,6 +72,6 @@ def forward_space_to_depth(node: TorchCall, x: Tensor) -> Tensor:
 
 
 define(
-    "SpaceToDepth", couple=space_to_depth, channel=1, zero=first, bound=bound_space_to_depth, apart=True,
+    "SpaceToDepth", couple=space_to_depth, channel=1, zero=first, bound=bound_space_to_depth, channelwise=True,
     traits=Trait.MOVES | Trait.RANGE, forward=Forward(forward_space_to_depth),
 )  # fmt: skip

@@ -64,7 +64,7 @@ def index_of(x: Tensor, indices: Tensor, batch: int = 0) -> tuple[Tensor, ...]:
 
 
 define(
-    "GatherND", couple=gather_nd, zero=first, bound=bound_gather_nd, apart=True,
+    "GatherND", couple=gather_nd, zero=first, bound=bound_gather_nd, channelwise=True,
     repair=lambda edit, **_: edit.follow_grid(0, 1, lambda axis: edit.live_out(0, axis)),
     value=by_reference, traits=Trait.MOVES | Trait.PASSES,
     forward=Forward(lambda node, x, indices: x[index_of(x, indices, node.get("batch_dims", 0))], into=(0,)),
@@ -109,7 +109,7 @@ def forward_gather_elements(node: TorchCall, x: Tensor, indices: Tensor) -> Tens
 
 define(
     "GatherElements", couple=gather_elements, zero=first, statistics=lambda op: [op.attributes.get("axis", 0)],
-    repair=repair_elements, bound=bound_gather_elements, apart=True, traits=Trait.MOVES,
+    repair=repair_elements, bound=bound_gather_elements, channelwise=True, traits=Trait.MOVES,
     forward=Forward(forward_gather_elements, into=(0,)),
 )  # fmt: skip
 
@@ -170,7 +170,7 @@ def forward_gather(node: TorchCall, x: Tensor, indices: Tensor) -> Tensor:
 
 
 define(
-    "Gather", couple=gather, takes_split=True, zero=first, repair=repair_gather, bound=bound_gather, apart=True,
+    "Gather", couple=gather, takes_split=True, zero=first, repair=repair_gather, bound=bound_gather, channelwise=True,
     value=lambda x, a: np.take(x[0], x[1].astype(np.int64), axis=a.get("axis", 0)),
     small=lambda x: x[0].size * x[1].size <= LARGEST_VALUE * max(1, x[0].shape[0] if x[0].ndim else 1),
     traits=Trait.MOVES | Trait.RANGE | Trait.MAPS | Trait.LOOKS_UP | Trait.PASSES,

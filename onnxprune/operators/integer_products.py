@@ -124,7 +124,7 @@ def forward_conv_integer(
 
 
 define(
-    "ConvInteger", couple=conv_integer, zero=made(), repair=repair_groups, apart=depthwise, labels_int32=True,
+    "ConvInteger", couple=conv_integer, zero=made(), repair=repair_groups, channelwise=depthwise, labels_int32=True,
     bound=partial(bound_integer_layer, axis=0), zero_points=ZeroPoints({0: 2, 1: 3}),
     traits=_INTEGERS | Trait.CONVOLVES, written=in_steps_of_one("Conv"),
     forward=Forward(forward_conv_integer, into=(0, 1), units=whole_units),
@@ -186,7 +186,7 @@ def written_conv(node: onnx.NodeProto, tensors: Tensors) -> Nodes:
 
 define(
     "QLinearConv", couple=qlinear_conv, zero=made(8), repair=partial(repair_groups, weight=3),
-    bound=bound_qlinear_conv, apart=partial(depthwise, weight=3), labels_int32=True,
+    bound=bound_qlinear_conv, channelwise=partial(depthwise, weight=3), labels_int32=True,
     zero_points=ZeroPoints({0: 2, 3: 5}, held=7),
     traits=_INTEGERS | Trait.CONVOLVES | Trait.STEPS, written=Written(written_conv),
     forward=Forward(forward_qlinear_conv, into=(0, 3, 8), units=conv_units),

@@ -110,7 +110,7 @@ def forward_layer_normalization(node: TorchCall, x: Tensor, scale: Tensor, bias:
 
 
 define(
-    "LayerNormalization", couple=partial(norm, rms=False), zero=_no_division_by_zero, apart=True,
+    "LayerNormalization", couple=partial(norm, rms=False), zero=_no_division_by_zero, channelwise=True,
     traits=Trait.SCALES | Trait.STATISTICS | Trait.NORMALISES | Trait.CENTRES,
     forward=Forward(forward_layer_normalization),
 )  # fmt: skip

@@ -36,7 +36,7 @@ def forward_reverse_sequence(node: TorchCall, x: Tensor, lengths: Tensor) -> Ten
 
 
 define(
-    "ReverseSequence", couple=reverse, apart=True, traits=Trait.SELECTS,
+    "ReverseSequence", couple=reverse, channelwise=True, traits=Trait.SELECTS,
     forward=Forward(forward_reverse_sequence, into=(0,)),
     bound=lambda site: homogeneous_rows(
         site, [site.attributes.get("time_axis", 0), site.attributes.get("batch_axis", 1)]
@@ -56,7 +56,7 @@ def forward_trilu(node: TorchCall, x: Tensor, k: Tensor | None = None) -> Tensor
 
 
 define(
-    "Trilu", couple=trilu, zero=first, apart=True, traits=Trait.SELECTS,
+    "Trilu", couple=trilu, zero=first, channelwise=True, traits=Trait.SELECTS,
     forward=Forward(forward_trilu, into=(0,), host=(1,)),
     bound=lambda site: homogeneous_rows(site, (-2, -1), with_zero=True),
 )  # fmt: skip
@@ -93,7 +93,7 @@ def forward_grid_sample(node: TorchCall, x: Tensor, grid: Tensor) -> Tensor:
 _SAMPLES = Forward(forward_grid_sample, into=lambda node: (0,) if node.get("mode") == "nearest" else (0, 1))
 define(
     "GridSample", couple=grid_sample, zero=first, statistics=lambda op: range(2, len(op.shapes[0] or ())),
-    bound=bound_grid_sample, apart=True, forward=_SAMPLES,
+    bound=bound_grid_sample, channelwise=True, forward=_SAMPLES,
 )  # fmt: skip
 define("com.microsoft:GridSample", shape=Alike("GridSample", (0, 1)), forward=_SAMPLES)
 
@@ -143,6 +143,6 @@ def forward_crop(node: TorchCall, x: Tensor) -> Tensor:
 
 
 define(
-    "Crop", couple=crop, zero=first, apart=True, shape=_crop_shape, forward=Forward(forward_crop),
+    "Crop", couple=crop, zero=first, channelwise=True, shape=_crop_shape, forward=Forward(forward_crop),
     bound=lambda site: reduced(site.data(), range(2, len(site.shape()))).named(site.kind),
 )  # fmt: skip

@@ -56,7 +56,7 @@ def forward_batch_normalization(
 
 
 define(
-    "BatchNormalization", couple=batch_norm, channel=1, zero=scaled(1, 2), bound=bound_batch_norm, apart=True,
+    "BatchNormalization", couple=batch_norm, channel=1, zero=scaled(1, 2), bound=bound_batch_norm, channelwise=True,
     traits=Trait.SCALES | Trait.STATISTICS | Trait.AFFINE, forward=Forward(forward_batch_normalization, into=(0, 1, 2)),
 )  # fmt: skip
 
@@ -102,8 +102,8 @@ def forward_instance_normalization(node: TorchCall, x: Tensor, scale: Tensor, bi
 
 
 define(
-    "InstanceNormalization", couple=instance_norm, channel=1, zero=scaled(1, 2), bound=bound_instance_norm, apart=True,
-    traits=Trait.SCALES | Trait.STATISTICS, forward=Forward(forward_instance_normalization),
+    "InstanceNormalization", couple=instance_norm, channel=1, zero=scaled(1, 2), bound=bound_instance_norm,
+    channelwise=True, traits=Trait.SCALES | Trait.STATISTICS, forward=Forward(forward_instance_normalization),
 )  # fmt: skip
 
 
@@ -148,7 +148,7 @@ def forward_group_normalization(node: TorchCall, x: Tensor, scale: Tensor, bias:
 
 define(
     "GroupNormalization", couple=group_norm, channel=1, zero=scaled(1, 2), repair=repair_group_norm,
-    bound=bound_group_norm, apart=True, shape=Alike(), traits=Trait.SCALES,
+    bound=bound_group_norm, channelwise=True, shape=Alike(), traits=Trait.SCALES,
     forward=Forward(forward_group_normalization),
 )  # fmt: skip
 define("com.microsoft:GroupNorm", shape=Alike(), traits=Trait.SCALES)
@@ -178,7 +178,7 @@ def forward_mean_variance_normalization(node: TorchCall, x: Tensor) -> Tensor:
 
 
 define(
-    "MeanVarianceNormalization", couple=mean_variance, apart=True,
+    "MeanVarianceNormalization", couple=mean_variance, channelwise=True,
     bound=lambda site: rows(site, site.attributes.get("axes", (0, 2, 3))),
     forward=Forward(forward_mean_variance_normalization),
 )  # fmt: skip

@@ -134,7 +134,7 @@ def forward_pad(
 
 define(
     "Pad", couple=pad, zero=lambda op: op.zero_where_dead(0) if op.zero_padded() else NOT_ZERO, repair=repair_pad,
-    follows=frozenset({1}), bound=bound_pad, apart=True, value=by_reference,
+    follows=frozenset({1}), bound=bound_pad, channelwise=True, value=by_reference,
     small=lambda x: x[0].ndim == 1 and x[0].size + sum(abs(int(v)) for v in x[1].ravel()) <= LARGEST_VALUE,
     traits=Trait.RANGE | Trait.MAPS | Trait.NUMBERS | Trait.PADS | Trait.SELECTS,
     forward=Forward(forward_pad, into=(0,), host=(1, 2, 3)),
@@ -179,6 +179,6 @@ def forward_center_crop_pad(node: TorchCall, x: Tensor, target: Tensor) -> Tenso
 
 define(
     "CenterCropPad", couple=center_crop_pad, zero=first, repair=repair_center_crop_pad, follows=frozenset({1}),
-    bound=bound_center_crop_pad, apart=True, value=by_reference, traits=Trait.NUMBERS | Trait.MAPS | Trait.SELECTS,
-    forward=Forward(forward_center_crop_pad, into=(0,), host=(1,)),
+    bound=bound_center_crop_pad, channelwise=True, value=by_reference,
+    traits=Trait.NUMBERS | Trait.MAPS | Trait.SELECTS, forward=Forward(forward_center_crop_pad, into=(0,), host=(1,)),
 )  # fmt: skip

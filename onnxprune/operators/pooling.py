@@ -49,7 +49,7 @@ def bound_lp_pool(site: Site) -> Facts:
     return facts(0.0, np.where(found.zero, 0, np.inf), mix(found.identity, site.kind), found.scale)
 
 
-_POOL: dict[str, Any] = {"couple": pool, "channel": 1, "zero": first, "apart": True}
+_POOL: dict[str, Any] = {"couple": pool, "channel": 1, "zero": first, "channelwise": True}
 _MEAN = Trait.RANGE | Trait.MAPS
 
 
@@ -157,7 +157,7 @@ define(
     ),
 )  # fmt: skip
 define(
-    "com.microsoft:NhwcMaxPool", couple=pool, apart=True, shape=Alike("MaxPool"),
+    "com.microsoft:NhwcMaxPool", couple=pool, channelwise=True, shape=Alike("MaxPool"),
     traits=Trait.CHANNELS_LAST | Trait.SELECTS,
     bound=lambda site: homogeneous_rows(site, range(1, len(site.shape()) - 1)),
 )  # fmt: skip
@@ -173,7 +173,7 @@ def bound_regions(site: Site) -> Facts:
     return homogeneous_rows(site, (0, 2, 3), with_zero=True)
 
 
-define("MaxRoiPool RoiAlign", couple=regions, channel=1, zero=first, apart=True, bound=bound_regions)
+define("MaxRoiPool RoiAlign", couple=regions, channel=1, zero=first, channelwise=True, bound=bound_regions)
 
 
 def forward_max_unpool(node: TorchCall, x: Tensor, places: Tensor, sizes: Tensor | None = None) -> Tensor:

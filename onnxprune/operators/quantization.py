@@ -69,7 +69,7 @@ def bound_quantize(site: Site, *, to_real: bool) -> Facts:
 
 _STEPS = Trait.SHIFTS | Trait.NUMBERS | Trait.MAPS | Trait.QUANTIZES
 _QUANTIZE: dict[str, Any] = {
-    "couple": quantize, "takes_split": True, "zero": first, "apart": True, "shape": Alike(),
+    "couple": quantize, "takes_split": True, "zero": first, "channelwise": True, "shape": Alike(),
 }  # fmt: skip
 
 

@@ -52,7 +52,7 @@ def between_two_steps(function: Callable[[Tensor, Tensor], Tensor]) -> Forward:
     return Forward(forward, into=(0, 3))
 
 
-_POINTWISE: dict[str, Any] = {"couple": qlinear_pointwise, "apart": True}
+_POINTWISE: dict[str, Any] = {"couple": qlinear_pointwise, "channelwise": True}
 define(
     "com.microsoft:QLinearAdd", **_POINTWISE, shape=Alike("Add", (0, 3)), traits=Trait.STEPS | Trait.QUANTIZES,
     bound=partial(bound_qlinear_pointwise, corners=lambda a, b: [a[0] + b[0], a[1] + b[1]]),
@@ -77,12 +77,12 @@ def between_steps(function: Callable[[TorchCall, Tensor], Tensor]) -> Forward:
 
 
 define(
-    "com.microsoft:QLinearLeakyRelu", couple=unchanged, bound=bound_others, apart=True, shape=Alike(),
+    "com.microsoft:QLinearLeakyRelu", couple=unchanged, bound=bound_others, channelwise=True, shape=Alike(),
     traits=Trait.STEPS, forward=between_steps(lambda node, x: functional.leaky_relu(x, node.get("alpha", 0.01))),
 )  # fmt: skip
 define(
-    "com.microsoft:QLinearSigmoid", couple=unchanged, bound=bound_others, apart=True, shape=Alike(), traits=Trait.STEPS,
-    forward=between_steps(lambda node, x: torch.sigmoid(x)),
+    "com.microsoft:QLinearSigmoid", couple=unchanged, bound=bound_others, channelwise=True, shape=Alike(),
+    traits=Trait.STEPS, forward=between_steps(lambda node, x: torch.sigmoid(x)),
 )  # fmt: skip
 
 
@@ -112,8 +112,8 @@ def forward_qlinear_where(
 
 
 define(
-    "com.microsoft:QLinearWhere", couple=lambda op, *x: op.broadcast(*x[:2], x[4]), bound=bound_others, apart=True,
-    shape=Alike("Where", (0, 1, 4)), typed_by=1, traits=Trait.STEPS,
+    "com.microsoft:QLinearWhere", couple=lambda op, *x: op.broadcast(*x[:2], x[4]), bound=bound_others,
+    channelwise=True, shape=Alike("Where", (0, 1, 4)), typed_by=1, traits=Trait.STEPS,
     forward=Forward(forward_qlinear_where, into=(1, 4)),
 )  # fmt: skip
 
@@ -143,11 +143,11 @@ def _mean_of_windows(node: TorchCall, x: Tensor) -> Tensor:
 
 
 define(
-    "com.microsoft:QLinearGlobalAveragePool", couple=qlinear_pool, bound=bound_qlinear_pool, apart=True,
+    "com.microsoft:QLinearGlobalAveragePool", couple=qlinear_pool, bound=bound_qlinear_pool, channelwise=True,
     shape=Alike("GlobalAveragePool"), traits=Trait.STEPS, forward=between_steps(_mean_of_space),
 )  # fmt: skip
 define(
-    "com.microsoft:QLinearAveragePool", couple=qlinear_pool, bound=bound_qlinear_pool, apart=True,
+    "com.microsoft:QLinearAveragePool", couple=qlinear_pool, bound=bound_qlinear_pool, channelwise=True,
     shape=Alike("AveragePool"), traits=Trait.STEPS, forward=between_steps(_mean_of_windows),
 )  # fmt: skip
 define("com.microsoft:QLinearReduceMean", shape=Alike("ReduceMean"), traits=Trait.STEPS)
@@ -179,7 +179,7 @@ def forward_qlinear_concat(node: TorchCall, scale: Tensor, zero: Tensor, *parts:
 
 
 define(
-    "com.microsoft:QLinearConcat", couple=qlinear_concat, bound=bound_qlinear_concat, apart=True,
+    "com.microsoft:QLinearConcat", couple=qlinear_concat, bound=bound_qlinear_concat, channelwise=True,
     shape=_qlinear_concat_shape, typed_by=2, traits=Trait.STEPS,
     forward=Forward(forward_qlinear_concat, into=range(2, 1 << 16, 3)),
 )  # fmt: skip

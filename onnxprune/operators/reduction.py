@@ -202,7 +202,7 @@ def forward_arg_reduce(node: TorchCall, x: Tensor) -> Tensor:
 
 define(
     "ArgMax ArgMin", couple=arg_reduce, bound=bound_arg_reduce, statistics=lambda op: [op.attributes.get("axis", 0)],
-    apart=True, traits=Trait.DECIDES | Trait.SELECTS, forward=Forward(forward_arg_reduce, into=()),
+    channelwise=True, traits=Trait.DECIDES | Trait.SELECTS, forward=Forward(forward_arg_reduce, into=()),
 )  # fmt: skip
 
 
@@ -266,7 +266,7 @@ def forward_top_k(node: TorchCall, x: Tensor, k: Tensor | None = None) -> tuple[
 
 
 define(
-    "TopK", couple=top_k, statistics=lambda op: [op.attributes.get("axis", -1)], apart=True,
+    "TopK", couple=top_k, statistics=lambda op: [op.attributes.get("axis", -1)], channelwise=True,
     bound=bound_top_k, traits=Trait.DECIDES | Trait.NUMBERS | Trait.VALUES_FIRST | Trait.SELECTS,
     forward=Forward(forward_top_k, into=(0,), host=(1,)),
 )  # fmt: skip

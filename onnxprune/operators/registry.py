@@ -177,7 +177,7 @@ class Operator:
 
     bound: of a site (`onnxprune.operators.site`): interval and value number of each element of the outputs, of the
         first ones at least.  Raises NothingKnown where what it is made of is not known.
-    apart: whether no channel of its inputs has a part in another one of its outputs; of what it takes, or always.
+    channelwise: whether no channel of its inputs has a part in another one of its outputs; of what it takes, or always.
     contracts: `(taken, input, rank)` → axes along which the elements of an input come together; by default all.
     reach: of what it takes: where channels have a part in few channels of output 0 (`onnxprune.operators.reach`).
     heads: what attention takes besides queries, keys and values.
@@ -189,8 +189,8 @@ class Operator:
     linear: `(shape of the weights, attributes)` → the layer as a product of matrices (`onnxprune.operators.patches`).
     bias: the input that is added to the outputs of a layer, one number for each.
     signs: of a sum of two values, with what sign each of them goes in.
-    unshifted: `(attributes, rank, opset)` → axes along which all that it takes may be more by one number, for the same
-        output.
+    shift_invariant: `(attributes, rank, opset)` → axes along which all that it takes may be more by one number, for the
+        same output.
     flat: `(attributes, input → its numbers)` → the range of input 0 beyond which the output goes no further.
     work: `(y, x, w)`, shapes of output 0 and of the first two inputs → multiply-accumulates, for an estimate.
 
@@ -218,7 +218,7 @@ class Operator:
     follows: frozenset[int] = frozenset()
     labels_int32: bool = False
     bound: Callable[[Any], Any] | None = None
-    apart: bool | Callable[[Taken], bool] = False
+    channelwise: bool | Callable[[Taken], bool] = False
     contracts: Callable[[Taken, int, int], list[int]] | None = None
     reach: Callable[[Taken], list[Any]] | None = None
     heads: HeadInputs | None = None
@@ -230,7 +230,7 @@ class Operator:
     linear: Callable[[Shape, Attributes], Any] | None = None
     bias: int | None = None
     signs: tuple[int, int] | None = None
-    unshifted: Callable[[Attributes, int, int], list[int]] | None = None
+    shift_invariant: Callable[[Attributes, int, int], list[int]] | None = None
     flat: Callable[[Attributes, Numbers], tuple[float, float]] | None = None
     work: Callable[[Shape, Shape, Shape], int] | None = None
     value: Evaluation | None = None

@@ -73,7 +73,7 @@ def forward_tile(node: TorchCall, x: Tensor, repeats: Tensor, axis: Tensor | Non
 
 
 define(
-    "Tile", couple=tile, zero=first, repair=repair_tile, follows=frozenset({1}), bound=bound_repeat, apart=True,
+    "Tile", couple=tile, zero=first, repair=repair_tile, follows=frozenset({1}), bound=bound_repeat, channelwise=True,
     value=by_reference, small=_small_when_repeated, traits=_COPIES | Trait.PASSES,
     forward=Forward(forward_tile, into=(0,), host=(1, 2)),
 )  # fmt: skip
@@ -99,8 +99,8 @@ def repair_expand(edit: Any, **_: Any) -> None:
 
 
 define(
-    "Expand", couple=expand, zero=first, repair=repair_expand, follows=frozenset({1}), bound=bound_repeat, apart=True,
-    value=lambda x, _: np.broadcast_to(x[0], np.broadcast_shapes(x[0].shape, tuple(x[1]))).copy(),
+    "Expand", couple=expand, zero=first, repair=repair_expand, follows=frozenset({1}), bound=bound_repeat,
+    channelwise=True, value=lambda x, _: np.broadcast_to(x[0], np.broadcast_shapes(x[0].shape, tuple(x[1]))).copy(),
     small=_small_when_repeated, traits=_COPIES | Trait.MAPS | Trait.PASSES | Trait.EXPANDS,
     forward=Forward(lambda node, x, n: x.expand(torch.broadcast_shapes(x.shape, tuple(numbers(n)))), (0,), (1,)),
 )  # fmt: skip

@@ -101,7 +101,7 @@ def _reshape_shape(x: Arrays, a: Attributes) -> list[Shape | None]:
     return [tuple(math.prod(x[0]) // rest if size == -1 else size for size in told)] if told and rest else []
 
 
-_RESHAPE: dict[str, Any] = {"takes_split": True, "zero": first, "bound": bound_reshape, "apart": True}
+_RESHAPE: dict[str, Any] = {"takes_split": True, "zero": first, "bound": bound_reshape, "channelwise": True}
 
 
 def forward_reshape(node: TorchCall, x: Tensor, target: Tensor | None = None) -> Tensor:
@@ -204,7 +204,7 @@ def transpose(op: Op, *, perm: Any = None) -> Value:
 
 
 define(
-    "Transpose", couple=transpose, takes_split=True, zero=first, apart=True,
+    "Transpose", couple=transpose, takes_split=True, zero=first, channelwise=True,
     bound=lambda site: site.data().map(lambda a: a.transpose(site.attributes.get("perm"))).named(site.kind),
     value=lambda x, a: np.transpose(x[0], a.get("perm")), traits=_SAME | Trait.PERMUTES,
     forward=Forward(lambda node, x: x.permute(node.get("perm", list(range(x.dim()))[::-1]))),
@@ -231,7 +231,7 @@ def bound_concat(site: Site) -> Facts:
 
 
 define(
-    "Concat", couple=concat, zero=joined, bound=bound_concat, apart=True,
+    "Concat", couple=concat, zero=joined, bound=bound_concat, channelwise=True,
     value=lambda x, a: np.concatenate(x, axis=a.get("axis", 1)),
     traits=Trait.MOVES | Trait.JOINS | Trait.RANGE | Trait.MAPS | Trait.PASSES,
     forward=Forward(lambda node, *x: torch.cat(x, node.get("axis", 1))),

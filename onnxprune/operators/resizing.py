@@ -201,10 +201,10 @@ def _resize_traits(node: onnx.NodeProto) -> Trait:
 
 define(
     "Resize", couple=resize, channel=1, zero=provided(_stays_inside), repair=repair_resize, follows=frozenset({2, 3}),
-    bound=bound_resize, apart=True, traits=_resize_traits,
+    bound=bound_resize, channelwise=True, traits=_resize_traits,
     forward=Forward(forward_resize, into=(0,), host=(1, 2, 3)),
 )  # fmt: skip
 define(
     "Upsample", couple=resize, channel=1, zero=provided(_stays_inside), follows=frozenset({1}), bound=bound_resize,
-    apart=True, traits=Trait.NUMBERS, forward=Forward(forward_resize, into=(0,), host=(1, 2, 3)),
+    channelwise=True, traits=Trait.NUMBERS, forward=Forward(forward_resize, into=(0,), host=(1, 2, 3)),
 )  # fmt: skip

@@ -85,7 +85,7 @@ def forward_scatter_nd(node: TorchCall, x: Tensor, indices: Tensor, updates: Ten
 
 define(
     "ScatterND", couple=scatter_nd, zero=_zero_among_zeros, bound=bound_scatter_nd,
-    repair=lambda edit, **_: edit.follow_grid(0, 1, lambda axis: edit.live_in(2, axis)), apart=True,
+    repair=lambda edit, **_: edit.follow_grid(0, 1, lambda axis: edit.live_in(2, axis)), channelwise=True,
     value=by_reference, forward=Forward(forward_scatter_nd, into=(0, 2)),
 )  # fmt: skip
 
@@ -120,7 +120,7 @@ def forward_scatter_elements(node: TorchCall, x: Tensor, indices: Tensor, update
 
 _SCATTER: dict[str, Any] = {
     "couple": scatter_elements, "zero": _zero_among_zeros, "repair": repair_elements, "bound": bound_scatter_elements,
-    "apart": True, "forward": Forward(forward_scatter_elements, into=(0, 2)),
+    "channelwise": True, "forward": Forward(forward_scatter_elements, into=(0, 2)),
 }  # fmt: skip
 define("ScatterElements", **_SCATTER, value=by_reference)
 define("Scatter", **_SCATTER)

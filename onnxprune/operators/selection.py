@@ -73,7 +73,7 @@ def forward_split(node: TorchCall, x: Tensor, sizes: Tensor | None = None) -> tu
 
 define(
     "Split", couple=split, takes_split=True, zero=first, repair=repair_split, follows=frozenset({1}), bound=bound_split,
-    apart=True, value=by_reference, shape=_split_shape, traits=_PART | Trait.SPLITS,
+    channelwise=True, value=by_reference, shape=_split_shape, traits=_PART | Trait.SPLITS,
     forward=Forward(forward_split, into=(0,), host=(1,)),
 )  # fmt: skip
 
@@ -188,7 +188,7 @@ _SLICE: dict[str, Any] = {
     "forward": Forward(forward_slices, into=(0,), host=(1, 2, 3, 4)),
 }  # fmt: skip
 define(
-    "Slice", **_SLICE, follows=frozenset({1, 2, 3, 4}), bound=bound_slice, apart=True, value=_sliced_value,
+    "Slice", **_SLICE, follows=frozenset({1, 2, 3, 4}), bound=bound_slice, channelwise=True, value=_sliced_value,
     traits=_PART | Trait.NUMBERS | Trait.SLICES,
 )  # fmt: skip
 define("DynamicSlice", **_SLICE, traits=Trait.MOVES)

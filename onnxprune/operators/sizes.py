@@ -42,9 +42,16 @@ def forward_shape(node: TorchCall, x: Tensor) -> Tensor:
     return torch.tensor(sizes[node.get("start", 0) : node.get("end", len(sizes))], dtype=torch.int64)
 
 
-define("Shape", couple=shape, takes_split=True, apart=True, traits=Trait.SIZES, forward=Forward(forward_shape, into=()))
 define(
-    "Size", couple=shape, takes_split=True, apart=True, traits=Trait.SIZES | Trait.COUNTS,
+    "Shape",
+    couple=shape,
+    takes_split=True,
+    channelwise=True,
+    traits=Trait.SIZES,
+    forward=Forward(forward_shape, into=()),
+)
+define(
+    "Size", couple=shape, takes_split=True, channelwise=True, traits=Trait.SIZES | Trait.COUNTS,
     forward=Forward(lambda node, x: torch.tensor(x.numel()), into=()),
 )  # fmt: skip
 
@@ -117,7 +124,7 @@ def forward_constant_of_shape(node: TorchCall, sizes: Tensor) -> Tensor:
 define(
     "ConstantOfShape", couple=constant_of_shape, zero=lambda op: ZeroWhereDead(not np.any(_fill(op.attributes))),
     repair=repair_constant_of_shape,
-    follows=frozenset({0}), bound=bound_fill, apart=True, value=_filled_value,
+    follows=frozenset({0}), bound=bound_fill, channelwise=True, value=_filled_value,
     traits=Trait.REPEATS | Trait.FILLS | Trait.SELECTS,
     forward=Forward(forward_constant_of_shape, into=(), host=(0,)),
 )  # fmt: skip

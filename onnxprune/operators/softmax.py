@@ -54,8 +54,8 @@ def forward_softmax(node: TorchCall, x: Tensor) -> Tensor:
 
 for name, low, high in (("Softmax", 0.0, 1.0), ("LogSoftmax", -np.inf, 0.0)):
     define(
-        name, couple=softmax, statistics=_normalised, bound=partial(bound_softmax, low=low, high=high), apart=True,
-        unshifted=_axes, traits=Trait.SATURATES, forward=Forward(forward_softmax),
+        name, couple=softmax, statistics=_normalised, bound=partial(bound_softmax, low=low, high=high),
+        channelwise=True, shift_invariant=_axes, traits=Trait.SATURATES, forward=Forward(forward_softmax),
     )  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def forward_hardmax(node: TorchCall, x: Tensor) -> Tensor:
 
 
 define(
-    "Hardmax", couple=softmax, statistics=_normalised, apart=True, traits=Trait.DECIDES,
+    "Hardmax", couple=softmax, statistics=_normalised, channelwise=True, traits=Trait.DECIDES,
     forward=Forward(forward_hardmax, into=()),
 )  # fmt: skip
 define("com.microsoft:BiasSoftmax", shape=Alike())

@@ -43,7 +43,7 @@ def unary(
 ) -> None:
     """The row of a function of one value; torch has it under the same name unless `forward` says what computes it."""
     define(
-        name, couple=pointwise, takes_split=True, zero=zero, bound=bound_unary, apart=True, function=function,
+        name, couple=pointwise, takes_split=True, zero=zero, bound=bound_unary, channelwise=True, function=function,
         traits=EACH | traits, **columns,
         forward=forward or in_torch(name.lower(), into=() if traits & Trait.DECIDES else None),
     )  # fmt: skip
@@ -73,7 +73,7 @@ unary("Sign", lambda x, a: np.sign(x), Trait.DECIDES, first, value=by_reference)
 unary("Sin", lambda x, a: np.sin(x), zero=first)
 unary("Tan", lambda x, a: np.tan(x), zero=first)
 
-PLAIN: dict[str, Any] = {"couple": pointwise, "takes_split": True, "apart": True}  # without a function here
+PLAIN: dict[str, Any] = {"couple": pointwise, "takes_split": True, "channelwise": True}  # without a function here
 _DECIDED: dict[str, Any] = {**PLAIN, "bound": bound_others}  # what is alike is decided alike
 
 

@@ -18,7 +18,7 @@ from rows import Row
 from wheel_models import node_tests
 
 from onnxprune.channels import Dependencies
-from onnxprune.lossless.conditions import contraction_axes, keeps_apart
+from onnxprune.lossless.conditions import contraction_axes, is_channelwise
 from onnxprune.model.evaluate import evaluate
 from onnxprune.model.graphs import opset_of
 from onnxprune.model.static import attributes_of
@@ -50,7 +50,7 @@ def separate_axes(deps: Dependencies, name: str) -> list[int]:
     node, value = deps.nodes[-1], deps.values[name]
     assert value is not None
     rank = len(value.axes)
-    if keeps_apart(deps, node):
+    if is_channelwise(deps, node):
         return list(range(rank))
     meet = contraction_axes(deps, node, node.inputs.index(name), rank)
     return [axis for axis in range(rank) if axis not in meet]
@@ -85,7 +85,7 @@ def separation_holds(case: Row) -> int:
     return count
 
 
-SEPARATE = [c for c in ROWS if (row := OPERATORS.get(c.op)) is not None and (row.apart or row.contracts)]
+SEPARATE = [c for c in ROWS if (row := OPERATORS.get(c.op)) is not None and (row.channelwise or row.contracts)]
 
 
 def test_channels_that_are_said_to_stay_apart_do() -> None:
@@ -95,7 +95,7 @@ def test_channels_that_are_said_to_stay_apart_do() -> None:
 
 @pytest.mark.parametrize("op", ["Gemm", "MatMul", "ReduceSum", "ConvTranspose"])
 def test_the_law_of_separation_can_fail(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(OPERATORS, op, replace(OPERATORS[op], apart=True))
+    monkeypatch.setitem(OPERATORS, op, replace(OPERATORS[op], channelwise=True))
     with pytest.raises(AssertionError):
         _ = [separation_holds(case) for case in ROWS if case.op == op]
 

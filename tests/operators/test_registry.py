@@ -61,7 +61,7 @@ ABSENT: dict[str, dict[str, str]] = {
         "freezes the channels that it takes": "ImageScaler",
         "was experimental, or is rare": "Col2Im Reverse DynamicSlice",
     },
-    "apart or contracts": UNKNOWN | {
+    "channelwise or contracts": UNKNOWN | {
         "gives what the data says": f"{BY_DATA} {OPTIONALS}",
         "gives sizes or bits": f"Range {BITS}",
         "all axes of channels come together": f"LSTM GRU RNN {MS}DynamicQuantizeLSTM Attention {MS}Attention "
@@ -84,8 +84,8 @@ def lacks(column: str, name: str) -> bool:
     row = OPERATORS[name]
     if column in ("couple", "forward"):
         return getattr(row, column) is None
-    if column == "apart or contracts":
-        return row.couple is not None and not row.apart and row.contracts is None
+    if column == "channelwise or contracts":
+        return row.couple is not None and not row.channelwise and row.contracts is None
     return row.couple is not None and getattr(row, column) in (None, never)
 
 

@@ -119,9 +119,9 @@ def _softmaxed(graph: Graph, k: int) -> bool:
     while len(found := graph.deps.takers.get(key, [])) == 1:
         node = graph.deps.nodes[found[0][0]]
         row = operator_of(node.proto)
-        if row.unshifted is not None:
+        if row.shift_invariant is not None:
             rank, opset = len(graph.shape(key) or ()), opset_of(graph.network.graph)
-            return row.unshifted(attributes_of(node.proto), rank, opset) == [rank - 1]
+            return row.shift_invariant(attributes_of(node.proto), rank, opset) == [rank - 1]
         if not (has(node.proto, Trait.MULTIPLIES) or row.signs == (1, 1)):
             return False
         key = node.outputs[0]
