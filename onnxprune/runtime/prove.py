@@ -20,8 +20,8 @@ from onnxprune.operators.registry import Trait, has
 from onnxprune.runtime import branches
 from onnxprune.runtime.edited import draws_unseeded
 from onnxprune.runtime.engine import engine
-from onnxprune.runtime.handed import Box, Load, part_by_part
 from onnxprune.runtime.lifted import complete, types_inside
+from onnxprune.runtime.part_by_part import Box, Load, part_by_part
 from onnxprune.runtime.proof import Proof, concluded
 from onnxprune.runtime.session import Session, make_session
 from onnxprune.runtime.slices import Noises, Slices, compared, widen
@@ -40,8 +40,8 @@ NUDGED = 6  # runs that noise is measured on: an output of one number may stay t
 class _View:
     """Both models and how they are compared."""
 
-    one: Variant
-    two: Variant
+    masked: Variant
+    pruned: Variant
     taps: Taps
     load: Load
     box: Box | None
@@ -89,22 +89,26 @@ def prove(
 ) -> Proof:
     """Run both models, without graph optimizations, and compare every output and what decides it.
 
-    Of two large ones, one is in memory at a time. `box` gives the live
-    positions of the values of the masked model. `loose`: a quantized graph need not be equal part by part; that is no
-    law where a change relies on what rounding or saturation does. Raises `ModelError` when onnxruntime refuses one of
-    them, or cannot run the masked one at the analysed size.
+    Of two large ones, one is in memory at a time.
+
+    Args:
+        box: gives the live positions of the values of the masked model.
+        loose: a quantized graph need not be equal part by part; that is no law where a change relies on what rounding
+            or saturation does.
+
+    Raises `ModelError` when onnxruntime refuses one of them, or cannot run the masked one at the analysed size.
     """
-    one, two = Variant.of(masked), Variant.of(pruned)
-    graph = one.graph
+    masked, pruned = Variant.of(masked), Variant.of(pruned)
+    graph = masked.graph
     if draws_unseeded(graph):
-        one, two = replace(one, seeded=True), replace(two, seeded=True)
+        masked, pruned = replace(masked, seeded=True), replace(pruned, seeded=True)
     if any(has(node, Trait.INTEGER) for node in graph.node):
-        one, two = replace(one, unsigned=True), replace(two, unsigned=True)
+        masked, pruned = replace(masked, unsigned=True), replace(pruned, unsigned=True)
     ways = branches.ways(graph)
     if ways:
-        one, two = replace(one, steered=True), replace(two, steered=True)
+        masked, pruned = replace(masked, steered=True), replace(pruned, steered=True)
     load = partial(make_session, providers="cpu")
-    view = _View(one, two, find_taps(one.network.graph), load, box, loose)
+    view = _View(masked, pruned, find_taps(masked.network.graph), load, box, loose)
     trials, seen, first, signature = _observed(view, stimuli, ways)
     view = replace(view, first=first)
     trials.skipped += [f"branches of '{name}', which lie too deep" for name in branches.deeper(graph)]
@@ -117,7 +121,7 @@ def _observed(
 ) -> tuple[TrialRuns, list[_Way], Session | None, tuple[Spec, ...]]:
     """Run the masked original on everything, and on the first and the last of it in each of the ways."""
     engine().set_seed(1)  # Random operators of both models then draw the same numbers
-    first = view.load(view.one, taps=view.taps.names)
+    first = view.load(view.masked, taps=view.taps.names)
     free = _Way((), [])
     trials = explored(first.with_fixed_inputs(free.switches) if ways else first, stimuli)
     seen = [replace(free, trials=trials.runs)]
@@ -129,7 +133,7 @@ def _observed(
             trials.skipped.append(f"{way.where}: {error}")
         else:
             seen.append(replace(way, trials=runs))
-    return trials, seen, first if _small(view.one) else None, _signature(first)
+    return trials, seen, first if _small(view.masked) else None, _signature(first)
 
 
 def _small(model: Variant) -> bool:
@@ -141,10 +145,10 @@ def _small(model: Variant) -> bool:
 def _compared(view: _View, seen: Sequence[_Way], signature: tuple[Spec, ...]) -> list[Check]:
     """Run the pruned model on what the masked one ran on; a failed check where its inputs or outputs are others."""
     engine().set_seed(1)
-    second = view.load(view.two, taps=_defined(view.two, view.taps.names))
+    second = view.load(view.pruned, taps=_defined(view.pruned, view.taps.names))
     inner = set(view.taps.names) - set(second.taps)
     for way in seen:
-        session = second.with_fixed_inputs(way.switches) if view.two.steered else second
+        session = second.with_fixed_inputs(way.switches) if view.pruned.steered else second
         found = ([s for s in _outcome(session, trial) if s.name not in inner] for trial in way.trials)
         way.found.extend(found)
     return list(_changed(signature, _signature(second)))
@@ -152,7 +156,7 @@ def _compared(view: _View, seen: Sequence[_Way], signature: tuple[Spec, ...]) ->
 
 def _verdicts(view: _View, way: _Way) -> list[Check]:
     """A check of every output and tap in every run; where one fails, again with the room that rounding needs."""
-    if view.one.steered:
+    if view.masked.steered:
         free = view.load
 
         def steered(model: Variant, taps: Sequence[str]) -> Session:
@@ -173,7 +177,7 @@ def _verdicts(view: _View, way: _Way) -> list[Check]:
 def _moved_inputs(view: _View, trials: Sequence[Trial], noise: Noises) -> None:
     """Widen the noise by what a change of the input in the last places does."""
     engine().set_seed(1)
-    first = view.first or view.load(view.one, taps=view.taps.names)
+    first = view.first or view.load(view.masked, taps=view.taps.names)
     for trial in trials:
         widen(noise, trial.kind, compared(trial.outputs, first.run(nudged(trial.feed))))
 
@@ -181,7 +185,7 @@ def _moved_inputs(view: _View, trials: Sequence[Trial], noise: Noises) -> None:
 def _moved_weights(view: _View, trials: Sequence[Trial], noise: Noises) -> None:
     """Widen the noise by what a change of the weights in the last places does, which reaches every layer."""
     engine().set_seed(1)
-    moved = view.load(nudged_weights(view.one), taps=view.taps.names)
+    moved = view.load(nudged_weights(view.masked), taps=view.taps.names)
     for trial in trials:
         for feed in (trial.feed, nudged(trial.feed, seed=2)):
             widen(noise, trial.kind, compared(trial.outputs, moved.run(feed)))
@@ -208,7 +212,7 @@ def _second_opinion(view: _View, way: _Way, checks: list[Check]) -> list[Check]:
 
 def _parts(view: _View, runs: Sequence[Trial], points: Mapping[str, tuple[str, ...]]) -> list[Check]:
     """Checks of the parts between the values at `points`, in bodies too where what their rounds give can be stacked."""
-    proto = view.one.network.graph
+    proto = view.masked.network.graph
     top = {name for node in proto.graph.node for name in node.output}
     judge = partial(Judge, replace(view.taps, decided=frozenset()))
     if any(path for _, path in graphs_of(proto.graph)) and not top.issuperset(points) and complete(proto.graph):
@@ -216,11 +220,11 @@ def _parts(view: _View, runs: Sequence[Trial], points: Mapping[str, tuple[str, .
         known = {n: tuple(t for t in took if t in top or t in lifted) for n, took in points.items()}
         known = {n: took for n, took in known.items() if n in top or n in lifted}
         wanted = {n for n, took in known.items() for n in (n, *took)}
-        one = replace(view.one, lifted={n: value for n, value in lifted.items() if n in wanted})
+        lifting = replace(view.masked, lifted={n: value for n, value in lifted.items() if n in wanted})
         with suppress(ModelError):  # what each round gives has another shape
-            return part_by_part(one, view.two, runs, known, view.box, view.load, judge({}))
+            return part_by_part(lifting, view.pruned, runs, known, view.box, view.load, judge({}))
     found = {n: tuple(t for t in took if t in top) for n, took in points.items() if n in top}
-    return part_by_part(view.one, view.two, runs, found, view.box, view.load, judge({})) if found else []
+    return part_by_part(view.masked, view.pruned, runs, found, view.box, view.load, judge({})) if found else []
 
 
 def _explained(check: Check) -> Check:

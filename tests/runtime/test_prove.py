@@ -16,8 +16,8 @@ from onnxprune.channels import analyse
 from onnxprune.errors import CheckFailed
 from onnxprune.model.network import Network
 from onnxprune.runtime.compare import difference, differences
-from onnxprune.runtime.handed import part_by_part
 from onnxprune.runtime.inputs import random_inputs
+from onnxprune.runtime.part_by_part import part_by_part
 from onnxprune.runtime.prove import prove
 from onnxprune.runtime.session import make_session
 from onnxprune.runtime.source import Variant

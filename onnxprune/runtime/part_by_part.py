@@ -30,27 +30,27 @@ FEW = 2  # decisions that may always fall the other way
 
 
 def part_by_part(
-    one: Variant, two: Variant, trials: Sequence[Trial], points: Mapping[str, Sequence[str]], box: Box | None,
+    masked: Variant, pruned: Variant, trials: Sequence[Trial], points: Mapping[str, Sequence[str]], box: Box | None,
     load: Load, judge: Judge,
 ) -> list[Check]:  # fmt: skip
     """Compare two models, the masked original and the pruned one, that are handed the same values at `points`.
 
     Args:
-        trials: runs of the first.
+        trials: runs of the masked original.
         points: values to hand over, with those in front of each that are compared.
-        box: live positions of the values of the first; all are live where it is None.
-        load: makes a session.
-        judge: says how far values may differ.
+        box: live positions of its values; all are live where it is None.
+        load, judge: make a session, and say how far values may differ.
     """
-    rounds = dict(rounds_of(one.graph)) if one.lifted else {}
-    box, two = box and cache(partial(_in_rounds, box, rounds)), replace(two, lifted=_there(two, one.lifted or {}))
+    rounds = dict(rounds_of(masked.graph)) if masked.lifted else {}
+    box = box and cache(partial(_in_rounds, box, rounds))
+    pruned = replace(pruned, lifted=_there(pruned, masked.lifted or {}))
     named = sorted({*points, *(name for took in points.values() for name in took)})
-    first = load(one, taps=named)
+    first = load(masked, taps=named)
     seen = [first.run(t.feed) for t in trials]
     elements = {o.name: o.element for o in first.outputs}
     del first
-    one, two = (_ranked(model, seen[0], rounds) for model in (one, two))
-    shapes = {n: array.shape for n, array in load(two, taps=_present(two, named)).run(trials[0].feed).items()}
+    masked, pruned = (_ranked(model, seen[0], rounds) for model in (masked, pruned))
+    shapes = {n: array.shape for n, array in load(pruned, taps=_present(pruned, named)).run(trials[0].feed).items()}
     cut = _alike(seen, shapes, box)
     fit = [n for n in points if n in cut[0] and _fits(cut[0][n], shapes[n], rounds.get(n))]
     if not (given := {n: elements[n] for n in fit if elements[n]}):
@@ -58,14 +58,14 @@ def part_by_part(
     fronts = {n for took in points.values() for n in took if n in cut[0] and n not in given}
     kept = [n for n in cut[0] if n in fronts or n not in named]
     judge = replace(judge, steps=len(given) < len(points))  # what was not handed over falls as it will
-    run = load(replace(two, given=given), taps=sorted(fronts)).run
-    made = [run(t.feed | {n: values[n] for n in given}) for t, values in zip(trials, cut, strict=True)]
-    del run
+    second = load(replace(pruned, given=given), taps=sorted(fronts))
+    made = [second.run(t.feed | {n: values[n] for n in given}) for t, values in zip(trials, cut, strict=True)]
+    del second
     parts = [_Part(*part, kept, fronts, given) for part in zip(trials, cut, made, strict=True)]
     checks = [check for part in parts for check in part.checks(judge)]
     if all(c.passed for c in checks):
         return checks
-    moved = load(replace(nudged_weights(one), given=given), taps=sorted(fronts))
+    moved = load(replace(nudged_weights(masked), given=given), taps=sorted(fronts))
     for part, values in zip(parts, seen, strict=True):
         part.weigh(judge, moved, values, box)
     return [check for part in parts for check in part.checks(judge)]
