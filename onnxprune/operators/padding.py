@@ -60,7 +60,8 @@ def repair_pad(edit: Any, pads: Any = None, paddings: Any = None, **_: Any) -> N
     for j, k in enumerate(dims):
         inside = edit.size_in(0, k)
         live = edit.live_out(0, k)
-        if live.all():
+        if live.all():  # amounts of this axis may be computed from the number of channels
+            changed[j], changed[j + half] = original[j], original[j + half]
             continue
         before = live.size - inside - original[j + half]
         changed[j] = int(live[:before].sum())

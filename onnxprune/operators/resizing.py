@@ -200,11 +200,11 @@ def _resize_traits(node: onnx.NodeProto) -> Trait:
 
 
 define(
-    "Resize", couple=resize, channel=1, zero=provided(_stays_inside), repair=repair_resize, follows=frozenset({2, 3}),
+    "Resize", couple=resize, channel=1, zero=provided(_stays_inside), repair=repair_resize, follows=frozenset({3}),
     bound=bound_resize, channelwise=True, traits=_resize_traits,
     forward=Forward(forward_resize, into=(0,), host=(1, 2, 3)),
 )  # fmt: skip
 define(
-    "Upsample", couple=resize, channel=1, zero=provided(_stays_inside), follows=frozenset({1}), bound=bound_resize,
+    "Upsample", couple=resize, channel=1, zero=provided(_stays_inside), bound=bound_resize,
     channelwise=True, traits=Trait.NUMBERS, forward=Forward(forward_resize, into=(0,), host=(1, 2, 3)),
 )  # fmt: skip

@@ -1,5 +1,6 @@
 """Operators that pick positions of an axis: Split, Slice."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -129,6 +130,8 @@ def repair_slice(edit: Any, **attributes: Any) -> None:
     before = slices(edit.original, [range(edit.size_in(0, k)) for k in range(len(sizes))], attributes)
     starts, ends, steps, given = {}, {}, {}, edit.now(4)
     for j, ((axis, told), (_, picked)) in enumerate(zip(now, before, strict=True)):
+        if edit.live_in(0, axis).all():  # its bounds may be computed from the number of channels
+            continue
         wanted = edit.renumber(0, axis)[picked[edit.live_out(0, axis)]]
         if np.array_equal(told, wanted):
             continue
@@ -138,9 +141,15 @@ def repair_slice(edit: Any, **attributes: Any) -> None:
             steps[j] = 1
         if not run:
             edit.then_gather(axis, wanted)
-    edit.set_ints(1, "starts", starts)
-    edit.set_ints(2, "ends", ends)
-    edit.set_ints(4, None, steps)
+    whole = [j for j, (axis, _) in enumerate(now) if edit.live_in(0, axis).all()]
+    for k, name, changes in ((1, "starts", starts), (2, "ends", ends), (4, "", steps)):
+        edit.set_ints(k, name or None, changes | _differing(edit, k, attributes.get(name), whole))
+
+
+def _differing(edit: Any, k: int, attribute: Any, places: Iterable[int]) -> dict[int, int]:
+    """Which of the integers at these places are no longer those of the original, which they are given here."""
+    now, was = edit.now(k, attribute), edit.original(k, attribute)
+    return {} if now is None or was is None else {j: was[j] for j in places if now[j] != was[j]}
 
 
 def bound_slice(site: Site) -> Facts:

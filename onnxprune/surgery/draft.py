@@ -91,7 +91,7 @@ class Draft:
     def restate(self) -> None:
         """Evaluate shape arithmetic again, on the shapes of the pruned network."""
         statics = self.deps.statics
-        for node in self.deps.nodes:
+        for index, node in enumerate(self.deps.nodes):
             outputs = [key for key in node.outputs if key in statics.sampled]
             if not outputs or any(map(self._has_channels, outputs)):
                 continue
@@ -99,11 +99,16 @@ class Draft:
             if has(node.proto, Trait.SIZES):
                 values = self._sizes(node)
             elif any(key in self.restated for key in node.inputs):
-                inputs = [self.known(key) if key else None for key in node.inputs]
+                inputs = [self._taken(index, k, key) for k, key in enumerate(node.inputs)]
                 values = evaluate(node.proto, inputs, attributes_of(node.proto), self.opset)
             for key, value in zip(outputs, values or (), strict=False):
                 if not np.array_equal(value, statics.constants[key]):
                     self.restated[key] = value
+
+    def _taken(self, index: int, k: int, key: str) -> np.ndarray | None:
+        """What a node of the pruned model takes; sizes that are to stay are those of the original."""
+        stays = (index, k) in self.deps.fixed_sizes
+        return self.deps.statics.constants.get(key) if stays else self.known(key)
 
     def _has_channels(self, key: str) -> bool:
         value = self.deps.values.get(key)
