@@ -159,6 +159,14 @@ class Network:
             _put(out.graph.graph.initializer.add(), like, name, name, elements, tensors)
         return Network(out.graph, tensors)
 
+    def with_inputs(self, names: Iterable[str]) -> "Network":
+        """The network with tensors of the main graph as inputs that may be given, and are what they are otherwise."""
+        out = self.own()
+        for name in names:
+            head = self.headers[name]
+            out.graph.graph.input.append(helper.make_tensor_value_info(name, head.data_type, head.dims))
+        return out
+
     def with_outputs(self, names: Iterable[str]) -> "Network":
         """The network with values of nodes as further outputs, without a type.  Raises UsageError."""
         out = self.own()

@@ -1,6 +1,7 @@
 """How far the outputs of a network move when something is tried on it."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import compress
 from types import MappingProxyType
 
@@ -10,19 +11,39 @@ from onnxprune.model.network import Network
 from onnxprune.operators.registry import Trait, has
 from onnxprune.runtime.classes import numbers
 from onnxprune.runtime.scales import Scales
-from onnxprune.runtime.session import make_session
+from onnxprune.runtime.session import Session, make_session
 from onnxprune.runtime.specs import Feed, Spec, model_inputs, shortened
 from onnxprune.surgery.recovery.layer_graph import LayerGraph
 from onnxprune.surgery.recovery.runner import THREADS, Feeds, piece
 
 MULTIPLICATIONS = 2e12  # of all trial runs together
 HELD = 1 << 29  # bytes of values that trial runs go on from
-ENOUGH = 1 << 15  # numbers of the outputs that tell their drift; more, of other samples, tell the same
+ENOUGH = 1 << 17  # numbers of the outputs that tell their drift; more, of other samples, tell the same
 NOTHING: Mapping[str, float] = MappingProxyType({})
 ROUNDING = 1e-6  # drift that may come of rounding alone, where a run that begins inside is fused in another way
 FEW, FEWEST = 16, 4  # samples that are taken all the same, and where there are too many multiplications
 
 Runs = Sequence[Mapping[str, np.ndarray]]  # the numbers of each output, for each feed
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What runs again in a trial run: it takes values of the original network, and the weights that are others there.
+
+    model: that it is a part of, where it serves others that differ in those weights alone.
+    """
+
+    session: Session
+    entering: Collection[str]
+    keep: Sequence[str]
+    weights: Sequence[str]
+    model: Network | None
+
+    def serves(self, model: Network, others: Collection[str]) -> bool:
+        """Whether a model, in which these tensors are not the original ones, has the same part but for its weights."""
+        if self.model is None or not set(others) <= set(self.weights):
+            return False
+        return bool(self.model.graph.graph.node == model.graph.graph.node)
 
 
 class Drift:
@@ -53,6 +74,8 @@ class Drift:
         self.wanted = [self.scales.parts(run) for run in self.wanted]
         self.held = self._holding(entering)
         self.interrupted: tuple[frozenset[str], Runs | None] = frozenset(), None
+        self.changed = frozenset[str]()  # in the last trial run
+        self.part: _Part | None = None  # that ran
 
     def _holding(self, entering: Mapping[str, float]) -> list[Feed]:
         """Values of the original network for each feed, as many of the last ones as fit.
@@ -85,8 +108,19 @@ class Drift:
         session = make_session(model, providers="cpu", threads=THREADS, optimize=True, taps=taps)
         return self._numbers(session.run(feed, self.names) for feed in self.feeds)
 
-    def _later(self, model: Network, changed: Collection[str]) -> Runs | None:
+    def _later(self, model: Network, changed: frozenset[str]) -> Runs | None:
         """Outputs that move where a model gives some other values alone, from what is held on; None where one lacks."""
+        others = _differing(model, self.network.source)
+        if changed != self.changed or self.part is None or not self.part.serves(model, others):
+            self.changed, self.part = changed, self._part(model, changed, others)
+        if (part := self.part) is None:
+            return None
+        weights = {name: model.array(name) for name in part.weights}
+        runs = ({name: feed[name] for name in part.entering} | weights for feed in self.held)
+        return self._numbers(part.session.run(feed, part.keep) for feed in runs)
+
+    def _part(self, model: Network, changed: frozenset[str], others: frozenset[str]) -> "_Part | None":
+        """What runs again where some values change; None where it does not begin with values that are held."""
         graph = LayerGraph(model)
         new = [n not in self.network.maker or n in changed for n in graph.maker]
         own = set(compress(graph.maker.values(), new)) - graph.constant
@@ -96,8 +130,10 @@ class Drift:
         if not keep or not entering or not entering <= self.held[0].keys():
             return None
         part = piece(graph, own, {n: [self.held[0][n]] for n in sorted(entering)}, keep)
-        session = make_session(part, providers="cpu", threads=THREADS, optimize=True)
-        return self._numbers(session.run({n: feed[n] for n in entering}, keep) for feed in self.held)
+        standard = not any(node.domain for node in graph.nodes)  # others' kernels may want their weights fixed
+        weights = sorted(others & {t.name for t in part.graph.graph.initializer}) if standard else []
+        session = make_session(part.with_inputs(weights), providers="cpu", threads=THREADS, optimize=True)
+        return _Part(session, entering, keep, weights, model if others <= graph.tensors.keys() and standard else None)
 
     def _numbers(self, runs: Iterable[Feed]) -> list[dict[str, np.ndarray]]:
         return [self.scales.parts({n: a.astype(np.float64) for n, a in numbers(run).items()}) for run in runs]
@@ -108,7 +144,7 @@ class Drift:
         Args:
             changed: the values of the original network that may differ, where that is known.
         """
-        later = self._later(model, changed) if changed else None
+        later = self._later(model, frozenset(changed)) if changed else None
         if later is not None and (moved := self._moved(later, self.wanted)) >= ROUNDING:
             return moved
         original = self._from_held(frozenset(changed)) if later is not None else None
@@ -147,6 +183,15 @@ def _some(feeds: Feeds, inputs: Sequence[Spec], samples: float) -> Feeds:
         return feeds if (count := max(1, wanted // max(size, 1))) >= len(feeds) else feeds[:count]
     some = shortened(feeds[0], inputs, wanted)
     return feeds if len(feeds) == 1 and some is feeds[0] else [some]
+
+
+def _differing(model: Network, original: Network) -> frozenset[str]:
+    """Keys of tensors that are not the original ones."""
+    return frozenset(
+        key
+        for key, head in model.headers.items()
+        if model.tensors.get(key) is not original.tensors.get(key) or head != original.headers.get(key)
+    )
 
 
 def _samples(feeds: Feeds) -> int:

@@ -1,11 +1,14 @@
 """The drift of outputs that trial runs are scaled by."""
 
+from functools import partial
+
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.model.network import Network
+from onnxprune.runtime.session import make_session
 from onnxprune.surgery.recovery import drift as trial_drift
 from onnxprune.surgery.recovery.drift import Drift
 from onnxprune.surgery.recovery.layer_graph import LayerGraph
@@ -74,16 +77,18 @@ def test_small_numbers_beside_large_ones_count_by_their_own_scale() -> None:
     assert drift(beside(0)) == pytest.approx(1, rel=0.1)
 
 
-def chained(*factors: float, dtype: int = TensorProto.FLOAT) -> Network:
-    """A product and a Relu for each factor, one after the other."""
+def chained(*factors: float, dtype: int = TensorProto.FLOAT, domain: str = "") -> Network:
+    """A product and a Relu, or onnxruntime's own QuickGelu, for each factor, one after the other."""
+    activation = partial(helper.make_node, "QuickGelu" if domain else "Relu", domain=domain)
     nodes, tensors, at = [], [], "x"
     for k, factor in enumerate(factors):
-        nodes += [helper.make_node("Mul", [at, f"f{k}"], [f"m{k}"]), helper.make_node("Relu", [f"m{k}"], [f"r{k}"])]
+        nodes += [helper.make_node("Mul", [at, f"f{k}"], [f"m{k}"]), activation([f"m{k}"], [f"r{k}"])]
         tensors.append(numpy_helper.from_array(helper.tensor_dtype_to_np_dtype(dtype).type(factor), f"f{k}"))
         at = f"r{k}"
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
     ends = helper.make_tensor_value_info("x", dtype, ("n", 4)), helper.make_tensor_value_info(at, dtype, ("n", 4))
     graph = helper.make_graph(nodes, "g", [ends[0]], [ends[1]], tensors)
-    return Network.of(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    return Network.of(helper.make_model(graph, opset_imports=opsets, ir_version=8))
 
 
 @pytest.mark.parametrize(
@@ -119,3 +124,31 @@ def test_what_may_be_rounding_alone_is_compared_with_the_original_interrupted_th
     assert drift(other, later) == pytest.approx(drift(other), rel=1e-2)
     drift.interrupted = frozenset(later), None  # where the original lacks something there, both are run as a whole
     assert drift(other, later) == drift(other)
+
+
+@pytest.mark.parametrize(
+    ("factors", "domain", "sessions"),
+    [
+        ([(1, 2, 2, 4), (1, 2, 5, 4), (1, 2, 3, 4)], "", 1),
+        ([(1, 2, 2, 4), (1, 2, 5, 7)], "", 2),
+        ([(1, 2, 2, 4), (1, 2, 2, 4, 1)], "", 2),
+        ([(1, 2, 2, 4), (1, 2, 5, 4)], "com.microsoft", 2),
+    ],
+    ids=["the same weights differ", "another does, too", "other nodes", "operators that may want fixed weights"],
+)
+def test_trial_runs_share_a_session_where_only_its_weights_differ(
+    factors: list[tuple[float, ...]], domain: str, sessions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng, made = np.random.default_rng(0), []
+    model, models = chained(1, 2, 3, 4, domain=domain), [chained(*f, domain=domain) for f in factors]
+    feeds = [{"x": np.abs(rng.standard_normal((8, 4))).astype(np.float32)}]
+    drift = Drift(LayerGraph(model, unpacked=True), feeds, 1.0, {"r1": 16.0})
+    expected = [drift(m) for m in models]
+
+    def counted(*args: object, **kwargs: object) -> object:
+        made.append(args)
+        return make_session(*args, **kwargs)
+
+    monkeypatch.setattr(trial_drift, "make_session", counted)
+    assert [drift(m, {"m2", "r2", "m3", "r3"}) for m in models] == pytest.approx(expected, rel=1e-6)
+    assert len(made) == sessions
