@@ -15,6 +15,7 @@ import numpy as np
 
 from onnxprune.model import Model
 from onnxprune.model.network import Network
+from onnxprune.model.tensors import CUTTABLE, is_external, quoted
 from onnxprune.pipeline.decision import Decision
 from onnxprune.pipeline.gates import require_figures
 from onnxprune.pipeline.measure import Measurements, drop_missed, measurements
@@ -50,7 +51,8 @@ def examine(decision: Decision, written: Network | Path) -> Findings:
             with log.stage("verify"):
                 lossless = request.lossless  # which may rely on what saturates
                 box = partial(compensated.deps.box, dead=dead)
-                proof = required(prove(reference, written, run.stimuli(), box=box, loose=lossless), lossless)
+                proof = prove(reference, written, run.stimuli(), box=box, loose=lossless)
+                required(proof, lossless, "" if proof.passed else _no_numbers(run.original.network))
                 log.warnings += proof.warnings
                 found = Findings(proof)
         if measured:
@@ -87,6 +89,15 @@ def originals(
             network.release_tensors()
         give_back()
         yield reference, original
+
+
+def _no_numbers(network: Network) -> str:
+    """The first weight in memory that has NaN or infinity among its elements, in words; empty where none does."""
+    for key, header in network.headers.items():
+        there = key in network.tensors or not is_external(header)
+        if there and header.data_type in CUTTABLE and not np.isfinite(network.array(key)).all():
+            return f"; the file has NaN or infinity in {quoted(key)}"
+    return ""
 
 
 def required(proof: Proof, lossless: bool, cause: str = "") -> Proof:

@@ -56,3 +56,21 @@ def test_the_sizes_behind_it_are_those_of_the_file() -> None:
 def test_with_a_proof_it_is_refused() -> None:
     with pytest.raises(onnxprune.ModelError, match="verify=False"):
         onnxprune.prune(network("foreign"), ratio=0.5)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_a_weight_that_is_no_number_is_named(number: float) -> None:
+    rng = np.random.default_rng(0)
+    weights = {"w1": rng.standard_normal((8, 4)), "w2": rng.standard_normal((4, 8))}
+    weights["w2"][:, 3:] = number  # of channels that stay, too
+    nodes = [
+        helper.make_node("Gemm", ["x", "w1"], ["a"], transB=1),
+        helper.make_node("Relu", ["a"], ["r"]),
+        helper.make_node("Gemm", ["r", "w2"], ["y"], transB=1),
+    ]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", 4]) for n in "xy"]
+    tensors = [onnx.numpy_helper.from_array(w.astype(np.float32), n) for n, w in weights.items()]
+    graph = helper.make_graph(nodes, "graph", ends[:1], ends[1:], tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    with pytest.raises(onnxprune.CheckFailed, match="the file has NaN or infinity in 'w2'"):
+        onnxprune.prune(model, ratio=0.5, method="l2", compensate="none")
