@@ -28,7 +28,7 @@ from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import Feed, model_inputs
 from onnxprune.surgery.compensate import COMPENSATIONS, Compensated, compensate
 from onnxprune.surgery.recovery.loss_curves import LossCurve, repair_curves
-from onnxprune.surgery.recovery.lstsq import IN_BODY
+from onnxprune.surgery.recovery.lstsq import inner_layers
 from onnxprune.surgery.recovery.runner import THREADS
 from onnxprune.surgery.recovery.under_way import Lstsq
 from onnxprune.surgery.recovery.unfused import written_out
@@ -122,7 +122,7 @@ def _tell(run: Run, kept: Kept, done: Compensated, samples: Calibration | None) 
         why = next(iter(done.alone.values()), "no layer reads what was cut")
         int8 = "int8: cut without repair; prune the float model first for a better result"
         log.warnings.insert(0, int8 if deps.scalings else f"cut without repair: {why}")
-    elif inside := [name for name, why in done.alone.items() if why.startswith(IN_BODY)]:
+    elif inside := [name for name in inner_layers(done.model.graph.graph.node) if name in done.alone]:
         log.warnings.insert(0, f"cut without repair in the bodies of {len(inside)} nodes, such as {inside[0]}")
     if samples and run.split.fit is not None and samples.count < samples.wanted:
         log.warnings += too_few(deps, kept, samples.count, done.changed)

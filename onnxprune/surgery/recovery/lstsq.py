@@ -1,6 +1,6 @@
 """Layer after layer, the weights that stay are solved for what the original network gave."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,8 +20,6 @@ from onnxprune.surgery.recovery.under_way import HOLD, Lstsq, UnderWay
 from onnxprune.surgery.recovery.wanted import Path
 from onnxprune.surgery.rewrite import masked
 from onnxprune.surgery.thaw import beside
-
-IN_BODY = "layers in a body are not solved for"
 
 
 @dataclass
@@ -148,19 +146,15 @@ def lstsq(
     network, small = LayerGraph(beside(whole, deps, dead), unpacked=True), LayerGraph(masked(whole, deps, dead))
     changed = changed_nodes(network, deps, dead)
     finder = Finder(network, deps, dead)
-    layers, alone = [], {}
+    layers, inside = [], inner_layers(network.nodes[k] for k in sorted(changed))
+    alone = {name: f"layers in a body are not solved for ({first})" for name, first in inside.items()}
     values = {n for k in changed for n in network.nodes[k].output}
     intact = {k for k in changed if not values & set(network.inputs[k])}  # they lose outputs alone
-    for k in sorted(changed):
-        node = network.nodes[k]
-        if inner := [n for body, _ in subgraphs(node) for n in layers_in(body)]:
-            alone[label_of(node)] = f"{IN_BODY} ({inner[0]})"
-        if not has_weights(node):
-            continue
+    for k in sorted(k for k in changed if has_weights(network.nodes[k])):
         if (reason := finder.obstacle(k)) is None:
             layers.append(finder.layer(k))
         elif k not in intact:
-            alone[label_of(node)] = reason
+            alone[label_of(network.nodes[k])] = reason
     seconds = couples(finder, layers)
     layers = [layer for layer in layers if layer.node in seconds or layer.node not in intact]
     feeds = within(feeds, activations(deps), options.memory)
@@ -174,7 +168,11 @@ def lstsq(
     return work.values, alone | work.alone
 
 
-def layers_in(body: onnx.GraphProto) -> list[str]:
-    """Names of the layers with weights in a body and in the bodies inside it."""
-    own = [label_of(n) for n in body.node if has_weights(n)]
-    return own + [name for node in body.node for below, _ in subgraphs(node) for name in layers_in(below)]
+def inner_layers(nodes: Iterable[onnx.NodeProto]) -> dict[str, str]:
+    """The first layer with weights in the bodies of each node that has some there, by the labels of both."""
+    return {label_of(node): found[0] for node in nodes if (found := _inside(node))}
+
+
+def _inside(node: onnx.NodeProto) -> list[str]:
+    below = [inner for body, _ in subgraphs(node) for inner in body.node]
+    return [name for n in below for name in ([label_of(n)] if has_weights(n) else _inside(n))]
