@@ -41,13 +41,12 @@ def elimination(readers: Sequence[Reader], *, ridge: float = 1e-3, steps: int = 
     work = [_Work.of(r, ridge) if r.gram.ndim == 2 else _Plain.of(r) for r in readers]
     alive, order, loss = np.arange(channels), [], [0.0]
     while alive.size > 1:
-        cost = np.sum([w.costs(alive) for w in work], axis=0)
+        cost = sum(w.costs(alive) for w in work)
         take = min(max(1, alive.size // steps), alive.size - 1)
         chosen = np.argsort(cost, kind="stable")[:take]
-        lost = sum((w.remove(alive[chosen]) for w in work), 0.0)
+        lost = sum(w.remove(alive[chosen]) for w in work)
         order += alive[chosen].tolist()
-        each = np.cumsum(np.maximum(cost[chosen], 1e-30))  # of what they cost together
-        loss += (loss[-1] + max(lost, 0.0) * each / each[-1]).tolist()
+        loss += (loss[-1] + np.cumsum(np.maximum(lost, 0.0))).tolist()
         alive = np.delete(alive, chosen)
     return Order(np.array([*order, *alive]), np.array(loss))
 
@@ -92,18 +91,18 @@ class _Work:
         w = self.weights.T[f]  # (alive, repeats, outputs)
         return np.asarray((w @ w.swapaxes(1, 2) * blocks).sum(axis=(1, 2)))
 
-    def remove(self, channels: np.ndarray) -> float:
-        """Let channels leave, all in one step: what that costs."""
+    def remove(self, channels: np.ndarray) -> np.ndarray:
+        """Let channels leave, all in one step: what each costs once those before it are gone, (channels,)."""
         f = self.features[channels].ravel()
         rows, weights = self.inverse[f], self.weights[:, f]
-        found = np.linalg.solve(rows[:, f], np.column_stack([rows, weights.T]))
-        step, explained = np.split(found, [rows.shape[1]], axis=1)
+        lost = _one_by_one(rows[:, f], weights, len(channels))
+        step = np.linalg.solve(rows[:, f], rows)
         self.weights -= weights @ step
         self.inverse = dgemm(-1, step.T, rows.T, 1, self.inverse.T, trans_b=1, overwrite_c=1).T
         self.there[f] = False
         if 4 * int(self.there.sum()) < 3 * len(self.there):
             self._compress()
-        return float((weights.T * explained).sum())
+        return lost
 
     def _compress(self) -> None:
         stay = self.there
@@ -116,9 +115,28 @@ def _inverse(matrix: np.ndarray) -> np.ndarray:
     """Of a symmetric matrix, by its Cholesky factor where rounding leaves it positive definite."""
     factor, failed = dpotrf(matrix, lower=True)
     if failed:
-        return np.linalg.inv(matrix)
+        return np.asarray(np.linalg.inv(matrix))
     half = np.tril(dpotri(factor, lower=True)[0])
     return np.ascontiguousarray(half + np.tril(half, -1).T)
+
+
+def _one_by_one(block: np.ndarray, weights: np.ndarray, channels: int) -> np.ndarray:
+    """What each of some channels costs after those before it.
+
+    Args:
+        block: of the inverse, (features, features), those of one channel after those of the other.
+        weights: (outputs, features).
+    """
+    block, weights = block.copy(), weights.copy()
+    width, lost = len(block) // channels, np.zeros(channels)
+    for c in range(channels):
+        own, rest = slice(c * width, (c + 1) * width), slice((c + 1) * width, None)
+        step = np.linalg.solve(block[own, own], np.column_stack([weights[:, own].T, block[own, rest]]))
+        outputs = len(weights)
+        lost[c] = float((weights[:, own].T * step[:, :outputs]).sum())
+        weights[:, rest] -= weights[:, own] @ step[:, outputs:]
+        block[rest, rest] -= block[rest, own] @ step[:, outputs:]
+    return lost
 
 
 @dataclass
@@ -135,5 +153,5 @@ class _Plain:
     def costs(self, alive: np.ndarray) -> np.ndarray:
         return self.energy[alive]
 
-    def remove(self, channels: np.ndarray) -> float:
-        return float(self.energy[channels].sum())
+    def remove(self, channels: np.ndarray) -> np.ndarray:
+        return self.energy[channels]
