@@ -16,7 +16,7 @@ from onnxprune.operators.roles import NOT_ZERO, ZeroWhereDead
 from onnxprune.operators.site import Site
 from onnxprune.operators.unary import EACH, HOMOGENEOUS, PLAIN, erf, unary, unchanged
 from onnxprune.operators.value_numbers import bits, mix, name_of
-from onnxprune.operators.zeros import every, first, provided
+from onnxprune.operators.zeros import Condition, every, first, provided
 
 _SELU = (1.67326319217681884765625, 1.05070102214813232421875)
 
@@ -196,10 +196,28 @@ def activation(name: str, told: dict[str, Any]) -> Callable[[Tensor], Tensor]:
     return partial(forward.function, TorchCall(name, 1, told))
 
 
+def zero_behind(condition: Condition) -> Condition:
+    """Another condition, and whatever activation is fused into the node is zero at zero."""
+    return provided(_is_zero_at_zero, condition)
+
+
+def _is_zero_at_zero(a: Attributes) -> bool:
+    name = _fused_name(a)
+    if name == "Clip":
+        low, high = a.get("activation_params") or (np.nan, np.nan)
+        return bool(low <= 0 <= high)
+    return not name or OPERATORS.get(name, UNKNOWN).zero is first
+
+
+def _fused_name(a: Attributes) -> str:
+    name = a.get("activation", b"")
+    return name.decode() if isinstance(name, bytes) else name
+
+
 def bound_fused(site: Site, found: Facts) -> Facts:
     """What the activation that is fused into a node makes of facts, if any is."""
-    name = site.attributes.get("activation", b"")
-    row = OPERATORS.get(name.decode() if isinstance(name, bytes) else name, UNKNOWN)
+    name = _fused_name(site.attributes)
+    row = OPERATORS.get(name, UNKNOWN)
     fn = row.function if isinstance(row.traits, Trait) and row.traits & Trait.MONOTONE else None
     if not name:
         return found

@@ -5,11 +5,12 @@ Transposed ones spread each element over an area by filters.
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from onnxprune.operators.activations import bound_fused, fused
+from onnxprune.operators.activations import bound_fused, fused, zero_behind
 from onnxprune.operators.broadcast import added
 from onnxprune.operators.facts import Facts, NothingKnown, aligned, expanded, facts, known, reduced
 from onnxprune.operators.forward import Forward, TorchCall
@@ -179,11 +180,21 @@ define(
 def fused_conv(
     op: Op, x: Axes, w: Axes, b: Axes | None = None, z: Axes | None = None, *, group: int = 1, **_: Any
 ) -> Axes:
-    """A convolution, an addition and an activation in one."""
-    y = convolve(op, x, w, (b,), group)
+    """A convolution, an addition and an activation in one; what is added cannot be spread to places of its own."""
+    y = convolve(op, x, w, (b,), group, in_place if z is None else Op.statistics)
     if z is not None:
         op.broadcast(y, z)
     return y
+
+
+def zero_fused_conv(op: Op) -> ZeroWhereDead:
+    """Where something is added, that has to be zero as well, on all channels."""
+    made_zero = zero_conv(replace(op, names=op.names[:3]))
+    added_to = op.values[3] if len(op.names) > 3 and op.names[3] else None
+    if added_to is None:
+        return made_zero
+    alike = tuple(x.size for x in added_to.axes) == tuple(x.size for x in op.results[0].axes)
+    return made_zero & op.zero_where_dead(3) if alike else NOT_ZERO
 
 
 def bound_fused_conv(site: Site) -> Facts:
@@ -202,7 +213,8 @@ def forward_fused_conv(
 
 
 define(
-    "com.microsoft:FusedConv", couple=fused_conv, channel=1, repair=repair_groups, bound=bound_fused_conv,
+    "com.microsoft:FusedConv", couple=fused_conv, channel=1, zero=zero_behind(zero_fused_conv),
+    repair=repair_in_place, bound=bound_fused_conv,
     shape=Alike("Conv", (0, 1)), traits=Trait.LAYER, forward=Forward(forward_fused_conv),
     written=with_activation("Conv"),
 )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.operators.activations import bound_fused, fused
+from onnxprune.operators.activations import bound_fused, fused, zero_behind
 from onnxprune.operators.einsum import SumOfProducts
 from onnxprune.operators.facts import Facts, NothingKnown, along
 from onnxprune.operators.forward import Forward, TorchCall
@@ -122,7 +122,8 @@ define(
     work=lambda y, x, w: math.prod(y) * x[-1], traits=Trait.LINEAR | Trait.LAYER, forward=Forward(forward_gemm),
 )  # fmt: skip
 define(
-    "com.microsoft:FusedGemm", couple=gemm, bound=lambda site: bound_fused(site, bound_product(site)),
+    "com.microsoft:FusedGemm", couple=gemm, zero=zero_behind(made(2)),
+    bound=lambda site: bound_fused(site, bound_product(site)),
     contracts=MATRICES.contracts, bias=2, shape=Alike("Gemm", (0, 1)), traits=Trait.LAYER,
     forward=Forward(lambda node, *x: fused(node, forward_gemm(node, *x))), written=with_activation("Gemm"),
 )  # fmt: skip

@@ -47,8 +47,8 @@ ABSENT: dict[str, dict[str, str]] = {
         "has zero points of its own": f"{MS}QLinearAdd {MS}QLinearMul {MS}QLinearLeakyRelu {MS}QLinearSigmoid "
         f"{MS}QLinearSoftmax {MS}QLinearWhere {MS}QLinearGlobalAveragePool {MS}QLinearAveragePool {MS}QLinearConcat "
         f"QLinearMatMul {MS}QGemm",
-        "nobody sums over it": f"Attention {MS}Attention {MS}MultiHeadAttention {MS}GroupQueryAttention {MS}FusedConv "
-        f"{MS}FusedGemm RotaryEmbedding {MS}RotaryEmbedding {MS}DynamicQuantizeMatMul {MS}NhwcMaxPool "
+        "nobody sums over it": f"Attention {MS}Attention {MS}MultiHeadAttention {MS}GroupQueryAttention "
+        f"RotaryEmbedding {MS}RotaryEmbedding {MS}DynamicQuantizeMatMul {MS}NhwcMaxPool "
         "ReverseSequence Reverse",
     },
     "bound": UNKNOWN | {
