@@ -73,9 +73,9 @@ class Drift:
         self.scales = Scales.of(self.wanted)
         self.wanted = [self.scales.parts(run) for run in self.wanted]
         self.held = self._holding(entering)
-        self.interrupted: tuple[frozenset[str], Runs | None] = frozenset(), None
         self.changed = frozenset[str]()  # in the last trial run
         self.part: _Part | None = None  # that ran
+        self.original: Runs | None = None  # what the original network gives where it is interrupted there
 
     def _holding(self, entering: Mapping[str, float]) -> list[Feed]:
         """Values of the original network for each feed, as many of the last ones as fit.
@@ -108,21 +108,22 @@ class Drift:
         session = make_session(model, providers="cpu", threads=THREADS, optimize=True, taps=taps)
         return self._numbers(session.run(feed, self.names) for feed in self.feeds)
 
-    def _later(self, model: Network, changed: frozenset[str]) -> Runs | None:
-        """Outputs that move where a model gives some other values alone, from what is held on; None where one lacks."""
+    def _later(self, model: Network) -> Runs | None:
+        """Outputs that move where the changed values are a model's, from what is held on; None where one lacks."""
         others = _differing(model, self.network.source)
-        if changed != self.changed or self.part is None or not self.part.serves(model, others):
-            self.changed, self.part = changed, self._part(model, changed, others)
+        if self.part is None or not self.part.serves(model, others):
+            self.part = None  # two sessions would take twice the memory
+            self.part = self._part(model, others)
         if (part := self.part) is None:
             return None
         weights = {name: model.array(name) for name in part.weights}
         runs = ({name: feed[name] for name in part.entering} | weights for feed in self.held)
         return self._numbers(part.session.run(feed, part.keep) for feed in runs)
 
-    def _part(self, model: Network, changed: frozenset[str], others: frozenset[str]) -> "_Part | None":
-        """What runs again where some values change; None where it does not begin with values that are held."""
+    def _part(self, model: Network, others: frozenset[str]) -> "_Part | None":
+        """What runs again where the changed values differ; None where it does not begin with values that are held."""
         graph = LayerGraph(model)
-        new = [n not in self.network.maker or n in changed for n in graph.maker]
+        new = [n not in self.network.maker or n in self.changed for n in graph.maker]
         own = set(compress(graph.maker.values(), new)) - graph.constant
         made = {n for k in own for n in graph.nodes[k].output}
         entering = {n for k in own for n in graph.inputs[k] if n not in made and not graph.is_constant(n)}
@@ -144,19 +145,21 @@ class Drift:
         Args:
             changed: the values of the original network that may differ, where that is known.
         """
-        later = self._later(model, frozenset(changed)) if changed else None
+        if (now := frozenset(changed)) != self.changed:
+            self.changed, self.part, self.original = now, None, None
+        later = self._later(model) if changed else None
         if later is not None and (moved := self._moved(later, self.wanted)) >= ROUNDING:
             return moved
-        original = self._from_held(frozenset(changed)) if later is not None else None
+        original = self._interrupted() if later is not None else None
         if later is None or original is None:
             return self._moved(self._run(model), self.wanted)
         return self._moved(later, original)
 
-    def _from_held(self, changed: frozenset[str]) -> Runs | None:
-        """Outputs of the original network where it is interrupted as a trial run is; the last ones are kept."""
-        if changed != self.interrupted[0]:
-            self.interrupted = changed, self._later(self.network.source, changed)
-        return self.interrupted[1]
+    def _interrupted(self) -> Runs | None:
+        """Outputs of the original network where it is interrupted as the last trial run was."""
+        if self.original is None:
+            self.original = self._later(self.network.source)
+        return self.original
 
     def _moved(self, found: Runs, original: Runs) -> float:
         """The drift of the outputs of all feeds."""
