@@ -128,9 +128,10 @@ def repair_slice(edit: Any, **attributes: Any) -> None:
     sizes = [range(n) for n in edit.shape_in(0)]
     now = slices(edit.now, sizes, attributes)
     before = slices(edit.original, [range(edit.size_in(0, k)) for k in range(len(sizes))], attributes)
-    starts, ends, steps, given = {}, {}, {}, edit.now(4)
+    starts, ends, steps, whole, given = {}, {}, {}, list[int](), edit.now(4)
     for j, ((axis, told), (_, picked)) in enumerate(zip(now, before, strict=True)):
         if edit.live_in(0, axis).all():  # its bounds may be computed from the number of channels
+            whole.append(j)
             continue
         wanted = edit.renumber(0, axis)[picked[edit.live_out(0, axis)]]
         if np.array_equal(told, wanted):
@@ -141,7 +142,6 @@ def repair_slice(edit: Any, **attributes: Any) -> None:
             steps[j] = 1
         if not run:
             edit.then_gather(axis, wanted)
-    whole = [j for j, (axis, _) in enumerate(now) if edit.live_in(0, axis).all()]
     for k, name, changes in ((1, "starts", starts), (2, "ends", ends), (4, "", steps)):
         edit.set_ints(k, name or None, changes | _differing(edit, k, attributes.get(name), whole))
 
