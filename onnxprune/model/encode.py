@@ -67,7 +67,7 @@ Place = Callable[[TensorData], "list[Piece]"]  # the fields that stand for the e
 
 
 def inline(found: TensorData) -> list[Piece]:
-    """TensorData within the model, where they are."""
+    """The elements within the model, where they are."""
     return [header(TensorProto, "raw_data", found.length), found] if found.field == "raw_data" else [found]
 
 

@@ -163,8 +163,8 @@ class Network:
         """The network with tensors of the main graph as inputs that may be given, and are what they are otherwise."""
         out = self.own()
         for name in names:
-            head = self.headers[name]
-            out.graph.graph.input.append(helper.make_tensor_value_info(name, head.data_type, head.dims))
+            header = self.headers[name]
+            out.graph.graph.input.append(helper.make_tensor_value_info(name, header.data_type, header.dims))
         return out
 
     def with_outputs(self, names: Iterable[str]) -> "Network":

@@ -59,9 +59,7 @@ def infer(
         if any(map(statics.accepts, statics.other_sizes)):
             break
     statics.accepted_sizes = list(filter(statics.accepts, statics.other_sizes)) or statics.other_sizes
-    if (
-        statics.other_sizes
-    ):  # the first eight rows are eight at all but smaller sizes, and max(H, 150) at all larger ones
+    if statics.other_sizes:  # the first eight rows are eight at all but smaller ones, max(H, 150) at all larger ones
         statics.extreme_sizes = [infer_once(model, shapes) for shapes in _edges(model, statics)]
         if _drops_ones(statics.skeleton.graph):  # ranks differ there
             statics.accepted_sizes = [*statics.accepted_sizes, *filter(statics.accepts, statics.extreme_sizes)]

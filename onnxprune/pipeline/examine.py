@@ -52,7 +52,7 @@ def examine(decision: Decision, written: Network | Path) -> Findings:
                 lossless = request.lossless  # which may rely on what saturates
                 box = partial(compensated.deps.box, dead=dead)
                 proof = prove(reference, written, run.stimuli(), box=box, loose=lossless)
-                required(proof, lossless, "" if proof.passed else _no_numbers(run.original.network))
+                required(proof, lossless, "" if proof.passed else _not_finite(run.original.network))
                 log.warnings += proof.warnings
                 found = Findings(proof)
         if measured:
@@ -91,7 +91,7 @@ def originals(
         yield reference, original
 
 
-def _no_numbers(network: Network) -> str:
+def _not_finite(network: Network) -> str:
     """The first weight in memory that has NaN or infinity among its elements, in words; empty where none does."""
     for key, header in network.headers.items():
         there = key in network.tensors or not is_external(header)

@@ -106,7 +106,7 @@ class _Task:
             """Train the network without what is gone, and take over its weights."""
             nonlocal trials
             study = trials.study
-            trials = trials.having(trained_model(study.network, study.deps, {**self.fixed, **kept}, by_user))
+            trials = trials.with_network(trained_model(study.network, study.deps, {**self.fixed, **kept}, by_user))
             new = Weights(trials.study.network, study.deps)
             return {g.name: new.filters(g) for g in self.groups}
 

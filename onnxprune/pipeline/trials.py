@@ -75,7 +75,7 @@ class Trials:
             except ModelError:
                 self._fed = None
 
-    def having(self, network: Network) -> "Trials":
+    def with_network(self, network: Network) -> "Trials":
         """The same of a network with other weights; what the original gives is still what trials compare with."""
         return Trials(self.study.with_network(network), self._samples, self._before or self)
 
