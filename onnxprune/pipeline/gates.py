@@ -1,29 +1,27 @@
 """What a pruned network has to reach to be written at all: `min_accuracy` and `min_snr`."""
 
+from math import isnan
+
 from onnxprune.errors import CheckFailed, UsageError, spelled
 from onnxprune.pipeline.measure import Measurements
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Run
 from onnxprune.report import words
 from onnxprune.report.summary import Samples
-from onnxprune.runtime.accuracy import Metric, find_metric
+from onnxprune.runtime.accuracy import Metric
 
 
-def gauged(request: Request, metrics: tuple[Metric, ...], problem: str) -> tuple[Metric, ...]:
-    """The figures of merit with those that the gates of a request look at.
+def check_gates(request: Request, metrics: tuple[Metric, ...], problem: str) -> None:
+    """Raise UsageError where a gate has no figure of merit to look at.
 
     Args:
         problem: why there will be no figures, where that is so.
-
-    Raises UsageError where a gate has nothing to look at.
     """
     if request.min_accuracy is not None and (problem or not any(m.unit == "share" for m in metrics)):
         why = problem or f"no figure here is a share; give {spelled('min_snr')}"
         raise UsageError(f"{spelled('min_accuracy')} cannot be checked: {why}")
     if request.min_snr is not None and problem:
         raise UsageError(f"{spelled('min_snr')} cannot be checked: {problem}")
-    wanted = request.min_snr is not None and all(m.name != "snr" for m in metrics)
-    return (*metrics, find_metric("snr")) if wanted else metrics
 
 
 def require_figures(run: Run, found: Measurements) -> None:
@@ -42,10 +40,11 @@ def _snr(found: Measurements, counts: Samples | None) -> tuple[float, str, str]:
     row = next((m for m in found.metrics if m.name == "snr"), None)
     if row is not None:
         return row.after, words.on(row, counts), ""
-    if not found.drift:
-        raise CheckFailed(f"{spelled('min_snr')} cannot be checked: {found.problem or 'nothing was measured'}")
-    snr = min(r.snr if r.relative else float("inf") for r in found.drift)
-    return snr, "on drawn samples", f", or repair on real samples ({spelled('data')})"
+    if not (ratios := [r.snr for r in found.drift if not isnan(r.snr)]):
+        raise CheckFailed(
+            f"{spelled('min_snr')} cannot be checked: {found.problem or 'no output holds finite numbers'}"
+        )
+    return min(ratios), "on drawn samples", f", or repair on real samples ({spelled('data')})"
 
 
 def _require(value: float, least: float, name: str, unit: str, where: str, option: str, advice: str = "") -> None:

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy.stats import binom
 
 from onnxprune.errors import UsageError, spelled
 from onnxprune.model.network import Network
-from onnxprune.pipeline.gates import gauged
-from onnxprune.pipeline.paths import same
+from onnxprune.pipeline.gates import check_gates
 from onnxprune.pipeline.ranges import range_doubts
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Run
-from onnxprune.pipeline.split import split_data
+from onnxprune.pipeline.split import fits, split_data
 from onnxprune.progress import tell
 from onnxprune.runtime.accuracy import Metric, find_metric
 from onnxprune.runtime.batches import Batch, Dataset
 from onnxprune.runtime.classes import Scores, as_scores, class_scores, label_problem, numbers
+from onnxprune.runtime.overlap import apart
 from onnxprune.runtime.scales import Scales
 from onnxprune.runtime.session import Session, make_session
 from onnxprune.runtime.specs import Feed
@@ -100,7 +97,10 @@ def prepare(run: Run, *, chooses: bool = True) -> Run:
     if (strange := _strange(run)) and request.max_drop is not None:
         raise UsageError(strange[0])
     _tell(run, strange)
+    run = _held_apart(run, chooses)
     split = split_data(request, run.split.fit, run.split.test, chooses=chooses)
+    if run.train is not None and split.test is not None:
+        run = replace(run, train=_without(run, "train_data", run.train, split.test))
     if split.problem:
         log.warnings.append(split.problem)
     if (data := split.search or split.test or split.fit) is None:
@@ -109,15 +109,13 @@ def prepare(run: Run, *, chooses: bool = True) -> Run:
         network = run.original.network
         session = make_session(network, providers=request.providers, threads=request.threads, optimize=True)
         judged = judge(session, request, data, network)
-    metrics = gauged(request, judged.metrics, split.problem)
-    if split.test is not None and request.test_data is not None and _same(request.data, request.test_data):
-        log.warnings.append(f"{spelled('test_data')} is {spelled('data')}: figures on samples that may be fitted on")
+    check_gates(request, judged.metrics, split.problem)
     if judged.doubts and request.max_drop is not None:
         raise UsageError(judged.doubts[0])
     _tell(run, judged.doubts)
     if split.test and judged.why:
         log.notes.append(judged.why)
-    return replace(run, split=split, metrics=metrics, messages=log.messages)
+    return replace(run, split=split, metrics=judged.metrics, messages=log.messages)
 
 
 def _tell(run: Run, lines: Sequence[str]) -> None:
@@ -138,18 +136,31 @@ def _strange(run: Run) -> list[str]:
     return lines
 
 
-def _same(data: Any, test: Any) -> bool:
-    """Whether two sources of samples are one."""
-    if isinstance(data, (str, os.PathLike)) and isinstance(test, (str, os.PathLike)):
-        return same(Path(data), Path(test))
-    return data is test
+def _held_apart(run: Run, chooses: bool) -> Run:
+    """The run without the samples of `data` that are test data, too, where anything is fitted on them."""
+    data, test = run.split.fit, run.split.test
+    if data is None or test is None or not fits(run.request, chooses):
+        return run
+    return replace(run, split=replace(run.split, fit=_without(run, "data", data, test)))
+
+
+def _without(run: Run, option: str, data: Dataset, test: Dataset) -> Dataset:
+    """What may be fitted on, and a note of what may not.  Raises UsageError where that is all of it."""
+    fitted = apart(data, test)
+    total, left = data.counted().samples or 0, fitted.samples or 0
+    if not left:
+        raise UsageError(f"all samples of {spelled(option)} are those that figures come from: none is left to fit on")
+    if left < total:
+        run.log.notes.append(f"{total - left:,} samples of {spelled(option)} are not fitted on: figures come from them")
+    return fitted
 
 
 def judge(session: Session, request: Request, data: Dataset, model: Network) -> Judgement:
     """Look at the original on some of the data, and decide.
 
     By default top1 and agreement are reported where an output holds class scores that the labels fit, agreement where
-    it holds class scores without labels, and cosine and signal to noise of all outputs for every other network.
+    it holds class scores without labels, and cosine and signal to noise of all outputs for every other network.  The
+    latter is reported, too, where a gate wants it.
 
     Args:
         session, model: the original.
@@ -169,6 +180,8 @@ def judge(session: Session, request: Request, data: Dataset, model: Network) -> 
     found = class_scores(look.outputs, usable)
     scales = Scales.of([{**look.given, **look.outputs}])
     chosen, why = (asked, "") if asked else _default(look, usable, found, several=len(scales.parts(look.given)) > 1)
+    if request.min_snr is not None and all(m.name != "snr" for m in chosen):
+        chosen = [*chosen, find_metric("snr")]
     bound = [m.of(found.output) if m.ranks and found else m.by_scale(scales) if m.compares else m for m in chosen]
     for metric in bound:
         metric.terms(look.given, look.given, look.batches[0].labels)  # or it says what does not fit

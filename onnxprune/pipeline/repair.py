@@ -149,7 +149,7 @@ def harm(study: Study, kept: Kept, done: Compensated, samples: Calibration) -> s
 
 def _nearness(found: Sequence[Difference]) -> float:
     """Mean signal to noise over the outputs in dB, as far as it is the same on all machines."""
-    each = [MUTE if d.problem else min(max(d.snr_db, MUTE), -MUTE) for d in found]
+    each = [MUTE if d.problem else min(max(d.snr_db, MUTE), -MUTE) for d in found if d.problem or d.size]
     return round(float(np.mean(each)), 1) if each else 0.0
 
 

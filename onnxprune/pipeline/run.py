@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from onnxprune.channels.dependencies import Dependencies
-from onnxprune.errors import ModelError
+from onnxprune.errors import CheckFailed, ModelError, spelled
 from onnxprune.model import Model, load
 from onnxprune.model.network import Network
 from onnxprune.model.static import runs_out
@@ -146,7 +146,10 @@ def _aligned(run: Run, alignment: Alignment) -> Run:
 def _sizes(
     request: Request, network: Network, hints: Mapping[str, tuple[int, ...]]
 ) -> tuple[Request, Mapping[str, tuple[int, ...]], list[str]]:
-    """Input sizes to run the model with; where it need not be verified and cannot be run, it is not measured either."""
+    """Input sizes to run the model with; where it need not be verified and cannot be run, it is not measured either.
+
+    Raises CheckFailed where a gate asks for that.
+    """
     if not (request.verify or request.measure):
         return request, hints, []
     try:
@@ -156,6 +159,8 @@ def _sizes(
     except ModelError as error:
         if request.verify:
             raise
+        if request.min_snr is not None:
+            raise CheckFailed(f"{spelled('min_snr')} cannot be checked: {error}") from None
         return request.changed(measure=False), hints, [f"latency and drift were not measured: {error}"]
 
 

@@ -127,7 +127,7 @@ def _snr(outputs: Feed, reference: Feed | None, labels: Labels) -> np.ndarray:
 
 def _decibels(sums: np.ndarray) -> float:
     signal, noise = sums
-    return math.inf if not noise else 10 * math.log10(signal / noise) if signal else -math.inf
+    return math.inf if not noise else 10 * math.log10(ratio) if (ratio := signal / noise) else -math.inf
 
 
 def _least(figure: Callable[[np.ndarray], float]) -> Callable[[np.ndarray], float]:
@@ -184,6 +184,7 @@ def _of_function(function: Callable[..., Any], name: str) -> Metric:
     return Metric(name, terms, _mean, needs_reference=count > 2, unit="")
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of outputs that are not finite comes NaN, which no gate lets through
 def evaluate(
     sessions: Mapping[str, Session], dataset: Dataset, metrics: Sequence[str | Metric], *, reference: str | None = None
 ) -> dict[str, dict[str, float]]:

@@ -47,9 +47,12 @@ class Difference:
 
     @property
     def snr_db(self) -> float:
-        """Signal-to-noise ratio in dB, 10·log10(Σ first² / Σ (first − second)²); infinite where they are equal."""
+        """Signal-to-noise ratio in dB, 10·log10(Σ first² / Σ (first − second)²); infinite where they are equal.
+
+        NaN where neither has a number to compare.
+        """
         if not self._error:
-            return math.inf
+            return math.inf if self.size else math.nan
         return 10 * math.log10(self._first / self._error) if self._first else -math.inf
 
 
@@ -60,8 +63,8 @@ def difference(name: str, first: np.ndarray, second: np.ndarray) -> Difference:
     if first.dtype != second.dtype:
         return Difference(name, problem=f"type {first.dtype} became {second.dtype}")
     if first.dtype.kind in "OUSM":
-        flips = int(np.sum(first != second))
-        return Difference(name, float(flips > 0), 1.0, flips, first.size)
+        flips, size = int(np.sum(first != second)), first.size
+        return Difference(name, float(flips > 0), 1.0, flips, size, None, size - flips, size, size, flips)
     a, b = first.astype(np.float64), second.astype(np.float64)
     finite = np.isfinite(a)
     if not finite.all() or not np.isfinite(b).all():

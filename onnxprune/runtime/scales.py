@@ -49,6 +49,7 @@ def compared_by_scale(given: Sequence[Feed], others: Iterable[Feed]) -> list[Dif
     return differences((scales.parts(g), scales.parts(o)) for g, o in zip(given, others, strict=True))
 
 
+@np.errstate(over="ignore", invalid="ignore")  # numbers that are not finite have no scale
 def _cut(arrays: Sequence[np.ndarray]) -> tuple[int, int] | None:
     """The axis and the position where the scales of an output differ most; None where they differ by little.
 

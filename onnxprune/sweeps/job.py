@@ -96,7 +96,7 @@ def _figure(report: Report) -> dict[str, Any]:
         return {"figure": row.name, "unit": row.unit, **values}
     if report.drift:
         drift = worst(report.drift)
-        snr = None if drift.problem else _finite(math.inf if not drift.relative else drift.snr)
+        snr = None if drift.problem else _finite(drift.snr)
         return {"figure": "snr", "unit": "dB", "after": snr}
     return {}
 

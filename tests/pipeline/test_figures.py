@@ -107,8 +107,16 @@ def test_test_data_give_the_figures_alone_and_hold_to_the_limit() -> None:
     report = pruned(DIGITS, data=digits(100), test_data=SAMPLE, limit=40)
     assert report.samples == Samples("test data", 40, 0, 40)
     assert "on 40 samples of the test data" in str(report)
-    assert not warned(report, "test_data is data")
-    assert warned(pruned(DIGITS, data=SAMPLE, test_data=SAMPLE, limit=40, compensate="none"), "test_data is data")
+
+
+def test_test_data_that_are_data_too_are_not_fitted_on() -> None:
+    some = digits(100)
+    report = pruned(DIGITS, data=some, test_data={name: values[::4] for name, values in some.items()})
+    assert report.samples == Samples("test data", 75, 0, 25)
+    assert "25 samples of data are not fitted on: figures come from them" in report.notes
+    with pytest.raises(UsageError, match="all samples of data are those that figures come from"):
+        pruned(DIGITS, data=[some], test_data=some)
+    assert pruned(DIGITS, data=some, test_data=some, compensate="none").samples == Samples("test data", 0, 0, 100)
 
 
 def test_too_few_samples_give_no_figure() -> None:

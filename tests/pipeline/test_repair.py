@@ -8,12 +8,13 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
-from cli_runs import DIGITS, MIXED, SAMPLE, Runner, nothing_written
+from cli_runs import DIGITS, MIXED, MODELS, SAMPLE, Runner, nothing_written
 from onnx import helper, numpy_helper
 from runtime_models import conv_net
+from text_graphs import build
 
 import onnxprune
-from onnxprune.errors import ModelError, UsageError
+from onnxprune.errors import CheckFailed, ModelError, UsageError
 from onnxprune.model.network import Network
 from onnxprune.pipeline import calibration, repair
 from onnxprune.pipeline.request import Request
@@ -21,6 +22,7 @@ from onnxprune.pipeline.study import Study
 from onnxprune.surgery.compensate import Compensated
 from onnxprune.surgery.recovery.solve import NOT_FINITE
 
+DETECTOR, SCENES = MODELS / "digits_detector.onnx", MODELS / "digits_scenes.npz"
 RATIO = {"ratio": 0.5, "measure": False, "round_to": 1}
 
 
@@ -238,6 +240,23 @@ def test_gates_let_through_what_is_good_enough() -> None:
 def test_a_gate_that_has_nothing_to_look_at_is_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         onnxprune.prune(DIGITS, ratio=0.25, **options)
+
+
+def test_a_gate_tells_boxes_from_scores_whatever_else_is_measured() -> None:
+    options: dict[str, Any] = {"ratio": 0.5, "measure": False, "compensate": "none", "data": SCENES, "min_snr": -20}
+    alone, beside = (onnxprune.prune(DETECTOR, **options, **metric).report for metric in ({}, {"metric": "cosine"}))
+    assert [m for m in alone.metrics if m.name == "snr"] == [m for m in beside.metrics if m.name == "snr"]
+
+
+def test_a_gate_over_outputs_that_show_nothing_does_not_hold() -> None:
+    nothing = build("h = Conv(x, w[8,3,3,3])  e = Exp(h)  n = Neg(e)  l = Log(n)  y = Conv(l, v[4,8,1,1])")
+    foreign = build("h = Conv(x, w[8,3,3,3])  g = my.Gate(h)  y = Conv(g, v[4,8,1,1])")
+    options: dict[str, Any] = {"ratio": 0.5, "verify": False, "round_to": 1, "compensate": "none", "min_snr": 10}
+    with pytest.raises(CheckFailed, match="min_snr cannot be checked: no output holds finite numbers"):
+        onnxprune.prune(nothing, **options)
+    foreign.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
+    with pytest.raises(CheckFailed, match=r"min_snr cannot be checked: onnxruntime cannot load the model \(my:Gate"):
+        onnxprune.prune(foreign, **options)
 
 
 # --- the verdict -------------------------------------------------------------

@@ -106,6 +106,11 @@ def test_likeness_is_that_of_the_output_furthest_off(metric, sound, turned):
     assert math.isnan(figure({"large": large, "small": small[:3]}))  # as many rows as a threshold lets through
 
 
+def test_nothing_is_heard_behind_infinity():
+    snr = find_metric("snr")
+    assert snr.total(snr.terms({"y": np.full((4, 9), np.inf)}, {"y": np.ones((4, 9))}, None)) == -math.inf
+
+
 def test_a_pruned_network_agrees_with_its_masked_original():
     masked, pruned = masked_and_pruned(conv_net(), [1])
     sessions = {n: make_session(m) for n, m in (("masked", masked), ("pruned", pruned), ("original", conv_net()))}

@@ -54,7 +54,12 @@ def test_equal_and_zero_arrays():
     assert (zeros.relative, zeros.cosine) == (0, 1)
     apart = difference("y", np.zeros(3), np.ones(3))
     assert (apart.relative, apart.cosine, apart.snr_db) == (math.inf, 0, -math.inf)
-    assert difference("y", np.zeros(0), np.zeros(0)).relative == 0
+    nothing, words = (
+        difference("y", np.zeros(0), np.zeros(0)),
+        difference("y", np.array(["a", "b"]), np.array(["a", "c"])),
+    )
+    assert (nothing.relative, str(nothing.snr_db)) == (0, "nan")
+    assert (words.relative, words.cosine, words.snr_db) == (1, 0.5, 10 * math.log10(2))
 
 
 @pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])

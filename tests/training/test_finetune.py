@@ -38,12 +38,12 @@ def ruined() -> onnxprune.Result:
     return prune(DIGITS, ratio=0.8, compensate="none", method="l2", measure=False)
 
 
-def samples(number: int = 96, *, labels: bool = True) -> list[dict[str, np.ndarray]]:
-    """Digits in batches of 32."""
+def samples(number: int = 96, *, labels: bool = True, first: int = 0) -> list[dict[str, np.ndarray]]:
+    """Digits from the first one on, in batches of 32."""
     data = np.load(SAMPLE)
     images = next(data[k] for k in data.files if data[k].ndim == 4)
     truth = next(data[k] for k in data.files if data[k].ndim == 1)
-    parts = [{"image": images[k : k + 32], "labels": truth[k : k + 32]} for k in range(0, number, 32)]
+    parts = [{"image": images[k : k + 32], "labels": truth[k : k + 32]} for k in range(first, first + number, 32)]
     return parts if labels else [{"image": p["image"]} for p in parts]
 
 
@@ -103,7 +103,7 @@ def test_labels_are_used_where_they_are_and_samples_are_drawn_where_there_are_no
     ruined: onnxprune.Result, given: Callable[[], Any], said: str
 ) -> None:
     data = given()
-    extra = {"test_data": data} if data else {}
+    extra = {"test_data": samples(first=96)} if data else {}
     done = finetune(DIGITS, ruined.model, data=data, **extra, **{**QUICK, "epochs": 1})
     assert any(said in note for note in done.report.notes)
 
@@ -187,6 +187,15 @@ def test_a_full_disk_is_told_before_the_work_and_later_takes_no_more_than_the_st
     done = finetune(DIGITS, ruined.model, data=samples(), resume="state", **QUICK)
     assert any("no space left" in line for line in done.report.warnings)
     assert any("2 epochs" in line for line in done.report.notes)
+
+
+def test_no_figure_comes_from_samples_that_are_trained_on() -> None:
+    options: dict[str, Any] = {"ratio": 0.5, "compensate": "none", "method": "l2", "measure": False, "finetune": 1}
+    report = prune(DIGITS, data=samples(), train_data=samples(192), **options).report
+    assert "96 samples of train_data are not fitted on: figures come from them" in report.notes
+    assert any(note.startswith("trained ") and " on 90 samples" in note for note in report.notes)
+    with pytest.raises(UsageError, match="all samples of train_data are those that figures come from"):
+        prune(DIGITS, data=samples(), train_data=samples(), **options)
 
 
 def test_minutes_end_it(ruined: onnxprune.Result) -> None:
