@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -12,10 +13,10 @@ from onnxprune.criteria.msvfp import Msvfp
 from onnxprune.pipeline.choose import Chooser
 from onnxprune.pipeline.costs import alive_beyond, peak_activations
 from onnxprune.pipeline.decision import Choice
-from onnxprune.pipeline.drop import KIND, bisected, largest_choice, least_share
 from onnxprune.pipeline.measure import timed
 from onnxprune.pipeline.outcome import written_bytes
 from onnxprune.pipeline.run import Run
+from onnxprune.pipeline.search import KIND, Bisection, largest_choice, least_share, recorded
 from onnxprune.pipeline.targets import Limit
 from onnxprune.report import words
 from onnxprune.report.summary import Probe, Search
@@ -89,53 +90,53 @@ def thinned(chooser: Chooser, limit: Limit) -> Thin | None:
     """
     if isinstance(chooser.evidence.method.rule, Msvfp):  # which shares a budget out in its own way
         return None
-    deps, found = chooser.run.original.deps, dict[float, tuple[Thin, Probe]]()
+    deps = chooser.run.original.deps
     before, _ = cost_of(chooser, limit, Choice({}, {}, {}))
     names = alive_beyond(deps, limit.most(before))
     if not names:
         return Thin(chooser, chooser.choose((KIND, 1.0)))
 
-    def tried(gone: float) -> bool:
+    def attempt(gone: float) -> tuple[Thin, Probe]:
         thin = chooser.with_ratio(names, gone)
         choice = thin.choose((KIND, 1.0))
         share = deps.macs(deps.dead(choice.kept)) / max(1, deps.macs())
-        probe = Probe(share, cost_of(chooser, limit, choice)[1:], holds(chooser, limit, choice))
-        found[gone] = Thin(thin, choice), probe
-        return probe.holds
+        return Thin(thin, choice), Probe(share, cost_of(chooser, limit, choice)[1:], holds(chooser, limit, choice))
 
-    most = 1.0 - FINEST
-    if not tried(most):
+    cuts, most = Bisection(attempt), 1.0 - FINEST
+    if not cuts.holds(most):
         return None
-    thin, taken = found[bisected(tried, 0.0, most, FINEST)]
-    probes = tuple(dict.fromkeys(probe for _, probe in found.values()))  # steps of channels make some equal
-    search = Search(KIND, (limit.cost,), (str(limit),), probes, (limit.most(before),), taken.share)
-    choice = replace(thin.choice, remarks=(*thin.choice.remarks, described(search)), search=search)
-    return replace(thin, choice=choice)
+    thin, taken = cuts.tried[cuts.last(0.0, most, FINEST)]
+    return replace(thin, choice=_recorded(thin.choice, [limit], [before], cuts, taken.share))
 
 
 def searched(chooser: Chooser, *limits: Limit) -> Choice:
     """The choice of most MACs within the limits, found by bisecting their share."""
-    found: dict[float, Choice] = {}
-    probes: list[Probe] = []
     befores: list[float] = []
 
-    def tried(share: float) -> bool:
-        chooser.run.log.progress(f"trying {share:.1%} of the {KIND}", len(found), 0)
-        found[share] = chooser.choose((KIND, share))
-        pairs = [cost_of(chooser, limit, found[share]) for limit in limits]
+    def attempt(share: float) -> tuple[Choice, Probe]:
+        chooser.run.log.progress(f"trying {share:.1%} of the {KIND}", len(cuts.tried), 0)
+        choice = chooser.choose((KIND, share))
+        pairs = [cost_of(chooser, limit, choice) for limit in limits]
         befores[:] = [before for before, _ in pairs]
         kept = all(after <= limit.most(before) for limit, (before, after) in zip(limits, pairs, strict=True))
-        probes.append(Probe(share, tuple(after for _, after in pairs), kept))
-        return kept
+        return choice, Probe(share, tuple(after for _, after in pairs), kept)
 
+    cuts = Bisection(attempt)
     least, resolution = least_share(chooser), max(COSTS[limit.cost].resolution for limit in limits)
-    chosen, stopped = 1.0 if tried(1.0) else bisected(tried, 1.0, least, resolution), ""
-    if chosen == least and not tried(least):
-        stopped = _short(limits, probes[-1], befores)
-    choice = found[chosen]
-    costs, bounds = zip(*((limit.cost, limit.most(b)) for limit, b in zip(limits, befores, strict=True)), strict=True)
-    search = Search(KIND, costs, tuple(map(str, limits)), tuple(probes), bounds, chosen)
-    return replace(choice, stopped_by=stopped, remarks=(*choice.remarks, described(search)), search=search)
+    chosen, stopped = 1.0 if cuts.holds(1.0) else cuts.last(1.0, least, resolution), ""
+    if chosen == least and not cuts.holds(least):
+        stopped = _short(limits, cuts.tried[least][1], befores)
+    choice = replace(cuts.tried[chosen][0], stopped_by=stopped)
+    return _recorded(choice, limits, befores, cuts, chosen)
+
+
+def _recorded(
+    choice: Choice, limits: Sequence[Limit], befores: Sequence[float], cuts: Bisection[Any], chosen: float
+) -> Choice:
+    costs, bounds = zip(*((x.cost, x.most(before)) for x, before in zip(limits, befores, strict=True)), strict=True)
+    texts = tuple(map(str, limits))
+    search = Search(KIND, costs, texts, cuts.probes, bounds, chosen)
+    return recorded(choice, f"the most {KIND} with {' and '.join(texts)}", search, *(COSTS[c].shown for c in costs))
 
 
 def _short(limits: Sequence[Limit], smallest: Probe, befores: Sequence[float]) -> str:
@@ -145,16 +146,6 @@ def _short(limits: Sequence[Limit], smallest: Probe, befores: Sequence[float]) -
             what = COSTS[limit.cost].shown(after) if limit.share is None else f"{after / before:.1%} of the original"
             return f"{limit.cost} ends at {what}: nothing more can be cut"
     raise AssertionError("a network that meets all limits is no failure")
-
-
-def described(search: Search) -> str:
-    """A search in one line."""
-    steps = ", ".join(f"{p.share:.1%} → {_shown(search, p)} {'✓' if p.holds else '✗'}" for p in search.probes)
-    return f"search for the most {search.cost} with {' and '.join(search.limits)}: {steps}"
-
-
-def _shown(search: Search, probe: Probe) -> str:
-    return " and ".join(COSTS[cost].shown(f) for cost, f in zip(search.figures, probe.figures, strict=True))
 
 
 def _planned(chooser: Chooser, limit: Limit) -> Choice:

@@ -21,14 +21,15 @@ from onnxprune.pipeline import budgets, evidence, measure
 from onnxprune.pipeline.calibration import calibrating
 from onnxprune.pipeline.choose import Chooser
 from onnxprune.pipeline.decision import Choice
-from onnxprune.pipeline.drop import largest_cut
 from onnxprune.pipeline.feature_maps import views_of
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.rotate import rotate
 from onnxprune.pipeline.run import Run, start
+from onnxprune.pipeline.search import Bisection
 from onnxprune.pipeline.study import Study
 from onnxprune.pipeline.trials import Trials, likeness, task_loss
 from onnxprune.progress import silent
+from onnxprune.report.summary import Probe
 from onnxprune.runtime.accuracy import find_metric
 from onnxprune.runtime.batches import Dataset
 from onnxprune.runtime.data import open_data
@@ -346,15 +347,13 @@ def test_sensitivity_of_obs_is_that_of_its_repair() -> None:
 
 
 def test_bisection_finds_the_smallest_share_that_holds() -> None:
-    probes = largest_cut(lambda share: share, least=0.0, limit=0.3, resolution=0.01)
-    assert len(probes) == 7
-    assert 0.3 <= min(p.share for p in probes if p.holds) < 0.31
-    assert [p.holds for p in probes[:3]] == [True, False, True]
-    assert not any(p.holds for p in largest_cut(lambda share: 0.0, least=0.5, limit=0.3, resolution=0.1))
+    cuts = Bisection(lambda share: (share, Probe(share, (share,), share >= 0.3)))
+    assert 0.3 <= cuts.last(0.0, 1.0, 0.01) < 0.31
+    assert [p.holds for p in cuts.probes] == [True, False, True, True, False, False, True]
+    assert Bisection(lambda share: (share, Probe(share, (), False))).last(0.5, 1.0, 0.1) == 1.0
 
 
 def test_where_nothing_lies_between_the_least_share_and_the_whole_the_least_is_tried() -> None:
-    assert [(p.share, p.holds) for p in largest_cut(lambda share: share, 0.995, 0.5, 0.01)] == [(0.995, True)]
     report = onnxprune.prune(DIGITS, max_drop="1%", data=SAMPLE, exclude=["*"], method="l2", measure=False).report
     assert all(g.kept == g.channels for g in report.groups)
 
