@@ -66,10 +66,9 @@ def measure(args: argparse.Namespace) -> dict:
     from onnxprune.model import load
     from onnxprune.pipeline.calibration import calibrating
     from onnxprune.pipeline.choose import Chooser
-    from onnxprune.pipeline.log import Log
     from onnxprune.pipeline.repair import repaired
     from onnxprune.pipeline.request import Request
-    from onnxprune.pipeline.run import Run
+    from onnxprune.pipeline.run import Log, Run
     from onnxprune.pipeline.split import Split
     from onnxprune.pipeline.study import Study
     from onnxprune.runtime.data import open_data

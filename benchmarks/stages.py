@@ -39,9 +39,8 @@ def stages(path: Path, method: str) -> dict[str, float]:
     from onnxprune.model.network import Network
     from onnxprune.pipeline.calibration import calibrating
     from onnxprune.pipeline.choose import Chooser
-    from onnxprune.pipeline.log import Log
     from onnxprune.pipeline.request import Request
-    from onnxprune.pipeline.run import Run
+    from onnxprune.pipeline.run import Log, Run
     from onnxprune.pipeline.study import Study
     from onnxprune.surgery.plan import make_plan
     from onnxprune.surgery.rewrite import cut

@@ -20,7 +20,7 @@ from legacy import run_legacy
 from onnx import AttributeProto, GraphProto, ModelProto, numpy_helper
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidGraph, NotImplemented
 
-from onnxprune.channels.conclude import conclude
+from onnxprune.channels.analysis import conclude
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.channels.walk import Walk
 from onnxprune.channels.zero_points import Zero

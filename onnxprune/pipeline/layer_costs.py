@@ -10,7 +10,7 @@ from onnxprune.operators.labels import Labels, is_fixed
 from onnxprune.operators.registry import operator_of
 from onnxprune.operators.roles import Role
 from onnxprune.pipeline.costs import from_weights
-from onnxprune.report.layers import LayerRow
+from onnxprune.report.summary import LayerRow
 
 
 def layer_rows(deps: Dependencies, dead: np.ndarray) -> tuple[LayerRow, ...]:

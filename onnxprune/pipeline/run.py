@@ -1,7 +1,10 @@
 """What the stages of a run start from, and what they hand on: values that do not change."""
 
+from __future__ import annotations
+
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -13,13 +16,12 @@ from onnxprune.model.network import Network
 from onnxprune.model.static import runs_out
 from onnxprune.pipeline.fold import plain_form
 from onnxprune.pipeline.limits import require_analysed
-from onnxprune.pipeline.log import Log, Messages
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.split import Split
 from onnxprune.pipeline.study import Study
 from onnxprune.pipeline.table import ReadingOptions
 from onnxprune.pipeline.unrunnable import runnable
-from onnxprune.progress import Progress, begin
+from onnxprune.progress import Progress, begin, silent
 from onnxprune.runtime.accuracy import Metric
 from onnxprune.runtime.data import Dataset, open_data
 from onnxprune.runtime.inputs import KINDS, NORMAL, parse_input_shapes, random_inputs
@@ -31,6 +33,55 @@ from onnxprune.runtime.specs import Feed, Spec, model_inputs
 from onnxprune.runtime.stimuli import Stimuli
 from onnxprune.surgery.align import Alignment, aligned, alignment_of
 from onnxprune.surgery.rotation.turn import Rotation
+
+Messages = tuple[tuple[str, ...], tuple[str, ...]]  # notes, warnings
+
+
+@dataclass
+class Log:
+    """The only part of a run that changes: stages add to it, and none decides by what another one has said.
+
+    seconds: wall time by stage; of one that comes again, the sum.
+    interrupted: whether the user has ended the training, after which there is none.
+    inner: seconds of the stages inside each of those that are open.
+    """
+
+    progress: Progress = silent
+    seconds: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    interrupted: bool = False
+    inner: list[float] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage and tell of it; what stages inside it take is theirs."""
+        begin(self.progress, name)
+        begun = time.perf_counter()
+        self.inner.append(0.0)
+        try:
+            yield
+        finally:
+            spent, inside = time.perf_counter() - begun, self.inner.pop()
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent - inside
+            if self.inner:
+                self.inner[-1] += spent
+
+    @property
+    def messages(self) -> Messages:
+        """The notes and warnings that there are."""
+        return tuple(self.notes), tuple(self.warnings)
+
+    def forget(self, messages: Messages) -> None:
+        """Take back what was said since there were these, at whatever place among them."""
+        self.notes[:], self.warnings[:] = messages
+
+    def add(self, other: Log) -> None:
+        """What another log tells that is new."""
+        self.interrupted |= other.interrupted
+        self.notes += [line for line in other.notes if line not in self.notes]
+        self.warnings += [line for line in other.warnings if line not in self.warnings]
+
 
 DATA_FEEDS = 2  # batches of the user's data that the proof runs on
 

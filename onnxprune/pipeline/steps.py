@@ -18,9 +18,8 @@ from onnxprune.pipeline.choose import method_of
 from onnxprune.pipeline.costs import costs_of
 from onnxprune.pipeline.decision import Decision
 from onnxprune.pipeline.group_filters import Weights
-from onnxprune.pipeline.log import Log
 from onnxprune.pipeline.request import Request
-from onnxprune.pipeline.run import Run, start
+from onnxprune.pipeline.run import Log, Run, start
 from onnxprune.pipeline.study import Kept, Study
 from onnxprune.pipeline.targets import Limit
 from onnxprune.pipeline.tune import BETWEEN, Teacher, recipe_of, tune

@@ -14,8 +14,7 @@ from onnxprune.model.write import DATA_FILE
 from onnxprune.report.html import html, inspection_html
 from onnxprune.report.inspection import Inspection
 from onnxprune.report.jsonable import dumps
-from onnxprune.report.layers import LayerRow
-from onnxprune.report.summary import Report
+from onnxprune.report.summary import LayerRow, Report
 from onnxprune.report.words import clean
 
 FORMULAS = ("=", "+", "-", "@")  # what a spreadsheet takes for the beginning of one, in a stranger's names too

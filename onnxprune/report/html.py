@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 from onnxprune.report import pictures, words
 from onnxprune.report.inspection import Inspection
-from onnxprune.report.layers import totals
 from onnxprune.report.page import definitions, page, section, table, warnings
-from onnxprune.report.summary import FrozenRow, GroupRow, Report
+from onnxprune.report.summary import FrozenRow, GroupRow, Report, totals
 from onnxprune.report.svg import bar, safe
 
 

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from onnxprune.report.layers import LayerRow
 from onnxprune.report.shown import Block
-from onnxprune.report.summary import Figures, FrozenRow
+from onnxprune.report.summary import Figures, FrozenRow, LayerRow
 
 
 @dataclass(frozen=True)

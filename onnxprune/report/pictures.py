@@ -5,10 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from onnxprune.pipeline.names import SHARES
 from onnxprune.report import words
-from onnxprune.report.layers import LayerRow, Total
 from onnxprune.report.page import Cell, folded, section, table
 from onnxprune.report.sensitivities import Curve, Sensitivity
-from onnxprune.report.summary import Search
+from onnxprune.report.summary import LayerRow, Search, Total
 from onnxprune.report.svg import MARKS, Axis, Plot, bar, legend, safe
 
 MANY = 24  # layers beyond which their table opens on a click

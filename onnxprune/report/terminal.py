@@ -10,9 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from onnxprune.report import words
-from onnxprune.report.layers import LayerRow
 from onnxprune.report.sensitivities import RATIOS, Sensitivity
-from onnxprune.report.summary import FrozenRow, GroupRow, Report
+from onnxprune.report.summary import FrozenRow, GroupRow, LayerRow, Report
 
 LEVELS = {"good": "bold green", "fair": "bold yellow", "bad": "bold red", "unknown": "bold yellow"}
 WIDE = 80  # signs of a terminal from which on there is room for bars

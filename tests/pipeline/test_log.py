@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from onnxprune.pipeline.log import Log
+from onnxprune.pipeline.run import Log
 
 
 def test_a_stage_inside_another_has_its_seconds_to_itself() -> None:

@@ -17,9 +17,8 @@ import onnxprune
 from onnxprune.report import Report, pictures, words
 from onnxprune.report.files import csv_text
 from onnxprune.report.html import html, inspection_html
-from onnxprune.report.layers import LayerRow, totals
 from onnxprune.report.sensitivities import Curve, Sensitivity
-from onnxprune.report.summary import Probe, Search
+from onnxprune.report.summary import LayerRow, Probe, Search, totals
 from onnxprune.report.svg import Axis, bar
 
 LONG = "model/block/batch_normalization/FusedBatchNormV3;model/block/conv2d/BiasAdd/ReadVariableOp/resource" * 3
