@@ -81,7 +81,8 @@ def measure(args: argparse.Namespace) -> dict:
     source = str(Path(args.data) / f"{network.calibration}.npz")
     method, _, option = method.partition(":")
     options = {"images": args.trial_images} if method == "msvfp" else dict([option.split("=")] if option else [])
-    request = Request(
+    request = Request.of(
+        {},
         target=f"macs={TIMED}",
         method=method,
         allocation=allocation,

@@ -77,7 +77,7 @@ def own(name: str, path: Path) -> dict[str, float]:
     from onnxprune.surgery.plan import make_plan
     from onnxprune.surgery.rewrite import cut
 
-    model, request, laps = load(path), Request(ratio=0.5, method="ncc"), []
+    model, request, laps = load(path), Request.of({}, ratio=0.5, method="ncc"), []
     for _ in range(RUNS):
         clock = [time.process_time()]
         network = Network.of(model.proto)

@@ -53,7 +53,7 @@ def stages(path: Path, method: str) -> dict[str, float]:
         spent[name], clock = now - clock, now
 
     clock = time.process_time()
-    request, model = Request(ratio=0.5, method=method), load(path)
+    request, model = Request.of({}, ratio=0.5, method=method), load(path)
     lap("load")
     network = Network.of(model.proto)
     study = Study(network, analyse(network), {}, request)

@@ -4,10 +4,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from onnxprune.errors import UsageError, spelled
 from onnxprune.pipeline.kinds import OptionKind, Switch, Unfit
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -90,3 +92,10 @@ def options_of(table: type) -> Mapping[str, Option]:
         for f in fields(table)
         if "text" in f.metadata
     }
+
+
+def read_options(table: type[T], given: Mapping[str, Any]) -> T:
+    """A table with values as they are used, from what the user gives.  Raises UsageError as `Option.read` does."""
+    rows = options_of(table)  # type: ignore[arg-type]  # mypy doubts that classes are hashable
+    values = {**{name: row.default for name, row in rows.items()}, **given}
+    return table(**{name: rows[name].read(value) for name, value in values.items()})

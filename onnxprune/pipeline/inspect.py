@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Container, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ def analysed(source: Any, command: str, options: Mapping[str, Any], progress: Pr
             return start(source, request, progress)
         except (ModelError, CheckFailed) as error:
             try:
-                run = start(source, request.changed(verify=False, measure=False), progress)
+                run = start(source, replace(request, verify=False, measure=False), progress)
             except OnnxPruneError:
                 raise error from None
             run.log.warnings.append(str(error))

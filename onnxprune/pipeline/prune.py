@@ -141,7 +141,7 @@ def _training_inside(run: Run) -> Run:
     request = run.request
     if request.method != "msvfp" or not request.finetune or request.retrain is not None:
         return run
-    return replace(run, request=request.changed(retrain=short_training(run)))
+    return replace(run, request=replace(request, retrain=short_training(run)))
 
 
 def _check_strict(run: Run, choice: Choice) -> None:

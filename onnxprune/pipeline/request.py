@@ -1,13 +1,12 @@
 """What a user asks for: the options together, those that go with each other, and names in the place of "auto"."""
 
 from collections.abc import Mapping
-from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
 from onnxprune.errors import UsageError, spelled
-from onnxprune.pipeline.declare import options_of
+from onnxprune.pipeline.declare import options_of, read_options
 from onnxprune.pipeline.kinds import meant
 from onnxprune.pipeline.names import SHARES
 from onnxprune.pipeline.table import (
@@ -32,24 +31,17 @@ class Request(
 ):
     """Options of a run, as `onnxprune.pipeline.table` declares them; the command line has the same in kebab case.
 
-    Values are read as their kinds say ("50%" becomes 0.5, one pattern a tuple of one).  Raises UsageError for a value
-    that an option cannot have, and for options that do not go together.
+    These are values as they are used; `of` makes them from what the user gives.
     """
-
-    def __post_init__(self) -> None:
-        for option in options_of(Request).values():
-            self._put(option.name, option.read(getattr(self, option.name)))
-        self._check_budgets()
-        self._check_lossless()
-        self._settle()
-        self._check_data()
-        self._check_training()
 
     @classmethod
     def of(cls, given: Mapping[str, Any], command: str = "prune", **defaults: Any) -> "Request":
         """The request of a command from keyword options, with other defaults where the command has them.
 
-        Raises UsageError for a name that is no option of the command.
+        Values are read as their kinds say ("50%" becomes 0.5, one pattern a tuple of one).
+
+        Raises UsageError for a name that is no option of the command, for a value that an option cannot have, and for
+        options that do not go together.
         """
         known = options_for(command)
         if unknown := sorted(given.keys() - known):
@@ -58,7 +50,13 @@ class Request(
                 f"{command} has no option {unknown[0]!r}; "
                 + (f"did you mean {spelled(near[0])}?" if near else f"it has {', '.join(sorted(known))}")
             )
-        return cls(**{**defaults, **given})
+        asked = read_options(cls, {**defaults, **given})
+        asked._check_budgets()
+        asked._check_lossless()
+        request = asked._settled()
+        request._check_data()
+        request._check_training()
+        return request
 
     @property
     def budget(self) -> str:
@@ -69,13 +67,6 @@ class Request(
     def variable_rate(self) -> bool:
         """Whether groups may lose other shares than one another."""
         return self.allocation != "uniform" or self.method == "msvfp"
-
-    def changed(self, **values: Any) -> "Request":
-        """The same request with other values, which are what was settled on and are not checked again."""
-        other = copy(self)
-        for name, value in values.items():
-            other._put(name, value)
-        return other
 
     def part(self, kind: type) -> dict[str, Any]:
         """The options of one of the parts, as keywords."""
@@ -89,9 +80,6 @@ class Request(
         if self.heads == "auto":  # nothing was rotated that would ask for another way
             plain["heads"] = "whole"
         return {name: value for name, value in plain.items() if value not in ([], {})}
-
-    def _put(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
 
     def _check_budgets(self) -> None:
         budgets = given_budgets(vars(self))
@@ -122,14 +110,12 @@ class Request(
                     "it"
                 )
 
-    def _settle(self) -> None:
-        """Put names in the place of "auto"; the method first, by which the others go."""
-        if self.method == "auto":
-            self._put("method", self._usual_method())
-        if self.allocation == "auto":
-            self._put("allocation", self._usual_allocation())
-        if self.compensate == "auto":
-            self._put("compensate", self._usual_compensation())
+    def _settled(self) -> "Request":
+        """The same with names in the place of "auto"; the method first, by which the others go."""
+        found = replace(self, method=self._usual_method()) if self.method == "auto" else self
+        if found.allocation == "auto":
+            found = replace(found, allocation=found._usual_allocation())
+        return replace(found, compensate=found._usual_compensation()) if found.compensate == "auto" else found
 
     def _usual_method(self) -> str:
         """The one that solves layers again, where that is worth running the network; else one that looks at weights."""

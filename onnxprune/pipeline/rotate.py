@@ -82,7 +82,7 @@ def _rotatable(run: Run, vectors: bool) -> Rotatable:
     found = Rotatable(unrotated, means, graph, tuple(stream_sites(graph)), run.request.heads, copies)
     if whole and (run.request.heads != "auto" or not _attends(own.deps)):
         return found
-    deps = own.reanalysed(own.network, run.request.changed(heads="dims")).deps if whole else own.deps
+    deps = own.reanalysed(own.network, replace(run.request, heads="dims")).deps if whole else own.deps
     graph = Graph(own.network, deps)
     heads = attention_sites(graph)
     if not heads or (whole and not _covered(own.deps, deps, {s.group for s in heads})):
@@ -143,7 +143,7 @@ def _level(own: Study) -> tuple[Graph, tuple[RotationSite, ...], Study]:
     unrotated = Graph(own.network, own.deps)
     if not any(has(node.proto, Trait.CENTRES) for node in own.deps.nodes) and not any(centred(own.graph.graph)):
         return unrotated, (), own
-    thawed = own if own.request.thaw else own.reanalysed(own.network, own.request.changed(thaw=True))
+    thawed = own if own.request.thaw else own.reanalysed(own.network, replace(own.request, thaw=True))
     sites = tuple(s for s in stream_sites(Graph(own.network, thawed.deps)) if s.level)
     while sites:
         other = own.reanalysed(levelled(unrotated, sites))
@@ -232,7 +232,7 @@ def turn(run: Run, found: Rotatable, rotation: Rotation) -> Run | None:
     if run.request.verify and not prove(run.original.network, model, run.stimuli()).passed:
         run.log.warnings.append(f"nothing was rotated: {NOT_EQUAL} up to rounding")
         return None
-    request = run.request.changed(heads=found.heads)
+    request = replace(run.request, heads=found.heads)
     original = run.original.reanalysed(model, request)
     return replace(run, request=request, original=original, rotation=rotation, unrotated=run.original)
 

@@ -212,7 +212,7 @@ def _sizes(
             raise
         if request.min_snr is not None:
             raise CheckFailed(f"{spelled('min_snr')} cannot be checked: {error}") from None
-        return request.changed(measure=False), hints, [f"latency and drift were not measured: {error}"]
+        return replace(request, measure=False), hints, [f"latency and drift were not measured: {error}"]
 
 
 def _assumed(specs: Sequence[Spec], hints: Mapping[str, tuple[int, ...]], original: Study) -> list[str]:

@@ -34,7 +34,7 @@ def sensitivity(source: Any, *, progress: Progress = silent, **options: Any) -> 
     with limited(run.request, source):
         samples = calibrating(run.original, run.split.fit, progress)
         run, rotated = in_best_bases(run, samples)
-        asked = run.request.changed(ratio=None, allocation="sensitivity")
+        asked = replace(run.request, ratio=None, allocation="sensitivity")
         found = Chooser.of(replace(run, request=asked), samples, rotated).sensitivity
         assert found is not None
         return found

@@ -43,7 +43,7 @@ def in_steps(run: Run, cut_once: Cut) -> Decision:
     kept: dict[str, np.ndarray] = {}
     inner = run
     for k in range(number):
-        wanted = step_request(request, k, own, kept).changed(strict=False)
+        wanted = replace(step_request(request, k, own, kept), strict=False)
         done = cut_once(replace(inner, request=wanted))
         kept = composed(own.deps, kept, done.kept)
         pruned = done.compensated.pruned(done.kept).materialized()
@@ -67,10 +67,10 @@ def step_request(request: Request, k: int, own: Study, kept: Kept) -> Request:
     done = (k + 1) / (request.steps or 1)
     if request.ratio is not None and request.variable_rate:
         request = _as_target(request, own)
-    request = request.changed(ratio_for={name: _part(share, done) for name, share in request.ratio_for.items()})
+    request = replace(request, ratio_for={name: _part(share, done) for name, share in request.ratio_for.items()})
     if request.ratio is not None:
-        return request.changed(ratio=_part(request.ratio, done))
-    return request.changed(target=tuple(_part_of(limit, done, own.deps, kept) for limit in request.target or ()))
+        return replace(request, ratio=_part(request.ratio, done))
+    return replace(request, target=tuple(_part_of(limit, done, own.deps, kept) for limit in request.target or ()))
 
 
 def _part(ratio: float, done: float) -> float:
@@ -91,7 +91,7 @@ def _as_target(request: Request, own: Study) -> Request:
     kind, share = budget.target
     idle = {escape(g): ratio for g, ratio in budget.ratio_for.items() if g not in fixed}
     limit = Limit(kind, share, None, f"{kind}={share:.6g}")
-    return request.changed(ratio=None, target=(limit,), ratio_for={**idle, **request.ratio_for})
+    return replace(request, ratio=None, target=(limit,), ratio_for={**idle, **request.ratio_for})
 
 
 def _part_of(limit: Limit, done: float, deps: Dependencies, kept: Mapping[str, np.ndarray]) -> Limit:
@@ -119,7 +119,7 @@ def _started(run: Run, pruned: Network) -> Run:
     """A run of the network as it is now, on the same samples."""
     request, log = run.request, run.log
     inner = start(
-        pruned.proto(), request.changed(data=None, test_data=None, train_data=None), log.progress, Alignment()
+        pruned.proto(), replace(request, data=None, test_data=None, train_data=None), log.progress, Alignment()
     )
     inner.log.notes.clear()
     log.seconds.update({name: log.seconds.get(name, 0.0) + s for name, s in inner.log.seconds.items()})

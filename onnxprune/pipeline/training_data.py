@@ -1,6 +1,7 @@
 """Samples to train on, and others that tell which state is best: the user's own, or drawn ones."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from onnxprune.errors import UsageError
 from onnxprune.model.network import Network
@@ -74,7 +75,7 @@ def drawn(
     """
     each = sum(nbytes(shapes[s.name][1:], s.dtype) for s in model_inputs(model.graph) if s.name in shapes)
     count = max(FEWEST, min(most, DRAWN_BYTES // max(each, 1)))
-    feeds, noisy = drawn_feeds(model, shapes, request.changed(seed=request.seed + 1), count, min(BATCH, count))
+    feeds, noisy = drawn_feeds(model, shapes, replace(request, seed=request.seed + 1), count, min(BATCH, count))
     all_ = TrainingSamples.drawn(feeds)
     held = max(1, len(all_) * SPLIT[1] // sum(SPLIT))
     noise = f"; noise for {', '.join(noisy)}, which takes no images" if noisy else ""

@@ -1,6 +1,7 @@
 """Networks with operators that onnxruntime lacks: what can be known and chosen of them without a run."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -36,8 +37,8 @@ def runnable(request: Request, network: Network, size: int) -> tuple[Request, li
 def by_weights(request: Request, why: str) -> tuple[Request, list[str]]:
     """A request that runs nothing to choose and to repair, and a warning that says so."""
     if request.method != "obs":
-        return request.changed(compensate="none"), [f"{why}: nothing is repaired"]
-    weights = request.changed(method="ncc", allocation="uniform", compensate="none", method_options={})
+        return replace(request, compensate="none"), [f"{why}: nothing is repaired"]
+    weights = replace(request, method="ncc", allocation="uniform", compensate="none", method_options={})
     return weights, [f"{why}: channels are ranked by their weights (ncc), and nothing is repaired"]
 
 

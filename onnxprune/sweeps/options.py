@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from onnxprune.pipeline.declare import option, options_of
+from onnxprune.pipeline.declare import option
 from onnxprune.pipeline.kinds import Number, OptionKind, Share, Unfit, Whole
 from onnxprune.pipeline.table import BUDGET, DATA, RUNNING, WHICH
 from onnxprune.pipeline.targets import SECONDS, UNITS
@@ -33,7 +33,7 @@ class Time(OptionKind):
 
 @dataclass(frozen=True, kw_only=True)
 class Sweeping:
-    """Options of a sweep besides those of its runs; a value that one cannot have raises UsageError."""
+    """Options of a sweep besides those of its runs."""
 
     targets: Sequence[str] = option(
         (),
@@ -70,7 +70,3 @@ class Sweeping:
     scheduler: str | None = option(
         None, "Where Dask or Ray is: tcp://10.0.0.1:8786.", Word(), RUNNING, SWEEPS, metavar="ADDRESS"
     )
-
-    def __post_init__(self) -> None:
-        for row in options_of(Sweeping).values():
-            object.__setattr__(self, row.name, row.read(getattr(self, row.name)))

@@ -11,6 +11,7 @@ from typing import Any
 from onnxprune.errors import COMMAND_LINE, OnnxPruneError, UsageError, spelled
 from onnxprune.keyed import keyed
 from onnxprune.model import load
+from onnxprune.pipeline.declare import read_options
 from onnxprune.pipeline.measure import cpu_name, sessions_of
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.signature import takes
@@ -58,10 +59,11 @@ def sweep(
         FileError: a network cannot be read, the folder cannot be written, or no scheduler answers.
         CheckFailed: workers die; what is done is kept.
     """
-    own = Sweeping(
-        targets=targets, methods=methods, jobs=jobs, backend=backend, scheduler=scheduler,
-        min_accuracy=min_accuracy, min_snr=min_snr, latency=latency,  # type: ignore[arg-type]  # read by their kinds
-    )  # fmt: skip
+    asked = {
+        "targets": targets, "methods": methods, "jobs": jobs, "backend": backend, "scheduler": scheduler,
+        "min_accuracy": min_accuracy, "min_snr": min_snr, "latency": latency,
+    }  # fmt: skip
+    own = read_options(Sweeping, asked)
     _check_wishes(own, options)
     todo = combinations(find_sources(sources), read_targets(own.targets), read_names(own.methods), options)
     store = Store(Path(folder).absolute())

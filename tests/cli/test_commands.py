@@ -36,7 +36,8 @@ def test_every_option_reaches_the_request() -> None:
     )
     given = cli.commands["prune"].make_context("prune", words.split()).params
     told = {k: v for k, v in given.items() if k not in ("source", "output")}
-    assert Request.of(request_options(told)) == Request(
+    assert Request.of(request_options(told)) == Request.of(
+        {},
         target=("macs=0.5", "size=250KB"),
         ratio_for={"a=b*": 0.25, "c": 0.1},
         max_ratio=0.8,

@@ -34,11 +34,11 @@ READ = {
 
 @pytest.mark.parametrize("text", READ)
 def test_a_target_is_a_share_or_an_amount(text: str) -> None:
-    (limit,) = Request(target=text).target or ()
+    (limit,) = Request.of({}, target=text).target or ()
     cost, share, amount = READ[text]
     assert (limit.cost, limit.share) == (cost, share)
     assert limit.amount == pytest.approx(amount)
-    assert Request(target=str(limit)).target == (limit,)
+    assert Request.of({}, target=str(limit)).target == (limit,)
     assert limit.most(1000.0) == pytest.approx(amount if share is None else 1000 * share)
 
 
@@ -59,14 +59,14 @@ def test_a_target_is_a_share_or_an_amount(text: str) -> None:
 )
 def test_what_is_no_target_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="target wants macs=, params="):
-        Request(target=text)
+        Request.of({}, target=text)
     with pytest.raises(UsageError, match="target wants"):
-        Request(target=["macs=0.5", "macs=0.4"])
+        Request.of({}, target=["macs=0.5", "macs=0.4"])
 
 
 def test_a_plan_tells_targets_as_they_were_given() -> None:
-    assert Request(target="macs=50%").recorded()["target"] == "macs=0.5"
-    assert Request(target=["macs=0.5", "size=250KB"]).recorded()["target"] == ["macs=0.5", "size=250KB"]
+    assert Request.of({}, target="macs=50%").recorded()["target"] == "macs=0.5"
+    assert Request.of({}, target=["macs=0.5", "size=250KB"]).recorded()["target"] == ["macs=0.5", "size=250KB"]
 
 
 def cut(model: Path, target: Any, **options: Any) -> onnxprune.Report:

@@ -19,7 +19,7 @@ from onnxprune.runtime.classes import class_scores
 from onnxprune.runtime.session import make_session
 
 DIGITS, MIXED, SAMPLE = MODELS / "digits_cnn.onnx", MODELS / "digits_mixed.onnx", MODELS / "digits_sample.npz"
-SEARCH = Request(max_drop=0.02, data=SAMPLE)
+SEARCH = Request.of({}, max_drop=0.02, data=SAMPLE)
 RNG = np.random.default_rng(0)
 
 

@@ -54,7 +54,7 @@ def pruned(source: Any, **options: Any) -> onnxprune.Result:
 
 def studied(path: Path, limit: int | None = None) -> tuple[Study, Dataset]:
     model = onnx.load(path)
-    request = Request(ratio=0.5, data=SAMPLE)
+    request = Request.of({}, ratio=0.5, data=SAMPLE)
     return Study.of(Network.of(model), {}, request), open_data(SAMPLE, model_inputs(model), limit=limit)
 
 
@@ -444,7 +444,7 @@ def test_a_latency_out_of_reach_is_told_and_is_a_failed_check_when_strict(monkey
 
 
 def test_a_latency_is_measured() -> None:
-    run = start(DIGITS, Request(target="latency=0.9", method="l1"), silent)
+    run = start(DIGITS, Request.of({}, target="latency=0.9", method="l1"), silent)
     chooser = Chooser.of(run, calibrating(run.original, None))
     before, after = measure.timed(run, chooser.choose(("macs", 0.1)))
     assert 0 < after.median < 3 * before.median
@@ -455,7 +455,7 @@ def test_where_a_repair_fails_rotated_channels_go_by_their_energy(monkeypatch: p
         raise ModelError("no layer can be solved")
 
     monkeypatch.setattr(evidence, "curves_of", failing)
-    run = start(transformer(blocks=1), Request(ratio=0.4, max_memory="1GiB"), silent)
+    run = start(transformer(blocks=1), Request.of({}, ratio=0.4, max_memory="1GiB"), silent)
     samples = calibrating(run.original, None)
     run, turned = rotate(run, samples)
     chooser = Chooser.of(run, samples, turned)

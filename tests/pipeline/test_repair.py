@@ -40,7 +40,7 @@ RATIO = {"ratio": 0.5, "measure": False, "round_to": 1}
     ],
 )
 def test_what_is_not_said(options: dict[str, Any], method: str, compensate: str) -> None:
-    request = Request(**options)
+    request = Request.of({}, **options)
     assert (request.method, request.compensate) == (method, compensate)
 
 
@@ -120,7 +120,7 @@ def test_samples_are_as_many_as_memory_and_time_allow() -> None:
     def wanted(size: int, **options: Any) -> tuple[int, str]:
         model = conv_net(size=size)
         return calibration.wanted_samples(
-            Study.of(Network.of(model), {"x": (1, 3, size, size)}, Request(ratio=0.5, **options))
+            Study.of(Network.of(model), {"x": (1, 3, size, size)}, Request.of({}, ratio=0.5, **options))
         )
 
     assert wanted(8) == (512, "")
@@ -134,7 +134,7 @@ def test_at_least_the_samples_of_one_run_are_taken() -> None:
     """A network that fixes its batch takes no fewer, whatever memory allows."""
     model = conv_net(size=16)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 40
-    study = Study.of(Network.of(model), {"x": (40, 3, 16, 16)}, Request(ratio=0.5, max_memory="4MiB"))
+    study = Study.of(Network.of(model), {"x": (40, 3, 16, 16)}, Request.of({}, ratio=0.5, max_memory="4MiB"))
     assert calibration.bounds(study)[0] < 40
     drawn = calibration.calibrating(study, None)()
     assert [len(f["x"]) for f in (*drawn.feeds, *drawn.held_out)] == [40, 40]
@@ -162,7 +162,7 @@ def test_a_depthwise_transposed_convolution_does_not_stop_the_choice() -> None:
 
 def test_judges_are_samples_that_nothing_is_solved_on() -> None:
     model = conv_net()
-    drawn = calibration.calibrating(Study.of(Network.of(model), {"x": (1, 3, 8, 8)}, Request(ratio=0.5)), None)()
+    drawn = calibration.calibrating(Study.of(Network.of(model), {"x": (1, 3, 8, 8)}, Request.of({}, ratio=0.5)), None)()
     assert (sum(len(f["x"]) for f in drawn.feeds), sum(len(f["x"]) for f in drawn.held_out)) == (512, 32)
     seen = {a.tobytes() for f in drawn.feeds for a in f["x"]}
     assert not any(a.tobytes() in seen for f in drawn.held_out for a in f["x"])

@@ -130,7 +130,7 @@ def test_every_option_has_a_wrong_value_here() -> None:
 def test_a_wrong_value_is_refused_by_the_name_that_was_written(name: str) -> None:
     value, wanted = WRONG[name]
     with pytest.raises(UsageError) as found:
-        Request(**{"ratio": 0.5, name: value})
+        Request.of({}, **{"ratio": 0.5, name: value})
     assert str(found.value).startswith(f"{name} wants {wanted}")
 
 
@@ -170,18 +170,18 @@ def test_a_name_that_is_no_option_of_the_command_is_refused() -> None:
 
 
 def test_one_pattern_is_one_and_not_its_letters() -> None:
-    assert Request(ratio=0.5, exclude="conv1").exclude == ("conv1",)
-    assert Request(ratio=0.5, include=["a", "b"]).include == ("a", "b")
-    assert Request(ratio=0.5, data=Path("d"), metric="top1").metric == ("top1",)
+    assert Request.of({}, ratio=0.5, exclude="conv1").exclude == ("conv1",)
+    assert Request.of({}, ratio=0.5, include=["a", "b"]).include == ("a", "b")
+    assert Request.of({}, ratio=0.5, data=Path("d"), metric="top1").metric == ("top1",)
 
 
 def test_percentages_and_amounts_are_numbers() -> None:
-    request = Request(ratio="50%", ratio_for={"a": "25%"}, max_memory="4GiB", target=None)
+    request = Request.of({}, ratio="50%", ratio_for={"a": "25%"}, max_memory="4GiB", target=None)
     assert (request.ratio, request.ratio_for, request.max_memory) == (0.5, {"a": 0.25}, 4 << 30)
 
 
 def test_a_plan_tells_what_decides_which_channels_stay() -> None:
-    assert Request(ratio=0.5, exclude="a", threads=2).recorded() == {
+    assert Request.of({}, ratio=0.5, exclude="a", threads=2).recorded() == {
         "ratio": 0.5,
         "method": "obs",
         "compensate": "lstsq",
@@ -191,7 +191,7 @@ def test_a_plan_tells_what_decides_which_channels_stay() -> None:
         "heads": "whole",
         "seed": 0,
     }
-    assert Request(lossless=True).recorded() == {"lossless": True, "max_ratio": 1.0, "heads": "whole", "seed": 0}
+    assert Request.of({}, lossless=True).recorded() == {"lossless": True, "max_ratio": 1.0, "heads": "whole", "seed": 0}
 
 
 def test_what_auto_stands_for_follows_from_the_budget_and_the_repair() -> None:
@@ -210,5 +210,5 @@ def test_what_auto_stands_for_follows_from_the_budget_and_the_repair() -> None:
         budget = {} if "ratio" in given else {"target": "macs=0.5"}
         if "finetune" in given and find_spec("torch") is None:
             continue  # a training wants torch, and says so
-        request = Request(**budget, **{name: values[name] for name in given})
+        request = Request.of({}, **budget, **{name: values[name] for name in given})
         assert (request.method, request.allocation, request.compensate) == settled, given

@@ -504,8 +504,8 @@ def test_the_same_bytes_again() -> None:
 
 
 def test_heads_are_left_open_by_default() -> None:
-    assert Request(ratio=0.5).heads == "auto"
-    assert Request(ratio=0.5).recorded()["heads"] == "whole"
+    assert Request.of({}, ratio=0.5).heads == "auto"
+    assert Request.of({}, ratio=0.5).recorded()["heads"] == "whole"
 
 
 def test_uneven_parts_are_those_of_onnx() -> None:
