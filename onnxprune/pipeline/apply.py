@@ -8,7 +8,7 @@ from onnxprune.pipeline.calibration import calibrating
 from onnxprune.pipeline.decision import Choice, Decision
 from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.lossless import repeat_lossless
-from onnxprune.pipeline.metrics import prepare
+from onnxprune.pipeline.prepare import prepare
 from onnxprune.pipeline.prune import Result, check_output, finish
 from onnxprune.pipeline.repair import repair
 from onnxprune.pipeline.replay import plan_of, start_again

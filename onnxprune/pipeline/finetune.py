@@ -14,8 +14,8 @@ from onnxprune.model.external import ExternalStyle
 from onnxprune.model.network import Network
 from onnxprune.pipeline.declare import options_of
 from onnxprune.pipeline.limits import limited
-from onnxprune.pipeline.metrics import prepare
 from onnxprune.pipeline.outcome import signed
+from onnxprune.pipeline.prepare import prepare
 from onnxprune.pipeline.prune import check_output
 from onnxprune.pipeline.replay import coupling, plan_of, start_again
 from onnxprune.pipeline.request import Request

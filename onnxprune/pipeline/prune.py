@@ -20,9 +20,9 @@ from onnxprune.pipeline.decision import Choice, Decision
 from onnxprune.pipeline.examine import Findings, examine
 from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.lossless import choose_lossless
-from onnxprune.pipeline.metrics import prepare
 from onnxprune.pipeline.outcome import rewritten, signed, style_of
 from onnxprune.pipeline.paths import check_paths, out
+from onnxprune.pipeline.prepare import prepare
 from onnxprune.pipeline.repair import repair
 from onnxprune.pipeline.report import make_report
 from onnxprune.pipeline.request import Request
