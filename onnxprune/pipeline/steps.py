@@ -74,8 +74,8 @@ def step_request(request: Request, k: int, own: Study, kept: Kept) -> Request:
 
 
 def _part(ratio: float, done: float) -> float:
-    """A share to remove a part of the way, as powers go."""
-    return 1 - (1 - ratio) ** done
+    """A share to remove a part of the way, as powers go; at its end exactly the share."""
+    return ratio if done == 1 else 1 - (1 - ratio) ** done
 
 
 def _as_target(request: Request, own: Study) -> Request:

@@ -58,7 +58,7 @@ class BoundWeights:
     def __str__(self) -> str:
         if self.wrong:
             return f"NOT as planned: {len(self.wrong)} tensors, such as {quoted(self.wrong[0])}"
-        parts = [f"{len(self.taken)} tensors are numpy.take of the original"]
+        parts = [f"{len(self.taken)} tensors hold what the plan keeps of the original"]
         parts += [f"{len(self.planned)} have the digest of the plan"] if self.planned else []
         parts += [f"{len(self.unbound)} are not bound by the plan"] if self.unbound else []
         return ", ".join(parts)

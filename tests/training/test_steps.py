@@ -176,3 +176,10 @@ def test_a_ratio_that_is_shared_out_leaves_what_cannot_be_ranked_whole_as_a_sing
     (limit,) = step_request(request, 1, run.original, {}).target or ()
     assert wanted is not None
     assert limit.share == pytest.approx(wanted[1])
+
+
+def test_the_last_step_is_asked_for_the_very_share() -> None:
+    run = analysed(build("y = Conv(x, w[16,3,3,3])"), "inspect", {})
+    request = Request.of({"ratio": 0.05, "ratio_for": {"*": 0.1}, "steps": 2, "finetune": 1, "method": "l1"})
+    last = step_request(request, 1, run.original, {})
+    assert (last.ratio, last.ratio_for) == (0.05, {"*": 0.1})
