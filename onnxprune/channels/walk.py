@@ -255,9 +255,9 @@ class Walk:
     def outputs(self, op: Op, node: Node, row: Operator) -> list[Value | None]:
         if row.couple is None:
             raise LabelError("the operator is not known to onnxprune")
-        lost = [key for key, value in zip(node.inputs, op.values, strict=True) if key and value is None]
+        lost = [k for k, key in enumerate(node.inputs) if key and op.values[k] is None]
         if lost:
-            raise LabelError(f"the shape of its input {lost[0]!r} is unknown")
+            raise LabelError(f"the shape of its input {lost[0]} is unknown")
         return op.outputs(row)
 
     def note(self, op: Op, index: int) -> None:

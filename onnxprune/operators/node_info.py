@@ -86,7 +86,7 @@ class NodeInfo:
         if k >= len(self.names) or not (key := self.names[k]):
             return None
         if (array := self.arithmetic.known(key)) is None:
-            raise LabelError(f"its input {key!r} is computed from data")
+            raise LabelError(f"its input {k} is computed from data")
         static = np.atleast_1d(self.arithmetic.static(key))
         return [int(v) if s else None for v, s in zip(np.atleast_1d(array), static, strict=True)]
 
@@ -97,7 +97,7 @@ class NodeInfo:
         """
         found = self.some_ints(k, attribute)
         if found is not None and None in found:
-            raise LabelError(f"its input {self.names[k]!r} hangs on the sizes of the model's inputs")
+            raise LabelError(f"its input {k} hangs on the sizes of the model's inputs")
         return None if found is None else [v for v in found if v is not None]
 
     def grid_lines(self, data: int, indices: int) -> list[Line] | None:

@@ -1,6 +1,5 @@
 """A look at a network: its groups and what they cost, what is frozen and why, which operators are not known."""
 
-import re
 from collections.abc import Container, Mapping
 from dataclasses import replace
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import CheckFailed, ModelError, OnnxPruneError
+from onnxprune.keyed import keyed
 from onnxprune.model.graphs import DEFAULT
 from onnxprune.operators.labels import is_fixed
 from onnxprune.operators.roles import Role
@@ -108,10 +108,9 @@ def group_shares(deps: Dependencies, rotated: Container[str] = ()) -> tuple[Grou
 
 def unknown_rows(deps: Dependencies) -> tuple[UnknownRow, ...]:
     """Operators that froze what they touch since no rule covers them there."""
-    found: dict[tuple[str, str], list[str]] = {}
+    rows = []
     for index, reason in deps.unknown.items():
         proto = deps.nodes[index].proto
         operator = f"{proto.domain}::{proto.op_type}" if proto.domain not in DEFAULT else proto.op_type
-        alike = re.sub(r"'[^']*'", "…", reason)  # the same words about other values
-        found.setdefault((operator, alike), []).append(deps.nodes[index].label)
-    return tuple(UnknownRow(operator, tuple(nodes), reason) for (operator, reason), nodes in found.items())
+        rows.append(((operator, reason), deps.nodes[index].label))
+    return tuple(UnknownRow(operator, tuple(nodes), reason) for (operator, reason), nodes in keyed(rows).items())

@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -144,12 +143,8 @@ def listed(names: Iterable[str], most: int) -> str:
 
 
 def by_reason(rows: Iterable[FrozenRow]) -> dict[str, list[FrozenRow]]:
-    """Frozen layers by what froze them, the most frequent reason first; the same words about other values are one."""
-    found = keyed((re.sub(r"'[^']*'", "…", row.reason), row) for row in rows)
-    ordered = sorted(found.items(), key=lambda item: -len(item[1]))
-    return {
-        members[0].reason if len({r.reason for r in members}) == 1 else alike: members for alike, members in ordered
-    }
+    """Frozen layers by what froze them, the most frequent reason first."""
+    return dict(sorted(keyed((row.reason, row) for row in rows).items(), key=lambda item: -len(item[1])))
 
 
 def channels(report: Report) -> str:

@@ -29,7 +29,7 @@ NOTHING = replace(
     REPORT,
     groups=(),
     after=replace(REPORT.before),
-    frozen=tuple(FrozenRow(f"/layer{k}", 8, f"reason {k % 12} of '{k}'") for k in range(24)),
+    frozen=tuple(FrozenRow(f"/layer{k}", 8, f"reason {k % 12}") for k in range(24)),
 )
 
 
@@ -86,14 +86,14 @@ def test_the_output_that_moved_furthest_is_named() -> None:
 
 def test_frozen_layers_are_gathered_by_reason() -> None:
     rows = [
-        FrozenRow("a", 1, "input 'p' is unknown"),
-        FrozenRow("b", 1, "r"),
-        FrozenRow("c", 2, "input 'q' is unknown"),
+        FrozenRow("a", 1, "r"),
+        FrozenRow("b", 1, "its input 1 is unknown"),
+        FrozenRow("c", 2, "its input 1 is unknown"),
     ]
     found = words.by_reason(rows)
     assert {reason: [r.layer for r in members] for reason, members in found.items()} == {
-        "input … is unknown": ["a", "c"],
-        "r": ["b"],
+        "its input 1 is unknown": ["b", "c"],
+        "r": ["a"],
     }
 
 
@@ -111,7 +111,7 @@ def test_text_fits_any_width_and_cuts_off_no_number(width: int, report: Report, 
     assert "23.5 M" in text
     assert report.next_commands[0] in text
     if width >= 44:
-        assert "…" not in text.replace("of …", "").replace("of\n…", "")
+        assert "…" not in text
 
 
 def test_printing_a_report_gives_the_table() -> None:
@@ -135,7 +135,7 @@ def test_nothing_removed_says_why() -> None:
     assert "nothing was removed: no layer of this network has channels that can be removed" in text
     assert "a faithful copy was written" in text
     assert "24 layers cannot be cut, and why" in text
-    assert "reason 3 of …" in text
+    assert "reason 3" in text
     assert "and 4 other reasons (-v shows all)" in text
     assert "other reasons" not in plain(NOTHING, details=True)
     written = " ".join(plain(replace(NOTHING, output=None)).split())
