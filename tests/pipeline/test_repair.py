@@ -84,10 +84,8 @@ def test_a_repair_that_does_not_help_is_left_out(fault: str, monkeypatch: pytest
     assert result.model.graph == plain.model.graph
 
 
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("number", [np.inf, 1e38])
-@pytest.mark.parametrize("budget", [{"ratio": 0.25}, {"target": "macs=0.5"}, {"threshold": 0.1}])
-def test_numbers_that_nothing_can_be_solved_on_are_told_of_in_a_line(number: float, budget: dict[str, Any]) -> None:
+def with_number(number: float, place: int = 2) -> onnx.ModelProto:
+    """Three convolutions, the first of which has this number in one of eight filters."""
     rng = np.random.default_rng(7)
     graph = onnx.parser.parse_graph(
         "g (float[N,3,8,8] x) => (float[N,5,8,8] y) { a = Conv<pads=[1,1,1,1]>(x, w1, b)  c = Relu(a)"
@@ -95,10 +93,24 @@ def test_numbers_that_nothing_can_be_solved_on_are_told_of_in_a_line(number: flo
     )
     tensors = {"w1": rng.standard_normal((8, 3, 3, 3)), "b": rng.standard_normal(8)}
     tensors |= {"w2": rng.standard_normal((16, 8, 1, 1)), "w3": rng.standard_normal((5, 16, 1, 1))}
-    tensors["w1"][2, 0, 0, 0] = number
+    tensors["w1"][place, 0, 0, 0] = number
     graph.initializer.extend(numpy_helper.from_array(a.astype(np.float32), name) for name, a in tensors.items())
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("number", [np.inf, 1e38])
+@pytest.mark.parametrize("budget", [{"ratio": 0.25}, {"target": "macs=0.5"}, {"threshold": 0.1}])
+def test_numbers_that_nothing_can_be_solved_on_are_told_of_in_a_line(number: float, budget: dict[str, Any]) -> None:
+    model = with_number(number)
     report = onnxprune.prune(model, **budget, measure=False, verify=False).report  # infinity times zero is no number
+    assert f"cut without repair: {NOT_FINITE}" in report.warnings
+
+
+def test_a_plan_that_removes_what_is_no_number_is_not_repaired() -> None:
+    plan = onnxprune.prune(with_number(1e-6), ratio=0.25, measure=False, round_to=1).plan
+    (gone, *_) = set(range(8)) - set(plan.kept["w1"])
+    report = onnxprune.apply(with_number(np.nan, gone), plan, measure=False, verify=False).report
     assert f"cut without repair: {NOT_FINITE}" in report.warnings
 
 

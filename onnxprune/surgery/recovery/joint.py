@@ -194,6 +194,8 @@ class _Whitened:
 
     def __call__(self, x: np.ndarray) -> tuple[float, np.ndarray]:
         loss, *gradients = self.problem.gradient(*self.halves(x))
+        if not np.isfinite(loss):
+            raise ModelError(NOT_FINITE)
         parts = []
         for found, mean, root in zip(gradients, self.means, self.roots, strict=True):
             centred = found.weights - np.outer(found.bias, mean)
