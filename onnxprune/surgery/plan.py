@@ -222,7 +222,8 @@ def _planned(deps: Dependencies, group: Group, keep: np.ndarray) -> PlannedGroup
     positions = np.unique(np.asarray(keep, np.int64))
     if positions.size == 0 or positions[0] < 0 or positions[-1] >= len(group):
         raise UsageError(
-            f"group {group.name!r} has channels 0 to {len(group) - 1}, at least one must stay; asked: {positions.tolist()}"
+            f"group {group.name!r} has channels 0 to {len(group) - 1}, at least one must stay; asked: "
+            f"{positions.tolist()}"
         )
     members = dict.fromkeys(deps.nodes[s.node].label for s in group.writers)
     return PlannedGroup(group.name, len(group), tuple(positions.tolist()), tuple(members))

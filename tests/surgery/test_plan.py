@@ -1,6 +1,7 @@
 """Plans: what is to be removed, as a value that is saved, read, checked and applied again."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,7 @@ def test_groups_that_are_not_named_stay_whole() -> None:
 
 @pytest.mark.parametrize("keep", [[], [8], [-1]])
 def test_a_group_keeps_channels_that_it_has(keep: list[int]) -> None:
-    with pytest.raises(UsageError, match="at least one must stay"):
+    with pytest.raises(UsageError, match=f"at least one must stay; asked: {re.escape(str(keep))}"):
         make_plan(DEPS, {"w1": np.array(keep, np.int64)}, source=SOURCE)
 
 
