@@ -29,6 +29,7 @@ from random_networks import networks
 import onnxprune
 from onnxprune.channels import Dependencies, analyse
 from onnxprune.lossless.propagate import Knowledge
+from onnxprune.model.network import Network
 from onnxprune.surgery import cut, mask
 
 HERE = Path(__file__).parent
@@ -69,7 +70,7 @@ def of_analysis(deps: Dependencies) -> dict[str, Any]:
 
 
 def of_facts(model: onnx.ModelProto, deps: Dependencies) -> str:
-    found = Knowledge.of(model, deps).facts
+    found = Knowledge.of(Network.of(model), deps).facts
     known = {name: f for name, f in found.items() if f is not None}
     return f"{len(known)}/" + digest(*(p for n, f in known.items() for p in (n, f.low, f.high, f.identity, f.scale)))
 

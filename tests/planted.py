@@ -8,6 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxprune.channels import analyse
 from onnxprune.channels.dependencies import Dependencies, Group
 from onnxprune.lossless import Redundancy, redundancy
+from onnxprune.model.network import Network
 from onnxprune.operators.roles import Role
 from onnxprune.surgery.rewrite import cut
 
@@ -69,7 +70,7 @@ class Net:
 def lossless(model: onnx.ModelProto, **options: object) -> tuple[Redundancy, onnx.ModelProto, float]:
     """What goes, the pruned model, and how far its output is from the original's as a share of the largest element."""
     deps = analyse(model)
-    found = redundancy(model, deps, analyse=analyse, **options)  # type: ignore[arg-type]
+    found = redundancy(Network.of(model), deps, analyse=analyse, **options)  # type: ignore[arg-type]
     small = cut(found.model, found.deps, found.deps.dead(found.kept)) if found.kept else model
     onnx.checker.check_model(small, full_check=True)
     shape = [d.dim_value or 3 for d in model.graph.input[0].type.tensor_type.shape.dim]

@@ -10,7 +10,7 @@ from onnxprune.cli.flags import request_options
 from onnxprune.cli.layout import COMPLETE, shown
 from onnxprune.cli.screen import Screen
 from onnxprune.errors import UsageError
-from onnxprune.pipeline.declare import options_of, read_options
+from onnxprune.pipeline.declare import options_of, read_values
 from onnxprune.sweeps.options import Sweeping
 from onnxprune.training import require_torch
 
@@ -29,7 +29,7 @@ def sweep_command(screen: Screen, paths: tuple[str, ...], **given: Any) -> None:
     asked = {name: value for name, value in own.items() if value not in (None, ())}
     if "targets" not in asked:
         raise UsageError("say what to try: --targets macs=0.3:0.9:0.1")
-    read_options(Sweeping, asked)
+    read_values(Sweeping, asked)
     from onnxprune.report.comparison import comparison
     from onnxprune.sweeps.sweep import sweep
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import onnx
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.lossless.change import Leaving, changed, missing_biases, shifts
@@ -53,7 +52,7 @@ class _State:
 
 
 def redundancy(
-    model: onnx.ModelProto | Network,
+    model: Network,
     deps: Dependencies,
     *,
     analyse: Callable[[Network], Dependencies],
@@ -79,7 +78,7 @@ def redundancy(
     """
     held = {g.name: set(map(int, (stays or {}).get(g.name, ()))) for g in deps.groups}
     while True:
-        state = _State(Network.of(model), deps, {g.name: np.zeros(len(g), np.int64) for g in deps.groups})
+        state = _State(model, deps, {g.name: np.zeros(len(g), np.int64) for g in deps.groups})
         while _step(state, held, analyse):
             progress(f"{sum(int((g > 0).sum()) for g in state.gone.values())} channels can go", 0, 0)
         back = {name: _too_many(state.order.get(name, []), g.size, multiple, share) for name, g in state.gone.items()}

@@ -39,14 +39,14 @@ class Knowledge:
     _arrays: dict[str, np.ndarray | None] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: onnx.ModelProto | Network, deps: Dependencies) -> "Knowledge":
+    def of(cls, model: Network, deps: Dependencies) -> "Knowledge":
         """Go through the network once.
 
         Args:
             model: never changed; the model of `deps`.
             deps: its analysis, for shapes and axes of channels.
         """
-        network = NestedGraph(Network.of(model))
+        network = NestedGraph(model)
         self = cls(network, deps, overridable(network.model) | network.given_later)
         self.walk(network.main)
         return self

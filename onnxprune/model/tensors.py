@@ -58,9 +58,9 @@ def quoted(text: object, limit: int = 80) -> str:
     return shown if len(shown) <= limit else f"{shown[: limit // 2 - 1]}…{shown[-limit // 2 :]}"
 
 
-def plain(text: object, limit: int = 200) -> str:
+def plain(text: object) -> str:
     """Other text from an untrusted file: one line, control characters escaped, without quotes around it."""
-    return quoted(text, limit)[1:-1]
+    return quoted(text)[1:-1]
 
 
 def label(tensor: TensorProto) -> str:

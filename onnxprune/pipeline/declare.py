@@ -94,7 +94,7 @@ def options_of(table: type) -> Mapping[str, Option]:
     }
 
 
-def read_options(table: type[T], given: Mapping[str, Any]) -> T:
+def read_values(table: type[T], given: Mapping[str, Any]) -> T:
     """A table with values as they are used, from what the user gives.  Raises UsageError as `Option.read` does."""
     rows = options_of(table)  # type: ignore[arg-type]  # mypy doubts that classes are hashable
     values = {**{name: row.default for name, row in rows.items()}, **given}

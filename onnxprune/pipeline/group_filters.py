@@ -3,7 +3,6 @@
 from functools import cached_property
 
 import numpy as np
-import onnx
 
 from onnxprune.channels.dependencies import Dependencies, Group, Slot
 from onnxprune.channels.nodes import fill_of
@@ -19,8 +18,8 @@ REMEMBERED = 32 << 20  # weights of all groups together whose filters are kept f
 class Weights:
     """Tensors of a model by key, read when they are asked for."""
 
-    def __init__(self, model: onnx.ModelProto | Network, deps: Dependencies) -> None:
-        self.network, self.deps = Network.of(model), deps
+    def __init__(self, network: Network, deps: Dependencies) -> None:
+        self.network, self.deps = network, deps
         self._filters, self._room = dict[str, Filters](), REMEMBERED
 
     def raw(self, key: str) -> np.ndarray:

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from onnxprune.errors import UsageError, spelled
-from onnxprune.pipeline.declare import options_of, read_options
+from onnxprune.pipeline.declare import options_of, read_values
 from onnxprune.pipeline.kinds import meant
 from onnxprune.pipeline.names import SHARES
 from onnxprune.pipeline.table import (
@@ -50,7 +50,7 @@ class Request(
                 f"{command} has no option {unknown[0]!r}; "
                 + (f"did you mean {spelled(near[0])}?" if near else f"it has {', '.join(sorted(known))}")
             )
-        asked = read_options(cls, {**defaults, **given})
+        asked = read_values(cls, {**defaults, **given})
         asked._check_budgets()
         asked._check_lossless()
         request = asked._settled()

@@ -162,6 +162,7 @@ def usable_cpus() -> int:
 
 
 LONGEST = 4000  # characters that are looked at; a name from the file can have millions
+WIDTH = 240  # characters of a reason that are told
 
 # What onnxruntime puts before a reason: its own name, a status, the file it was asked for, a C++ signature.
 _NOISE = (
@@ -192,10 +193,10 @@ def _without_signature(text: str) -> str:
     return text[: found.start()] + (rest or "a check of its own failed")
 
 
-def reason(error: BaseException | str, *, width: int = 240) -> str:
-    """The first line of what onnxruntime says, without its internal addresses, cut to `width` characters."""
+def reason(error: BaseException | str) -> str:
+    """The first line of what onnxruntime says, without its internal addresses, cut to `WIDTH` characters."""
     text = _without_signature(str(error).strip()[:LONGEST])
     for pattern in _NOISE:
         text = re.sub(pattern, "", text)
     text = " ".join(text.splitlines()[0].split()) if text else "no reason given"
-    return text if len(text) <= width else text[: width - 1] + "…"
+    return text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"

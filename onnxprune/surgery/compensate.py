@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.errors import UsageError
@@ -49,7 +48,7 @@ class Compensated:
 
 def compensate(
     name: str,
-    network: onnx.ModelProto | Network,
+    network: Network,
     deps: Dependencies,
     kept: Mapping[str, np.ndarray],
     *,
@@ -73,8 +72,7 @@ def compensate(
     Raises:
         UsageError: the name is unknown, or samples are missing.
     """
-    row, network = _row(name, feeds), Network.of(network)
-    dead = deps.dead(kept)
+    row, dead = _row(name, feeds), deps.dead(kept)
     if name == "none" or not dead.any():
         return Compensated(network, deps, (), {})
     prepared = with_biases(network, deps, dead)

@@ -11,7 +11,7 @@ from typing import Any
 from onnxprune.errors import COMMAND_LINE, OnnxPruneError, UsageError, spelled
 from onnxprune.keyed import keyed
 from onnxprune.model import load
-from onnxprune.pipeline.declare import read_options
+from onnxprune.pipeline.declare import read_values
 from onnxprune.pipeline.measure import cpu_name, sessions_of
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.signature import takes
@@ -63,7 +63,7 @@ def sweep(
         "targets": targets, "methods": methods, "jobs": jobs, "backend": backend, "scheduler": scheduler,
         "min_accuracy": min_accuracy, "min_snr": min_snr, "latency": latency,
     }  # fmt: skip
-    own = read_options(Sweeping, asked)
+    own = read_values(Sweeping, asked)
     _check_wishes(own, options)
     todo = combinations(find_sources(sources), read_targets(own.targets), read_names(own.methods), options)
     store = Store(Path(folder).absolute())

@@ -21,6 +21,7 @@ from onnxprune.channels import analyse
 from onnxprune.lossless import redundancy
 from onnxprune.lossless.inside import either
 from onnxprune.lossless.propagate import Knowledge
+from onnxprune.model.network import Network
 from onnxprune.operators.facts import Facts, facts, known, unknown
 from onnxprune.operators.value_numbers import name_of
 from onnxprune.surgery.rewrite import cut
@@ -62,7 +63,7 @@ def removed(network: onnx.ModelProto, near: float = CLOSE, *, stacks: bool = Fal
     """
     shapes = {"x": (2, 6)}
     found = redundancy(
-        network, analyse(network, input_shapes=shapes), analyse=lambda m: analyse(m, input_shapes=shapes)
+        Network.of(network), analyse(network, input_shapes=shapes), analyse=lambda m: analyse(m, input_shapes=shapes)
     )
     small = cut(found.model, found.deps, found.deps.dead(found.kept))
     onnx.checker.check_model(small, full_check=True)
@@ -128,7 +129,7 @@ def test_what_is_alike_in_both_branches_by_one_factor_is_one_channel() -> None:
 def facts_in(network: onnx.ModelProto, *shape: int) -> dict[str, Facts | None]:
     """Facts of all values; `shape` is that of all that the rounds of a loop give, as a run has shown it."""
     observed = {"all": np.zeros(shape, np.float32)} if shape else None
-    return Knowledge.of(network, analyse(network, input_shapes={"x": (2, 6)}, observed=observed)).facts
+    return Knowledge.of(Network.of(network), analyse(network, input_shapes={"x": (2, 6)}, observed=observed)).facts
 
 
 def sum_of(found: dict[str, dict[str, int]], kind: str = "") -> int:
@@ -408,7 +409,7 @@ def test_a_loop_of_weights_that_draws_numbers_is_no_constant() -> None:
         z = Mul(h, s)  y = MatMul(z, v)
     """
     network = model(nodes, two=2, yes=True)
-    knowledge = Knowledge.of(network, analyse(network, input_shapes={"x": (2, 6)}))
+    knowledge = Knowledge.of(Network.of(network), analyse(network, input_shapes={"x": (2, 6)}))
     assert not knowledge.network.is_constant("s")
 
 
@@ -416,7 +417,7 @@ def test_a_loop_of_weights_that_draws_numbers_is_no_constant() -> None:
 def test_random_bodies_give_what_they_gave(network: onnx.ModelProto) -> None:
     shapes = {"x": (2, 8)}
     found = redundancy(
-        network, analyse(network, input_shapes=shapes), analyse=lambda m: analyse(m, input_shapes=shapes)
+        Network.of(network), analyse(network, input_shapes=shapes), analyse=lambda m: analyse(m, input_shapes=shapes)
     )
     small = cut(found.model, found.deps, found.deps.dead(found.kept)) if found.kept else network
     for k, (n, m, f) in enumerate([(2, 0, True), (3, 1, True), (2, 3, False), (4, 5, True)]):

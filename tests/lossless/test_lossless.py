@@ -14,6 +14,7 @@ from onnxprune.channels import analyse
 from onnxprune.lossless import redundancy
 from onnxprune.lossless.conditions import Conditions
 from onnxprune.lossless.propagate import Knowledge
+from onnxprune.model.network import Network
 
 # --- constants ---------------------------------------------------------------
 
@@ -373,7 +374,7 @@ def test_weights_that_a_caller_may_replace_are_not_relied_on() -> None:
     model = net.model(net.conv(net.op("Relu", net.conv("x", 3, 8, zero=(1, 3))), 8, 5, 3), 3, 9, 9)
     first = model.graph.initializer[0]
     model.graph.input.append(helper.make_tensor_value_info(first.name, 1, first.dims))
-    assert not redundancy(model, analyse(model), analyse=analyse).kept
+    assert not redundancy(Network.of(model), analyse(model), analyse=analyse).kept
 
 
 @pytest.mark.parametrize("domain", ["", "com.microsoft"])
@@ -497,6 +498,6 @@ def test_a_channel_that_a_kernel_slides_over_stays_unless_it_is_zero(groups: int
 def test_a_node_that_makes_no_sense_needs_all_that_it_takes(node: str) -> None:
     model = build(f"a = Conv(x, w[8,3,1,1])  b = {node}  y = Relu(b)")
     deps = analyse(model)
-    conditions = Conditions.of(Knowledge.of(model, deps))
+    conditions = Conditions.of(Knowledge.of(Network.of(model), deps))
     taken = deps.component[deps.values["a"].axes[1]]
     assert conditions.needed[taken].all()

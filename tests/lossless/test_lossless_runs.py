@@ -188,7 +188,7 @@ def test_the_dead_half_of_every_pattern_goes(name: str) -> None:
     pattern = PATTERNS[name]
     model = pattern.model(2)
     deps = analyse(model, input_shapes={"x": pattern.run})
-    found = redundancy(model, deps, analyse=lambda m: analyse(m, input_shapes={"x": pattern.run}))
+    found = redundancy(Network.of(model), deps, analyse=lambda m: analyse(m, input_shapes={"x": pattern.run}))
     small = cut(found.model, found.deps, found.deps.dead(found.kept))
     x = np.random.default_rng(0).normal(size=pattern.run)
     feed = {"x": (np.abs(3 * x) if pattern.kind != 1 else x).astype(onnx.helper.tensor_dtype_to_np_dtype(pattern.kind))}
@@ -233,7 +233,7 @@ def test_a_convolution_over_no_channels_is_left_alone() -> None:
 @given(networks(SIDE), st.integers(0, 99))
 def test_random_networks_give_what_they_gave(model: onnx.ModelProto, seed: int) -> None:
     model = spoiled(model, seed)
-    found = redundancy(model, analyse(model), analyse=analyse)
+    found = redundancy(Network.of(model), analyse(model), analyse=analyse)
     small = cut(found.model, found.deps, found.deps.dead(found.kept))
     onnx.checker.check_model(small)
     dynamic = not model.graph.input[0].type.tensor_type.shape.dim[2].dim_value

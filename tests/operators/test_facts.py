@@ -21,6 +21,7 @@ from wheel_models import LAWLESS, node_tests
 from onnxprune.channels import analyse
 from onnxprune.lossless.propagate import Knowledge
 from onnxprune.model.graphs import opset_of
+from onnxprune.model.network import Network
 from onnxprune.operators.facts import Facts, aligned, expanded, facts, known, of_integers, reduced, reshaped, unknown
 from onnxprune.operators.facts import axis_blocks as blocks_of
 from onnxprune.operators.registry import operator, operator_of
@@ -58,7 +59,7 @@ def check(model: onnx.ModelProto, feed: Feeds, *, sized: bool = False, run: Run 
     sized: the model says the sizes of all its inputs itself.
     """
     shapes = {} if sized else {name: array.shape for name, array in feed.items()}
-    knowledge = Knowledge.of(model, analyse(model, input_shapes=shapes))
+    knowledge = Knowledge.of(Network.of(model), analyse(model, input_shapes=shapes))
     loops, made = dict(rounds_of(model.graph)), {name for node in model.graph.node for name in node.output if name}
     known = {n: f for n, f in knowledge.facts.items() if f is not None and (n in made or n in loops)}
     types = knowledge.deps.statics.types

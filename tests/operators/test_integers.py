@@ -17,6 +17,7 @@ from test_facts import behind, check
 from onnxprune.channels import analyse
 from onnxprune.lossless.propagate import Knowledge
 from onnxprune.model.graphs import opset_of
+from onnxprune.model.network import Network
 from onnxprune.operators.facts import Facts
 from onnxprune.operators.registry import OPERATORS
 
@@ -170,7 +171,7 @@ def known_of(nodes: str, kind: str, name: str = "y") -> Facts:
     """Facts of a value behind x, (2, 4) of a type; the nodes are text."""
     text = f'<ir_version: 10, opset_import: ["" : 21]> g ({kind}[2, 4] x) => ({kind}[] y) {{ {nodes} }}'
     model = opened(onnx.parser.parse_model(text), {})
-    found = Knowledge.of(model, analyse(model)).facts[name]
+    found = Knowledge.of(Network.of(model), analyse(model)).facts[name]
     assert found is not None
     return found
 

@@ -190,7 +190,7 @@ def without_copies(model: onnx.ModelProto, name: str, **options: object) -> tupl
     kept = {g.name: np.arange(HALF) for g in deps.groups if len(g) == 8}
     assert kept
     done = compensate(
-        name, model, deps, kept, analyse=analyse, feeds=feeds_of(model), options=replace(Lstsq(), **options)
+        name, Network.of(model), deps, kept, analyse=analyse, feeds=feeds_of(model), options=replace(Lstsq(), **options)
     )
     dead = done.deps.dead(kept)
     small = cut(done.model, done.deps, dead)
@@ -248,7 +248,7 @@ def test_only_what_a_removed_channel_touches_changes() -> None:
     model = net.model((3, 9, 9), "y")
     deps = analyse(model)
     name = next(g.name for g in deps.groups if len(g) == 8)
-    done = compensate("lstsq", model, deps, {name: np.arange(4)}, analyse=analyse, feeds=feeds_of(model))
+    done = compensate("lstsq", Network.of(model), deps, {name: np.arange(4)}, analyse=analyse, feeds=feeds_of(model))
     before = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     after = {t.name: numpy_helper.to_array(t) for t in done.model.proto().graph.initializer}
     assert all(np.array_equal(before[key], after[key]) for key in ("w0", "b0", "w1", "b1"))
@@ -282,7 +282,7 @@ def test_layers_in_branches_are_solved_and_those_in_loops_named_as_left_alone(ki
     model = net.model((3, 9, 9), "y")
     deps = analyse(model)
     kept = {deps.groups[0].name: np.arange(HALF)}
-    done = compensate("lstsq", model, deps, kept, analyse=analyse, feeds=feeds_of(model))
+    done = compensate("lstsq", Network.of(model), deps, kept, analyse=analyse, feeds=feeds_of(model))
     if kind == "If":
         assert set(done.changed) >= {"y.then_branch/wthen_branch", "y.else_branch/welse_branch"}
     else:
@@ -357,7 +357,7 @@ def test_the_mean_of_what_is_lost_goes_into_the_bias() -> None:
     model = net.model((3, 40, 40), "y")
     deps, feed = analyse(model), feeds_of(model, 64, 64)[0]
     kept = {deps.groups[0].name: np.arange(HALF)}
-    done = compensate("mean", model, deps, kept, analyse=analyse)
+    done = compensate("mean", Network.of(model), deps, kept, analyse=analyse)
     both = (cut(model, deps, deps.dead(kept)), cut(done.model, done.deps, done.deps.dead(kept)))
     before, plain_cut, after = (make_session(m).run(feed)["y"].mean(axis=(0, 2, 3)) for m in (model, *both))
     assert np.abs(before - plain_cut).max() > 0.5
@@ -367,7 +367,7 @@ def test_the_mean_of_what_is_lost_goes_into_the_bias() -> None:
 def test_without_an_unfused_normalisation_there_is_no_mean_to_take() -> None:
     model = plain(ONES)
     deps = analyse(model)
-    done = compensate("mean", model, deps, {deps.groups[0].name: np.arange(HALF)}, analyse=analyse)
+    done = compensate("mean", Network.of(model), deps, {deps.groups[0].name: np.arange(HALF)}, analyse=analyse)
     assert not done.changed
     assert "BatchNormalization" in done.alone[deps.groups[0].name]
 

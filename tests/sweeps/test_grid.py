@@ -13,7 +13,7 @@ from reports import EVIL, Heard
 
 import onnxprune
 from onnxprune.errors import CheckFailed, FileError, ModelError, UsageError
-from onnxprune.pipeline.declare import read_options
+from onnxprune.pipeline.declare import read_values
 from onnxprune.report.tradeoff import Row, Sweep, Timing, Wanted, with_fronts
 from onnxprune.report.tradeoff_page import tradeoff_html
 from onnxprune.sweeps.grid import Combination, find_sources, read_names, read_targets
@@ -71,7 +71,7 @@ def test_names_and_networks_are_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("given", "value"), [("5ms", 0.005), (0.01, 0.01), ("500us", 0.0005), ("1 s", 1.0)])
 def test_times_have_units(given: Any, value: float) -> None:
-    assert read_options(Sweeping, {"latency": given}).latency == pytest.approx(value)
+    assert read_values(Sweeping, {"latency": given}).latency == pytest.approx(value)
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def left(model: onnx.ModelProto, layer: Layer, batches: int = 8) -> tuple[float,
     """Error of the repaired network on other samples, as a share of the variance; half of two widths is cut."""
     deps = analyse(model)
     kept = {g.name: np.arange(0, 8, 2) for g in deps.groups}
-    found = compensate("lstsq", model, deps, kept, analyse=analyse, feeds=feeds(batches, layer))
+    found = compensate("lstsq", Network.of(model), deps, kept, analyse=analyse, feeds=feeds(batches, layer))
     small = cut(found.model, found.deps, found.deps.dead(kept))
     (feed,) = feeds(1, layer)
     feed = {"x": feed["x"][::-1] * 0.9}
@@ -127,7 +127,7 @@ def test_batches_that_are_copies_of_one_show_several_of_its_samples(monkeypatch:
     model = network(CONV, "Relu")
     deps = analyse(model)
     kept = {g.name: np.arange(0, 8, 2) for g in deps.groups}
-    compensate("lstsq", model, deps, kept, analyse=analyse, feeds=feeds(1) * 8)
+    compensate("lstsq", Network.of(model), deps, kept, analyse=analyse, feeds=feeds(1) * 8)
     first = seen[0].reshape(len(seen[0]), 7, 64)  # features, batches, places
     assert len(np.unique(first[:, :, 20], axis=1).T) > 3
 
@@ -145,7 +145,7 @@ def test_batches_of_single_samples_give_no_more_rows_than_are_enough(
     deps = analyse(model)
     kept = {g.name: np.arange(0, 8, 2) for g in deps.groups}
     given = [{"x": f["x"][k : k + 1]} for f in feeds(6) for k in range(16)]
-    compensate("lstsq", model, deps, kept, analyse=analyse, feeds=given)
+    compensate("lstsq", Network.of(model), deps, kept, analyse=analyse, feeds=given)
     assert [pair.columns.shape[1] / 64 for pair in seen] == [samples, 12]
     assert [pair.places.shape[1] / 64 for pair in seen] == [samples, 12]
 
@@ -160,7 +160,7 @@ def test_nothing_is_solved_together_where_samples_are_too_few(
     deps = analyse(model)
     kept = {g.name: np.arange(0, 8, 2) for g in deps.groups}
     monkeypatch.setattr(module, "together", lambda *_, **__: pytest.fail("solved together"))
-    compensate("lstsq", model, deps, kept, analyse=analyse, feeds=given)
+    compensate("lstsq", Network.of(model), deps, kept, analyse=analyse, feeds=given)
 
 
 def test_where_couples_gain_nothing_no_more_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +169,7 @@ def test_where_couples_gain_nothing_no_more_are_tried(monkeypatch: pytest.Monkey
     model = network(CONV, "Relu", layers=8)
     deps = analyse(model)
     kept = {g.name: np.arange(0, 8, 2) for g in deps.groups}
-    compensate("lstsq", model, deps, kept, analyse=analyse, feeds=feeds(8))
+    compensate("lstsq", Network.of(model), deps, kept, analyse=analyse, feeds=feeds(8))
     assert len(tried) == module.VAIN < len(coupled(model))
 
 
@@ -177,7 +177,7 @@ def test_a_layer_whose_input_is_whole_still_serves_its_reader() -> None:
     model = network(CONV, "Relu")
     deps = analyse(model)
     kept = {deps.groups[0].name: np.arange(0, 8, 2)}
-    found = compensate("lstsq", model, deps, kept, analyse=analyse, feeds=feeds(8))
+    found = compensate("lstsq", Network.of(model), deps, kept, analyse=analyse, feeds=feeds(8))
     assert set(found.changed) == {"w0", "b0", "w1", "b1", "w2", "b2"}
-    again = compensate("lstsq", model, deps, kept, analyse=analyse, feeds=feeds(1))
+    again = compensate("lstsq", Network.of(model), deps, kept, analyse=analyse, feeds=feeds(1))
     assert set(again.changed) == {"w1", "b1", "w2", "b2"}
