@@ -146,10 +146,10 @@ class Knowledge:
     def _visit(self, node: onnx.NodeProto) -> None:
         inputs = [self.get(n) if n and not self.network.is_constant(n) else None for n in node.input]
         outputs = [n for n in node.output if n]
-        shapes = [self.shape(n) if n else None for n in node.input]
         site = Site(
-            node, attributes_of(node), self.opset, inputs, shapes, [self.type(n) for n in node.input],
-            [self.shape(n) for n in outputs], lambda k: self.array(node.input[k]), self.deps.arithmetic,
+            node.input, node.output, [self.shape(n) for n in outputs], attributes_of(node), self.opset,
+            self.arithmetic, node, inputs, [self.shape(n) if n else None for n in node.input],
+            [self.type(n) for n in node.input], lambda k: self.array(node.input[k]),
         )  # fmt: skip
         found = self._known(site)
         for k, name in enumerate(outputs):

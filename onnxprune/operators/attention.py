@@ -167,7 +167,7 @@ def names_of_heads(site: Site, parts: Sequence[Ids], heads: int, queries: int, m
         queries: heads of queries.
         mask: the input that is added to the scores; None is returned where heads have one each.
     """
-    shape = site.shapes[mask] if mask is not None and site.has(mask) else (1, 1)
+    shape = site.taken[mask] if mask is not None and site.has(mask) else (1, 1)
     if shape is None or (len(shape) > 2 and shape[-3] != 1):
         return None
     q, k = (x.reshape(n, -1) for x, n in zip(parts, (queries, heads), strict=False))

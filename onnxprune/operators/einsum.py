@@ -38,7 +38,7 @@ class SumOfProducts:
 
     def bound(self, site: Site) -> Facts:
         """Zero where all products are, and alike where these are, in the same order."""
-        return summed(site, *self.terms(site.shapes, site.attributes))
+        return summed(site, *self.terms(site.taken, site.attributes))
 
     def contracts(self, taken: Taken, k: int, rank: int) -> list[int]:
         """Axes whose letters the result lacks."""

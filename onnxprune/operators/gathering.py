@@ -145,7 +145,7 @@ def repair_gather(edit: Any, axis: int = 0, **_: Any) -> None:
 
 def bound_gather(site: Site) -> Facts:
     array = site.array(1)
-    if (picks := site.sizes(1) if array is None else array) is None:
+    if (picks := site.constant(1) if array is None else array) is None:
         return _looked_up(site)
     if picks.size > 1 << 16:
         raise NothingKnown

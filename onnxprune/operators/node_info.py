@@ -62,9 +62,9 @@ class NodeInfo:
         """Whether the length of an axis of output k hangs on sizes that the model leaves open."""
         return self.arithmetic.is_open([name for name in self.made if name][k], axis)
 
-    def shape_out(self) -> tuple[int, ...]:
-        """The shape of the first output.  Raises LabelError where it is unknown."""
-        if not self.shapes or (shape := self.shapes[0]) is None:
+    def shape_out(self, k: int = 0) -> tuple[int, ...]:
+        """The shape of an output that is there.  Raises LabelError where it is unknown."""
+        if k >= len(self.shapes) or (shape := self.shapes[k]) is None:
             raise LabelError("its output has a size that is not known")
         return shape
 

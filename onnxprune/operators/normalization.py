@@ -74,7 +74,7 @@ LEFT = 1e-4  # what a norm may make of that
 
 def centred(site: Site, constant: np.ndarray, scale: np.ndarray | float, positions: int) -> np.ndarray:
     """Which constants a norm over so many positions takes for their mean, bool; it divides what is left by √ε."""
-    shape = site.shapes[0] or ()
+    shape = site.taken[0] or ()
     count = LARGE if any(site.open_in(0, k) for k in range(2, len(shape))) else positions
     return np.abs(constant * scale) * count * ROUNDING <= LEFT * np.sqrt(site.attributes.get("epsilon", 1e-5))
 

@@ -120,7 +120,7 @@ def bound_recurrent(site: Site, kind: str) -> list[Facts | None]:
     first = np.where(factor == 1, first, np.arange(units))
     low = np.where(own.any(1), -np.inf, 0.0)
     one = facts(low, -low, mix(site.token, first))
-    return [None if s is None else padded(one, len(s)).named(k) for k, s in enumerate(site.outputs)]
+    return [None if s is None else padded(one, len(s)).named(k) for k, s in enumerate(site.shapes)]
 
 
 DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}

@@ -86,7 +86,7 @@ def bound_reduction(site: Site, bounds: Callable[[Facts], Bounds], homogeneous: 
     rank = len(found.shape)
     if not told and site.attributes.get("noop_with_empty_axes", 0):
         raise NothingKnown
-    gone = sorted({k % rank for k in (site.numbers(1, "axes") if told else range(rank))})
+    gone = sorted({k % rank for k in (site.ints(1, site.attributes.get("axes")) or () if told else range(rank))})
     flat = reduced(found, gone)
     names = mix(flat.identity, site.kind, *gone)
     out = facts(*bounds(flat), *((names, flat.scale) if homogeneous else (mix(names, bits(flat.scale)),)))
@@ -220,7 +220,7 @@ def cumulative_sum(op: Op, x: Axes, axis_input: Axes, **_: Any) -> Axes:
 
 def bound_cumulative_sum(site: Site) -> Facts:
     """Sums of any number of elements, none perhaps."""
-    whole = homogeneous_rows(site, site.numbers(1))
+    whole = homogeneous_rows(site, site.required_ints(1))
     return facts(*summed(whole), whole.identity, whole.scale)
 
 

@@ -50,7 +50,7 @@ def repair_split(edit: Any, axis: int = 0, **_: Any) -> None:
 
 def bound_split(site: Site) -> list[Facts]:
     axis = site.attributes.get("axis", 0) % len(site.shape())
-    ends = np.cumsum([site.shape_out(k)[axis] for k in range(len(site.outputs))])
+    ends = np.cumsum([site.shape_out(k)[axis] for k in range(len(site.shapes))])
     pieces = [np.split(a, ends[:-1], axis) for a in spread(site, axis).columns]
     return [Facts(*piece) for piece in zip(*pieces, strict=True)]
 

@@ -1,40 +1,37 @@
 """One node as the columns `bound` see it: what is known of its inputs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import onnx
 
 from onnxprune.operators.facts import INTEGERS, Facts, NothingKnown, Shape, aligned, expanded, known, unknown
-from onnxprune.operators.node_info import Numbers
+from onnxprune.operators.node_info import NodeInfo
 from onnxprune.operators.value_numbers import Ids, bits, mix, name_of
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Site:
+@dataclass
+class Site(NodeInfo):
     """A node, what is known of its inputs, and the numbers of those that depend on weights alone.
 
-    A bound asks for what it needs: `NothingKnown` is raised where that is missing, and nothing is known of the outputs.
+    A bound asks for what it needs: an error (`NothingKnown`, `LabelError`) is raised where that is missing, and nothing
+    is known of the outputs.
     """
 
     node: onnx.NodeProto
-    attributes: Mapping[str, Any]
-    opset: int
     inputs: Sequence[Facts | None]  # None where an input is left out, or of unknown shape
-    shapes: Sequence[Shape | None]  # of the inputs
+    taken: Sequence[Shape | None]  # shapes of the inputs
     types: Sequence[int]  # of their elements, 0 where unknown
-    outputs: Sequence[Shape | None]
     arrays: Callable[[int], np.ndarray | None]  # input k where it depends on weights alone
-    arithmetic: Numbers  # numbers computed from sizes, and which of these the model leaves open
 
     @property
     def token(self) -> Ids:
         """A name of this node's own."""
-        return name_of(next(filter(None, self.node.output), ""))
+        return name_of(next(filter(None, self.made), ""))
 
     @property
     def kind(self) -> Ids:
@@ -49,7 +46,7 @@ class Site:
 
     def has(self, k: int) -> bool:
         """Whether input k is given."""
-        return k < len(self.node.input) and bool(self.node.input[k])
+        return k < len(self.names) and bool(self.names[k])
 
     def array(self, k: int) -> np.ndarray | None:
         """The numbers of input k; None where it depends on data or is left out."""
@@ -66,43 +63,20 @@ class Site:
         """The numbers of input k, None where it is left out.  Raises NothingKnown where it depends on data."""
         return self.weight(k) if self.has(k) else None
 
-    def sizes(self, k: int) -> np.ndarray | None:
-        """Input k where it is computed from sizes and the same whatever sizes the input has."""
-        return self.arithmetic.constant(self.node.input[k]) if self.has(k) else None
-
     def some_numbers(self, k: int, attribute: str = "") -> list[int | None] | None:
         """Integers in an attribute, or in input k, computed from sizes perhaps: None where these are open ones."""
         if attribute in self.attributes:
             return [int(v) for v in np.atleast_1d(self.attributes[attribute])]
         found, static = self.array(k), None
-        if found is None and self.has(k) and (known := self.arithmetic.known(self.node.input[k])) is not None:
-            found, static = known, self.arithmetic.static(self.node.input[k]).ravel()
+        if found is None and self.has(k) and (known := self.arithmetic.known(self.names[k])) is not None:
+            found, static = known, self.arithmetic.static(self.names[k]).ravel()
         if found is None:
             return None
         return [int(v) if static is None or static[j] else None for j, v in enumerate(found.ravel())]
 
-    def numbers(self, k: int, attribute: str = "") -> list[int]:
-        """Integers in an attribute, or in input k.  Raises NothingKnown where one is not the same at every size."""
-        found = self.some_numbers(k, attribute)
-        if found is None or None in found:
-            raise NothingKnown
-        return [v for v in found if v is not None]
-
-    def open_in(self, k: int, axis: int) -> bool:
-        """Whether the length of an axis of input k hangs on sizes that the model leaves open."""
-        return self.arithmetic.is_open(self.node.input[k], axis)
-
-    def open_out(self, axis: int, k: int = 0) -> bool:
-        """Whether the length of an axis of output k hangs on sizes that the model leaves open."""
-        return self.arithmetic.is_open([name for name in self.node.output if name][k], axis)
-
     def shape(self, k: int = 0) -> Shape:
         """The shape of an input.  Raises NothingKnown."""
-        return _there(self.shapes, k)
-
-    def shape_out(self, k: int = 0) -> Shape:
-        """The shape of an output.  Raises NothingKnown."""
-        return _there(self.outputs, k)
+        return _there(self.taken, k)
 
     def data(self, k: int = 0) -> Facts:
         """Facts of an input that depends on data.  Raises NothingKnown."""
@@ -119,11 +93,11 @@ class Site:
 
     def operands(self, *inputs: int) -> list[Facts]:
         """Facts of these inputs, by default all, as they broadcast with each other.  Raises NothingKnown."""
-        return aligned([self.fact(k) for k in inputs or range(len(self.node.input))])
+        return aligned([self.fact(k) for k in inputs or range(len(self.names))])
 
     def nothing(self, k: int = 0) -> Facts | None:
         """Facts of an output of which nothing is known."""
-        shape = self.outputs[k] if k < len(self.outputs) else None
+        shape = self.shapes[k] if k < len(self.shapes) else None
         return None if shape is None else unknown(len(shape), mix(self.token, k))
 
 
@@ -136,7 +110,7 @@ def _there(found: Sequence[T | None], k: int) -> T:
 def numbers_name(site: Site, k: int, numbers: Sequence[int | None]) -> Ids:
     """A name for the numbers of input k: two of the same one are the same at every size of the input."""
     if None in numbers:
-        return name_of(site.node.input[k])
+        return name_of(site.names[k])
     return mix(*bits(np.asarray(numbers, np.float64)), name_of("numbers"))
 
 
