@@ -80,5 +80,5 @@ class Weights:
 
     @cached_property
     def _scales(self) -> frozenset[tuple[str, int]]:
-        """Tensors that are the second input of a node, with that node: γ, if it is a BatchNormalization."""
-        return frozenset((u.source, u.node) for u in self.deps.uses if u.input == 1)
+        """Vectors that are the second input of a node, with that node: γ, if it is a BatchNormalization."""
+        return frozenset((u.source, u.node) for u in self.deps.uses if u.input == 1 and len(u.axes) == 1)
