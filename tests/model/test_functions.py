@@ -77,6 +77,19 @@ def test_calls_are_written_out() -> None:
     assert [t.raw_data for t in flat.graph.initializer] == [t.raw_data for t in model.graph.initializer]
 
 
+def test_attributes_that_a_call_does_not_say_have_their_defaults() -> None:
+    model = network()
+    inner, outer = model.functions
+    inner.node[1].CopyFrom(helper.make_node("LeakyRelu", ["z"], ["y"]))
+    inner.node[1].attribute.append(onnx.AttributeProto(name="alpha", ref_attr_name="slope", type="FLOAT"))
+    inner.attribute_proto.append(helper.make_attribute("slope", 0.5))
+    outer.node[0].attribute.append(helper.make_attribute("slope", 0.75))
+    flat = inlined(Network.of(model)).proto()
+    slopes = [n.attribute[0].f for n in flat.graph.node if n.op_type == "LeakyRelu"]
+    assert slopes == [0.75, 0.5, 0.75, 0.5]
+    np.testing.assert_allclose(run(flat), run(model), rtol=1e-6)
+
+
 def test_each_call_is_cut_on_its_own() -> None:
     model = inlined(Network.of(network())).proto()
     deps = analyse(model)
