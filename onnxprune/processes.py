@@ -4,6 +4,7 @@ import contextlib
 import subprocess
 import threading
 from collections.abc import Iterator
+from typing import IO
 
 
 @contextlib.contextmanager
@@ -33,3 +34,15 @@ def end(process: "subprocess.Popen[bytes]") -> None:
         with contextlib.suppress(OSError):
             if pipe is not None:
                 pipe.close()
+
+
+def exactly(stream: IO[bytes], size: int) -> bytearray:
+    """So many bytes of a pipe.  Raises EOFError where it ends before."""
+    data = bytearray(size)
+    view, at = memoryview(data), 0
+    while at < size:
+        got = stream.readinto(view[at:])  # type: ignore[attr-defined]
+        if not got:
+            raise EOFError("the stream ended")
+        at += got
+    return data

@@ -241,12 +241,8 @@ class Dependencies:
         """The component of all that can never be removed."""
         return int(self.component[0])
 
-    def frozen_writers(self) -> Iterator[tuple[Use, int, str]]:
-        """Weights whose own channels cannot be removed: the use, its axis, and the reason."""
-        return ((use, axis, self.reason(labels)) for use, axis, labels in self.whole_writers())
-
     def whole_writers(self) -> Iterator[tuple[Use, int, Labels]]:
-        """The same with the labels of the channels."""
+        """Weights whose own channels cannot be removed: the use, its axis, and the labels of the channels."""
         for use in self.uses:
             axes = ((axis, x) for axis, x in enumerate(use.axes) if x.size > 1 and not is_fixed(x))
             for axis, labels in ((k, y) for k, x in axes for y in channels_of(x, self.component, self.combined)):

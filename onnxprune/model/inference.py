@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from typing import IO
 
 import numpy as np
 import onnx
@@ -21,7 +20,7 @@ import onnx.onnx_cpp2py_export
 
 from onnxprune.model import inferrer
 from onnxprune.model.sound import is_well_formed
-from onnxprune.processes import end
+from onnxprune.processes import end, exactly
 
 Type = tuple[int, tuple[int, ...]]  # of the elements of a value, and its shape
 
@@ -110,8 +109,8 @@ class _Child:
             assert self.process.stdout is not None
             self.process.stdin.write(struct.pack("<?Q", data_prop, len(encoded)) + encoded)
             self.process.stdin.flush()
-            (length,) = struct.unpack("<Q", _exactly(self.process.stdout, 8))
-            return None if length == inferrer.FAILED else _exactly(self.process.stdout, length)
+            (length,) = struct.unpack("<Q", exactly(self.process.stdout, 8))
+            return None if length == inferrer.FAILED else bytes(exactly(self.process.stdout, length))
         except (OSError, EOFError) as error:
             late = time.monotonic() - begun >= self.seconds
             raise (TimeoutError if late else EOFError) from error
@@ -138,13 +137,6 @@ def _answer(encoded: bytes, data_prop: bool) -> bytes | None:
         except BaseException:  # also of a signal: an answer that nobody waits for must not be taken for the next one
             _end()
             raise
-
-
-def _exactly(stream: IO[bytes], size: int) -> bytes:
-    data = stream.read(size)
-    if len(data) != size:
-        raise EOFError
-    return data
 
 
 def _end() -> None:

@@ -154,8 +154,9 @@ def _group_rows(choice: Choice, plan: Plan) -> tuple[GroupRow, ...]:
 def frozen_rows(deps: Dependencies) -> tuple[FrozenRow, ...]:
     """A row for each layer whose own channels cannot be removed."""
     rows: dict[str, FrozenRow] = {}
-    for use, axis, reason in deps.frozen_writers():
-        rows.setdefault(deps.nodes[use.node].label, FrozenRow(deps.nodes[use.node].label, use.axes[axis].size, reason))
+    for use, axis, labels in deps.whole_writers():
+        label = deps.nodes[use.node].label
+        rows.setdefault(label, FrozenRow(label, use.axes[axis].size, deps.reason(labels)))
     for use in deps.uses:
         if use.node in deps.unknown and len(use.axes) > 1 and deps.sources[use.source].dtype not in INTEGERS:
             label = deps.nodes[use.node].label

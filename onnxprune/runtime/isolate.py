@@ -26,7 +26,7 @@ import numpy as np
 from onnx import helper
 
 from onnxprune.errors import CheckFailed, ModelError
-from onnxprune.processes import end, watched
+from onnxprune.processes import end, exactly, watched
 from onnxprune.runtime.specs import Feed, Spec
 
 BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from onnxprune.runtime.isolated import main; main()"
@@ -173,29 +173,18 @@ def send(
 
 def receive(stream: IO[bytes]) -> tuple[dict[str, Any], Feed, bytes]:
     """Read a message.  Raises EOFError where it ends early and ValueError where it makes no sense."""
-    (length,) = struct.unpack("<Q", _exactly(stream, 8))
+    (length,) = struct.unpack("<Q", exactly(stream, 8))
     if length > LONGEST:
         raise ValueError("a header that is too long")
-    head = json.loads(_exactly(stream, length))
-    model = bytes(_exactly(stream, int(head["model_bytes"])))
+    head = json.loads(exactly(stream, length))
+    model = bytes(exactly(stream, int(head["model_bytes"])))
     return head, {name: _array(stream, element, shape, size) for name, element, shape, size in head["arrays"]}, model
 
 
 def _array(stream: IO[bytes], element: int, shape: Sequence[int], size: int) -> np.ndarray:
     if element == STRING:
-        return np.array(json.loads(_exactly(stream, size)), object).reshape(shape)
+        return np.array(json.loads(exactly(stream, size)), object).reshape(shape)
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(element))
     if math.prod(shape) * dtype.itemsize != size or min(shape, default=0) < 0:
         raise ValueError("an array of another size than it says")
-    return np.frombuffer(_exactly(stream, size), dtype).reshape(shape)
-
-
-def _exactly(stream: IO[bytes], size: int) -> bytearray:
-    data = bytearray(size)
-    view, at = memoryview(data), 0
-    while at < size:
-        got = stream.readinto(view[at:])  # type: ignore[attr-defined]
-        if not got:
-            raise EOFError("the stream ended")
-        at += got
-    return data
+    return np.frombuffer(exactly(stream, size), dtype).reshape(shape)

@@ -69,7 +69,8 @@ def test_channels_of_which_some_can_go_have_none(group: int) -> None:
 def test_what_is_frozen_at_every_size_has_its_own_reason() -> None:
     """The network is looked at once more at another batch; what cannot go at either is told as it was."""
     model = heads_in_batch(Net())
-    (told,) = {why for use, _, why in analyse(model).frozen_writers() if use.node == len(model.graph.node) - 1}
+    deps, last = analyse(model), len(model.graph.node) - 1
+    (told,) = {deps.reason(labels) for use, _, labels in deps.whole_writers() if use.node == last}
     assert told == "it is an output of the network"
 
 

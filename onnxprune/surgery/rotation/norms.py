@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from onnxprune.keyed import keyed
 from onnxprune.operators.registry import Trait, attributes_of, has, operator_of, traits_of
 from onnxprune.surgery.rotation.carried import Bent, Carried, StreamPart
 
@@ -98,11 +99,8 @@ class Normalised(Carried):
 
     def without_mean(self) -> set[str]:
         """Values that have to be made without a mean: all that leads to a norm which takes it away."""
-        near: dict[str, list[str]] = {}
-        for link in self.links:
-            if not link.through:
-                near.setdefault(link.one, []).append(link.other)
-                near.setdefault(link.other, []).append(link.one)
+        ways = ((link.one, link.other) for link in self.links if not link.through)
+        near = keyed(way for one, other in ways for way in ((one, other), (other, one)))
         found, todo = set(self.level.values()), list(self.level.values())
         while todo:
             new = set(near.get(todo.pop(), ())) - found

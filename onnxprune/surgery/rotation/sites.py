@@ -135,15 +135,12 @@ class Graph:
     def touched(self) -> Mapping[str, list[int]]:
         """Nodes that take or give something of a group of channels, by its name and in their order."""
         deps = self.deps
-        owner = np.full(int(deps.component.max()) + 1, -1)
-        for g, group in enumerate(deps.groups):
-            owner[group.components] = g
-        inside = {key: _owners(owner, deps.component, v.axes) for key, v in deps.values.items() if v is not None}
+        inside = {key: _owners(deps, v.axes) for key, v in deps.values.items() if v is not None}
         found: dict[str, list[int]] = {g.name: [] for g in deps.groups}
         for k, node in enumerate(deps.nodes):
             axes = [u.axes for u in deps.uses_at.get(k, ())]
             near = {g for key in (*node.inputs, *node.outputs) for g in inside.get(key, ())}
-            for g in sorted(near.union(*(_owners(owner, deps.component, a) for a in axes))):
+            for g in sorted(near.union(*(_owners(deps, a) for a in axes))):
                 found[deps.groups[g].name].append(k)
         return found
 
@@ -182,7 +179,7 @@ class Graph:
         return None if found is None else tuple(found)
 
 
-def _owners(owner: Array, component: Array, axes: Sequence[Array]) -> set[int]:
+def _owners(deps: Dependencies, axes: Sequence[Array]) -> set[int]:
     """The groups that have channels on some axes."""
-    wide = [np.unique(owner[component[x]]) for x in axes if x.size > 1]
+    wide = [np.unique(deps.owners[deps.component[x]]) for x in axes if x.size > 1]
     return {int(g) for found in wide for g in found if g >= 0}
