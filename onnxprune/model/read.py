@@ -16,10 +16,10 @@ from onnx import ModelProto
 
 from onnxprune.errors import FileError, ModelError, UsageError
 from onnxprune.model import external, validate
-from onnxprune.model.calls import check_calls
 from onnxprune.model.decode import decode
 from onnxprune.model.encode import fingerprint
 from onnxprune.model.external import ExternalStyle
+from onnxprune.model.functions import check_calls
 from onnxprune.model.graphs import opset_of
 from onnxprune.model.network import Network
 from onnxprune.model.skeleton import weightless
