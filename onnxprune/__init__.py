@@ -13,10 +13,9 @@ if TYPE_CHECKING:
     from onnxprune.pipeline.apply import apply
     from onnxprune.pipeline.finetune import finetune
     from onnxprune.pipeline.group_losses import Sensitivity
-    from onnxprune.pipeline.inspect import inspect
+    from onnxprune.pipeline.inspect import inspect, sensitivity
     from onnxprune.pipeline.prune import Result, prune
     from onnxprune.pipeline.request import Request
-    from onnxprune.pipeline.sensitivity import sensitivity
     from onnxprune.pipeline.verify import verify
     from onnxprune.report import Report
     from onnxprune.report.tradeoff import Sweep
@@ -43,7 +42,7 @@ _HOMES = {
     "finetune": "pipeline.finetune",
     "inspect": "pipeline.inspect",
     "prune": "pipeline.prune",
-    "sensitivity": "pipeline.sensitivity",
+    "sensitivity": "pipeline.inspect",
     "sweep": "sweeps.sweep",
     "verify": "pipeline.verify",
 }

@@ -11,8 +11,7 @@ import onnx
 from onnxprune.channels.arithmetic import Arithmetic, Origins, Place, centred
 from onnxprune.channels.dependencies import Layer
 from onnxprune.channels.nodes import Node, Source, Use
-from onnxprune.channels.pairings import paired_otherwise
-from onnxprune.channels.unite import sizes_to_look_at
+from onnxprune.channels.unite import paired_otherwise, sizes_to_look_at
 from onnxprune.channels.zero_points import Zeros
 from onnxprune.model.graphs import body_attributes, is_constant, subgraphs, value_of
 from onnxprune.model.sort import captured

@@ -167,7 +167,7 @@ def sensitivity_command(screen: Screen, source: str, **given: Any) -> None:
     weights.
     """
     _must_be_there(source)
-    from onnxprune.pipeline.sensitivity import sensitivity
+    from onnxprune.pipeline.inspect import sensitivity
     from onnxprune.report.terminal import sensitivity_table
 
     with screen.progress() as progress:

@@ -9,16 +9,20 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import isnan
 from pathlib import Path
 
 import numpy as np
 
+from onnxprune.errors import CheckFailed, spelled
 from onnxprune.model import Model
 from onnxprune.model.network import Network
 from onnxprune.model.tensors import CUTTABLE, is_external, quoted
 from onnxprune.pipeline.decision import Decision
-from onnxprune.pipeline.gates import require_figures
 from onnxprune.pipeline.measure import Measurements, drop_missed, measurements
+from onnxprune.pipeline.run import Run
+from onnxprune.report import words
+from onnxprune.report.summary import Samples
 from onnxprune.runtime.proof import NOT_MASKED, Proof
 from onnxprune.runtime.prove import prove
 from onnxprune.runtime.source import SPILL_MODEL, Source, Variant, spilled
@@ -60,7 +64,7 @@ def examine(decision: Decision, written: Network | Path) -> Findings:
                 found = replace(found, measured=measurements(decision, found.proof, original, written))
             problems = found.measured.problem, drop_missed(request, found.measured.metrics)
             log.warnings += filter(None, problems)
-            require_figures(run, found.measured)
+            _require_figures(run, found.measured)
     return found
 
 
@@ -119,3 +123,34 @@ def file_of(model: Model) -> Path | None:
 def identity(status: os.stat_result) -> tuple[int, int, int, int]:
     """What changes with the content of a file."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _require_figures(run: Run, found: Measurements) -> None:
+    """Raise CheckFailed where the pruned network is worse than the request allows."""
+    request, counts = run.request, run.split.counts
+    if request.min_accuracy is not None:
+        row = next(m for m in found.metrics if m.unit == "share")
+        _require(row.after, float(request.min_accuracy), row.name, "share", words.on(row, counts), "min_accuracy")
+    if request.min_snr is not None:
+        value, where, advice = _snr(found, counts)
+        _require(value, request.min_snr, "signal to noise", "dB", where, "min_snr", advice)
+
+
+def _snr(found: Measurements, counts: Samples | None) -> tuple[float, str, str]:
+    """The signal to noise that a gate goes by, what it was measured on, and what else might raise it."""
+    row = next((m for m in found.metrics if m.name == "snr"), None)
+    if row is not None:
+        return row.after, words.on(row, counts), ""
+    if not (ratios := [r.snr for r in found.drift if not isnan(r.snr)]):
+        raise CheckFailed(
+            f"{spelled('min_snr')} cannot be checked: {found.problem or 'no output holds finite numbers'}"
+        )
+    return min(ratios), "on drawn samples", f", or repair on real samples ({spelled('data')})"
+
+
+def _require(value: float, least: float, name: str, unit: str, where: str, option: str, advice: str = "") -> None:
+    if not value >= least:
+        raise CheckFailed(
+            f"{name} is {words.merit(value, unit)} {where}, and {spelled(option)} wants {words.merit(least, unit)}; "
+            f"nothing was written: remove less{advice}"
+        )

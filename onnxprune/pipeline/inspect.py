@@ -1,4 +1,4 @@
-"""A look at a network: its groups and what they cost, what is frozen and why, which operators are not known."""
+"""A look at a network: its groups, what they cost and are worth, what is frozen and why, and unknown operators."""
 
 from collections.abc import Container, Mapping
 from dataclasses import replace
@@ -12,16 +12,18 @@ from onnxprune.keyed import keyed
 from onnxprune.model.graphs import DEFAULT
 from onnxprune.operators.labels import is_fixed
 from onnxprune.operators.roles import Role
-from onnxprune.pipeline.costs import peak_activations
-from onnxprune.pipeline.layer_costs import homes_of, layer_costs, layer_rows
+from onnxprune.pipeline.calibration import calibrating
+from onnxprune.pipeline.choose import Chooser
+from onnxprune.pipeline.costs import homes_of, layer_costs, layer_rows, peak_activations
 from onnxprune.pipeline.limits import limited
 from onnxprune.pipeline.report import frozen_rows, untouched
 from onnxprune.pipeline.request import Request
-from onnxprune.pipeline.rotate import outlook
+from onnxprune.pipeline.rotate import in_best_bases, outlook
 from onnxprune.pipeline.run import Run, start
 from onnxprune.pipeline.signature import takes, worded
 from onnxprune.progress import Progress, silent
 from onnxprune.report.inspection import GroupShare, Inspection, UnknownRow
+from onnxprune.report.sensitivities import Sensitivity
 from onnxprune.report.summary import Figures
 from onnxprune.report.words import listed
 from onnxprune.runtime.specs import model_inputs, model_outputs
@@ -114,3 +116,30 @@ def unknown_rows(deps: Dependencies) -> tuple[UnknownRow, ...]:
         operator = f"{proto.domain}::{proto.op_type}" if proto.domain not in DEFAULT else proto.op_type
         rows.append(((operator, reason), deps.nodes[index].label))
     return tuple(UnknownRow(operator, tuple(nodes), reason) for (operator, reason), nodes in keyed(rows).items())
+
+
+@takes("sensitivity")
+def sensitivity(source: Any, *, progress: Progress = silent, **options: Any) -> Sensitivity:
+    """The loss of each group as a function of how many of its channels are gone.
+
+    With data, one group at a time is masked and the outputs are compared with the original's; without, the loss is
+    modelled from the weights: what the removed channels hold that no other expresses, as their readers weigh it.
+    With the method obs it is that of the repair, on the data or on drawn samples: layers that read the group are solved
+    again.  Widths that `prune` cuts in another basis are looked at in that basis, which is measured on the data or on
+    drawn samples.
+
+    Args:
+        source: path, bytes, `ModelProto` or `onnx_graphsurgeon.Graph`; never changed.
+
+    Raises:
+        UsageError: the options make no sense for this model.
+        ModelError, FileError: the model cannot be read or run.
+    """
+    run = analysed(source, "sensitivity", options, progress)
+    with limited(run.request, source):
+        samples = calibrating(run.original, run.split.fit, progress)
+        run, rotated = in_best_bases(run, samples)
+        asked = replace(run.request, ratio=None, allocation="sensitivity")
+        found = Chooser.of(replace(run, request=asked), samples, rotated).sensitivity
+        assert found is not None
+        return found

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from onnxprune.errors import UsageError, spelled
-from onnxprune.pipeline.gates import check_gates
 from onnxprune.pipeline.metrics import judge
+from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Run
 from onnxprune.pipeline.split import fits, split_data
 from onnxprune.progress import tell
+from onnxprune.runtime.accuracy import Metric
 from onnxprune.runtime.batches import Dataset
 from onnxprune.runtime.overlap import apart
 from onnxprune.runtime.session import make_session
@@ -42,7 +43,7 @@ def prepare(run: Run, *, chooses: bool = True) -> Run:
         network = run.original.network
         session = make_session(network, providers=request.providers, threads=request.threads, optimize=True)
         judged = judge(session, request, data, network)
-    check_gates(request, judged.metrics, split.problem)
+    _check_gates(request, judged.metrics, split.problem)
     if judged.doubts and request.max_drop is not None:
         raise UsageError(judged.doubts[0])
     _tell(run, judged.doubts)
@@ -86,3 +87,16 @@ def _without(run: Run, option: str, data: Dataset, test: Dataset) -> Dataset:
     if left < total:
         run.log.notes.append(f"{total - left:,} samples of {spelled(option)} are not fitted on: figures come from them")
     return fitted
+
+
+def _check_gates(request: Request, metrics: tuple[Metric, ...], problem: str) -> None:
+    """Raise UsageError where a gate has no figure of merit to look at.
+
+    Args:
+        problem: why there will be no figures, where that is so.
+    """
+    if request.min_accuracy is not None and (problem or not any(m.unit == "share" for m in metrics)):
+        why = problem or f"no figure here is a share; give {spelled('min_snr')}"
+        raise UsageError(f"{spelled('min_accuracy')} cannot be checked: {why}")
+    if request.min_snr is not None and problem:
+        raise UsageError(f"{spelled('min_snr')} cannot be checked: {problem}")

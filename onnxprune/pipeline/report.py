@@ -15,10 +15,9 @@ from onnxprune.channels.parameters import INTEGERS
 from onnxprune.model.write import SavedFile
 from onnxprune.operators.registry import Trait, has
 from onnxprune.pipeline.budgets import BUDGETS, COSTS
-from onnxprune.pipeline.costs import peak_activations
+from onnxprune.pipeline.costs import layer_rows, peak_activations
 from onnxprune.pipeline.decision import Choice, Decision
 from onnxprune.pipeline.examine import Findings
-from onnxprune.pipeline.layer_costs import layer_rows
 from onnxprune.pipeline.measure import Measurements
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Run

@@ -14,8 +14,8 @@ from onnxprune.model.network import Network
 from onnxprune.runtime import doctor, engine, providers
 from onnxprune.runtime.accuracy import METRICS, evaluate, find_metric, scores
 from onnxprune.runtime.capture import BUDGET, THREADS, fitting, tapped, values
-from onnxprune.runtime.cuda import Cuda, cuda
 from onnxprune.runtime.data import open_data
+from onnxprune.runtime.doctor import Cuda, cuda
 from onnxprune.runtime.latency import Latency, gain, measure
 from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import Spec
@@ -400,20 +400,20 @@ def test_cuda_is_looked_for_by_the_names_of_its_libraries(monkeypatch):
         pointer._obj.value = 12080
         return 0
 
-    monkeypatch.setattr("onnxprune.runtime.cuda.cuda_of_the_wheel", lambda: "13.0")
-    monkeypatch.setattr("onnxprune.runtime.cuda.ctypes.CDLL", load)
+    monkeypatch.setattr("onnxprune.runtime.doctor.cuda_of_the_wheel", lambda: "13.0")
+    monkeypatch.setattr("onnxprune.runtime.doctor.ctypes.CDLL", load)
     for system, names in (
         ("linux", ["libcudart.so.13", "libcublas.so.13", "libcudnn.so.9", "libnvinfer.so.10", "libcuda.so.1"]),
         ("win32", ["cudart64_13.dll", "cublas64_13.dll", "cudnn64_9.dll", "nvinfer_10.dll", "nvcuda.dll"]),
     ):
         asked.clear()
-        monkeypatch.setattr("onnxprune.runtime.cuda.sys.platform", system)
+        monkeypatch.setattr("onnxprune.runtime.doctor.sys.platform", system)
         found = cuda()
         assert asked == names
         assert found.driver == (12, 8)
         assert found.too_old
         assert (found.loads, found.missing) == (["cudart", "cublas"], ["cudnn", "TensorRT 10"])
-    monkeypatch.setattr("onnxprune.runtime.cuda.cuda_of_the_wheel", lambda: None)
+    monkeypatch.setattr("onnxprune.runtime.doctor.cuda_of_the_wheel", lambda: None)
     assert cuda() is None
 
 
