@@ -95,44 +95,45 @@ def first_merges(alike: Similarities, clusters: int) -> Indices | None:
     least = alike.quantile(2 * NEAREST / leaves)
     first, second, similar = alike.above(least)
     distance = np.maximum(1 - similar, 0)
-    order = np.argsort(distance)
-    order = order[: np.searchsorted(distance[order], 1 - least)]  # nothing that is farther could come between
-    merges = _merges(first[order], second[order], leaves)
-    if len(merges) < leaves - clusters:
+    into, gone, height = _merges(first, second, distance, leaves)
+    order = np.argsort(height)[: leaves - clusters]
+    last = height[order].max(initial=0)
+    if len(order) < leaves - clusters or last >= 1 - least:  # what is farther could come between
         return None
-    merges = merges[np.argsort(merges[:, 2])[: leaves - clusters]]
-    if not np.diff(distance[order[: merges[:, 2].max(initial=0) + 2]]).all():
+    if not np.diff(np.sort(distance[distance <= last])).all():
         return None
     label = np.arange(leaves)
-    label[merges[:, 1]] = merges[:, 0]
+    label[gone[order]] = into[order]
     while not np.array_equal(label, further := label[label]):
         label = further
     return np.unique(label, return_inverse=True)[1]
 
 
-def _merges(first: Indices, second: Indices, leaves: int) -> Indices:
-    """Merges under complete linkage: `(merges, 3)`, a filter of either cluster, and the last of the pairs between them.
+def _merges(first: Indices, second: Indices, distance: Floats, leaves: int) -> tuple[Indices, Indices, Floats]:
+    """Merges under complete linkage: a filter of either cluster, and the distance of the two, `(merges,)` each.
 
     Clusters that are nearest to each other merge, whatever else does: by then no other one can have come nearer to
     either of them (F. Murtagh, The Computer Journal 26(4), 1983, doi 10.1093/comjnl/26.4.354).
 
     Args:
-        first, second: all pairs of filters up to some distance, `(pairs,)`, the nearest first.
+        first, second, distance: all pairs of filters up to some distance, `(pairs,)`.
     """
-    size, place, found = len(first), np.arange(len(first)), [np.empty((0, 3), np.int64)]
-    while len(place):
-        nearest = np.full(leaves, size)
-        np.minimum.at(nearest, first, place)
-        np.minimum.at(nearest, second, place)
-        mutual = np.flatnonzero((nearest[first] == place) & (nearest[second] == place))
-        found.append(np.stack([first[mutual], second[mutual], place[mutual]], axis=1))
+    found, short = [(first[:0], second[:0], distance[:0])], np.min_scalar_type(leaves)  # of 16 bits, sorted by radix
+    while len(distance):
+        nearest = np.full(leaves, np.inf)
+        np.minimum.at(nearest, first, distance)
+        np.minimum.at(nearest, second, distance)
+        mutual = np.flatnonzero((nearest[first] == distance) & (nearest[second] == distance))
+        found.append((first[mutual], second[mutual], distance[mutual]))
         into, parts = np.arange(leaves), np.ones(leaves, np.int64)
         into[second[mutual]], parts[first[mutual]] = first[mutual], 2
         first, second = into[first], into[second]
-        pair = np.minimum(first, second) * leaves + np.maximum(first, second)
-        pair, place = np.divmod(np.sort(pair * size + place), size)
-        last = np.flatnonzero(np.diff(pair, append=-1))
-        first, second = np.divmod(pair[last], leaves)
-        whole = np.diff(last, prepend=-1) == parts[first] * parts[second]  # never so of two that have merged
-        first, second, place = first[whole], second[whole], place[last[whole]]
-    return np.concatenate(found)
+        first, second = np.minimum(first, second), np.maximum(first, second)
+        order = np.lexsort((second.astype(short), first.astype(short)))
+        pair = (first * leaves + second)[order]
+        start = np.flatnonzero(np.diff(pair, prepend=-1))
+        first, second = np.divmod(pair[start], leaves)
+        whole = np.diff(start, append=len(pair)) == parts[first] * parts[second]  # never so of two that have merged
+        first, second, distance = first[whole], second[whole], np.maximum.reduceat(distance[order], start)[whole]
+    into, gone, height = (np.concatenate(part) for part in zip(*found, strict=True))
+    return into, gone, height

@@ -35,8 +35,8 @@ class Similarities:
     def of(self, products: Floats, rows: Indices | slice, columns: Indices | slice) -> Floats:
         """Similarities of these products, which are those of rows with columns, broadcast against each other."""
         outer = self.energies[rows] * self.energies[columns]
-        np.sqrt(outer, out=outer)
-        result = np.divide(products, outer, out=np.zeros_like(outer), where=outer > 0)
+        np.sqrt(np.maximum(outer, 1, out=outer), out=outer)  # energies are integers, and where one is 0, products are
+        result = np.divide(products, outer, out=outer)
         if self.flat.any():
             result += self.flat[rows] * self.flat[columns]
         if self.zero.any():
