@@ -28,14 +28,20 @@ class Tree:
     def cut(self, clusters: int) -> Indices:
         """Labels of exactly this many clusters; ties in height are cut in the order of the tree."""
         merges = self.leaves - clusters
-        label = np.arange(self.leaves + merges)
-        for merge in reversed(range(merges)):
-            label[self.pairs[merge]] = label[self.leaves + merge]
-        return np.unique(label[: self.leaves], return_inverse=True)[1]
+        into = np.arange(self.leaves + merges)
+        into[self.pairs[:merges]] = into[self.leaves :, None]
+        return _labels(into, self.leaves)
 
     def cut_at(self, height: float) -> Indices:
         """Labels of the clusters whose members were merged at this distance or less."""
         return self.cut(self.leaves - int(np.searchsorted(self.heights, height, side="right")))
+
+
+def _labels(into: Indices, leaves: int) -> Indices:
+    """Labels of the leaves, the first of all that each one may have become in turn: what stays becomes itself."""
+    while not np.array_equal(into, further := into[into]):
+        into = further
+    return np.unique(into[:leaves], return_inverse=True)[1]
 
 
 def agglomerate(distance: Floats, link: str) -> Tree:
@@ -104,9 +110,7 @@ def first_merges(alike: Similarities, clusters: int) -> Indices | None:
         return None
     label = np.arange(leaves)
     label[gone[order]] = into[order]
-    while not np.array_equal(label, further := label[label]):
-        label = further
-    return np.unique(label, return_inverse=True)[1]
+    return _labels(label, leaves)
 
 
 def _merges(first: Indices, second: Indices, distance: Floats, leaves: int) -> tuple[Indices, Indices, Floats]:

@@ -99,8 +99,8 @@ def dead_first(filters: Filters, inner: Callable[[Filters, Indices], Ranking], f
     if not len(positive):
         return replace(ranking(np.zeros(filters.channels)), duplicates=lambda _: np.array([0]))
     least = floor**2 * float(np.median(positive))
-    alive, weak = np.flatnonzero((energies > 0) & (energies >= least)), np.flatnonzero(energies < least)
-    weak = np.union1d(weak, np.flatnonzero(energies == 0))
+    idle = (energies == 0) | (energies < least)
+    alive, weak = np.flatnonzero(~idle), np.flatnonzero(idle)
     if not len(weak):
         return inner(filters, alive)
     weak = weak[np.lexsort((-weak, energies[weak]))]
