@@ -4,6 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import onnx
@@ -48,7 +49,12 @@ class Draft:
     in_one_piece: set[str] = field(default_factory=set)  # values that a shuffle no longer splits
 
     def __post_init__(self) -> None:
-        self.opset, self.names, self.nodes = opset_of(self.out), all_names(self.out), nodes_of(self.out)
+        self.opset, self.nodes = opset_of(self.out), nodes_of(self.out)
+
+    @cached_property
+    def names(self) -> set[str]:
+        """Names that are taken."""
+        return all_names(self.out)
 
     def proto(self, index: int) -> onnx.NodeProto:
         """The node of the pruned model at this place in the analysis."""

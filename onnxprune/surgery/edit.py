@@ -215,9 +215,10 @@ class Edit:
 
     def in_place(self, axis: int) -> None:
         """Let the node see what stays of an axis of input 0 where it was, zeros between, and give what stays."""
-        live, room = self.live_in(0, axis), np.zeros(2 * self.rank_in(0), np.int64)
+        live = self.live_in(0, axis)
         if live.all() or self.index in self.draft.deps.thawed:
             return
+        room = np.zeros(2 * self.rank_in(0), np.int64)
         room[self.rank_in(0) + axis] = 1
         if self.draft.opset >= 11:
             self._first(0, "Pad", "room", room)

@@ -62,7 +62,6 @@ def drop_unused(out: onnx.ModelProto, model: onnx.ModelProto) -> None:
     kept = all_names(model) - references(model.graph).keys() | overridable(model)
     for graph, _ in reversed(list(graphs_of(out.graph))):  # bodies first: they use what is outside
         _drop_nodes(graph, kept, used)
-    for graph, _ in graphs_of(out.graph):
         names = {t.name for t in graph.initializer if t.name not in kept and not used[t.name]}
         remove(graph.initializer, names)
         remove(graph.input, names)

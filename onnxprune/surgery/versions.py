@@ -27,10 +27,6 @@ class Version:
     def copied(self) -> bool:
         return self.name != self.source.key.removeprefix(self.source.path)
 
-    @property
-    def changed(self) -> bool:
-        return not all(mask.all() for mask in self.live)
-
 
 def versions(deps: Dependencies, dead: np.ndarray, *, masked: bool = False) -> Iterator[Version]:
     """All tensors that change or have to be copied, in the order of their first use.
@@ -53,7 +49,7 @@ def versions(deps: Dependencies, dead: np.ndarray, *, masked: bool = False) -> I
         for pattern, (live, members) in patterns.items():
             copies += pattern != stays
             version = Version(source, name if pattern == stays else f"{name}.copy{copies}", live, tuple(members))
-            if version.changed or version.copied:
+            if any(pattern) or version.copied:
                 yield version
 
 
