@@ -17,7 +17,6 @@ import numpy as np
 from onnxprune.channels.dependencies import Dependencies
 from onnxprune.operators.labels import Choices, Kind, Labels
 from onnxprune.operators.registry import Trait, has
-from onnxprune.operators.roles import Role
 
 if TYPE_CHECKING:
     from onnxprune.channels.walk import Walk
@@ -119,7 +118,7 @@ def _behind(walk: Walk, deps: Dependencies) -> set[int]:
     if not walk.coupling.splits:
         return set()
     position = {key: k for k, node in enumerate(walk.nodes) for key in node.outputs if key}
-    layers = {use.node for use in walk.uses if any((deps.roles[x] & (Role.WRITE | Role.READ)).any() for x in use.axes)}
+    layers = {use.node for use in walk.uses if use.weighs(deps.roles)}
     causes = [deps.ties.freezer(int(use.axes[axis][0])) for use, axis, _ in deps.whole_writers()]
     todo = [cause.node for cause in causes if cause is not None and (not cause.why or cause.kind is not Kind.PLAIN)]
     found, seen = set[int](), set[int]()

@@ -24,7 +24,7 @@ from onnxprune.model.static import Statics, infer
 from onnxprune.operators.boxes import Value, choose_factor
 from onnxprune.operators.coupling import Coupling
 from onnxprune.operators.labels import Choices, Labels, is_fixed
-from onnxprune.operators.roles import Role
+from onnxprune.operators.roles import WEIGHS, Role
 
 
 def analyse(
@@ -138,7 +138,7 @@ def _tie_shared(walk: Walk, roles: np.ndarray) -> None:
 
     Where one of the layers takes a part of it only, the rest has the roles that the other layers give it.
     """
-    filters = (use for use in walk.uses if _filters(use, roles) and walk.sources[use.source].dtype not in INTEGERS)
+    filters = (use for use in walk.uses if use.weighs(roles) and walk.sources[use.source].dtype not in INTEGERS)
     for first, *others in keyed((use.source, use) for use in filters).values():
         for use in others:
             walk.coupling.node = use.node
@@ -146,10 +146,6 @@ def _tie_shared(walk: Walk, roles: np.ndarray) -> None:
                 walk.coupling.tie(a, b, why="filters with a weight that another layer uses too")
         if others:
             _share_roles([first, *others], roles)
-
-
-def _filters(use: Use, roles: np.ndarray) -> bool:
-    return any(not is_fixed(x) and (roles[x] & (Role.WRITE | Role.READ)).any() for x in use.axes)
 
 
 def _tie_idle(walk: Walk) -> None:
@@ -180,5 +176,5 @@ def _share_roles(uses: list[Use], roles: np.ndarray) -> None:
         lively = [x for x in axes if not is_fixed(x)]
         given = np.bitwise_or.reduce([roles[x] for x in lively]) if lively else 0
         for x in lively:
-            roles[x] = np.where(roles[x] & (Role.WRITE | Role.READ), roles[x], roles[x] | given)
+            roles[x] = np.where(roles[x] & WEIGHS, roles[x], roles[x] | given)
     roles[0] = 0

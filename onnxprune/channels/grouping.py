@@ -83,17 +83,16 @@ def _families(at: Occurrences) -> list[tuple[np.ndarray, int]]:
 def _slots(rows: list[tuple[Labels, Use | None, int]], at: Occurrences, members: np.ndarray) -> tuple[Slot, ...]:
     """Slots of a family whose occurrences are `members` (components, occurrences)."""
     row, position = at.row[members[0]], at.position[members]
-    roles = np.bitwise_and.reduce(at.role[members], axis=0)
     slots: dict[tuple[str, int, bytes], Slot] = {}
     bounds = [*np.flatnonzero(np.diff(row, prepend=-1)).tolist(), row.size]
-    for start, end in itertools.pairwise(bounds):
+    roles = np.bitwise_and.reduceat(np.bitwise_and.reduce(at.role[members], axis=0), bounds[:-1]).tolist()
+    for (start, end), common in zip(itertools.pairwise(bounds), roles, strict=True):
         _, use, axis = rows[row[start]]
         if use is None:
             continue
         positions = position[:, start:end]
-        role = Role(int(np.bitwise_and.reduce(roles[start:end])))
         key = (use.source, axis, positions.tobytes())
         known = slots.get(key)
-        role, node = (role, use.node) if known is None else (role | known.role, known.node)
+        role, node = (Role(common), use.node) if known is None else (common | known.role, known.node)
         slots[key] = Slot(use.source, axis, positions, role, node)
     return tuple(slots.values())

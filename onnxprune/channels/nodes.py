@@ -7,7 +7,8 @@ import onnx
 
 from onnxprune.model.graphs import value_of
 from onnxprune.model.tensors import read_tensor
-from onnxprune.operators.labels import Axes
+from onnxprune.operators.labels import Axes, is_fixed
+from onnxprune.operators.roles import WEIGHS
 
 
 @dataclass(frozen=True)
@@ -53,3 +54,7 @@ class Use:
     node: int
     input: int
     axes: Axes
+
+    def weighs(self, roles: np.ndarray) -> bool:
+        """Whether a layer filters with it: some position makes a channel or takes one in.  roles: (labels,)."""
+        return any(not is_fixed(x) and (roles[x] & WEIGHS).any() for x in self.axes)

@@ -9,7 +9,7 @@ from onnxprune.channels.dependencies import Dependencies
 from onnxprune.lossless.conditions import Conditions, zero_point
 from onnxprune.lossless.readings import ReaderWeights, bias_of, changeable, grid_of
 from onnxprune.operators.labels import is_fixed
-from onnxprune.operators.roles import Role
+from onnxprune.operators.roles import WEIGHS
 from onnxprune.surgery.recovery.solvable import Bias, Finder
 from onnxprune.surgery.versions import masked_array
 
@@ -115,7 +115,7 @@ def _dead(deps: Dependencies, labels: np.ndarray, gone: np.ndarray) -> np.ndarra
     """Positions that read or write what goes, (positions,) bool."""
     if is_fixed(labels):
         return np.zeros(labels.size, bool)
-    return gone[deps.component[labels]] & ((deps.roles[labels] & int(Role.READ | Role.WRITE)) != 0)
+    return gone[deps.component[labels]] & ((deps.roles[labels] & WEIGHS) != 0)
 
 
 def missing_biases(conditions: Conditions, nodes: Iterable[int]) -> dict[str, np.ndarray]:

@@ -16,6 +16,9 @@ class Role(IntFlag):
     DEPTHWISE = 8  # a filter that also reads: one channel in, one (or a few) out
 
 
+WEIGHS = int(Role.READ | Role.WRITE)  # a plain number, which arrays take ten times as fast
+
+
 @dataclass(frozen=True)
 class ZeroWhereDead:
     """Whether dead positions are zero in the masked network, and what masking has to make zero for that.

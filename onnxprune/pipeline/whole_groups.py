@@ -10,12 +10,11 @@ from onnxprune.channels.dependencies import Dependencies, Group, Slot
 from onnxprune.criteria.methods import Method
 from onnxprune.errors import ModelError, UsageError, spelled
 from onnxprune.operators.labels import is_fixed
-from onnxprune.operators.roles import Role
+from onnxprune.operators.roles import WEIGHS
 from onnxprune.pipeline.group_filters import Weights
 from onnxprune.pipeline.request import Request
 
 UNASKED = "experts, which go only where ratio_for names them"
-WEIGHS = Role.READ | Role.WRITE
 
 
 def experts(deps: Dependencies) -> Iterator[str]:
