@@ -62,7 +62,7 @@ def test_pairs_that_are_equally_far_are_left_to_the_whole_tree() -> None:
 
 def test_nearest_pairs_that_do_not_do_are_left_to_the_whole_tree(monkeypatch: pytest.MonkeyPatch) -> None:
     found = alike(1050)
-    monkeypatch.setattr(module, "NEAREST", 1)
+    monkeypatch.setattr(module, "NEAREST", 1 - 1050**0.5 / 2)
     assert first_merges(found, 1000) is not None
     assert first_merges(found, 500) is None
 
