@@ -12,7 +12,7 @@ from scipy.cluster.hierarchy import linkage
 from onnxprune.criteria.filters import Floats, Indices
 from onnxprune.criteria.similarity import Similarities
 
-FEW = 500  # filters up to which a whole tree is the cheapest way to any part of it
+FEW = 256  # filters up to which a whole tree is the cheapest way to any part of it
 HALF = 0.55  # share of filters that merge, up to which the nearest pairs tell
 NEAREST = 4  # pairs for each filter that are looked at, beside half the root of their number
 
