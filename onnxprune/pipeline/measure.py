@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -15,7 +15,7 @@ from onnxprune.pipeline.decision import Choice, Decision
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.run import Run
 from onnxprune.report.summary import DriftRow, MetricRow, Span
-from onnxprune.report.words import MINUS, merit_change
+from onnxprune.report.words import MINUS, merit_change, plural
 from onnxprune.runtime.accuracy import Metric, evaluate
 from onnxprune.runtime.compare import Difference
 from onnxprune.runtime.data import Dataset
@@ -35,12 +35,11 @@ APART = SPILL_MODEL  # bytes of a model from which on only one of the two is in 
 class Measurements:
     """What running both models has shown; nothing where it was not asked for or did not work."""
 
-    latency: tuple[float | None, float | None] = (None, None)  # seconds per run, before and after
+    latency: tuple[Latency, Latency] | None = None  # before and after
     latency_note: str = ""
     drift: tuple[DriftRow, ...] = ()
     metrics: tuple[MetricRow, ...] = ()
     problem: str = ""  # why time and drift could not be measured
-    spans: tuple[Span | None, Span | None] = (None, None)  # seconds between which the middle half of the runs lie
     gain: Span | None = None  # times faster: the interval of 95 %; None where it cannot be told
 
 
@@ -78,39 +77,30 @@ def measurements(decision: Decision, proof: Proof | None, original: Source | Var
 
 def _together(moment: Feed | None, drawn: Sequence[Feed], sessions: dict[str, Session]) -> Measurements:
     """Drift on what was drawn, and latency on the feed that is timed, if any."""
-    found = measure(sessions, moment) if moment is not None else {}
-    how = "alternating runs in onnxruntime"
-    told = _latencies(found["before"], found["after"], how) if found else Measurements()
-    paired = gain(found["before"], found["after"]) if found else None
-    return replace(told, drift=drift(sessions, drawn), gain=paired)
+    times = measure(sessions, moment) if moment is not None else {}
+    found = _found(times, "alternating runs in onnxruntime", drift(sessions, drawn))
+    return replace(found, gain=gain(*found.latency)) if found.latency else found
 
 
 def _apart(
     request: Request, moment: Feed | None, drawn: Sequence[Feed], original: Source | Variant, pruned: Source
 ) -> Measurements:
     """The same with one of two large models in memory at a time."""
-    load = _loader(request)
-    first = load(original)
-    before = measure({"before": first}, moment, seconds=1.0)["before"] if moment else None
-    expected = [first.run(f) for f in drawn]
-    del first
-    second = load(pruned)
-    rows = _rows(compared_by_scale(expected, map(second.run, drawn)))
-    if before is None or moment is None:
+    load, times, given = _loader(request), dict[str, Latency](), list[list[Feed]]()
+    for name, model in (("before", original), ("after", pruned)):
+        session = load(model)
+        times |= measure({name: session}, moment, seconds=1.0) if moment is not None else {}
+        given.append([session.run(feed) for feed in drawn])
+        del session
+    return _found(times, "runs in onnxruntime, one model after the other", _rows(compared_by_scale(*given)))
+
+
+def _found(times: Mapping[str, Latency], how: str, rows: tuple[DriftRow, ...]) -> Measurements:
+    if not times:
         return Measurements(drift=rows)
-    after = measure({"after": second}, moment, seconds=1.0)["after"]
-    return replace(_latencies(before, after, "runs in onnxruntime, one model after the other"), drift=rows)
-
-
-def _latencies(before: Latency, after: Latency, how: str) -> Measurements:
-    note = f"median of {after.runs} {how}, {_where(after)}"
-    spans = (before.low, before.high), (after.low, after.high)
-    return Measurements((before.median, after.median), note, spans=spans)
-
-
-def _where(latency: Latency) -> str:
-    threads = f"{latency.threads} thread{'s' * (latency.threads != 1)}"
-    return f"{latency.provider}, {threads}, {cpu_name()}"
+    before, after = times["before"], times["after"]
+    where = f"{after.provider}, {plural(after.threads, 'thread')}, {cpu_name()}"
+    return Measurements((before, after), f"median of {after.runs} {how}, {where}", rows)
 
 
 def held_out(decision: Decision) -> Sequence[Feed]:

@@ -76,11 +76,14 @@ def _figures(run: Run, dead: np.ndarray, sizes: tuple[int, int], found: Measurem
     """What the network costs, before and after."""
     whole = run.before, run.before.nothing
     cut = (run.original.deps, dead) if dead.any() else whole  # where nothing goes, nothing is rotated
-    rows = zip((whole, cut), sizes, found.latency, found.spans, strict=True)
+    rows = zip((whole, cut), sizes, found.latency or (None, None), strict=True)
     return [
-        Figures(deps.params(gone), deps.macs(gone), size, latency, peak_activations(deps, gone), span)
-        for (deps, gone), size, latency, span in rows
-    ]
+        Figures(
+            deps.params(gone), deps.macs(gone), size, time.median if time else None, peak_activations(deps, gone),
+            (time.low, time.high) if time else None,
+        )
+        for (deps, gone), size, time in rows
+    ]  # fmt: skip
 
 
 def _shown(found: Findings) -> dict[str, Any]:
