@@ -19,7 +19,7 @@ from onnxprune.errors import ModelError
 from onnxprune.model.elements import Tensor
 from onnxprune.model.graphs import tensors_of
 from onnxprune.model.network import Network, whole
-from onnxprune.model.tensors import BITS, TYPED_FIELDS, elements, label, nbytes
+from onnxprune.model.tensors import BITS, TYPED_FIELDS, children, elements, label, nbytes
 from onnxprune.model.wire import BYTES, FIXED, VARINT, number, opening
 
 CHUNK = 4 << 20  # bytes written at once
@@ -119,13 +119,6 @@ def fingerprint(model: ModelProto) -> tuple[str, int]:
 _PLAIN = {AttributeProto.INT, AttributeProto.INTS, AttributeProto.FLOAT, AttributeProto.FLOATS, AttributeProto.STRING}
 
 
-def _children(message: Message, name: str) -> Iterable[Any]:
-    value = getattr(message, name)
-    if not isinstance(value, Message):
-        return value
-    return (value,) if message.HasField(name) else ()
-
-
 @dataclass(frozen=True)
 class _Encoder:
     """What to write for the elements of large tensors; `beside`: those beside their graph, by the id of the message."""
@@ -147,7 +140,7 @@ class _Encoder:
             elif elsewhere and name == "data_location":
                 continue  # onnx's own loader writes "here" into every tensor
             elif name in HOLDERS.get(type(message), ()):
-                for child in _children(message, name):
+                for child in children(message, name):
                     inner = self._child(child, name)
                     pieces += [header(type(message), name, length(inner)), *inner]
             else:
@@ -173,7 +166,7 @@ class _Encoder:
         if isinstance(message, AttributeProto) and message.type in _PLAIN:
             return False
         names = HOLDERS.get(type(message), ())
-        return any(self._is_large(child) for name in names for child in _children(message, name))
+        return any(self._is_large(child) for name in names for child in children(message, name))
 
     def _elements(self, tensor: TensorProto, name: str, holder: str, given: Tensor | None) -> list[Piece]:
         if name == "raw_data":

@@ -14,13 +14,14 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path, PureWindowsPath
 from typing import BinaryIO
 
 from onnx import ModelProto, TensorProto
 
 from onnxprune.errors import FileError, ModelError
-from onnxprune.model.tensors import attributes, initializers, is_external, label, nbytes, quoted
+from onnxprune.model.tensors import held, is_external, label, nbytes, quoted
 
 THRESHOLD = 1024  # bytes; onnx's own default of what is worth being kept outside
 REPEATS = 16  # how often the bytes of a data file may be used, since each use takes memory
@@ -67,9 +68,8 @@ def fetch(model: ModelProto, path: Path | None) -> tuple[ExternalStyle | None, s
         ModelError: a file is missing, lies elsewhere, or is too short; or an entry makes no sense.
         FileError: the file system does not let a file be read.
     """
-    both = initializers(model.graph), attributes(model)
-    outside = [[Range(t, *_entry(t)) for t in found if is_external(t)] for found in both]
-    ranges = [r for part in outside for r in part]
+    found = sorted(((t, within) for t, within in held(model) if is_external(t)), key=itemgetter(1))  # attributes last
+    ranges = [Range(t, *_entry(t)) for t, _ in found]
     if not ranges:
         return None, "", 0
     if path is None:
@@ -78,18 +78,18 @@ def fetch(model: ModelProto, path: Path | None) -> tuple[ExternalStyle | None, s
             "give the path of the model, so that it can be found"
         )
     by_file: dict[Path, list[Range]] = {}
-    for found in ranges:
-        by_file.setdefault(resolve(found.location, path), []).append(found)
-    sizes = {file: _size(file, found[0].location) for file, found in by_file.items()}
+    for one in ranges:
+        by_file.setdefault(resolve(one.location, path), []).append(one)
+    sizes = {file: _size(file, within[0].location) for file, within in by_file.items()}
     wanted, available = sum(r.length for r in ranges), sum(sizes.values())
     if wanted > REPEATS * available:  # ranges of a small file that overlap so often that they would fill the memory
         raise ModelError(f"the model asks for {wanted} bytes of external data, and its data files hold {available}")
     digest = hashlib.sha256()
     for file, within in by_file.items():
         with opened(file, within[0].location) as stream:
-            for found in within:
-                digest.update(_read(found, stream))
-    style = ExternalStyle(max(1, min(r.length for r in ranges)), bool(outside[1]), tuple(sizes))
+            for one in within:
+                digest.update(_read(one, stream))
+    style = ExternalStyle(max(1, min(r.length for r in ranges)), found[-1][1], tuple(sizes))
     return style, digest.hexdigest(), available
 
 

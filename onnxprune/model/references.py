@@ -6,44 +6,20 @@ from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from onnx import (
-    AttributeProto,
-    FunctionProto,
-    GraphProto,
-    ModelProto,
-    NodeProto,
-    SparseTensorProto,
-    StringStringEntryProto,
-    TensorProto,
-    TrainingInfoProto,
-)
+from google.protobuf.message_factory import GetMessageClass  # type: ignore[import-untyped]
+from onnx import ModelProto, StringStringEntryProto, TensorProto
 
 from onnxprune.errors import ModelError
 from onnxprune.model.external import open_regular, resolve
+from onnxprune.model.tensors import INSIDE
 from onnxprune.model.wire import Damaged, content, fields, varint
 
 MOST = 2_000_000  # fields that are looked at, of more than a hundred thousand nodes: some seconds
 
-# Messages that tensors stand in, by message and name of the field.
-_INSIDE: dict[Any, dict[str, Any]] = {
-    ModelProto: {"graph": GraphProto, "functions": FunctionProto, "training_info": TrainingInfoProto},
-    TrainingInfoProto: {"initialization": GraphProto, "algorithm": GraphProto},
-    FunctionProto: {"node": NodeProto},
-    GraphProto: {"node": NodeProto, "initializer": TensorProto, "sparse_initializer": SparseTensorProto},
-    NodeProto: {"attribute": AttributeProto},
-    SparseTensorProto: {"values": TensorProto, "indices": TensorProto},
-    AttributeProto: {
-        "t": TensorProto,
-        "tensors": TensorProto,
-        "g": GraphProto,
-        "graphs": GraphProto,
-        "sparse_tensor": SparseTensorProto,
-        "sparse_tensors": SparseTensorProto,
-    },
-}
+# Messages that tensors stand in, by message and number of the field.
 _CHILDREN = {
-    kind: {kind.DESCRIPTOR.fields_by_name[name].number: child for name, child in inside.items()}
-    for kind, inside in _INSIDE.items()
+    kind: {f.number: GetMessageClass(f.message_type) for f in map(kind.DESCRIPTOR.fields_by_name.get, names)}
+    for kind, names in INSIDE.items()
 }
 _DATA = TensorProto.DESCRIPTOR.fields_by_name["external_data"].number
 _WHERE = TensorProto.DESCRIPTOR.fields_by_name["data_location"].number

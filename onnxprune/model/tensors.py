@@ -2,10 +2,22 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from google.protobuf.message import Message  # type: ignore[import-untyped]
+from onnx import (
+    AttributeProto,
+    FunctionProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    SparseTensorProto,
+    TensorProto,
+    TrainingInfoProto,
+    numpy_helper,
+)
 
 from onnxprune.errors import ModelError
 
@@ -47,6 +59,17 @@ TYPED: dict[int, tuple[str, int]] = {
     TensorProto.STRING: ("string_data", 1),
 }
 TYPED_FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
+
+# Fields that tensors stand in, by message.
+INSIDE: dict[type[Message], tuple[str, ...]] = {
+    ModelProto: ("graph", "functions", "training_info"),
+    TrainingInfoProto: ("initialization", "algorithm"),
+    FunctionProto: ("node", "attribute_proto"),
+    GraphProto: ("initializer", "sparse_initializer", "node"),
+    NodeProto: ("attribute",),
+    AttributeProto: ("t", "tensors", "sparse_tensor", "sparse_tensors", "g", "graphs"),
+    SparseTensorProto: ("values", "indices"),
+}
 
 
 def quoted(text: object, limit: int = 80) -> str:
@@ -108,31 +131,30 @@ def is_external(tensor: TensorProto) -> bool:
 
 def tensors(model: ModelProto) -> Iterator[TensorProto]:
     """Every tensor of a model: initializers and attributes, dense and sparse, in graphs, bodies and functions."""
-    yield from initializers(model.graph)
-    yield from attributes(model)
+    return (tensor for tensor, _ in held(model))
 
 
-def initializers(graph: GraphProto) -> Iterator[TensorProto]:
-    """Initializers of a graph and of the bodies inside it; a sparse one as its values and its indices."""
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield sparse.values
-        yield sparse.indices
-    for node in graph.node:
-        for body in bodies(node):
-            yield from initializers(body)
+def held(message: Message, attribute: bool = False) -> Iterator[tuple[TensorProto, bool]]:
+    """Tensors inside a message, a sparse one as its values and its indices, and whether they are of attributes.
+
+    Args:
+        attribute: whether those that stand in no other message in it are.
+    """
+    for name in INSIDE.get(type(message), ()):
+        for child in children(message, name):
+            if isinstance(child, TensorProto):
+                yield child, attribute
+            else:
+                sparse = attribute and isinstance(child, SparseTensorProto)
+                yield from held(child, sparse or isinstance(child, AttributeProto))
 
 
-def attributes(model: ModelProto) -> Iterator[TensorProto]:
-    """Tensors in attributes of nodes, and all those of functions and of the training graphs."""
-    yield from _of_nodes(model.graph.node)
-    for function in model.functions:
-        yield from _of_nodes(function.node, within=True)
-        yield from _of_attributes(function.attribute_proto)
-    for training in model.training_info:
-        for graph in (training.initialization, training.algorithm):
-            yield from initializers(graph)
-            yield from _of_nodes(graph.node)
+def children(message: Message, name: str) -> Iterable[Any]:
+    """The messages in a field, which is repeated or holds one at most."""
+    value = getattr(message, name)
+    if not isinstance(value, Message):
+        return value
+    return (value,) if message.HasField(name) else ()
 
 
 def bodies(node: NodeProto) -> Iterator[GraphProto]:
@@ -150,27 +172,6 @@ def nodes(*parts: Iterable[NodeProto]) -> Iterator[NodeProto]:
         for node in pending.pop():
             yield node
             pending += [body.node for body in bodies(node)]
-
-
-def _of_nodes(nodes: Sequence[NodeProto], *, within: bool = False) -> Iterator[TensorProto]:
-    """Tensors in attributes of nodes and of nodes in their bodies; `within`: the bodies' initializers also."""
-    for node in nodes:
-        yield from _of_attributes(node.attribute)
-        for body in bodies(node):
-            if within:
-                yield from body.initializer
-            yield from _of_nodes(body.node, within=within)
-
-
-def _of_attributes(found: Sequence[AttributeProto]) -> Iterator[TensorProto]:
-    for attribute in found:
-        if attribute.HasField("t"):
-            yield attribute.t
-        yield from attribute.tensors
-        single = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
-        for sparse in (*single, *attribute.sparse_tensors):
-            yield sparse.values
-            yield sparse.indices
 
 
 def read_tensor(tensor: TensorProto) -> np.ndarray:
