@@ -66,7 +66,7 @@ def repair_pad(edit: Any, pads: Any = None, paddings: Any = None, **_: Any) -> N
         before = live.size - inside - original[j + half]
         changed[j] = int(live[:before].sum())
         changed[j + half] = int(live[before + inside :].sum())
-    edit.set_ints(1, name, {k: v for k, v in changed.items() if v != given[k]})
+    edit.set_ints(1, name, changed)
 
 
 def bound_pad(site: Site) -> Facts:
@@ -156,7 +156,7 @@ def repair_center_crop_pad(edit: Any, axes: Any = None, **_: Any) -> None:
     target, shape = edit.ints(1), edit.shape_out(0)
     if target is not None:
         wanted = [shape[k] for k in (range(len(shape)) if axes is None else axes)]
-        edit.set_ints(1, None, {j: n for j, n in enumerate(wanted) if n != target[j]})
+        edit.set_ints(1, None, dict(enumerate(wanted)))
 
 
 def bound_center_crop_pad(site: Site) -> Facts:

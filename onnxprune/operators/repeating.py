@@ -45,7 +45,7 @@ def repair_tile(edit: Any, repeats: Any = None, **_: Any) -> None:
     if told is None or edit.draft.opset < 6:
         return
     wanted = [edit.count_out(0, k) // edit.count_in(0, k) for k in range(edit.rank_in(0))]
-    edit.set_ints(1, None, {k: n for k, n in enumerate(wanted) if n != told[k]})
+    edit.set_ints(1, None, dict(enumerate(wanted)))
 
 
 def bound_repeat(site: Site) -> Facts:
@@ -94,8 +94,8 @@ def repair_expand(edit: Any, **_: Any) -> None:
     if target is not None:
         off = len(shape) - len(target)
         given = (*(1 for _ in shape[len(given) :]), *given)
-        become = [given[off + k] if v == 1 else v for k, v in enumerate(target)]
-        edit.set_ints(1, None, {k: shape[off + k] for k, v in enumerate(become) if v != shape[off + k]})
+        kept = {k for k, v in enumerate(target) if v == 1 and given[off + k] == shape[off + k] != 1}
+        edit.set_ints(1, None, {k: shape[off + k] for k in range(len(target)) if k not in kept})
 
 
 define(

@@ -52,7 +52,7 @@ def repair_resize(edit: Any, axes: Any = None, **attributes: Any) -> None:
     if sizes is not None and len(sizes):
         dims = [k % len(shape) for k in axes] if axes else range(len(shape))
         wanted = [shape[d] for d in dims] if _stretches(attributes) else edit.original(3)
-        edit.set_ints(3, None, {k: n for k, (n, v) in enumerate(zip(wanted, sizes, strict=True)) if v != n})
+        edit.set_ints(3, None, dict(enumerate(wanted)))
 
 
 def bound_resize(site: Site) -> Facts:

@@ -1,6 +1,5 @@
 """Operators that pick positions of an axis: Split, Slice."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -42,7 +41,7 @@ def repair_split(edit: Any, axis: int = 0, **_: Any) -> None:
     counts = [edit.count_out(k, axis) for k in range(len(edit.node.output))]
     told = edit.ints(1, "split")
     if told is not None:
-        edit.set_ints(1, "split", {k: v for k, v in enumerate(counts) if v != told[k]})
+        edit.set_ints(1, "split", dict(enumerate(counts)))
     elif len(set(counts)) > 1 and not all(edit.live_out(k, axis).all() for k in range(len(counts))):
         edit.add_ints(1, "split", counts)
         edit.drop_attribute("num_outputs")
@@ -143,13 +142,8 @@ def repair_slice(edit: Any, **attributes: Any) -> None:
         if not run:
             edit.then_gather(axis, wanted)
     for k, name, changes in ((1, "starts", starts), (2, "ends", ends), (4, "", steps)):
-        edit.set_ints(k, name or None, changes | _differing(edit, k, attributes.get(name), whole))
-
-
-def _differing(edit: Any, k: int, attribute: Any, places: Iterable[int]) -> dict[int, int]:
-    """Which of the integers at these places are no longer those of the original, which they are given here."""
-    now, was = edit.now(k, attribute), edit.original(k, attribute)
-    return {} if now is None or was is None else {j: was[j] for j in places if now[j] != was[j]}
+        was = edit.original(k, attributes.get(name))
+        edit.set_ints(k, name or None, changes | {j: was[j] for j in whole if was is not None})
 
 
 def bound_slice(site: Site) -> Facts:

@@ -99,7 +99,7 @@ def constant_of_shape(op: Op, _: Axes, **__: Any) -> Axes:
 def repair_constant_of_shape(edit: Any, **_: Any) -> None:
     told, size = edit.ints(0), edit.shape_out(0)
     if told is not None:
-        edit.set_ints(0, None, {k: n for k, n in enumerate(size) if told[k] != n})
+        edit.set_ints(0, None, dict(enumerate(size)))
 
 
 def bound_fill(site: Site) -> Facts:

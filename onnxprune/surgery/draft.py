@@ -108,8 +108,28 @@ class Draft:
                 inputs = [self._taken(index, k, key) for k, key in enumerate(node.inputs)]
                 values = evaluate(node.proto, inputs, attributes_of(node.proto), self.opset)
             for key, value in zip(outputs, values or (), strict=False):
-                if not np.array_equal(value, statics.constants[key]):
+                if not np.array_equal(value, statics.constants[key]) or self.unsteady(key).any():
                     self.restated[key] = value
+
+    def unsteady(self, key: str) -> np.ndarray:
+        """Which elements of a computed integer hang on axes that are cut, and not in proportion to what they were.
+
+        `H mod C` is such a one: that it is the same at one size of the input says nothing of the others.
+        """
+        statics, at = self.deps.statics, self.deps.arithmetic
+        if key not in statics.sampled:
+            return np.zeros(statics.constants[key].shape, bool)
+        found = ~at.static(key)
+        if found.any():
+            found &= np.array([any(map(self._is_cut, places)) for places in at.origins(key).flat]).reshape(found.shape)
+        if found.any() and (symbols := at.symbols(key)) is not None:
+            found &= np.array([len(p.terms) > 1 for p in symbols.flat]).reshape(found.shape)
+        return found
+
+    def _is_cut(self, place: tuple[str, int]) -> bool:
+        value, axis = place
+        box = self.box(value)
+        return box is not None and not box[axis].all()
 
     def _taken(self, index: int, k: int, key: str) -> np.ndarray | None:
         """What a node of the pruned model takes; sizes that are to stay are those of the original."""

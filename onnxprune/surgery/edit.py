@@ -116,15 +116,19 @@ class Edit:
             self.node.attribute.remove(a)
 
     def set_ints(self, k: int, attribute: str | None, changes: Mapping[int, int]) -> None:
-        """Change some of the integers of an attribute or of input k; what is computed there is corrected behind."""
+        """Let some of the integers of an attribute or of input k be these; what is computed is corrected behind."""
         if not changes:
             return
         if attribute and (given := self.attribute(attribute)) is not None:
-            self.set_attribute(attribute, [changes.get(j, int(v)) for j, v in enumerate(given)])
+            if any(given[j] != v for j, v in changes.items()):
+                self.set_attribute(attribute, [changes.get(j, int(v)) for j, v in enumerate(given)])
             return
         key = self.source.inputs[k]
-        known = self.draft.known(key)
+        known, unsteady = self.draft.known(key), self.draft.unsteady(key).ravel()
         assert known is not None
+        changes = {j: v for j, v in changes.items() if known.flat[j] != v or unsteady[j]}
+        if not changes:
+            return
         if self.draft.deps.statics.fixed_constant(key) is not None:
             new = [changes.get(j, int(v)) for j, v in enumerate(known.flat)]
             self.set_tensor(k, np.array(new, known.dtype).reshape(known.shape))
@@ -155,8 +159,11 @@ class Edit:
         """
         draft, label, path = self.draft, self.source.label, self.source.path
         key, name = self.source.inputs[k], None
-        if went_through_division(draft, key):
+        unsteady = draft.unsteady(key).ravel()[list(changes)].any()
+        if unsteady or went_through_division(draft, key):
             name = retraced(draft, self.index, self.source, k)
+        if unsteady and name is None:
+            raise ModelError(f"{label} takes sizes that other graphs compute from channels that go")
         if name is not None:
             was = draft.deps.statics.constants[key]
             self.node.input[k], told, changes = name, was, wanted_from(was, told, changes)
