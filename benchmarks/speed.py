@@ -92,16 +92,16 @@ def own(name: str, path: Path) -> dict[str, float]:
         laps.append([b - a for a, b in pairwise(clock)])
     least = min(laps, key=sum)
     names = ("analyse", "choose", "rewrite")
-    return {**dict(zip(names, least, strict=True)), "total": sum(least), "products": products(deps, model.proto)}
+    return {**dict(zip(names, least, strict=True)), "total": sum(least), "products": products(deps, network)}
 
 
-def products(deps, model) -> float:
+def products(deps, network) -> float:
     """Seconds of the inner products of all filters of each group with each other."""
     import numpy as np
 
     from onnxprune.pipeline.group_filters import Weights
 
-    weights, best = Weights(model, deps), float("inf")
+    weights, best = Weights(network, deps), float("inf")
     sizes = [(len(g), weights.filters(g).width) for g in deps.groups if len(g) > 1]
     for _ in range(RUNS):
         spent = 0.0
