@@ -174,6 +174,15 @@ class Arithmetic(Numbers):
             return moved
         return _merged(inputs, shape, bool(traits & Trait.ELEMENTWISE))
 
+    def uneven(self, key: str) -> np.ndarray:
+        """Which elements of a known constant hang on open sizes, and are no product of them and a number."""
+        if key not in self.statics.sampled:
+            return np.zeros(self.statics.constants[key].shape, bool)
+        found = ~self.static(key)
+        if found.any() and (symbols := self.symbols(key)) is not None:
+            found &= np.array([len(p.terms) > 1 for p in symbols.flat]).reshape(found.shape)
+        return found
+
     def stays_in(self, key: str, path: str) -> bool:
         """Whether all nodes that compute a known constant from sizes are of the graph of that path."""
         return all(maker.path == path for _, maker in self.behind(key))

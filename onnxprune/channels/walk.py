@@ -175,6 +175,10 @@ class Walk:
         for k, where in self.arithmetic.escapes(node, labelled):
             if k not in self.known_arrays.get(index, ()):
                 self.fix_sizes(index, k, where)
+        for k in operator_of(proto).follows & set(range(len(node.inputs))):
+            key = node.inputs[k]
+            if key in self.statics.sampled and not self.arithmetic.stays_in(key, node.path):
+                self.fix_sizes(-1, k, self.arithmetic.origins(key)[self.arithmetic.uneven(key)])
         shapes = [self.statics.shapes.get(key) for key in node.outputs if key]
         if self.skips(proto, values):
             out = [self.unlabelled_value(key) for key in node.outputs if key]

@@ -116,14 +116,10 @@ class Draft:
 
         `H mod C` is such a one: that it is the same at one size of the input says nothing of the others.
         """
-        statics, at = self.deps.statics, self.deps.arithmetic
-        if key not in statics.sampled:
-            return np.zeros(statics.constants[key].shape, bool)
-        found = ~at.static(key)
+        found = self.deps.arithmetic.uneven(key)
         if found.any():
-            found &= np.array([any(map(self._is_cut, places)) for places in at.origins(key).flat]).reshape(found.shape)
-        if found.any() and (symbols := at.symbols(key)) is not None:
-            found &= np.array([len(p.terms) > 1 for p in symbols.flat]).reshape(found.shape)
+            places = self.deps.arithmetic.origins(key).flat
+            found &= np.array([any(map(self._is_cut, where)) for where in places]).reshape(found.shape)
         return found
 
     def _is_cut(self, place: tuple[str, int]) -> bool:
