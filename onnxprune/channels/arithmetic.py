@@ -136,6 +136,8 @@ class Arithmetic(Numbers):
         traits = traits_of(node.proto)
         if traits & Trait.SIZES:
             source = node.inputs[0]
+            if source in self.statics.sampled:  # the length of a Range
+                return None
             axes = [
                 Polynomial.open((source, j)) if self.is_open(source, j) else Polynomial.of(n)
                 for j, n in enumerate(self.statics.shapes[source])
@@ -167,7 +169,7 @@ class Arithmetic(Numbers):
         if node is None or key not in self.statics.sampled or has(node.proto, Trait.FILLS):
             return _alike(NOWHERE, shape)
         traits = traits_of(node.proto)
-        if traits & Trait.SIZES:
+        if traits & Trait.SIZES and node.inputs[0] not in self.statics.sampled:
             return _of_shape(node, len(self.statics.shapes[node.inputs[0]]))
         inputs = [self.origins(k) for k in node.inputs if k]
         if (moved := self._moved(node, key, inputs)) is not None:

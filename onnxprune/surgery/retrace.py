@@ -47,7 +47,8 @@ class Retrace:
         if maker is None or maker.path != self.path:
             raise KeyError(key)
         if key not in done:  # else a node before this one has it already
-            done[key] = self._sizes(key) if has(maker.proto, Trait.SIZES) else self._anew(maker, key)
+            whole = has(maker.proto, Trait.SIZES) and maker.inputs[0] not in self.draft.restated
+            done[key] = self._sizes(key) if whole else self._anew(maker, key)
         return done[key]
 
     def _sizes(self, key: str) -> str:
