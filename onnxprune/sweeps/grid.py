@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,31 +16,19 @@ from onnxprune.sweeps.options import COSTS
 MOST = 10_000  # targets of one range
 
 
-@dataclass(frozen=True)
-class Combination:
-    """One network, cut in one way.
-
-    source: path of the network.
-    options: of `Request`, target and method among them.
-    """
-
-    source: Path
-    target: str
-    method: str
-    options: Mapping[str, Any]
-
-
 def combinations(
     sources: Sequence[Path], targets: Sequence[str], methods: Sequence[str], options: Mapping[str, Any]
-) -> list[Combination]:
-    """All of them, network by network.  Raises UsageError, before any work, for what no run would take."""
+) -> list[tuple[Path, dict[str, Any]]]:
+    """All networks with all options of `Request` that they are cut with, network by network.
+
+    Raises UsageError, before any work, for what no run would take.
+    """
     if not methods:
         raise UsageError(f"a sweep needs methods: {spelled('methods', 'ncc,obs')}")
-    found = []
-    for source, target, method in product(sources, targets, methods):
-        Request.of(options, "sweep", target=target, method=method)
-        found.append(Combination(source, target, method, {**options, "target": target, "method": method}))
-    return found
+    ways = [{"target": target, "method": method} for target, method in product(targets, methods)]
+    for way in ways:
+        Request.of(options, "sweep", **way)
+    return [(source, {**options, **way}) for source, way in product(sources, ways)]
 
 
 def read_targets(given: str | Iterable[str]) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ THREADS = 1  # of onnxruntime for the figures: sums depend on the number, and re
 
 @dataclass(frozen=True)
 class Job:
-    """A combination and where its result goes; it travels to a worker.
+    """A network, the options that it is cut with, and where the result goes; it travels to a worker.
 
     stem: name of the files of the model and its plan, without their endings.
     typed: whether errors name options as the command line has them.
@@ -35,8 +35,6 @@ class Job:
     source: str
     network: str
     stem: str
-    target: str
-    method: str
     options: Mapping[str, Any]
     folder: str
     typed: bool = False
@@ -48,7 +46,8 @@ def work(job: Job) -> str:
     if store.whole(job.key):
         return job.key
     token = COMMAND_LINE.set(job.typed)
-    row: dict[str, Any] = {"key": job.key, "network": job.network, "target": job.target, "method": job.method}
+    row: dict[str, Any] = {"key": job.key, "network": job.network}
+    row |= {name: job.options[name] for name in ("target", "method")}
     try:
         row |= _done(job)
     except OnnxPruneError as error:

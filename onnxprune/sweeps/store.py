@@ -26,28 +26,27 @@ from onnxprune.report.jsonable import dumps
 from onnxprune.report.tradeoff import Row
 from onnxprune.runtime.doctor import installed_versions
 from onnxprune.runtime.script import split_script
-from onnxprune.sweeps.grid import Combination
 
 MODELS, RESULTS, TIMES = "models", "results", "latency"
 SCHEMA = 1  # of a stored result
 READ = ("data", "test_data", "train_data", "metric")  # options that name files
 
 
-def key_of(combination: Combination) -> str:
+def key_of(source: Path, options: Mapping[str, Any]) -> str:
     """Sha256 of the network, the data, the options and the versions that decide the outcome.
 
     Raises:
         FileError: a file cannot be read.
         UsageError: data that has no digest, such as a generator.
     """
-    request = Request.of(combination.options)
-    options = {f.name: getattr(request, f.name) for f in fields(request) if f.name not in READ}
+    request = Request.of(options)
+    decides = {f.name: getattr(request, f.name) for f in fields(request) if f.name not in READ}
     read = {name: _content(getattr(request, name), name) for name in READ}
     made = {
         n: v for n, v in installed_versions().items() if n != "blas"
     }  # what of that is loaded hangs on what was done before
-    told = {"schema": SCHEMA, "network": _network(combination.source), "versions": made, "read": read}
-    return _digest(json.dumps({**told, "options": options}, sort_keys=True, default=_plain).encode())
+    told = {"schema": SCHEMA, "network": _network(source), "versions": made, "read": read}
+    return _digest(json.dumps({**told, "options": decides}, sort_keys=True, default=_plain).encode())
 
 
 def _plain(value: Any) -> Any:

@@ -23,7 +23,7 @@ from onnxprune.report.tradeoff_page import tradeoff_html
 from onnxprune.runtime.inputs import random_inputs
 from onnxprune.runtime.latency import measure
 from onnxprune.runtime.specs import model_inputs
-from onnxprune.sweeps.grid import Combination, combinations, find_sources, read_names, read_targets
+from onnxprune.sweeps.grid import combinations, find_sources, read_names, read_targets
 from onnxprune.sweeps.job import Job
 from onnxprune.sweeps.options import Sweeping
 from onnxprune.sweeps.store import TIMES, Store, key_of
@@ -106,16 +106,14 @@ def _swept(store: Store, planned: Sequence[Job], own: Sweeping, options: dict[st
     return found
 
 
-def _jobs(todo: Sequence[Combination], store: Store) -> list[Job]:
+def _jobs(todo: Sequence[tuple[Path, Mapping[str, Any]]], store: Store) -> list[Job]:
     """The combinations as they travel; networks of one name are told apart by their paths."""
-    names = _names([c.source for c in todo])
-    found = []
-    for combination in todo:
-        key, name = key_of(combination), names[combination.source]
-        words = (combination.source.stem, combination.target.replace("=", "-"), combination.method, key[:8])
-        where = str(combination.source.absolute()), name, "-".join(words)
-        what = combination.target, combination.method, combination.options
-        found.append(Job(key, *where, *what, str(store.folder), COMMAND_LINE.get()))
+    names, found = _names([source for source, _ in todo]), []
+    for source, options in todo:
+        key = key_of(source, options)
+        stem = "-".join((source.stem, options["target"].replace("=", "-"), options["method"], key[:8]))
+        where = str(source.absolute()), names[source], stem
+        found.append(Job(key, *where, options, str(store.folder), COMMAND_LINE.get()))
     return found
 
 

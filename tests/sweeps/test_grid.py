@@ -16,7 +16,7 @@ from onnxprune.errors import CheckFailed, FileError, ModelError, UsageError
 from onnxprune.pipeline.declare import read_values
 from onnxprune.report.tradeoff import Row, Sweep, Timing, Wanted, with_fronts
 from onnxprune.report.tradeoff_page import tradeoff_html
-from onnxprune.sweeps.grid import Combination, find_sources, read_names, read_targets
+from onnxprune.sweeps.grid import find_sources, read_names, read_targets
 from onnxprune.sweeps.options import Sweeping
 from onnxprune.sweeps.store import key_of
 
@@ -105,7 +105,7 @@ def test_keys_follow_all_that_decides_an_outcome(tmp_path: Path, monkeypatch: py
 
     def key(source: Path = DIGITS, **options: Any) -> str:
         chosen = {"target": "macs=0.5", "method": "l2", "data": str(SAMPLE), **options}
-        return key_of(Combination(source, "macs=0.5", "l2", chosen))
+        return key_of(source, chosen)
 
     assert key() == key(mine) == key(data=str(other))
     others = [{"target": "macs=0.6"}, {"method": "ncc"}, {"seed": 1}, {"data": None}, {"metric": ["top5"]}]
