@@ -52,6 +52,11 @@ class Calibration:
     kind: str
     distinct: int
 
+    @property
+    def judging(self) -> Sequence[Feed]:
+        """Those by which a repair is steered, and which no layer is solved on: figures come from other ones."""
+        return self.feeds[HOLD - 1 : self.distinct : HOLD] or self.held_out
+
 
 Samples = Callable[[], Calibration]  # gathered when they are first asked for
 

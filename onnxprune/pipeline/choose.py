@@ -6,14 +6,14 @@ from functools import cached_property
 
 import numpy as np
 
-from onnxprune.budget import Budget, Costs, allocate, allocator_of
+from onnxprune.budget import KINDS, Budget, Costs, allocate, allocator_of
 from onnxprune.channels.dependencies import Group
 from onnxprune.criteria.methods import Method
 from onnxprune.criteria.methods import method as find_method
 from onnxprune.criteria.msvfp import Msvfp
 from onnxprune.criteria.ranking import Ranking, ranking
 from onnxprune.errors import UsageError, spelled
-from onnxprune.pipeline.calibration import Samples
+from onnxprune.pipeline.calibration import SAMPLES, Samples, bounds
 from onnxprune.pipeline.costs import costs_of
 from onnxprune.pipeline.decision import Choice
 from onnxprune.pipeline.evidence import Evidence, evidence_of
@@ -21,6 +21,7 @@ from onnxprune.pipeline.group_filters import Weights
 from onnxprune.pipeline.group_losses import measured_curves, modelled_curves, with_readers_solved
 from onnxprune.pipeline.layer_by_layer import thin_layer_by_layer
 from onnxprune.pipeline.limits import require_comparable
+from onnxprune.pipeline.repair import needs_samples
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.rotate import Rotated
 from onnxprune.pipeline.run import Run
@@ -29,6 +30,7 @@ from onnxprune.report.sensitivities import Sensitivity
 
 REMEMBERED = 512  # channels up to which a group's ranking is kept for the next budget
 
+LATE = 4.0  # how much more the losses of the last group count than those of the first, in another allocation
 COARSE = 0.01  # share of a cost that may go beyond a target without a word
 
 
@@ -41,6 +43,7 @@ class Chooser:
     energy: of the channels of groups that were rotated, (channels,).
     samples: that a repair solves layers on.
     rankings: of groups, as far as they have been asked for.
+    late: how much more the losses of the last group count in the allocation than those of the first.
     """
 
     run: Run
@@ -52,6 +55,7 @@ class Chooser:
     costs: Costs
     samples: Samples
     rankings: dict[str, Ranking] = field(default_factory=dict)
+    late: float = 1.0
 
     @classmethod
     def of(cls, run: Run, samples: Samples, rotated: Rotated | None = None) -> "Chooser":
@@ -131,6 +135,20 @@ class Chooser:
         ends, most = (self.costs.told(kind, x) for x in (left, share))
         return (f"{kind} end at {ends}: a step of any group back exceeds {most}{advice}",)
 
+    def other(self) -> "Chooser | None":
+        """One that spares the last groups more, as the first choice of some networks and not of others.
+
+        Trial runs solve the layers that read a group again, the repair all layers behind them, too, which make up for
+        more of what is lost early: by how much is told by a repair of either.  None where nothing is repaired or
+        shared out by trial runs, where the amount is searched, and where a second repair would take long.
+        """
+        run, request = self.run, self.run.request
+        planned = request.budget in ("ratio", "target") and all(x.cost in KINDS for x in request.target or ())
+        shared = self.evidence.curves and allocator_of(request.allocation).losses == "sensitivity"
+        if not (planned and shared and needs_samples(request.compensate)):
+            return None
+        return replace(self, late=LATE) if bounds(run.original)[1] >= 2 * SAMPLES else None
+
     def with_ratio(self, names: Iterable[str], ratio: float) -> "Chooser":
         """The same, but that these groups lose this share, unless the user has a word on them."""
         return replace(self, ratios={**dict.fromkeys(names, ratio), **self.ratios})
@@ -179,7 +197,9 @@ class Chooser:
     @property
     def _losses(self) -> Mapping[str, np.ndarray]:
         """Of all groups; those that stay as they are lose nothing."""
-        return {**{g.name: np.zeros(len(g) + 1) for g in self.groups}, **self._known[0]}
+        whole, known = {g.name: np.zeros(len(g) + 1) for g in self.groups}, self._known[0]
+        weights = np.geomspace(1, self.late, len(known))
+        return whole | {name: w * loss for w, (name, loss) in zip(weights, known.items(), strict=True)}
 
     def by_search(self, target: tuple[str, float] | None) -> Choice:
         if self.run.request.allocation != "uniform":

@@ -37,6 +37,11 @@ class Choice:
     search: Search | None = None
     sensitivity: Sensitivity | None = None
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many channels stay of each group that loses some."""
+        return {name: len(channels) for name, channels in self.kept.items()}
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -55,6 +60,11 @@ class Decision:
     @property
     def kept(self) -> Kept:
         return self.choice.kept
+
+    @property
+    def cut(self) -> Network:
+        """The network without the other channels."""
+        return self.compensated.pruned(self.kept)
 
     @property
     def options(self) -> dict[str, Any]:

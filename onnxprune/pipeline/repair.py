@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from onnxprune.channels.analysis import analyse
 from onnxprune.channels.dependencies import Dependencies, Group, Layer, Use
 from onnxprune.errors import ModelError
+from onnxprune.model.network import Network
 from onnxprune.operators.roles import Role
 from onnxprune.pipeline.calibration import Calibration, Samples
 from onnxprune.pipeline.decision import Choice, Decision
@@ -137,19 +138,22 @@ def harm(study: Study, kept: Kept, done: Compensated, samples: Calibration) -> s
     Empty where it is not.
     """
     cuts = study.pruned(kept), study.with_network(done.model, done.deps).pruned(kept)
-    load = partial(make_session, providers="cpu", threads=THREADS, optimize=True)
-    original, plain, solved = map(load, (study.network, *cuts))
-    given = [original.run(feed) for feed in samples.held_out]
-    before, after = (_nearness(compared_by_scale(given, map(s.run, samples.held_out))) for s in (plain, solved))
+    before, after = nearness(study.network, cuts, samples.held_out)
     if after >= before:
         return ""
     kind = "drawn samples" if samples.kind == "drawn" else "data"
     return f"cut without repair, which is worse on held-out {kind}: SNR {after} dB, and {before} dB without it"
 
 
-def _nearness(found: Sequence[Difference]) -> float:
-    """Mean signal to noise over the outputs in dB, as far as it is the same on all machines."""
-    each = [MUTE if d.problem else min(max(d.snr_db, MUTE), -MUTE) for d in found if d.problem or d.size]
+def nearness(original: Network, cuts: Sequence[Network], feeds: Sequence[Feed]) -> list[float]:
+    """Mean signal to noise over the outputs of networks that were cut, in dB, as far as all machines agree on it."""
+    load = partial(make_session, providers="cpu", threads=THREADS, optimize=True)
+    given, *found = ([session.run(feed) for feed in feeds] for session in map(load, (original, *cuts)))
+    return [_mean_snr(compared_by_scale(given, outputs)) for outputs in found]
+
+
+def _mean_snr(found: Sequence[Difference]) -> float:
+    each = [MUTE if d.problem else min(max(d.snr_db, MUTE), -MUTE) for d in found]
     return round(float(np.mean(each)), 1) if each else 0.0
 
 
