@@ -50,8 +50,8 @@ def _plan(decision: Decision) -> Plan:
 
 
 def _cut(decision: Decision, plan: Plan) -> Network:
-    run, kept = decision.run, decision.kept
-    return signed(decision.compensated.pruned(kept), plan, run.file.size, style_of(run)) if kept else run.file.network
+    run = decision.run
+    return signed(decision.cut, plan, run.file.size, style_of(run)) if decision.kept else run.file.network
 
 
 def signed(network: Network, plan: Plan, most: int, style: ExternalStyle | None) -> Network:

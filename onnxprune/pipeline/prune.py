@@ -36,6 +36,8 @@ from onnxprune.report.summary import Report
 from onnxprune.surgery.binding import bind
 from onnxprune.surgery.plan import Plan
 
+CLEAR = 0.45  # dB, a tenth of the noise: by less, the nearer of two is not the better one
+
 
 @dataclass(frozen=True, repr=False)
 class Result:
@@ -139,7 +141,7 @@ def _cut_once(run: Run) -> Decision:
     log.forget(before)
     instead = _repaired(run, rotated, second, samples)
     one, two = nearness(run.original.network, (done.cut, instead.cut), samples().judging)
-    if two <= one:
+    if two < one + CLEAR:
         log.forget(told)
         return done
     log.notes.append(f"the last groups were spared more: {two} dB of signal to noise where it is {one} without that")

@@ -46,7 +46,7 @@ def in_steps(run: Run, cut_once: Cut) -> Decision:
         wanted = replace(step_request(request, k, own, kept), strict=False)
         done = cut_once(replace(inner, request=wanted))
         kept = composed(own.deps, kept, done.kept)
-        pruned = done.compensated.pruned(done.kept).materialized()
+        pruned = done.cut.materialized()
         if inner is not run:
             run.log.add(inner.log)
         if k == number - 1:

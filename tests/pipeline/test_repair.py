@@ -16,7 +16,7 @@ from text_graphs import build
 import onnxprune
 from onnxprune.errors import CheckFailed, ModelError, UsageError
 from onnxprune.model.network import Network
-from onnxprune.pipeline import calibration, repair
+from onnxprune.pipeline import calibration, prune, repair
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.study import Study
 from onnxprune.surgery.compensate import Compensated
@@ -66,6 +66,41 @@ def test_losses_know_whether_layers_will_be_solved_together(
     monkeypatch.setattr(repair, "repair_curves", watched)
     onnxprune.prune(conv_net(8), target="macs=0.5", method="obs", compensate=compensate, measure=False)
     assert told == [together]
+
+
+def test_of_two_choices_the_clearly_nearer_one_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kept(second: float) -> list[int]:
+        monkeypatch.setattr(prune, "nearness", lambda *_: [8.0, second])
+        report = onnxprune.prune(MIXED, target="macs=0.5", measure=False, round_to=1).report
+        spared = [note for note in report.notes if note.startswith("the last groups were spared more: 9.0 dB")]
+        assert len(spared) == (second == 9.0)
+        assert sum(note.startswith("lstsq changed") for note in report.notes) == 1  # of the one that was taken
+        assert report.after.macs <= 0.5 * report.before.macs
+        return [row.kept for row in report.groups]
+
+    usual, near, other = map(kept, (3.0, 8.4, 9.0))
+    assert usual == near
+    early, late = slice(0, len(usual) // 2), slice(len(usual) // 2, None)
+    assert sum(other[early]) < sum(usual[early])
+    assert sum(other[late]) > sum(usual[late])
+
+
+@pytest.mark.parametrize(
+    ("options", "work"),
+    [
+        ({"target": "macs=0.5"}, 1e8),  # a second repair would take long
+        ({"target": "macs=0.5", "allocation": "uniform"}, calibration.WORK),
+        ({"target": "macs=0.5", "compensate": "merge"}, calibration.WORK),
+        ({"target": "activations=0.5"}, calibration.WORK),  # searched, and not planned
+        ({"threshold": 0.9}, calibration.WORK),
+    ],
+)
+def test_where_a_second_choice_is_not_made(
+    options: dict[str, Any], work: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prune, "nearness", lambda *_: pytest.fail("two were repaired"))
+    monkeypatch.setattr(calibration, "WORK", work)
+    onnxprune.prune(MIXED, **options, measure=False)
 
 
 @pytest.mark.parametrize("fault", ["worse", "fails"])
