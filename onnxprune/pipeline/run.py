@@ -179,7 +179,7 @@ def start(source: Any, request: Request, progress: Progress, alignment: Alignmen
         assumed=tuple(s.name for s in specs if s.name not in hints and not s.closed),
     )  # fmt: skip
     if network is not given and request.verify:
-        prove(given, network, run.stimuli()).require()
+        prove(given, network, run.stimuli()).require("written out in plain operators, the network is not what it was")
     return _aligned(run, alignment_of(network, original.deps) if alignment is None else alignment)
 
 

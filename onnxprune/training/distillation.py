@@ -197,7 +197,7 @@ def held_loss(job: TrainingJob, model: Network, training: Training) -> float:
 def _key(job: TrainingJob) -> str:
     """What tells this job from others, so that a state is not gone on from in another one."""
     recipe = {"lr": job.recipe.lr, "batch_size": job.recipe.batch_size, "seed": job.recipe.seed}
-    held = [digest(array) for feed in job.held.feeds for array in feed.values()]
+    held = [digest(array) for feed in job.held.feeds for array in feed.values()] + [*map(digest, job.held.labels or ())]
     facts = [content(job.original), content(job.pruned), recipe, held, job.least, [p.name for p in job.places]]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

@@ -165,6 +165,9 @@ def test_the_state_of_another_training_is_refused(ruined: onnxprune.Result, ther
     finetune(DIGITS, ruined.model, data=samples(), resume="state", **QUICK)
     with pytest.raises(UsageError, match="another training"):
         finetune(DIGITS, ruined.model, data=samples(), resume="state", **{**QUICK, "lr": 0.001})
+    others = [{**batch, "labels": batch["labels"][::-1]} for batch in samples()]
+    with pytest.raises(UsageError, match="another training"):
+        finetune(DIGITS, ruined.model, data=others, resume="state", **QUICK)
     Path("state").write_bytes(b"not a state")
     with pytest.raises(UsageError, match="no state of a training"):
         finetune(DIGITS, ruined.model, data=samples(), resume="state", **QUICK)
