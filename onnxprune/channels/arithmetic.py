@@ -136,7 +136,7 @@ class Arithmetic(Numbers):
         traits = traits_of(node.proto)
         if traits & Trait.SIZES:
             source = node.inputs[0]
-            if source in self.statics.sampled:  # the length of a Range
+            if self._is_long_by_numbers(source):
                 return None
             axes = [
                 Polynomial.open((source, j)) if self.is_open(source, j) else Polynomial.of(n)
@@ -158,6 +158,19 @@ class Arithmetic(Numbers):
         made = evaluate(node.proto, known, attributes_of(node.proto), self.opset)
         return None if made is None else made[0]
 
+    def _is_long_by_numbers(self, key: str) -> bool:
+        """Whether the length of a value may hang on numbers that are computed, as that of a Range does."""
+        node = self.makers.get(key)
+        if key not in self.statics.sampled:
+            return False
+        if node is None or (traits := traits_of(node.proto)) & Trait.SIZES:
+            return node is None
+        k = _carried(node, traits)
+        told = [name for j, name in enumerate(node.inputs) if name and j != k]
+        if k is not None:
+            return self._is_long_by_numbers(node.inputs[k]) or any(name in self.statics.sampled for name in told)
+        return not traits & (Trait.ELEMENTWISE | Trait.JOINS) or any(map(self._is_long_by_numbers, told))
+
     def origins(self, key: str) -> Origins:
         """For each element of a known constant, the axes whose sizes it was computed from, in the constant's shape."""
         if key not in self.found:
@@ -169,7 +182,7 @@ class Arithmetic(Numbers):
         if node is None or key not in self.statics.sampled or has(node.proto, Trait.FILLS):
             return _alike(NOWHERE, shape)
         traits = traits_of(node.proto)
-        if traits & Trait.SIZES and node.inputs[0] not in self.statics.sampled:
+        if traits & Trait.SIZES and not self._is_long_by_numbers(node.inputs[0]):
             return _of_shape(node, len(self.statics.shapes[node.inputs[0]]))
         inputs = [self.origins(k) for k in node.inputs if k]
         if (moved := self._moved(node, key, inputs)) is not None:

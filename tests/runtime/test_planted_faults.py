@@ -471,7 +471,7 @@ def test_a_fact_that_is_wrong_is_found(op, monkeypatch):
     tail = [NODE(op, ["r1", "k"][: 1 + (op == "Conv")], ["u"]), NODE("Conv", ["u", "last"], ["y"])]
     model = net(*tail, free="N", last=np.ones((2, 6, 1, 1), np.float32), **({"k": kernel} if op == "Conv" else {}))
     onnxprune.prune(model, lossless=True, measure=False)
-    silent = replace(OPERATORS[op], bound=lambda site: zero_where(site, np.ones((1,) * len(site.outputs[0]), bool)))
+    silent = replace(OPERATORS[op], bound=lambda site: zero_where(site, np.ones((1,) * len(site.shapes[0]), bool)))
     monkeypatch.setitem(OPERATORS, op, silent)
     with pytest.raises(CheckFailed):
         onnxprune.prune(model, lossless=True, measure=False)
