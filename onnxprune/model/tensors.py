@@ -83,7 +83,7 @@ def quoted(text: object, limit: int = 80) -> str:
 
 def plain(text: object) -> str:
     """Other text from an untrusted file: one line, control characters escaped, without quotes around it."""
-    return quoted(text)[1:-1]
+    return quoted(text, 200)[1:-1]
 
 
 def label(tensor: TensorProto) -> str:
