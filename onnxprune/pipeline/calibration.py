@@ -22,7 +22,7 @@ from onnxprune.runtime.session import make_session
 from onnxprune.runtime.specs import Feed, model_inputs
 from onnxprune.runtime.synthetic import Layout, Scale, is_grey, synthetic_feeds
 from onnxprune.surgery.recovery.runner import MEMORY, activations, affordable, analysed_with, elements
-from onnxprune.surgery.recovery.under_way import HOLD
+from onnxprune.surgery.recovery.under_way import HOLD, held_batches
 
 SAMPLES = 512  # to solve on
 FEWEST = 16
@@ -55,7 +55,7 @@ class Calibration:
     @property
     def judging(self) -> Sequence[Feed]:
         """Those by which a repair is steered, and which no layer is solved on: figures come from other ones."""
-        return self.feeds[HOLD - 1 : self.distinct : HOLD] or self.held_out
+        return [self.feeds[b] for b in held_batches(self.distinct, self.distinct)] or self.held_out
 
 
 Samples = Callable[[], Calibration]  # gathered when they are first asked for

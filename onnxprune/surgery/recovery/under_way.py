@@ -15,6 +15,11 @@ from onnxprune.surgery.recovery.wanted import Affine, Path, Plus, Walker
 HOLD = 8  # one batch of so many is held out
 
 
+def held_batches(batches: int, distinct: int) -> list[int]:
+    """Batches that nothing is solved on: one of `HOLD`, and its copies; none where there are fewer."""
+    return [b for b in range(batches) if b % distinct % HOLD == HOLD - 1]
+
+
 @dataclass(frozen=True)
 class Lstsq:
     """Options of the layer-wise least squares.
@@ -51,9 +56,8 @@ class UnderWay:
 
     @cached_property
     def held(self) -> list[int]:
-        """Batches that nothing is solved on: one of `HOLD`, and its copies; none where there are fewer."""
-        distinct = self.options.distinct or self.original.batches
-        return [b for b in range(self.original.batches) if b % distinct % HOLD == HOLD - 1]
+        """Batches that nothing is solved on."""
+        return held_batches(self.original.batches, self.options.distinct or self.original.batches)
 
     def ready(self, name: str) -> bool:
         """Whether a value of the pruned network depends on nothing that is still to be solved."""
