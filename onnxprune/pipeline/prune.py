@@ -139,7 +139,7 @@ def _cut_once(run: Run) -> Decision:
         return done
     told = log.messages
     log.forget(before)
-    instead = _repaired(run, rotated, second, samples)
+    instead = _repaired(run, rotated, second, samples, second=True)
     one, two = nearness(run.original.network, (done.cut, instead.cut), samples().judging)
     if two < one + CLEAR:
         log.forget(told)
@@ -148,12 +148,12 @@ def _cut_once(run: Run) -> Decision:
     return instead
 
 
-def _repaired(run: Run, rotated: Rotated, choice: Choice, samples: Samples) -> Decision:
+def _repaired(run: Run, rotated: Rotated, choice: Choice, samples: Samples, *, second: bool = False) -> Decision:
     """What a choice comes to."""
     run = undo_unused(run, rotated, choice.kept)
     run.log.notes += choice.remarks
     _check_strict(run, choice)
-    return repair(run, choice, samples)
+    return repair(run, choice, samples, second=second)
 
 
 def _training_inside(run: Run) -> Run:

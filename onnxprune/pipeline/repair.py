@@ -88,8 +88,12 @@ def repaired(study: Study, kept: Kept, samples: Samples, progress: Progress = si
         return solve() if given is None else solve(feeds=given.feeds, options=Lstsq(distinct=given.distinct))
 
 
-def repair(run: Run, choice: Choice, samples: Samples) -> Decision:
-    """Compensate: the network with new weights, where those are better, and else as it is."""
+def repair(run: Run, choice: Choice, samples: Samples, *, second: bool = False) -> Decision:
+    """Compensate: the network with new weights, where those are better, and else as it is.
+
+    Args:
+        second: whether another choice has been repaired before, which the progress then says.
+    """
     name, log, own = run.request.compensate, run.log, run.original
     study = own if choice.trained is None else own.with_network(choice.trained)
     plain = Decision(run, replace(choice, trained=None), study)
@@ -97,7 +101,7 @@ def repair(run: Run, choice: Choice, samples: Samples) -> Decision:
         return plain
     with log.stage("repair"):
         try:
-            done = repaired(study, choice.kept, samples, log.progress)
+            done = repaired(study, choice.kept, samples, _of_another(log.progress) if second else log.progress)
             solved_on = samples() if needs_samples(name) else None
             worse = harm(study, choice.kept, done, solved_on) if solved_on else ""
         except ModelError as error:
@@ -112,6 +116,10 @@ def repair(run: Run, choice: Choice, samples: Samples) -> Decision:
         return plain
     _tell(run, choice.kept, done, solved_on)
     return replace(plain, compensated=plain.compensated.with_network(done.model, done.deps))
+
+
+def _of_another(progress: Progress) -> Progress:
+    return lambda what, done, of: progress(f"{what}, by another allocation", done, of)
 
 
 def _tell(run: Run, kept: Kept, done: Compensated, samples: Calibration | None) -> None:

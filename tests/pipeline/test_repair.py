@@ -17,6 +17,7 @@ import onnxprune
 from onnxprune.errors import CheckFailed, ModelError, UsageError
 from onnxprune.model.network import Network
 from onnxprune.pipeline import calibration, prune, repair
+from onnxprune.pipeline.choose import Chooser
 from onnxprune.pipeline.request import Request
 from onnxprune.pipeline.study import Study
 from onnxprune.surgery.compensate import Compensated
@@ -98,9 +99,11 @@ def test_of_two_choices_the_clearly_nearer_one_is_taken(monkeypatch: pytest.Monk
 def test_where_a_second_choice_is_not_made(
     options: dict[str, Any], work: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prune, "nearness", lambda *_: pytest.fail("two were repaired"))
+    asked, other = list[Chooser | None](), Chooser.other
+    monkeypatch.setattr(Chooser, "other", lambda self: asked.append(other(self)) or asked[-1])
     monkeypatch.setattr(calibration, "WORK", work)
     onnxprune.prune(MIXED, **options, measure=False)
+    assert asked == [None]
 
 
 @pytest.mark.parametrize("fault", ["worse", "fails"])
